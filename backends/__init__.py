@@ -1,0 +1,1 @@
+"""Places: one file per place that has instances. Knows `schemas` only."""

@@ -1,0 +1,90 @@
+"""The contract of a backend: six calls and four meanings of failure.
+
+A backend object is one place (an account and region, or this machine). It knows no pools'
+rules, keeps no memory of its own and decides nothing. Any call may raise `TryLater` or
+`BackendError`; every other exception is a defect of the backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from schemas.desired import BackendConfig
+from schemas.instance import Seen
+from schemas.launch import Request
+from schemas.offer import Offer
+from schemas.resources import Need, Where
+
+
+class BackendError(Exception):
+    """Permanent: asking again will not help. The message holds the vendor's own words, cleaned.
+
+    Raised by `launch` it promises that nothing was made.
+    """
+
+
+class TryLater(BackendError):
+    """Throttled, unreachable, timed out. From `launch`: something may have been made."""
+
+
+class NoCapacity(BackendError):
+    """This offer cannot be had now. Promises that nothing was made. `retry_after` in seconds."""
+
+    def __init__(self, message: str, *, retry_after: int = 180) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class QuotaExceeded(BackendError):
+    """A named quota forbids it. Promises that nothing was made."""
+
+    def __init__(self, message: str, *, quota: str) -> None:
+        super().__init__(message)
+        self.quota = quota
+
+
+class Backend(Protocol):
+    """One place. Thread-safe: calls may come concurrently."""
+
+    place: str
+
+    def identity(self) -> str:
+        """Which account, project or machine this is; two places never share one by accident."""
+
+    def offers(self, need: Need, where: Where) -> Sequence[Offer]:
+        """What can be had, at least all that fit; `price` set where known. May come from a catalog."""
+
+    def prepare(self, request: Request, offer: Offer) -> Request:
+        """Everything looked up and rendered into `inputs` and `digest`. Makes nothing."""
+
+    def launch(self, request: Request) -> Sequence[Seen]:
+        """Make the machines of `request`; the same request again makes nothing new.
+
+        What it returns is a hint: a launch is believed when `instances` shows it.
+        """
+
+    def instances(self, ids: Sequence[str] | None = None) -> Sequence[Seen]:
+        """Everything with our project's tag, remembered or not, or just these external ids.
+
+        Ended ones appear as ended or are absent. The answer may lag behind `launch` and `terminate`.
+        """
+
+    def terminate(self, ids: Sequence[str]) -> None:
+        """Accepted, not ended: only `instances` says ended. An id already gone is no error. External ids."""
+
+
+class Setting(Protocol):
+    """What a backend may need of its surroundings, passed in by the caller."""
+
+    @property
+    def project(self) -> str: ...
+    @property
+    def lineage(self) -> str: ...
+    @property
+    def state_address(self) -> str: ...
+    @property
+    def now(self) -> Callable[[], float]: ...
+
+
+Connect = Callable[[BackendConfig, str, Setting], Backend]

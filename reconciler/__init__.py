@@ -1,0 +1,1 @@
+"""Verbs: load, observe, plan, execute, remember, render, and the command line."""

@@ -1,0 +1,58 @@
+"""The words that people read for an instance or a run, derived from memory. Pure.
+
+They are stored nowhere: an instance is busy because an attempt is live on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from schemas.instance import Instance
+from schemas.run import Attempt, Job
+
+InstanceStatus = Literal["pending", "provisioning", "idle", "busy", "holding", "terminating", "terminated"]
+
+
+def jobs_by_instance(attempts: Iterable[Attempt]) -> dict[str, list[Job]]:
+    """instance id -> its jobs that are not settled yet (assigned, running, ended)."""
+    found: dict[str, list[Job]] = {}
+    for attempt in attempts:
+        for job in attempt.jobs:
+            if job.status in ("assigned", "running", "ended"):
+                found.setdefault(job.instance, []).append(job)
+    return found
+
+
+def instance_status(instance: Instance, jobs: Mapping[str, list[Job]]) -> InstanceStatus:
+    """`jobs` as `jobs_by_instance` gives it."""
+    if instance.phase != "ready":
+        return instance.phase
+    mine = jobs.get(instance.id)
+    if not mine:
+        return "idle"
+    return "holding" if all(job.status == "ended" for job in mine) else "busy"
+
+
+def idle_since(instance: Instance) -> int | None:
+    """Since when, provided that it is idle. Boot time is never idle time."""
+    if instance.ready_at is None:
+        return None
+    return max(instance.ready_at, instance.last_job_end or 0)
+
+
+def reap_at(instance: Instance) -> int | None:
+    """When its idle duration is over, provided that it is idle; `None` is never."""
+    since = idle_since(instance)
+    if since is None or instance.idle_duration is None:
+        return None
+    return since + instance.idle_duration
+
+
+def alive(instance: Instance) -> bool:
+    """It counts against maxima, caps and budgets: from its launch's writing to its proven end."""
+    return instance.phase != "terminated"
+
+
+def unreachable(instance: Instance) -> bool:
+    return instance.unreachable_since is not None

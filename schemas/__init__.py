@@ -1,0 +1,1 @@
+"""Nouns: the values that cross a process boundary. No I/O, no clock, no vendor."""

@@ -1,0 +1,66 @@
+"""`Desired`: the documents, compiled: every value effective, ready to plan on and to remember."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from schemas.base import Price, Seconds, Value
+from schemas.pool import Pool
+from schemas.profile import Profile
+from schemas.run import RunSpec
+
+
+class BackendConfig(Value, frozen=True, kw_only=True):
+    """One entry of `backends`. `options` are its other keys, JSON-like, without secrets."""
+
+    name: str
+    type: str
+    regions: tuple[str, ...] = ()
+    options: dict[str, Any] = {}
+    unsupported: tuple[str, ...] = ()
+
+
+class Cap(Value, frozen=True, kw_only=True):
+    """An `autoscale` rule: at most `max` instances of a type in a region by purchase type."""
+
+    instance_type: str
+    max: int
+    backend: str = ""
+    region: str = ""
+    spot: bool = True
+
+
+class Secret(Value, frozen=True, kw_only=True):
+    """Where a secret's value is found at use: `env NAME`, `file PATH`, `command LINE`, `ssm NAME`."""
+
+    name: str
+    source: str
+    reference: str
+
+
+class Desired(Value, frozen=True, kw_only=True):
+    """What the documents ask for. `project` is "" until one is minted.
+
+    `autoscale_enabled` false forbids spot launches by rule but keeps the rules.
+    `hint`s (`warnings`) are contradictions found while compiling, each one sentence.
+    """
+
+    project: str = ""
+    project_name: str = ""
+    state: str = ""
+    authority: str = ""
+    backends: tuple[BackendConfig, ...] = ()
+    pools: tuple[Pool, ...] = ()
+    profiles: tuple[Profile, ...] = ()
+    runs: tuple[RunSpec, ...] = ()
+    caps: tuple[Cap, ...] = ()
+    autoscale_enabled: bool = True
+    secrets: tuple[Secret, ...] = ()
+    authorized_keys: tuple[str, ...] = ()
+    artifact_store: str = ""
+    keep: Seconds | None = None
+    confirm_above: Price | None = None
+    budget: Price | None = None
+    requires: str = ""
+    unsupported: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,162 @@
+"""An instance as remembered, and as a place or a host reports it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from schemas.base import Price, Seconds, Value
+from schemas.resources import Resources
+
+Phase = Literal["pending", "provisioning", "ready", "terminating", "terminated"]
+Origin = Literal["declared", "run", "added"]
+
+
+class Instance(Value, frozen=True, kw_only=True):
+    """One machine that we own, from before it was asked for until long after its end.
+
+    pending       its launch is written, no place has shown it yet
+    provisioning  its place shows it; no host has answered
+    ready         its host answered once (`ready_at`); it is then idle, busy or holding,
+                  which `reconciler.status` derives from the attempts
+    terminating   its end was written (before it was asked for); billed until gone
+    terminated    its place says ended, or it is proven gone (a tombstone)
+
+    `id` is minted by us (launch id + index), `name` is for people and unique among the
+    living, `external_id` is its place's. `idle_duration` is fixed at its making;
+    `idle_source` says where that number came from. Idle since
+    `max(ready_at, last_job_end)` (see `reconciler.status`).
+    `orphan` says why nobody owns it: it is counted, never used, and ended after a grace.
+    `missing_since`/`absences`: good listings that did not have it. `unreachable_since`
+    /`failed_looks`: looks at its host that failed. `reserved_for` is the run that it
+    was made for, alone, until `reserved_until`.
+    `stray_jobs`: jobs its host runs that nobody remembers or that were given up.
+    """
+
+    id: str
+    name: str
+    pool: str
+    backend: str
+    place: str
+    region: str = ""
+    zone: str = ""
+    instance_type: str = ""
+    resources: Resources
+    spot: bool = False
+    price: Price | None = None
+    external_id: str = ""
+    launch: str = ""
+    origin: Origin = "declared"
+    phase: Phase = "pending"
+    reason: str = ""
+    address: str = ""
+    machine_id: str = ""
+    boot_id: str = ""
+    created_at: int = 0
+    seen_at: int | None = None
+    ready_at: int | None = None
+    last_job_end: int | None = None
+    terminate_at: int | None = None
+    terminated_at: int | None = None
+    idle_duration: Seconds | None = 300
+    idle_source: str = "default"
+    max_lifetime: Seconds | None = None
+    hold: Seconds = 86400
+    unattended: Seconds | None = 259200
+    prevent_destroy: bool = False
+    blocks: int = 1
+    reserved_for: str = ""
+    reserved_until: int | None = None
+    orphan: str = ""
+    draining: str = ""
+    drain_until: int | None = None
+    quarantined: str = ""
+    degraded: str = ""
+    missing_since: int | None = None
+    absences: int = 0
+    unreachable_since: int | None = None
+    failed_looks: int = 0
+    unreachable_why: str = ""
+    stray_jobs: tuple[str, ...] = ()
+
+
+class Seen(Value, frozen=True, kw_only=True):
+    """An instance as its place lists it. `id`, `launch`, `pool`, `lineage`, `generation` are our tags.
+
+    `phase`: starting | running | ending | ended. An ended one stays listed for a while, or
+    for good; `interrupted` says that the place took it away (a spot kill).
+    """
+
+    external_id: str
+    id: str = ""
+    launch: str = ""
+    pool: str = ""
+    lineage: str = ""
+    generation: int = 0
+    phase: Literal["starting", "running", "ending", "ended"] = "running"
+    interrupted: bool = False
+    reason: str = ""
+    region: str = ""
+    zone: str = ""
+    instance_type: str = ""
+    spot: bool = False
+    price: Price | None = None
+    resources: Resources | None = None
+    address: str = ""
+    machine_id: str = ""
+    created_at: int | None = None
+
+
+class Listing(Value, frozen=True, kw_only=True):
+    """What one place answered. `error` set means unknown: `instances` then says nothing.
+
+    `identity` is the account or machine that answered; another one than pinned is unknown.
+    `clock` is the place's own time, where it tells it. `partial` is a look-up by id.
+    """
+
+    place: str
+    at: int
+    identity: str = ""
+    error: str = ""
+    clock: int | None = None
+    partial: bool = False
+    instances: tuple[Seen, ...] = ()
+
+
+class JobReport(Value, frozen=True, kw_only=True):
+    """A job as its host reports it.
+
+    absent    the host has never had it (or has cleaned it)
+    running   its supervisor lives
+    ended     `exit_code` is known; the result waits to be collected
+    lost      claimed, and its supervisor is dead without an exit code (a crash, a reboot)
+    """
+
+    id: str
+    phase: Literal["absent", "running", "ended", "lost"]
+    exit_code: int | None = None
+    reason: str = ""
+    interrupted: bool = False
+    started_at: int | None = None
+    ended_at: int | None = None
+    ready: bool | None = None
+
+
+class HostReport(Value, frozen=True, kw_only=True):
+    """What one look at one host gave. `error` set means unreachable from here: no other field counts.
+
+    `not_visible` is true where the failure is ours (no key, no route): it counts against nobody.
+    `jobs` has every job folder of the host, asked for or not.
+    """
+
+    instance: str
+    at: int
+    error: str = ""
+    not_visible: bool = False
+    boot_id: str = ""
+    machine_id: str = ""
+    clock: int | None = None
+    uptime: Seconds | None = None
+    generation: int = 0
+    jobs: tuple[JobReport, ...] = ()
+    resources: Resources | None = None
+    degraded: str = ""

@@ -1,0 +1,47 @@
+"""A launch: what is written before machines are asked for, until they are seen."""
+
+from __future__ import annotations
+
+from schemas.base import Price, Value
+
+
+class Request(Value, frozen=True, kw_only=True):
+    """What `prepare` looked up and rendered: a pure value; the same request makes nothing new.
+
+    `ids` are our instance ids, in the order of the place's index. `token` is at most 64
+    ASCII characters. `inputs` are the looked-up facts (image, subnet …), never a secret;
+    `digest` is of the full rendering, so that a rendering that changed is noticed.
+    `not_after` ends the request's life: later it may not be sent again.
+    """
+
+    place: str
+    launch: str
+    token: str
+    ids: tuple[str, ...]
+    names: tuple[str, ...]
+    pool: str
+    instance_type: str
+    zone: str = ""
+    spot: bool = False
+    max_price: Price | None = None
+    lineage: str = ""
+    generation: int = 0
+    project: str = ""
+    not_after: int = 0
+    inputs: tuple[tuple[str, str], ...] = ()
+    digest: str = ""
+
+
+class Intent(Value, frozen=True, kw_only=True):
+    """An open launch. It closes when each of its ids was *seen*, or is proven never to come.
+
+    `hints` are external ids that the call returned: a help for look-ups, no proof.
+    `sent` is how often the effect was begun; `refused` is a promise that nothing was made.
+    """
+
+    id: str
+    request: Request
+    opened_at: int
+    sent: int = 0
+    hints: tuple[str, ...] = ()
+    refused: str = ""

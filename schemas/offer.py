@@ -1,0 +1,35 @@
+"""An offer: a machine that a place would give us, at a price."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from schemas.base import Price, Value, place_of
+from schemas.resources import Resources
+
+Availability = Literal["available", "unknown", "no-capacity", "no-quota"]
+
+
+class Offer(Value, frozen=True, kw_only=True):
+    """`price` is $/h, `None` where unknown (it then fails every budget and `max_price`).
+
+    `cloud` is true where a new machine is bought: only there do the defaults
+    `cpu 2.. memory 8GB.. disk 100GB..` apply to what was not asked.
+    `free` is how many more of it the place has now; `None` is unknown.
+    """
+
+    backend: str
+    region: str
+    instance_type: str
+    resources: Resources
+    price: Price | None
+    zone: str = ""
+    spot: bool = False
+    cloud: bool = True
+    availability: Availability = "unknown"
+    free: int | None = None
+    source: str = ""
+
+    @property
+    def place(self) -> str:
+        return place_of(self.backend, self.region if self.cloud else "")

@@ -1,0 +1,164 @@
+"""A plan: what would be done, what it costs, and why. Complete: executing it decides nothing more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from schemas.base import Price, Seconds, Value
+from schemas.launch import Request
+from schemas.offer import Offer
+from schemas.run import Run
+
+
+class Launch(Value, frozen=True, kw_only=True, tag_field="kind", tag="launch"):
+    """Ask a place for `ids` alike machines. `fallbacks` are the next offers, if this one is sold out."""
+
+    launch: str
+    pool: str
+    ids: tuple[str, ...]
+    names: tuple[str, ...]
+    offer: Offer
+    why: str
+    origin: str = "declared"
+    wish: str = ""
+    reserved_for: str = ""
+    reserved_until: int | None = None
+    idle_duration: Seconds | None = 300
+    idle_source: str = "default"
+    gang: bool = False
+
+
+class Resume(Value, frozen=True, kw_only=True, tag_field="kind", tag="resume"):
+    """Send an open launch again, the same request. Shown as a `launch`."""
+
+    launch: str
+    request: Request
+    why: str
+
+
+class Attach(Value, frozen=True, kw_only=True, tag_field="kind", tag="attach"):
+    """Take a declared host into a pool."""
+
+    pool: str
+    instance: str
+    name: str
+    why: str
+
+
+class Assign(Value, frozen=True, kw_only=True, tag_field="kind", tag="assign"):
+    """Start one attempt: all its jobs at once. `instances[rank]` runs node `rank`."""
+
+    run: str
+    name: str
+    attempt: str
+    number: int
+    replica: int
+    pool: str
+    instances: tuple[str, ...]
+    gpus: tuple[tuple[str, ...], ...] = ()
+    why: str
+
+
+class Stop(Value, frozen=True, kw_only=True, tag_field="kind", tag="stop"):
+    """End a live attempt. `abort` at once and without its result."""
+
+    run: str
+    name: str
+    attempt: str
+    pool: str
+    why: str
+    abort: bool = False
+
+
+class Terminate(Value, frozen=True, kw_only=True, tag_field="kind", tag="terminate"):
+    """End an instance. `inferred`: nobody asked for it; it counts against the brake."""
+
+    instance: str
+    name: str
+    pool: str
+    why: str
+    inferred: bool = False
+
+
+class Detach(Value, frozen=True, kw_only=True, tag_field="kind", tag="detach"):
+    """Let a host go; the host itself lives on."""
+
+    pool: str
+    instance: str
+    name: str
+    why: str
+
+
+class Update(Value, frozen=True, kw_only=True, tag_field="kind", tag="update"):
+    """A change of memory alone: `changes` are fields of the subject and their new values.
+
+    `subject` is `instance ID`, `run ID`, `attempt ID`, `wish ID`, `pool NAME` …; `enrol` adds a run.
+    `quiet` ones are bookkeeping that nobody needs to read; they are not counted as changes.
+    """
+
+    subject: str
+    name: str
+    pool: str = ""
+    changes: dict[str, Any] = {}
+    enrol: Run | None = None
+    why: str
+    quiet: bool = False
+
+
+Action = Launch | Resume | Attach | Assign | Stop | Terminate | Detach | Update
+
+
+class Unmet(Value, frozen=True, kw_only=True):
+    """Something wanted that will not happen now, and why, with numbers. `subject` is `run NAME` or `pool NAME`."""
+
+    subject: str
+    why: str
+
+
+class IdleNote(Value, frozen=True, kw_only=True):
+    """When an idle instance goes; `at` is `None` for never. `source`: where the duration came from."""
+
+    instance: str
+    name: str
+    pool: str
+    at: int | None
+    duration: Seconds | None
+    source: str
+
+
+class Plan(Value, frozen=True, kw_only=True):
+    """`basis` is what it was made on: a saved plan approves, it does not command."""
+
+    version: int
+    project: str
+    generation: int
+    lineage: str = ""
+    made_at: int = 0
+    basis: str = ""
+    observed: tuple[tuple[str, int | None, str], ...] = ()
+    actions: tuple[Action, ...] = ()
+    unmet: tuple[Unmet, ...] = ()
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    idle: tuple[IdleNote, ...] = ()
+    next_actor: str = ""
+    hourly_before: Price = Price(0)
+    hourly_after: Price = Price(0)
+
+
+class Permissions(Value, frozen=True, kw_only=True):
+    """What a person allowed beyond the usual, by flag or at the prompt.
+
+    `only_pool` narrows what is done; `scope` of run/wish/instance ids narrows a wish's tick
+    (then nothing is retired, stopped or grown for the YAML's sake).
+    """
+
+    destroy_pools: tuple[str, ...] = ()
+    mass_destroy: bool = False
+    first_run: bool = False
+    replace: tuple[str, ...] = ()
+    assume_lost: tuple[str, ...] = ()
+    may_end: bool = True
+    only_pool: str = ""
+    scope: tuple[str, ...] | None = None
+    destroy_all: bool = False

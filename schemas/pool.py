@@ -1,0 +1,45 @@
+"""A pool as applied: every value effective, with where it came from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from schemas.base import Price, Seconds, Value
+from schemas.profile import Retry
+from schemas.resources import Need, Where
+
+HOUR = 3600
+DAY = 24 * HOUR
+
+
+class Pool(Value, frozen=True, kw_only=True):
+    """`nodes_target` is how many to hold now (`nodes: 2` is min = target = max = 2).
+
+    `unsupported` lists what is valid in the YAML and does not work yet; a pool with any is
+    shown as unmet and nothing is launched or placed in it.
+    `sources` maps a field to where its value was written: `pool`, `profile NAME`, `default`.
+    `idle_duration` is `None` for off. `added_idle` is what `pool add` gives (72h by default).
+    """
+
+    name: str
+    default: bool = False
+    formerly: tuple[str, ...] = ()
+    nodes_min: int = 0
+    nodes_target: int | None = None
+    nodes_max: int | None = None
+    need: Need = Need()
+    where: Where = Where()
+    idle_duration: Seconds | None = 300
+    retry: Retry = Retry()
+    placement: Literal["any", "cluster"] = "any"
+    blocks: int = 1
+    tags: tuple[tuple[str, str], ...] = ()
+    max_lifetime: Seconds | None = None
+    hold: Seconds = DAY
+    unattended: Seconds | None = 3 * DAY
+    max_hourly: Price | None = None
+    paused: bool = False
+    prevent_destroy: bool = False
+    allow_foreign: bool = False
+    unsupported: tuple[str, ...] = ()
+    sources: tuple[tuple[str, str], ...] = ()

@@ -1,0 +1,140 @@
+"""The state: the memory that neither git nor the clouds have. One document a project."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from schemas.base import Price, Seconds, Value
+from schemas.desired import BackendConfig, Desired
+from schemas.instance import Instance
+from schemas.launch import Intent
+from schemas.resources import Need, Where
+from schemas.profile import Retry
+from schemas.run import Attempt, Run
+
+VERSION = 1
+
+
+class Revision(Value, frozen=True, kw_only=True):
+    """Applied documents by where they came from. `commit` is "" without git."""
+
+    digest: str
+    commit: str = ""
+    committed_at: int | None = None
+    dirty: bool = False
+
+
+class Applied(Value, frozen=True, kw_only=True):
+    """The documents that rule. Only `dstack apply` replaces them."""
+
+    revision: Revision
+    by: str
+    at: int
+    desired: Desired
+
+
+class Place(Value, frozen=True, kw_only=True):
+    """What is known of a place. `identity` is pinned at the first good answer.
+
+    `observed_at` is the last good listing; `error` is why the last one failed, since when.
+    `config` is kept so that a place with live instances stays known after it left the YAML.
+    """
+
+    name: str
+    config: BackendConfig
+    region: str = ""
+    identity: str = ""
+    observed_at: int | None = None
+    error: str = ""
+    failing_since: int | None = None
+    forgotten: bool = False
+
+
+class Wish(Value, frozen=True, kw_only=True):
+    """Instances asked for by `pool add`, until launched or given up. `origin` is `added`."""
+
+    id: str
+    pool: str
+    name: str = ""
+    count: int = 1
+    need: Need = Need()
+    where: Where = Where()
+    idle_duration: Seconds | None = 259200
+    idle_source: str = "default"
+    retry: Retry = Retry()
+    by: str = ""
+    at: int = 0
+    confirmed_price: Price | None = None
+    launched: int = 0
+
+
+class Override(Value, frozen=True, kw_only=True):
+    """A person's word that holds over the documents: `pool drain|pause|resume`, `autoscale …`.
+
+    `until` ends it; an autoscale one (`digest` set) ends when other documents are applied.
+    """
+
+    kind: Literal["drain", "pause", "autoscale"]
+    subject: str
+    by: str
+    at: int
+    until: int | None = None
+    stop_after: Seconds | None = None
+    reason: str = ""
+    value: int | None = None
+    digest: str = ""
+
+
+class Capacity(Value, frozen=True, kw_only=True):
+    """A place had no capacity or quota for an offer; it is not tried again until then."""
+
+    place: str
+    instance_type: str
+    zone: str = ""
+    spot: bool = False
+    until: int
+    why: str = ""
+    quota: str = ""
+
+
+class Tombstone(Value, frozen=True, kw_only=True):
+    """Something that ended and must not come back: an instance, a launch, a run."""
+
+    id: str
+    kind: Literal["instance", "launch", "run", "place"]
+    at: int
+    why: str
+
+
+class Tick(Value, frozen=True, kw_only=True):
+    """Who ticks: `by` is user@host; `every` is the median time between its last ticks."""
+
+    by: str
+    at: int
+    unattended: bool = False
+    every: Seconds | None = None
+
+
+class State(Value, frozen=True, kw_only=True):
+    """Everything remembered. Collections are tuples in a stable order, keyed by their `id` or `name`.
+
+    `generation` grows by one in every write. `lineage` is minted with the state and never
+    changes: a state of another lineage is another world.
+    """
+
+    version: int
+    project: str
+    lineage: str
+    generation: int = 0
+    applied: Applied | None = None
+    history: tuple[Revision, ...] = ()
+    places: tuple[Place, ...] = ()
+    instances: tuple[Instance, ...] = ()
+    runs: tuple[Run, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    intents: tuple[Intent, ...] = ()
+    wishes: tuple[Wish, ...] = ()
+    overrides: tuple[Override, ...] = ()
+    capacity: tuple[Capacity, ...] = ()
+    tombstones: tuple[Tombstone, ...] = ()
+    ticks: tuple[Tick, ...] = ()
