@@ -1,0 +1,47 @@
+# demo: the main job on this machine.  test: everything.  check: lint and types.
+# bench: CPU seconds.  lock: the pinned dependencies, anew.
+.PHONY: demo test check bench lock schemas venv clean
+
+VENV := .venv
+BIN  := $(VENV)/bin
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+PYTEST ?= -n auto
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+
+demo: venv
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
+
+test: venv
+	@sh .ci/system-packages
+	$(BIN)/python -m pytest $(PYTEST)
+
+check: venv
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m schemas.documents.generate --check
+
+bench: venv
+	$(BIN)/python -m bench.run
+
+schemas: venv
+	$(BIN)/python -m schemas.documents.generate
+
+# Hashes of every file of every version, for each Python that we support; no index is named.
+lock: venv
+	$(PIP) install uv
+	$(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
+		--extra test --extra quality --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+		pyproject.toml -o requirements.lock
+
+venv: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { sh .ci/system-packages venv && $(PYTHON) -m venv --clear $(VENV); }
+	$(PIP) install --require-hashes -r requirements.lock
+	$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) dist build bench/out .mypy_cache .ruff_cache .pytest_cache .hypothesis
