@@ -1,0 +1,159 @@
+"""What each action of a plan means for a reader: one row per instance or node, with its reason and price. Pure.
+
+The text, the JSON and the prompt are all made of these rows, so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, assert_never
+
+from schemas.base import Price
+from schemas.instance import Instance
+from schemas.plan import Action, Assign, Attach, Detach, Launch, Plan, Resume, Stop, Terminate, Update
+from schemas.resources import Resources
+from schemas.run import Attempt
+from schemas.state import State
+
+Kind = Literal["launch", "attach", "assign", "stop", "terminate", "detach", "update"]
+KINDS: tuple[Kind, ...] = ("launch", "attach", "assign", "stop", "terminate", "detach", "update")
+SYMBOL: Mapping[Kind, str] = {
+    "launch": "+", "attach": "+", "assign": "→", "stop": "-", "terminate": "-", "detach": "-", "update": "~",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of a plan. `price` is $/h of the instance, `None` where it is unknown or does not apply."""
+
+    kind: Kind
+    why: str
+    pool: str = ""
+    instance: str = ""
+    run: str = ""
+    backend: str = ""
+    region: str = ""
+    instance_type: str = ""
+    price: Price | None = None
+    resources: Resources | None = None
+    spot: bool = False
+
+    @property
+    def symbol(self) -> str:
+        return SYMBOL[self.kind]
+
+
+def explain(plan: Plan, state: State | None) -> tuple[Row, ...]:
+    """Rows in the plan's order. Bookkeeping (`quiet`) is left out."""
+    known = {one.id: one for one in state.instances} if state else {}
+    attempts = {one.id: one for one in state.attempts} if state else {}
+    named = {key: one.name for key, one in known.items()} | _launched_names(plan.actions)
+    return tuple(row for action in plan.actions for row in _rows(action, known=known, attempts=attempts, named=named))
+
+
+def counts(rows: Iterable[Row]) -> dict[Kind, int]:
+    """How many of each kind, in the order that summaries name them; kinds without any are left out."""
+    found = dict.fromkeys(KINDS, 0)
+    for row in rows:
+        found[row.kind] += 1
+    return {kind: number for kind, number in found.items() if number}
+
+
+def _launched_names(actions: Iterable[Action]) -> dict[str, str]:
+    return {
+        key: name
+        for action in actions
+        if isinstance(action, Launch)
+        for key, name in zip(action.ids, action.names, strict=False)
+    }
+
+
+def _rows(
+    action: Action, *, known: Mapping[str, Instance], attempts: Mapping[str, Attempt], named: Mapping[str, str]
+) -> list[Row]:
+    match action:
+        case Launch():
+            return [_launch(action, name) for name in action.names]
+        case Resume():
+            return [_resume(action, name, known=known) for name in action.request.names]
+        case Attach():
+            return [_of_instance("attach", action.instance, name=action.name, action=action, known=known)]
+        case Assign():
+            return [_assign(action, key, known=known, named=named) for key in action.instances]
+        case Stop():
+            return _stop(action, attempts=attempts, known=known)
+        case Terminate():
+            return [_of_instance("terminate", action.instance, name=action.name, action=action, known=known)]
+        case Detach():
+            return [_of_instance("detach", action.instance, name=action.name, action=action, known=known)]
+        case Update():
+            return [] if action.quiet else [_update(action)]
+        case _:
+            assert_never(action)
+
+
+def _launch(action: Launch, name: str) -> Row:
+    offer = action.offer
+    return Row(
+        kind="launch", why=action.why, pool=action.pool, instance=name, run=action.reserved_for,
+        backend=offer.backend, region=offer.region, instance_type=offer.instance_type, price=offer.price,
+        resources=offer.resources, spot=offer.spot,
+    )  # fmt: skip
+
+
+def _resume(action: Resume, name: str, *, known: Mapping[str, Instance]) -> Row:
+    request = action.request
+    first = next((known[key] for key in request.ids if key in known), None)
+    return Row(
+        kind="launch", why=action.why, pool=request.pool, instance=name,
+        backend=first.backend if first else request.place.split("/")[0], region=first.region if first else "",
+        instance_type=request.instance_type, price=first.price if first else None,
+        resources=first.resources if first else None, spot=request.spot,
+    )  # fmt: skip
+
+
+def _of_instance(
+    kind: Kind, key: str, *, name: str, action: Attach | Terminate | Detach, known: Mapping[str, Instance]
+) -> Row:
+    one = known.get(key)
+    if one is None:
+        return Row(kind=kind, why=action.why, pool=action.pool, instance=name)
+    return Row(
+        kind=kind, why=action.why, pool=action.pool, instance=name, backend=one.backend, region=one.region,
+        instance_type=one.instance_type, price=one.price, resources=one.resources, spot=one.spot,
+    )  # fmt: skip
+
+
+def _assign(action: Assign, key: str, *, known: Mapping[str, Instance], named: Mapping[str, str]) -> Row:
+    one = known.get(key)
+    row = Row(kind="assign", why=action.why, pool=action.pool, instance=named.get(key, key), run=action.name)
+    if one is None:
+        return row
+    return Row(
+        kind="assign", why=action.why, pool=action.pool, instance=one.name, run=action.name, backend=one.backend,
+        region=one.region, instance_type=one.instance_type, price=one.price, resources=one.resources, spot=one.spot,
+    )  # fmt: skip
+
+
+def _stop(action: Stop, *, attempts: Mapping[str, Attempt], known: Mapping[str, Instance]) -> list[Row]:
+    attempt = attempts.get(action.attempt)
+    hosts = [known.get(job.instance) for job in attempt.jobs] if attempt else [None]
+    return [
+        Row(
+            kind="stop", why=action.why, pool=action.pool, run=action.name, instance=one.name if one else "",
+            backend=one.backend if one else "", region=one.region if one else "",
+            instance_type=one.instance_type if one else "",
+        )
+        for one in hosts
+    ]  # fmt: skip
+
+
+def _update(action: Update) -> Row:
+    kind, _, _ = action.subject.partition(" ")
+    if kind == "instance":
+        return Row(kind="update", why=action.why, pool=action.pool, instance=action.name)
+    if kind in ("run", "attempt") or action.enrol is not None:
+        return Row(kind="update", why=action.why, pool=action.pool, run=action.name)
+    pool = action.pool or (action.name if kind == "pool" else "")
+    return Row(kind="update", why=f"{action.subject}: {action.why}" if kind != "pool" else action.why, pool=pool)

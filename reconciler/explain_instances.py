@@ -1,0 +1,149 @@
+"""What `dstack pool ps` and `pool list` say of each instance and pool, derived from the state. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from reconciler.render_words import rough, span
+from reconciler.status import InstanceStatus, idle_since, instance_status, jobs_by_instance, reap_at, unreachable
+from schemas.instance import Instance
+from schemas.pool import Pool
+from schemas.run import Job
+from schemas.state import Place, State
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceRow:
+    """An instance with what is derived of it. `reap_at` is `None` unless it is idle and will go."""
+
+    instance: Instance
+    status: InstanceStatus
+    reason: str
+    idle_since: int | None
+    reap_at: int | None
+    observed_at: int | None
+    runs: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolRow:
+    """A pool with how many of its instances are idle and usable, out of how many."""
+
+    pool: Pool
+    available: int
+    total: int
+    created_at: int | None
+
+
+def explain_instances(state: State, *, now: int, pool: str = "") -> tuple[InstanceRow, ...]:
+    """The living, in the order of their pools and names; open launches are among them (`pending`)."""
+    jobs = jobs_by_instance(state.attempts)
+    names = _run_names(state)
+    places = {place.name: place for place in state.places}
+    floors = _at_floor(state, jobs=jobs)
+    living = [one for one in state.instances if one.phase != "terminated" and pool in ("", one.pool)]
+    ordered = sorted(living, key=lambda one: (one.pool, _natural(one.name)))
+    return tuple(
+        _row(one, jobs=jobs, runs=names.get(one.id, ()), place=places.get(one.place), now=now, floors=floors)
+        for one in ordered
+    )
+
+
+def explain_pools(state: State | None, *, pools: tuple[Pool, ...]) -> tuple[PoolRow, ...]:
+    """Each of `pools`, then those that only live instances still name."""
+    living = [one for one in state.instances if one.phase != "terminated"] if state else []
+    jobs = jobs_by_instance(state.attempts) if state else {}
+    gone = sorted({one.pool for one in living} - {one.name for one in pools})
+    return tuple(_pool_row(one, living=living, jobs=jobs) for one in (*pools, *(Pool(name=name) for name in gone)))
+
+
+def _pool_row(pool: Pool, *, living: list[Instance], jobs: Mapping[str, list[Job]]) -> PoolRow:
+    mine = [one for one in living if one.pool == pool.name]
+    usable = [one for one in mine if instance_status(one, jobs) == "idle" and not _flags(one)]
+    created = min((one.created_at for one in mine if one.created_at), default=None)
+    return PoolRow(pool=pool, available=len(usable), total=len(mine), created_at=created)
+
+
+def _row(
+    one: Instance, *, jobs: dict[str, list[Job]], runs: tuple[str, ...], place: Place | None, now: int,
+    floors: frozenset[str],
+) -> InstanceRow:  # fmt: skip
+    status = instance_status(one, jobs)
+    idle = status == "idle"
+    kept = one.pool in floors
+    goes = None if kept or not idle else one.terminate_at or reap_at(one)
+    return InstanceRow(
+        instance=one,
+        status=status,
+        reason=_reason(one, status=status, place=place, now=now, kept=kept),
+        idle_since=idle_since(one) if idle else None,
+        reap_at=goes,
+        observed_at=place.observed_at if place else None,
+        runs=runs,
+    )
+
+
+def _at_floor(state: State, *, jobs: dict[str, list[Job]]) -> frozenset[str]:
+    """Pools that are at their minimum, so that nothing idle of them goes."""
+    pools = state.applied.desired.pools if state.applied else ()
+    alive: dict[str, int] = {}
+    for one in state.instances:
+        if one.phase in ("pending", "provisioning", "ready"):
+            alive[one.pool] = alive.get(one.pool, 0) + 1
+    return frozenset(pool.name for pool in pools if alive.get(pool.name, 0) <= _floor(pool) and _floor(pool))
+
+
+def _floor(pool: Pool) -> int:
+    return max(pool.nodes_min, pool.nodes_target or 0)
+
+
+def _flags(one: Instance) -> list[str]:
+    told = {"quarantined": one.quarantined, "degraded": one.degraded, "draining": one.draining, "orphan": one.orphan}
+    found = [f"{name}: {why}" for name, why in told.items() if why]
+    return [*(["unreachable"] if unreachable(one) else []), *found]
+
+
+def _reason(one: Instance, *, status: InstanceStatus, place: Place | None, now: int, kept: bool) -> str:
+    """Why it is as it is, the worst first."""
+    said = [_unreachable(one, now=now)] if unreachable(one) else []
+    if place is not None and place.error:
+        said.append(f"place unknown: {place.error}")
+    said += [flag for flag in _flags(one) if flag != "unreachable"]
+    if one.reason:
+        said.append(one.reason)
+    if status == "idle" and not said:
+        said.append(_idle_reason(one, kept=kept))
+    if status == "holding":
+        said.append("results not collected yet")
+    return "; ".join(part for part in said if part)
+
+
+def _unreachable(one: Instance, *, now: int) -> str:
+    since = rough(now - (one.unreachable_since or now))
+    why = f": {one.unreachable_why}" if one.unreachable_why else ""
+    return f"unreachable for {since}{why}"
+
+
+def _idle_reason(one: Instance, *, kept: bool) -> str:
+    if kept:
+        return "kept: the pool's minimum"
+    return f"idle duration {span(one.idle_duration)} ({one.idle_source})"
+
+
+def _run_names(state: State) -> dict[str, tuple[str, ...]]:
+    """instance id -> names of the runs whose jobs it has."""
+    named = {run.id: run.spec.name for run in state.runs}
+    found: dict[str, tuple[str, ...]] = {}
+    for attempt in state.attempts:
+        for job in attempt.jobs:
+            if job.status in ("assigned", "running", "ended"):
+                name = named.get(attempt.run, attempt.run)
+                found[job.instance] = tuple(dict.fromkeys((*found.get(job.instance, ()), name)))
+    return found
+
+
+def _natural(name: str) -> tuple[str, int]:
+    """`gpu-10` after `gpu-9`."""
+    head, _, number = name.rpartition("-")
+    return (head, int(number)) if number.isdigit() else (name, -1)

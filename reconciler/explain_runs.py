@@ -1,0 +1,74 @@
+"""What `dstack ps` says of each run, derived from the state. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from schemas.base import Price
+from schemas.instance import Instance
+from schemas.run import RUN_ENDED, Attempt, Run
+from schemas.state import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRow:
+    """A run with its latest attempts (one a replica) and the instances that they use or used."""
+
+    run: Run
+    attempt: int
+    reason: str
+    exit_code: int | None
+    instances: tuple[Instance, ...]
+    attempts: tuple[Attempt, ...]
+
+    @property
+    def price(self) -> Price | None:
+        """$/h of all its instances; `None` without any, or where one is not priced."""
+        prices = [one.price for one in self.instances]
+        known = [one for one in prices if one is not None]
+        return sum(known, Price(0)) if known and len(known) == len(prices) else None
+
+
+def explain_runs(state: State, *, everything: bool) -> tuple[RunRow, ...]:
+    """Newest first: the unfinished ones; where there are none, the last one; or all of them."""
+    runs = sorted(state.runs, key=lambda run: (run.submitted_at, run.id), reverse=True)
+    chosen = runs if everything else [run for run in runs if run.status not in RUN_ENDED] or runs[:1]
+    attempts = _latest_attempts(state.attempts)
+    instances = {one.id: one for one in state.instances}
+    return tuple(_row(run, attempts=attempts.get(run.id, ()), instances=instances) for run in chosen)
+
+
+def _latest_attempts(attempts: Iterable[Attempt]) -> dict[str, tuple[Attempt, ...]]:
+    """run id -> its newest attempt of each replica, by replica."""
+    newest: dict[tuple[str, int], Attempt] = {}
+    for attempt in attempts:
+        key = (attempt.run, attempt.replica)
+        if key not in newest or newest[key].number < attempt.number:
+            newest[key] = attempt
+    found: dict[str, tuple[Attempt, ...]] = {}
+    for (run, _), attempt in sorted(newest.items()):
+        found[run] = (*found.get(run, ()), attempt)
+    return found
+
+
+def _row(run: Run, *, attempts: tuple[Attempt, ...], instances: dict[str, Instance]) -> RunRow:
+    ended = run.status in RUN_ENDED
+    used = [job.instance for one in attempts if ended or one.live for job in one.jobs]
+    return RunRow(
+        run=run,
+        attempt=max((one.number for one in attempts), default=0),
+        reason=_reason(run, attempts=attempts),
+        exit_code=run.exit_code,
+        instances=tuple(instances[key] for key in dict.fromkeys(used) if key in instances),
+        attempts=attempts,
+    )
+
+
+def _reason(run: Run, *, attempts: tuple[Attempt, ...]) -> str:
+    if run.status == "terminating" and run.stop_reason:
+        return run.stop_reason
+    if run.reason or run.status not in ("failed", "aborted", "terminated"):
+        return run.reason
+    told = (job.reason for one in attempts for job in one.jobs if job.reason)
+    return run.stop_reason or next(told, "")

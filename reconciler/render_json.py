@@ -1,0 +1,108 @@
+"""The JSON of `plan`, `ps` and `pool ps`: stable shapes, each with a schema in `schemas/*.schema.json`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from reconciler.explain import Row, explain
+from reconciler.explain_instances import InstanceRow
+from reconciler.explain_runs import RunRow
+from reconciler.render_words import resources, stamp
+from reconciler.status import unreachable
+from schemas.base import Price
+from schemas.plan import Plan
+from schemas.state import State
+
+
+def dump(value: Any) -> str:
+    """Indented JSON with a newline at its end."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n"
+
+
+def plan_json(plan: Plan, state: State | None) -> dict[str, Any]:
+    """`observed_at` is the oldest good observation of any place: nothing below is fresher than it."""
+    seen = [at for _, at, _ in plan.observed if at is not None]
+    return {
+        "version": 1,
+        "project": plan.project,
+        "generation": plan.generation,
+        "observed_at": stamp(min(seen, default=None)),
+        "actions": [_action(row) for row in explain(plan, state)],
+        "unmet": [{"subject": one.subject, "why": one.why} for one in plan.unmet],
+        "warnings": list(plan.warnings),
+        "cost": {"hourly_before": _number(plan.hourly_before), "hourly_after": _number(plan.hourly_after)},
+    }
+
+
+def runs_json(rows: Sequence[RunRow]) -> list[dict[str, Any]]:
+    """The list that `dstack ps --json` prints."""
+    return [_run(row) for row in rows]
+
+
+def instances_json(rows: Sequence[InstanceRow]) -> list[dict[str, Any]]:
+    """The list that `dstack pool ps --json` prints."""
+    return [_instance(row) for row in rows]
+
+
+def _action(row: Row) -> dict[str, Any]:
+    return {
+        "kind": row.kind,
+        "symbol": row.symbol,
+        "pool": row.pool,
+        "instance": row.instance,
+        "run": row.run,
+        "backend": row.backend,
+        "region": row.region,
+        "instance_type": row.instance_type,
+        "price": _number(row.price),
+        "why": row.why,
+    }
+
+
+def _run(row: RunRow) -> dict[str, Any]:
+    run = row.run
+    return {
+        "name": run.spec.name,
+        "type": run.spec.type,
+        "pool": run.spec.pool,
+        "user": run.user,
+        "status": run.status,
+        "reason": row.reason,
+        "exit_code": row.exit_code,
+        "attempt": row.attempt,
+        "nodes": run.spec.nodes,
+        "instances": [one.name for one in row.instances],
+        "submitted_at": stamp(run.submitted_at),
+        "started_at": stamp(run.started_at),
+        "finished_at": stamp(run.finished_at),
+    }
+
+
+def _instance(row: InstanceRow) -> dict[str, Any]:
+    one = row.instance
+    return {
+        "name": one.name,
+        "pool": one.pool,
+        "backend": one.backend,
+        "region": one.region,
+        "instance_type": one.instance_type,
+        "resources": resources(one.resources),
+        "spot": one.spot,
+        "price": _number(one.price),
+        "status": row.status,
+        "reason": row.reason,
+        "unreachable": unreachable(one),
+        "observed_at": stamp(row.observed_at),
+        "created_at": stamp(one.created_at or None),
+        "idle_since": stamp(row.idle_since),
+        "reap_at": stamp(row.reap_at),
+        "runs": list(row.runs),
+    }
+
+
+def _number(price: Price | None) -> float | None:
+    return None if price is None else float(Decimal(price))

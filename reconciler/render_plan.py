@@ -1,0 +1,164 @@
+"""A plan as text: what would be done, grouped by pool, each line with its reason; the summary comes last. Pure."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from reconciler.explain import Kind, Row, counts, explain
+from reconciler.render_paint import Paint, plain
+from reconciler.render_words import clean, clock, counted, hourly, resources, rough, span
+from schemas.plan import Plan
+from schemas.state import Override, State
+
+COLOUR: dict[Kind, str] = {
+    "launch": "green", "attach": "green", "assign": "cyan", "stop": "red", "terminate": "red", "detach": "red",
+    "update": "yellow",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Page:
+    """Where text goes: `width` columns (0: as wide as needed), painted or not."""
+
+    width: int = 0
+    paint: Paint = plain
+
+
+def render_plan(plan: Plan, state: State | None, *, now: int, page: Page) -> str:
+    """Text that ends in one summary line and a newline."""
+    rows = explain(plan, state)
+    parts = [
+        *_actions(rows, page=page),
+        *_section("Idle", _idle(plan, now=now), page=page),
+        *_section("Unmet", (f"{one.subject}: {one.why}" for one in plan.unmet), page=page, colour="yellow"),
+        *_section("Overrides", _overrides(state, now=now), page=page),
+        *_section("Observed", _observed(plan, now=now), page=page),
+        *_section("Warnings", plan.warnings, page=page, colour="yellow"),
+        *_section("Notes", plan.notes, page=page),
+    ]
+    if plan.next_actor:
+        parts += _wrapped(f"Next: {plan.next_actor}", page=page, indent="      ")
+    if parts:
+        parts.append("")
+    parts.append(page.paint(summary(plan, rows), "bold"))
+    return "\n".join(parts) + "\n"
+
+
+def summary(plan: Plan, rows: Sequence[Row]) -> str:
+    """`Plan: 1 to launch, 2 to assign. $0.00/h now → $1.20/h after.`, always one line."""
+    found = counts(rows)
+    doing = ", ".join(f"{number} to {kind}" for kind, number in found.items()) or "nothing to do"
+    unmet = f", {counted(len(plan.unmet), 'thing')} unmet" if plan.unmet else ""
+    return f"Plan: {doing}{unmet}. {hourly(plan.hourly_before)} now → {hourly(plan.hourly_after)} after."
+
+
+def _actions(rows: Sequence[Row], *, page: Page) -> Iterator[str]:
+    """Pools by name, each in the plan's own order; alike neighbours share one line."""
+    ordered = sorted(rows, key=lambda row: row.pool)
+    for pool, mine in groupby(ordered, key=lambda row: row.pool):
+        yield page.paint(f"Pool {clean(pool)}" if pool else "Project", "bold")
+        alike = groupby(mine, key=lambda row: (row.kind, row.run, row.why, row.instance_type, row.price, row.spot))
+        for _, group in alike:
+            yield from _line(tuple(group), page=page)
+        yield ""
+
+
+def _line(rows: tuple[Row, ...], *, page: Page) -> list[str]:
+    """`  + launch gpu-0: local, 2xCPU, 4GB, $0.00/h: run train needs one`."""
+    row = rows[0]
+    what = ", ".join(part for part in (_machine(row), _cost(row, number=len(rows))) if part)
+    text = f"{row.symbol} {row.kind} {_subject(rows)}"
+    text += f" ({what})" if what else ""
+    lines = _wrapped(f"  {text}: {clean(row.why)}", page=page, indent="      ")
+    return [lines[0].replace(text[: len(row.symbol)], page.paint(row.symbol, COLOUR[row.kind]), 1), *lines[1:]]
+
+
+def _subject(rows: tuple[Row, ...]) -> str:
+    row = rows[0]
+    names = _names([clean(one.instance) for one in rows if one.instance])
+    if row.kind == "assign":
+        return f"{clean(row.run)} to {names}"
+    if row.kind == "stop":
+        return f"{clean(row.run)} on {names}" if names else clean(row.run)
+    if row.kind == "update":
+        return names or clean(row.run) or (f"pool {clean(row.pool)}" if row.pool else "the project")
+    return names
+
+
+def _names(names: list[str]) -> str:
+    if len(names) <= 3:
+        return ", ".join(names)
+    return f"{names[0]} … {names[-1]} ({len(names)})"
+
+
+def _machine(row: Row) -> str:
+    if row.kind not in ("launch", "attach"):
+        return ""
+    where = clean(row.backend) + (f" {clean(row.region)}" if row.region and row.region != row.backend else "")
+    kind = clean(row.instance_type) if row.instance_type != row.backend else ""
+    return ", ".join(
+        part for part in (where, kind, resources(row.resources) if row.resources else "", "spot" * row.spot) if part
+    )
+
+
+def _cost(row: Row, *, number: int) -> str:
+    """Of starting or ending instances only; the rest changes no price."""
+    if row.kind == "launch":
+        return hourly(row.price) + (" each" if number > 1 else "")
+    if row.kind in ("terminate", "detach"):
+        return f"saves {hourly(row.price)}" + (" each" if number > 1 else "")
+    return ""
+
+
+def _idle(plan: Plan, *, now: int) -> Iterator[str]:
+    for note in plan.idle:
+        kept = f"idle duration {span(note.duration)}, {note.source}"
+        if note.at is None:
+            yield f"{note.name}: stays ({note.source if note.duration is not None else kept})"
+        elif note.at <= now:
+            yield f"{note.name}: due ({kept})"
+        else:
+            yield f"{note.name}: goes in {rough(note.at - now)}, at {clock(note.at)} ({kept})"
+
+
+def _overrides(state: State | None, *, now: int) -> Iterator[str]:
+    for one in state.overrides if state else ():
+        yield override(one, now=now)
+
+
+def override(one: Override, *, now: int) -> str:
+    """`pool gpu paused by ann@lab 2h ago, until 04:15:08Z (in 3m): maintenance`."""
+    done = {"drain": "drained", "pause": "paused", "autoscale": "autoscale set"}[one.kind]
+    what = one.subject if one.value is None else f"{one.subject} to {one.value}"
+    end = "until changed" if one.until is None else f"for {rough(one.until - now)} more, until {clock(one.until)}"
+    stop = f", runs stopped after {span(one.stop_after)}" if one.stop_after is not None else ""
+    why = f": {one.reason}" if one.reason else ""
+    return f"{what} {done} by {one.by} {rough(now - one.at)} ago, {end}{stop}{why}"
+
+
+def _observed(plan: Plan, *, now: int) -> Iterator[str]:
+    for place, at, error in plan.observed:
+        seen = "never" if at is None else f"{rough(max(0, now - at))} ago"
+        yield f"{place}: {seen}" + (f", unknown since: {error}" if error else "")
+
+
+def _section(
+    title: str, lines: Iterator[str] | Sequence[str], *, page: Page, colour: str = ""
+) -> list[str]:  # fmt: skip
+    found = [clean(line) for line in lines]
+    if not found:
+        return []
+    head = page.paint(title, colour or "bold")
+    return [head, *(part for line in found for part in _wrapped(f"  {line}", page=page, indent="      ")), ""]
+
+
+def _wrapped(text: str, *, page: Page, indent: str) -> list[str]:
+    if not page.width or len(text) <= page.width:
+        return [text]
+    return textwrap.wrap(
+        text, width=max(page.width, 30), subsequent_indent=indent, break_on_hyphens=False, break_long_words=True,
+        drop_whitespace=True, replace_whitespace=False,
+    )  # fmt: skip
