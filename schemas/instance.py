@@ -29,7 +29,8 @@ class Instance(Value, frozen=True, kw_only=True):
     `missing_since`/`absences`: good listings that did not have it. `unreachable_since`
     /`failed_looks`: looks at its host that failed. `reserved_for` is the run that it
     was made for, alone, until `reserved_until`.
-    `stray_jobs`: jobs its host runs that nobody remembers or that were given up.
+    `stray_jobs`: job folders on its host that nobody needs: unknown, given up, or collected.
+    `ending`: its place showed it on its way out, so that its end need not be asked for again.
     """
 
     id: str
@@ -77,6 +78,7 @@ class Instance(Value, frozen=True, kw_only=True):
     failed_looks: int = 0
     unreachable_why: str = ""
     stray_jobs: tuple[str, ...] = ()
+    ending: bool = False
 
 
 class Seen(Value, frozen=True, kw_only=True):

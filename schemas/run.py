@@ -93,6 +93,7 @@ class Job(Value, frozen=True, kw_only=True):
     `pulse` is when the host last answered for it. `gpus` are UUIDs.
     `reason` says why it ended, in words: "exit 3", "max duration 2h", "interrupted".
     `log` and `artifacts` are digests of blobs, set in the write that ends it.
+    `halted`: its host accepted its end, and will refuse a start that comes later.
     """
 
     id: str
@@ -108,6 +109,7 @@ class Job(Value, frozen=True, kw_only=True):
     reason: str = ""
     log: str = ""
     artifacts: str = ""
+    halted: bool = False
 
 
 class Attempt(Value, frozen=True, kw_only=True):

@@ -25,18 +25,24 @@ class Revision(Value, frozen=True, kw_only=True):
 
 
 class Applied(Value, frozen=True, kw_only=True):
-    """The documents that rule. Only `dstack apply` replaces them."""
+    """The documents that rule. Only `dstack apply` replaces them.
+
+    `bundles`: declared run name -> digest of the files that it had when they were applied.
+    """
 
     revision: Revision
     by: str
     at: int
     desired: Desired
+    bundles: tuple[tuple[str, str], ...] = ()
 
 
 class Place(Value, frozen=True, kw_only=True):
     """What is known of a place. `identity` is pinned at the first good answer.
 
     `observed_at` is the last good listing; `error` is why the last one failed, since when.
+    `skew` is by how much our clock was off from its own, where by more than 60 s: then
+    nothing ends for reasons of time.
     `config` is kept so that a place with live instances stays known after it left the YAML.
     """
 
@@ -48,6 +54,7 @@ class Place(Value, frozen=True, kw_only=True):
     error: str = ""
     failing_since: int | None = None
     forgotten: bool = False
+    skew: Seconds = 0
 
 
 class Wish(Value, frozen=True, kw_only=True):
@@ -119,7 +126,8 @@ class State(Value, frozen=True, kw_only=True):
     """Everything remembered. Collections are tuples in a stable order, keyed by their `id` or `name`.
 
     `generation` grows by one in every write. `lineage` is minted with the state and never
-    changes: a state of another lineage is another world.
+    changes: a state of another lineage is another world. `carried` is what wishes brought along
+    before anything was applied: pools, profiles and backends, no floor and no declared run.
     """
 
     version: int
@@ -127,6 +135,7 @@ class State(Value, frozen=True, kw_only=True):
     lineage: str
     generation: int = 0
     applied: Applied | None = None
+    carried: Desired | None = None
     history: tuple[Revision, ...] = ()
     places: tuple[Place, ...] = ()
     instances: tuple[Instance, ...] = ()

@@ -1,0 +1,147 @@
+"""What remains to be done, derived from the marks of a written state: never from a plan. Pure.
+
+So a restart derives the same, and anyone may finish it: each effect is idempotent, by a
+token, by an atomic claim on the host, or by its nature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from schemas.base import Value
+from schemas.instance import Instance
+from schemas.launch import Request
+from schemas.run import Attempt, Job, Run
+from schemas.state import State
+
+
+class Send(Value, frozen=True, kw_only=True):
+    """Ask a place for the machines of an open launch; again, as long as they are not seen."""
+
+    intent: str
+    request: Request
+
+
+class End(Value, frozen=True, kw_only=True):
+    """Ask a place to end machines; again, until it shows them on their way out."""
+
+    place: str
+    external_ids: tuple[str, ...]
+
+
+class Start(Value, frozen=True, kw_only=True):
+    """Hand a job to its host."""
+
+    attempt: str
+    job: str
+    instance: str
+
+
+class Halt(Value, frozen=True, kw_only=True):
+    """Tell a host to end a job, and to refuse any start of it that comes later."""
+
+    job: str
+    instance: str
+    abort: bool
+    why: str
+
+
+class Collect(Value, frozen=True, kw_only=True):
+    """Bring an ended job's log and artifacts home."""
+
+    job: str
+    instance: str
+    artifacts: tuple[str, ...]
+
+
+class Clean(Value, frozen=True, kw_only=True):
+    """Remove a job's folder from its host; where nobody knows the job (`stray`), end it first."""
+
+    job: str
+    instance: str
+    stray: bool
+
+
+Effect = Send | End | Start | Halt | Collect | Clean
+
+
+def effects(state: State, *, now: int) -> tuple[Effect, ...]:
+    """Every effect that the state's marks ask for now; those that cannot be done from here are left out."""
+    known = _Known(
+        state=state,
+        instances={instance.id: instance for instance in state.instances},
+        runs={run.id: run for run in state.runs},
+        troubled=frozenset(place.name for place in state.places if place.error or place.forgotten),
+    )
+    return (
+        *_sends(known, now=now),
+        *_ends(known),
+        *(effect for attempt in state.attempts if attempt.live for effect in _of_attempt(attempt, known=known)),
+        *_cleans(known),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    state: State
+    instances: Mapping[str, Instance]
+    runs: Mapping[str, Run]
+    troubled: frozenset[str]
+
+    def host(self, instance: str) -> Instance | None:
+        """The instance, provided that its host can be asked."""
+        found = self.instances.get(instance)
+        if found is None or found.phase not in ("ready", "terminating") or found.ready_at is None:
+            return None
+        return found if found.unreachable_since is None else None
+
+
+def _sends(known: _Known, *, now: int) -> Iterator[Send]:
+    for intent in known.state.intents:
+        if intent.refused or now >= intent.request.not_after or intent.request.place in known.troubled:
+            continue
+        wanted = (known.instances.get(id) for id in intent.request.ids)
+        if any(instance is not None and instance.phase == "pending" for instance in wanted):
+            yield Send(intent=intent.id, request=intent.request)
+
+
+def _ends(known: _Known) -> Iterator[End]:
+    by_place: dict[str, list[str]] = {}
+    for instance in known.state.instances:
+        if instance.phase == "terminating" and not instance.ending and instance.external_id:
+            by_place.setdefault(instance.place, []).append(instance.external_id)
+    for place, ids in sorted(by_place.items()):
+        yield End(place=place, external_ids=tuple(ids))
+
+
+def _of_attempt(attempt: Attempt, *, known: _Known) -> Iterator[Effect]:
+    broken = any(job.status in ("failed", "lost", "aborted", "terminated") for job in attempt.jobs)
+    for job in attempt.jobs:
+        if known.host(job.instance) is None:
+            continue
+        if job.status == "ended":
+            yield Collect(job=job.id, instance=job.instance, artifacts=_artifacts(attempt, known=known))
+        elif job.status in ("assigned", "running") and attempt.stopping:
+            yield Halt(job=job.id, instance=job.instance, abort=attempt.abort, why=attempt.stopping)
+        elif job.status == "assigned" and not (broken or job.halted) and _startable(job, known=known):
+            yield Start(attempt=attempt.id, job=job.id, instance=job.instance)
+
+
+def _startable(job: Job, *, known: _Known) -> bool:
+    instance = known.instances[job.instance]
+    return instance.phase == "ready"
+
+
+def _artifacts(attempt: Attempt, *, known: _Known) -> tuple[str, ...]:
+    run = known.runs.get(attempt.run)
+    return run.spec.artifacts if run else ()
+
+
+def _cleans(known: _Known) -> Iterator[Clean]:
+    ours = {job.id for attempt in known.state.attempts for job in attempt.jobs}
+    for instance in known.state.instances:
+        if not instance.stray_jobs or known.host(instance.id) is None:
+            continue
+        for job in instance.stray_jobs:
+            yield Clean(job=job, instance=instance.id, stray=job not in ours)

@@ -1,0 +1,57 @@
+"""Everything of the outside that a tick may touch, passed in: no verb reaches past it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from backends.base import Backend
+from schemas.desired import BackendConfig, Desired
+from schemas.run import RunSpec
+from schemas.state import Applied, Revision
+
+if TYPE_CHECKING:
+    from reconciler.authority import GitFacts
+    from reconciler.blobs import Blobs
+    from reconciler.runner import Runner
+    from reconciler.store import Store
+
+
+class Done(Protocol):
+    """The done-markers beside the state: which (run name, hash) ended well once."""
+
+    def put(self, name: str, digest: str) -> object: ...
+    def all(self) -> frozenset[tuple[str, str]]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """`connect(config, region, lineage)` gives a place; lineage "" asks for everything of the project.
+
+    `now` is the wall clock (whole seconds), `clock` one that also counts while the machine
+    sleeps (boot time, seconds). `nonce` gives 8 new characters of a-z and 0-9.
+    `spawn` runs its argument on a daemon thread (tests: at once). `who` is user@host.
+    `lacking` says why a run's secrets or variables are not to be had here ("" if they are);
+    `resolve` gives them. `bundle(root, files)` packs a run's files; `facts` is what git knows.
+    `record` appends entries to the ledger; one with a known id is dropped.
+    """
+
+    store: Store
+    blobs: Blobs
+    markers: Done
+    record: Callable[[Sequence[Any]], object]
+    connect: Callable[[BackendConfig, str, str], Backend]
+    runner: Runner
+    now: Callable[[], int]
+    clock: Callable[[], float]
+    sleep: Callable[[float], None]
+    nonce: Callable[[], str]
+    spawn: Callable[[Callable[[], None]], object]
+    who: str
+    lacking: Callable[[RunSpec, Desired], str]
+    resolve: Callable[[RunSpec, Desired], Mapping[str, str]]
+    bundle: Callable[[Path, tuple[str, ...]], Path]
+    facts: Callable[[Revision, Applied], GitFacts | None]
+    unattended: bool = False

@@ -1,0 +1,76 @@
+"""One tick: observe, plan, confirm, write what is intended, do it, remember what came of it.
+
+May be killed at any point, by anything: what was begun is in the state before it is begun.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from reconciler.ports import Ports
+from schemas.desired import Desired
+from schemas.plan import Permissions, Plan
+from schemas.state import Revision, State
+
+if TYPE_CHECKING:
+    from reconciler.fold import Outcome
+    from reconciler.load import Documents
+
+Confirm = Callable[[Plan, State], Plan | None]
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TickAsk:
+    """What one tick is asked for.
+
+    `documents` (with their `revision`) become the applied ones; without them the applied
+    ones rule. `wish` changes the memory first (it may raise; it must be idempotent, since
+    it is done again on whatever the state has become). `carried` is the caller's
+    documents, used by a wish where nothing was applied yet.
+    `confirm` gets the plan and the state it is made on (before the wish or the documents
+    are written) and gives what is approved: the plan itself, a part of it, or `None` to
+    decline. It is called also for a plan without actions.
+    `act` false writes and does nothing: `plan --refresh`. `deadline` is in seconds from now.
+    `stop` true: no effect is begun any more. `tell` hears each written state.
+    """
+
+    documents: Documents | None = None
+    revision: Revision | None = None
+    config_force: bool = False
+    wish: Callable[[State], State] | None = None
+    carried: Desired | None = None
+    permissions: Permissions = Permissions()
+    confirm: Confirm | None = None
+    act: bool = True
+    deadline: float = 600.0
+    stop: Callable[[], bool] = _never
+    tell: Callable[[State], object] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TickResult:
+    """`state` is as last written, or as observed where nothing needed writing; `None` where there is none.
+
+    `plan` is what was approved, of all rounds. `refused` is why nothing was done (exit 1);
+    `declined` that `confirm` said no. `ahead`: another reconciler was ahead, the rest is its.
+    """
+
+    state: State | None
+    plan: Plan
+    outcomes: tuple[Outcome, ...] = ()
+    refused: str = ""
+    declined: bool = False
+    ahead: bool = False
+    written: int = 0
+    warnings: tuple[str, ...] = field(default=())
+
+
+def tick(ports: Ports, ask: TickAsk) -> TickResult:
+    """Observe, plan, do, remember. Raises `StateRefused` for a state that must not be touched."""
+    raise NotImplementedError
