@@ -1,0 +1,2 @@
+for n in range(10):
+    print(n, n * n, sep=",")
