@@ -1,0 +1,118 @@
+"""The runner's contract: what may be asked of a host, whatever leads to it.
+
+A host starts each job at most once for ever and remembers the highest generation that it was
+told (the fence). Everything is idempotent: whoever finds an effect undone may do it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from schemas.base import Mib, Seconds, Value
+from schemas.instance import HostReport, Instance
+from schemas.run import Probe
+
+
+class HostError(Exception):
+    """A host did not do what was asked. The message is one line for people, without a secret."""
+
+
+class Unreachable(HostError):
+    """No answer. What was asked may have been done. `ours` says that the failure is on our side."""
+
+    def __init__(self, message: str, *, ours: bool = False) -> None:
+        super().__init__(message)
+        self.ours = ours
+
+
+class Fenced(HostError):
+    """The host has seen a newer generation: read the state again. Nothing was done."""
+
+
+class Order(Value, frozen=True, kw_only=True):
+    """Everything that a host needs to start one job.
+
+    `run` is the run's id and `name` its name; `number` the attempt's, from 1. `peers` are the
+    addresses of all nodes by rank (this one's included). `env` is fully resolved and goes to
+    the host as a 0600 file that is removed when the job ends. `files_bundle` is a tar.gz here.
+    `commands` and `setup` may hold `${{ run.args }}`. `working_dir` is relative to the files.
+    `max_duration` None is off. `restart` is a service: its commands are begun again with
+    backoff. `hold` is how long an uncollected result keeps its machine (clouds' dead-man).
+    `notice` is a file on the host whose existence tells of an interruption to come ("": the default one).
+    `inactivity` 0 is off. `disk` 0 is no limit. `log_limit` is in bytes; `grace` is between TERM and KILL.
+    """
+
+    run: str
+    attempt: str
+    job: str
+    name: str
+    generation: int
+    number: int = 1
+    replica: int = 0
+    rank: int = 0
+    nodes: int = 1
+    peers: tuple[str, ...] = ("127.0.0.1",)
+    project: str = ""
+    env: Mapping[str, str] = {}
+    commands: tuple[str, ...] = ()
+    setup: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    files_bundle: Path | None = None
+    working_dir: str = ""
+    max_duration: Seconds | None = None
+    hold: Seconds = 86400
+    gpus: tuple[str, ...] = ()
+    cpus: int = 0
+    disk: Mib = 0
+    port: int | None = None
+    probe: Probe | None = None
+    restart: bool = False
+    artifacts: tuple[str, ...] = ()
+    notice: str = ""
+    inactivity: Seconds = 0
+    grace: Seconds = 10
+    log_limit: int = 64 * 1024 * 1024
+
+
+class Collected(Value, frozen=True, kw_only=True):
+    """A job's result as files here, which the caller puts into blobs and then removes.
+
+    `artifacts` is a deterministic tar.gz, None where no glob matched. `notes` say what was left out.
+    """
+
+    log: Path
+    artifacts: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Runner(Protocol):
+    """Thread-safe. Each call may raise `HostError`; `look` alone never does: it reports the error."""
+
+    def look(self, instance: Instance, *, now: int) -> HostReport:
+        """Every job of the host and the host itself, in one round trip. Ends nothing that lives."""
+
+    def start(self, instance: Instance, order: Order) -> None:
+        """Start the job, at most once for ever: a second call is accepted and does nothing.
+
+        Raises `Fenced`, `Unreachable` (it may have started), `HostError` (it did not).
+        """
+
+    def stop(self, instance: Instance, job: str, *, generation: int, abort: bool, why: str) -> None:
+        """Ask for the job's end: accepted, not ended; only `look` says ended. `abort` skips the grace.
+
+        A job that never started here never will. Raises `Fenced`.
+        """
+
+    def collect(self, instance: Instance, job: str, *, artifacts: tuple[str, ...]) -> Collected:
+        """The log and the files that the globs match, also of a running job. Removes nothing."""
+
+    def clean(self, instance: Instance, job: str) -> None:
+        """Remove an ended job's folder; it can never start again. A running job is a `HostError`."""
+
+    def read_log(self, instance: Instance, job: str, *, offset: int) -> bytes:
+        """The log's bytes from `offset`, at most 1 MiB; empty where there is no more (yet)."""
+
+    def retire(self, instance: Instance) -> None:
+        """Nothing may start on this host any more. Optional before its end."""
