@@ -1,0 +1,143 @@
+"""Content-addressed blobs beside the state: a run's files, logs and artifacts. Written once, never changed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+CHUNK = 1 << 20
+# A temporary file this old has no writer any more, even on a machine that slept.
+STALE = 24 * 3600
+
+
+class BlobError(Exception):
+    """Not there, damaged, or not to be written. The message names the digest or the path."""
+
+
+class Blobs(Protocol):
+    """A digest is 64 hex digits: the sha256 of the content."""
+
+    def put(self, data: bytes | Path) -> str:
+        """Store it (a file is copied); its digest. Storing the same again is cheap and changes nothing."""
+
+    def get(self, digest: str) -> bytes:
+        """The content, verified; else `BlobError`."""
+
+    def path(self, digest: str) -> Path | None:
+        """A local file with the content, where this store has one. Not verified; never to be written."""
+
+
+class FolderBlobs:
+    """`<folder>/<first two digits>/<digest>`, 0600. Readers see a whole blob or none."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def put(self, data: bytes | Path) -> str:
+        """See `Blobs.put`. It survives a loss of power once it returns."""
+        try:
+            return self._put(data)
+        except OSError as error:
+            raise BlobError(f"{self._folder}: cannot be written: {error.strerror}") from error
+
+    def get(self, digest: str) -> bytes:
+        path = self.path(digest)
+        if path is None:
+            raise BlobError(f"blob {digest}: not in {self._folder}")
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise BlobError(f"{path}: cannot be read: {error.strerror}") from error
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise BlobError(f"{path}: damaged: its content is not what was stored")
+        return data
+
+    def path(self, digest: str) -> Path | None:
+        found = self._place(digest)
+        return found if found.is_file() else None
+
+    def digests(self) -> frozenset[str]:
+        """Everything stored."""
+        return frozenset(path.name for path in self._folder.glob("[0-9a-f][0-9a-f]/*") if _is_digest(path.name))
+
+    def remove(self, digest: str) -> None:
+        """For whoever knows that nothing needs it any more. Not there is no error."""
+        try:
+            self._place(digest).unlink(missing_ok=True)
+        except OSError as error:
+            raise BlobError(f"blob {digest}: cannot be removed: {error.strerror}") from error
+
+    def _place(self, digest: str) -> Path:
+        if not _is_digest(digest):
+            raise BlobError(f"{digest[:80]!r} is not the digest of a blob")
+        return self._folder / digest[:2] / digest
+
+    def _put(self, data: bytes | Path) -> str:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = self._folder / f".{secrets.token_hex(8)}.tmp"
+        try:
+            digest = _copy(data, temporary)
+            target = self._place(digest)
+            if not _intact(target, digest):
+                target.parent.mkdir(mode=0o700, exist_ok=True)
+                temporary.replace(target)
+                _sync(target.parent)
+                _sync(self._folder)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return digest
+
+    def sweep(self, *, now: float) -> None:
+        """Remove what writers that died left behind."""
+        for leftover in self._folder.glob(".*.tmp"):
+            if leftover.stat().st_mtime < now - STALE:
+                leftover.unlink(missing_ok=True)
+
+
+def _is_digest(text: str) -> bool:
+    return re.fullmatch("[0-9a-f]{64}", text) is not None
+
+
+def _copy(data: bytes | Path, target: Path) -> str:
+    """The digest of what was written, so that a source that changes meanwhile cannot lie."""
+    digest = hashlib.sha256()
+    handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        for part in _parts(data):
+            digest.update(part)
+            file.write(part)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def _parts(data: bytes | Path) -> Iterator[bytes]:
+    if isinstance(data, bytes):
+        yield data
+        return
+    with data.open("rb") as source:
+        while part := source.read(CHUNK):
+            yield part
+
+
+def _intact(path: Path, digest: str) -> bool:
+    """Whether it is stored already and undamaged: a damaged one is replaced by the good copy at hand."""
+    if not path.is_file():
+        return False
+    found = hashlib.sha256()
+    for part in _parts(path):
+        found.update(part)
+    return found.hexdigest() == digest
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,242 @@
+"""The state as bytes and back: JSON that every YAML reader reads equal, one record a line.
+
+No I/O here. What would read back differently somewhere is escaped or cleaned before it is
+written; what is not exactly a state of ours is refused, with one message, before it is used.
+"""
+
+from __future__ import annotations
+
+import gc
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import msgspec
+
+from reconciler.store import StateRefused
+from schemas.state import VERSION, Applied, Place, State
+
+COLLECTIONS = (
+    "history", "places", "instances", "runs", "attempts", "intents", "wishes", "overrides", "capacity",
+    "tombstones", "ticks",
+)
+IDENTIFIED = ("instances", "runs", "attempts", "intents", "wishes")
+# A YAML reader gives up on a longer key.
+KEY_LIMIT = 1024
+
+
+class Header(NamedTuple):
+    """The first line of a state: enough to compare two of them without reading the rest."""
+
+    version: int
+    project: str
+    lineage: str
+    generation: int
+
+
+def dumps(state: State) -> bytes:
+    """UTF-8. Lone surrogates become U+FFFD; keys of options over 1,024 characters are a `ValueError`."""
+    try:
+        text = _lines(_portable_options(state))
+    except UnicodeEncodeError:
+        state = msgspec.convert(_without_surrogates(msgspec.to_builtins(state)), State)
+        text = _lines(_portable_options(state))
+    return _escape(text)
+
+
+def loads(data: bytes, source: str) -> State:
+    """A state, or `StateRefused` naming `source`, what is wrong and what to do next. Nothing else is raised."""
+    _refuse_foreign(data, source)
+    try:
+        with _gc_paused():
+            state = _DECODER.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise StateRefused(_why(data, source, error)) from error
+    if state.version != VERSION:
+        raise StateRefused(_wrong_version(source, state.version))
+    _refuse_doubles(state, source)
+    return state
+
+
+def header(data: bytes) -> Header | None:
+    """`None` where the first line is not one that `dumps` wrote."""
+    first = data.split(b"\n", 1)[0].rstrip().rstrip(b",") + b"}"
+    try:
+        return Header(**msgspec.json.decode(first, type=_HeaderLine).known())
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+# ---------------------------------------------------------------- writing
+
+_ENCODER = msgspec.json.Encoder()
+_DECODER = msgspec.json.Decoder(State)
+
+
+def _lines(state: State) -> bytes:
+    head = {name: getattr(state, name) for name in Header._fields}
+    parts = [_ENCODER.encode(head)[:-1]]
+    if state.applied is not None:
+        parts.append(b'"applied":' + _ENCODER.encode(state.applied))
+    for name in COLLECTIONS:
+        records = getattr(state, name)
+        if records:
+            lines = b",\n".join(map(_ENCODER.encode, records))
+            parts.append(b'"' + name.encode() + b'":[\n' + lines + b"\n]")
+    return b",\n".join(parts) + b"\n}\n"
+
+
+# What PyYAML, ruamel or libyaml refuse or read back changed when it stands raw: DEL, C1 with
+# U+0085, the Unicode line ends, the byte order mark and the two non-characters.
+_UNSAFE = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]|\xef\xbb\xbf|\xef\xbf[\xbe\xbf]")
+
+
+def _escape(text: bytes) -> bytes:
+    if text.isascii() and b"\x7f" not in text:
+        return text
+    return _UNSAFE.sub(lambda found: b"\\u%04x" % ord(found.group().decode()), text)
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return re.sub("[\ud800-\udfff]", "\ufffd", value)
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_surrogates(item) for item in value]
+    return value
+
+
+def _portable_options(state: State) -> State:
+    """Options of backends are the one place where a float or a long key can come from."""
+    places = tuple(_portable_place(place) for place in state.places)
+    return msgspec.structs.replace(state, places=places, applied=_portable_applied(state.applied))
+
+
+def _portable_place(place: Place) -> Place:
+    if not place.config.options:
+        return place
+    config = msgspec.structs.replace(place.config, options=_portable(place.config.options))
+    return msgspec.structs.replace(place, config=config)
+
+
+def _portable_applied(applied: Applied | None) -> Applied | None:
+    if applied is None:
+        return None
+    backends = tuple(
+        msgspec.structs.replace(backend, options=_portable(backend.options)) for backend in applied.desired.backends
+    )
+    return msgspec.structs.replace(applied, desired=msgspec.structs.replace(applied.desired, backends=backends))
+
+
+def _portable(value: Any) -> Any:
+    """`1e-07` is a string to YAML 1.1; `1.0e-07` is a number to every reader."""
+    if isinstance(value, float) and "e" in repr(value):
+        mantissa, _, exponent = repr(value).partition("e")
+        sign = "" if exponent[0] in "+-" else "+"
+        return msgspec.Raw(f"{mantissa}{'' if '.' in mantissa else '.0'}e{sign}{exponent}".encode())
+    if isinstance(value, dict):
+        for key in value:
+            if len(str(key)) >= KEY_LIMIT:
+                raise ValueError(f"a key of {len(str(key))} characters ({str(key)[:20]}…): at most {KEY_LIMIT - 1}")
+        return {key: _portable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_portable(item) for item in value]
+    return value
+
+
+# ---------------------------------------------------------------- reading
+
+
+@contextmanager
+def _gc_paused() -> Iterator[None]:
+    """Building 100,000 records would otherwise be scanned over and over: twice the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+class _HeaderLine(msgspec.Struct):
+    version: int
+    project: str
+    lineage: str
+    generation: int = 0
+
+    def known(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in Header._fields}
+
+
+_CONFLICT = re.compile(rb"^(<{7}|={7}|>{7}|\|{7})( |$)", re.MULTILINE)
+
+
+def _refuse_foreign(data: bytes, source: str) -> None:
+    if not data.strip():
+        raise StateRefused(
+            f"{source}: empty, so it was cut short; nothing was touched. Restore it, "
+            "or move it away and `dstack state rebuild`"
+        )
+    if data.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")):
+        raise StateRefused(f"{source}: not a state of ours (it starts with a byte order mark); restore it")
+
+
+def _why(data: bytes, source: str, error: Exception) -> str:
+    """Only asked when reading failed, so it may look at everything again."""
+    if _CONFLICT.search(data):
+        return (
+            f"{source}: holds conflict markers of a merge. A state is never merged and does not belong in git: "
+            "restore the newest copy, or `dstack state rebuild`"
+        )
+    seen = header(data)
+    version = seen.version if seen else _loose_version(data)
+    if version is not None and version != VERSION:
+        return _wrong_version(source, version)
+    if not data.rstrip().endswith(b"}") and data.lstrip().startswith(b"{"):
+        return f"{source}: truncated after {len(data)} bytes; restore it, or move it away and `dstack state rebuild`"
+    unknown = re.search(r"unknown field `([^`]*)`(?: - at `\$?\.?([^`]*)`)?", str(error))
+    if unknown:
+        field, at = unknown.groups()
+        where = f" in {at}" if at else ""
+        return (
+            f"{source}: unknown field `{field}`{where}; it would be lost, so nothing is read. "
+            "Use the version of dstack that wrote it, or take the field out"
+        )
+    if isinstance(error, msgspec.ValidationError) and version is not None:
+        return f"{source}: damaged: {error}; restore it, or move it away and `dstack state rebuild`"
+    if seen is not None or version is not None:
+        return f"{source}: damaged at {_position(data, error)}; restore it, or move it away and `dstack state rebuild`"
+    return f"{source}: not a state of ours; restore it, or move it away and `dstack state rebuild`"
+
+
+def _position(data: bytes, error: Exception) -> str:
+    found = re.search(r"byte (\d+)", str(error))
+    if not found:
+        return "an unknown place (not UTF-8, or nested too deeply)"
+    return f"line {data.count(10, 0, int(found.group(1))) + 1}"
+
+
+def _loose_version(data: bytes) -> int | None:
+    """The version of something that is JSON and looks like a state, in whatever layout."""
+    try:
+        found = msgspec.json.decode(data, type=_HeaderLine)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return found.version
+
+
+def _wrong_version(source: str, version: int) -> str:
+    if version > VERSION:
+        return f"{source}: written by a newer dstack (format {version}, this one reads {VERSION}): upgrade dstack"
+    return f"{source}: format {version} is not one that was ever written (this dstack reads {VERSION}); restore it"
+
+
+def _refuse_doubles(state: State, source: str) -> None:
+    for name in IDENTIFIED:
+        records = getattr(state, name)
+        ids = {record.id for record in records}
+        if len(ids) != len(records):
+            raise StateRefused(f"{source}: two records of {name} have the same id; restore it from a copy")

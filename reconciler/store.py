@@ -1,0 +1,35 @@
+"""What every store of a state promises: compare-and-swap on content, and no lock that outlives its holder."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from schemas.state import State
+
+
+class StateRefused(Exception):
+    """The state may not be read or written. Nothing was touched; the message has the next command."""
+
+
+class StateMoved(Exception):
+    """Somebody else wrote first. Read again, plan again on the same observation, write again."""
+
+
+class Store(Protocol):
+    """One project's state, somewhere. A token is a digest of the stored bytes, so a hand edit is noticed too.
+
+    `address` is where it lies, for people and for whoever must tell two states apart.
+    `notes` are things that a person should hear once, one sentence each.
+    """
+
+    address: str
+    notes: list[str]
+
+    def read(self) -> tuple[State | None, str]:
+        """The state and its token; `(None, "")` where there is none: missing, which is not empty."""
+
+    def write(self, state: State, token: str) -> str:
+        """Store exactly `state` where `token` still holds, else `StateMoved`. The token "" creates, exclusively.
+
+        The new token. When it returns, the state survives a loss of power; when it raises, the old one is intact.
+        """

@@ -1,0 +1,249 @@
+"""A person's wish written into the state: a run, instances, an end, an override. Pure.
+
+Each takes a state and returns the wished one, or raises `WishRefused`. A wish touches nothing
+but its subject: what the YAML says is `dstack apply`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from msgspec.structs import replace
+
+from reconciler.status import alive, jobs_by_instance
+from schemas.base import Seconds
+from schemas.desired import Desired
+from schemas.instance import Instance
+from schemas.pool import Pool
+from schemas.run import RUN_ENDED, Attempt, Run
+from schemas.state import Applied, Override, Revision, State, Wish
+
+Kind = Literal["drain", "pause", "autoscale"]
+
+
+class WishRefused(Exception):
+    """It cannot be done as asked. The message says why and what to do instead."""
+
+
+# ---------------------------------------------------------------- what it rests on
+
+
+def carry(state: State, *, pool: str, desired: Desired, by: str, now: int) -> State:
+    """Make sure that `pool` is known before a run or instances are wished in it.
+
+    `desired` is the caller's checkout. Before the first apply, the wish carries the pool with
+    what it needs, under a revision with the digest "" (nothing is applied yet): no floor, no
+    declared run. Afterwards a pool that only the checkout knows is refused.
+    """
+    mine = {each.name: each for each in desired.pools}
+    if state.applied is None or not state.applied.revision.digest:
+        if pool not in mine:
+            raise WishRefused(_unknown_pool(pool, mine))
+        return replace(state, applied=_carried(state.applied, pool=mine[pool], desired=desired, by=by, now=now))
+    applied = {each.name for each in state.applied.desired.pools}
+    if pool in applied:
+        return state
+    if pool in mine:
+        raise WishRefused(f"pool {pool} is not applied yet: `dstack apply`")
+    raise WishRefused(_unknown_pool(pool, applied))
+
+
+def _carried(before: Applied | None, *, pool: Pool, desired: Desired, by: str, now: int) -> Applied:
+    others = tuple(each for each in before.desired.pools if each.name != pool.name) if before else ()
+    bare = replace(pool, nodes_min=0, nodes_target=None)
+    scoped = replace(desired, pools=(*others, bare), runs=(), warnings=(), unsupported=())
+    return Applied(revision=Revision(digest=""), by=by, at=now, desired=scoped)
+
+
+def _unknown_pool(pool: str, known: Iterable[str]) -> str:
+    names = ", ".join(sorted(known))
+    return f"no pool {pool}; " + (f"there are {names}" if names else "declare one in .dstack, then `dstack apply`")
+
+
+# ---------------------------------------------------------------- runs
+
+
+def namesakes(state: State, name: str) -> tuple[Run, ...]:
+    """Active runs of that name: whoever starts another is asked first."""
+    return tuple(run for run in state.runs if run.spec.name == name and run.status not in RUN_ENDED)
+
+
+def add_run(state: State, run: Run) -> State:
+    """Always a new run. Its pool must be known (see `carry`); `origin` is `run`."""
+    if any(each.id == run.id for each in state.runs):
+        raise WishRefused(f"run id {run.id} exists already: try again")
+    _refuse_unknown_pool(state, run.spec.pool)
+    return replace(state, runs=(*state.runs, replace(run, origin="run")))
+
+
+def stop_run(state: State, name: str, *, by: str, now: int, abort: bool = False) -> State:
+    """Mark an active run, by name or id, for its end: at once where it has no live attempt.
+
+    `abort` skips the grace and the result; it may follow an ordinary stop.
+    """
+    run = _active(state, name)
+    if run.status == "terminating" and (run.abort or not abort):
+        raise WishRefused(f"run {run.spec.name} is being stopped already" + ("" if run.abort else "; `-x` aborts it"))
+    reason = f"{'aborted' if abort else 'stopped'} by {by}"
+    live = {each.id for each in state.attempts if each.run == run.id and each.live}
+    if live:
+        ended = replace(run, status="terminating", stop_reason=reason, reason=reason, abort=abort)
+    else:
+        status: Literal["aborted", "terminated"] = "aborted" if abort else "terminated"
+        ended = replace(run, status=status, stop_reason=reason, reason=reason, abort=abort, finished_at=now)
+    runs = tuple(ended if each.id == run.id else each for each in state.runs)
+    return replace(_stop_attempts(state, live, why=reason, now=now, abort=abort), runs=runs)
+
+
+def _active(state: State, name: str) -> Run:
+    found = [run for run in state.runs if run.status not in RUN_ENDED and name in (run.id, run.spec.name)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise WishRefused(f"{len(found)} runs {name} are active; name one by its id: {_listed(r.id for r in found)}")
+    past = [run for run in state.runs if name in (run.id, run.spec.name)]
+    if past:
+        raise WishRefused(f"run {name} has ended already: {past[-1].status}")
+    raise WishRefused(f"no run {name}: `dstack ps -a` lists them")
+
+
+def _stop_attempts(state: State, ids: Iterable[str], *, why: str, now: int, abort: bool) -> State:
+    chosen = frozenset(ids)
+    if not chosen:
+        return state
+    attempts = tuple(
+        _stopping(each, why=why, now=now, abort=abort) if each.id in chosen else each for each in state.attempts
+    )
+    return replace(state, attempts=attempts)
+
+
+def _stopping(attempt: Attempt, *, why: str, now: int, abort: bool) -> Attempt:
+    """The first reason stands: it is why the end was asked for. A later abort still hurries it."""
+    return replace(
+        attempt,
+        stopping=attempt.stopping or why,
+        stop_asked_at=attempt.stop_asked_at if attempt.stopping else now,
+        abort=attempt.abort or abort,
+    )
+
+
+# ---------------------------------------------------------------- instances
+
+
+def add_instances(state: State, wish: Wish) -> State:
+    """Ask for `wish.count` instances in a known pool (see `carry`)."""
+    if any(each.id == wish.id for each in state.wishes):
+        raise WishRefused(f"wish id {wish.id} exists already: try again")
+    if wish.count < 1:
+        raise WishRefused(f"--count {wish.count}: at least 1")
+    _refuse_unknown_pool(state, wish.pool)
+    if wish.name:
+        _refuse_taken(state, wish)
+    return replace(state, wishes=(*state.wishes, wish))
+
+
+def _refuse_taken(state: State, wish: Wish) -> None:
+    if wish.count > 1:
+        raise WishRefused(f"--name {wish.name} names one instance; --count {wish.count} asks for more")
+    living = any(each.name == wish.name and alive(each) for each in state.instances)
+    asked = any(each.name == wish.name and each.launched < each.count for each in state.wishes)
+    if living or asked:
+        raise WishRefused(f"an instance {wish.name} exists already: take another --name")
+
+
+def remove_instance(state: State, name: str, *, by: str, now: int, pool: str = "", force: bool = False) -> State:
+    """Mark a living instance, by name or id, for its end.
+
+    An idle one is `terminating` from here on. A busy one is refused with its runs listed, or, with
+    `force`, drained: its attempts are marked as stopping, and it ends when they have.
+    """
+    instance = _living(state, name, pool=pool)
+    if instance.prevent_destroy:
+        raise WishRefused(f"{name} has prevent_destroy: take that out of pool {instance.pool} and `dstack apply` first")
+    attempts = [each for each in state.attempts if each.live and any(job.instance == instance.id for job in each.jobs)]
+    if attempts and not force:
+        raise WishRefused(_busy(state, instance, attempts))
+    reason = f"removed by {by}"
+    if attempts:
+        state = _stop_attempts(state, (each.id for each in attempts), why=reason, now=now, abort=False)
+        marked = replace(instance, draining=reason)
+    else:
+        marked = replace(instance, phase="terminating", terminate_at=now, reason=reason)
+    return replace(state, instances=tuple(marked if each.id == instance.id else each for each in state.instances))
+
+
+def _living(state: State, name: str, *, pool: str) -> Instance:
+    found = [
+        each
+        for each in state.instances
+        if alive(each) and name in (each.name, each.id) and pool in ("", each.pool)
+    ]
+    if not found:
+        raise WishRefused(f"no instance {name}{f' in pool {pool}' if pool else ''}: `dstack pool ps` lists them")
+    if len(found) > 1:
+        raise WishRefused(f"{len(found)} instances are called {name}; name one by id: {_listed(i.id for i in found)}")
+    if found[0].phase == "terminating":
+        raise WishRefused(f"{name} is being ended already: {found[0].reason}")
+    return found[0]
+
+
+def _busy(state: State, instance: Instance, attempts: Iterable[Attempt]) -> str:
+    names = {run.id: run.spec.name for run in state.runs}
+    runs = _listed(dict.fromkeys(names.get(each.run, each.run) for each in attempts))
+    if all(job.status == "ended" for job in jobs_by_instance(state.attempts)[instance.id]):
+        return f"{instance.name} holds results not collected yet ({runs}): `dstack apply`, or --force"
+    return f"{instance.name} is busy ({runs}): stop that first, or --force ends it"
+
+
+# ---------------------------------------------------------------- overrides
+
+
+def set_override(
+    state: State,
+    *,
+    kind: Kind,
+    subject: str,
+    by: str,
+    now: int,
+    until: int | None = None,
+    stop_after: Seconds | None = None,
+    reason: str = "",
+    value: int | None = None,
+    digest: str = "",
+) -> State:
+    """`drain` or `pause` a pool, or an `autoscale` word. It replaces one of the same kind and subject."""
+    if kind != "autoscale":
+        _refuse_unknown_pool(state, subject)
+    if until is not None and until <= now:
+        raise WishRefused(f"{kind} {subject}: its end is already past")
+    override = Override(
+        kind=kind, subject=subject, by=by, at=now, until=until, stop_after=stop_after,
+        reason=reason, value=value, digest=digest,
+    )  # fmt: skip
+    kept = tuple(each for each in state.overrides if (each.kind, each.subject) != (kind, subject))
+    return replace(state, overrides=(*kept, override))
+
+
+def clear_override(state: State, *, subject: str, kinds: tuple[Kind, ...] = ("drain", "pause")) -> State:
+    """`pool resume`: the pool's drain and pause end."""
+    kept = tuple(each for each in state.overrides if each.subject != subject or each.kind not in kinds)
+    if len(kept) == len(state.overrides):
+        _refuse_unknown_pool(state, subject)
+        raise WishRefused(f"{subject} is neither drained nor paused: nothing to resume")
+    return replace(state, overrides=kept)
+
+
+# ---------------------------------------------------------------- rules of all
+
+
+def _refuse_unknown_pool(state: State, pool: str) -> None:
+    """A pool is known while it is applied, and while it has living instances."""
+    applied = [each.name for each in state.applied.desired.pools] if state.applied else []
+    living = [each.pool for each in state.instances if alive(each)]
+    if pool not in applied and pool not in living:
+        raise WishRefused(_unknown_pool(pool, {*applied, *living}))
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)
