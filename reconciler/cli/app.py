@@ -1,0 +1,52 @@
+"""The commands and their options. Each body lies in its own module, imported when it runs.
+
+Only the commands that a command line can reach are built: the others would cost every start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import typer
+
+EXIT_CODES = (
+    "Exit codes: 0 done or nothing to do; 1 error (usage too); 2 changes (plan --detailed-exitcode); "
+    "3 still under way at the deadline (--strict: or waiting); 130 Ctrl-C."
+)
+CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+
+def new_app(help: str) -> typer.Typer:
+    return typer.Typer(
+        add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True, help=help,
+        epilog=EXIT_CODES, context_settings=CONTEXT,
+    )  # fmt: skip
+
+
+def build(arguments: Sequence[str]) -> typer.Typer:
+    """The whole command line where help or a suggestion may need it, else just what `arguments` name."""
+    app = new_app("Pools of GPU instances and runs, declared in YAML; planned and applied without a server.")
+    app.callback()(_root)
+    first = next(iter(arguments), "")
+    from reconciler.cli import app_main, app_pool, app_state
+
+    single = app_main.COMMANDS.get(first)
+    if single is not None:
+        single(app)
+        # A single command would be taken for the app itself: the callback above keeps it a command.
+        return app
+    for register in app_main.COMMANDS.values():
+        register(app)
+    app_pool.register(app)
+    app_state.register(app)
+    return app
+
+
+def _root(
+    version: bool = typer.Option(False, "--version", "-V", help="Print the version."),
+) -> None:
+    if version:
+        from reconciler.cli.main import print_version
+
+        print_version()
+        raise typer.Exit

@@ -1,0 +1,155 @@
+"""`dstack pool …`: the options, and nothing of the work."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from reconciler.cli import options as o
+from reconciler.cli.app import new_app
+
+RequiredPool = Annotated[str, typer.Option("--pool", metavar="NAME", help="The pool.")]
+For = Annotated[str, typer.Option("--for", metavar="DUR", help="Until then (default: until `pool resume`).")]
+Reason = Annotated[str, typer.Option(metavar="TEXT", help="Shown in every plan.")]
+PoolArgument = Annotated[str, typer.Argument(metavar="POOL")]
+
+
+def list_pools(verbose: o.Verbose = False) -> int:
+    """List pools and how many of their instances are available."""
+    from reconciler.cli.pool_ps import show_pools
+
+    return show_pools(verbose=verbose)
+
+
+def ps(pool: o.PoolName = "", watch: o.Watch = False, as_json: o.AsJson = False) -> int:
+    """List instances, when each will go, and why one is unreachable."""
+    from reconciler.cli.pool_ps import show_instances
+
+    return show_instances(pool=pool, watch=watch, as_json=as_json)
+
+
+def create(name: Annotated[str, typer.Option("--name", "-n", metavar="NAME", help="The new pool's name.")]) -> int:
+    """Add a pool to the YAML."""
+    from reconciler.cli.pool_edit import create_pool
+
+    return create_pool(name)
+
+
+def delete(
+    name: Annotated[str, typer.Option("--name", "-n", metavar="NAME", help="The pool to delete.")],
+) -> int:
+    """Take a pool out of the YAML; refused while it has live instances."""
+    from reconciler.cli.pool_edit import delete_pool
+
+    return delete_pool(name)
+
+
+def set_default(pool: RequiredPool) -> int:
+    """Make a pool the default one, in the YAML."""
+    from reconciler.cli.pool_edit import set_default_pool
+
+    return set_default_pool(pool)
+
+
+def add(
+    pool: Annotated[str | None, typer.Option("--pool", metavar="NAME", help="Default: the default pool.")] = None,
+    name: Annotated[str, typer.Option("--name", "-n", metavar="NAME", help="The instance's name.")] = "",
+    count: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="How many.")] = 1,
+    gpu: o.Gpu = None,
+    cpu: o.Cpu = None,
+    memory: o.Memory = None,
+    shared_memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Such as 16GB.")] = None,
+    disk: o.Disk = None,
+    spot: o.Spot = False,
+    on_demand: o.OnDemand = False,
+    spot_auto: o.SpotAuto = False,
+    spot_policy: o.SpotPolicyName = None,
+    retry: o.RetryOn = False,
+    no_retry: o.RetryOff = False,
+    retry_duration: o.RetryDuration = None,
+    max_price: o.MaxPrice = None,
+    backend: o.Backends = None,
+    region: o.Regions = None,
+    instance_type: o.InstanceTypes = None,
+    profile: o.ProfileName = None,
+    idle_duration: o.IdleDuration = None,
+    dont_destroy: o.DontDestroy = False,
+    yes: o.Yes = False,
+    yes_above: o.YesAbove = "",
+) -> int:
+    """Add instances to a pool; they go after 72h idle unless told otherwise."""
+    from reconciler.cli.offer_flags import retry_flag, spot_flag
+    from reconciler.cli.pool_add import AddAsk, add_to_pool
+
+    asked = AddAsk(
+        pool=pool, name=name, count=count, gpu=gpu, cpu=cpu, memory=memory, shared_memory=shared_memory, disk=disk,
+        spot=spot_flag(spot=spot, on_demand=on_demand, auto=spot_auto, policy=spot_policy),
+        retry=retry_flag(retry=retry, no_retry=no_retry), retry_duration=retry_duration, max_price=max_price,
+        backends=tuple(backend or ()), regions=tuple(region or ()), instance_types=tuple(instance_type or ()),
+        profile=profile, idle_duration=idle_duration, dont_destroy=dont_destroy, yes=yes, yes_above=yes_above,
+    )  # fmt: skip
+    return add_to_pool(asked)
+
+
+def add_ssh(destination: Annotated[str, typer.Argument(metavar="DEST")]) -> int:
+    """Add a host by SSH (not supported yet)."""
+    from reconciler.cli.fail import Fail
+
+    raise Fail(f"`dstack pool add-ssh {destination}` is not supported yet; the `local` backend runs on this machine")
+
+
+def remove(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    pool: o.PoolName = "",
+    force: Annotated[bool, typer.Option("--force", help="Also while it is busy: its runs are ended.")] = False,
+    yes: o.Yes = False,
+) -> int:
+    """End an instance."""
+    from reconciler.cli.pool_remove import remove_from_pool
+
+    return remove_from_pool(name, pool=pool, force=force, yes=yes)
+
+
+def drain(
+    pool: PoolArgument,
+    duration: For = "",
+    stop_after: Annotated[str, typer.Option(metavar="DUR", help="Stop runs that are still there then.")] = "",
+    reason: Reason = "",
+) -> int:
+    """Start nothing more in a pool, and let its instances go as they fall idle."""
+    from reconciler.cli.pool_override import override_pool
+
+    return override_pool(pool, kind="drain", duration=duration, stop_after=stop_after, reason=reason)
+
+
+def pause(pool: PoolArgument, duration: For = "", reason: Reason = "") -> int:
+    """Launch nothing more in a pool."""
+    from reconciler.cli.pool_override import override_pool
+
+    return override_pool(pool, kind="pause", duration=duration, stop_after="", reason=reason)
+
+
+def resume(pool: PoolArgument) -> int:
+    """Take back `pool drain` and `pool pause`."""
+    from reconciler.cli.pool_override import resume_pool
+
+    return resume_pool(pool)
+
+
+def register(app: typer.Typer) -> None:
+    """Hang `pool` and its commands into `app`."""
+    pools = new_app("List, change and watch pools and their instances.")
+    pools.command("list")(list_pools)
+    pools.command("ps")(ps)
+    pools.command("create")(create)
+    pools.command("delete")(delete)
+    pools.command("set-default")(set_default)
+    pools.command("add")(add)
+    pools.command("add-ssh", hidden=True, context_settings={"ignore_unknown_options": True})(add_ssh)
+    pools.command("remove")(remove)
+    pools.command("rm", hidden=True)(remove)
+    pools.command("drain")(drain)
+    pools.command("pause")(pause)
+    pools.command("resume")(resume)
+    app.add_typer(pools, name="pool")

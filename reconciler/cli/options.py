@@ -1,0 +1,59 @@
+"""The options that several commands share, declared once so that they read the same everywhere."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+YesAbove = Annotated[
+    str, typer.Option(metavar="PRICE", help="With -y: say yes up to this $/h, above the documents' confirm_above.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON of a stable shape.")]
+Watch = Annotated[bool, typer.Option("--watch", "-w", help="Show it again as it changes.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show more columns.")]
+PoolName = Annotated[str, typer.Option("--pool", metavar="NAME", help="Only this pool.")]
+ConfigForce = Annotated[
+    bool, typer.Option("--config-force", help="Apply these documents although others that are newer rule.")
+]
+AllowDestroy = Annotated[
+    list[str] | None, typer.Option("--allow-destroy", metavar="POOL", help="This pool may be removed with all it has.")
+]
+AllowMassDestroy = Annotated[
+    bool, typer.Option("--allow-mass-destroy", help="End more than half of a pool for inferred reasons.")
+]
+FirstRun = Annotated[bool, typer.Option("--first-run", help="Start the declared runs that a rebuild holds back.")]
+Replace = Annotated[
+    list[str] | None, typer.Option("--replace", metavar="RUN", help="Replace this changed run now, not at its end.")
+]
+AssumeLost = Annotated[
+    list[str] | None, typer.Option("--assume-lost", metavar="RUN", help="Take this run's unknown attempt for lost.")
+]
+Deadline = Annotated[str, typer.Option(metavar="DUR", help="Wait no longer than this (10m, 1h30m); then exit 3.")]
+
+# Offers, for `run` and `pool add`: a flag that is not given changes nothing.
+Backends = Annotated[list[str] | None, typer.Option("--backend", "-b", metavar="NAME", help="Only this backend.")]
+Regions = Annotated[list[str] | None, typer.Option("--region", "-r", metavar="NAME", help="Only this region.")]
+InstanceTypes = Annotated[
+    list[str] | None, typer.Option("--instance-type", metavar="NAME", help="Only this instance type.")
+]
+ProfileName = Annotated[str | None, typer.Option("--profile", metavar="NAME", help="A profile of the documents.")]
+MaxPrice = Annotated[str | None, typer.Option("--max-price", metavar="PRICE", help="At most this $/h an instance.")]
+Spot = Annotated[bool, typer.Option("--spot", help="Only spot instances.")]
+OnDemand = Annotated[bool, typer.Option("--on-demand", help="Only on-demand instances.")]
+SpotAuto = Annotated[bool, typer.Option("--spot-auto", help="Both, by price.")]
+SpotPolicyName = Annotated[
+    str | None, typer.Option("--spot-policy", metavar="POLICY", help="spot, on-demand or auto.")
+]
+RetryOn = Annotated[bool, typer.Option("--retry", help="Try again on every kind of failure.")]
+RetryOff = Annotated[bool, typer.Option("--no-retry", help="Never try again.")]
+RetryDuration = Annotated[str | None, typer.Option("--retry-duration", metavar="DUR", help="For how long to retry.")]
+IdleDuration = Annotated[
+    str | None, typer.Option("--idle-duration", metavar="DUR", help="End the instance after so long idle (or off).")
+]
+DontDestroy = Annotated[bool, typer.Option("--dont-destroy", help="Keep the instance when it is idle.")]
+Gpu = Annotated[str | None, typer.Option("--gpu", metavar="SPEC", help="Such as A100:80GB:2.")]
+Cpu = Annotated[str | None, typer.Option("--cpu", metavar="RANGE", help="Such as 4.. or arm:8.")]
+Memory = Annotated[str | None, typer.Option("--memory", metavar="RANGE", help="Such as 16GB...")]
+Disk = Annotated[str | None, typer.Option("--disk", metavar="RANGE", help="Such as 100GB...")]

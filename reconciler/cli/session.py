@@ -1,0 +1,86 @@
+"""One run of the command line: arguments in, exit code out, every error said once. Nothing else maps errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+
+from reconciler.cli.fail import Done, Fail
+from reconciler.cli.terminal import NoTerminal, out, say
+
+# typer 0.2x carries its own click, older ones import it: the class both raise is found from what typer exports.
+UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
+
+
+def run_session(arguments: Sequence[str]) -> int:
+    """The exit code; nothing is raised but what ends the process."""
+    try:
+        return _dispatch(arguments)
+    except UsageError as error:
+        return _usage(error, arguments=arguments)
+    except Done as done:
+        return done.code
+    except Fail as error:
+        say(f"error: {error}")
+        return error.code
+    except NoTerminal as question:
+        say(f"error: this asks {str(question).splitlines()[0]!r}, and there is no terminal; add -y to say yes")
+        return 1
+    except (KeyboardInterrupt, typer.Abort):
+        say("interrupted")
+        return 130
+    except BrokenPipeError:
+        _silence_stdout()
+        return 0
+    except Exception as error:
+        return _unexpected(error)
+
+
+def _dispatch(arguments: Sequence[str]) -> int:
+    from reconciler.cli.app import build
+
+    result = typer.main.get_command(build(arguments)).main(
+        args=list(arguments), prog_name="dstack", standalone_mode=False
+    )
+    return result if isinstance(result, int) else 0
+
+
+def _usage(error: Exception, *, arguments: Sequence[str]) -> int:
+    from reconciler.cli.suggest import suggest
+
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        out(message.rstrip() + "\n")
+        return 0
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context is not None else "dstack"
+    say(f"error: {suggest(message, arguments=arguments, where=where)}")
+    return 1
+
+
+def _unexpected(error: Exception) -> int:
+    """An error with a known meaning is one line; a defect says where to report it."""
+    from reconciler.cli.expected import explain_error
+
+    known = explain_error(error)
+    if known:
+        say(f"error: {known}")
+        return 1
+    if os.environ.get("DSTACK_DEBUG"):
+        traceback.print_exc()
+    else:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        say(
+            f"error: unexpected {type(error).__name__} at {os.path.basename(where.filename)}:{where.lineno}: {error}\n"
+            "this is a defect: report it with the output of DSTACK_DEBUG=1, at the project's issue tracker"
+        )
+    return 1
+
+
+def _silence_stdout() -> None:
+    """What is still buffered has no reader: drop it, so that the exit says nothing about it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,104 @@
+"""Where words go and where answers come from: data on stdout, messages and questions on stderr."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+from reconciler.render_paint import Paint, ansi, plain
+from reconciler.render_plan import Page
+from reconciler.render_words import clean
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+
+class NoTerminal(Exception):
+    """A question had to be asked, and nobody is there to answer it."""
+
+
+def out(text: str) -> None:
+    """Data: text as it is, to stdout."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def say(message: str) -> None:
+    """A message: one line to stderr, safe on a terminal."""
+    sys.stderr.write("\n".join(clean(line) for line in message.split("\n")) + "\n")
+    sys.stderr.flush()
+
+
+def page(stream: TextIO | None = None) -> Page:
+    """The width and colours of stdout (or `stream`): no bounds and no colour where it is no terminal."""
+    target = sys.stdout if stream is None else stream
+    return Page(width=width(target), paint=painter(target))
+
+
+def width(stream: TextIO) -> int:
+    """Columns of a terminal, `COLUMNS` where set, else 0: unbounded."""
+    told = os.environ.get("COLUMNS", "")
+    if told.isdigit() and int(told):
+        return int(told)
+    return shutil.get_terminal_size().columns if stream.isatty() else 0
+
+
+def painter(stream: TextIO) -> Paint:
+    dumb = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return ansi if stream.isatty() and not dumb else plain
+
+
+def show(table: RenderableType) -> None:
+    """A rich table on stdout; where it is piped, without colour and as wide as it needs."""
+    console = stdout_console()
+    console.print(table)
+
+
+def stdout_console() -> Console:
+    from rich.console import Console
+
+    columns = width(sys.stdout) or 1000
+    return Console(file=sys.stdout, width=columns, highlight=False, markup=False, emoji=False, soft_wrap=False)
+
+
+def stderr_console() -> Console:
+    from rich.console import Console
+
+    columns = width(sys.stderr) or 1000
+    return Console(file=sys.stderr, width=columns, highlight=False, markup=False, emoji=False)
+
+
+def interactive() -> bool:
+    """Whether a person can be asked: both ends of the conversation are a terminal."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def ask(question: str) -> bool:
+    """`question [y/n]: ` until it is answered. Raises `NoTerminal`; an end of input is a no."""
+    if not interactive():
+        raise NoTerminal(question)
+    while True:
+        answer = _line(f"{question} [y/n]: ").strip().lower()
+        if answer in ("y", "yes"):
+            return True
+        if answer in ("n", "no", "\x04"):
+            return False
+
+
+def ask_typed(question: str, *, word: str) -> bool:
+    """Whether exactly `word` was typed: for what cannot be undone. Raises `NoTerminal`."""
+    if not interactive():
+        raise NoTerminal(question)
+    return _line(f"{question}\nType {word} to confirm: ").strip() == word
+
+
+def _line(prompt: str) -> str:
+    sys.stderr.write(prompt)
+    sys.stderr.flush()
+    line = sys.stdin.readline()
+    if not line:
+        sys.stderr.write("\n")
+        return "\x04"
+    return line
