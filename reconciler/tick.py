@@ -30,9 +30,9 @@ class TickAsk:
     """What one tick is asked for.
 
     `documents` (with their `revision`) become the applied ones; without them the applied
-    ones rule. `wish` changes the memory first (it may raise; it must be idempotent, since
-    it is done again on whatever the state has become). `carried` is the caller's
-    documents, used by a wish where nothing was applied yet.
+    ones rule. `wish` changes the memory first (it may raise; it is made anew on whatever
+    the state has become, until it is written once). `carried` is the caller's checkout:
+    its project and its backends are used where there is no state or nothing applied yet.
     `confirm` gets the plan and the state it is made on (before the wish or the documents
     are written) and gives what is approved: the plan itself, a part of it, or `None` to
     decline. It is called also for a plan without actions.

@@ -16,12 +16,17 @@ VERSION = 1
 
 
 class Revision(Value, frozen=True, kw_only=True):
-    """Applied documents by where they came from. `commit` is "" without git."""
+    """Applied documents by where they came from. `commit` is "" without git.
+
+    A `digest` of "" is not an apply: a wish came first and carried its pools.
+    `on_authority` is whether the branch of `authority` held the commit then; `None` is not known.
+    """
 
     digest: str
     commit: str = ""
     committed_at: int | None = None
     dirty: bool = False
+    on_authority: bool | None = None
 
 
 class Applied(Value, frozen=True, kw_only=True):
@@ -126,8 +131,7 @@ class State(Value, frozen=True, kw_only=True):
     """Everything remembered. Collections are tuples in a stable order, keyed by their `id` or `name`.
 
     `generation` grows by one in every write. `lineage` is minted with the state and never
-    changes: a state of another lineage is another world. `carried` is what wishes brought along
-    before anything was applied: pools, profiles and backends, no floor and no declared run.
+    changes: a state of another lineage is another world.
     """
 
     version: int
@@ -135,7 +139,6 @@ class State(Value, frozen=True, kw_only=True):
     lineage: str
     generation: int = 0
     applied: Applied | None = None
-    carried: Desired | None = None
     history: tuple[Revision, ...] = ()
     places: tuple[Place, ...] = ()
     instances: tuple[Instance, ...] = ()

@@ -1,0 +1,106 @@
+"""Facts into memory: what places listed and hosts reported, and nothing decided. Pure.
+
+Unknown is never empty: an error, a time-out, another identity change no instance. A fact
+that says "it is there" always counts; one that says "it is not" counts only for a record
+that did not change since before we looked (`before`), because another reconciler may have
+made it meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from msgspec.structs import replace
+
+from reconciler.absorb_hosts import absorb_hosts
+from reconciler.absorb_listings import Answer, absorb_listings
+from reconciler.store import StateRefused
+from schemas.instance import HostReport, Listing
+from schemas.state import Place, State
+
+SKEW = 60
+
+
+def absorb(
+    state: State,
+    *,
+    listings: Sequence[Listing],
+    reports: Sequence[HostReport],
+    now: int,
+    before: State | None = None,
+) -> State:
+    """The state with what was observed. `before` is the state that the observers started from.
+
+    Raises `StateRefused` where the world carries a generation above the state's.
+    """
+    believed = {listing.place: listing for listing in listings if not listing.partial}
+    state = replace(state, places=tuple(_place(place, believed.get(place.name), now=now) for place in state.places))
+    answers = _answers(state, listings)
+    _refuse_restored(state, answers=answers, reports=reports)
+    state = absorb_listings(state, answers=answers, before=before, now=now)
+    return absorb_hosts(state, reports=reports, before=before, now=now)
+
+
+def strangers(state: State, listings: Sequence[Listing]) -> tuple[str, ...]:
+    """One sentence for each other lineage of this project that was seen: it is left alone."""
+    counts: dict[tuple[str, str], int] = {}
+    for listing in listings:
+        for seen in listing.instances:
+            if seen.lineage and seen.lineage != state.lineage and seen.phase != "ended":
+                counts[listing.place, seen.lineage] = counts.get((listing.place, seen.lineage), 0) + 1
+    return tuple(
+        f"{place} has {count} instance{'s' if count > 1 else ''} of another lineage ({lineage}) of this project; "
+        "another copy of its state owns them, they are left alone"
+        for (place, lineage), count in sorted(counts.items())
+    )
+
+
+def _place(place: Place, listing: Listing | None, *, now: int) -> Place:
+    if listing is None:
+        return place
+    error = listing.error
+    if not error and place.identity and listing.identity != place.identity:
+        error = f"answers as {listing.identity or 'nobody'}, not as {place.identity}: nothing that it says is believed"
+    if error:
+        return replace(place, error=error, failing_since=place.failing_since or now)
+    skew = listing.at - listing.clock if listing.clock is not None else 0
+    return replace(
+        place,
+        identity=listing.identity,
+        observed_at=listing.at,
+        error="",
+        failing_since=None,
+        skew=skew if abs(skew) > SKEW else 0,
+    )
+
+
+def _answers(state: State, listings: Sequence[Listing]) -> dict[str, Answer]:
+    """The places that answered, and are who they were."""
+    good = {place.name: place for place in state.places if not place.error and not place.forgotten}
+    full = {one.place: one for one in listings if not one.partial and not one.error and one.place in good}
+    by_id = {
+        one.place: one
+        for one in listings
+        if one.partial and not one.error and one.place in full and one.identity == good[one.place].identity
+    }
+    return {
+        name: Answer(
+            place=good[name],
+            at=listing.at,
+            seen=(*listing.instances, *(by_id[name].instances if name in by_id else ())),
+            asked_by_id=name in by_id,
+        )
+        for name, listing in full.items()
+    }
+
+
+def _refuse_restored(state: State, *, answers: Mapping[str, Answer], reports: Sequence[HostReport]) -> None:
+    listed = (seen for answer in answers.values() for seen in answer.seen if seen.lineage == state.lineage)
+    tags = [(seen.generation, seen.id) for seen in listed]
+    fences = [(report.generation, report.instance) for report in reports if not report.error]
+    newest = max((*tags, *fences), default=(0, ""))
+    if newest[0] > state.generation:
+        raise StateRefused(
+            f"the state is older than the world: generation {state.generation}, but {newest[1]} carries {newest[0]}; "
+            "it looks like a restored backup: put the newer one back, or `dstack state rebuild`"
+        )

@@ -1,0 +1,199 @@
+"""What hosts reported: ready, unreachable, rebooted, and how their jobs fare. Pure.
+
+A failed look is no death: it ends nothing. A job is lost only where its host says so, or
+where it was running and the host came back from a boot, or with an empty folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from msgspec.structs import replace
+
+from schemas.instance import HostReport, Instance, JobReport
+from schemas.run import Attempt, Job
+from schemas.state import State
+
+ENOUGH = 3  # failed looks after which a host counts as unreachable
+
+
+def absorb_hosts(state: State, *, reports: Sequence[HostReport], before: State | None, now: int) -> State:
+    """The state with the reports in it."""
+    by_instance = {report.instance: report for report in reports}
+    ours = _our_side(state, by_instance)
+    then = {one.id: one for one in before.instances} if before else None
+    instances, believed = [], {}
+    for instance in state.instances:
+        report = by_instance.get(instance.id)
+        if report is None or instance.phase in ("pending", "terminated"):
+            instances.append(instance)
+            continue
+        report = _checked(report, instance)
+        if report.error:
+            stale = then is not None and _moved(then.get(instance.id), instance)
+            instances.append(instance if stale else _failed_look(instance, report, ours=instance.place in ours))
+            continue
+        believed[instance.id] = report
+        instances.append(_answered(instance, report, now=now))
+    return _jobs(replace(state, instances=tuple(instances)), was=state, reports=believed, before=before, now=now)
+
+
+def _our_side(state: State, reports: Mapping[str, HostReport]) -> frozenset[str]:
+    """Places all of whose hosts (two or more that once answered) fail at once: that is our network, not theirs."""
+    looked: dict[str, list[bool]] = {}
+    for instance in state.instances:
+        report = reports.get(instance.id)
+        if report is not None and instance.phase == "ready" and not report.not_visible:
+            looked.setdefault(instance.place, []).append(bool(report.error))
+    return frozenset(place for place, failed in looked.items() if len(failed) > 1 and all(failed))
+
+
+def _moved(then: Instance | None, instance: Instance) -> bool:
+    return then is None or (then.phase, then.boot_id) != (instance.phase, instance.boot_id)
+
+
+def _checked(report: HostReport, instance: Instance) -> HostReport:
+    """A reused address is another machine: what it says is not about ours."""
+    if report.error or not (report.machine_id and instance.machine_id) or report.machine_id == instance.machine_id:
+        return report
+    return HostReport(
+        instance=report.instance,
+        at=report.at,
+        error=f"another machine answers at {instance.address}: {report.machine_id}, not {instance.machine_id}",
+    )
+
+
+def _failed_look(instance: Instance, report: HostReport, *, ours: bool) -> Instance:
+    """One that never answered is booting; one that did is not used from now on, and counts after three."""
+    if report.not_visible or instance.phase != "ready":
+        return instance
+    why = f"every host of {instance.place} failed at once: {report.error}" if ours else report.error
+    return replace(
+        instance,
+        unreachable_since=instance.unreachable_since if instance.unreachable_since is not None else report.at,
+        unreachable_why=instance.unreachable_why if instance.failed_looks >= ENOUGH else why,
+        failed_looks=instance.failed_looks if ours else min(ENOUGH, instance.failed_looks + 1),
+    )
+
+
+def _answered(instance: Instance, report: HostReport, *, now: int) -> Instance:
+    return replace(
+        instance,
+        phase="ready" if instance.phase == "provisioning" and not instance.orphan else instance.phase,
+        ready_at=instance.ready_at if instance.ready_at is not None else now,
+        boot_id=report.boot_id or instance.boot_id,
+        machine_id=report.machine_id or instance.machine_id,
+        resources=report.resources or instance.resources,
+        degraded=report.degraded,
+        unreachable_since=None,
+        unreachable_why="",
+        failed_looks=0,
+    )
+
+
+def _jobs(state: State, *, was: State, reports: Mapping[str, HostReport], before: State | None, now: int) -> State:
+    """Settle each job that a believed report speaks of; list the folders that nobody needs."""
+    if not reports:
+        return state
+    then = {job.id: job for attempt in before.attempts for job in attempt.jobs} if before else None
+    boots = {instance.id: instance.boot_id for instance in was.instances}
+    attempts = []
+    for attempt in state.attempts:
+        if any(job.instance in reports for job in attempt.jobs):
+            jobs = tuple(
+                _job(
+                    job,
+                    reports[job.instance],
+                    attempt=attempt,
+                    known_absent=then is None or then.get(job.id) == job,
+                    booted=_booted(job, reports[job.instance], known=boots.get(job.instance, "")),
+                    now=now,
+                )
+                if job.instance in reports
+                else job
+                for job in attempt.jobs
+            )
+            attempt = replace(attempt, jobs=jobs)
+        attempts.append(attempt)
+    return _strays(replace(state, attempts=tuple(attempts)), reports=reports)
+
+
+def _booted(job: Job, report: HostReport, *, known: str) -> bool:
+    """The host has another boot than the one that the job began in."""
+    return bool(report.boot_id and job.boot_id and report.boot_id != job.boot_id)
+
+
+def _job(job: Job, report: HostReport, *, attempt: Attempt, known_absent: bool, booted: bool, now: int) -> Job:
+    said = next((one for one in report.jobs if one.id == job.id), JobReport(id=job.id, phase="absent"))
+    match job.status, said.phase:
+        case (("assigned" | "running"), "running"):
+            return _running(job, said, report)
+        case (("assigned" | "running"), "ended"):
+            return _ended(job, said, attempt=attempt, now=now)
+        case (("assigned" | "running"), "lost"):
+            reason = "its host rebooted" if booted else said.reason or "its supervisor died without an exit code"
+            return _settled(
+                job, attempt=attempt, reason=reason, interrupted=booted or said.interrupted, at=said.ended_at or now
+            )
+        case "assigned", "absent" if known_absent and job.halted:
+            return _settled(job, attempt=attempt, reason="never started", interrupted=False, at=now)
+        case "running", "absent" if known_absent:
+            reason = "its host rebooted" if booted else "its host no longer has it"
+            return _settled(job, attempt=attempt, reason=reason, interrupted=booted, at=now)
+        case "ended", ("absent" | "lost") if known_absent:
+            return replace(job, status="lost", reason="result lost: its host no longer has it")
+        case _:
+            return job
+
+
+def _running(job: Job, said: JobReport, report: HostReport) -> Job:
+    return replace(
+        job,
+        status="running",
+        boot_id=report.boot_id or job.boot_id,
+        started_at=said.started_at if said.started_at is not None else job.started_at or report.at,
+    )
+
+
+def _ended(job: Job, said: JobReport, *, attempt: Attempt, now: int) -> Job:
+    """Its result waits on the host; an aborted one's is not wanted."""
+    return replace(
+        job,
+        status="aborted" if attempt.abort and attempt.stopping else "ended",
+        exit_code=said.exit_code,
+        interrupted=said.interrupted,
+        reason=attempt.stopping if attempt.abort and attempt.stopping else said.reason,
+        started_at=said.started_at if said.started_at is not None else job.started_at,
+        ended_at=said.ended_at or now,
+    )
+
+
+def _settled(job: Job, *, attempt: Attempt, reason: str, interrupted: bool, at: int) -> Job:
+    """Proven ended without a result: as asked, or lost."""
+    if attempt.stopping:
+        status = "aborted" if attempt.abort else "terminated"
+        return replace(job, status=status, reason=attempt.stopping, ended_at=at)
+    return replace(job, status="lost", reason=reason, interrupted=interrupted, ended_at=at)
+
+
+def _strays(state: State, *, reports: Mapping[str, HostReport]) -> State:
+    """The folders whose job is settled here, or unknown: whoever started one had written it before."""
+    needed = {
+        job.id for attempt in state.attempts for job in attempt.jobs if job.status in ("assigned", "running", "ended")
+    }
+    return replace(
+        state,
+        instances=tuple(
+            replace(
+                instance,
+                stray_jobs=tuple(
+                    sorted(
+                        one.id for one in reports[instance.id].jobs if one.phase != "absent" and one.id not in needed
+                    )
+                ),
+            )
+            if instance.id in reports
+            else instance
+            for instance in state.instances
+        ),
+    )

@@ -1,0 +1,233 @@
+"""What places listed: phases, ends, absences, launches seen or lost, machines that nobody owns. Pure.
+
+An instance is gone when its place says ended, or when it was absent from two good listings
+at least five minutes apart and a look-up by id agrees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from schemas.instance import Instance, Seen
+from schemas.launch import Intent
+from schemas.resources import Resources
+from schemas.run import LIVE_JOB, Attempt, Job
+from schemas.state import Place, State, Tombstone
+
+APART = 300
+LAG = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What one place said, believed. `seen` holds its listing and its look-up by id, if one was made."""
+
+    place: Place
+    at: int
+    seen: tuple[Seen, ...]
+    asked_by_id: bool
+
+
+def absorb_listings(state: State, *, answers: Mapping[str, Answer], before: State | None, now: int) -> State:
+    """The state with the answers in it."""
+    sightings = _Sightings(state, answers)
+    unchanged = _unchanged(state, before)
+    not_after = {id: intent.request.not_after for intent in state.intents for id in intent.request.ids}
+    instances = []
+    for instance in state.instances:
+        answer = answers.get(instance.place)
+        if answer is None:
+            instances.append(instance)
+        elif (seen := sightings.of(instance)) is not None:
+            instances.append(_sighted(instance, seen, at=answer.at, now=now))
+        elif instance.phase != "terminated" and instance.id in unchanged:
+            instances.append(_absent(instance, answer, not_after=not_after.get(instance.id), now=now))
+        else:
+            instances.append(instance)
+    instances += [_orphan(seen, answer, state=state, now=now) for seen, answer in sightings.unowned()]
+    return _settle(replace(state, instances=tuple(instances)), was=state, now=now)
+
+
+class _Sightings:
+    """Which of our instances was seen. The same id on a second machine is nobody's."""
+
+    def __init__(self, state: State, answers: Mapping[str, Answer]) -> None:
+        self._by_external: dict[tuple[str, str], Seen] = {}
+        for name, answer in answers.items():
+            for seen in answer.seen:
+                if seen.lineage in ("", state.lineage):
+                    self._by_external[name, seen.external_id] = seen  # the look-up by id comes later and is newer
+        self._answers = answers
+        self._matched: dict[str, tuple[str, str]] = {}
+        by_id = {(key[0], seen.id): key for key, seen in self._by_external.items() if seen.id}
+        for instance in state.instances:
+            key: tuple[str, str] | None = (instance.place, instance.external_id)
+            if not instance.external_id:
+                key = by_id.get((instance.place, instance.id))
+            if key is not None and key in self._by_external:
+                self._matched[instance.id] = key
+
+    def of(self, instance: Instance) -> Seen | None:
+        key = self._matched.get(instance.id)
+        return self._by_external[key] if key else None
+
+    def unowned(self) -> list[tuple[Seen, Answer]]:
+        owned = set(self._matched.values())
+        return [
+            (seen, self._answers[key[0]])
+            for key, seen in self._by_external.items()
+            if key not in owned and seen.phase != "ended"
+        ]
+
+
+def _unchanged(state: State, before: State | None) -> frozenset[str]:
+    """Ids of the instances that were the same, but for observation, before we looked."""
+    if before is None:
+        return frozenset(instance.id for instance in state.instances)
+    then = {instance.id: (instance.phase, instance.external_id) for instance in before.instances}
+    return frozenset(one.id for one in state.instances if then.get(one.id) == (one.phase, one.external_id))
+
+
+def _sighted(instance: Instance, seen: Seen, *, at: int, now: int) -> Instance:
+    if instance.phase == "terminated":
+        return _returned(instance, seen, at=at)
+    instance = _facts(instance, seen, at=at)
+    match seen.phase:
+        case "ended":
+            return _gone(instance, reason=instance.reason or seen.reason or "ended by its place", now=now)
+        case "ending":
+            reason = instance.reason if instance.phase == "terminating" else seen.reason or "its place is ending it"
+            at = instance.terminate_at or now
+            return replace(instance, phase="terminating", ending=True, reason=reason, terminate_at=at)
+        case _:
+            return replace(instance, phase="provisioning") if instance.phase == "pending" else instance
+
+
+def _facts(instance: Instance, seen: Seen, *, at: int) -> Instance:
+    first = instance.seen_at is None
+    return replace(
+        instance,
+        external_id=seen.external_id,
+        region=seen.region or instance.region,
+        zone=seen.zone or instance.zone,
+        instance_type=seen.instance_type or instance.instance_type,
+        price=instance.price if seen.price is None else seen.price,
+        resources=seen.resources if first and seen.resources else instance.resources,
+        address=seen.address or instance.address,
+        created_at=seen.created_at if first and seen.created_at else instance.created_at,
+        seen_at=at if first else instance.seen_at,
+        missing_since=None,
+        absences=0,
+    )
+
+
+def _returned(instance: Instance, seen: Seen, *, at: int) -> Instance:
+    """It was proven gone and is there again: nobody's. A listing that merely lags is not that."""
+    if seen.phase in ("ended", "ending") or at <= (instance.terminated_at or 0) + LAG:
+        return instance
+    why = f"seen again after its end ({instance.reason})" if instance.reason else "seen again after its end"
+    back = replace(instance, phase="provisioning", orphan=why, terminated_at=None, ending=False, ready_at=None)
+    return _facts(back, seen, at=at)
+
+
+def _absent(instance: Instance, answer: Answer, *, not_after: int | None, now: int) -> Instance:
+    """Count an absence: of a machine once seen, or of a launch whose time is over."""
+    if instance.external_id:
+        if answer.at <= (instance.seen_at or 0):
+            return instance
+    elif answer.at <= (not_after if not_after is not None else instance.created_at + 2 * APART):
+        return instance
+    if instance.missing_since is None:
+        return replace(instance, missing_since=answer.at, absences=1)
+    if answer.at - instance.missing_since < APART:
+        return instance
+    if instance.external_id and not answer.asked_by_id:
+        return instance
+    reason = instance.reason if instance.phase == "terminating" else ""
+    if not instance.external_id:
+        return _gone(instance, reason=reason or "its launch is lost: it was never seen", now=now)
+    return _gone(instance, reason=reason or "gone: its place no longer knows it", now=now)
+
+
+def _gone(instance: Instance, *, reason: str, now: int) -> Instance:
+    return replace(
+        instance,
+        phase="terminated",
+        reason=reason,
+        terminated_at=now,
+        unreachable_since=None,
+        unreachable_why="",
+        failed_looks=0,
+        stray_jobs=(),
+    )
+
+
+def _orphan(seen: Seen, answer: Answer, *, state: State, now: int) -> Instance:
+    id = seen.id if seen.id and all(seen.id != one.id for one in state.instances) else f"x-{seen.external_id}"
+    lost = next((stone for stone in state.tombstones if stone.id in (id, seen.launch)), None)
+    return Instance(
+        id=id,
+        name=id,
+        pool=seen.pool,
+        backend=answer.place.config.name,
+        place=answer.place.name,
+        region=seen.region or answer.place.region,
+        zone=seen.zone,
+        instance_type=seen.instance_type,
+        resources=seen.resources or Resources(cpus=0, memory=0),
+        spot=seen.spot,
+        price=seen.price,
+        external_id=seen.external_id,
+        launch=seen.launch,
+        phase="terminating" if seen.phase == "ending" else "provisioning",
+        ending=seen.phase == "ending",
+        address=seen.address,
+        created_at=seen.created_at or now,
+        seen_at=answer.at,
+        orphan=f"given up: {lost.why}" if lost else "carries this project's tag, and the state does not know it",
+    )
+
+
+def _settle(state: State, *, was: State, now: int) -> State:
+    """Close the launches that were seen or lost, and settle the jobs of what is gone."""
+    alive_before = {instance.id for instance in was.instances if instance.phase != "terminated"}
+    gone = {one.id: one for one in state.instances if one.phase == "terminated" and one.id in alive_before}
+    never = [one for one in gone.values() if not one.external_id]
+    stones = tuple(Tombstone(id=one.id, kind="instance", at=now, why=one.reason) for one in never)
+    pending = {one.id for one in state.instances if one.phase != "terminated" and not one.external_id}
+    return replace(
+        state,
+        attempts=tuple(_bereaved(attempt, gone, now=now) for attempt in state.attempts) if gone else state.attempts,
+        intents=tuple(intent for intent in state.intents if _open(intent, pending)),
+        tombstones=(*state.tombstones, *stones),
+    )
+
+
+def _open(intent: Intent, pending: set[str]) -> bool:
+    return any(id in pending for id in intent.request.ids)
+
+
+def _bereaved(attempt: Attempt, gone: Mapping[str, Instance], *, now: int) -> Attempt:
+    if not any(job.instance in gone and job.status in LIVE_JOB for job in attempt.jobs):
+        return attempt
+    return replace(
+        attempt,
+        jobs=tuple(
+            _lost(job, gone[job.instance], attempt=attempt, now=now)
+            if job.instance in gone and job.status in LIVE_JOB
+            else job
+            for job in attempt.jobs
+        ),
+    )
+
+
+def _lost(job: Job, instance: Instance, *, attempt: Attempt, now: int) -> Job:
+    """Its machine is gone. An ended job whose result went with it is not an interruption: it is not run again."""
+    if job.status == "ended":
+        return replace(job, status="lost", reason=f"result lost with its instance ({instance.reason})")
+    if attempt.stopping:
+        return replace(job, status="aborted" if attempt.abort else "terminated", reason=attempt.stopping, ended_at=now)
+    return replace(job, status="lost", interrupted=True, reason=f"its instance ended: {instance.reason}", ended_at=now)
