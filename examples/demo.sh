@@ -13,7 +13,7 @@ try() { say "$@"; "$@"; }
 leave() {
     status=$?
     trap - EXIT INT TERM
-    (cd "$work/hello" && dstack destroy --yes >/dev/null 2>&1) || true
+    (cd "$work/hello" && dstack destroy --yes-destroy hello >/dev/null 2>&1) || true
     rm -rf "$work"
     exit "$status"
 }
