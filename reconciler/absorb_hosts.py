@@ -35,7 +35,7 @@ def absorb_hosts(state: State, *, reports: Sequence[HostReport], before: State |
             continue
         believed[instance.id] = report
         instances.append(_answered(instance, report, now=now))
-    return _jobs(replace(state, instances=tuple(instances)), was=state, reports=believed, before=before, now=now)
+    return _jobs(replace(state, instances=tuple(instances)), reports=believed, before=before, now=now)
 
 
 def _our_side(state: State, reports: Mapping[str, HostReport]) -> frozenset[str]:
@@ -91,12 +91,11 @@ def _answered(instance: Instance, report: HostReport, *, now: int) -> Instance:
     )
 
 
-def _jobs(state: State, *, was: State, reports: Mapping[str, HostReport], before: State | None, now: int) -> State:
+def _jobs(state: State, *, reports: Mapping[str, HostReport], before: State | None, now: int) -> State:
     """Settle each job that a believed report speaks of; list the folders that nobody needs."""
     if not reports:
         return state
     then = {job.id: job for attempt in before.attempts for job in attempt.jobs} if before else None
-    boots = {instance.id: instance.boot_id for instance in was.instances}
     attempts = []
     for attempt in state.attempts:
         if any(job.instance in reports for job in attempt.jobs):
@@ -106,7 +105,7 @@ def _jobs(state: State, *, was: State, reports: Mapping[str, HostReport], before
                     reports[job.instance],
                     attempt=attempt,
                     known_absent=then is None or then.get(job.id) == job,
-                    booted=_booted(job, reports[job.instance], known=boots.get(job.instance, "")),
+                    booted=_booted(job, reports[job.instance]),
                     now=now,
                 )
                 if job.instance in reports
@@ -118,7 +117,7 @@ def _jobs(state: State, *, was: State, reports: Mapping[str, HostReport], before
     return _strays(replace(state, attempts=tuple(attempts)), reports=reports)
 
 
-def _booted(job: Job, report: HostReport, *, known: str) -> bool:
+def _booted(job: Job, report: HostReport) -> bool:
     """The host has another boot than the one that the job began in."""
     return bool(report.boot_id and job.boot_id and report.boot_id != job.boot_id)
 
@@ -178,22 +177,13 @@ def _settled(job: Job, *, attempt: Attempt, reason: str, interrupted: bool, at: 
 
 def _strays(state: State, *, reports: Mapping[str, HostReport]) -> State:
     """The folders whose job is settled here, or unknown: whoever started one had written it before."""
-    needed = {
-        job.id for attempt in state.attempts for job in attempt.jobs if job.status in ("assigned", "running", "ended")
-    }
-    return replace(
-        state,
-        instances=tuple(
-            replace(
-                instance,
-                stray_jobs=tuple(
-                    sorted(
-                        one.id for one in reports[instance.id].jobs if one.phase != "absent" and one.id not in needed
-                    )
-                ),
-            )
-            if instance.id in reports
-            else instance
-            for instance in state.instances
-        ),
-    )
+    jobs = (job for attempt in state.attempts for job in attempt.jobs)
+    needed = {job.id for job in jobs if job.status in ("assigned", "running", "ended")}
+
+    def strays(instance: Instance) -> Instance:
+        if instance.id not in reports:
+            return instance
+        there = (one.id for one in reports[instance.id].jobs if one.phase != "absent")
+        return replace(instance, stray_jobs=tuple(sorted(job for job in there if job not in needed)))
+
+    return replace(state, instances=tuple(strays(instance) for instance in state.instances))

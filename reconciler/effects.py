@@ -56,12 +56,14 @@ class Collect(Value, frozen=True, kw_only=True):
 
 
 class Clean(Value, frozen=True, kw_only=True):
-    """Remove a job's folder from its host; where nobody knows the job (`stray`), end it first."""
+    """Remove a job's folder from its host; where it may still run (`stray`), end it first."""
 
     job: str
     instance: str
     stray: bool
 
+
+COLLECTED = frozenset({"done", "failed"})  # any other may still run: given up, or unknown
 
 Effect = Send | End | Start | Halt | Collect | Clean
 
@@ -139,9 +141,9 @@ def _artifacts(attempt: Attempt, *, known: _Known) -> tuple[str, ...]:
 
 
 def _cleans(known: _Known) -> Iterator[Clean]:
-    ours = {job.id for attempt in known.state.attempts for job in attempt.jobs}
+    over = {job.id for attempt in known.state.attempts for job in attempt.jobs if job.status in COLLECTED}
     for instance in known.state.instances:
         if not instance.stray_jobs or known.host(instance.id) is None:
             continue
         for job in instance.stray_jobs:
-            yield Clean(job=job, instance=instance.id, stray=job not in ours)
+            yield Clean(job=job, instance=instance.id, stray=job not in over)

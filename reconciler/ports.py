@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from backends.base import Backend
 from schemas.desired import BackendConfig, Desired
 from schemas.run import RunSpec
-from schemas.state import Applied, Revision
+from schemas.state import Revision
 
 if TYPE_CHECKING:
     from reconciler.authority import GitFacts
@@ -22,8 +22,19 @@ if TYPE_CHECKING:
 class Done(Protocol):
     """The done-markers beside the state: which (run name, hash) ended well once."""
 
-    def put(self, name: str, digest: str) -> object: ...
+    def put(self, name: str, hash: str) -> None: ...
     def all(self) -> frozenset[tuple[str, str]]: ...
+
+
+class Documents(Protocol):
+    """The compiled documents of a checkout; `digest` is of their bytes."""
+
+    @property
+    def root(self) -> Path: ...
+    @property
+    def desired(self) -> Desired: ...
+    @property
+    def digest(self) -> str: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +45,7 @@ class Ports:
     sleeps (boot time, seconds). `nonce` gives 8 new characters of a-z and 0-9.
     `spawn` runs its argument on a daemon thread (tests: at once). `who` is user@host.
     `lacking` says why a run's secrets or variables are not to be had here ("" if they are);
-    `resolve` gives them. `bundle(root, files)` packs a run's files; `facts` is what git knows.
+    `resolve` gives them. `bundle(root, files)` packs a run's files; `facts(mine, applied)` is what git proves.
     `record` appends entries to the ledger; one with a known id is dropped.
     """
 
@@ -53,5 +64,5 @@ class Ports:
     lacking: Callable[[RunSpec, Desired], str]
     resolve: Callable[[RunSpec, Desired], Mapping[str, str]]
     bundle: Callable[[Path, tuple[str, ...]], Path]
-    facts: Callable[[Revision, Applied], GitFacts | None]
+    facts: Callable[[Revision, Revision | None], GitFacts]
     unattended: bool = False

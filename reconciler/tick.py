@@ -9,14 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from reconciler.ports import Ports
+from reconciler.ports import Documents, Ports
 from schemas.desired import Desired
 from schemas.plan import Permissions, Plan
 from schemas.state import Revision, State
 
 if TYPE_CHECKING:
     from reconciler.fold import Outcome
-    from reconciler.load import Documents
 
 Confirm = Callable[[Plan, State], Plan | None]
 
@@ -35,7 +34,7 @@ class TickAsk:
     its project and its backends are used where there is no state or nothing applied yet.
     `confirm` gets the plan and the state it is made on (before the wish or the documents
     are written) and gives what is approved: the plan itself, a part of it, or `None` to
-    decline. It is called also for a plan without actions.
+    decline. It is called also for a plan without actions. `prompted`: it asks a person.
     `act` false writes and does nothing: `plan --refresh`. `deadline` is in seconds from now.
     `stop` true: no effect is begun any more. `tell` hears each written state.
     """
@@ -45,8 +44,9 @@ class TickAsk:
     config_force: bool = False
     wish: Callable[[State], State] | None = None
     carried: Desired | None = None
-    permissions: Permissions = Permissions()
+    permissions: Permissions = field(default_factory=Permissions)
     confirm: Confirm | None = None
+    prompted: bool = False
     act: bool = True
     deadline: float = 600.0
     stop: Callable[[], bool] = _never
