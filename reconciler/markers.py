@@ -21,12 +21,12 @@ class Markers:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def has(self, name: str, hash: str) -> bool:
-        return self._place(name, hash).exists()
+    def has(self, name: str, digest: str) -> bool:
+        return self._place(name, digest).exists()
 
-    def put(self, name: str, hash: str) -> None:
+    def put(self, name: str, digest: str) -> None:
         """Again is no error. It survives a loss of power once it returns."""
-        path = self._place(name, hash)
+        path = self._place(name, digest)
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600))
@@ -50,7 +50,7 @@ class Markers:
         found = (re.fullmatch(rf"({NAME})\.({HASH})", name) for name in names)
         return frozenset((match[1], match[2]) for match in found if match)
 
-    def _place(self, name: str, hash: str) -> Path:
-        if not re.fullmatch(NAME, name) or not re.fullmatch(HASH, hash):
-            raise ValueError(f"not a run and its hash: {name!r}, {hash!r}")
-        return self._folder / f"{name}.{hash}"
+    def _place(self, name: str, digest: str) -> Path:
+        if not re.fullmatch(NAME, name) or not re.fullmatch(HASH, digest):
+            raise ValueError(f"not a run and its hash: {name!r}, {digest!r}")
+        return self._folder / f"{name}.{digest}"

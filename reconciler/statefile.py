@@ -18,8 +18,17 @@ from reconciler.store import StateRefused
 from schemas.state import VERSION, Applied, Place, State
 
 COLLECTIONS = (
-    "history", "places", "instances", "runs", "attempts", "intents", "wishes", "overrides", "capacity",
-    "tombstones", "ticks",
+    "history",
+    "places",
+    "instances",
+    "runs",
+    "attempts",
+    "intents",
+    "wishes",
+    "overrides",
+    "capacity",
+    "tombstones",
+    "ticks",
 )
 IDENTIFIED = ("instances", "runs", "attempts", "intents", "wishes")
 # A YAML reader gives up on a longer key.

@@ -73,6 +73,8 @@ class FolderStore:
             raise StateRefused(f"{self._folder}: {error.strerror}; `state:` must name a folder of yours") from error
         if not stat.S_ISDIR(info.st_mode):
             raise StateRefused(f"{self._folder}: not a folder; `state:` must name a folder of yours")
+        if info.st_uid not in (0, os.geteuid()):
+            raise StateRefused(f"{self._folder}: belongs to user {info.st_uid}, who could replace what is in it")
         if info.st_mode & 0o022 and not info.st_mode & stat.S_ISVTX:
             raise StateRefused(f"{self._folder}: others may write in it: `chmod go-w {self._folder}`")
         kind = filesystem(self._folder.resolve(), mounts=self._mounts)
@@ -106,8 +108,7 @@ class FolderStore:
             raise StateRefused(f"{self._path}: belongs to user {info.st_uid}: `sudo chown {os.geteuid()} {self._path}`")
         if info.st_mode & 0o022:
             raise StateRefused(
-                f"{self._path}: others may write it, so it cannot be trusted: look at it, "
-                f"then `chmod 600 {self._path}`"
+                f"{self._path}: others may write it, so it cannot be trusted: look at it, then `chmod 600 {self._path}`"
             )
         if info.st_mode & 0o077:
             os.fchmod(handle, 0o600)
@@ -161,9 +162,14 @@ class FolderStore:
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
-            sync_folder(self._folder)
         except OSError as error:
             raise StateRefused(f"{self._path}: cannot be written: {error.strerror}; the old one is intact") from error
+        try:
+            sync_folder(self._folder)
+        except OSError as error:
+            raise StateRefused(
+                f"{self._path}: written, but may not survive a loss of power: {error.strerror}; mend the disk, try again"
+            ) from error
 
     def _sweep(self) -> None:
         for leftover in self._folder.glob(f".{self._project}.*.tmp"):

@@ -175,9 +175,7 @@ def remove_instance(state: State, name: str, *, by: str, now: int, pool: str = "
 
 def _living(state: State, name: str, *, pool: str) -> Instance:
     found = [
-        each
-        for each in state.instances
-        if alive(each) and name in (each.name, each.id) and pool in ("", each.pool)
+        each for each in state.instances if alive(each) and name in (each.name, each.id) and pool in ("", each.pool)
     ]
     if not found:
         raise WishRefused(f"no instance {name}{f' in pool {pool}' if pool else ''}: `dstack pool ps` lists them")

@@ -131,6 +131,8 @@ class JobReport(Value, frozen=True, kw_only=True):
     running   its supervisor lives
     ended     `exit_code` is known; the result waits to be collected
     lost      claimed, and its supervisor is dead without an exit code (a crash, a reboot)
+
+    `run` is the run's name as its order had it, where the host tells: a rebuild asks for it.
     """
 
     id: str
@@ -141,6 +143,7 @@ class JobReport(Value, frozen=True, kw_only=True):
     started_at: int | None = None
     ended_at: int | None = None
     ready: bool | None = None
+    run: str = ""
 
 
 class HostReport(Value, frozen=True, kw_only=True):

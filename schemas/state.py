@@ -8,8 +8,8 @@ from schemas.base import Price, Seconds, Value
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Instance
 from schemas.launch import Intent
-from schemas.resources import Need, Where
 from schemas.profile import Retry
+from schemas.resources import Need, Where
 from schemas.run import Attempt, Run
 
 VERSION = 1

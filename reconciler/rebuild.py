@@ -1,0 +1,302 @@
+"""A lost state made again from what places and hosts answer, and a place or instance given up for good. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from msgspec.structs import replace
+
+from schemas.desired import Desired
+from schemas.instance import HostReport, Instance, JobReport, Listing, Phase, Seen
+from schemas.pool import Pool
+from schemas.resources import Resources
+from schemas.run import Attempt, Job, Run, RunSpec
+from schemas.state import VERSION, Applied, Place, Revision, State, Tombstone
+
+# A writer of the lost state may have got further than any tag or fence shows.
+MARGIN = 100
+
+
+class RebuildRefused(Exception):
+    """It would forget or seize something. The message says what, and what to do."""
+
+
+def rebuild(
+    *,
+    project: str,
+    listings: Sequence[Listing],
+    reports: Sequence[HostReport],
+    places: Sequence[Place],
+    desired: Desired,
+    revision: Revision,
+    by: str,
+    now: int,
+    nonce: str,
+    lineage: str = "",
+    done: frozenset[tuple[str, str]] = frozenset(),
+    above: int = 0,
+) -> State:
+    """A state of the lineage that the instances carry, its generation above every tag, fence and `above`.
+
+    Jobs on hosts become attempts again, so that nothing busy looks idle and every result is
+    collected; a run that the documents know by its name gets its spec back. Declared tasks
+    without a record and a done-marker are held until `--first-run`. No idle clock starts
+    before `now`. `lineage` chooses where instances of several were found.
+    """
+    _refuse_silence(places, listings)
+    chosen = _lineage(listings, lineage, new=nonce)
+    hosts = {report.instance: report for report in reports if not report.error}
+    instances = _instances(listings, chosen, hosts=hosts, desired=desired, places=places, now=now)
+    runs, attempts = _runs(instances, hosts, desired=desired, now=now)
+    held = _held(desired, known={run.spec.name for run in runs}, done=done, nonce=nonce, now=now)
+    tags = [seen.generation for listing in listings for seen in listing.instances if seen.lineage in ("", chosen)]
+    fences = [report.generation for report in reports]
+    return State(
+        version=VERSION,
+        project=project,
+        lineage=chosen,
+        generation=max([above, *tags, *fences]) + MARGIN,
+        applied=Applied(revision=revision, by=by, at=now, desired=desired),
+        history=(revision,),
+        places=tuple(_place(place, listings) for place in places),
+        instances=instances,
+        runs=(*runs, *held),
+        attempts=attempts,
+    )
+
+
+def _refuse_silence(places: Sequence[Place], listings: Sequence[Listing]) -> None:
+    answered = {listing.place: listing for listing in listings}
+    for place in places:
+        listing = answered.get(place.name)
+        if listing is None or listing.error or listing.partial:
+            why = listing.error if listing and listing.error else "no answer"
+            raise RebuildRefused(
+                f"{place.name}: {why}; its instances would be forgotten. Mend that, or take it out of `backends` first"
+            )
+
+
+def _lineage(listings: Sequence[Listing], wanted: str, *, new: str) -> str:
+    living = (seen for listing in listings for seen in listing.instances if seen.phase != "ended")
+    found = sorted({seen.lineage for seen in living if seen.lineage})
+    if wanted and found and wanted not in found:
+        raise RebuildRefused(f"no instance carries the lineage {wanted}; there are {', '.join(found)}")
+    if not wanted and len(found) > 1:
+        raise RebuildRefused(f"instances of several states answer ({', '.join(found)}): choose with --lineage")
+    return wanted or (found[0] if found else new)
+
+
+def _place(place: Place, listings: Sequence[Listing]) -> Place:
+    listing = next(each for each in listings if each.place == place.name)
+    return replace(place, identity=listing.identity, observed_at=listing.at, error="", failing_since=None)
+
+
+# ---------------------------------------------------------------- instances
+
+
+def _instances(
+    listings: Sequence[Listing],
+    lineage: str,
+    *,
+    hosts: Mapping[str, HostReport],
+    desired: Desired,
+    places: Sequence[Place],
+    now: int,
+) -> tuple[Instance, ...]:
+    pools = {pool.name: pool for pool in desired.pools}
+    backends = {place.name: place.config.name for place in places}
+    counts: dict[str, int] = {}
+    made: dict[str, Instance] = {}
+    for listing in listings:
+        for seen in listing.instances:
+            if seen.lineage not in ("", lineage) or seen.phase == "ended" or seen.id in made:
+                continue
+            pool = seen.pool or "default-pool"
+            counts[pool] = counts.get(pool, 0) + 1
+            instance = _instance(
+                seen, name=f"{pool}-{counts[pool]}", place=listing.place, pool=pools.get(pool, Pool(name=pool)), now=now
+            )
+            instance = replace(instance, backend=backends.get(listing.place, listing.place.split("/")[0]))
+            made[instance.id] = _looked_at(instance, hosts.get(instance.id), now=now)
+    return tuple(made.values())
+
+
+_PHASES: dict[str, Phase] = {"starting": "provisioning", "ending": "terminating"}
+
+
+def _instance(seen: Seen, *, name: str, place: str, pool: Pool, now: int) -> Instance:
+    wanted = (pool.nodes_target if pool.nodes_target is not None else pool.nodes_min) > 0
+    return Instance(
+        id=seen.id or seen.external_id,
+        name=name,
+        pool=pool.name,
+        backend="",
+        place=place,
+        region=seen.region,
+        zone=seen.zone,
+        instance_type=seen.instance_type,
+        resources=seen.resources or Resources(cpus=0, memory=0),
+        spot=seen.spot,
+        price=seen.price,
+        external_id=seen.external_id,
+        launch=seen.launch,
+        origin="declared" if wanted else "run",
+        phase=_PHASES.get(seen.phase, "ready"),
+        address=seen.address,
+        machine_id=seen.machine_id,
+        created_at=seen.created_at or now,
+        seen_at=now,
+        idle_duration=pool.idle_duration,
+        idle_source="the pool, after a rebuild",
+        max_lifetime=pool.max_lifetime,
+        hold=pool.hold,
+        unattended=pool.unattended,
+        prevent_destroy=pool.prevent_destroy,
+        blocks=pool.blocks,
+        orphan="" if seen.id else "tagged with the project, but with no id of ours",
+    )
+
+
+def _looked_at(instance: Instance, report: HostReport | None, *, now: int) -> Instance:
+    if instance.phase != "ready":
+        return instance
+    if report is None:
+        # It may work for somebody, so no idle clock may end it; `dstack pool remove` still does.
+        return replace(
+            instance,
+            ready_at=now,
+            unreachable_since=now,
+            failed_looks=1,
+            unreachable_why="silent at the rebuild",
+            idle_duration=None,
+            idle_source="its work is unknown since a rebuild",
+        )
+    return replace(
+        instance,
+        ready_at=now,
+        boot_id=report.boot_id,
+        machine_id=report.machine_id or instance.machine_id,
+        resources=report.resources or instance.resources,
+        degraded=report.degraded,
+    )
+
+
+# ---------------------------------------------------------------- runs
+
+
+def _runs(
+    instances: Iterable[Instance], hosts: Mapping[str, HostReport], *, desired: Desired, now: int
+) -> tuple[tuple[Run, ...], tuple[Attempt, ...]]:
+    specs = {spec.name: spec for spec in desired.runs}
+    runs: dict[str, Run] = {}
+    attempts: dict[str, Attempt] = {}
+    for instance in instances:
+        report = hosts.get(instance.id)
+        for job in report.jobs if report else ():
+            parts = job.id.rsplit("-", 3)
+            if len(parts) != 4 or not all(part.isdecimal() for part in parts[1:]) or job.phase == "absent":
+                continue
+            run, replica, number, rank = parts[0], int(parts[1]), int(parts[2]), int(parts[3])
+            id = f"{run}-{replica}-{number}"
+            known = attempts.get(id)
+            jobs = (*(known.jobs if known else ()), _job(job, instance, rank=rank))
+            attempts[id] = Attempt(
+                id=id, run=run, number=number, replica=replica, assigned_at=now,
+                jobs=tuple(sorted(jobs, key=lambda each: each.rank)),
+            )  # fmt: skip
+            runs[run] = _run(run, runs.get(run), job, specs=specs, pool=instance.pool, number=number, now=now)
+    return tuple(runs.values()), tuple(attempts.values())
+
+
+def _job(job: JobReport, instance: Instance, *, rank: int) -> Job:
+    return Job(
+        id=job.id,
+        instance=instance.id,
+        rank=rank,
+        status="ended" if job.phase == "ended" else "running",
+        boot_id=instance.boot_id,
+        started_at=job.started_at,
+        ended_at=job.ended_at,
+        exit_code=job.exit_code,
+        interrupted=job.interrupted,
+        reason=job.reason,
+    )
+
+
+def _run(
+    id: str, known: Run | None, job: JobReport, *, specs: Mapping[str, RunSpec], pool: str, number: int, now: int
+) -> Run:
+    if known is not None:
+        return replace(known, attempts=max(known.attempts, number))
+    declared = specs.get(job.run)
+    spec = declared or RunSpec(name=job.run or f"recovered-{id}", pool=pool)
+    return Run(
+        id=id,
+        spec=spec,
+        origin="declared" if declared else "run",
+        status="running",
+        reason="found on its host by a rebuild",
+        submitted_at=job.started_at or now,
+        started_at=job.started_at,
+        attempts=number,
+    )
+
+
+def _held(
+    desired: Desired, *, known: set[str], done: frozenset[tuple[str, str]], nonce: str, now: int
+) -> tuple[Run, ...]:
+    waiting = [
+        spec
+        for spec in desired.runs
+        if spec.type == "task" and spec.name not in known and (spec.name, spec.hash) not in done
+    ]
+    return tuple(
+        Run(id=f"{nonce}r{index}", spec=spec, submitted_at=now, held=True, reason="held after a rebuild: --first-run")
+        for index, spec in enumerate(waiting)
+    )
+
+
+# ---------------------------------------------------------------- given up for good
+
+
+def forget(state: State, subject: str, now: int, *, by: str = "") -> State:
+    """A place by name, or a living instance by id or name, that never returns: no longer counted.
+
+    Its instances end as tombstones and their jobs are lost; a later sighting is an orphan.
+    """
+    why = f"forgotten by {by}" if by else "forgotten"
+    places = tuple(replace(each, forgotten=True) if each.name == subject else each for each in state.places)
+    chosen = {
+        each.id
+        for each in state.instances
+        if each.phase != "terminated" and subject in (each.place, each.id, each.name)
+    }  # fmt: skip
+    if not chosen and places == state.places:
+        raise RebuildRefused(f"no place or living instance {subject}: `dstack pool ps` lists them")
+    graves = [Tombstone(id=id, kind="instance", at=now, why=why) for id in sorted(chosen)]
+    if places != state.places:
+        graves.append(Tombstone(id=subject, kind="place", at=now, why=why))
+    return replace(
+        state,
+        places=places,
+        instances=tuple(_ended(each, why=why, now=now) if each.id in chosen else each for each in state.instances),
+        attempts=tuple(_bereft(each, chosen, why=why, now=now) for each in state.attempts),
+        intents=tuple(each for each in state.intents if not set(each.request.ids) <= chosen),
+        tombstones=(*state.tombstones, *graves),
+    )
+
+
+def _ended(instance: Instance, *, why: str, now: int) -> Instance:
+    return replace(instance, phase="terminated", terminated_at=now, reason=why)
+
+
+def _bereft(attempt: Attempt, gone: set[str], *, why: str, now: int) -> Attempt:
+    if not any(job.instance in gone for job in attempt.jobs):
+        return attempt
+    jobs = tuple(
+        replace(job, status="lost", ended_at=now, reason=why)
+        if job.instance in gone and job.status in ("assigned", "running", "ended")
+        else job
+        for job in attempt.jobs
+    )
+    return replace(attempt, jobs=jobs)

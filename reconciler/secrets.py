@@ -1,0 +1,173 @@
+"""Secrets and variables of a run's environment, by reference until its job starts.
+
+No message here holds a value, or the output of a secret's command.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from schemas.desired import Desired, Secret
+from schemas.run import RunSpec
+
+if TYPE_CHECKING:
+    from reconciler.seal import ProjectKey
+
+REFERENCE = re.compile(r"\$\{\{\s*(env|secrets)\.([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
+TIMEOUT = 60.0
+
+
+class SecretLacking(Exception):
+    """A value is not to be had here and now. The message names it and never holds it."""
+
+
+def lacking(
+    spec: RunSpec,
+    desired: Desired,
+    environ: Mapping[str, str],
+    *,
+    root: Path = Path(),
+    host: str = "",
+    has_key: bool = True,
+) -> str:
+    """Why `spec` cannot start from here: "needs HF_TOKEN, not set on ci". "" where nothing is missing.
+
+    Nothing is run and nothing is read for the answer. `root` is what files of secrets are relative to.
+    """
+    declared = {secret.name: secret for secret in desired.secrets}
+    where = host or platform.node() or "this machine"
+    whys = [_why_not(kind, name, declared, environ, root=root, host=where) for kind, name in _references(spec)]
+    if spec.sealed and not has_key:
+        whys.append(f"needs the project key for {spec.sealed[0][0]}, not on {where}: set DSTACK_PROJECT_KEY")
+    return "; ".join(dict.fromkeys(why for why in whys if why))
+
+
+def resolve(
+    spec: RunSpec,
+    desired: Desired,
+    environ: Mapping[str, str],
+    key: ProjectKey | None = None,
+    *,
+    root: Path = Path(),
+) -> dict[str, str]:
+    """The environment of the run's jobs, values given by `-e` last. `SecretLacking` where one is missing."""
+    sources = _Sources(desired, environ, root=root)
+    found = {name: sources.value(name, written) for name, written in spec.env}
+    for name, sealed in spec.sealed:
+        if key is None:
+            raise SecretLacking(f"needs the project key for {name}: set DSTACK_PROJECT_KEY")
+        found[name] = key.unseal(sealed).decode()
+    for name, value in found.items():
+        if "\0" in value:
+            raise SecretLacking(f"{name}: holds a zero byte, which no environment can")
+    return found
+
+
+def _references(spec: RunSpec) -> Iterator[tuple[str, str]]:
+    """(`bare` | `env` | `secrets`, name) of everything that must be known when the job starts."""
+    given = {name for name, _ in spec.sealed}
+    for name, written in spec.env:
+        if name in given:
+            continue
+        if written is None:
+            yield "bare", name
+        else:
+            yield from ((found[1], found[2]) for found in REFERENCE.finditer(written))
+
+
+def _why_not(
+    kind: str, name: str, declared: Mapping[str, Secret], environ: Mapping[str, str], *, root: Path, host: str
+) -> str:
+    if kind != "secrets" and name in environ:
+        return ""
+    if kind == "env" or (kind == "bare" and name not in declared):
+        return f"needs {name}, not set on {host}"
+    if name not in declared:
+        return f"needs secret {name}, not declared: add it under `secrets:`"
+    return _why_not_secret(declared[name], environ, root=root, host=host)
+
+
+def _why_not_secret(secret: Secret, environ: Mapping[str, str], *, root: Path, host: str) -> str:
+    match secret.source:
+        case "env" if secret.reference not in environ:
+            return f"needs {secret.reference}, not set on {host}"
+        case "file" if not os.access(_file(secret, environ, root=root), os.R_OK):
+            return f"needs the file {secret.reference} of secret {secret.name}, not readable on {host}"
+        case "env" | "file" | "command":
+            return ""
+        case other:
+            return f"needs secret {secret.name} from {other}: not supported yet"
+
+
+class _Sources:
+    """Looks each secret up once for a run."""
+
+    def __init__(self, desired: Desired, environ: Mapping[str, str], *, root: Path) -> None:
+        self._declared = {secret.name: secret for secret in desired.secrets}
+        self._environ = environ
+        self._root = root
+        self._known: dict[str, str] = {}
+
+    def value(self, name: str, written: str | None) -> str:
+        if written is None:
+            return self._environ[name] if name in self._environ else self._one("bare", name)
+        return REFERENCE.sub(lambda found: self._one(found[1], found[2]), written)
+
+    def _one(self, kind: str, name: str) -> str:
+        why = _why_not(kind, name, self._declared, self._environ, root=self._root, host=platform.node())
+        if why:
+            raise SecretLacking(why)
+        if kind == "env":
+            return self._environ[name]
+        if name not in self._known:
+            self._known[name] = self._look_up(self._declared[name])
+        return self._known[name]
+
+    def _look_up(self, secret: Secret) -> str:
+        if secret.source == "env":
+            return self._environ[secret.reference]
+        if secret.source == "file":
+            return _read(secret, _file(secret, self._environ, root=self._root))
+        return _ask(secret, self._environ, root=self._root)
+
+
+def _file(secret: Secret, environ: Mapping[str, str], *, root: Path) -> Path:
+    """Relative to the project; `~` is the caller's home."""
+    if secret.reference.startswith("~/") and "HOME" in environ:
+        return Path(environ["HOME"], secret.reference[2:])
+    return root / secret.reference
+
+
+def _read(secret: Secret, path: Path) -> str:
+    try:
+        return path.read_text().removesuffix("\n")
+    except (OSError, UnicodeDecodeError):
+        # `from None`: a decoding error carries the bytes.
+        raise SecretLacking(f"secret {secret.name}: {secret.reference} cannot be read as text") from None
+
+
+def _ask(secret: Secret, environ: Mapping[str, str], *, root: Path) -> str:
+    """One line for `sh`, as people write it; its errors go nowhere, since they may hold the value."""
+    try:
+        done = subprocess.run(  # noqa: S603 - the project's own declared command
+            ["/bin/sh", "-c", secret.reference],
+            cwd=root,
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=TIMEOUT,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        raise SecretLacking(f"secret {secret.name}: its command did not answer within {TIMEOUT:.0f} s") from None
+    if done.returncode != 0:
+        raise SecretLacking(f"secret {secret.name}: its command exited with {done.returncode}; run it by hand")
+    try:
+        return done.stdout.decode().removesuffix("\n")
+    except UnicodeDecodeError:
+        raise SecretLacking(f"secret {secret.name}: its command did not print text") from None
