@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from backends.base import Backend
 from schemas.desired import BackendConfig, Desired
 from schemas.run import RunSpec
-from schemas.state import Revision
+from schemas.state import Place, Revision
 
 if TYPE_CHECKING:
     from reconciler.authority import GitFacts
@@ -66,3 +67,20 @@ class Ports:
     bundle: Callable[[Path, tuple[str, ...]], Path]
     facts: Callable[[Revision, Revision | None], GitFacts]
     unattended: bool = False
+
+
+class Connections:
+    """The places of one lineage, each connected once, when first needed. Thread-safe."""
+
+    def __init__(self, ports: Ports, lineage: str) -> None:
+        self._ports = ports
+        self._lineage = lineage
+        self._lock = threading.Lock()
+        self._open: dict[str, Backend] = {}
+
+    def to(self, place: Place) -> Backend:
+        """Raises `BackendError` where it cannot be connected."""
+        with self._lock:
+            if place.name not in self._open:
+                self._open[place.name] = self._ports.connect(place.config, place.region, self._lineage)
+            return self._open[place.name]

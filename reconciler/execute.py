@@ -1,0 +1,160 @@
+"""Do effects, at once, and say what came of each. Decides nothing, remembers nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from backends.base import Backend, BackendError, NoCapacity, QuotaExceeded, TryLater
+from reconciler import fold, runner
+from reconciler.effects import Clean, Collect, Effect, End, Halt, Send, Start
+from reconciler.fold import Outcome
+from reconciler.gather import gather
+from reconciler.order import CannotOrder, order_of
+from reconciler.ports import Connections, Ports
+from schemas.instance import Instance
+from schemas.launch import Request
+from schemas.state import Capacity, State
+
+LIMIT = 600.0
+FRESH = 300.0  # an effect older than this (the machine slept) is left to the next tick
+BACKOFF = 600  # after a quota or a permanent refusal
+
+
+def execute(
+    ports: Ports, state: State, todo: Sequence[Effect], *, connections: Connections, stop: Callable[[], bool]
+) -> Iterator[Outcome]:
+    """Each effect's outcome as it comes, of a state just written; one that does not answer in time has none.
+
+    Nothing is begun once `stop` is true, a host said that another is ahead, or too much time has passed.
+    """
+    hands = _Hands(ports=ports, state=state, connections=connections, stop=stop, expires=ports.clock() + FRESH)
+    tasks = {number: hands.task(effect) for number, effect in enumerate(todo)}
+    for number, outcome in gather(ports, tasks, limit=LIMIT):
+        if isinstance(outcome, Exception):
+            outcome = fold.Failed(subject=subject(todo[number]), why=f"{type(outcome).__name__}: {outcome}")
+        if isinstance(outcome, fold.Ahead):
+            hands.ahead = True
+        yield outcome
+
+
+def subject(effect: Effect) -> str:
+    """What it is about, for people."""
+    match effect:
+        case Send():
+            return f"launch of {', '.join(effect.request.names)}"
+        case End():
+            return f"end of {len(effect.external_ids)} in {effect.place}"
+        case Start() | Halt() | Collect() | Clean():
+            return f"job {effect.job}"
+
+
+@dataclass(kw_only=True)
+class _Hands:
+    ports: Ports
+    state: State
+    connections: Connections
+    stop: Callable[[], bool]
+    expires: float
+    ahead: bool = False
+
+    def task(self, effect: Effect) -> Callable[[], Outcome]:
+        return lambda: self._guarded(effect)
+
+    def _guarded(self, effect: Effect) -> Outcome:
+        if self.stop():
+            return fold.Failed(subject=subject(effect), why="not begun: stopped")
+        if self.ahead:
+            return fold.Failed(subject=subject(effect), why="not begun: another reconciler is ahead")
+        if self.ports.clock() >= self.expires:
+            return fold.Failed(subject=subject(effect), why="not begun: too much time has passed since it was written")
+        try:
+            return self._do(effect)
+        except runner.Fenced as error:
+            return fold.Ahead(subject=subject(effect), why=str(error))
+        except (runner.HostError, BackendError, CannotOrder) as error:
+            return fold.Failed(subject=subject(effect), why=str(error))
+
+    def _do(self, effect: Effect) -> Outcome:
+        match effect:
+            case Send():
+                return self._send(effect)
+            case End():
+                self._backend(effect.place).terminate(effect.external_ids)
+                return fold.Accepted(place=effect.place, external_ids=effect.external_ids)
+            case Start():
+                return self._start(effect)
+            case Halt():
+                self._stop(effect.instance, effect.job, abort=effect.abort, why=effect.why)
+                return fold.Halted(job=effect.job)
+            case Collect():
+                return self._collect(effect)
+            case Clean():
+                if effect.stray:
+                    self._stop(effect.instance, effect.job, abort=True, why="nobody remembers it")
+                self.ports.runner.clean(self._instance(effect.instance), effect.job)
+                return fold.Cleaned(job=effect.job, instance=effect.instance)
+
+    def _send(self, send: Send) -> Outcome:
+        if self.ports.now() >= send.request.not_after:
+            return fold.Failed(subject=subject(send), why="not sent: its time is over")
+        try:
+            hints = self._backend(send.request.place).launch(send.request)
+        except TryLater:
+            raise
+        except BackendError as error:
+            capacity = capacity_of(send.request, error, now=self.ports.now())
+            return fold.Refused(intent=send.intent, why=str(error), capacity=capacity)
+        return fold.Sent(intent=send.intent, hints=tuple(seen.external_id for seen in hints))
+
+    def _start(self, start: Start) -> Outcome:
+        attempt = next(attempt for attempt in self.state.attempts if attempt.id == start.attempt)
+        job = next(job for job in attempt.jobs if job.id == start.job)
+        host = self._instance(start.instance)
+        order = order_of(self.ports, self.state, attempt=attempt, job=job)
+        try:
+            self.ports.runner.start(host, order)
+        except (runner.Fenced, runner.Unreachable):
+            raise
+        except runner.HostError as error:
+            return fold.StartFailed(job=start.job, why=str(error), at=self.ports.now())
+        return fold.Started(job=start.job, boot_id=host.boot_id, at=self.ports.now())
+
+    def _stop(self, instance: str, job: str, *, abort: bool, why: str) -> None:
+        host = self._instance(instance)
+        self.ports.runner.stop(host, job, generation=self.state.generation, abort=abort, why=why)
+
+    def _collect(self, collect: Collect) -> Outcome:
+        host = self._instance(collect.instance)
+        result = self.ports.runner.collect(host, collect.job, artifacts=collect.artifacts)
+        try:
+            return fold.Collected(
+                job=collect.job,
+                log=self.ports.blobs.put(result.log),
+                artifacts=self.ports.blobs.put(result.artifacts) if result.artifacts else "",
+                notes=result.notes,
+            )
+        finally:
+            result.log.unlink(missing_ok=True)
+            if result.artifacts:
+                result.artifacts.unlink(missing_ok=True)
+
+    def _backend(self, place: str) -> Backend:
+        return self.connections.to(next(known for known in self.state.places if known.name == place))
+
+    def _instance(self, id: str) -> Instance:
+        return next(instance for instance in self.state.instances if instance.id == id)
+
+
+def capacity_of(request: Request, error: BackendError, *, now: int) -> Capacity:
+    """How long not to ask for such a machine again, and why."""
+    wait = error.retry_after if isinstance(error, NoCapacity) else BACKOFF
+    return Capacity(
+        place=request.place,
+        instance_type=request.instance_type,
+        zone=request.zone,
+        spot=request.spot,
+        until=now + wait,
+        why=str(error),
+        quota=error.quota if isinstance(error, QuotaExceeded) else "",
+    )

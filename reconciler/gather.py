@@ -1,0 +1,65 @@
+"""Do many things at once, each on a daemon thread, and drop the late answers.
+
+A pool of threads would wait for its stragglers at exit; daemon threads do not.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
+
+from reconciler.ports import Ports
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+WIDTH = 32
+
+
+def gather(
+    ports: Ports, tasks: Mapping[Key, Callable[[], Value]], *, limit: float, width: int = WIDTH
+) -> Iterator[tuple[Key, Value | Exception]]:
+    """Each task's answer, or what it raised, as they come; those not there in time are missing.
+
+    `limit` is in seconds for as many tasks as go at once. Whatever is not an `Exception`
+    (a Ctrl-C, a kill) is raised here.
+    """
+    waiting: queue.SimpleQueue[tuple[Key, Callable[[], Value]]] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[tuple[Key, Value | BaseException]] = queue.SimpleQueue()
+    over = threading.Event()
+    for item in tasks.items():
+        waiting.put(item)
+    ends = ports.clock() + limit * (1 + (len(tasks) - 1) // width)
+    for _ in range(min(width, len(tasks))):
+        ports.spawn(lambda: _work(waiting, answers, over))
+    try:
+        for _ in tasks:
+            try:
+                key, answer = answers.get(timeout=max(0.0, ends - ports.clock()))
+            except queue.Empty:
+                return
+            if isinstance(answer, BaseException) and not isinstance(answer, Exception):
+                raise answer
+            yield key, answer
+    finally:
+        over.set()
+
+
+def _work(
+    waiting: queue.SimpleQueue[tuple[Key, Callable[[], Value]]],
+    answers: queue.SimpleQueue[tuple[Key, Value | BaseException]],
+    over: threading.Event,
+) -> None:
+    while not over.is_set():
+        try:
+            key, task = waiting.get_nowait()
+        except queue.Empty:
+            return
+        try:
+            answers.put((key, task()))
+        except BaseException as error:  # handed to whoever gathers, which raises it
+            answers.put((key, error))
+            if not isinstance(error, Exception):
+                return

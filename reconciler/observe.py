@@ -1,0 +1,188 @@
+"""Ask every place and every host what there is: at once, each with a deadline. Changes nothing.
+
+First the listings and the hosts known; then a look-up by id of what was missing, and the
+hosts that were just seen for the first time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from backends.base import Backend, BackendError
+from reconciler.absorb import absorb
+from reconciler.gather import gather
+from reconciler.ports import Connections, Ports
+from schemas.instance import HostReport, Instance, Listing
+from schemas.offer import Offer
+from schemas.resources import Need, Where
+from schemas.state import Place, State
+
+PLACE_LIMIT = 60.0
+HOST_LIMIT = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """What was answered in time. A place that did not answer has a listing with an error."""
+
+    listings: tuple[Listing, ...] = ()
+    reports: tuple[HostReport, ...] = ()
+    offers: tuple[Offer, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def observe(ports: Ports, state: State, connections: Connections) -> Observed:
+    """Every place of the state that is not forgotten, and every host with an instance that may answer."""
+    places = [place for place in state.places if not place.forgotten]
+    known = [one for one in state.instances if _asked(one, state)]
+    first = _ask(
+        ports,
+        {place.name: _listed(ports, place, connections) for place in places},
+        {one.id: _looked(ports, one) for one in known},
+    )
+    seen = absorb(state, listings=[answer.listing for answer in first.places.values()], reports=(), now=ports.now())
+    looked = {one.id for one in known}
+    new = [one for one in seen.instances if one.id not in looked and _asked(one, seen)]
+    missing = _missing(state, first.places)
+    second = _ask(
+        ports,
+        {
+            place.name: _by_id(ports, place, missing[place.name], connections)
+            for place in places
+            if missing.get(place.name)
+        },
+        {one.id: _looked(ports, one) for one in new},
+    )
+    return Observed(
+        listings=tuple(answer.listing for each in (first, second) for answer in each.places.values()),
+        reports=(*first.reports, *second.reports),
+        offers=tuple(offer for answer in first.places.values() for offer in answer.offers),
+        warnings=tuple(answer.warning for answer in first.places.values() if answer.warning),
+    )
+
+
+def offers_of(ports: Ports, state: State, connections: Connections) -> tuple[Offer, ...]:
+    """The offers of every known place, those that fail left out; for a plan that observes nothing."""
+    tasks = {place.name: _offered(place, connections) for place in state.places if not (place.forgotten or place.error)}
+    found = dict(gather(ports, tasks, limit=PLACE_LIMIT))
+    return tuple(offer for name in sorted(found) for offer in _or_none(found[name]))
+
+
+def _or_none(found: Sequence[Offer] | Exception) -> Sequence[Offer]:
+    if isinstance(found, Exception):
+        if isinstance(found, BackendError):
+            return ()
+        raise found
+    return found
+
+
+def _offered(place: Place, connections: Connections) -> Callable[[], Sequence[Offer]]:
+    return lambda: connections.to(place).offers(Need(), Where(spot="auto"))
+
+
+# ---------------------------------------------------------------- what is asked
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Answer:
+    listing: Listing
+    offers: tuple[Offer, ...] = ()
+    warning: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Wave:
+    places: Mapping[str, _Answer]
+    reports: tuple[HostReport, ...]
+
+
+def _asked(instance: Instance, state: State) -> bool:
+    """A host that may answer; one on its way out is asked while a job of it is not settled."""
+    if instance.orphan or not instance.external_id:
+        return False
+    if instance.phase == "terminating":
+        return any(
+            attempt.live and any(job.instance == instance.id for job in attempt.jobs) for attempt in state.attempts
+        )
+    return instance.phase in ("provisioning", "ready")
+
+
+def _missing(state: State, answers: Mapping[str, _Answer]) -> dict[str, tuple[str, ...]]:
+    """place -> external ids that ought to be in its good listing and are not."""
+    found: dict[str, set[str]] = {}
+    listed = {
+        name: {seen.external_id for seen in answer.listing.instances}
+        for name, answer in answers.items()
+        if not answer.listing.error
+    }
+    for instance in state.instances:
+        if instance.external_id and instance.phase != "terminated" and instance.place in listed:
+            found.setdefault(instance.place, set()).add(instance.external_id)
+    for intent in state.intents:
+        found.setdefault(intent.request.place, set()).update(intent.hints)
+    return {name: tuple(sorted(ids - listed[name])) for name, ids in found.items() if name in listed}
+
+
+def _ask(
+    ports: Ports, places: Mapping[str, Callable[[], _Answer]], hosts: Mapping[str, Callable[[], HostReport]]
+) -> _Wave:
+    tasks: dict[tuple[str, str], Callable[[], _Answer | HostReport]] = {
+        **{("place", name): task for name, task in places.items()},
+        **{("host", id): task for id, task in hosts.items()},
+    }
+    at = ports.now()
+    limit = PLACE_LIMIT if places else HOST_LIMIT
+    answers = {
+        name: _Answer(listing=Listing(place=name, at=at, error=f"no answer within {limit:.0f} s")) for name in places
+    }
+    reports = {id: HostReport(instance=id, at=at, error=f"no answer within {limit:.0f} s") for id in hosts}
+    for (kind, name), answer in gather(ports, tasks, limit=limit, width=max(32, len(places) + 16)):
+        match answer:
+            case _Answer():
+                answers[name] = answer
+            case HostReport():
+                reports[name] = answer
+            case _ if kind == "place":
+                answers[name] = _Answer(listing=Listing(place=name, at=at, error=_words(answer)))
+            case _:
+                reports[name] = HostReport(instance=name, at=at, error=_words(answer))
+    return _Wave(places=answers, reports=tuple(reports.values()))
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, BackendError) else f"{type(error).__name__}: {error}"
+
+
+def _listed(ports: Ports, place: Place, connections: Connections) -> Callable[[], _Answer]:
+    def ask() -> _Answer:
+        at = ports.now()
+        backend = connections.to(place)
+        listing = Listing(place=place.name, at=at, identity=backend.identity(), instances=tuple(backend.instances()))
+        offers, warning = _offers(place, backend)
+        return _Answer(listing=listing, offers=offers, warning=warning)
+
+    return ask
+
+
+def _offers(place: Place, backend: Backend) -> tuple[tuple[Offer, ...], str]:
+    try:
+        return tuple(backend.offers(Need(), Where(spot="auto"))), ""
+    except BackendError as error:
+        return (), f"{place.name}: no offers ({error})"
+
+
+def _by_id(ports: Ports, place: Place, ids: tuple[str, ...], connections: Connections) -> Callable[[], _Answer]:
+    def ask() -> _Answer:
+        at = ports.now()
+        backend = connections.to(place)
+        seen = tuple(backend.instances(ids))
+        return _Answer(
+            listing=Listing(place=place.name, at=at, identity=backend.identity(), partial=True, instances=seen)
+        )
+
+    return ask
+
+
+def _looked(ports: Ports, instance: Instance) -> Callable[[], HostReport]:
+    return lambda: ports.runner.look(instance, now=ports.now())
