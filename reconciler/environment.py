@@ -1,0 +1,83 @@
+"""What a job finds in its environment and its script: the DSTACK_* variables, `${{ run.args }}`. Pure.
+
+`DSTACK_WORKING_DIR` and `DSTACK_MPI_HOSTFILE` are paths on the host: the supervisor sets these two.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+
+from reconciler.runner import HostError, Order
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_ARGS = re.compile(r"\$\{\{\s*run\.args\s*\}\}")
+# After each command: stop at the first that fails, as `a && b` would, and yet let a command be any text.
+_GUARD = "_dstack=$?; [ $_dstack = 0 ] || exit $_dstack"
+
+
+def environment(order: Order) -> dict[str, str]:
+    """The user's variables, then ours, which win. GPUs are made visible by UUID, none where none was given."""
+    found = {"PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": "", **order.env}
+    if order.gpus:
+        found["CUDA_VISIBLE_DEVICES"] = found["NVIDIA_VISIBLE_DEVICES"] = ",".join(order.gpus)
+    found |= _ours(order)
+    _check(found)
+    return found
+
+
+def _ours(order: Order) -> dict[str, str]:
+    return {
+        "DSTACK_RUN_NAME": order.name,
+        "DSTACK_RUN_ID": order.run,
+        "DSTACK_JOB_ID": order.job,
+        "DSTACK_REPO_ID": order.project,
+        "DSTACK_ATTEMPT": str(order.number),
+        "DSTACK_REPLICA": str(order.replica),
+        "DSTACK_NODE_RANK": str(order.rank),
+        "DSTACK_NODES_NUM": str(order.nodes),
+        "DSTACK_NODES_IPS": "\n".join(order.peers),
+        "DSTACK_MASTER_NODE_IP": order.peers[0] if order.peers else "127.0.0.1",
+        "DSTACK_MASTER_PORT": str(master_port(order.attempt)),
+        "DSTACK_GPUS_PER_NODE": str(len(order.gpus)),
+        "DSTACK_GPUS_NUM": str(len(order.gpus) * order.nodes),
+    }
+
+
+def _check(variables: dict[str, str]) -> None:
+    for name, value in variables.items():
+        if not _NAME.match(name):
+            raise HostError(f"not a name for an environment variable: {name!r}")
+        if "\0" in value:
+            raise HostError(f"the value of {name} holds a NUL character")
+
+
+def master_port(attempt: str) -> int:
+    """The same on every node of an attempt, and another one in its next: 20000–29999."""
+    return 20000 + int(hashlib.sha256(attempt.encode()).hexdigest()[:8], 16) % 10000
+
+
+def environment_file(variables: dict[str, str]) -> bytes:
+    """Lines for a POSIX sh to read; `command` keeps a read-only name (UID in bash) from ending that shell."""
+    lines = (f"command export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+    return _bytes(lines)
+
+
+def script(order: Order) -> bytes:
+    """Setup, then the commands, as one script for bash or sh; it ends at the first that fails."""
+    arguments = shlex.join(order.args)
+    commands = [_ARGS.sub(lambda _: arguments, command) for command in (*order.setup, *order.commands)]
+    if any("\0" in command for command in commands):
+        raise HostError("a command holds a NUL character")
+    return _bytes(f"{command}\n{_GUARD}\n" for command in commands)
+
+
+def hostfile(peers: Sequence[str], *, slots: int) -> bytes:
+    """For mpirun: one node a line."""
+    return _bytes(f"{peer} slots={max(1, slots)}\n" for peer in peers)
+
+
+def _bytes(lines: Iterable[str]) -> bytes:
+    return "".join(lines).encode("utf-8", "surrogateescape")

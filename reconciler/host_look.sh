@@ -1,0 +1,66 @@
+# $1: seconds of uptime after which a claim whose supervisor never began is lost. Stdout: one fact a line, `.` last.
+# shellcheck shell=sh
+# shellcheck disable=SC2154
+umask 077
+read_uptime
+read_boot
+read_fence
+patience=$1 this_boot=$boot
+machine=
+{ read -r machine < /etc/machine-id; } 2>/dev/null
+echo "dstack-host 1"
+echo "host $boot $up $(date +%s) $highest ${machine:--}"
+
+doubted() { # $1 claim: true from the second look on, `patience` later, or at once after a reboot
+    if { read -r was at < "$1/doubt"; } 2>/dev/null; then
+        [ "$was" != "$this_boot" ] || [ $((up - at)) -ge "$patience" ]
+    else
+        printf '%s %s\n' "$this_boot" "$up" > "$1/doubt"
+        return 1
+    fi
+}
+
+lose() { # $1 job folder: its end is written once nothing of it lives; false where something still does
+    was=
+    { read -r _ _ was < "$1/pid"; } 2>/dev/null
+    if [ "$was" = "$this_boot" ]; then kill_processes "$1" 5 || return 1; fi
+    [ ! -f "$1/end" ] || return 0
+    drop_cgroup "$1"
+    forget_secrets "$1"
+    began=-
+    { read -r began < "$1/started"; } 2>/dev/null
+    write_end "$1" "lost - lost ${began:--} - 0"
+}
+
+tell() { # $1 job, $2 its folder
+    if [ ! -f "$2/end" ]; then
+        ready=- restarts=0 began=-
+        { read -r ready < "$2/ready"; } 2>/dev/null || [ ! -f "$2/probe" ] || ready=0
+        { read -r restarts < "$2/restarts"; } 2>/dev/null
+        { read -r began < "$2/started"; } 2>/dev/null
+        if supervised "$2"; then
+            echo "job $1 running $ready ${began:--} ${restarts:-0}"
+            return
+        elif [ ! -d "$2/begun" ] && ! { doubted "claims/$1" && mkdir -p "$2" && mkdir "$2/begun" 2>/dev/null; }; then
+            echo "job $1 running - - 0"
+            return
+        elif ! lose "$2"; then
+            echo "job $1 running ${ready:--} ${began:--} ${restarts:-0}"
+            return
+        fi
+    fi
+    end=
+    { read -r end < "$2/end"; } 2>/dev/null
+    [ -z "$end" ] || echo "job $1 $end"
+}
+
+for claim in claims/*; do
+    job=${claim#claims/}
+    [ -d "$claim" ] && [ ! -d "spent/$job" ] || continue
+    tell "$job" "jobs/$job"
+done
+for left in stage/*; do # whoever staged it is long dead
+    [ -d "$left" ] && find stage -mindepth 1 -maxdepth 1 -mmin +15 -exec rm -rf {} + 2>/dev/null
+    break
+done
+echo .

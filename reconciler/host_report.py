@@ -1,0 +1,112 @@
+"""A host's answer to a look, read strictly: what is not understood is an error, never a guess. Pure."""
+
+from __future__ import annotations
+
+import re
+import signal
+
+from schemas.instance import HostReport, JobReport
+
+_FIRST = "dstack-host 1"
+_HOST = re.compile(r"host ([0-9a-f-]{1,64}) (\d{1,12}) (\d{1,12}) (\d{1,15}) ([0-9A-Za-z-]{1,64})\Z", re.ASCII)
+_JOB = r"job ([a-z0-9][a-z0-9-]{0,100})"
+_RUNNING = re.compile(_JOB + r" running ([01-]) (\d{1,12}|-) (\d{1,9})\Z", re.ASCII)
+_OVER = re.compile(
+    _JOB + r" (ended|lost) (\d{1,3}|-) ([a-z-]{1,20})(?::(\d{1,12}))? (\d{1,12}|-) (\d{1,12}|-) ([01])\Z", re.ASCII
+)
+_CAUSES = {
+    "stop": "stopped",
+    "abort": "aborted",
+    "never": "stopped before it started",
+    "retired": "its instance was ended",
+    "probe": "its probe failed",
+    "lost": "its supervisor died without a result",
+}
+
+
+class Unreadable(Exception):
+    """The host answered something else than a status."""
+
+
+def parse_report(answer: bytes, *, instance: str, now: int) -> HostReport:
+    """`answer` is what `host_look.sh` prints. Raises `Unreadable`, and nothing else, whatever the bytes."""
+    lines = answer.decode("utf-8", "replace").split("\n")
+    if lines[0] != _FIRST or lines[-2:] != [".", ""]:
+        raise Unreadable(f"unreadable status: {_shown(lines[0])}")
+    host = _HOST.match(lines[1])
+    if host is None:
+        raise Unreadable(f"unreadable status: {_shown(lines[1])}")
+    boot, uptime, clock, generation, machine = host.groups()
+    return HostReport(
+        instance=instance,
+        at=now,
+        boot_id=boot,
+        machine_id="" if machine == "-" else machine,
+        clock=int(clock),
+        uptime=int(uptime),
+        generation=int(generation),
+        jobs=tuple(_job(line) for line in lines[2:-2]),
+    )
+
+
+def _job(line: str) -> JobReport:
+    if running := _RUNNING.match(line):
+        job, ready, began, restarts = running.groups()
+        return JobReport(
+            id=job,
+            phase="running",
+            started_at=_number(began),
+            ready=None if ready == "-" else ready == "1",
+            reason="" if restarts == "0" else f"begun again {restarts} times",
+        )
+    if over := _OVER.match(line):
+        job, phase, code, cause, limit, began, ended, noticed = over.groups()
+        interrupted = noticed == "1" and cause == "exit" and code != "0"
+        return JobReport(
+            id=job,
+            phase="ended" if phase == "ended" else "lost",
+            exit_code=_number(code),
+            reason="interrupted" if interrupted else _words(cause, code=_number(code), limit=_number(limit or "-")),
+            interrupted=interrupted,
+            started_at=_number(began),
+            ended_at=_number(ended),
+        )
+    raise Unreadable(f"unreadable status: {_shown(line)}")
+
+
+def _number(text: str) -> int | None:
+    return None if text == "-" else int(text)
+
+
+def _words(cause: str, *, code: int | None, limit: int | None) -> str:
+    match cause:
+        case "exit":
+            return exit_words(code)
+        case "max-duration":
+            return f"max duration {_duration(limit or 0)}"
+        case "inactivity":
+            return f"inactive for {_duration(limit or 0)}"
+        case "disk":
+            return f"used more than {limit} MB of disk"
+    return _CAUSES.get(cause, cause)
+
+
+def exit_words(code: int | None) -> str:
+    """0 is "", 3 is "exit 3", 137 "killed by signal 9 (SIGKILL)": shells tell a signal as 128 + its number."""
+    if not code:
+        return ""
+    try:
+        return f"killed by signal {code - 128} ({signal.Signals(code - 128).name})"
+    except ValueError:
+        return f"exit {code}"
+
+
+def _duration(seconds: int) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds and seconds % size == 0:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def _shown(line: str) -> str:
+    return ascii(line[:60])

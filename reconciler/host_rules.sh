@@ -1,0 +1,92 @@
+# What every program on a host knows. POSIX sh on Linux; functions answer in variables, so that a look forks nothing.
+# shellcheck shell=sh
+# shellcheck disable=SC2034
+
+read_uptime() { # up: whole seconds since boot, suspended time included: no one can set this clock
+    read -r up _ < /proc/uptime
+    up=${up%%.*}
+}
+
+read_boot() { read -r boot < /proc/sys/kernel/random/boot_id; } # boot
+
+read_start() { # $1 pid -> born: its start in clock ticks since boot, "" where there is none: tells a reused pid
+    born=
+    { read -r stat < "/proc/$1/stat"; } 2>/dev/null || return 0
+    stat=${stat##*") "}
+    # shellcheck disable=SC2086
+    set -- $stat
+    case $1 in Z | X) return 0 ;; esac
+    shift 19
+    born=$1
+}
+
+supervised() { # $1 job folder: true while its supervisor lives
+    { read -r pid since where < "$1/pid"; } 2>/dev/null || return 1
+    read_boot
+    [ "$where" = "$boot" ] || return 1
+    read_start "$pid"
+    [ -n "$born" ] && [ "$born" = "$since" ]
+}
+
+find_processes() { # $1 job folder -> pids: every process of the job, by its claim, its session and its cgroup
+    token='' session='' leader='' group='' pids=
+    { read -r token < "$1/token"; } 2>/dev/null
+    [ -n "$token" ] || return 0
+    { read -r group < "$1/cgroup"; } 2>/dev/null
+    if { read -r session leader < "$1/session"; } 2>/dev/null; then
+        read_start "$session"
+        [ -z "$born" ] || [ "$born" = "$leader" ] || session='' # the number was given out again
+    fi
+    pids=$({
+        grep -lsF "DSTACK_CLAIM=$token" /proc/[0-9]*/environ
+        [ -z "$session" ] || grep -lsE "^[0-9]+ \(.*\) [^ZX] [0-9]+ [0-9]+ $session " /proc/[0-9]*/stat
+        [ -z "$group" ] || sed 's|.*|/proc/&/|' "$group/cgroup.procs" 2>/dev/null
+    } | sed -n 's|^/proc/\([0-9]*\)/.*|\1|p' | sort -un | tr '\n' ' ')
+}
+
+rest() { sleep "$1" 2>/dev/null || sleep 1; } # not every sleep takes fractions
+
+kill_processes() { # $1 job folder, $2 rounds or 0: SIGKILL until none is left; false where some still are
+    pause=0.02 rounds=0
+    find_processes "$1"
+    while [ -n "$pids" ]; do
+        rounds=$((rounds + 1))
+        [ "$2" -eq 0 ] || [ "$rounds" -le "$2" ] || return 1
+        # shellcheck disable=SC2086
+        kill -KILL $pids 2>/dev/null
+        rest $pause
+        case $pause in 0.02) pause=0.1 ;; 0.1) pause=0.5 ;; *) pause=2 ;; esac
+        find_processes "$1"
+    done
+}
+
+drop_cgroup() { # $1 job folder
+    if { read -r group < "$1/cgroup"; } 2>/dev/null; then rmdir "$group" 2>/dev/null; fi
+    return 0
+}
+
+forget_secrets() { # $1 job folder: whatever the user gave, but for the files and the log
+    rm -rf "$1/env" "$1/script" "$1/probe" "$1/order" "$1/bundle.tar.gz" "$1/pipe"
+}
+
+write_end() { # $1 job folder, $2 the line; over space reserved at the start: a full disk loses no exit code
+    [ -f "$1/reserve" ] || true > "$1/reserve"
+    printf '%s\n' "$2" 1<> "$1/reserve" && mv -f "$1/reserve" "$1/end"
+}
+
+pass_fence() { # $1 generation: false where a higher one has been here; it remembers the highest for ever
+    mkdir -p fence && true > "fence/$1" || return 1
+    read_fence
+    [ "$highest" -le "$1" ] || return 1
+    for mark in fence/*; do
+        [ "${mark#fence/}" -ge "$1" ] || rm -f "$mark"
+    done
+}
+
+read_fence() { # highest
+    highest=0
+    for mark in fence/*; do
+        case ${mark#fence/} in '' | *[!0-9]*) continue ;; esac
+        [ "${mark#fence/}" -le "$highest" ] || highest=${mark#fence/}
+    done
+}

@@ -1,0 +1,141 @@
+"""The real runner: its questions are sh programs that a transport takes to the host, one round trip each."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from reconciler.artifacts import choose, repack
+from reconciler.host_report import Unreadable, parse_report
+from reconciler.runner import Collected, Fenced, HostError, Order, Unreachable
+from reconciler.staging import stage
+from reconciler.transport import Answer, Transport
+from schemas.instance import HostReport, Instance
+
+_JOB = re.compile(r"[a-z0-9][a-z0-9-]{0,100}\Z")
+_CHUNK = 1024 * 1024
+_NO_BUNDLE = 77
+_LONG = 1800.0  # a large transfer; everything else answers in seconds
+_PUT = """umask 077; mkdir -p bundles && cat > "bundles/$1.$2" && [ "$(wc -c < "bundles/$1.$2")" -eq "$3" ] \
+&& mv -f "bundles/$1.$2" "bundles/$1\""""
+_LOG = """cd "jobs/$1" 2>/dev/null && [ -f log ] || exit 0; """
+_FAILURES = {
+    76: "the instance is being ended",
+    77: "the run's files did not arrive",
+    79: "the job still runs",
+}
+
+
+class HostRunner:
+    """`transport_for` gives the way to an instance's host; `scratch` holds what is collected, until it is taken.
+
+    `patience`: seconds of the host's uptime after which a claim whose supervisor never began is a lost job.
+    """
+
+    def __init__(
+        self, transport_for: Callable[[Instance], Transport], *, scratch: Path | None = None, patience: int = 30
+    ) -> None:
+        self._transport_for = transport_for
+        self._scratch = scratch
+        self._patience = patience
+
+    def look(self, instance: Instance, *, now: int) -> HostReport:
+        try:
+            answer = self._ask(instance, "look", str(self._patience))
+            return parse_report(answer.out, instance=instance.id, now=now)
+        except Unreachable as error:
+            return HostReport(instance=instance.id, at=now, error=str(error), not_visible=error.ours)
+        except (HostError, Unreadable) as error:
+            return HostReport(instance=instance.id, at=now, error=str(error))
+
+    def start(self, instance: Instance, order: Order) -> None:
+        _checked(order.job)
+        token = secrets.token_hex(16)
+        folder, bundle = stage(order), order.files_bundle
+        digest = bundle.name.partition(".")[0] if bundle else ""
+        args = (order.job, token, str(order.generation), digest)
+        answer = self._send(instance, _program("start"), args, stdin=folder)
+        if answer.code == _NO_BUNDLE and bundle:
+            self._put(instance, bundle, digest)
+            answer = self._send(instance, _program("start"), args, stdin=folder)
+        _settled(answer)
+
+    def _put(self, instance: Instance, bundle: Path, digest: str) -> None:
+        size = str(bundle.stat().st_size)
+        _settled(self._send(instance, _PUT, (digest, secrets.token_hex(4), size), stdin=bundle, timeout=_LONG))
+
+    def stop(self, instance: Instance, job: str, *, generation: int, abort: bool, why: str) -> None:
+        how = "abort" if abort else "stop"
+        self._ask(instance, "stop", _checked(job), str(generation), how, stdin=why.encode("utf-8", "replace"))
+
+    def collect(self, instance: Instance, job: str, *, artifacts: tuple[str, ...]) -> Collected:
+        folder = Path(tempfile.mkdtemp(prefix="dstack-", dir=self._scratch))
+        log = folder / "log"
+        _settled(self._send(instance, _LOG + "exec cat log", (_checked(job),), to=log, timeout=_LONG))
+        if not artifacts:
+            return Collected(log=log)
+        listed = self._ask(instance, "files", "list", job).out
+        names, notes = choose(listed, artifacts)
+        if not names:
+            return Collected(log=log, notes=(*notes, "no file matches " + ", ".join(artifacts)))
+        raw = folder / "raw.tar"
+        packed = self._send(
+            instance, _program("files"), ("pack", job), stdin=b"\0".join(names) + b"\0", to=raw, timeout=_LONG
+        )
+        result, more = repack(raw, into=folder / "artifacts.tar.gz")
+        raw.unlink()
+        failed = (f"packing: {packed.err[-200:]}",) if packed.code else ()
+        return Collected(log=log, artifacts=result, notes=(*notes, *more, *failed))
+
+    def clean(self, instance: Instance, job: str) -> None:
+        self._ask(instance, "clean", _checked(job))
+
+    def read_log(self, instance: Instance, job: str, *, offset: int) -> bytes:
+        program = _LOG + 'tail -c +"$2" log | head -c "$3"'
+        answer = self._send(instance, program, (_checked(job), str(max(0, offset) + 1), str(_CHUNK)))
+        return _settled(answer).out
+
+    def retire(self, instance: Instance) -> None:
+        _settled(self._send(instance, "umask 077; true > ending", ()))
+
+    def _ask(self, instance: Instance, name: str, *args: str, stdin: bytes = b"") -> Answer:
+        return _settled(self._send(instance, _program(name), args, stdin=stdin))
+
+    def _send(
+        self,
+        instance: Instance,
+        program: str,
+        args: tuple[str, ...],
+        *,
+        stdin: bytes | Path = b"",
+        to: Path | None = None,
+        timeout: float = 60.0,
+    ) -> Answer:
+        return self._transport_for(instance).run(program, args=args, stdin=stdin, to=to, timeout=timeout)
+
+
+@cache
+def _program(name: str) -> str:
+    """The rules that all share, then the program; each is readable alone in its file."""
+    texts = (files("reconciler").joinpath(f"host_{part}.sh").read_text("utf-8") for part in ("rules", name))
+    return "\n".join(texts)
+
+
+def _checked(job: str) -> str:
+    if not _JOB.match(job):
+        raise HostError(f"not a job id: {job!r}")
+    return job
+
+
+def _settled(answer: Answer) -> Answer:
+    if answer.code == 0:
+        return answer
+    if answer.code == 75:
+        raise Fenced("the host has been told of a newer generation")
+    last = answer.err.splitlines()[-1] if answer.err else ""
+    raise HostError(_FAILURES.get(answer.code) or last or f"the host's program ended with {answer.code}")

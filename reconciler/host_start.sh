@@ -1,0 +1,31 @@
+# $1 job, $2 token, $3 generation, $4 bundle digest or ""; stdin: the job's folder as a tar.
+# Exits: 0 started, or was already, 75 fenced, 76 the host ends, 77 the bundle is not here, 78 a tool is missing.
+# shellcheck shell=sh
+job=$1 token=$2 bundle=$4
+staged=stage/$job.$token
+for tool in setsid tar grep sed sort tr mkfifo; do
+    command -v "$tool" > /dev/null || { echo "this host has no $tool" >&2; exit 78; }
+done
+umask 077
+mkdir -p claims spent jobs stage bundles || exit 1
+[ ! -e ending ] || exit 76
+pass_fence "$3" || exit 75
+if [ -d "claims/$job" ] || [ -d "spent/$job" ]; then exit 0; fi
+[ -z "$bundle" ] || [ -f "bundles/$bundle" ] || exit 77
+give_up() { rm -rf "$staged"; exit "$1"; }
+mkdir "$staged" && tar -xf - -C "$staged" && [ -f "$staged/complete" ] || give_up 1
+printf '%s\n' "$token" > "$staged/token" || give_up 1
+if [ -n "$bundle" ]; then
+    ln "bundles/$bundle" "$staged/bundle.tar.gz" 2>/dev/null || cp "bundles/$bundle" "$staged/bundle.tar.gz" || give_up 1
+fi
+# The claim: whoever makes this folder starts the job, once for ever.
+if ! mkdir "claims/$job" 2>/dev/null; then
+    [ -d "claims/$job" ] && give_up 0
+    mkdir "claims/$job" || give_up 1
+fi
+if [ -d "spent/$job" ]; then
+    rmdir "claims/$job"
+    give_up 0
+fi
+mv "$staged" "jobs/$job" && cd "jobs/$job" || exit 1
+setsid sh ./supervisor.sh "$job" < /dev/null > /dev/null 2>&1 &

@@ -1,0 +1,243 @@
+#!/bin/sh
+# Supervises one job from its folder, alone: nobody else enforces what a job may use once we have left.
+# The folder was staged whole; `mkdir begun` decides between us and whoever declares the job lost.
+# shellcheck disable=SC2154,SC1091
+set -u
+umask 077
+. ./rules.sh
+. ./order
+read -r token < ./token
+here=$PWD
+
+launch() { # becomes the job's shell, in a session of its own
+    read_start $$
+    echo "$$ $born" > session
+    if { read -r group < ./cgroup; } 2>/dev/null; then { echo "$$" > "$group/cgroup.procs"; } 2>/dev/null; fi
+    umask 022
+    if [ ! -d work ]; then
+        rm -rf work.new && mkdir work.new || exit 1
+        if [ -f bundle.tar.gz ]; then
+            tar -xzf bundle.tar.gz -C work.new || { echo "[dstack] the files could not be unpacked"; exit 1; }
+        fi
+        mv work.new work
+    fi
+    mkdir -p "work/$working_dir" || exit 1
+    shell=$(command -v bash || command -v sh)
+    restore=
+    ! env --default-signal=INT,QUIT true 2>/dev/null || restore="$(command -v env) --default-signal=INT,QUIT"
+    export DSTACK_WORKING_DIR="$here/work/$working_dir" DSTACK_MPI_HOSTFILE="$here/hostfile"
+    . ./env
+    cd "$DSTACK_WORKING_DIR" || exit 1
+    exec $restore "$shell" "$here/$1"
+}
+
+note() { printf '\n[dstack] %s\n' "$1" >> log; }
+
+keep_log() { # any bytes, as they come, up to the limit; what comes later is drained, or the job would hang
+    # shellcheck disable=SC3045
+    if ! (trap '' XFSZ && ulimit -f "$log_blocks" && exec cat >> log) 2>/dev/null && [ ! -f capped ]; then
+        true > capped
+        note "log capped at $((log_blocks * 512)) bytes: the rest is not kept"
+    fi
+    cat > /dev/null
+}
+
+go() { # one go of the commands; `main` is over as soon as they are
+    rm -f code pipe && mkfifo pipe || return 1
+    keep_log < pipe &
+    reader=$!
+    ( # its own words ("Terminated") are not the job's
+        setsid sh ./supervisor.sh launch script < /dev/null > pipe 2>&1
+        echo $? > code.new && mv code.new code
+    ) 2> /dev/null &
+    main=$!
+}
+
+tick() { # wakes us up; `wait` alone has no time limit
+    trap 'kill $sleeper; exit' TERM
+    while :; do
+        sleep "$nap" &
+        sleeper=$!
+        wait $sleeper
+        kill -USR1 $$ 2>/dev/null || exit
+    done
+}
+
+check() { # cause: why the job must end now, "" while it may go on
+    read_uptime
+    if [ ! -f token ] || [ -e ../../ending ]; then
+        cause=retired
+    elif [ -f stop ]; then
+        read -r cause < stop
+    elif [ "$max_duration" -gt 0 ] && [ $((up - began)) -gt "$max_duration" ]; then
+        cause=max-duration:$max_duration
+    elif [ -f full ]; then
+        cause=disk:$disk
+    else
+        watch_activity
+        watch_disk
+        watch_probe
+    fi
+}
+
+watch_activity() { # whoever attaches adds a byte to `active`
+    [ "$inactivity" -gt 0 ] || return 0
+    size=$(wc -c < active 2>/dev/null || echo 0)
+    [ "$size" = "$active" ] || active_at=$up active=$size
+    [ $((up - active_at)) -lt "$inactivity" ] || cause=inactivity:$inactivity
+}
+
+watch_disk() { # measured beside us: it may take long
+    [ "$disk" -gt 0 ] && [ "$up" -ge "$disk_at" ] || return 0
+    disk_at=$((up + 30))
+    (used=$(du -sk work 2>/dev/null) && [ "${used%%[!0-9]*}" -gt $((disk * 1024)) ] && true > full) &
+}
+
+watch_probe() { # cause is `probe` where a service that was ready has failed its probe too often
+    [ -f probe ] && [ "$up" -ge "$probe_at" ] || return 0
+    probe_at=$((up + probe_interval))
+    if [ -f probe.code ]; then
+        read -r answer < probe.code
+        rm -f probe.code
+        if [ "$answer" = 0 ]; then good=$((good + 1)) bad=0; else bad=$((bad + 1)) good=0; fi
+        [ "$good" -lt "$ready_after" ] || echo 1 > ready
+        if [ "$bad" -ge "$fail_after" ] && [ -f ready ]; then
+            bad=0
+            rm -f ready
+            cause=probe
+        fi
+    fi
+    [ -n "$cause" ] || [ -f probe.busy ] || ask_probe &
+}
+
+ask_probe() {
+    true > probe.busy
+    setsid sh ./supervisor.sh probe < /dev/null > /dev/null 2>&1 &
+    asked=$!
+    (sleep "$probe_timeout" && kill -KILL -"$asked" 2>/dev/null; :) &
+    wait $asked
+    answer=$?
+    kill $! 2>/dev/null
+    echo "$answer" > probe.code
+    rm -f probe.busy
+}
+
+probe() { # becomes the probe's shell, in the job's environment
+    shell=$(command -v bash || command -v sh)
+    . ./env
+    cd "work/$working_dir" && exec "$shell" "$here/probe"
+}
+
+finish_processes() { # TERM, grace, KILL, until none is left; an abort cuts the grace short
+    find_processes .
+    [ -n "$pids" ] || return 0
+    # shellcheck disable=SC2086
+    [ "$1" -le 0 ] || kill -TERM $pids 2>/dev/null
+    read_uptime
+    until=$((up + $1)) pause=0.02
+    while [ -n "$pids" ] && [ "$up" -lt "$until" ] && [ ! -e ../../ending ]; do
+        ! { read -r asked < stop && [ "$asked" = abort ]; } 2>/dev/null || break
+        rest $pause
+        case $pause in 0.02) pause=0.1 ;; 0.1) pause=0.3 ;; esac
+        find_processes .
+        read_uptime
+    done
+    kill_processes . 0
+}
+
+await() { # $1 pid, $2 seconds: `wait` returns at each tick; who is still there after the time is killed
+    read_uptime
+    until=$((up + $2))
+    while kill -0 "$1" 2>/dev/null; do
+        wait "$1"
+        [ $? -ne 127 ] || return 0
+        read_uptime
+        [ "$up" -lt "$until" ] || kill "$1" 2>/dev/null
+    done
+}
+
+run_once() {
+    code=143 cause=
+    check
+    began_go=$up
+    [ -z "$cause" ] || return
+    if ! go; then code=1 && note "no pipe could be made for the log"; return; fi
+    while [ ! -f code ]; do
+        check
+        [ -z "$cause" ] || break
+        wait "$main"
+        [ $? -ne 127 ] || break
+    done
+    case $cause in
+        '') finish_processes 2 ;;
+        abort | retired) finish_processes 0 ;;
+        *) finish_processes "$grace" ;;
+    esac
+    await "$main" 30
+    code=137
+    { read -r code < ./code; } 2>/dev/null
+    await "$reader" 30
+    rm -f pipe
+}
+
+pause_before_restart() { # 1, 2, 4 … 60 s, from 1 again after a good minute
+    rm -f ready
+    read_uptime
+    [ $((up - began_go)) -lt 60 ] || delay=1
+    restarts=$((restarts + 1))
+    echo "$restarts" > restarts
+    note "${cause:-exit $code}: begun again in $delay s"
+    until=$((up + delay)) cause=
+    delay=$((delay * 2 > 60 ? 60 : delay * 2))
+    while [ "$up" -lt "$until" ] && [ -z "$cause" ]; do
+        sleep $((until - up)) &
+        wait $!
+        check
+    done
+}
+
+make_cgroup() { # where this system lets us: nothing can leave it, whatever it does to its environment
+    while read -r _ point type _; do
+        [ "$type" != cgroup2 ] || break
+    done < /proc/self/mounts
+    [ "$type" = cgroup2 ] || return 0
+    while IFS=: read -r number _ path; do
+        [ "$number" != 0 ] || break
+    done < /proc/self/cgroup
+    group=$point${path%/}/dstack-$token
+    ! mkdir "$group" 2>/dev/null || printf '%s\n' "$group" > cgroup
+}
+
+supervise() {
+    trap : USR1 TERM
+    read_start $$ && read_boot
+    printf '%s %s %s\n' "$$" "$born" "$boot" > pid.new && mv pid.new pid
+    mkdir begun 2>/dev/null || exit 0
+    read_uptime
+    began=$up started=$(date +%s)
+    echo "$started" > started
+    printf '%0512d\n' 0 > reserve
+    make_cgroup
+    active='' active_at=$up disk_at=$up probe_at=$up good=0 bad=0 restarts=0 delay=1 cause=''
+    tick &
+    ticker=$!
+    while :; do
+        run_once
+        case $cause in '' | probe) [ "$restart" = 1 ] && [ ! -e "$notice" ] || break ;; *) break ;; esac
+        pause_before_restart
+        [ -z "$cause" ] || break
+    done
+    kill $ticker 2>/dev/null
+    case $cause in max-duration:* | inactivity:* | disk:*) note "ended: $cause" ;; esac
+    noticed=0
+    [ ! -e "$notice" ] || noticed=1
+    drop_cgroup .
+    forget_secrets .
+    write_end . "ended $code ${cause:-exit} $started $(date +%s) $noticed"
+}
+
+case ${1-} in
+    launch) launch "$2" ;;
+    probe) probe ;;
+    *) supervise ;;
+esac
