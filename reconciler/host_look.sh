@@ -33,25 +33,27 @@ lose() { # $1 job folder: its end is written once nothing of it lives; false whe
 }
 
 tell() { # $1 job, $2 its folder
+    name=-
+    { read -r name < "$2/name"; } 2>/dev/null
     if [ ! -f "$2/end" ]; then
         ready=- restarts=0 began=-
         { read -r ready < "$2/ready"; } 2>/dev/null || [ ! -f "$2/probe" ] || ready=0
         { read -r restarts < "$2/restarts"; } 2>/dev/null
         { read -r began < "$2/started"; } 2>/dev/null
         if supervised "$2"; then
-            echo "job $1 running $ready ${began:--} ${restarts:-0}"
+            echo "job $1 running $ready ${began:--} ${restarts:-0} $name"
             return
         elif [ ! -d "$2/begun" ] && ! { doubted "claims/$1" && mkdir -p "$2" && mkdir "$2/begun" 2>/dev/null; }; then
-            echo "job $1 running - - 0"
+            echo "job $1 running - - 0 $name"
             return
         elif ! lose "$2"; then
-            echo "job $1 running ${ready:--} ${began:--} ${restarts:-0}"
+            echo "job $1 running ${ready:--} ${began:--} ${restarts:-0} $name"
             return
         fi
     fi
     end=
     { read -r end < "$2/end"; } 2>/dev/null
-    [ -z "$end" ] || echo "job $1 $end"
+    [ -z "$end" ] || echo "job $1 $end $name"
 }
 
 for claim in claims/*; do

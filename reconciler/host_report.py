@@ -9,10 +9,11 @@ from schemas.instance import HostReport, JobReport
 
 _FIRST = "dstack-host 1"
 _HOST = re.compile(r"host ([0-9a-f-]{1,64}) (\d{1,12}) (\d{1,12}) (\d{1,15}) ([0-9A-Za-z-]{1,64})\Z", re.ASCII)
-_JOB = r"job ([a-z0-9][a-z0-9-]{0,100})"
-_RUNNING = re.compile(_JOB + r" running ([01-]) (\d{1,12}|-) (\d{1,9})\Z", re.ASCII)
+_JOB, _NAME = r"job ([a-z0-9][a-z0-9-]{0,100})", r" ([a-z][a-z0-9-]{0,60}|-)\Z"
+_RUNNING = re.compile(_JOB + r" running ([01-]) (\d{1,12}|-) (\d{1,9})" + _NAME, re.ASCII)
 _OVER = re.compile(
-    _JOB + r" (ended|lost) (\d{1,3}|-) ([a-z-]{1,20})(?::(\d{1,12}))? (\d{1,12}|-) (\d{1,12}|-) ([01])\Z", re.ASCII
+    _JOB + r" (ended|lost) (\d{1,3}|-) ([a-z-]{1,20})(?::(\d{1,12}))? (\d{1,12}|-) (\d{1,12}|-) ([01])" + _NAME,
+    re.ASCII,
 )
 _CAUSES = {
     "stop": "stopped",
@@ -51,16 +52,17 @@ def parse_report(answer: bytes, *, instance: str, now: int) -> HostReport:
 
 def _job(line: str) -> JobReport:
     if running := _RUNNING.match(line):
-        job, ready, began, restarts = running.groups()
+        job, ready, began, restarts, name = running.groups()
         return JobReport(
             id=job,
             phase="running",
             started_at=_number(began),
             ready=None if ready == "-" else ready == "1",
             reason="" if restarts == "0" else f"begun again {restarts} times",
+            run=name.strip("-"),
         )
     if over := _OVER.match(line):
-        job, phase, code, cause, limit, began, ended, noticed = over.groups()
+        job, phase, code, cause, limit, began, ended, noticed, name = over.groups()
         interrupted = noticed == "1" and cause == "exit" and code != "0"
         return JobReport(
             id=job,
@@ -70,6 +72,7 @@ def _job(line: str) -> JobReport:
             interrupted=interrupted,
             started_at=_number(began),
             ended_at=_number(ended),
+            run=name.strip("-"),
         )
     raise Unreadable(f"unreadable status: {_shown(line)}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shlex
 import tarfile
 from functools import cache
@@ -11,6 +12,7 @@ from pathlib import PurePosixPath
 
 from reconciler.environment import environment, environment_file, hostfile, script
 from reconciler.runner import HostError, Order
+from schemas.base import NAME
 from schemas.run import Probe
 
 
@@ -22,6 +24,7 @@ def stage(order: Order) -> bytes:
         "env": environment_file(environment(order)) + b'command export DSTACK_CLAIM="$token"\n',
         "script": script(order),
         "order": _settings(order),
+        "name": _name(order.name),
         "hostfile": hostfile(order.peers, slots=len(order.gpus)),
         **_probe(order),
         "complete": b"",
@@ -66,6 +69,12 @@ def _nap(order: Order) -> int:
     """How often the supervisor wakes up: 5 s, or more often where a limit is short."""
     limits = [order.max_duration, order.inactivity, order.probe.interval if order.probe else None]
     return max(1, min([5, *(limit // 10 for limit in limits if limit)]))
+
+
+def _name(run: str) -> bytes:
+    if not re.fullmatch(NAME, run, re.ASCII):
+        raise HostError(f"not a run's name: {run!r}")
+    return run.encode() + b"\n"
 
 
 def _inside(folder: str) -> str:
