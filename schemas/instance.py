@@ -28,7 +28,7 @@ class Instance(Value, frozen=True, kw_only=True):
     `orphan` says why nobody owns it: it is counted, never used, and ended after a grace.
     `missing_since`/`absences`: good listings that did not have it. `unreachable_since`
     /`failed_looks`: looks at its host that failed. `reserved_for` is the run that it
-    was made for, alone, until `reserved_until`.
+    was made for, alone, until `reserved_until`; `wish` the `pool add` that asked for it.
     `stray_jobs`: job folders on its host that nobody needs: unknown, given up, or collected.
     `ending`: its place showed it on its way out, so that its end need not be asked for again.
     """
@@ -46,6 +46,7 @@ class Instance(Value, frozen=True, kw_only=True):
     price: Price | None = None
     external_id: str = ""
     launch: str = ""
+    wish: str = ""
     origin: Origin = "declared"
     phase: Phase = "pending"
     reason: str = ""

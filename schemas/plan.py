@@ -11,7 +11,10 @@ from schemas.run import Run
 
 
 class Launch(Value, frozen=True, kw_only=True, tag_field="kind", tag="launch"):
-    """Ask a place for `ids` alike machines. `fallbacks` are the next offers, if this one is sold out."""
+    """Ask a place for `ids` alike machines; what the instances will remember of their pool comes with it.
+
+    A gang's are `reserved_for` it until `reserved_until`. Is this offer sold out, the next plan takes another.
+    """
 
     launch: str
     pool: str
@@ -26,6 +29,11 @@ class Launch(Value, frozen=True, kw_only=True, tag_field="kind", tag="launch"):
     idle_duration: Seconds | None = 300
     idle_source: str = "default"
     gang: bool = False
+    max_lifetime: Seconds | None = None
+    hold: Seconds = 86400
+    unattended: Seconds | None = 259200
+    prevent_destroy: bool = False
+    blocks: int = 1
 
 
 class Resume(Value, frozen=True, kw_only=True, tag_field="kind", tag="resume"):

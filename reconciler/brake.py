@@ -1,0 +1,38 @@
+"""The last brake: many ends at once that nobody asked for are a mistake of ours more often than a fact. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from reconciler.world import Draft
+from schemas.plan import Terminate
+
+
+def brake(draft: Draft) -> None:
+    """Withhold the inferred ends of a pool where they are more than max(1, half) of it in one tick.
+
+    Inferred are those for reasons that we concluded (unreachable, health, time-out, unowned).
+    Ends of idle time, of the documents and of a person are not counted.
+    """
+    if draft.may.mass_destroy:
+        return
+    inferred = [action for action in draft.actions if isinstance(action, Terminate) and action.inferred]
+    counts = Counter(_pool(draft, action) for action in inferred)
+    withheld = {pool for pool, count in counts.items() if 2 * count > max(2, len(draft.members.get(pool, ())))}
+    for pool in sorted(withheld):
+        ends = [action for action in inferred if _pool(draft, action) == pool]
+        draft.cannot(
+            f"pool {pool}",
+            f"{len(ends)} of its {len(draft.members[pool])} instances would end for a reason that is inferred "
+            f"({ends[0].why}): withheld; `--allow-mass-destroy` ends them",
+        )
+    held = {action.instance for action in inferred if _pool(draft, action) in withheld}
+    draft.actions = [
+        action for action in draft.actions if not (isinstance(action, Terminate) and action.instance in held)
+    ]
+    for id in held:
+        del draft.leaving[id]
+
+
+def _pool(draft: Draft, action: Terminate) -> str:
+    return draft.pool_of(draft.living[action.instance])

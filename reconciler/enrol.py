@@ -1,0 +1,180 @@
+"""Which declared runs get a record, once per content; which records lose their declaration. Pure.
+
+A task runs once for each (name, hash): a record or a done-marker of that pair enrols nothing.
+Another hash supersedes: one that waits is replaced at once, a running task at its end, a
+service (which has no end) or a run named by `--replace` is stopped first. The new record comes
+when the old one has ended, so that no two attempts of a run live at once.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from reconciler.world import Draft, base36
+from schemas.plan import Update
+from schemas.run import Run, RunSpec
+
+# What a rename may not change: then it is another run.
+_CONTENT = (
+    "type", "nodes", "replicas", "need", "commands", "setup", "env", "args", "working_dir", "files",
+    "artifacts", "rerun", "port", "probe", "python",
+)  # fmt: skip
+
+
+def enrol(draft: Draft) -> None:
+    """Add the records of new declared runs and mark what was changed, renamed or deleted."""
+    _assume_lost(draft)
+    if not draft.rules_documents or draft.may.destroy_all:
+        return
+    records = _records(draft)
+    count = 0
+    for spec in draft.world.desired.runs:
+        if not _covered(draft, spec):
+            continue
+        known = _known(draft, spec, records=records)
+        if _enrolled(draft, spec, known=known):
+            count += 1
+            _add(draft, spec, id=f"{draft.world.nonce}r{base36(count)}")
+    _deleted(draft)
+
+
+def _assume_lost(draft: Draft) -> None:
+    for run in list(draft.runs.values()):
+        named = run.spec.name in draft.may.assume_lost or run.id in draft.may.assume_lost
+        if named and not run.assume_lost and draft.live.get(run.id):
+            draft.update_run(run, why="a person says that its unreachable attempt is lost", assume_lost=True)
+
+
+def _covered(draft: Draft, spec: RunSpec) -> bool:
+    only = draft.may.only_pool
+    return not only or draft.pool_name(spec.pool) == only
+
+
+def _records(draft: Draft) -> dict[str, list[Run]]:
+    """Every declared record, ended ones too, by name, oldest first."""
+    found: dict[str, list[Run]] = {}
+    for run in draft.world.state.runs:
+        if run.origin == "declared":
+            found.setdefault(run.spec.name, []).append(draft.runs.get(run.id, run))
+    return found
+
+
+def _known(draft: Draft, spec: RunSpec, *, records: dict[str, list[Run]]) -> list[Run]:
+    """Its records; those under a former name are renamed, provided that the content is the same."""
+    known = list(records.get(spec.name, ()))
+    for old in spec.formerly:
+        for run in records.get(old, ()):
+            if not _same_content(run.spec, spec):
+                known.append(run)
+                continue
+            draft.update_run(run, why=f"renamed from {old}", spec=spec)
+            known.append(draft.runs.get(run.id, replace(run, spec=spec)))
+    return known
+
+
+def _same_content(one: RunSpec, other: RunSpec) -> bool:
+    return all(getattr(one, name) == getattr(other, name) for name in _CONTENT)
+
+
+def _enrolled(draft: Draft, spec: RunSpec, *, known: list[Run]) -> bool:
+    """Whether it gets a new record now; its living old ones are brought up to date."""
+    same = [run for run in known if run.spec.hash == spec.hash]
+    living = [run for run in known if run.id in draft.runs]
+    if same:
+        _refresh(draft, spec, runs=same)
+        return False
+    if spec.type != "service" and (spec.name, spec.hash) in draft.world.done:
+        return False
+    waits = [run for run in living if not _superseded(draft, run, by=spec)]
+    return not waits
+
+
+def _refresh(draft: Draft, spec: RunSpec, *, runs: list[Run]) -> None:
+    """Scheduling keys and effective values may change under the same hash: the next attempt has them."""
+    for run in runs:
+        current = draft.runs.get(run.id)
+        if current is None:
+            continue
+        if current.held and draft.may.first_run:
+            draft.update_run(current, why="first run allowed", held=False, reason="")
+            current = draft.runs[run.id]
+        if current.superseded_by:
+            draft.update_run(current, why="changed back", superseded_by="")
+            current = draft.runs[run.id]
+        if current.spec != spec:
+            draft.update_run(current, why=f"now {_difference(current.spec, spec)}", spec=spec)
+
+
+def _difference(old: RunSpec, new: RunSpec) -> str:
+    """`priority 50 → 80`, in the words of the document."""
+    changed = []
+    for name in ("priority", "max_duration", "idle_duration", "pool", "replicas"):
+        before, after = getattr(old, name), getattr(new, name)
+        if before != after:
+            changed.append(f"{name} {before} → {after}")
+    if old.where != new.where:
+        changed.append("other places or prices")
+    if old.retry != new.retry:
+        changed.append("another retry")
+    return ", ".join(changed) or "with other settings"
+
+
+def _superseded(draft: Draft, run: Run, *, by: RunSpec) -> bool:
+    """Whether the old record makes way at once. Where it does not, it is marked."""
+    name = run.spec.name
+    if not draft.live.get(run.id):
+        draft.update_run(
+            run, why="the run was changed before it started", status="terminated",
+            reason="superseded before it started", superseded_by=by.hash, finished_at=draft.now,
+        )  # fmt: skip
+        return True
+    wanted = name in draft.may.replace or by.name in draft.may.replace
+    if run.stop_reason:
+        return False
+    if wanted or (run.spec.type == "service" and draft.may.may_end):
+        why = "replaced by its changed configuration"
+        draft.update_run(run, why=why, status="terminating", stop_reason=why, superseded_by=by.hash)
+    elif run.superseded_by != by.hash:
+        why = f"changed: the new one starts at the end of this attempt; `--replace {name}` starts it now"
+        draft.update_run(run, why=why, superseded_by=by.hash)
+    if run.spec.type == "service" and not (wanted or draft.may.may_end):
+        draft.cannot(f"run {name}", f"changed, but this apply may not end anything: `--replace {name}`")
+    return False
+
+
+def _add(draft: Draft, spec: RunSpec, *, id: str) -> None:
+    wait = spec.retry.duration if spec.retry.no_capacity else None
+    run = Run(
+        id=id, spec=spec, submitted_at=draft.now, wait_until=None if wait is None else draft.now + wait,
+    )  # fmt: skip
+    pool = draft.pool_name(spec.pool)
+    why = "new" if spec.type == "task" else f"new {spec.type}"
+    draft.actions.append(Update(subject=f"run {id}", name=spec.name, pool=pool, enrol=run, why=why))
+    draft.runs[id] = run
+
+
+# ---------------------------------------------------------------- deleted from the documents
+
+
+def _deleted(draft: Draft) -> None:
+    """A declared run that left the documents is stopped: shown, and only where ends are allowed."""
+    desired = draft.world.desired
+    kept = {name for spec in desired.runs for name in (spec.name, *spec.formerly)}
+    empty = not desired.runs and all(pool.name == "default-pool" for pool in desired.pools)
+    for run in list(draft.runs.values()):
+        name, pool = run.spec.name, draft.pool_name(run.spec.pool)
+        if run.origin != "declared" or name in kept or run.stop_reason or not draft.covers(id=run.id, pool=pool):
+            continue
+        if not draft.may.may_end:
+            draft.cannot(f"run {name}", "left the documents, but this apply may not end anything: `--config-force`")
+        elif empty and pool not in draft.may.destroy_pools:
+            draft.cannot(f"run {name}", f"the documents are empty; `--allow-destroy {pool}` stops it")
+        else:
+            _end(draft, run, why="left the documents")
+
+
+def _end(draft: Draft, run: Run, *, why: str) -> None:
+    if draft.live.get(run.id):
+        draft.update_run(run, why=why, status="terminating", stop_reason=why)
+    else:
+        draft.update_run(run, why=why, status="terminated", reason=why, stop_reason=why, finished_at=draft.now)

@@ -1,0 +1,93 @@
+"""What a plan says beside its actions: overrides, what cannot be judged, who acts next, the costs. Pure."""
+
+from __future__ import annotations
+
+from reconciler.limits import hourly
+from reconciler.retire import words
+from reconciler.serve import clock
+from reconciler.world import Draft, overrides
+from schemas.base import Price
+from schemas.plan import Launch, Terminate
+from schemas.state import Override, Tick
+
+
+def foresee(draft: Draft) -> None:
+    """Notes, warnings and what is not supported yet."""
+    desired = draft.world.desired
+    draft.notes.extend(_override(draft, each) for each in overrides(draft.world, kinds=("drain", "pause", "autoscale")))
+    draft.warnings.extend(desired.warnings)
+    if not draft.rules_documents:
+        return
+    for what in desired.unsupported:
+        draft.cannot("project", f"not supported yet: {what}")
+    for config in desired.backends:
+        for what in config.unsupported:
+            draft.cannot(f"backend {config.name}", f"not supported yet: {what}")
+    for pool in desired.pools:
+        for what in pool.unsupported:
+            draft.cannot(f"pool {pool.name}", f"not supported yet: {what}")
+    _lost_sight(draft)
+    _unpriced(draft)
+
+
+def _override(draft: Draft, override: Override) -> str:
+    word = {"drain": "drained", "pause": "paused", "autoscale": "autoscale"}[override.kind]
+    value = "" if override.value is None else f" = {override.value}"
+    end = "until it is resumed" if override.until is None else f"until {clock(override.until)}"
+    if override.kind == "autoscale":
+        end = "until those documents are applied"
+    reason = f" ({override.reason})" if override.reason else ""
+    return f"{override.subject or 'all spot'}: {word}{value} by {override.by}, {end}{reason}"
+
+
+def _lost_sight(draft: Draft) -> None:
+    """Runs whose host does not answer: neither repeated nor ended until the end is proven."""
+    for run in draft.runs.values():
+        for attempt in draft.live.get(run.id, ()):
+            for job in attempt.jobs:
+                one = draft.living.get(job.instance)
+                if one is None or one.unreachable_since is None or job.status not in ("assigned", "running"):
+                    continue
+                why = one.unreachable_why or "no answer"
+                draft.cannot(
+                    f"run {run.spec.name}",
+                    f"{one.name} has not answered since {clock(one.unreachable_since)} ({why}); it is not repeated "
+                    f"until that attempt is proven ended; `--assume-lost {run.spec.name}` takes it as lost",
+                )
+                break
+
+
+def _unpriced(draft: Draft) -> None:
+    limits = (draft.world.desired.budget, *(pool.max_hourly for pool in draft.pools.values()))
+    budgeted = any(limit is not None for limit in limits)
+    count = sum(each.price is None for each in draft.living.values())
+    if count and budgeted:
+        draft.warnings.append(f"{count} instance{'s have' if count > 1 else ' has'} no known price: budgets miss them")
+
+
+def costs(draft: Draft) -> tuple[Price, Price]:
+    """$/h of all that lives and is not on its way out: now, and after the plan."""
+    gone = {action.instance for action in draft.actions if isinstance(action, Terminate)}
+    before = hourly(draft)
+    ended = sum((draft.living[id].price or Price(0) for id in gone if id in draft.living), Price(0))
+    launched = sum(
+        ((action.offer.price or Price(0)) * len(action.ids) for action in draft.actions if isinstance(action, Launch)),
+        Price(0),
+    )
+    return before, before - ended + launched
+
+
+def next_actor(ticks: tuple[Tick, ...], *, now: int) -> str:
+    """Who will start or retry what waits: "cron@lab ticks every 5m, next about 04:30Z"."""
+    if not ticks:
+        return "nobody has ticked yet; none expected: nothing will start or retry this."
+    regular = [tick for tick in ticks if tick.unattended and tick.every]
+    expected = [tick for tick in regular if now < tick.at + 3 * (tick.every or 0)]
+    if expected:
+        soonest = min(expected, key=lambda tick: (tick.at + (tick.every or 0), tick.by))
+        every = soonest.every or 0
+        return f"{soonest.by} ticks every {words(every)}, next about {clock(max(now, soonest.at + every))}"
+    last = max(ticks, key=lambda tick: (tick.at, tick.by))
+    ago = max(0, now - last.at)
+    coarse = words(ago - ago % 86400 if ago >= 86400 else ago - ago % 60) if ago >= 60 else "a moment"
+    return f"last tick {coarse} ago by {last.by}; none expected: nothing will start or retry this."

@@ -1,0 +1,280 @@
+"""What is launched: for runs that wait, for wished instances, for the pools' floors. Pure.
+
+Over the offers by price, within maxima, caps and budgets. Orders are gathered and become
+launches at the end: machines that are alike in everything are asked for in one batch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from reconciler.limits import Room
+from reconciler.market import Market, Search
+from reconciler.retire import few, words
+from reconciler.stock import Shape
+from reconciler.world import Draft
+from schemas.base import Price, Seconds
+from schemas.offer import Offer
+from schemas.plan import Launch, Update
+from schemas.pool import Pool
+from schemas.run import Run
+from schemas.state import Wish
+
+BATCH = 50
+RESERVED = 20 * 60
+FAILOVER = Price("1.5")
+
+
+class Order(NamedTuple):
+    """What machines of one batch have in common."""
+
+    pool: str
+    offer: Offer
+    origin: Literal["declared", "run", "added"]
+    idle_duration: Seconds | None
+    idle_source: str
+    hold: Seconds
+    wish: str = ""
+    reserved_for: str = ""
+    why: str = ""
+
+
+class Growth:
+    """The launches in the making, and what they may still be."""
+
+    def __init__(self, draft: Draft) -> None:
+        self.draft = draft
+        self.room = Room(draft)
+        self.market = Market(draft)
+        self.ordered: dict[str, int] = {}
+        self._orders: dict[tuple[object, ...], tuple[Order, list[tuple[str, str]]]] = {}
+        self._searches: dict[Shape, Search] = {}
+        self._offers: dict[int, Offer] = {}
+
+    def search(self, shape: Shape) -> Search:
+        found = self._searches.get(shape)
+        if found is None:
+            pool = self.draft.pools[shape.pool]
+            found = self._searches[shape] = Search(self.market, self.room, shape=shape, pool=pool)
+        return found
+
+    def hopeless(self, pool: Pool, *, n: int = 1) -> str:
+        """Why the pool may not grow at all, or ""."""
+        return self.draft.closed.get(pool.name, "") or self.room.full(pool, n=n)
+
+    def order(self, order: Order, *, n: int, subject: str, name: str = "") -> None:
+        """`subject` (a run's name) is listed in the reason; `name` is the instance's, if it was chosen."""
+        self.room.take(order.pool, order.offer, n)
+        self.market.take(order.offer, n=n)
+        self.ordered[order.pool] = self.ordered.get(order.pool, 0) + n
+        key = (*order[:1], id(order.offer), *order[2:])
+        _, wanted = self._orders.setdefault(key, (order, []))
+        wanted.extend((subject, name) for _ in range(n))
+
+    def launches(self) -> None:
+        """Turn the orders into actions, at most 50 machines each; a gang's are one launch."""
+        for order, wanted in self._orders.values():
+            size = len(wanted) if order.reserved_for else BATCH
+            for start in range(0, len(wanted), size):
+                self.draft.actions.append(_launch(self.draft, order, wanted[start : start + size]))
+
+
+def _launch(draft: Draft, order: Order, wanted: list[tuple[str, str]]) -> Launch:
+    id, pool = draft.mint(), draft.pools[order.pool]
+    subjects = list(dict.fromkeys(subject for subject, _ in wanted if subject))
+    why = order.why or f"for run{'s' if len(subjects) > 1 else ''} {few(subjects)}"
+    return Launch(
+        launch=id,
+        pool=pool.name,
+        ids=tuple(f"{id}-{index}" for index in range(len(wanted))),
+        names=tuple(name or draft.name_for(pool.name) for _, name in wanted),
+        offer=order.offer,
+        why=why,
+        origin=order.origin,
+        wish=order.wish,
+        reserved_for=order.reserved_for,
+        reserved_until=draft.now + RESERVED if order.reserved_for else None,
+        idle_duration=order.idle_duration,
+        idle_source=order.idle_source,
+        gang=bool(order.reserved_for),
+        max_lifetime=pool.max_lifetime,
+        hold=order.hold,
+        unattended=pool.unattended,
+        prevent_destroy=pool.prevent_destroy,
+        blocks=pool.blocks,
+    )
+
+
+# ---------------------------------------------------------------- for a run
+
+
+def shape_of(draft: Draft, run: Run) -> Shape:
+    spec = run.spec
+    confirmed = run.confirmed_price if spec.where.max_price is None else None
+    return Shape(
+        pool=draft.pool_name(spec.pool),
+        need=spec.need,
+        where=spec.where,
+        instance_name=spec.instance_name,
+        reuse_only=spec.reuse_only,
+        ceiling=None if confirmed is None else confirmed * FAILOVER,
+        nodes=spec.nodes,
+    )
+
+
+def grow_for(growth: Growth, run: Run, shape: Shape) -> str:
+    """Order one machine for the run; "" when it was, else why not."""
+    pool = growth.draft.pools[shape.pool]
+    if shape.instance_name:
+        return f"only instance {shape.instance_name} may run it"
+    if shape.reuse_only:
+        return "it may only reuse an instance"
+    why = growth.hopeless(pool)
+    if why:
+        return why
+    offer = growth.search(shape).offer()
+    if offer is None:
+        return growth.search(shape).funnel()
+    growth.order(_for_run(run, shape, offer=offer, pool=pool), n=1, subject=run.spec.name)
+    return ""
+
+
+def grow_gang(
+    growth: Growth, run: Run, shape: Shape, *, have: Mapping[tuple[str, str], int], only: tuple[str, str] | None
+) -> tuple[str, tuple[str, str] | None]:
+    """Order all machines that the gang misses in one region, reserved for it: (why not, the region).
+
+    `have` are the nodes at hand by (backend, region); `only` the region it is bound to by now.
+    """
+    pool = growth.draft.pools[shape.pool]
+    if shape.reuse_only or shape.instance_name:
+        return "it may only reuse instances", None
+    missing = shape.nodes - max(have.values(), default=0)
+    why = growth.hopeless(pool, n=missing)
+    if why:
+        return why, None
+    search = growth.search(shape)
+    offer = search.gang_offer(have=have, only=only)
+    if offer is None:
+        return search.funnel(), None
+    region = (offer.backend, offer.region)
+    n = shape.nodes - have.get(region, 0)
+    why = growth.hopeless(pool, n=n)
+    if why:
+        return why, None
+    order = _for_run(run, shape, offer=offer, pool=pool)._replace(
+        reserved_for=run.id, why=f"for run {run.spec.name}, {n} of its {shape.nodes} nodes"
+    )
+    growth.order(order, n=n, subject=run.spec.name)
+    return "", region
+
+
+def _for_run(run: Run, shape: Shape, *, offer: Offer, pool: Pool) -> Order:
+    spec = run.spec
+    return Order(
+        pool=pool.name,
+        offer=offer,
+        origin="run",
+        idle_duration=spec.idle_duration if spec.destroy_after else None,
+        idle_source=dict(spec.sources).get("idle_duration", "default") if spec.destroy_after else "dont-destroy",
+        hold=pool.hold if spec.hold is None else spec.hold,
+    )
+
+
+# ---------------------------------------------------------------- for a wish, for a floor
+
+
+def grow_wishes(growth: Growth) -> None:
+    """`pool add`: what is asked for and not launched yet; given up when its retry window is over."""
+    draft = growth.draft
+    if not draft.world.state.wishes or draft.may.destroy_all:
+        return
+    made = Counter(
+        each.wish for each in draft.world.state.instances if each.phase != "terminated" or each.ready_at is not None
+    )
+    for wish in draft.world.state.wishes:
+        pool = draft.pools.get(draft.pool_name(wish.pool))
+        missing = wish.count - made[wish.id]
+        if missing <= 0 or not draft.covers(id=wish.id, pool=wish.pool):
+            continue
+        if pool is None:
+            _give_up(draft, wish, why=f"there is no pool {wish.pool}")
+            continue
+        why = _grow_wish(growth, wish, pool=pool, missing=missing)
+        if why:
+            over = not wish.retry.no_capacity or (
+                wish.retry.duration is not None and draft.now >= wish.at + wish.retry.duration
+            )
+            draft.cannot(f"pool {pool.name}", f"added instances: {why}")
+            if over and not draft.unknown:
+                _give_up(draft, wish, why=why)
+
+
+def _grow_wish(growth: Growth, wish: Wish, *, pool: Pool, missing: int) -> str:
+    ceiling = wish.confirmed_price * FAILOVER if wish.confirmed_price and wish.where.max_price is None else None
+    shape = Shape(pool=pool.name, need=wish.need, where=wish.where, ceiling=ceiling)
+    for _ in range(missing):
+        why = growth.hopeless(pool)
+        offer = None if why else growth.search(shape).offer()
+        if offer is None:
+            return why or growth.search(shape).funnel()
+        order = Order(
+            pool=pool.name, offer=offer, origin="added", idle_duration=wish.idle_duration,
+            idle_source=wish.idle_source, hold=pool.hold, wish=wish.id, why=f"added by {wish.by or 'a person'}",
+        )  # fmt: skip
+        growth.order(order, n=1, subject="", name=wish.name if wish.count == 1 else "")
+    return ""
+
+
+def _give_up(draft: Draft, wish: Wish, *, why: str) -> None:
+    draft.actions.append(
+        Update(
+            subject=f"wish {wish.id}", name=wish.name or wish.id, pool=wish.pool, changes={"given_up": why},
+            why=f"given up: {why}",
+        )
+    )
+
+
+def grow_floors(growth: Growth) -> None:
+    """`nodes.min` and `nodes.target`, of those that stay and those just ordered."""
+    draft = growth.draft
+    if not draft.rules_documents or draft.may.destroy_all:
+        return
+    for pool in draft.pools.values():
+        if not draft.covers(id="", pool=pool.name):
+            continue
+        floor = floor_of(pool)
+        staying = sum(id not in draft.leaving for id in draft.members[pool.name])
+        missing = floor - staying - growth.ordered.get(pool.name, 0)
+        shape = Shape(pool=pool.name, need=pool.need, where=pool.where)
+        for index in range(missing):
+            why = growth.hopeless(pool)
+            offer = None if why else growth.search(shape).offer()
+            if offer is None:
+                reason = why or growth.search(shape).funnel()
+                draft.cannot(f"pool {pool.name}", f"{missing - index} of {floor} nodes missing: {reason}")
+                break
+            growth.order(_for_floor(pool, offer=offer, floor=floor, staying=staying), n=1, subject="")
+
+
+def floor_of(pool: Pool) -> int:
+    """How many are held, whatever they do: idle ones above it go by their idle time."""
+    return max(pool.nodes_min, pool.nodes_target or 0)
+
+
+def _for_floor(pool: Pool, *, offer: Offer, floor: int, staying: int) -> Order:
+    return Order(
+        pool=pool.name,
+        offer=offer,
+        origin="declared",
+        idle_duration=pool.idle_duration,
+        idle_source=dict(pool.sources).get("idle_duration", "default"),
+        hold=pool.hold,
+        why=f"nodes {floor}, there {'is' if staying == 1 else 'are'} {staying or 'none'}",
+    )
+
+
+def window(seconds: Seconds | None) -> str:
+    return "as long as it takes" if seconds is None else words(seconds)

@@ -1,0 +1,109 @@
+"""Which live attempts are stopped, and why. Pure.
+
+A stop is a mark; the host does it, and the attempt counts as ended only when its host says so.
+"""
+
+from __future__ import annotations
+
+from reconciler.retire import words
+from reconciler.world import Draft
+from schemas.plan import Stop
+from schemas.run import Attempt, Run
+
+# The host enforces max_duration; the plan steps in only where it should long have.
+OVERDUE = 600
+
+
+def halt(draft: Draft) -> None:
+    """Stop what was asked to end, what lost a node, what outstayed, and replicas too many."""
+    for run in list(draft.runs.values()):
+        attempts = draft.live.get(run.id, [])
+        if not attempts or not draft.covers(id=run.id, pool=run.spec.pool):
+            continue
+        for attempt in attempts:
+            why = _reason(draft, run, attempt)
+            if attempt.stopping and not (why and run.abort and not attempt.abort):
+                draft.stopping[attempt.id] = attempt.stopping
+            elif why:
+                _stop(draft, run, attempt, why=why)
+        if run.spec.type == "service":
+            _surplus(draft, run, attempts)
+
+
+def _stop(draft: Draft, run: Run, attempt: Attempt, *, why: str) -> None:
+    draft.stopping[attempt.id] = why
+    draft.actions.append(
+        Stop(
+            run=run.id, name=run.spec.name, attempt=attempt.id, pool=draft.pool_name(run.spec.pool),
+            why=why, abort=run.abort,
+        )
+    )
+
+
+def _reason(draft: Draft, run: Run, attempt: Attempt) -> str:
+    if run.stop_reason:
+        return run.stop_reason
+    if draft.may.destroy_all:
+        return "the project is destroyed"
+    if not any(job.status in ("assigned", "running") for job in attempt.jobs):
+        return ""
+    return _gang(run, attempt) or _overdue(draft, run, attempt) or _drained(draft, attempt)
+
+
+def _gang(run: Run, attempt: Attempt) -> str:
+    """All nodes or none, at the end too: one that failed or was lost ends the others."""
+    for job in attempt.jobs:
+        if job.status in ("failed", "lost") or (job.status == "ended" and (job.interrupted or job.exit_code)):
+            return f"node {job.rank} {_how(job.status, exit_code=job.exit_code, reason=job.reason)}"
+        if job.status in ("terminated", "aborted"):
+            return f"node {job.rank} was {job.status}: {job.reason or 'no reason given'}"
+        if run.spec.stop_criteria == "master-done" and job.rank == 0 and job.status in ("ended", "done"):
+            return "the master is done"
+    return ""
+
+
+def _how(status: str, *, exit_code: int | None, reason: str) -> str:
+    if status == "lost":
+        return f"was lost{f': {reason}' if reason else ''}"
+    return f"failed: {reason or f'exit {exit_code}'}"
+
+
+def _overdue(draft: Draft, run: Run, attempt: Attempt) -> str:
+    limit = run.spec.max_duration
+    if limit is None:
+        return ""
+    started = [job.started_at for job in attempt.jobs if job.started_at is not None and job.status == "running"]
+    if not started or draft.now < min(started) + limit + OVERDUE:
+        return ""
+    return f"max duration {words(limit)}"
+
+
+def _drained(draft: Draft, attempt: Attempt) -> str:
+    for job in attempt.jobs:
+        instance = draft.living.get(job.instance)
+        if instance is None or instance.drain_until is None or draft.now < instance.drain_until:
+            continue
+        if instance.id in draft.leaving:
+            return f"{instance.name} was to be drained by now: {instance.draining}"
+    return ""
+
+
+# ---------------------------------------------------------------- services
+
+
+def stays(draft: Draft, attempt: Attempt) -> bool:
+    """It counts as one of its service's replicas: not stopping, on no machine that leaves."""
+    return attempt.id not in draft.stopping and not any(job.instance in draft.leaving for job in attempt.jobs)
+
+
+def _surplus(draft: Draft, run: Run, attempts: list[Attempt]) -> None:
+    """Replicas that move are stopped when enough others run; those too many, the newest first."""
+    staying = [attempt for attempt in attempts if stays(draft, attempt)]
+    serving = [attempt for attempt in staying if all(job.status == "running" for job in attempt.jobs)]
+    if len(serving) >= run.spec.replicas:
+        for attempt in attempts:
+            if attempt.id not in draft.stopping and attempt not in staying:
+                _stop(draft, run, attempt, why="moved: its instance drains, and another replica runs")
+    staying.sort(key=lambda attempt: (attempt not in serving, attempt.replica), reverse=True)
+    for attempt in staying[: max(0, len(staying) - run.spec.replicas)]:
+        _stop(draft, run, attempt, why=f"more than {run.spec.replicas} replicas")

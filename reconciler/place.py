@@ -1,0 +1,188 @@
+"""Does this machine fit? The one matcher of plan, apply, ps and explain. Pure.
+
+`misfit` walks the rules in order and names the first that fails, with both numbers; `fits`
+is the same walk. The halves are public for whoever asks for many machines at once:
+`shortage` depends on the resources alone, `refusal` on everything else.
+"""
+
+from __future__ import annotations
+
+from schemas.base import Price
+from schemas.resources import Gpu, GpuNeed, Need, Resources, Span, Where
+
+# Not asked for, yet nobody wants to buy less: new cloud machines only.
+CLOUD_CPU = Span(min=2)
+CLOUD_MEMORY = Span(min=8 * 1024)
+CLOUD_DISK = Span(min=100 * 1024)
+
+
+def fits(
+    need: Need,
+    where: Where,
+    *,
+    resources: Resources,
+    backend: str,
+    region: str,
+    zone: str,
+    instance_type: str,
+    spot: bool,
+    price: Price | None,
+    cloud: bool,
+) -> bool:
+    """`cloud` is true where a new machine would be bought (see `Offer.cloud`)."""
+    return not shortage(need, resources, cloud=cloud) and not refusal(
+        where, backend=backend, region=region, zone=zone, instance_type=instance_type, spot=spot, price=price
+    )
+
+
+def misfit(
+    need: Need,
+    where: Where,
+    *,
+    resources: Resources,
+    backend: str,
+    region: str,
+    zone: str,
+    instance_type: str,
+    spot: bool,
+    price: Price | None,
+    cloud: bool,
+) -> str:
+    """Why not, with numbers ("gpu 1xA100 asked, it has none"); "" where it fits."""
+    short = shortage(need, resources, cloud=cloud)
+    if short:
+        return f"{asked(need, kind=short, cloud=cloud)} asked, it has {has(resources, kind=short)}"
+    refused = refusal(
+        where, backend=backend, region=region, zone=zone, instance_type=instance_type, spot=spot, price=price
+    )
+    values = {
+        "backend": backend, "region": region, "zone": zone or "no zone", "instance type": instance_type,
+        "spot": "spot" if spot else "on-demand", "price": "no known price" if price is None else f"${price:.2f}",
+    }  # fmt: skip
+    return f"{accepted(where, kind=refused)} accepted, it is {values[refused]}" if refused else ""
+
+
+# ---------------------------------------------------------------- resources
+
+
+def shortage(need: Need, resources: Resources, *, cloud: bool) -> str:
+    """The first kind of resource that does not suffice: cpu, memory, disk, gpu …; "" if all do."""
+    if need.cpu_arch and need.cpu_arch != resources.cpu_arch:
+        return "cpu architecture"
+    cpu, memory, disk = need.cpu, need.memory, need.disk
+    if cloud:
+        cpu = cpu if cpu.asked else CLOUD_CPU
+        memory = memory if memory.asked else CLOUD_MEMORY
+        disk = disk if disk.asked else CLOUD_DISK
+    if not cpu.holds(resources.cpus):
+        return "cpu"
+    if not memory.holds(resources.memory):
+        return "memory"
+    # A catalog that does not say how large the disk is (0) sells it in any size.
+    if not disk.holds(resources.disk) and not (cloud and resources.disk == 0):
+        return "disk"
+    return "gpu" if need.gpu is not None and not _gpu_suffices(need.gpu, resources.gpu) else ""
+
+
+def _gpu_suffices(need: GpuNeed, gpu: Gpu | None) -> bool:
+    if gpu is None or gpu.count == 0:
+        return need.count.holds(0)
+    return (
+        need.count.holds(gpu.count)
+        and (not need.names or gpu.name.lower() in need.names)
+        and (not need.vendor or gpu.vendor.lower() == need.vendor.lower())
+        and need.memory.holds(gpu.memory)
+        and need.total_memory.holds(gpu.memory * gpu.count)
+        and need.compute_capability.holds(gpu.compute_capability)
+    )
+
+
+# ---------------------------------------------------------------- everything else
+
+
+def refusal(
+    where: Where,
+    *,
+    backend: str,
+    region: str,
+    zone: str,
+    instance_type: str,
+    spot: bool,
+    price: Price | None,
+) -> str:
+    """The first rule of `where` that is broken: backend, region, zone, instance type, spot, price; else ""."""
+    if where.backends and backend not in where.backends:
+        return "backend"
+    if where.regions and region not in where.regions:
+        return "region"
+    if where.zones and zone not in where.zones:
+        return "zone"
+    if where.instance_types and instance_type not in where.instance_types:
+        return "instance type"
+    if where.spot != "auto" and spot != (where.spot == "spot"):
+        return "spot"
+    if where.max_price is not None and (price is None or price > where.max_price):
+        return "price"
+    return ""
+
+
+# ---------------------------------------------------------------- words
+
+
+def asked(need: Need, *, kind: str, cloud: bool = False) -> str:
+    """What was asked of one kind: `cpu 4..`, `memory 8GB..`, `gpu 1xA100 (80GB..)`."""
+    if kind == "cpu architecture":
+        return f"cpu {need.cpu_arch}"
+    if kind == "gpu":
+        return f"gpu {_gpu_asked(need.gpu)}" if need.gpu else "no gpu"
+    default = {"cpu": CLOUD_CPU, "memory": CLOUD_MEMORY, "disk": CLOUD_DISK}[kind] if cloud else Span()
+    span = {"cpu": need.cpu, "memory": need.memory, "disk": need.disk}[kind]
+    return f"{kind} {_span(span if span.asked else default, size=kind != 'cpu')}"
+
+
+def _gpu_asked(need: GpuNeed) -> str:
+    names = ",".join(name.upper() for name in need.names) or need.vendor or "gpu"
+    text = f"{_span(need.count, size=False)}x{names}"
+    if need.memory.asked:
+        text += f" ({_span(need.memory, size=True)})"
+    if need.total_memory.asked:
+        text += f" ({_span(need.total_memory, size=True)} in all)"
+    if need.compute_capability.asked:
+        text += f" (compute capability {(need.compute_capability.min or 0) / 10:g}..)"
+    return text
+
+
+def has(resources: Resources, *, kind: str) -> str:
+    """What a machine has of one kind."""
+    if kind == "gpu":
+        gpu = resources.gpu
+        return f"{gpu.count}x{gpu.name} ({size(gpu.memory)})" if gpu and gpu.count else "none"
+    if kind == "cpu architecture":
+        return resources.cpu_arch
+    return {"cpu": str(resources.cpus), "memory": size(resources.memory), "disk": size(resources.disk)}[kind]
+
+
+def accepted(where: Where, *, kind: str) -> str:
+    """What `where` accepts of one kind: `regions us-east-1, us-west-2`, `max_price ≤ $1.00`."""
+    if kind == "spot":
+        return "spot" if where.spot == "spot" else "on-demand"
+    if kind == "price":
+        return f"max_price ≤ ${where.max_price:.2f}"
+    named = {
+        "backend": where.backends, "region": where.regions, "zone": where.zones, "instance type": where.instance_types,
+    }  # fmt: skip
+    return f"{kind}{'s' if len(named[kind]) > 1 else ''} {', '.join(named[kind])}"
+
+
+def size(mib: int) -> str:
+    return f"{round(mib / 1024, 2):g}GB"
+
+
+def _span(span: Span, *, size: bool) -> str:
+    low = "" if span.min is None else _amount(span.min, size=size)
+    high = "" if span.max is None else _amount(span.max, size=size)
+    return low if low == high else f"{low}..{high}"
+
+
+def _amount(amount: int, *, size: bool) -> str:
+    return f"{round(amount / 1024, 2):g}GB" if size else str(amount)

@@ -1,0 +1,62 @@
+"""The plan: the rules, in order, over a world that is only read. Pure: same world, same plan."""
+
+from __future__ import annotations
+
+from reconciler.brake import brake
+from reconciler.enrol import enrol
+from reconciler.foresee import costs, foresee, next_actor
+from reconciler.grow import Growth, grow_floors, grow_wishes
+from reconciler.halt import halt
+from reconciler.reap import reap
+from reconciler.retire import pools_left, resume, retire
+from reconciler.serve import serve
+from reconciler.world import Draft, World, draft_of
+from schemas.plan import Plan
+
+VERSION = 1
+
+
+def plan(world: World) -> Plan:
+    """What would be done now, what it costs, what will not happen and why.
+
+    Executing it decides nothing more. It depends on `world` alone; on the state that it leaves,
+    once every effect is seen, the next plan is empty.
+    """
+    draft = draft_of(world)
+    enrol(draft)
+    resume(draft)
+    retire(draft)
+    # Every inferred end stems from `retire`: braked here, so that nothing is bought in place of what stays.
+    brake(draft)
+    pools_left(draft)
+    halt(draft)
+    growth = Growth(draft)
+    serve(draft, growth)
+    grow_wishes(growth)
+    grow_floors(growth)
+    growth.launches()
+    reap(draft)
+    foresee(draft)
+    return _finished(draft)
+
+
+def _finished(draft: Draft) -> Plan:
+    state = draft.world.state
+    before, after = costs(draft)
+    return Plan(
+        version=VERSION,
+        project=state.project or draft.world.desired.project,
+        generation=state.generation,
+        lineage=state.lineage,
+        made_at=draft.now,
+        basis=state.applied.revision.digest if state.applied else "",
+        observed=tuple((place.name, place.observed_at, place.error) for place in state.places),
+        actions=tuple(draft.actions),
+        unmet=tuple(dict.fromkeys(draft.unmet)),
+        warnings=tuple(draft.warnings),
+        notes=tuple(draft.notes),
+        idle=tuple(draft.idle),
+        next_actor=next_actor(state.ticks, now=draft.now),
+        hourly_before=before,
+        hourly_after=after,
+    )

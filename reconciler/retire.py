@@ -1,0 +1,271 @@
+"""Which instances leave, for what reason; busy ones drain first. Pure.
+
+An ordered table of rules: the first that matches decides. A rule of ours about facts
+(`inferred`: orphan, time-out, unreachable, health) says nothing about a place that is unknown and
+ends nothing that was last seen busy; a rule about the documents needs the permission to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from reconciler.limits import Room, cap_covers
+from reconciler.world import Draft, overrides, pool_subject, price_of
+from schemas.instance import Instance
+from schemas.plan import Resume, Terminate
+
+MINUTE = 60
+ORPHAN_GRACE = 10 * MINUTE
+UNREACHABLE_LOOKS = 3
+UNREACHABLE_GRACE = 20 * MINUTE
+PROVISIONING_TIMEOUT = {"runpod": 20 * MINUTE, "kubernetes": 20 * MINUTE, "lambda": 30 * MINUTE}
+PROVISIONING_DEFAULT = 10 * MINUTE
+
+# Drains that these rules wrote themselves are lifted when their rule holds no more.
+OURS = ("left the documents", "max lifetime", "nodes lowered", "pool drained", "autoscale")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leave:
+    """Why an instance goes. `until`: a busy one is stopped then. `guarded`: `prevent_destroy` keeps it."""
+
+    why: str
+    inferred: bool = False
+    until: int | None = None
+    guarded: bool = True
+
+
+def resume(draft: Draft) -> None:
+    """Open launches that are not seen yet are asked for again, the same request, while it lives."""
+    for intent in draft.world.state.intents:
+        request = intent.request
+        if intent.refused or draft.now >= request.not_after or request.place in draft.unknown:
+            continue
+        if not draft.covers(id=intent.id, pool=request.pool) and draft.may.only_pool:
+            continue
+        waiting = [id for id in request.ids if id in draft.living and draft.living[id].phase == "pending"]
+        if waiting:
+            why = f"asked for before, {len(waiting)} of {len(request.ids)} not seen yet"
+            draft.actions.append(Resume(launch=intent.id, request=request, why=why))
+
+
+def retire(draft: Draft) -> None:
+    """Terminate what must go and is free, drain what is busy, and note who may not be used."""
+    _rename(draft)
+    kept: dict[tuple[str, str], int] = {}
+    for instance in list(draft.living.values()):
+        if instance.phase == "terminating":
+            draft.leaving[instance.id] = instance.reason
+        elif draft.covers(id=instance.id, pool=instance.pool):
+            _judge(draft, instance, kept=kept)
+        elif instance.draining:
+            draft.leaving[instance.id] = instance.draining
+    if draft.rules_documents and not draft.may.destroy_all:
+        _over_nodes(draft, kept=kept)
+        _over_caps(draft, kept=kept)
+    for (pool, why), count in kept.items():
+        draft.cannot(f"pool {pool}", f"{count} kept by prevent_destroy ({why})")
+    _lift_drains(draft)
+
+
+def _lift_drains(draft: Draft) -> None:
+    """A drain that one of these rules wrote ends when no rule asks for it any more."""
+    for instance in list(draft.living.values()):
+        if not instance.draining or instance.id in draft.leaving or not draft.rules_documents:
+            continue
+        if draft.covers(id=instance.id, pool=instance.pool):
+            draft.update_instance(instance, why="wanted again", draining="", drain_until=None)
+
+
+def _rename(draft: Draft) -> None:
+    if not draft.rules_documents:
+        return
+    for instance in list(draft.living.values()):
+        new = draft.renamed.get(instance.pool)
+        if new and draft.covers(id=instance.id, pool=instance.pool):
+            draft.update_instance(instance, why=f"pool {instance.pool} is now {new}", pool=new)
+
+
+def _judge(draft: Draft, instance: Instance, *, kept: dict[tuple[str, str], int]) -> None:
+    for rule in _RULES:
+        leave = rule(draft, instance)
+        if leave:
+            _leave(draft, instance, leave=leave, kept=kept)
+            return
+
+
+def _leave(draft: Draft, instance: Instance, *, leave: Leave, kept: dict[tuple[str, str], int]) -> None:
+    pool = draft.pools.get(instance.pool)
+    if leave.guarded and (instance.prevent_destroy or (pool is not None and pool.prevent_destroy)):
+        key = (instance.pool, leave.why)
+        kept[key] = kept.get(key, 0) + 1
+        return
+    draft.leaving[instance.id] = leave.why
+    beyond_reach = draft.may.destroy_all and instance.unreachable_since is not None
+    if draft.jobs.get(instance.id) and not beyond_reach:
+        if not leave.inferred and (instance.draining, instance.drain_until) != (leave.why, leave.until):
+            draft.update_instance(
+                instance, why=f"drains: {leave.why}", draining=leave.why, drain_until=leave.until
+            )
+        return
+    draft.actions.append(
+        Terminate(
+            instance=instance.id, name=instance.name, pool=instance.pool, why=leave.why, inferred=leave.inferred
+        )
+    )
+
+
+# ---------------------------------------------------------------- the rules, first match wins
+
+
+def _destroyed(draft: Draft, instance: Instance) -> Leave | None:
+    return Leave(why="the project is destroyed") if draft.may.destroy_all else None
+
+
+def _orphaned(draft: Draft, instance: Instance) -> Leave | None:
+    if not instance.orphan or instance.place in draft.unknown:
+        return None
+    since = max(instance.created_at, instance.seen_at or 0)
+    if draft.now < since + ORPHAN_GRACE:
+        return None
+    return Leave(why=f"nobody owns it: {instance.orphan}", inferred=True, guarded=False)
+
+
+def _pool_left(draft: Draft, instance: Instance) -> Leave | None:
+    if instance.orphan or draft.pool_name(instance.pool) in draft.pools or not draft.rules_documents:
+        return None
+    if not pool_may_go(draft, instance):
+        return None
+    return Leave(why=f"pool {instance.pool} left the documents")
+
+
+def pool_may_go(draft: Draft, instance: Instance) -> bool:
+    """By this apply's permission, or by an earlier one's, whose drain goes on."""
+    allowed = draft.may.may_end and instance.pool in draft.may.destroy_pools
+    return allowed or instance.draining == f"pool {instance.pool} left the documents"
+
+
+def _drained(draft: Draft, instance: Instance) -> Leave | None:
+    for override in overrides(draft.world, kinds=("drain",)):
+        subject = pool_subject(override)
+        if draft.renamed.get(subject, subject) in (instance.pool, f"instance {instance.name}"):
+            until = None if override.stop_after is None else override.at + override.stop_after
+            return Leave(why=f"pool drained by {override.by}", until=until)
+    if instance.draining and not any(word in instance.draining for word in OURS):
+        return Leave(why=instance.draining, until=instance.drain_until)
+    return None
+
+
+def _too_old(draft: Draft, instance: Instance) -> Leave | None:
+    if instance.max_lifetime is None or draft.now < instance.created_at + instance.max_lifetime:
+        return None
+    return Leave(why=f"max lifetime {words(instance.max_lifetime)} is over")
+
+
+def _ill(draft: Draft, instance: Instance) -> Leave | None:
+    if not instance.quarantined or not draft.is_cloud(instance.backend) or instance.place in draft.unknown:
+        return None
+    return Leave(why=f"failed its health check: {instance.quarantined}", inferred=True)
+
+
+def _never_ready(draft: Draft, instance: Instance) -> Leave | None:
+    if instance.phase != "provisioning" or instance.place in draft.unknown:
+        return None
+    config = draft.backends.get(instance.backend)
+    limit = PROVISIONING_TIMEOUT.get(config.type if config else "", PROVISIONING_DEFAULT)
+    if draft.now < max(instance.created_at, instance.seen_at or 0) + limit:
+        return None
+    return Leave(why=f"not ready {words(limit)} after it was made", inferred=True)
+
+
+def _unreachable(draft: Draft, instance: Instance) -> Leave | None:
+    since = instance.unreachable_since
+    if since is None or instance.place in draft.unknown or not draft.is_cloud(instance.backend):
+        return None
+    if instance.failed_looks < UNREACHABLE_LOOKS or draft.now < since + UNREACHABLE_GRACE:
+        return None
+    why = f"unreachable for {words(UNREACHABLE_GRACE)} and idle: {instance.unreachable_why or 'no answer'}"
+    return Leave(why=why, inferred=True)
+
+
+_RULES: tuple[Callable[[Draft, Instance], Leave | None], ...] = (
+    _destroyed, _orphaned, _pool_left, _drained, _too_old, _ill, _never_ready, _unreachable,
+)  # fmt: skip
+
+
+# ---------------------------------------------------------------- rules about many
+
+
+def _over_nodes(draft: Draft, *, kept: dict[tuple[str, str], int]) -> None:
+    """`nodes` was lowered: declared ones go, free ones first; a run's and an added one stay."""
+    for pool in draft.pools.values():
+        if pool.nodes_max is None or not draft.covers(id="", pool=pool.name):
+            continue
+        staying = [draft.living[id] for id in draft.members[pool.name] if id not in draft.leaving]
+        excess = len(staying) - pool.nodes_max
+        if excess <= 0:
+            continue
+        chosen = [each for each in staying if each.origin == "declared" and not each.reserved_for]
+        if not draft.may.may_end:
+            # An earlier apply's drain goes on.
+            chosen = [each for each in chosen if each.draining.startswith("nodes lowered")]
+        if not draft.may.may_end and excess > len(chosen):
+            why = f"{excess} more than its {pool.nodes_max} nodes, but this apply may not end anything"
+            draft.cannot(f"pool {pool.name}", f"{why}: `--config-force`")
+        chosen.sort(key=lambda each: _worth(draft, each))
+        for instance in chosen[:excess]:
+            _leave(draft, instance, leave=Leave(why=f"nodes lowered to {pool.nodes_max}"), kept=kept)
+
+
+def _over_caps(draft: Draft, *, kept: dict[tuple[str, str], int]) -> None:
+    """More than an `autoscale` rule allows: they drain, or end at once where a command said so."""
+    for cap, _ in Room(draft).excess():
+        covered = [each for each in draft.living.values() if cap_covers(cap, each)]
+        staying = [each for each in covered if each.id not in draft.leaving]
+        excess = len(staying) - cap.max
+        if excess <= 0 or not draft.may.may_end:
+            continue
+        at_once = any(
+            override.subject in ("", cap.instance_type) for override in overrides(draft.world, kinds=("autoscale",))
+        )
+        why = f"autoscale allows {cap.max} {cap.instance_type or 'spot instances'}"
+        for instance in sorted(staying, key=lambda each: _worth(draft, each))[:excess]:
+            _leave(draft, instance, leave=Leave(why=why, until=draft.now if at_once else None), kept=kept)
+
+
+def _worth(draft: Draft, instance: Instance) -> tuple[int, bool, object, int, str]:
+    """Who goes first: free before busy, those that drain already, the dearest, the newest."""
+    busy = len(draft.jobs.get(instance.id, ()))
+    return (busy, not instance.draining, -price_of(instance), -instance.created_at, instance.name)
+
+
+def pools_left(draft: Draft) -> None:
+    """Pools that left the documents with live instances: said, with the flag that ends them."""
+    if not draft.rules_documents or draft.may.destroy_all:
+        return
+    for name, ids in draft.members.items():
+        if name in draft.pools or not draft.covers(id="", pool=name):
+            continue
+        owned = [id for id in ids if not draft.living[id].orphan and id not in draft.leaving]
+        if not owned:
+            continue
+        listed = few(sorted(draft.living[id].name for id in owned))
+        flag = f"`--allow-destroy {name}` ends them" if draft.may.may_end else "ending needs `--config-force`"
+        draft.cannot(f"pool {name}", f"left the documents with {len(owned)} live ({listed}); {flag}")
+
+
+def few(names: Iterable[str], *, most: int = 4) -> str:
+    listed = list(names)
+    rest = len(listed) - most
+    return ", ".join(listed) if rest <= 0 else f"{', '.join(listed[:most])} and {rest} more"
+
+
+def words(seconds: int) -> str:
+    """`90` is 90s, `5400` 1h30m, `604800` 7d: whole units, the two largest."""
+    parts = []
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, seconds = divmod(seconds, length)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts[:2]) or "0s"

@@ -1,0 +1,306 @@
+"""The waiting runs, by priority and age: placed, told to wait for what is coming, or grown for. Pure.
+
+All nodes of a run or none; an idle instance before a new one; a reserved one for its run alone.
+Each run is served whole before the next, so that nothing of lower rank takes what a higher one could use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from reconciler.grow import RESERVED, Growth, grow_for, grow_gang, shape_of, window
+from reconciler.halt import stays
+from reconciler.place import misfit, shortage
+from reconciler.stock import Shape, Stock, coming, usable
+from reconciler.world import Draft
+from schemas.base import Price
+from schemas.instance import Instance
+from schemas.plan import Assign
+from schemas.run import Run
+
+Region = tuple[str, str]
+
+
+class Demand(NamedTuple):
+    """One replica of a run that wants its nodes."""
+
+    priority: int
+    submitted_at: int
+    id: str
+    replica: int
+    run: Run
+
+
+class Server:
+    """Serves demands in order from what is idle, what is coming and what may be bought."""
+
+    def __init__(self, draft: Draft, growth: Growth) -> None:
+        self.draft, self.growth = draft, growth
+        ready: list[Instance] = []
+        soon: list[Instance] = []
+        self.reserved: dict[str, list[Instance]] = {}
+        for one in draft.living.values():
+            if one.id in draft.leaving or not usable(draft, one) or draft.jobs.get(one.id):
+                continue
+            if one.reserved_for:
+                self.reserved.setdefault(one.reserved_for, []).append(one)
+            else:
+                (soon if coming(draft, one) else ready).append(one)
+        self.idle, self.soon = Stock(draft, ready), Stock(draft, soon)
+        self._refused: dict[Shape, str] = {}
+
+    def serve(self, demand: Demand) -> None:
+        run = demand.run
+        shape = shape_of(self.draft, run)
+        if shape.pool in self.draft.closed:
+            self._unserved(run, self.draft.closed[shape.pool])
+        elif shape.nodes > 1:
+            self._gang(demand, shape)
+        else:
+            self._single(demand, shape)
+
+    # ------------------------------------------------------------ one node
+
+    def _single(self, demand: Demand, shape: Shape) -> None:
+        found = self.idle.first(shape)
+        if found is not None:
+            self.idle.take(found)
+            self._assign(demand, [found])
+            return
+        awaited = self.soon.first(shape)
+        if awaited is not None:
+            self.soon.take(awaited)
+            self._waits(demand.run, f"waits for {awaited.name}")
+            return
+        why = self._refused.get(shape) or grow_for(self.growth, demand.run, shape)
+        if why:
+            if shape not in self._refused:
+                self._refused[shape] = why = f"{idle_funnel(self.draft, self.idle, shape)}; {why}"
+            self._unserved(demand.run, why, shape=shape)
+        else:
+            self._waits(demand.run, "waits for a new instance")
+
+    def _assign(self, demand: Demand, instances: list[Instance]) -> None:
+        run, draft = demand.run, self.draft
+        number = next_number(draft, run, replica=demand.replica)
+        for instance in instances:
+            draft.taken[instance.id] = run.id
+        names = ", ".join(instance.name for instance in instances[:4])
+        draft.actions.append(
+            Assign(
+                run=run.id,
+                name=run.spec.name,
+                attempt=f"{run.id}-{demand.replica}-{number}",
+                number=number,
+                replica=demand.replica,
+                pool=draft.pool_name(run.spec.pool),
+                instances=tuple(instance.id for instance in instances),
+                gpus=tuple(instance.resources.gpu.uuids if instance.resources.gpu else () for instance in instances),
+                why=f"{names} idle and fits" if len(instances) == 1 else f"all {len(instances)} nodes idle: {names}",
+            )
+        )
+
+    # ------------------------------------------------------------ all nodes or none
+
+    def _gang(self, demand: Demand, shape: Shape) -> None:
+        run = demand.run
+        mine = self.reserved.get(run.id, [])
+        at_hand = self._by_region(shape, mine=mine)
+        whole = {
+            region: [one for one in found if not coming(self.draft, one)][: shape.nodes]
+            for region, found in at_hand.items()
+        }
+        complete = [found for found in whole.values() if len(found) == shape.nodes]
+        if complete:
+            cheapest = min(complete, key=lambda found: sum(one.price or Price(0) for one in found))
+            self._take(cheapest)
+            self._assign(demand, cheapest)
+            return
+        enough = [found[: shape.nodes] for found in at_hand.values() if len(found) >= shape.nodes]
+        if enough:
+            self._reserve(run, enough[0])
+            awaited = sum(coming(self.draft, one) for one in enough[0])
+            self._waits(run, f"waits for {awaited} of its {shape.nodes} nodes")
+            return
+        self._grow_gang(run, shape, at_hand=at_hand, mine=mine)
+
+    def _by_region(self, shape: Shape, *, mine: list[Instance]) -> dict[Region, list[Instance]]:
+        """What the gang could have, its own first, then idle, then coming, cheapest first."""
+        bound = (mine[0].backend, mine[0].region) if mine else None
+        found: dict[Region, list[Instance]] = {}
+        ours = sorted(mine, key=lambda one: (coming(self.draft, one), len(one.name), one.name))
+        for one in (*ours, *self.idle.fitting(shape), *self.soon.fitting(shape)):
+            region = (one.backend, one.region)
+            if bound is None or region == bound:
+                nodes = found.setdefault(region, [])
+                if len(nodes) < 2 * shape.nodes:
+                    nodes.append(one)
+        return found
+
+    def _grow_gang(
+        self, run: Run, shape: Shape, *, at_hand: dict[Region, list[Instance]], mine: list[Instance]
+    ) -> None:
+        if shape in self._refused and not mine:
+            self._unserved(run, self._refused[shape], shape=shape)
+            return
+        have = {region: len(found) for region, found in at_hand.items()}
+        only = (mine[0].backend, mine[0].region) if mine else None
+        why, region = grow_gang(self.growth, run, shape, have=have, only=only)
+        if region is None:
+            most = max(have.values(), default=0)
+            why = f"{most} of {shape.nodes} nodes at hand in one region; {why}"
+            if not mine:
+                self._refused[shape] = why
+            self._unserved(run, why, shape=shape)
+            return
+        self._reserve(run, at_hand.get(region, []))
+        self._waits(run, f"waits for {shape.nodes - have.get(region, 0)} of its {shape.nodes} nodes")
+
+    def _take(self, instances: list[Instance]) -> None:
+        for one in instances:
+            self.idle.take(one)
+            self.soon.take(one)
+
+    def _reserve(self, run: Run, instances: list[Instance]) -> None:
+        """Until a time, so that two gangs that each hold a half do not wait for each other for ever."""
+        self._take(instances)
+        for one in instances:
+            if one.reserved_for != run.id:
+                self.draft.update_instance(
+                    one, why=f"reserved for run {run.spec.name}", quiet=True,
+                    reserved_for=run.id, reserved_until=self.draft.now + RESERVED,
+                )  # fmt: skip
+
+    # ------------------------------------------------------------ those that wait
+
+    def _waits(self, run: Run, why: str) -> None:
+        remember(self.draft, run, why)
+
+    def _unserved(self, run: Run, why: str, *, shape: Shape | None = None) -> None:
+        """Said with numbers; failed where its window for capacity is over and it never ran this time."""
+        draft = self.draft
+        over = run.wait_until is not None and draft.now >= run.wait_until and not draft.live.get(run.id)
+        waits_for_busy = shape is not None and not run.spec.retry.no_capacity and _busy_fits(draft, shape)
+        if not over or waits_for_busy:
+            draft.cannot(f"run {run.spec.name}", why)
+            remember(draft, run, why)
+            return
+        tried = window(run.spec.retry.duration) if run.spec.retry.no_capacity else ""
+        reason = f"no capacity{f' for {tried}' if tried else ''}: {why}"
+        draft.cannot(f"run {run.spec.name}", reason)
+        draft.update_run(run, why=reason, status="failed", reason=reason, finished_at=draft.now)
+
+
+def remember(draft: Draft, run: Run, why: str) -> None:
+    """What a waiting run waits for, as `ps` shows it; written only where it changed."""
+    if run.status == "submitted" and run.reason != why and run.id in draft.runs:
+        draft.update_run(run, why=why, quiet=True, reason=why)
+
+
+def serve(draft: Draft, growth: Growth) -> None:
+    """Every waiting run, in order."""
+    _release(draft)
+    server = Server(draft, growth)
+    for demand in sorted(_demands(draft), key=lambda demand: demand[:4]):
+        server.serve(demand)
+
+
+def _release(draft: Draft) -> None:
+    """A reservation ends at its time, or when its run waits no more."""
+    for one in list(draft.living.values()):
+        if not one.reserved_for:
+            continue
+        run = draft.runs.get(one.reserved_for)
+        over = one.reserved_until is not None and draft.now >= one.reserved_until
+        if over or run is None or run.stop_reason:
+            name = run.spec.name if run else one.reserved_for
+            why = f"no longer reserved for run {name}" + (": its time is over" if over else "")
+            draft.update_instance(one, why=why, reserved_for="", reserved_until=None)
+
+
+# ---------------------------------------------------------------- who waits
+
+
+def _demands(draft: Draft) -> Iterator[Demand]:
+    if draft.may.destroy_all:
+        return
+    for run in list(draft.runs.values()):
+        if run.stop_reason or run.superseded_by or not draft.covers(id=run.id, pool=run.spec.pool):
+            continue
+        missing = _missing(draft, run)
+        if not missing:
+            continue
+        why = _hindered(draft, run)
+        if why:
+            draft.cannot(f"run {run.spec.name}", why)
+            if run.not_before is None or draft.now >= run.not_before:
+                remember(draft, run, why)
+            continue
+        for replica in missing:
+            yield Demand(-run.spec.priority, run.submitted_at, run.id, replica, run)
+
+
+def _missing(draft: Draft, run: Run) -> list[int]:
+    """The replicas without an attempt. One that moves keeps its number until it has ended."""
+    attempts = draft.live.get(run.id, [])
+    if run.spec.type != "service":
+        return [] if attempts or run.status != "submitted" else [0]
+    count = run.spec.replicas - sum(stays(draft, attempt) for attempt in attempts)
+    used = {attempt.replica for attempt in attempts}
+    free = (replica for replica in range(run.spec.replicas + len(used)) if replica not in used)
+    return [next(free) for _ in range(max(0, count))]
+
+
+def _hindered(draft: Draft, run: Run) -> str:
+    """Why it may not start yet, whatever there is to run on."""
+    spec = run.spec
+    if run.held and not draft.may.first_run:
+        return "held since the state was rebuilt: `dstack apply --first-run` starts it"
+    if spec.unsupported:
+        return f"not supported yet: {', '.join(spec.unsupported)}"
+    if spec.name in draft.world.lacking:
+        return draft.world.lacking[spec.name]
+    if draft.pool_name(spec.pool) not in draft.pools:
+        return f"there is no pool {spec.pool}"
+    if run.not_before is not None and draft.now < run.not_before:
+        return f"{run.reason or 'tried again'}; not before {clock(run.not_before)}"
+    return ""
+
+
+def next_number(draft: Draft, run: Run, *, replica: int) -> int:
+    """Attempts count from 1 for each replica, also where older records were pruned."""
+    known = draft.tried.get(run.id, {}).get(replica, 0)
+    return max(known, run.attempts if run.spec.type != "service" else 0) + 1
+
+
+# ---------------------------------------------------------------- words
+
+
+def idle_funnel(draft: Draft, idle: Stock, shape: Shape) -> str:
+    """`0 of 3 idle instances fit: gpu 1xA100 asked, it has none`."""
+    count, reason = 0, ""
+    for one, many in idle.samples(shape.pool):
+        count += many
+        reason = reason or misfit(
+            shape.need, shape.where, resources=one.resources, backend=one.backend, region=one.region, zone=one.zone,
+            instance_type=one.instance_type, spot=one.spot, price=one.price, cloud=False,
+        )  # fmt: skip
+    if count:
+        return f"0 of {count} idle instance{'s' if count > 1 else ''} fit{f': {reason}' if reason else ''}"
+    busy = sum(bool(draft.jobs.get(id)) for id in draft.members[shape.pool])
+    return f"no idle instance, {busy} busy" if busy else "no idle instance"
+
+
+def _busy_fits(draft: Draft, shape: Shape) -> bool:
+    return any(
+        draft.jobs.get(id) and not shortage(shape.need, draft.living[id].resources, cloud=False)
+        for id in draft.members[shape.pool]
+    )
+
+
+def clock(at: int) -> str:
+    """`04:35Z`: the hour and minute in UTC of a time close by."""
+    minutes = at // 60 % 1440
+    return f"{minutes // 60:02}:{minutes % 60:02}Z"
+

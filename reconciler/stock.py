@@ -1,0 +1,138 @@
+"""Machines at hand, in classes of identical ones: each shape looks at each class once. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from reconciler.place import refusal, shortage
+from reconciler.world import Draft
+from schemas.base import Price
+from schemas.instance import Instance
+from schemas.resources import Need, Where
+
+_DEAR = Price("Infinity")
+
+
+class Shape(NamedTuple):
+    """What a waiting node asks for; runs of one shape are served alike. `ceiling` is in $/h."""
+
+    pool: str
+    need: Need
+    where: Where
+    instance_name: str = ""
+    reuse_only: bool = False
+    ceiling: Price | None = None
+    nodes: int = 1
+
+
+class Alike:
+    """Instances of a pool that differ in nothing that a run may ask for, but their names."""
+
+    def __init__(self, sample: Instance) -> None:
+        self.sample = sample
+        self.free: list[Instance] = []
+
+    def fits(self, shape: Shape) -> bool:
+        one = self.sample
+        if shortage(shape.need, one.resources, cloud=False):
+            return False
+        return not refusal(
+            shape.where, backend=one.backend, region=one.region, zone=one.zone,
+            instance_type=one.instance_type, spot=one.spot, price=one.price,
+        )  # fmt: skip
+
+
+class Stock:
+    """Instances that may be given away, cheapest class first. Whoever takes one removes it."""
+
+    def __init__(self, draft: Draft, instances: Iterable[Instance]) -> None:
+        self._pools: dict[str, list[Alike]] = {}
+        self._at: dict[Shape, int] = {}
+        self._gone: set[str] = set()
+        for alike in _classes(draft, instances):
+            self._pools.setdefault(draft.pool_of(alike.sample), []).append(alike)
+
+    def first(self, shape: Shape) -> Instance | None:
+        """The cheapest that fits. What a shape passed over stays passed over: stock only shrinks."""
+        classes = self._pools.get(shape.pool, [])
+        if shape.instance_name:
+            return next((each for each in self.fitting(shape) if each.name == shape.instance_name), None)
+        at = self._at.get(shape, 0)
+        while at < len(classes):
+            found = self._top(classes[at])
+            if found is not None and classes[at].fits(shape):
+                self._at[shape] = at
+                return found
+            at += 1
+        self._at[shape] = at
+        return None
+
+    def _top(self, alike: Alike) -> Instance | None:
+        while alike.free and alike.free[-1].id in self._gone:
+            alike.free.pop()
+        return alike.free[-1] if alike.free else None
+
+    def fitting(self, shape: Shape) -> Iterator[Instance]:
+        """All that fit, cheapest first."""
+        for alike in self._pools.get(shape.pool, []):
+            if alike.fits(shape):
+                yield from (each for each in reversed(alike.free) if each.id not in self._gone)
+
+    def take(self, instance: Instance) -> None:
+        self._gone.add(instance.id)
+
+    def samples(self, pool: str) -> Iterator[tuple[Instance, int]]:
+        """One of each class that has any left, and how many."""
+        for alike in self._pools.get(pool, []):
+            count = sum(each.id not in self._gone for each in alike.free)
+            if count:
+                yield alike.sample, count
+
+
+def _classes(draft: Draft, instances: Iterable[Instance]) -> list[Alike]:
+    """Cheapest first; among equals those without a GPU, then the smallest."""
+    found: dict[tuple[object, ...], Alike] = {}
+    for one in instances:
+        key = (
+            draft.pool_of(one), one.backend, one.region, one.zone, one.instance_type,
+            one.spot, one.price, one.resources,
+        )  # fmt: skip
+        alike = found.get(key)
+        if alike is None:
+            alike = found[key] = Alike(one)
+        alike.free.append(one)
+    for alike in found.values():
+        alike.free.sort(key=lambda each: (len(each.name), each.name), reverse=True)
+    return sorted(found.values(), key=lambda alike: _order(alike.sample))
+
+
+def _order(one: Instance) -> tuple[object, ...]:
+    has = one.resources
+    return (
+        _DEAR if one.price is None else one.price, has.gpu.count if has.gpu else 0, has.cpus, has.memory, has.disk,
+        one.backend, one.region, one.zone, one.instance_type, one.spot, len(one.name), one.name,
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- what is at hand
+
+
+def usable(draft: Draft, instance: Instance) -> bool:
+    """It may be given work, as far as health and documents are concerned."""
+    return not (
+        instance.id in draft.leaving
+        or instance.orphan
+        or instance.quarantined
+        or instance.degraded
+        or instance.unreachable_since is not None
+        or instance.missing_since is not None
+        or instance.place in draft.unknown
+    )
+
+
+def coming(draft: Draft, instance: Instance) -> bool:
+    """It will be idle soon: asked for and not ready yet, or a job that nobody needs is still being ended on it."""
+    if instance.phase in ("pending", "provisioning"):
+        return True
+    return bool(instance.stray_jobs) and not draft.collected(instance.stray_jobs)

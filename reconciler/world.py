@@ -1,0 +1,250 @@
+"""What a plan is made from (`World`), and the plan in the making (`Draft`). Pure.
+
+The rules of a plan are functions over a draft, called in order by `reconciler.plan`: each reads
+what the earlier ones decided (who leaves, who is taken) and adds its own. A draft never
+leaves the planner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
+
+from reconciler.status import InstanceStatus, alive, instance_status, jobs_by_instance
+from schemas.base import Price
+from schemas.desired import BackendConfig, Desired
+from schemas.instance import Instance
+from schemas.offer import Offer
+from schemas.plan import Action, IdleNote, Permissions, Unmet, Update
+from schemas.pool import Pool
+from schemas.run import RUN_ENDED, Attempt, Job, Run
+from schemas.state import Override, State
+
+_AT_REST = ("done", "failed", "terminated", "aborted")
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Everything that a plan depends on.
+
+    `nonce` (8 characters of a–z and 0–9) makes its ids unique. `lacking`: run name -> why
+    something it needs is missing here. `done`: (run name, hash) of tasks that ran.
+    """
+
+    desired: Desired
+    state: State
+    offers: Sequence[Offer] = ()
+    now: int
+    nonce: str
+    permissions: Permissions = field(default_factory=Permissions)
+    lacking: Mapping[str, str] = field(default_factory=dict)
+    done: frozenset[tuple[str, str]] = frozenset()
+
+
+@dataclass(kw_only=True)
+class Draft:
+    """The plan in the making.
+
+    `living` are the instances that count, by id; `members` their ids by (renamed) pool.
+    `leaving` are those on their way out, and why: nothing is placed there. `taken` are those
+    given to a run by this plan. `runs` are the runs not ended, `live` and `tried` their attempts.
+    `closed` pools take no work: name -> why. `unknown` places: name -> why.
+    """
+
+    world: World
+    pools: dict[str, Pool]
+    renamed: dict[str, str]
+    closed: dict[str, str]
+    unknown: dict[str, str]
+    living: dict[str, Instance]
+    members: dict[str, list[str]]
+    jobs: dict[str, list[Job]]
+    runs: dict[str, Run]
+    live: dict[str, list[Attempt]]
+    tried: dict[str, dict[int, int]]
+    names: set[str]
+    backends: dict[str, BackendConfig]
+    leaving: dict[str, str] = field(default_factory=dict)
+    taken: dict[str, str] = field(default_factory=dict)
+    stopping: dict[str, str] = field(default_factory=dict)
+    actions: list[Action] = field(default_factory=list)
+    unmet: list[Unmet] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    idle: list[IdleNote] = field(default_factory=list)
+    minted: int = 0
+    lowest_free: dict[str, int] = field(default_factory=dict)
+    _settled: set[str] | None = None
+
+    @property
+    def now(self) -> int:
+        return self.world.now
+
+    @property
+    def may(self) -> Permissions:
+        return self.world.permissions
+
+    def status(self, instance: Instance) -> InstanceStatus:
+        return instance_status(instance, self.jobs)
+
+    def pool_name(self, name: str) -> str:
+        """Its name today: the default pool's for "", the new one of a renamed pool."""
+        if not name:
+            return next((pool.name for pool in self.pools.values() if pool.default), next(iter(self.pools), ""))
+        return self.renamed.get(name, name)
+
+    def pool_of(self, instance: Instance) -> str:
+        """Where it counts; an orphan may belong to a pool that is no more."""
+        return self.renamed.get(instance.pool, instance.pool)
+
+    @property
+    def rules_documents(self) -> bool:
+        """False in a wish's tick: nothing happens for the YAML's sake."""
+        return self.may.scope is None
+
+    def covers(self, *, id: str, pool: str) -> bool:
+        """It may be touched by this plan: within the scope of ids and the one pool, where given."""
+        scope, only = self.may.scope, self.may.only_pool
+        return (scope is None or id in scope) and (not only or only == self.pool_name(pool))
+
+    def is_cloud(self, backend: str) -> bool:
+        """Its machines are bought and billed: not this machine, not a person's host."""
+        config = self.backends.get(backend)
+        return (config.type if config else backend) not in ("local", "ssh")
+
+    def collected(self, jobs: tuple[str, ...]) -> bool:
+        """All of them ended in the ordinary way: what is left of them is files."""
+        if self._settled is None:
+            self._settled = {
+                job.id for attempt in self.world.state.attempts for job in attempt.jobs if job.status in _AT_REST
+            }
+        return self._settled.issuperset(jobs)
+
+    def mint(self) -> str:
+        """A launch id: unique in this plan by count, among plans by nonce."""
+        self.minted += 1
+        return self.world.nonce + base36(self.minted)
+
+    def name_for(self, pool: str) -> str:
+        """`<pool>-<n>`, the smallest n free among the living."""
+        n = self.lowest_free.get(pool, 0)
+        while f"{pool}-{n}" in self.names:
+            n += 1
+        self.lowest_free[pool] = n + 1
+        self.names.add(f"{pool}-{n}")
+        return f"{pool}-{n}"
+
+    def cannot(self, subject: str, why: str) -> None:
+        self.unmet.append(Unmet(subject=subject, why=why))
+
+    def update_instance(self, instance: Instance, *, why: str, quiet: bool = False, **changes: object) -> None:
+        self.actions.append(
+            Update(
+                subject=f"instance {instance.id}", name=instance.name, pool=instance.pool,
+                changes=changes, why=why, quiet=quiet,
+            )
+        )
+        self.living[instance.id] = replace(instance, **changes)
+
+    def update_run(self, run: Run, *, why: str, quiet: bool = False, **changes: object) -> None:
+        self.actions.append(
+            Update(
+                subject=f"run {run.id}", name=run.spec.name, pool=self.pool_name(run.spec.pool),
+                changes=changes, why=why, quiet=quiet,
+            )
+        )
+        changed = replace(run, **changes)
+        if changed.status in RUN_ENDED:
+            self.runs.pop(run.id, None)
+        else:
+            self.runs[run.id] = changed
+
+
+def base36(number: int) -> str:
+    """Of a count from 1."""
+    text = ""
+    while number:
+        number, digit = divmod(number, 36)
+        text = _DIGITS[digit] + text
+    return text
+
+
+# ---------------------------------------------------------------- a draft from a world
+
+
+def draft_of(world: World) -> Draft:
+    """Nothing decided yet: the world, indexed."""
+    state = world.state
+    pools = {pool.name: pool for pool in world.desired.pools}
+    renamed = _renamed(pools)
+    living = {instance.id: instance for instance in state.instances if alive(instance)}
+    members: dict[str, list[str]] = {name: [] for name in pools}
+    for instance in living.values():
+        members.setdefault(renamed.get(instance.pool, instance.pool), []).append(instance.id)
+    runs = {run.id: run for run in state.runs if run.status not in RUN_ENDED}
+    live, tried = _attempts(state)
+    return Draft(
+        world=world,
+        pools=pools,
+        renamed=renamed,
+        closed=dict(_closed(world)),
+        unknown={place.name: place.error or "forgotten" for place in state.places if place.error or place.forgotten},
+        living=living,
+        members=members,
+        jobs=jobs_by_instance(state.attempts),
+        runs=runs,
+        live=live,
+        tried=tried,
+        names={instance.name for instance in living.values()},
+        backends={
+            **{place.config.name: place.config for place in state.places},
+            **{config.name: config for config in world.desired.backends},
+        },
+    )
+
+
+def _renamed(pools: Mapping[str, Pool]) -> dict[str, str]:
+    """Old name -> new; a name in use again is nobody's old one."""
+    return {old: pool.name for pool in pools.values() for old in pool.formerly if old not in pools}
+
+
+def _attempts(state: State) -> tuple[dict[str, list[Attempt]], dict[str, dict[int, int]]]:
+    """Live attempts by run, and by run and replica the highest number so far."""
+    live: dict[str, list[Attempt]] = {}
+    tried: dict[str, dict[int, int]] = {}
+    for attempt in state.attempts:
+        if attempt.live:
+            live.setdefault(attempt.run, []).append(attempt)
+        numbers = tried.setdefault(attempt.run, {})
+        numbers[attempt.replica] = max(numbers.get(attempt.replica, 0), attempt.number)
+    return live, tried
+
+
+def _closed(world: World) -> Iterator[tuple[str, str]]:
+    """Pools that take no new work, and why; the last word wins: a person's over the YAML's."""
+    for pool in world.desired.pools:
+        if pool.unsupported:
+            yield pool.name, f"not supported yet: {', '.join(pool.unsupported)}"
+        elif pool.paused:
+            yield pool.name, "the pool is paused in the documents"
+    for override in overrides(world, kinds=("pause", "drain")):
+        word = "paused" if override.kind == "pause" else "drained"
+        yield pool_subject(override), f"the pool is {word} by {override.by}"
+
+
+def overrides(world: World, *, kinds: tuple[str, ...]) -> Iterator[Override]:
+    """Those in force now."""
+    for override in world.state.overrides:
+        if override.kind in kinds and (override.until is None or override.until > world.now):
+            yield override
+
+
+def pool_subject(override: Override) -> str:
+    return override.subject.removeprefix("pool ")
+
+
+def price_of(instance: Instance) -> Price:
+    return instance.price if instance.price is not None else Price(0)
