@@ -81,7 +81,7 @@ def run(
     retry: o.RetryOn = False,
     no_retry: o.RetryOff = False,
     retry_duration: o.RetryDuration = None,
-    env: Annotated[list[str] | None, typer.Option("--env", "-e", metavar="K=V", help="Sealed; K alone: from here.")] = None,
+    env: o.Env = None,
     gpu: o.Gpu = None,
     cpu: o.Cpu = None,
     memory: o.Memory = None,

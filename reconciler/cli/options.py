@@ -57,3 +57,6 @@ Gpu = Annotated[str | None, typer.Option("--gpu", metavar="SPEC", help="Such as 
 Cpu = Annotated[str | None, typer.Option("--cpu", metavar="RANGE", help="Such as 4.. or arm:8.")]
 Memory = Annotated[str | None, typer.Option("--memory", metavar="RANGE", help="Such as 16GB...")]
 Disk = Annotated[str | None, typer.Option("--disk", metavar="RANGE", help="Such as 100GB...")]
+Env = Annotated[
+    list[str] | None, typer.Option("--env", "-e", metavar="K=V", help="For the run, sealed; K alone: its value here.")
+]

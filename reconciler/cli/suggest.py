@@ -7,8 +7,9 @@ from difflib import get_close_matches
 
 # What other tools, and dstack's later versions, call ours.
 SYNONYMS = {
-    "up": "apply", "deploy": "apply", "submit": "run", "exec": "run", "start": "run", "status": "ps", "list": "pool list",
-    "ls": "ps", "jobs": "ps", "runs": "ps", "queue": "ps", "kill": "stop", "cancel": "stop", "delete": "stop",
+    "up": "apply", "deploy": "apply", "submit": "run", "exec": "run", "start": "run", "status": "ps",
+    "list": "pool list", "ls": "ps", "jobs": "ps", "runs": "ps", "queue": "ps", "kill": "stop",
+    "cancel": "stop", "delete": "stop",
     "rm": "pool remove", "remove": "pool remove", "add": "pool add", "create": "pool create", "down": "destroy",
     "fleet": "pool", "fleets": "pool", "instances": "pool ps", "nodes": "pool ps", "diff": "plan", "preview": "plan",
     "log": "logs", "tail": "logs -f", "check": "validate", "lint": "validate", "config": "init", "setup": "init",
@@ -43,8 +44,7 @@ def _wrong_command(message: str) -> str:
 
 def _meant(wrong: str, *, where: str) -> str:
     if wrong in SYNONYMS:
-        meant = SYNONYMS[wrong]
-        return meant
+        return SYNONYMS[wrong]
     close = get_close_matches(wrong, [*COMMANDS, *SYNONYMS], n=1, cutoff=0.6)
     if not close or where != "dstack":
         return ""

@@ -1,0 +1,37 @@
+"""Documents made ready to be applied: with an id, and with the revision that they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reconciler.cli.fail import Fail
+from reconciler.cli.project import documents_of
+from reconciler.cli.terminal import say
+from reconciler.load import Documents
+from schemas.state import Revision
+
+
+def revision(documents: Documents) -> Revision:
+    """The documents by commit and digest."""
+    from reconciler.revision import revision_of
+
+    return revision_of(documents.root, documents.digest, authority=documents.desired.authority)
+
+
+def identified(root: Path) -> Documents:
+    """The documents of a project that has an id. The first use on this machine alone mints one."""
+    documents = documents_of(root)
+    if documents.desired.project:
+        return documents
+    from reconciler.init import mint_project
+    from reconciler.wire import nonce
+
+    elsewhere = sorted({one.name for one in documents.desired.backends if one.type != "local"})
+    if elsewhere:
+        raise Fail(
+            f"{root / '.dstack'}: the project has no id, and everything made at {', '.join(elsewhere)} is tagged "
+            "with it; `dstack init` writes one: commit it"
+        )
+    minted = mint_project(root, nonce=nonce())
+    say(f"note: this project is now {minted} (.dstack/project.yml): commit that file")
+    return documents_of(root)

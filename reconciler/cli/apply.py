@@ -1,0 +1,160 @@
+"""`dstack apply`: observe, plan, show, ask, do, wait until it is seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from reconciler.cli.applied import identified, revision
+from reconciler.cli.approval import Approval, price_flag
+from reconciler.cli.fail import Done, Fail
+from reconciler.cli.interrupts import Interrupts
+from reconciler.cli.plan import check_pool
+from reconciler.cli.progress import Progress
+from reconciler.cli.project import ports_of, project_root, site_of, tell
+from reconciler.cli.saved import saved_plan
+from reconciler.cli.terminal import interactive, out, say
+from reconciler.cli.times import seconds
+from reconciler.explain import counts, explain
+from reconciler.explain_progress import under_way
+from reconciler.fold import Failed, Refused, StartFailed
+from reconciler.load import Documents
+from reconciler.settle import Settled, settle, settled
+from reconciler.tick import TickAsk, TickResult, tick
+from schemas.plan import Permissions
+from schemas.run import RUN_ENDED
+from schemas.state import State
+
+DONE = {
+    "launch": "launched", "attach": "attached", "assign": "assigned", "stop": "stopped", "terminate": "terminated",
+    "detach": "detached", "update": "updated",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApplyFlags:
+    file: Path | None = None
+    yes: bool = False
+    yes_above: str = ""
+    detach: bool = False
+    deadline: str = ""
+    strict: bool = False
+    pool: str = ""
+    config_force: bool = False
+    allow_destroy: tuple[str, ...] = ()
+    allow_mass_destroy: bool = False
+    first_run: bool = False
+    replace: tuple[str, ...] = ()
+    assume_lost: tuple[str, ...] = ()
+
+
+def run_apply(flags: ApplyFlags) -> int:
+    """The exit code: 0, 3 where something is still under way at the deadline, 130 after Ctrl-C."""
+    documents = identified(project_root())
+    check_pool(flags.pool, documents.desired)
+    ports = ports_of(site_of(documents))
+    with Progress() as progress, Interrupts(told=progress.tell) as interrupts:
+        ask = _ask(flags, documents, interrupts=interrupts)
+        if flags.detach:
+            result = tick(ports, ask)
+            done = Settled(first=result, last=result, reached=True)
+        else:
+            limit = seconds(flags.deadline, flag="--deadline") if flags.deadline else None
+            done = settle(ports, ask, until=settled, progress=progress, deadline=limit)
+    tell(ports.store.notes)
+    return _report(done, interrupted=interrupts.count > 0, strict=flags.strict, detached=flags.detach)
+
+
+def _ask(flags: ApplyFlags, documents: Documents, *, interrupts: Interrupts) -> TickAsk:
+    approval = Approval(
+        yes=flags.yes,
+        interrupts=interrupts,
+        limit=documents.desired.confirm_above,
+        yes_above=price_flag(flags.yes_above, flag="--yes-above"),
+        declared=frozenset(_pool_names(documents)),
+        destroyable=frozenset(flags.allow_destroy),
+        saved=saved_plan(flags.file, digest=documents.digest) if flags.file else None,
+    )
+    return TickAsk(
+        documents=documents,
+        revision=revision(documents),
+        config_force=flags.config_force,
+        permissions=Permissions(
+            destroy_pools=flags.allow_destroy,
+            mass_destroy=flags.allow_mass_destroy,
+            first_run=flags.first_run,
+            replace=flags.replace,
+            assume_lost=flags.assume_lost,
+            only_pool=flags.pool,
+        ),
+        confirm=approval,
+        prompted=interactive() and not flags.yes and flags.file is None,
+        stop=interrupts.asked,
+    )
+
+
+def _pool_names(documents: Documents) -> set[str]:
+    pools = documents.desired.pools
+    return {pool.name for pool in pools} | {old for pool in pools for old in pool.formerly}
+
+
+def _report(done: Settled, *, interrupted: bool, strict: bool, detached: bool) -> int:
+    first, last = done.first, done.last
+    _raise_refusals(first)
+    for warning in dict.fromkeys((*first.warnings, *last.warnings)):
+        say(f"warning: {warning}")
+    failed = _say_failures((*first.outcomes, *last.outcomes))
+    if interrupted:
+        _say_under_way(last.state)
+        raise Done(130)
+    out(_done_line(first))
+    if first.ahead or last.ahead:
+        say("note: another apply went on with the rest")
+    if not done.reached and not detached:
+        _say_under_way(last.state)
+        raise Done(3)
+    if strict and _waiting(last):
+        say("waiting: something wanted does not happen now (see `dstack plan`)")
+        raise Done(3)
+    return 1 if failed and not detached else 0
+
+
+def _raise_refusals(first: TickResult) -> None:
+    if first.refused:
+        raise Fail(first.refused)
+    if first.declined:
+        say("nothing was done")
+        raise Done(1)
+
+
+def _say_failures(outcomes: tuple[object, ...]) -> bool:
+    """What did not work, each once. True where a person has to do something about it."""
+    said: dict[str, None] = {}
+    for one in outcomes:
+        if isinstance(one, Refused | StartFailed | Failed):
+            said.setdefault(one.why)
+    for why in said:
+        say(f"failed: {why}")
+    return bool(said)
+
+
+def _say_under_way(state: State | None) -> None:
+    still = under_way(state) if state else {}
+    if still:
+        say(f"still under way, remembered, and taken up by the next `dstack apply` ({len(still)}):")
+        for subject, what in still.items():
+            say(f"  {subject}: {what}")
+
+
+def _done_line(first: TickResult) -> str:
+    found = counts(explain(first.plan, first.state))
+    if not found:
+        return "Nothing to do.\n"
+    return "Done: " + ", ".join(f"{number} {DONE[kind]}" for kind, number in found.items()) + ".\n"
+
+
+def _waiting(last: TickResult) -> bool:
+    runs = last.state.runs if last.state else ()
+    return bool(last.plan.unmet) or any(run.status == "submitted" and run.status not in RUN_ENDED for run in runs)
+
+

@@ -1,0 +1,53 @@
+"""Ctrl-C: at once while nothing was begun; then once to stop beginning effects, twice to leave."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from types import FrameType, TracebackType
+
+from reconciler.cli.terminal import say
+
+
+class Interrupts:
+    """A context in which Ctrl-C is counted. Both ways out are safe: what was begun is in the state."""
+
+    def __init__(self, *, told: Callable[[], None]) -> None:
+        """`told` says what is still under way, at the first Ctrl-C."""
+        self.count = 0
+        self._armed = False
+        self._told = told
+        self._before: object = None
+
+    def arm(self) -> None:
+        """From here on effects are begun."""
+        self._armed = True
+
+    def disarm(self) -> None:
+        """A question is asked: Ctrl-C is an answer again."""
+        self._armed = False
+
+    def asked(self) -> bool:
+        """Whether no effect may be begun any more."""
+        return self.count > 0
+
+    def __enter__(self) -> Interrupts:
+        self._before = signal.signal(signal.SIGINT, self._caught)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        signal.signal(signal.SIGINT, self._before)  # type: ignore[arg-type]
+
+    def _caught(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if not self._armed:
+            raise KeyboardInterrupt
+        self.count += 1
+        if self.count > 1:
+            say("left; what was begun is remembered, `dstack apply` goes on with it")
+            os._exit(130)
+        say("\nstopping: nothing more is begun; Ctrl-C again leaves at once")
+        self._told()

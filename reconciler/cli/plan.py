@@ -1,0 +1,141 @@
+"""`dstack plan`: what apply would do, from the stored state; with `--refresh`, from a fresh look."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reconciler.cli.fail import Done
+from reconciler.cli.project import documents_of, ports_of, project_root, site_of, tell
+from reconciler.cli.terminal import out, page, say
+from reconciler.conclude import conclude
+from reconciler.explain import explain
+from reconciler.load import Documents
+from reconciler.plan import plan as make_plan
+from reconciler.render_plan import render_plan
+from reconciler.wire import Site, connector, lacking_here, markers_of, nonce, now, store_of
+from reconciler.world import World
+from schemas.desired import Desired
+from schemas.offer import Offer
+from schemas.plan import Permissions, Plan
+from schemas.resources import Need, Where
+from schemas.state import VERSION, State
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanFlags:
+    refresh: bool = False
+    as_json: bool = False
+    out: Path | None = None
+    detailed_exitcode: bool = False
+    pool: str = ""
+
+
+def show_plan(flags: PlanFlags) -> int:
+    """2 where there are changes and they were asked for by `--detailed-exitcode`, else 0."""
+    documents = documents_of(project_root())
+    check_pool(flags.pool, documents.desired)
+    permissions = Permissions(only_pool=flags.pool)
+    made, state = (refreshed if flags.refresh else stored)(documents, permissions)
+    if flags.out is not None:
+        from reconciler.cli.saved import save_plan
+
+        save_plan(flags.out, made, digest=documents.digest)
+    _print(made, state, as_json=flags.as_json)
+    if flags.detailed_exitcode and explain(made, state):
+        raise Done(2)
+    return 0
+
+
+def stored(documents: Documents, permissions: Permissions) -> tuple[Plan, State]:
+    """A plan on the state as it is stored: nothing is asked of clouds or hosts."""
+    site = site_of(documents)
+    state, done = _remembered(site)
+    moment = now()
+    state = conclude(state, now=moment)
+    lacking = lacking_here(os.environ)
+    world = World(
+        desired=documents.desired,
+        state=state,
+        offers=tuple(stored_offers(site, documents.desired, state)),
+        now=moment,
+        nonce=nonce(),
+        permissions=permissions,
+        lacking={run.name: why for run in documents.desired.runs if (why := lacking(run, documents.desired))},
+        done=done,
+    )
+    return make_plan(world), state
+
+
+def refreshed(documents: Documents, permissions: Permissions) -> tuple[Plan, State]:
+    """A plan on a fresh observation, of which nothing is written."""
+    from reconciler.cli.applied import revision
+    from reconciler.cli.fail import Fail
+    from reconciler.tick import TickAsk, tick
+
+    if not documents.desired.project:
+        return stored(documents, permissions)
+    result = tick(
+        ports_of(site_of(documents)),
+        TickAsk(documents=documents, revision=revision(documents), permissions=permissions, act=False),
+    )
+    if result.refused:
+        raise Fail(result.refused)
+    return result.plan, result.state or _empty(documents.desired.project)
+
+
+def check_pool(name: str, desired: Desired) -> None:
+    """`Fail` with a suggestion for a pool that the documents do not have."""
+    from reconciler.cli.fail import Fail
+
+    names = [pool.name for pool in desired.pools]
+    if name and name not in names:
+        from difflib import get_close_matches
+
+        close = get_close_matches(name, names, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
+        raise Fail(f"--pool {name}: no such pool in .dstack; {hint}")
+
+
+def stored_offers(site: Site, desired: Desired, state: State) -> Iterator[Offer]:
+    """What catalogs and this machine offer; a place that cannot tell now offers nothing."""
+    from backends.base import BackendError
+
+    store = store_of(site) if site.project else None
+    connect = connector(site, address=store.address if store else "")
+    for config in desired.backends:
+        for region in config.regions or ("",):
+            try:
+                yield from connect(config, region, state.lineage).offers(Need(), Where())
+            except BackendError as error:
+                say(f"warning: {config.name}{f' {region}' if region else ''}: no offers: {error}")
+
+
+def _remembered(site: Site) -> tuple[State, frozenset[tuple[str, str]]]:
+    if not site.project:
+        return _empty(""), frozenset()
+    store = store_of(site)
+    state, _ = store.read()
+    tell(store.notes)
+    return state or _empty(site.project), markers_of(site).all()
+
+
+def _empty(project: str) -> State:
+    return State(version=VERSION, project=project, lineage="")
+
+
+def _print(made: Plan, state: State, *, as_json: bool) -> None:
+    if as_json:
+        from reconciler.render_json import dump, plan_json
+
+        out(dump(plan_json(made, state)))
+    else:
+        out(render_plan(made, state, now=made.made_at or now(), page=page(sys.stdout)))
+
+
+def nothing_to_do(made: Plan, state: State | None) -> Sequence[str]:
+    """Empty where the plan has something that people would call a change."""
+    return () if explain(made, state) else ("Nothing to do",)

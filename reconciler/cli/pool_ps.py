@@ -1,0 +1,69 @@
+"""`dstack pool list` and `dstack pool ps`: pools and instances, from the stored state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reconciler.cli.fail import Fail
+from reconciler.cli.project import documents_of, project_root, site, site_of, state_of, tell
+from reconciler.cli.terminal import out, say, show
+from reconciler.explain_instances import InstanceRow, explain_instances, explain_pools
+from reconciler.wire import Site, now, store_of
+from schemas.state import State
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def show_pools(*, verbose: bool) -> int:
+    """The pools of the documents, and those that only live instances still name."""
+    from reconciler.render_tables import pool_table
+
+    documents = documents_of(project_root())
+    rows = explain_pools(_stored(site_of(documents)), pools=documents.desired.pools)
+    show(pool_table(rows, now=now(), verbose=verbose))
+    return 0
+
+
+def show_instances(*, pool: str, watch: bool, as_json: bool) -> int:
+    """`watch` shows them until Ctrl-C; JSON is printed once."""
+    where = site()
+    if as_json:
+        from reconciler.render_json import dump, instances_json
+
+        out(dump(instances_json(_rows(where, pool=pool))))
+        return 0
+    if watch:
+        from reconciler.cli.watch import watch as live
+
+        return live(lambda: _table(where, pool=pool))
+    rows = _rows(where, pool=pool)
+    if not rows:
+        say(f"no instances{f' in pool {pool}' if pool else ''}; `dstack pool add` adds one, a run makes its own")
+        return 0
+    show(_table(where, pool=pool))
+    return 0
+
+
+def _stored(where: Site) -> State | None:
+    if not where.project:
+        return None
+    store = store_of(where)
+    state, _ = store.read()
+    tell(store.notes)
+    return state
+
+
+def _rows(where: Site, *, pool: str) -> tuple[InstanceRow, ...]:
+    state = state_of(where)
+    known = {one.pool for one in state.instances}
+    known |= {one.name for one in state.applied.desired.pools} if state.applied else set()
+    if pool and pool not in known:
+        raise Fail(f"--pool {pool}: no such pool; there are {', '.join(sorted(known)) or 'none'}")
+    return explain_instances(state, now=now(), pool=pool)
+
+
+def _table(where: Site, *, pool: str) -> Table:
+    from reconciler.render_tables import instance_table
+
+    return instance_table(_rows(where, pool=pool), now=now())

@@ -1,0 +1,72 @@
+"""What is under way, shown while `apply` waits: live on a terminal, else a line where something changes."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from reconciler.cli.terminal import say, stderr_console
+from reconciler.explain_progress import under_way
+from reconciler.render_words import clean
+from schemas.state import State
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+MOST = 12
+
+
+class Progress:
+    """A context; call it with each written state. It writes to stderr alone."""
+
+    def __init__(self) -> None:
+        self._shown: dict[str, str] = {}
+        self._live: Live | None = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __call__(self, state: State) -> None:
+        now = under_way(state)
+        if sys.stderr.isatty():
+            self._draw(now)
+        else:
+            for subject, what in now.items():
+                if self._shown.get(subject) != what:
+                    say(f"{subject}: {what}")
+        self._shown = now
+
+    def tell(self) -> None:
+        """What is under way, as plain lines."""
+        for subject, what in list(self._shown.items())[:MOST]:
+            say(f"  {subject}: {what}")
+        if len(self._shown) > MOST:
+            say(f"  and {len(self._shown) - MOST} more")
+
+    def close(self) -> None:
+        """Take the display away; what was said stays."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _draw(self, now: dict[str, str]) -> None:
+        if self._live is None:
+            if not now:
+                return
+            from rich.live import Live
+
+            self._live = Live(console=stderr_console(), transient=True, auto_refresh=False)
+            self._live.start()
+        self._live.update(_text(now), refresh=True)
+
+
+def _text(now: dict[str, str]) -> str:
+    lines = [f"  {clean(subject)}: {clean(what)}" for subject, what in list(now.items())[:MOST]]
+    more = [f"  and {len(now) - MOST} more"] if len(now) > MOST else []
+    return "\n".join([f"Under way: {len(now)}", *lines, *more]) if now else ""

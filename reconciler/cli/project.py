@@ -1,0 +1,106 @@
+"""The project that a command works on: found by its folder, known by its id, remembered in its state."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reconciler.cli.fail import Fail
+from reconciler.wire import Site, store_of
+
+if TYPE_CHECKING:
+    from reconciler.load import Documents
+    from reconciler.ports import Ports
+    from schemas.state import State
+
+NO_PROJECT = "no .dstack folder here or in a parent; `dstack init` makes one"
+NO_STATE = "nothing was applied yet; `dstack plan` shows what would be done, `dstack apply` does it"
+
+
+def project_root(start: Path | None = None) -> Path:
+    """The nearest folder that holds `.dstack`; the home folder's own holds profiles only."""
+    here = (start or Path.cwd()).resolve()
+    home = Path.home().resolve()
+    for folder in (here, *here.parents):
+        if (folder / ".dstack").is_dir() and folder != home:
+            return folder
+    raise Fail(f"{here}: {NO_PROJECT}")
+
+
+def site(start: Path | None = None) -> Site:
+    """The project's id and store, read without judging the rest: a typo in a pool must not hide what runs."""
+    root = project_root(start)
+    found = _identity(root)
+    project = found.get("project")
+    name = str(project.get("id") or "") if isinstance(project, dict) else ""
+    return Site(
+        root=root, project=name, state=str(found.get("state") or ""), authority=str(found.get("authority") or "")
+    )
+
+
+def site_of(documents: Documents) -> Site:
+    """Of documents that are loaded and have an id."""
+    desired = documents.desired
+    return Site(root=documents.root, project=desired.project, state=desired.state, authority=desired.authority)
+
+
+def state_of(where: Site) -> State:
+    """What is remembered; `Fail` where nothing is."""
+    if not where.project:
+        raise Fail(f"{where.root / '.dstack'}: {NO_STATE}")
+    store = store_of(where)
+    state, _ = store.read()
+    tell(store.notes)
+    if state is None:
+        raise Fail(f"{store.address}: {NO_STATE}")
+    return state
+
+
+def tell(notes: list[str]) -> None:
+    """What a person should hear once."""
+    from reconciler.cli.terminal import say
+
+    for note in notes:
+        say(f"note: {note}")
+    notes.clear()
+
+
+def ports_of(where: Site) -> Ports:
+    from reconciler.wire import wire
+
+    return wire(where, environ=os.environ, unattended=not sys.stdin.isatty())
+
+
+def documents_of(root: Path) -> Documents:
+    """The documents, judged: raises `Invalid` with every problem. Warnings go to stderr."""
+    from reconciler.cli.terminal import say
+    from reconciler.load import load
+
+    documents = load(root, home=Path.home())
+    for warning in documents.warnings:
+        say(f"warning: {warning}")
+    return documents
+
+
+def _identity(root: Path) -> Mapping[str, Any]:
+    """The top-level keys that say which project this is, from whichever document has them."""
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    found: dict[str, Any] = {}
+    for path in sorted((*(root / ".dstack").glob("*.yml"), *(root / ".dstack").glob("*.yaml"))):
+        try:
+            data = yaml.load(path.read_text(errors="replace"), Loader=loader)  # noqa: S506 - a safe loader
+        except yaml.YAMLError as error:
+            # `dstack validate` says it well; here only the identity counts.
+            mark = getattr(error, "problem_mark", None)
+            found.setdefault("unreadable", f"{path}:{mark.line + 1 if mark else 1}")
+            continue
+        if isinstance(data, dict):
+            found |= {key: data[key] for key in ("project", "state", "authority") if key in data}
+    if "project" not in found and "unreadable" in found:
+        raise Fail(f"{found['unreadable']}: cannot be read; see `dstack validate`")
+    return found

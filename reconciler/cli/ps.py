@@ -1,0 +1,43 @@
+"""`dstack ps`: runs, from the stored state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reconciler.cli.project import site, state_of
+from reconciler.cli.terminal import out, say, show
+from reconciler.explain_runs import RunRow, explain_runs
+from reconciler.wire import Site, now
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def show_runs(*, everything: bool, verbose: bool, watch: bool, as_json: bool) -> int:
+    """`watch` shows it until Ctrl-C; JSON is printed once."""
+    where = site()
+    if as_json:
+        from reconciler.render_json import dump, runs_json
+
+        out(dump(runs_json(_rows(where, everything=everything))))
+        return 0
+    if watch:
+        from reconciler.cli.watch import watch as live
+
+        return live(lambda: _table(where, everything=everything, verbose=verbose))
+    rows = _rows(where, everything=everything)
+    if not rows:
+        say("no runs yet; `dstack run . -f FILE` starts one")
+        return 0
+    show(_table(where, everything=everything, verbose=verbose))
+    return 0
+
+
+def _rows(where: Site, *, everything: bool) -> tuple[RunRow, ...]:
+    return explain_runs(state_of(where), everything=everything)
+
+
+def _table(where: Site, *, everything: bool, verbose: bool) -> Table:
+    from reconciler.render_tables import run_table
+
+    return run_table(_rows(where, everything=everything), now=now(), verbose=verbose)

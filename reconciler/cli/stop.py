@@ -1,0 +1,49 @@
+"""`dstack stop`: a wish that a run ends, waited for until it has."""
+
+from __future__ import annotations
+
+from reconciler.cli.fail import Fail
+from reconciler.cli.find_run import find_run
+from reconciler.cli.project import site, state_of
+from reconciler.cli.terminal import NoTerminal, out, say
+from reconciler.cli.wishing import Wished, agree, fulfil
+from reconciler.wire import now, who
+from reconciler.wish import stop_run
+from schemas.plan import Plan
+from schemas.run import RUN_ENDED, Run
+from schemas.state import State
+
+
+def stop_run_named(name: str, *, abort: bool, yes: bool) -> int:
+    """0 once it has ended. Its instance stays, idle."""
+    where = site()
+    run = _active(state_of(where), name)
+    try:
+        if not agree(f"{'Abort' if abort else 'Stop'} run {run.spec.name}?", yes=yes):
+            say("nothing was done")
+            return 1
+    except NoTerminal as error:
+        raise Fail(f"there is no terminal to ask at; `dstack stop {name} -y` stops it") from error
+    wished = Wished(
+        wish=lambda state: stop_run(state, run.id, by=who(), now=now(), abort=abort), scope=(run.id,)
+    )  # fmt: skip
+    last = fulfil(where, wished, until=lambda state, plan: _ended(state, run.id, plan))
+    ended = find_run(last.state, run.id) if last.state else run
+    out(f"run {run.spec.name} is {ended.status}{f': {ended.reason}' if ended.reason else ''}\n")
+    return 0
+
+
+def _active(state: State, name: str) -> Run:
+    active = [run for run in state.runs if name in (run.spec.name, run.id) and run.status not in RUN_ENDED]
+    if len(active) > 1:
+        ids = ", ".join(run.id for run in active)
+        raise Fail(f"{len(active)} runs {name} are active; name one by its id: {ids}")
+    if active:
+        return active[0]
+    ended = find_run(state, name)
+    raise Fail(f"run {name} has ended already: {ended.status}")
+
+
+def _ended(state: State, run: str, plan: Plan) -> bool:
+    del plan
+    return all(one.status in RUN_ENDED for one in state.runs if one.id == run)

@@ -1,0 +1,85 @@
+"""A wish done: written after it was confirmed, carried out in its own scope, then waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from reconciler.cli.fail import Done, Fail
+from reconciler.cli.interrupts import Interrupts
+from reconciler.cli.progress import Progress
+from reconciler.cli.project import ports_of
+from reconciler.cli.terminal import ask, say
+from reconciler.explain_progress import under_way
+from reconciler.settle import Settled, settle
+from reconciler.tick import TickAsk, TickResult, tick
+from reconciler.wire import Site
+from reconciler.wish import WishRefused
+from schemas.desired import Desired
+from schemas.plan import Permissions, Plan
+from schemas.state import State
+
+Until = Callable[[State, Plan], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wished:
+    """`confirm` is asked with the plan of the wish alone. `scope`: ids that its ticks may touch."""
+
+    wish: Callable[[State], State]
+    scope: tuple[str, ...] = ()
+    carried: Desired | None = None
+    confirm: Callable[[Plan, State], Plan | None] | None = None
+    prompted: bool = False
+
+
+def fulfil(where: Site, wished: Wished, *, until: Until | None) -> TickResult:
+    """The last tick. Without `until`, one tick. `Fail` where it is refused, `Done` where it was declined or left."""
+    ports = ports_of(where)
+    with Progress() as progress, Interrupts(told=progress.tell) as interrupts:
+        asked = TickAsk(
+            wish=wished.wish,
+            carried=wished.carried,
+            permissions=Permissions(scope=wished.scope),
+            confirm=_armed(wished, interrupts=interrupts),
+            prompted=wished.prompted,
+            stop=interrupts.asked,
+        )
+        try:
+            if until is None:
+                result = tick(ports, asked)
+                done = Settled(first=result, last=result, reached=True)
+            else:
+                done = settle(ports, asked, until=until, progress=progress)
+        except WishRefused as error:
+            raise Fail(str(error)) from error
+    return _checked(done, interrupted=interrupts.count > 0)
+
+
+def agree(question: str, *, yes: bool) -> bool:
+    """`-y`, or a person's word."""
+    return yes or ask(question)
+
+
+def _armed(wished: Wished, *, interrupts: Interrupts) -> Callable[[Plan, State], Plan | None]:
+    def confirm(plan: Plan, state: State) -> Plan | None:
+        interrupts.disarm()
+        allowed = plan if wished.confirm is None else wished.confirm(plan, state)
+        if allowed is not None:
+            interrupts.arm()
+        return allowed
+
+    return confirm
+
+
+def _checked(done: Settled, *, interrupted: bool) -> TickResult:
+    if done.first.refused:
+        raise Fail(done.first.refused)
+    if done.first.declined:
+        say("nothing was done")
+        raise Done(1)
+    if interrupted:
+        for subject, what in (under_way(done.last.state) if done.last.state else {}).items():
+            say(f"  {subject}: {what}")
+        raise Done(130)
+    return done.last

@@ -1,0 +1,55 @@
+"""What is under way: begun, written, and not yet seen done. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from schemas.run import Attempt
+from schemas.state import State
+
+
+def under_way(state: State) -> dict[str, str]:
+    """subject -> what is happening to it, in the order of launches, instances, runs. Running runs are not."""
+    found: dict[str, str] = {}
+    for subject, what in (*_launches(state), *_instances(state), *_runs(state)):
+        found.setdefault(subject, what)
+    return found
+
+
+def _launches(state: State) -> Iterator[tuple[str, str]]:
+    pending = {one.id for one in state.instances if one.phase == "pending"}
+    for intent in state.intents:
+        for key, name in zip(intent.request.ids, intent.request.names, strict=False):
+            if key in pending:
+                yield name, "launching" if not intent.refused else f"not launched: {intent.refused}"
+
+
+def _instances(state: State) -> Iterator[tuple[str, str]]:
+    for one in state.instances:
+        if one.phase == "provisioning":
+            yield one.name, "starting up"
+        elif one.phase == "terminating":
+            yield one.name, f"ending ({one.reason})" if one.reason else "ending"
+
+
+def _runs(state: State) -> Iterator[tuple[str, str]]:
+    names = {run.id: run.spec.name for run in state.runs}
+    hosts = {one.id: one.name for one in state.instances}
+    for attempt in state.attempts:
+        what = _attempt(attempt, hosts=hosts)
+        if what:
+            yield names.get(attempt.run, attempt.run), what
+
+
+def _attempt(attempt: Attempt, *, hosts: dict[str, str]) -> str:
+    waiting = [job for job in attempt.jobs if job.status in ("assigned", "running", "ended")]
+    if not waiting:
+        return ""
+    on = ", ".join(dict.fromkeys(hosts.get(job.instance, job.instance) for job in waiting))
+    if attempt.stopping:
+        return f"being stopped on {on} ({attempt.stopping})"
+    if any(job.status == "assigned" for job in waiting):
+        return f"starting on {on}"
+    if any(job.status == "ended" for job in waiting):
+        return f"result on {on} not stored yet"
+    return ""

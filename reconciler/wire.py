@@ -1,0 +1,180 @@
+"""The real world for one project: its store, its places, its hosts, the clock. The only place that builds `Ports`."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reconciler.blobs import FolderBlobs
+from reconciler.markers import Markers
+from reconciler.store import StateRefused
+from reconciler.store_folder import FolderStore
+
+if TYPE_CHECKING:
+    from backends.base import Backend
+    from reconciler.authority import GitFacts
+    from reconciler.ports import Ports
+    from schemas.desired import BackendConfig, Desired
+    from schemas.run import RunSpec
+    from schemas.state import Applied, Revision
+
+NONCE_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+STATE = ".dstack/state"
+KEYS = ".dstack/keys"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """A project where it lies: `root` holds `.dstack`, `state` is as written in the documents ("" is the default)."""
+
+    root: Path
+    project: str
+    state: str = ""
+    authority: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the state. `StateRefused` for a kind of store that does not work yet."""
+        if "://" in self.state:
+            raise StateRefused(f"state: {self.state}: not supported yet; name a folder, or leave it out for {STATE}")
+        return self.root / (Path(self.state).expanduser() if self.state else STATE)
+
+    @property
+    def beside(self) -> Path:
+        """Where blobs, done-markers and the ledger of this project lie."""
+        return self.folder / self.project
+
+    @property
+    def keys(self) -> Path:
+        return self.root / KEYS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What a backend may know of us (`backends.base.Setting`)."""
+
+    project: str
+    lineage: str
+    state_address: str
+    now: Callable[[], float]
+
+
+def store_of(site: Site) -> FolderStore:
+    return FolderStore(site.folder, site.project)
+
+
+def blobs_of(site: Site) -> FolderBlobs:
+    return FolderBlobs(site.beside / "blobs")
+
+
+def markers_of(site: Site) -> Markers:
+    return Markers(site.beside / "done")
+
+
+def wire(site: Site, *, environ: Mapping[str, str], unattended: bool) -> Ports:
+    """Ports on the real world. Nothing is read or made until they are used."""
+    from reconciler import ledger
+    from reconciler.bundle import bundle
+    from reconciler.ports import Ports
+    from reconciler.runner_host import HostRunner
+
+    store = store_of(site)
+    return Ports(
+        store=store,
+        blobs=blobs_of(site),
+        markers=markers_of(site),
+        record=lambda entries: ledger.append(site.beside / "ledger", entries),
+        connect=connector(site, address=store.address),
+        runner=HostRunner(project=site.project),
+        now=now,
+        clock=boot_clock,
+        sleep=time.sleep,
+        nonce=nonce,
+        spawn=spawn,
+        who=who(),
+        lacking=lacking_here(environ),
+        resolve=_resolver(site, environ=environ),
+        bundle=bundle,
+        facts=_facts(site),
+        unattended=unattended,
+    )
+
+
+def connector(site: Site, *, address: str) -> Callable[[BackendConfig, str, str], Backend]:
+    """`connect(config, region, lineage)` of `Ports`."""
+    from backends.registry import connect
+
+    def connected(config: BackendConfig, region: str, lineage: str) -> Backend:
+        around = Surroundings(project=site.project, lineage=lineage, state_address=address, now=time.time)
+        return connect(config, region, around)
+
+    return connected
+
+
+def lacking_here(environ: Mapping[str, str]) -> Callable[[RunSpec, Desired], str]:
+    """Why a run's secrets or variables are not to be had on this machine."""
+
+    def lacking(spec: RunSpec, desired: Desired) -> str:
+        from reconciler.secrets import lacking as missing
+
+        return missing(spec, desired, environ)
+
+    return lacking
+
+
+def now() -> int:
+    return int(time.time())
+
+
+def boot_clock() -> float:
+    """Seconds that also count while the machine sleeps, where the system tells them."""
+    kind = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if kind is None else time.clock_gettime(kind)
+
+
+def nonce() -> str:
+    return "".join(secrets.choice(NONCE_LETTERS) for _ in range(8))
+
+
+def spawn(work: Callable[[], None]) -> object:
+    """On a daemon thread: a late answer must not hold up the end of the process."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def who() -> str:
+    """`user@host`, for people to know whom to ask."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname().split('.')[0]}"
+
+
+def _resolver(site: Site, *, environ: Mapping[str, str]) -> Callable[[RunSpec, Desired], Mapping[str, str]]:
+    def resolve(spec: RunSpec, desired: Desired) -> Mapping[str, str]:
+        from reconciler.seal import project_key
+        from reconciler.secrets import resolve as resolved
+
+        key = project_key(site.keys, environ=environ, mint=False) if spec.sealed else None
+        return resolved(spec, desired, environ, key)
+
+    return resolve
+
+
+def _facts(site: Site) -> Callable[[Revision, Applied], GitFacts | None]:
+    def facts(mine: Revision, applied: Applied) -> GitFacts | None:
+        from reconciler.revision import facts_of
+
+        return facts_of(site.root, mine, applied.revision, authority=site.authority)
+
+    return facts
