@@ -1,0 +1,282 @@
+"""All the forms of a project as one `Desired`, with every problem and warning located."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from reconciler.compile_pool import DEFAULT_POOL, compile_pool
+from reconciler.compile_profile import Layer, compile_profile, layer_of
+from reconciler.compile_run import compile_run, run_hash
+from reconciler.contradict import pool_contradictions, project_contradictions, run_contradictions
+from reconciler.notice import run_notices
+from reconciler.read_documents import Entry, Read, entry_name
+from reconciler.yaml_source import Problem
+from schemas.desired import BackendConfig, Cap, Desired, Secret
+from schemas.documents.backend import OTHER_TYPES, TYPES
+from schemas.documents.shape import suggestion
+from schemas.pool import Pool
+from schemas.profile import Profile
+from schemas.run import RunSpec
+
+DEFAULT_INSTANCES = 4
+LOCAL = BackendConfig(name="local", type="local", options={"instances": DEFAULT_INSTANCES})
+
+Say = Callable[[Problem], None]
+
+
+def compile_documents(read: Read, *, own: Iterable[Profile] = ()) -> tuple[Desired, list[Problem]]:
+    """The documents' meaning and located warnings; problems are added to `read.problems`.
+
+    `own` are the user's profiles: the project's of the same name win.
+    """
+    warnings: list[Problem] = []
+    backends = {config.name: config for config in map(_backend, read.backends)} or {"local": LOCAL}
+    profiles = _profiles(read, own)
+    pools = _pools(read, profiles, backends, warnings.append)
+    runs = _runs(read, profiles, pools, backends, warnings.append)
+    warnings += project_contradictions(read, pools)
+    return Desired(
+        **_project(read),
+        backends=tuple(backends.values()),
+        pools=tuple(pools.values()),
+        profiles=tuple(profiles.values()),
+        runs=tuple(runs),
+        **_autoscale(read),
+        secrets=tuple(secrets_of(read)),
+        authorized_keys=tuple(key for entry in read.singles.get("authorized_keys", ()) for key in entry.form),
+        unsupported=tuple(_unsupported(read)),
+        warnings=tuple(map(str, warnings)),
+    ), warnings
+
+
+def secrets_of(read: Read) -> Iterator[Secret]:
+    seen: dict[str, Entry] = {}
+    for entry in read.singles.get("secrets", ()):
+        for name, source, reference in entry.form:
+            if name in seen:
+                read.problems.append(entry.problem(
+                    f"`{name}` is declared twice, first at {seen[name].at(name, key=True)}", name, key=True))
+            else:
+                seen[name] = entry
+                yield Secret(name=name, source=source, reference=reference)
+
+
+def run_layers(form: Any, profile: Profile | None) -> list[Layer]:
+    layers: list[Layer] = [("run", layer_of(form))]
+    return [*layers, (f"profile {profile.name}", profile)] if profile else layers
+
+
+def pick_profile(asked: str | None, profiles: Mapping[str, Profile]) -> Profile | None:
+    """The named one, or the one marked `default: true`."""
+    if asked:
+        return profiles.get(asked)
+    return next((profile for profile in profiles.values() if profile.default), None)
+
+
+def _backend(entry: Entry) -> BackendConfig:
+    form = entry.form
+    name = entry_name(entry)
+    options = {key: value for key, value in form.model_dump().items()
+               if key not in ("name", "type", "regions") and value is not None}
+    if form.type == "local":
+        options.setdefault("instances", DEFAULT_INSTANCES)
+    unsupported = () if form.type == "local" else (f"the backend `{name}` is not supported yet",)
+    return BackendConfig(name=name, type=form.type, regions=form.regions or (), options=options,
+                         unsupported=unsupported)
+
+
+def _profiles(read: Read, own: Iterable[Profile]) -> dict[str, Profile]:
+    declared = {entry.form.name: entry for entry in read.profiles}
+    marked = [entry for entry in read.profiles if entry.form.default]
+    for entry in marked[1:]:
+        read.problems.append(entry.problem(
+            f"`{marked[0].form.name}` is the default profile already, at {marked[0].at('default')}", "default"))
+    mine = {profile.name: profile for profile in own if profile.name not in declared and not (marked and profile.default)}
+    return {**{name: compile_profile(entry.form) for name, entry in declared.items()}, **mine}
+
+
+def _pools(
+    read: Read, profiles: Mapping[str, Profile], backends: Mapping[str, BackendConfig], warn: Say
+) -> dict[str, Pool]:
+    default = _default_pool(read)
+    pools: dict[str, Pool] = {}
+    for entry in read.pools:
+        form = entry.form
+        _known(form.profile, profiles, entry, ("profile",), read, kind="profiles")
+        _known_backends(form.backends, backends, entry, read)
+        pool = compile_pool(form, profile=profiles.get(form.profile or ""), backends=backends)
+        if pool.name == default and not pool.default:
+            pool = _replaced(pool, default=True)
+        pools.setdefault(pool.name, pool)
+        for problem in pool_contradictions(entry, pool):
+            warn(problem)
+    if not read.pools and "pools" not in read.broken:
+        pools[DEFAULT_POOL] = Pool(name=DEFAULT_POOL, default=True, unsupported=_default_unsupported(backends))
+    return pools
+
+
+def _default_unsupported(backends: Mapping[str, BackendConfig]) -> tuple[str, ...]:
+    if any(not config.unsupported for config in backends.values()):
+        return ()
+    return ("cloud backends are not supported yet",)
+
+
+def _replaced(pool: Pool, **changes: Any) -> Pool:
+    from msgspec.structs import replace
+
+    return replace(pool, **changes)
+
+
+def _default_pool(read: Read) -> str:
+    """The one marked, else the one named `default-pool`, else the only one."""
+    marked = [entry for entry in read.pools if entry.form.default]
+    for entry in marked[1:]:
+        read.problems.append(entry.problem(
+            f"`{marked[0].form.name}` is the default pool already, at {marked[0].at('default')}", "default"))
+    if marked:
+        return str(marked[0].form.name)
+    names = [entry.form.name for entry in read.pools]
+    return DEFAULT_POOL if DEFAULT_POOL in names else str(names[0]) if len(names) == 1 else ""
+
+
+def _runs(
+    read: Read, profiles: Mapping[str, Profile], pools: Mapping[str, Pool], backends: Mapping[str, BackendConfig],
+    warn: Say,
+) -> Iterator[RunSpec]:
+    for entry in read.runs:
+        form, name = entry.form, entry_name(entry)
+        if not _run_name(entry, name, read):
+            continue
+        if not _known(form.profile, profiles, entry, ("profile",), read, kind="profiles"):
+            continue
+        _known_backends(form.backends, backends, entry, read)
+        read.problems.extend(entry.problem(message, *path) for path, message in run_faults(form))
+        layers = run_layers(form, pick_profile(form.profile, profiles))
+        pool = _pool_of(entry, layers, pools, read)
+        if pool is None:
+            continue
+        spec = compile_run(
+            form, name=name, hash_=run_hash(entry.raw), layers=layers, pool=pool, backends=backends)
+        for problem in (*run_notices(entry, spec), *run_contradictions(entry, spec, pool)):
+            warn(problem)
+        yield spec
+
+
+def run_faults(form: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """What a schema cannot say: (path in the run, message)."""
+    if form.type != "dev-environment" and not form.commands and form.image is None:
+        yield ("commands",), "`commands` or `image` is missing: nothing would run"
+    if form.image is not None and form.python is not None:
+        yield ("python",), "`python` and `image` exclude each other"
+    for key in ("artifacts", "files"):
+        for index, path in enumerate(getattr(form, key) or ()):
+            if path.startswith(("/", "~")) or ".." in path.split("/"):
+                yield (key, index), f"`{path}` leaves the project's folder"
+    if form.type == "service":
+        yield from _service_faults(form)
+
+
+def _service_faults(form: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    span = form.replicas
+    ranged = span is not None and span.min != span.max
+    if span is not None and span.max == 0:
+        yield ("replicas",), "a service has at least one replica"
+    if ranged and form.scaling is None:
+        yield ("replicas",), "a range of replicas needs `scaling`"
+    if form.scaling is not None and not ranged:
+        yield ("scaling",), "`scaling` needs `replicas` to be a range: such as `1..4`"
+
+
+def _run_name(entry: Entry, name: str, read: Read) -> bool:
+    from schemas.documents.shape import Wrong
+    from schemas.documents.words import NAME_SHAPE
+
+    try:
+        NAME_SHAPE.read(name)
+    except Wrong:
+        said = "`name` is missing: a declared run is known by it" if not entry.form.name and entry.path else (
+            f"`name` is missing, and the file's name cannot stand for it: {name!r} is not a-z, 0-9 and -")
+        read.problems.append(entry.problem(said))
+        return False
+    return True
+
+
+def _known(
+    name: str | None, known: Mapping[str, object], entry: Entry, path: tuple[str, ...], read: Read, *, kind: str
+) -> bool:
+    """Whether a reference leads somewhere; not judged where its target could not be read."""
+    if not name or name in known or kind in read.broken:
+        return not name or name in known
+    one = {"pools": "pool", "profiles": "profile"}[kind]
+    hint = suggestion(name, known) or (f"; known: {', '.join(known)}" if known else f": no {one} is declared")
+    read.problems.append(entry.problem(f"unknown {one} `{name}`{hint}", *path))
+    return False
+
+
+def _known_backends(
+    names: tuple[str, ...] | None, backends: Mapping[str, BackendConfig], entry: Entry, read: Read
+) -> None:
+    """A type of backend may be named without being declared: older run configurations do."""
+    known = (*backends, *TYPES, *OTHER_TYPES)
+    for index, name in enumerate(names or ()):
+        if name not in known and "backends" not in read.broken:
+            read.problems.append(entry.problem(
+                f"unknown backend `{name}`" + (suggestion(name, known) or f"; declared: {', '.join(backends)}"),
+                "backends", index))
+
+
+def _pool_of(entry: Entry, layers: list[Layer], pools: Mapping[str, Pool], read: Read) -> Pool | None:
+    source, name = next(((source, layer.pool) for source, layer in layers if layer.pool), ("", ""))
+    if name:
+        path = ("pool_name",) if source == "run" else ("profile",)
+        return pools[name] if _known(name, pools, entry, path, read, kind="pools") else None
+    default = next((pool for pool in pools.values() if pool.default), None)
+    if default is None and "pools" not in read.broken:
+        read.problems.append(entry.problem(
+            f"no pool is the default one: say `pool_name` ({', '.join(pools)}) or mark a pool `default: true`"))
+    return default
+
+
+def _project(read: Read) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    project = {"project": "id", "project_name": "name"}
+    for target, part in project.items():
+        entries = [entry for entry in read.singles.get("project", ()) if getattr(entry.form, part) is not None]
+        for entry in entries[1:]:
+            read.problems.append(entry.problem(
+                f"said twice, first at {entries[0].at(part, key=True)}", part, key=True))
+        values[target] = getattr(entries[0].form, part) if entries else ""
+    texts = ("state", "authority", "artifact_store", "requires")
+    for key in (*texts, "keep", "confirm_above", "budget"):
+        form = _once(key, read)
+        values[key] = ("" if key in texts else None) if form is None else form
+    return values
+
+
+def _once(key: str, read: Read) -> Any:
+    entries = read.singles.get(key, [])
+    for entry in entries[1:]:
+        read.problems.append(entry.problem(f"said twice, first at {entries[0].at(key=True)}", key=True))
+    return entries[0].form if entries else None
+
+
+def _autoscale(read: Read) -> dict[str, Any]:
+    form = _once("autoscale", read)
+    if form is None:
+        return {}
+    caps = tuple(
+        Cap(instance_type=cap.instance_type, max=cap.max, backend=cap.backend or "", region=cap.region or "",
+            spot=True if cap.spot is None else cap.spot) for cap in form.rules or ())
+    return {"caps": caps, "autoscale_enabled": form.enabled is not False}
+
+
+def _unsupported(read: Read) -> Iterator[str]:
+    for key, what in (("artifact_store", "an artifact store"), ("authorized_keys", "authorized keys")):
+        if read.singles.get(key):
+            yield f"`{key}`: {what} is not supported yet".replace("keys is", "keys are")
+    state = read.singles.get("state")
+    if state and "://" in str(state[0].form):
+        yield "a `state` in a bucket is not supported yet"
+
+

@@ -1,0 +1,115 @@
+"""A pool's form as a `Pool`: every value effective, pool > its profile > default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reconciler.compile_profile import Chosen
+from schemas.desired import BackendConfig
+from schemas.documents.pool import PoolForm
+from schemas.documents.span import OFF
+from schemas.pool import DAY, Pool
+from schemas.profile import Profile, Retry
+from schemas.resources import Need, Where
+
+DEFAULT_POOL = "default-pool"
+DEFAULT_IDLE = 300
+
+
+def compile_pool(form: PoolForm, *, profile: Profile | None, backends: Mapping[str, BackendConfig]) -> Pool:
+    """`profile` is the one that the pool names. `backends` are the declared ones by name."""
+    chosen = Chosen([("pool", _layer(form)), *([(f"profile {profile.name}", profile)] if profile else [])])
+    where = where_of(chosen, backends)
+    low, target, high = form.nodes or (0, None, None)
+    for field in ("nodes", "resources", "hold", "max_lifetime", "unattended"):
+        chosen.note(field, None, "default" if getattr(form, field) is None else "pool")
+    return Pool(
+        name=form.name,
+        default=bool(form.default),
+        formerly=form.formerly or (),
+        nodes_min=low,
+        nodes_target=target,
+        nodes_max=high,
+        need=form.resources or Need(),
+        where=where,
+        idle_duration=chosen.duration("idle_duration", "idle_off", DEFAULT_IDLE),
+        retry=chosen.pick("retry", Retry()),
+        placement=form.placement or "any",
+        blocks=1 if form.blocks is None else max(form.blocks, 1),
+        tags=chosen.pick("tags", ()),
+        max_lifetime=None if form.max_lifetime in (None, OFF) else form.max_lifetime,
+        hold=DAY if form.hold is None else form.hold,
+        unattended=_unattended(form),
+        max_hourly=form.budget.max_hourly if form.budget else None,
+        paused=bool(form.paused),
+        prevent_destroy=bool(form.prevent_destroy),
+        allow_foreign=bool(form.allow_foreign),
+        unsupported=_unsupported(form, where, backends),
+        sources=chosen.written(),
+    )
+
+
+def where_of(chosen: Chosen, backends: Mapping[str, BackendConfig]) -> Where:
+    return Where(
+        backends=resolve_backends(chosen.pick("backends", ()), backends),
+        regions=chosen.pick("regions", ()),
+        zones=chosen.pick("zones", (), shown="availability_zones"),
+        instance_types=chosen.pick("instance_types", ()),
+        spot=chosen.pick("spot", "on-demand", shown="spot_policy"),
+        max_price=chosen.pick("max_price", None),
+        reservation=chosen.pick("reservation", ""),
+    )
+
+
+def resolve_backends(asked: tuple[str, ...], backends: Mapping[str, BackendConfig]) -> tuple[str, ...]:
+    """Names of backends; a type stands for every declared backend of it."""
+    names: list[str] = []
+    for each in asked:
+        typed = [each] if each in backends else [name for name, config in backends.items() if config.type == each]
+        names += typed or [each]
+    return tuple(dict.fromkeys(names))
+
+
+def unusable(where: Where, backends: Mapping[str, BackendConfig]) -> str:
+    """Why none of the backends can be used; "" when one can."""
+    asked = where.backends or tuple(backends)
+    if any(name in backends and not backends[name].unsupported for name in asked):
+        return ""
+    shown = ", ".join(f"`{name}`" for name in asked)
+    missing = [name for name in asked if name not in backends]
+    undeclared = " and no such backend is declared" if missing == list(asked) else ""
+    return f"only the backend {shown} is allowed{undeclared}: cloud backends are not supported yet"
+
+
+def _unattended(form: PoolForm) -> int | None:
+    return 3 * DAY if form.unattended is None else None if form.unattended == OFF else form.unattended
+
+
+def _layer(form: PoolForm) -> Profile:
+    return Profile(
+        name=form.name,
+        backends=form.backends or (),
+        regions=form.regions or (),
+        zones=form.availability_zones or (),
+        instance_types=form.instance_types or (),
+        spot=form.spot_policy,
+        retry=form.retry,
+        max_price=form.max_price,
+        idle_duration=None if form.idle_duration == OFF else form.idle_duration,
+        idle_off=form.idle_duration == OFF,
+        reservation=form.reservation or "",
+        tags=form.tags or (),
+    )
+
+
+def _unsupported(form: PoolForm, where: Where, backends: Mapping[str, BackendConfig]) -> tuple[str, ...]:
+    found = []
+    if form.ssh is not None:
+        found.append("SSH pools are not supported yet")
+    elif reason := unusable(where, backends):
+        found.append(reason)
+    if form.blocks is not None and form.blocks != 1:
+        found.append("`blocks` other than 1 are not supported yet")
+    if form.placement == "cluster":
+        found.append("`placement: cluster` is not supported yet")
+    return tuple(found)

@@ -1,0 +1,154 @@
+"""A run's form as a `RunSpec`: every value effective, flag > run > profile > pool > default."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from reconciler.compile_pool import DEFAULT_IDLE, unusable, where_of
+from reconciler.compile_profile import Chosen, Layer
+from schemas.desired import BackendConfig
+from schemas.documents.run import DevEnvironmentForm, RunForm, ServiceForm, TaskForm
+from schemas.pool import Pool
+from schemas.profile import Profile, Retry
+from schemas.resources import Need
+from schemas.run import Probe, RunSpec
+
+HOUR = 3600
+MAX_DURATION = {"task": 72 * HOUR, "dev-environment": 6 * HOUR, "service": None}
+
+SCHEDULING_KEYS = frozenset({
+    "name", "formerly", "profile", "priority", "retry", "retry_policy", "tags", "max_price", "backends", "regions",
+    "availability_zones", "instance_types", "reservation", "spot_policy", "pool_name", "instance_name",
+    "creation_policy", "idle_duration", "termination_policy", "termination_idle_time", "utilization_policy",
+    "stop_duration", "hold",
+})
+"""What says where, when and at what price a run runs, and not what it does: no part of its hash.
+
+`name` and `formerly` are left out too, so that a renamed run is the same run.
+"""
+
+
+def run_hash(raw: Mapping[str, Any]) -> str:
+    """16 hex digits of the run as written (`rerun` with it), but `SCHEDULING_KEYS`.
+
+    Canonical JSON, sha256. A key that is empty counts as not written; a number as it was spelled.
+    """
+    kept = {key: _as_written(value) for key, value in raw.items() if key not in SCHEDULING_KEYS and value is not None}
+    text = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _as_written(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _as_written(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_written(item) for item in value]
+    return {"number": getattr(value, "text", str(value))} if isinstance(value, float) else value
+
+
+def compile_run(
+    form: RunForm, *, name: str, hash_: str, layers: list[Layer], pool: Pool, backends: Mapping[str, BackendConfig]
+) -> RunSpec:
+    """`layers` are what flags, the run and its profile say, the strongest first."""
+    chosen = Chosen([*layers, *pool_layers(pool)])
+    where = where_of(chosen, backends)
+    kind: Any = getattr(form, "type", "task")
+    need = form.resources or Need()
+    chosen.note("pool", None, next((source for source, layer in layers if layer.pool), "default"))
+    chosen.note("resources", None, "run" if form.resources is not None else "default")
+    idle = chosen.duration("idle_duration", "idle_off", DEFAULT_IDLE)
+    return RunSpec(
+        name=name,
+        type=kind,
+        pool=pool.name,
+        hash=hash_,
+        nodes=(form.nodes or 1) if isinstance(form, TaskForm) else 1,
+        replicas=replicas_of(form),
+        need=need,
+        where=where,
+        commands=getattr(form, "commands", None) or (),
+        setup=form.setup or (),
+        env=tuple((key, value) for key, value in form.env or () if _ENV_NAME.fullmatch(key)),
+        working_dir=form.working_dir or "",
+        files=form.files or (),
+        priority=50 if form.priority is None else form.priority,
+        retry=chosen.pick("retry", Retry()),
+        max_duration=chosen.duration("max_duration", "max_duration_off", MAX_DURATION[kind]),
+        idle_duration=idle,
+        reuse_only=bool(chosen.pick("reuse_only", False, shown="creation_policy")),
+        destroy_after=idle is not None,
+        instance_name=chosen.pick("instance_name", ""),
+        artifacts=form.artifacts or (),
+        artifacts_every=form.artifacts_every,
+        rerun=form.rerun or 0,
+        hold=form.hold,
+        formerly=form.formerly or (),
+        stop_criteria=(form.stop_criteria or "all-done") if isinstance(form, TaskForm) else "all-done",
+        port=int(form.port.split(":")[-1]) if isinstance(form, ServiceForm) and form.port else None,
+        ports=getattr(form, "ports", None) or (),
+        probe=_probe(form),
+        shm=need.shm,
+        python=form.python or "",
+        tags=chosen.pick("tags", ()),
+        unsupported=tuple(_unsupported(form, unusable(where, backends))),
+        sources=chosen.written(),
+    )
+
+
+_ENV_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+
+
+def pool_layers(pool: Pool) -> list[Layer]:
+    """What the pool says, under the source that the plan shows; what it only defaults stays default."""
+    said = dict(pool.sources)
+    by_source: dict[str, dict[str, Any]] = {}
+    values: dict[str, tuple[str, Any]] = {
+        "backends": ("backends", pool.where.backends), "regions": ("regions", pool.where.regions),
+        "availability_zones": ("zones", pool.where.zones), "reservation": ("reservation", pool.where.reservation),
+        "instance_types": ("instance_types", pool.where.instance_types), "spot_policy": ("spot", pool.where.spot),
+        "max_price": ("max_price", pool.where.max_price), "retry": ("retry", pool.retry), "tags": ("tags", pool.tags),
+        "idle_duration": ("idle_off" if pool.idle_duration is None else "idle_duration",
+                          pool.idle_duration is None or pool.idle_duration),
+    }
+    for shown, (field, value) in values.items():
+        source = said.get(shown, "default")
+        if source != "default":
+            by_source.setdefault(f"pool {pool.name}" if source == "pool" else source, {})[field] = value
+    return [(source, Profile(name=pool.name, **fields)) for source, fields in by_source.items()]
+
+
+def replicas_of(form: RunForm) -> int:
+    if not isinstance(form, ServiceForm) or form.replicas is None:
+        return 1
+    return max(1, form.replicas.min or 0)
+
+
+def _probe(form: RunForm) -> Probe | None:
+    if not isinstance(form, ServiceForm) or form.probe is None:
+        return None
+    given = {key: value for key, value in form.probe if value is not None}
+    return Probe(**given)
+
+
+def _unsupported(form: RunForm, backend: str) -> Iterable[str]:
+    if isinstance(form, DevEnvironmentForm):
+        yield "dev environments are not supported yet"
+    if form.image is not None:
+        yield "`image` is not supported yet"
+    if form.user is not None:
+        yield "`user` is not supported yet"
+    if form.privileged:
+        yield "`privileged` is not supported yet"
+    if form.volumes:
+        yield "`volumes` are not supported yet"
+    if form.working_dir and (form.working_dir.startswith(("/", "~")) or ".." in form.working_dir.split("/")):
+        yield "a `working_dir` outside of the project's folder is not supported yet"
+    for name, _ in form.env or ():
+        if not _ENV_NAME.fullmatch(name):
+            yield f"the environment variable `{name}` is not supported yet: letters, digits and _"
+    if backend:
+        yield backend

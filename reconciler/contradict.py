@@ -1,0 +1,111 @@
+"""Wishes that cannot all come true, told with the reason. Only what the documents alone prove."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+
+from reconciler.read_documents import Entry, Read
+from reconciler.yaml_source import Problem
+from schemas.pool import Pool
+from schemas.resources import GpuNeed, Span
+from schemas.run import RunSpec
+
+SHORT = 24 * 3600
+
+
+def pool_contradictions(entry: Entry, pool: Pool) -> Iterator[Problem]:
+    sources = dict(pool.sources)
+    fixed = pool.nodes_min > 0 and pool.nodes_min == pool.nodes_max
+    if fixed and pool.idle_duration is not None and sources.get("idle_duration") == "pool" and pool.idle_duration < SHORT:
+        yield entry.problem(
+            f"`idle_duration` has no effect: `nodes: {pool.nodes_min}` is fixed, so no idle instance ever goes",
+            "idle_duration")
+    if pool.nodes_max == 0:
+        yield entry.problem("the pool may hold no instance: nothing can run in it", "nodes")
+    cost = floor_cost(pool)
+    if cost is not None and pool.max_hourly is not None and cost > pool.max_hourly:
+        yield entry.problem(_over(pool, cost, pool.max_hourly, "budget"), "budget", "max_hourly")
+    elif _never_free(pool) and pool.max_hourly == 0 and pool.nodes_min > 0:
+        yield entry.problem(
+            f"the budget of $0/h forbids what `nodes` asks for: {pool.nodes_min} instances at least",
+            "budget", "max_hourly")
+
+
+def project_contradictions(read: Read, pools: Mapping[str, Pool]) -> Iterator[Problem]:
+    """The minima of all pools against the project's budget."""
+    budget = read.singles.get("budget")
+    if not budget:
+        return
+    cost = sum((floor_cost(pool) or Decimal(0) for pool in pools.values()), Decimal(0))
+    if cost > budget[0].form:
+        yield budget[0].problem(
+            f"the minima of the pools may cost ${cost}/h at their `max_price`, over the budget of ${budget[0].form}/h",
+            "max_hourly")
+
+
+def floor_cost(pool: Pool) -> Decimal | None:
+    """$/h that the minimum may cost at `max_price`; `None` where unknown or where nothing costs."""
+    if pool.where.max_price is None or not _never_free(pool):
+        return None
+    return pool.where.max_price * max(pool.nodes_min, pool.nodes_target or 0)
+
+
+def run_contradictions(entry: Entry, spec: RunSpec, pool: Pool) -> Iterator[Problem]:
+    """Why no instance of the pool could ever run it."""
+    if pool.nodes_max is not None and spec.nodes > pool.nodes_max:
+        yield entry.problem(
+            f"no pool can fit it: {spec.nodes} nodes, and pool `{pool.name}` holds at most {pool.nodes_max}", "nodes")
+    for what, asked, had in (
+        ("CPUs", spec.need.cpu, pool.need.cpu),
+        ("memory (MiB)", spec.need.memory, pool.need.memory),
+        ("disk (MiB)", spec.need.disk, pool.need.disk),
+        ("GPUs", _gpus(spec.need.gpu), _gpus(pool.need.gpu)),
+    ):
+        if _apart(asked, had):
+            yield entry.problem(
+                f"no pool can fit it: it needs {_shown(asked)} {what}, and pool `{pool.name}` has {_shown(had)}",
+                "resources")
+    yield from _elsewhere(entry, spec, pool)
+    if spec.where.max_price is not None and pool.max_hourly is not None and pool.max_hourly == 0 and _never_free(pool):
+        yield entry.problem(f"no pool can fit it: the budget of pool `{pool.name}` is $0/h")
+
+
+def _elsewhere(entry: Entry, spec: RunSpec, pool: Pool) -> Iterator[Problem]:
+    for key, mine, its in (
+        ("backends", spec.where.backends, pool.where.backends),
+        ("regions", spec.where.regions, pool.where.regions),
+        ("availability_zones", spec.where.zones, pool.where.zones),
+        ("instance_types", spec.where.instance_types, pool.where.instance_types),
+    ):
+        if mine and its and not set(mine) & set(its):
+            yield entry.problem(
+                f"no pool can fit it: `{key}` is {', '.join(mine)}, and pool `{pool.name}` has {', '.join(its)}", key)
+    names, had = (spec.need.gpu.names if spec.need.gpu else ()), (pool.need.gpu.names if pool.need.gpu else ())
+    if names and had and not set(names) & set(had):
+        yield entry.problem(
+            f"no pool can fit it: it needs a GPU {', '.join(names)}, and pool `{pool.name}` has {', '.join(had)}",
+            "resources", "gpu")
+
+
+def _never_free(pool: Pool) -> bool:
+    return bool(pool.where.backends) and "local" not in pool.where.backends
+
+
+def _gpus(need: GpuNeed | None) -> Span:
+    return need.count if need else Span()
+
+
+def _apart(one: Span, other: Span) -> bool:
+    return any(a is not None and b is not None and a > b for a, b in ((one.min, other.max), (other.min, one.max)))
+
+
+def _shown(span: Span) -> str:
+    if span.min == span.max:
+        return str(span.min)
+    return f"{'' if span.min is None else span.min}..{'' if span.max is None else span.max}"
+
+
+def _over(pool: Pool, cost: Decimal, limit: Decimal, what: str) -> str:
+    return (f"the minimum may cost ${cost}/h ({pool.nodes_min} instances at `max_price` ${pool.where.max_price}), "
+            f"over the {what} of ${limit}/h")

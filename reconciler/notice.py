@@ -1,0 +1,62 @@
+"""What a run says that has no effect here, and what looks like a secret in plain text: warnings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from reconciler.read_documents import Entry
+from reconciler.yaml_source import Problem
+from schemas.run import RunSpec
+
+_NO_EFFECT = {
+    "gateway": "there is no gateway here",
+    "model": "there is no gateway here",
+    "https": "there is no gateway here",
+    "auth": "there is no gateway here",
+    "strip_prefix": "there is no gateway here",
+    "scaling": "there is no gateway here to measure requests: the lowest number of replicas is kept",
+    "single_branch": "the project's folder is taken as it is",
+    "home_dir": "older files have it",
+    "nvcc": "it chooses an image of dstack's",
+    "utilization_policy": "not supported yet",
+    "stop_duration": "not supported yet",
+}
+_SECRET_NAME = re.compile(r"(?i)(token|secret|passw(or)?d|api_?key|access_?key|private_?key|credential)")
+_SECRET_VALUE = re.compile(
+    r"(hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|sk-[A-Za-z0-9_-]{16,}|AKIA[0-9A-Z]{12,}"
+    r"|xox[abps]-[\w-]{10,}|eyJ[\w-]{10,}\.[\w-]{10,}|glpat-[\w-]{16,}|-----BEGIN [A-Z ]*PRIVATE KEY-----)")
+
+
+def run_notices(entry: Entry, spec: RunSpec) -> Iterator[Problem]:
+    """Located warnings. What makes the run unmet is among them, since `validate` shows no plan."""
+    for key, why in _NO_EFFECT.items():
+        if getattr(entry.form, key, None) not in (None, False):
+            yield entry.problem(f"`{key}` has no effect: {why}", key, key=True)
+    if entry.form.image is None:
+        for key in ("entrypoint", "registry_auth"):
+            if getattr(entry.form, key) is not None:
+                yield entry.problem(f"`{key}` has no effect without `image`", key, key=True)
+    for reason in spec.unsupported:
+        yield entry.problem(reason)
+    yield from _literal_secrets(entry)
+
+
+def _literal_secrets(entry: Entry) -> Iterator[Problem]:
+    listed = isinstance(entry.raw.get("env"), list)
+    for index, (name, value) in enumerate(entry.form.env or ()):
+        if value and looks_secret(name, value):
+            yield entry.problem(
+                f"`{name}` looks like a secret in plain text: declare it in `secrets` and write "
+                f"`${{{{ secrets.{name} }}}}`", "env", index if listed else name)
+    auth = entry.form.registry_auth
+    if auth is not None and "${{" not in auth.password:
+        yield entry.problem("a password in plain text: write `${{ secrets.NAME }}`", "registry_auth", "password")
+
+
+def looks_secret(name: str, value: str) -> bool:
+    """A literal that should not be committed, judged by its form or by its name."""
+    if "${{" in value:
+        return False
+    return bool(_SECRET_VALUE.search(value)) or (
+        bool(_SECRET_NAME.search(name)) and len(value) >= 8 and not value.startswith(("/", "./", "~")))

@@ -1,0 +1,84 @@
+"""`dstack validate`: folders, files of `.dstack`, and single run configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from reconciler.check_references import check_references
+from reconciler.compile import compile_documents, pick_profile, run_faults, run_layers
+from reconciler.compile_run import compile_run
+from reconciler.load import FOLDER, Invalid, Problem, find_project, in_order, load
+from reconciler.notice import run_notices
+from reconciler.read_documents import Read, is_run, read_documents, read_run
+from reconciler.yaml_source import Source, read_yaml
+from schemas.desired import BackendConfig
+from schemas.pool import Pool
+
+
+def validate(paths: Iterable[Path], *, home: Path | None = None) -> tuple[list[Problem], list[str]]:
+    """(problems, located warnings) of everything at `paths`. The environment is never read.
+
+    A folder holding `.dstack` (or the `.dstack` itself) is a project; another folder is
+    searched for the project that it lies in. A file in a `.dstack` is judged with its whole
+    project, any other file is a run configuration.
+    """
+    problems: list[Problem] = []
+    warnings: list[str] = []
+    for root, file in dict.fromkeys(_subject(path) for path in paths):
+        found = _run_file(file) if root is None else _project(root, home or Path.home())
+        problems += found[0]
+        warnings += found[1]
+    return list(dict.fromkeys(problems)), list(dict.fromkeys(warnings))
+
+
+def _subject(path: Path) -> tuple[Path | None, Path]:
+    """(the project's root, or `None` for a run configuration on its own; the path)."""
+    if path.is_dir():
+        if path.resolve().name == FOLDER:
+            return path.parent if path.name == FOLDER else path.resolve().parent, Path()
+        if (path / FOLDER).is_dir():
+            return path, Path()
+        return find_project(path) or path, Path()
+    for folder in path.parents:
+        if folder.name == FOLDER:
+            return folder.parent, Path()
+    return None, path
+
+
+def _project(root: Path, home: Path) -> tuple[list[Problem], list[str]]:
+    if not (root / FOLDER).is_dir():
+        return [Problem(root.as_posix(), 1, 1, "holds no `.dstack`: `dstack init` makes one")], []
+    try:
+        return [], list(load(root, home=home).warnings)
+    except Invalid as invalid:
+        return invalid.problems, []
+
+
+def _run_file(path: Path) -> tuple[list[Problem], list[str]]:
+    source, _ = read_yaml(path, shown=path.as_posix())
+    if source.value is not None and not is_run(source.value, in_runs=True):
+        return _document(source)
+    read = read_run(source)
+    read.problems.extend(check_references(source, run_file=True, secrets=None))
+    warnings: list[Problem] = []
+    for entry in read.runs:
+        read.problems.extend(entry.problem(message, *where) for where, message in run_faults(entry.form))
+        spec = compile_run(
+            entry.form, name=entry.form.name or "", hash_="", layers=run_layers(entry.form, pick_profile("", {})),
+            pool=Pool(name="default-pool"), backends=_any_backend(entry.form.backends))
+        warnings += run_notices(entry, spec)
+    return in_order(read.problems), [str(warning) for warning in in_order(warnings)]
+
+
+def _document(source: Source) -> tuple[list[Problem], list[str]]:
+    """A document on its own, such as a `profiles.yml`."""
+    read: Read = read_documents([(source, False)])
+    _, warnings = compile_documents(read)
+    read.problems.extend(check_references(source, run_file=False, secrets=None))
+    return in_order(read.problems), [str(warning) for warning in in_order(warnings)]
+
+
+def _any_backend(asked: tuple[str, ...] | None) -> dict[str, BackendConfig]:
+    """A file on its own cannot know what its project declares."""
+    return {name: BackendConfig(name=name, type=name) for name in asked or ("local",)}

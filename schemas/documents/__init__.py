@@ -1,0 +1,1 @@
+"""Documents: what people write, in pydantic. The only place that knows it."""

@@ -1,0 +1,167 @@
+"""The cloud backends. A credential is a reference, never a value."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from schemas.documents.backend import BackendForm
+from schemas.documents.shape import KEY, Form, Shape, Wrong, form, inlined, kind_of, unknown_key
+from schemas.documents.words import Flag, Port, Text, text
+
+REFERENCE = r"\$\{\{ *(?:env|secrets)\.[A-Za-z_][A-Za-z0-9_]* *\}\}"
+
+
+def credential(value: Any) -> str:
+    """`${{ secrets.NAME }}` or `${{ env.NAME }}` only: documents are committed."""
+    if isinstance(value, str) and re.fullmatch(REFERENCE, value.strip()):
+        return value.strip()
+    raise Wrong("a credential is not written in the documents: use `${{ secrets.NAME }}` or `${{ env.NAME }}`")
+
+
+Credential = Annotated[str, Shape(credential, {"type": "string", "pattern": f"^ *{REFERENCE} *$"})]
+
+
+def secret_keys(*keys: str) -> Shape:
+    """`creds` with these secret keys; `type` says how; `profile` and `filename` are no secrets."""
+
+    def read(value: Any) -> dict[str, str]:
+        if not isinstance(value, dict):
+            raise Wrong(f"should be a mapping, not {kind_of(value)}")
+        found: list[tuple[tuple[str | int, ...], str]] = []
+        given: dict[str, str] = {}
+        for key, item in value.items():
+            try:
+                given[key] = _cred(key, item, keys)
+            except Wrong as wrong:
+                found += [((key, *path), message) for path, message in wrong.found]
+        if found:
+            raise Wrong("", found=found)
+        return given
+
+    plain_keys = {key: {"type": ["string", "number", "boolean"]} for key in _PLAIN}
+    secrets = {key: {"type": "string", "pattern": f"^ *{REFERENCE} *$"} for key in keys}
+    return Shape(read, {"type": "object", "properties": {**plain_keys, **secrets}, "additionalProperties": False})
+
+
+_PLAIN = ("type", "profile", "filename", "role_arn", "external_id")
+
+
+def _cred(key: str, item: Any, keys: tuple[str, ...]) -> str:
+    if key in _PLAIN:
+        return text(item)
+    if key in keys:
+        return credential(item)
+    raise Wrong(unknown_key(key, (*_PLAIN, *keys)), KEY)
+
+
+def _text_map(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+        raise Wrong(f"should be a mapping of texts, not {kind_of(value)}")
+    return {str(key): str(item) for key, item in value.items()}
+
+
+TextMap = Annotated[dict[str, str], Shape(_text_map, {"type": "object", "additionalProperties": {"type": "string"}})]
+
+
+class AwsForm(BackendForm):
+    type: Literal["aws"]
+    creds: Annotated[dict[str, str], secret_keys("access_key", "secret_key", "session_token")] | None = None
+    vpc_name: Text | None = None
+    vpc_ids: TextMap | None = None
+    default_vpcs: Flag | None = None
+    public_ips: Flag | None = None
+    iam_instance_profile: Text | None = None
+    tags: TextMap | None = None
+    os_images: TextMap | None = None
+
+
+class GcpForm(BackendForm):
+    type: Literal["gcp"]
+    project_id: Text
+    creds: Annotated[dict[str, str], secret_keys("data")] | None = None
+    vpc_name: Text | None = None
+    vpc_project_id: Text | None = None
+    public_ips: Flag | None = None
+    nat_check: Flag | None = None
+    vm_service_account: Text | None = None
+    tags: TextMap | None = None
+
+
+class AzureForm(BackendForm):
+    type: Literal["azure"]
+    tenant_id: Text
+    subscription_id: Text
+    creds: Annotated[dict[str, str], secret_keys("client_id", "client_secret")] | None = None
+    resource_group: Text | None = None
+    vpc_ids: TextMap | None = None
+    public_ips: Flag | None = None
+    vm_managed_identity: Text | None = None
+    tags: TextMap | None = None
+
+
+class NetworkingForm(Form):
+    ssh_host: Text | None = None
+    ssh_port: Port | None = None
+
+
+class KubernetesForm(BackendForm):
+    type: Literal["kubernetes"]
+    kubeconfig: Annotated[dict[str, str], secret_keys("data")] | None = None
+    context: Text | None = None
+    namespace: Text | None = None
+    networking: Annotated[NetworkingForm, Shape(
+        lambda value: form(NetworkingForm, value), lambda: inlined(NetworkingForm))] | None = None
+
+
+class OciForm(BackendForm):
+    type: Literal["oci"]
+    creds: Annotated[dict[str, str], secret_keys("user", "tenancy", "key_content", "pass_phrase", "fingerprint", "region")] | None = None
+    compartment_id: Text | None = None
+
+
+class ApiKeyForm(BackendForm):
+    """A cloud that one API key opens."""
+
+    creds: Annotated[dict[str, str], secret_keys("api_key", "api_token", "client_id", "client_secret")] | None = None
+
+
+class LambdaForm(ApiKeyForm):
+    type: Literal["lambda"]
+
+
+class RunpodForm(ApiKeyForm):
+    type: Literal["runpod"]
+    community_cloud: Flag | None = None
+
+
+class VastaiForm(ApiKeyForm):
+    type: Literal["vastai"]
+
+
+class TensordockForm(ApiKeyForm):
+    type: Literal["tensordock"]
+
+
+class CudoForm(ApiKeyForm):
+    type: Literal["cudo"]
+    project_id: Text | None = None
+
+
+class DatacrunchForm(ApiKeyForm):
+    type: Literal["datacrunch"]
+
+
+class NebiusForm(ApiKeyForm):
+    type: Literal["nebius"]
+
+
+class VultrForm(ApiKeyForm):
+    type: Literal["vultr"]
+
+
+CLOUD_FORMS: dict[str, type[BackendForm]] = {
+    "aws": AwsForm, "gcp": GcpForm, "azure": AzureForm, "kubernetes": KubernetesForm, "oci": OciForm,
+    "lambda": LambdaForm, "runpod": RunpodForm, "vastai": VastaiForm, "tensordock": TensordockForm,
+    "cudo": CudoForm, "datacrunch": DatacrunchForm, "nebius": NebiusForm, "vultr": VultrForm,
+}

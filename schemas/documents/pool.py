@@ -1,0 +1,136 @@
+"""Pools."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Any, Literal
+
+from schemas.documents.profile import TAGS, RetryKey, SpotPolicy
+from schemas.documents.resources import Resources
+from schemas.documents.shape import Form, Schema, Shape, Wrong, each, form, inlined, kind_of, one_of
+from schemas.documents.span import COUNT_SPAN_SCHEMA, Duration, OffDuration, count_span
+from schemas.documents.words import Flag, Money, Name, Names, Port, Positive, Text, Texts, text, whole
+
+Nodes = tuple[int, int | None, int | None]
+
+
+class NodesForm(Form):
+    min: Annotated[int, whole(0, 100_000)] | None = None
+    target: Annotated[int, whole(0, 100_000)] | None = None
+    max: Annotated[int, whole(0, 100_000)] | None = None
+
+
+def read_nodes(value: Any) -> Nodes:
+    """(min, target, max): `2` holds 2, `0..4` grows for runs, `{min, target, max}`."""
+    if isinstance(value, dict):
+        asked = form(NodesForm, value)
+        low, target, high = asked.min or 0, asked.target, asked.max
+    elif value in ("..", " .. "):
+        low, target, high = 0, None, None
+    else:
+        span = count_span(value)
+        fixed = isinstance(value, int | float) or ".." not in str(value)
+        low, high = span.min or 0, span.max
+        target = span.max if fixed else None
+    _in_order(low, target, high)
+    return low, target, high
+
+
+def _in_order(low: int, target: int | None, high: int | None) -> None:
+    if high is not None and high < low:
+        raise Wrong(f"the maximum {high} is below the minimum {low}")
+    if target is not None and (target < low or (high is not None and target > high)):
+        raise Wrong(f"the target {target} is outside of {low}..{'' if high is None else high}")
+
+
+def _nodes_schema() -> Schema:
+    number, string, _ = COUNT_SPAN_SCHEMA["anyOf"]
+    return {"anyOf": [number, string, inlined(NodesForm)]}
+
+
+class BudgetForm(Form):
+    max_hourly: Money
+
+
+class ProxyForm(Form):
+    hostname: Text
+    port: Port | None = None
+    user: Text | None = None
+    identity_file: Text | None = None
+
+
+PROXY = Shape(lambda value: form(ProxyForm, value), lambda: inlined(ProxyForm))
+
+
+def _blocks(value: Any) -> int:
+    """`auto` is 0."""
+    read: int = 0 if value == "auto" else whole(1, 1000).read(value)
+    return read
+
+
+BLOCKS = Shape(_blocks, {"anyOf": [{"const": "auto"}, *whole(1, 1000).schema["anyOf"]]})  # type: ignore[index]
+
+
+class HostForm(Form):
+    hostname: Text
+    port: Port | None = None
+    user: Text | None = None
+    identity_file: Text | None = None
+    proxy_jump: Annotated[ProxyForm, PROXY] | None = None
+    internal_ip: Text | None = None
+    blocks: Annotated[int, BLOCKS] | None = None
+
+
+def _host(value: Any) -> Any:
+    return form(HostForm, value) if isinstance(value, dict) else text(value)
+
+
+def _network(value: Any) -> str:
+    try:
+        ipaddress.ip_network(text(value), strict=False)
+    except ValueError:
+        raise Wrong(f"{kind_of(value)} is not a network: such as `10.0.0.0/24`") from None
+    return text(value)
+
+
+class SshForm(Form):
+    """Hosts that are there already."""
+
+    user: Text | None = None
+    port: Port | None = None
+    identity_file: Text | None = None
+    proxy_jump: Annotated[ProxyForm, PROXY] | None = None
+    hosts: Annotated[tuple[Any, ...], each(_host, lambda: {"anyOf": [{"type": "string"}, inlined(HostForm)]}, least=1)]
+    network: Annotated[str, Shape(_network, {"type": "string"})] | None = None
+
+
+class PoolForm(Form):
+    """A named set of instances."""
+
+    name: Name
+    formerly: Names | None = None
+    default: Flag | None = None
+    profile: Text | None = None
+    nodes: Annotated[Nodes, Shape(read_nodes, _nodes_schema)] | None = None
+    resources: Resources | None = None
+    backends: Texts | None = None
+    regions: Texts | None = None
+    availability_zones: Texts | None = None
+    instance_types: Texts | None = None
+    spot_policy: SpotPolicy | None = None
+    max_price: Positive | None = None
+    idle_duration: OffDuration | None = None
+    retry: RetryKey | None = None
+    reservation: Text | None = None
+    placement: Annotated[Literal["any", "cluster"], one_of("any", "cluster", what="a placement")] | None = None
+    blocks: Annotated[int, BLOCKS] | None = None
+    tags: Annotated[tuple[tuple[str, str], ...], TAGS] | None = None
+    ssh: Annotated[SshForm, Shape(lambda value: form(SshForm, value), lambda: inlined(SshForm))] | None = None
+    max_lifetime: OffDuration | None = None
+    hold: Duration | None = None
+    unattended: OffDuration | None = None
+    budget: Annotated[BudgetForm, Shape(
+        lambda value: form(BudgetForm, value), lambda: inlined(BudgetForm))] | None = None
+    paused: Flag | None = None
+    prevent_destroy: Flag | None = None
+    allow_foreign: Flag | None = None
