@@ -170,8 +170,11 @@ def _gc_paused() -> Iterator[None]:
             gc.enable()
 
 
-class _HeaderLine(msgspec.Struct):
+class _Versioned(msgspec.Struct):
     version: int
+
+
+class _HeaderLine(_Versioned):
     project: str
     lineage: str
     generation: int = 0
@@ -206,6 +209,8 @@ def _why(data: bytes, source: str, error: Exception) -> str:
         return _wrong_version(source, version)
     if not data.rstrip().endswith(b"}") and data.lstrip().startswith(b"{"):
         return f"{source}: truncated after {len(data)} bytes; restore it, or move it away and `dstack state rebuild`"
+    if version is None:
+        return f"{source}: not a state of ours; restore it, or move it away and `dstack state rebuild`"
     unknown = re.search(r"unknown field `([^`]*)`(?: - at `\$?\.?([^`]*)`)?", str(error))
     if unknown:
         field, at = unknown.groups()
@@ -214,11 +219,8 @@ def _why(data: bytes, source: str, error: Exception) -> str:
             f"{source}: unknown field `{field}`{where}; it would be lost, so nothing is read. "
             "Use the version of dstack that wrote it, or take the field out"
         )
-    if isinstance(error, msgspec.ValidationError) and version is not None:
-        return f"{source}: damaged: {error}; restore it, or move it away and `dstack state rebuild`"
-    if seen is not None or version is not None:
-        return f"{source}: damaged at {_position(data, error)}; restore it, or move it away and `dstack state rebuild`"
-    return f"{source}: not a state of ours; restore it, or move it away and `dstack state rebuild`"
+    where = str(error) if isinstance(error, msgspec.ValidationError) else f"at {_position(data, error)}"
+    return f"{source}: damaged: {where}; restore it, or move it away and `dstack state rebuild`"
 
 
 def _position(data: bytes, error: Exception) -> str:
@@ -231,7 +233,7 @@ def _position(data: bytes, error: Exception) -> str:
 def _loose_version(data: bytes) -> int | None:
     """The version of something that is JSON and looks like a state, in whatever layout."""
     try:
-        found = msgspec.json.decode(data, type=_HeaderLine)
+        found = msgspec.json.decode(data, type=_Versioned)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     return found.version

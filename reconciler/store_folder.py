@@ -168,7 +168,7 @@ class FolderStore:
             sync_folder(self._folder)
         except OSError as error:
             raise StateRefused(
-                f"{self._path}: written, but may not survive a loss of power: {error.strerror}; mend the disk, try again"
+                f"{self._path}: written, but may not survive a loss of power: {error.strerror}; mend the disk first"
             ) from error
 
     def _sweep(self) -> None:
