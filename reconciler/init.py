@@ -1,0 +1,141 @@
+"""`dstack init`: commented starter documents and the project's id."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+FOLDER = ".dstack"
+ID_FILE = "project.yml"
+
+_IGNORED = "# The state and the keys of this checkout: never committed.\nstate/\nkeys/\n"
+
+_PROJECT = """\
+# The project's id: everything that dstack makes is tagged with it. Commit this file, keep the id.
+project:
+  id: {id}
+"""
+
+_STARTER = """\
+# What this project wants. `dstack plan` shows what would change, `dstack apply` does it.
+# `dstack schema` prints every key; any *.yml in this folder may hold any of them.
+
+pools:
+  - name: default-pool
+    default: true
+    # How many instances: `2` holds two, `0..4` grows for runs and shrinks when idle.
+    nodes: 0..4
+    # What each instance has at least; ranges are `2`, `2..`, `..8`, `2..8`.
+    # resources:
+    #   cpu: 2..
+    #   memory: 8GB..
+    #   gpu: A100:80GB:2
+    # An idle instance goes after this long; `off` is never.
+    idle_duration: 5m
+    # Never spend more than this in an hour.
+    # budget: {max_hourly: 10}
+
+# Where instances come from. Without `backends` it is this machine.
+# backends:
+#   - type: local
+#     instances: 4
+
+# Values that several pools or runs share; a run takes one by `profile: NAME`.
+# profiles:
+#   - name: cheap
+#     spot_policy: auto
+#     max_price: 1.5
+
+# Where secrets are found; runs write `${{ secrets.HF_TOKEN }}` in `env`.
+# secrets:
+#   HF_TOKEN: {env: HF_TOKEN}
+"""
+
+_RUN = """\
+# A run: started once by `dstack apply`, again only when it changes (or `rerun: 1` is added).
+type: task
+name: hello
+commands:
+  - echo "Hello from $DSTACK_RUN_NAME"
+# env:
+#   - HF_TOKEN              # taken from where the job is started
+# resources: {cpu: 1.., memory: 0.5GB..}
+# nodes: 1
+# max_duration: 1h
+# artifacts: [out/**]
+"""
+
+STARTERS = {"pools.yml": _STARTER, "runs/hello.yml": _RUN}
+
+
+def init(folder: Path) -> list[Path]:
+    """Write what is missing of the starter into `folder/.dstack`; the paths written.
+
+    Nothing that exists is touched: in a project that has documents only `.gitignore` is added.
+    """
+    home = folder / FOLDER
+    started = home.is_dir() and any(home.glob("*.y*ml"))
+    (home / "runs").mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, text in {} if started else STARTERS.items():
+        if _create(home / name, text):
+            written.append(home / name)
+    if _ignore(home):
+        written.append(home / ".gitignore")
+    return written
+
+
+def mint_project(root: Path, *, nonce: str) -> str:
+    """The project's id: `nonce` (8–32 of a–z, 0–9), or the one that another caller minted first.
+
+    `.dstack/project.yml` appears whole or not at all, and once: of two racing callers both
+    return the same id. Raises `OSError`, and `ValueError` where the file there holds no id.
+    """
+    home = root / FOLDER
+    home.mkdir(exist_ok=True)
+    _ignore(home)
+    file = home / ID_FILE
+    if _create(file, _PROJECT.format(id=nonce)):
+        return nonce
+    found = re.search(r"^\s*\{?\s*(?:project:\s*\{.*?)?\bid:\s*['\"]?([a-z0-9]{8,32})\b", file.read_text(), re.M)
+    if not found:
+        raise ValueError(f"{file} exists and holds no project id: add `project: {{id: {nonce}}}` to it")
+    return found[1]
+
+
+def _ignore(home: Path) -> bool:
+    return _create(home / ".gitignore", _IGNORED)
+
+
+def _create(file: Path, text: str) -> bool:
+    """Whether it was us: complete content under a name that did not exist.
+
+    A hard link fails where the name is taken, and never shows a half-written file.
+    """
+    with NamedTemporaryFile("w", dir=file.parent, prefix=".new-", delete=False) as draft:
+        draft.write(text)
+        draft.flush()
+        os.fsync(draft.fileno())
+    temporary = Path(draft.name)
+    try:
+        temporary.chmod(0o644)
+        os.link(temporary, file)
+    except FileExistsError:
+        return False
+    except OSError:
+        return _create_exclusive(file, text)
+    finally:
+        temporary.unlink()
+    return True
+
+
+def _create_exclusive(file: Path, text: str) -> bool:
+    """For file systems without hard links."""
+    try:
+        with file.open("x") as stream:
+            stream.write(text)
+    except FileExistsError:
+        return False
+    return True
