@@ -58,15 +58,23 @@ def resolve(
 ) -> dict[str, str]:
     """The environment of the run's jobs, values given by `-e` last. `SecretLacking` where one is missing."""
     sources = _Sources(desired, environ, root=root)
-    found = {name: sources.value(name, written) for name, written in spec.env}
-    for name, sealed in spec.sealed:
-        if key is None:
-            raise SecretLacking(f"needs the project key for {name}: set DSTACK_PROJECT_KEY")
-        found[name] = key.unseal(sealed).decode()
+    given = {name: _unsealed(name, text, key) for name, text in spec.sealed}
+    found = {name: sources.value(name, written) for name, written in spec.env if name not in given} | given
     for name, value in found.items():
         if "\0" in value:
             raise SecretLacking(f"{name}: holds a zero byte, which no environment can")
     return found
+
+
+def _unsealed(name: str, text: str, key: ProjectKey | None) -> str:
+    if key is None:
+        raise SecretLacking(f"needs the project key for {name}: set DSTACK_PROJECT_KEY")
+    from reconciler.seal import KeyRefused
+
+    try:
+        return key.unseal(text).decode()
+    except (KeyRefused, UnicodeDecodeError):
+        raise SecretLacking(f"{name}: sealed with another project key, or not text; give the value again") from None
 
 
 def _references(spec: RunSpec) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -68,7 +69,7 @@ def full() -> State:
     )
 
 
-READERS = {
+READERS: dict[str, Callable[[bytes], Any]] = {
     "PyYAML": yaml.safe_load,
     "ruamel, pure": lambda data: YAML(typ="safe", pure=True).load(io.BytesIO(data)),
     "ruamel, C": lambda data: YAML(typ="safe", pure=False).load(io.BytesIO(data)),
