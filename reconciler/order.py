@@ -6,7 +6,9 @@ from pathlib import Path
 
 from reconciler.ports import Ports
 from reconciler.runner import Order
-from schemas.run import Attempt, Job, Run
+from reconciler.secrets import SecretLacking
+from schemas.desired import Desired
+from schemas.run import Attempt, Job, Run, RunSpec
 from schemas.state import State
 
 
@@ -35,7 +37,7 @@ def order_of(ports: Ports, state: State, *, attempt: Attempt, job: Job) -> Order
             _address(instances[one.instance].address) for one in sorted(attempt.jobs, key=lambda one: one.rank)
         ),
         project=state.project,
-        env=dict(ports.resolve(spec, state.applied.desired)),
+        env=_environment(ports, spec, state.applied.desired),
         commands=spec.commands,
         setup=spec.setup,
         args=spec.args,
@@ -51,6 +53,13 @@ def order_of(ports: Ports, state: State, *, attempt: Attempt, job: Job) -> Order
         restart=spec.type == "service",
         artifacts=spec.artifacts,
     )
+
+
+def _environment(ports: Ports, spec: RunSpec, desired: Desired) -> dict[str, str]:
+    try:
+        return dict(ports.resolve(spec, desired))
+    except SecretLacking as error:
+        raise CannotOrder(str(error)) from error
 
 
 def bundle_of(ports: Ports, run: Run) -> Path | None:

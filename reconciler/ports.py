@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from backends.base import Backend
 from schemas.desired import BackendConfig, Desired
 from schemas.run import RunSpec
-from schemas.state import Place, Revision
+from schemas.state import Applied, Place, Revision
 
 if TYPE_CHECKING:
     from reconciler.authority import GitFacts
@@ -65,7 +65,7 @@ class Ports:
     lacking: Callable[[RunSpec, Desired], str]
     resolve: Callable[[RunSpec, Desired], Mapping[str, str]]
     bundle: Callable[[Path, tuple[str, ...]], Path]
-    facts: Callable[[Revision, Revision | None], GitFacts]
+    facts: Callable[[Revision, Applied], GitFacts | None]
     unattended: bool = False
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import msgspec
+
+from reconciler.approve import approve
 from reconciler.ports import Ports
-from reconciler.tick import TickAsk, TickResult
-from schemas.plan import Plan
+from reconciler.tick import TickAsk, TickResult, tick
+from schemas.plan import Launch, Plan, Stop, Terminate
+from schemas.run import Attempt
 from schemas.state import State
+
+LONGEST = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +40,44 @@ def settle(
     `plan` is what the first tick was approved to do; `deadline` is in seconds from now.
     `ask.stop` ends it after the tick that is under way.
     """
-    raise NotImplementedError
+    first = tick(ports, replace(ask, tell=progress))
+    if first.refused or first.declined or first.state is None:
+        return Settled(first=first, last=first, reached=False)
+    ends = None if deadline is None else ports.clock() + deadline
+    later = _later(ask, first, tell=progress)
+    last, plan, wait = first, first.plan, pause
+    while last.state is not None and not until(last.state, plan):
+        if ask.stop() or (ends is not None and ports.clock() >= ends):
+            return Settled(first=first, last=last, reached=False)
+        ports.sleep(wait)
+        wait = min(LONGEST, wait * 1.3)
+        last = tick(ports, later)
+        plan = msgspec.structs.replace(plan, actions=(*plan.actions, *last.plan.actions), unmet=last.plan.unmet)
+    return Settled(first=first, last=last, reached=not last.refused)
+
+
+def _later(ask: TickAsk, first: TickResult, *, tell: Callable[[State], object]) -> TickAsk:
+    """The same ask, after its documents and its wish were written: within what was approved."""
+    covered = None if ask.confirm is None else lambda fresh, _: approve(fresh, first.plan)
+    return replace(
+        ask, documents=None, revision=None, wish=None, confirm=covered, permissions=first.permissions, tell=tell
+    )
 
 
 def settled(state: State, plan: Plan) -> bool:
     """Every effect is seen, each run that was started is running or ended, results found are stored."""
-    raise NotImplementedError
+    launched = {id for action in plan.actions if isinstance(action, Launch) for id in action.ids}
+    ended = {action.instance for action in plan.actions if isinstance(action, Terminate)}
+    stopped = {action.attempt for action in plan.actions if isinstance(action, Stop)}
+    under_way = (
+        (one.id in launched and one.phase in ("pending", "provisioning"))
+        or (one.id in ended and one.phase != "terminated" and not one.ending)
+        for one in state.instances
+    )
+    return not any(under_way) and not any(_unsettled(attempt, stopped) for attempt in state.attempts)
+
+
+def _unsettled(attempt: Attempt, stopped: set[str]) -> bool:
+    if attempt.live and attempt.id in stopped:
+        return True
+    return any(job.status == "ended" or (job.status == "assigned" and attempt.live) for job in attempt.jobs)

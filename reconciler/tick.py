@@ -5,17 +5,31 @@ May be killed at any point, by anything: what was begun is in the state before i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from reconciler.ports import Documents, Ports
+from msgspec.structs import replace
+
+from reconciler.begin import Begin, TickRefused, begin
+from reconciler.conclude import conclude
+from reconciler.decide import Decision, OtherWorld, View, decide
+from reconciler.effects import Effect, effects
+from reconciler.execute import execute
+from reconciler.fold import Ahead, Collected, Outcome, Refused, StartFailed, fold
+from reconciler.observe import observe
+from reconciler.ports import Connections, Documents, Ports
+from reconciler.remember import land
 from schemas.desired import Desired
 from schemas.plan import Permissions, Plan
 from schemas.state import Revision, State
 
-if TYPE_CHECKING:
-    from reconciler.fold import Outcome
+AGAIN = 5  # two first applies at once: the later one begins again on the other's state
+ROUNDS = 25  # offers tried in one tick
+WAVES = 4  # effects that only follow from other effects' folds
+SOONEST = 0.5
+TIMES = 10.0  # a write of results waits for ten times what the last one took
+AGAIN_AFTER = (Refused, Collected, StartFailed)  # what these leave behind can be planned on at once
 
 Confirm = Callable[[Plan, State], Plan | None]
 
@@ -58,6 +72,7 @@ class TickResult:
     """`state` is as last written, or as observed where nothing needed writing; `None` where there is none.
 
     `plan` is what was approved, of all rounds. `refused` is why nothing was done (exit 1);
+    `permissions` are those asked for, less what the documents' age does not allow.
     `declined` that `confirm` said no. `ahead`: another reconciler was ahead, the rest is its.
     """
 
@@ -68,9 +83,128 @@ class TickResult:
     declined: bool = False
     ahead: bool = False
     written: int = 0
-    warnings: tuple[str, ...] = field(default=())
+    permissions: Permissions = field(default_factory=Permissions)
+    warnings: tuple[str, ...] = ()
 
 
 def tick(ports: Ports, ask: TickAsk) -> TickResult:
     """Observe, plan, do, remember. Raises `StateRefused` for a state that must not be touched."""
-    raise NotImplementedError
+    for _ in range(AGAIN):
+        try:
+            begun = begin(ports, desired=ask.documents.desired if ask.documents else ask.carried)
+            return _Tick(ports=ports, ask=ask, begun=begun, ends=ports.clock() + ask.deadline).run()
+        except TickRefused as error:
+            return TickResult(state=None, plan=Plan(version=1, project="", generation=0), refused=str(error))
+        except OtherWorld:
+            continue
+    return TickResult(
+        state=None,
+        plan=Plan(version=1, project="", generation=0),
+        refused="another state of this project appeared, again and again, while this was planned: try again",
+    )
+
+
+@dataclass(kw_only=True)
+class _Tick:
+    ports: Ports
+    ask: TickAsk
+    begun: Begin
+    ends: float
+    plans: list[Plan] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+    written: int = 0
+
+    def run(self) -> TickResult:
+        view = self._look()
+        for _ in range(ROUNDS):
+            decision = decide(self.ports, self.ask, view, look=self._look)
+            self.plans.append(decision.plan)
+            self.written += decision.written
+            if decision.declined or not self.ask.act:
+                return self._result(decision, state=decision.state)
+            self._tell(decision.state)
+            state, outcomes = self._act(decision.state, view.connections)
+            if self._over() or not any(isinstance(outcome, AGAIN_AFTER) for outcome in outcomes):
+                return self._result(decision, state=state)
+            view = dataclasses.replace(decision.view, fresh=False, refused=_refused_by_pool(state, outcomes))
+            self.ask = dataclasses.replace(self.ask, documents=None, wish=None, permissions=decision.permissions)
+        return self._result(decision, state=state)
+
+    def _look(self) -> View:
+        connections = Connections(self.ports, self.begun.state.lineage)
+        observed = observe(self.ports, self.begun.state, connections)
+        return View(before=self.begun.state, missing=self.begun.missing, connections=connections, observed=observed)
+
+    def _act(self, state: State, connections: Connections) -> tuple[State, list[Outcome]]:
+        """The effects of a written state, and those that only their folds show, each once."""
+        begun: set[Effect] = set()
+        outcomes: list[Outcome] = []
+        for _ in range(WAVES):
+            todo = [effect for effect in effects(state, now=self.ports.now()) if effect not in begun]
+            if not todo or self._over():
+                break
+            begun.update(todo)
+            state, came = self._wave(state, todo, connections)
+            outcomes += came
+        self.outcomes += outcomes
+        return state, outcomes
+
+    def _wave(self, state: State, todo: list[Effect], connections: Connections) -> tuple[State, list[Outcome]]:
+        """Results are written while others are still under way, but not so often that writing is the work."""
+        clock = self.ports.clock
+        came: list[Outcome] = []
+        waiting: list[Outcome] = []
+        cost, last = 0.0, clock()
+        for outcome in execute(self.ports, state, todo, connections=connections, stop=self._over):
+            came.append(outcome)
+            waiting.append(outcome)
+            if clock() - last >= max(SOONEST, TIMES * cost):
+                since = clock()
+                state = self._fold(state, waiting)
+                waiting, last = [], clock()
+                cost = last - since
+        return self._fold(state, waiting), came
+
+    def _fold(self, state: State, outcomes: list[Outcome]) -> State:
+        if not outcomes:
+            return state
+        now = self.ports.now()
+        state, written = land(self.ports, lambda latest: conclude(fold(latest, outcomes, now=now), now=now))
+        self.written += written
+        self._tell(state)
+        return state
+
+    def _over(self) -> bool:
+        return self.ask.stop() or self.ports.clock() >= self.ends or self._ahead()
+
+    def _ahead(self) -> bool:
+        return any(isinstance(outcome, Ahead) for outcome in self.outcomes)
+
+    def _tell(self, state: State) -> None:
+        if self.ask.tell is not None:
+            self.ask.tell(state)
+
+    def _result(self, decision: Decision, *, state: State) -> TickResult:
+        first, last = self.plans[0], self.plans[-1]
+        actions = tuple(action for plan in self.plans for action in plan.actions)
+        plan = replace(last, actions=actions, hourly_before=first.hourly_before, generation=first.generation)
+        return TickResult(
+            state=state,
+            plan=plan,
+            outcomes=tuple(self.outcomes),
+            declined=decision.declined,
+            ahead=self._ahead(),
+            written=self.written,
+            permissions=decision.permissions,
+            warnings=decision.warnings,
+        )
+
+
+def _refused_by_pool(state: State, outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """pool -> how many machines were refused: so many may be sought elsewhere."""
+    launches = {outcome.intent for outcome in outcomes if isinstance(outcome, Refused)}
+    found: dict[str, int] = {}
+    for instance in state.instances:
+        if instance.launch in launches:
+            found[instance.pool] = found.get(instance.pool, 0) + 1
+    return found

@@ -1,0 +1,81 @@
+"""The documents of a checkout become the applied ones: only here, and only in memory. The tick writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from msgspec.structs import replace
+
+from schemas.desired import Desired
+from schemas.run import RUN_ENDED, RunSpec
+from schemas.state import Applied, Revision, State
+
+HISTORY = 1000
+
+
+def apply(state: State, *, desired: Desired, revision: Revision, by: str, now: int) -> State:
+    """`desired` rules from here on. The same revision again changes nothing."""
+    before = state.applied
+    if before is not None and before.revision == revision and before.desired == desired:
+        return state
+    applied = Applied(revision=revision, by=by, at=now, desired=desired, bundles=before.bundles if before else ())
+    known = tuple(one for one in state.history if (one.digest, one.commit) != (revision.digest, revision.commit))
+    same = before is not None and before.revision.digest == revision.digest
+    return replace(
+        state,
+        applied=applied,
+        history=(*known, revision)[-HISTORY:],
+        overrides=state.overrides if same else tuple(one for one in state.overrides if not one.digest),
+    )
+
+
+def unbundled(state: State, *, was: Applied | None, done: frozenset[tuple[str, str]]) -> tuple[RunSpec, ...]:
+    """Declared runs of the applied documents whose files are to be packed now: new or changed, and not run yet."""
+    if state.applied is None:
+        return ()
+    recorded = {(run.spec.name, run.spec.hash) for run in state.runs if run.bundle or run.status in RUN_ENDED}
+    before = {spec.name: spec.hash for spec in was.desired.runs} if was else {}
+    packed = {name for name, _ in state.applied.bundles if was is not None}
+    return tuple(
+        spec
+        for spec in state.applied.desired.runs
+        if (spec.name, spec.hash) not in done
+        and (spec.name, spec.hash) not in recorded
+        and not (spec.name in packed and before.get(spec.name) == spec.hash)
+        and not spec.unsupported
+    )
+
+
+def with_bundles(state: State, bundles: Mapping[str, str]) -> State:
+    """Remember run name -> digest beside the documents, and give them to the declared runs that have none."""
+    if state.applied is None:
+        return state
+    names = {spec.name for spec in state.applied.desired.runs}
+    known = {**dict(state.applied.bundles), **bundles}
+    kept = tuple(sorted((name, digest) for name, digest in known.items() if name in names))
+    if kept != state.applied.bundles:
+        state = replace(state, applied=replace(state.applied, bundles=kept))
+    hashes = {spec.name: spec.hash for spec in state.applied.desired.runs} if state.applied else {}
+    runs = tuple(
+        replace(run, bundle=known[run.spec.name])
+        if not run.bundle
+        and run.origin == "declared"
+        and run.status not in RUN_ENDED
+        and run.spec.name in known
+        and hashes.get(run.spec.name) == run.spec.hash
+        else run
+        for run in state.runs
+    )
+    return state if runs == state.runs else replace(state, runs=runs)
+
+
+def bundled(specs: Sequence[RunSpec], *, pack: Callable[[tuple[str, ...]], str]) -> dict[str, str]:
+    """Run name -> digest; runs with the same files share one."""
+    by_files: dict[tuple[str, ...], str] = {}
+    found = {}
+    for spec in specs:
+        if spec.files not in by_files:
+            by_files[spec.files] = pack(spec.files)
+        if by_files[spec.files]:
+            found[spec.name] = by_files[spec.files]
+    return found

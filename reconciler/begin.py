@@ -1,0 +1,97 @@
+"""Where a tick begins: the state as stored, or a first one, with every place that must be asked.
+
+A missing state is not an empty one: every place is asked for the project first, and if
+anything answers, or a place cannot say, nothing is begun.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from reconciler.gather import gather
+from reconciler.ports import Connections, Ports
+from schemas.base import place_of
+from schemas.desired import BackendConfig, Desired
+from schemas.instance import Seen
+from schemas.state import VERSION, Place, State
+
+
+class TickRefused(Exception):
+    """Nothing was done. The message says why, and names the next command."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begin:
+    """`state` has every place of the stored one and of `desired`. `missing`: nothing is stored yet."""
+
+    state: State
+    missing: bool
+
+
+def begin(ports: Ports, *, desired: Desired | None) -> Begin:
+    """The state to observe from. `desired` are the caller's documents, where it brought any."""
+    stored, _ = ports.store.read()
+    if stored is not None:
+        return Begin(state=with_places(stored, desired), missing=False)
+    if desired is None:
+        raise TickRefused("nothing is applied yet: `dstack apply`")
+    if not desired.project:
+        raise TickRefused("the project has no id yet: `dstack init`")
+    fresh = State(version=VERSION, project=desired.project, lineage="")
+    asked = with_places(fresh, desired)
+    _refuse_living(ports, asked)
+    return Begin(state=replace(asked, lineage=ports.nonce() + ports.nonce()), missing=True)
+
+
+def with_places(state: State, desired: Desired | None) -> State:
+    """Every place of the documents, and every other one that still has a living instance or is forgotten."""
+    applied = state.applied.desired if state.applied else None
+    configs = {name: (config, region) for name, config, region in _places(desired or applied)}
+    known = {place.name: place for place in state.places}
+    needed = {one.place for one in state.instances if one.phase != "terminated"}
+    kept = [
+        replace(place, config=configs[place.name][0]) if place.name in configs else place
+        for place in state.places
+        if place.name in configs or place.name in needed or place.forgotten
+    ]
+    new = [
+        Place(name=name, config=config, region=region)
+        for name, (config, region) in configs.items()
+        if name not in known
+    ]
+    return replace(state, places=(*kept, *new)) if new or tuple(kept) != state.places else state
+
+
+def _places(desired: Desired | None) -> Iterator[tuple[str, BackendConfig, str]]:
+    for config in desired.backends if desired else ():
+        if not config.unsupported:
+            for region in config.regions or ("",):
+                yield place_of(config.name, region), config, region
+
+
+def _refuse_living(ports: Ports, state: State) -> None:
+    connections = Connections(ports, "")
+
+    def ask(place: Place) -> Sequence[Seen]:
+        return connections.to(place).instances()
+
+    tasks = {place.name: lambda place=place: ask(place) for place in state.places}
+    found = dict(gather(ports, tasks, limit=60.0))
+    for name in tasks:
+        answer = found.get(name)
+        if answer is None or isinstance(answer, Exception):
+            why = answer or "no answer"
+            raise TickRefused(
+                f"there is no state at {ports.store.address}, and {name} cannot say whether this project has instances "
+                f"there ({why}): try again when it answers"
+            )
+        living = [seen for seen in answer if seen.phase != "ended"]
+        if living:
+            raise TickRefused(
+                f"there is no state at {ports.store.address}, but {name} has {len(living)} of this project's instances "
+                f"({', '.join(seen.id or seen.external_id for seen in living[:3])}): the state is missing, not empty. "
+                "Put it back, or `dstack state rebuild`"
+            )

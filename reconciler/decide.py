@@ -1,0 +1,273 @@
+"""From what was observed to a written intention: plan, confirm, prepare, write, and again if the state moved.
+
+Planning again is cheap and in memory, on the same observation; what a person approved bounds
+every later plan, it never commands one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from reconciler.absorb import absorb, strangers
+from reconciler.apply import apply, bundled, unbundled, with_bundles
+from reconciler.authority import GitFacts, judge
+from reconciler.begin import TickRefused, with_places
+from reconciler.conclude import conclude
+from reconciler.failover import failover
+from reconciler.intend import intend
+from reconciler.observe import Observed
+from reconciler.plan import plan
+from reconciler.ports import Connections, Ports
+from reconciler.prepare import prepare
+from reconciler.prune import KEEP, prune
+from reconciler.remember import TRIES, differs, heartbeat_due, jitter, write
+from reconciler.store import StateMoved
+from reconciler.world import World
+from schemas.desired import Desired
+from schemas.launch import Request
+from schemas.plan import Permissions, Plan, Terminate, Unmet
+from schemas.run import RUN_ENDED
+from schemas.state import Applied, Capacity, State
+
+if TYPE_CHECKING:
+    from reconciler.tick import TickAsk
+
+STALE = 60.0  # a prompt that was open for longer: look again before doing anything
+
+
+class OtherWorld(Exception):
+    """A state of another lineage appeared since we began: begin again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What a decision rests on. `fresh`: observation, documents and wish are not written yet.
+
+    `approved` is what a person approved of an earlier plan; `refused` how many machines of it, by
+    pool, were refused by their places.
+    """
+
+    before: State
+    missing: bool
+    connections: Connections
+    observed: Observed
+    fresh: bool = True
+    approved: Plan | None = None
+    refused: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """`state` is as stored now; where `declined`, or with `act` false, as it would have been planned on."""
+
+    state: State
+    plan: Plan
+    view: View
+    permissions: Permissions
+    written: bool = False
+    declined: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View]) -> Decision:
+    """Plan until what was approved is written. `look` observes again. Raises `TickRefused`, `StateRefused`."""
+    table = _Table(ports=ports, ask=ask, nonce=ports.nonce())
+    for attempt in range(TRIES):
+        stored, token = ports.store.read()
+        _same_world(stored, view)
+        draft = table.draft(stored, view)
+        if not ask.act:
+            return draft.decision(view)
+        if ask.confirm is not None and view.approved is None:
+            since = ports.clock()
+            approved = ask.confirm(draft.plan, draft.state)
+            if approved is None:
+                return draft.decision(view, declined=True)
+            stale = ports.clock() - since > STALE
+            view = dataclasses.replace(look() if stale else view, approved=approved)
+            if stale:
+                continue
+        chosen = draft.plan if view.approved is None else failover(draft.plan, view.approved, refused=view.refused)
+        target = table.intended(draft, chosen, view=view)
+        if target is None:
+            continue
+        draft = dataclasses.replace(draft, state=target, plan=chosen)
+        if stored is not None and not (differs(stored, target) or heartbeat_due(stored, now=ports.now())):
+            return draft.decision(view)
+        try:
+            written = write(ports, target, was=stored, token=token)
+        except StateMoved:
+            jitter(ports, attempt)
+            continue
+        return dataclasses.replace(draft, state=written).decision(view, written=True)
+    raise TickRefused(f"the state moved {TRIES} times while this was planned: others are busy, try again")
+
+
+def _same_world(stored: State | None, view: View) -> None:
+    if stored is None and not view.missing:
+        raise TickRefused("the state is gone since this began: nothing was done")
+    if stored is not None and stored.lineage != view.before.lineage:
+        raise OtherWorld
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Draft:
+    """A state in memory and the plan on it. `was`: the documents applied before this tick."""
+
+    state: State
+    plan: Plan
+    desired: Desired
+    permissions: Permissions
+    was: Applied | None
+    warnings: tuple[str, ...]
+
+    def decision(self, view: View, *, written: bool = False, declined: bool = False) -> Decision:
+        return Decision(
+            state=self.state,
+            plan=self.plan,
+            view=view,
+            permissions=self.permissions,
+            written=written,
+            declined=declined,
+            warnings=self.warnings,
+        )
+
+
+@dataclass(kw_only=True)
+class _Table:
+    """What stays the same from one try to the next: the ids' nonce, what is rendered and packed, what is in the way."""
+
+    ports: Ports
+    ask: TickAsk
+    nonce: str
+    rendered: dict[str, tuple[Request, Request]] = field(default_factory=dict)
+    packed: dict[tuple[str, ...], str] = field(default_factory=dict)
+    capacity: tuple[Capacity, ...] = ()
+    lacking: dict[str, str] = field(default_factory=dict)
+
+    def draft(self, stored: State | None, view: View) -> _Draft:
+        """The state as it is, with what we saw and were asked for, and the plan on that."""
+        now = self.ports.now()
+        state = stored if stored is not None else view.before
+        was, permissions, warnings = state.applied, self.ask.permissions, view.observed.warnings
+        if view.fresh:
+            state = with_places(state, self._brought(state))
+            warnings += strangers(state, view.observed.listings)
+            state = absorb(
+                state,
+                listings=view.observed.listings,
+                reports=view.observed.reports,
+                now=now,
+                before=view.before,
+            )
+            state, permissions, why = self._asked_for(state, now=now)
+            warnings += why
+        if state.applied is None:
+            raise TickRefused("nothing is applied yet: `dstack apply`")
+        desired = state.applied.desired
+        state = prune(conclude(state, now=now), now=now, keep=KEEP if desired.keep is None else desired.keep)
+        state = replace(state, capacity=(*state.capacity, *self.capacity)) if self.capacity else state
+        made = plan(self._world(state, view, permissions=permissions, now=now))
+        made = _while_the_clock_is_off(made, state, permissions)
+        return _Draft(state=state, plan=made, desired=desired, permissions=permissions, was=was, warnings=warnings)
+
+    def _brought(self, state: State) -> Desired | None:
+        """The documents whose places are asked besides the state's."""
+        if self.ask.documents is not None:
+            return self.ask.documents.desired
+        return self.ask.carried if state.applied is None or not state.applied.revision.digest else None
+
+    def _asked_for(self, state: State, *, now: int) -> tuple[State, Permissions, tuple[str, ...]]:
+        """With the documents and the wish."""
+        ask, permissions = self.ask, self.ask.permissions
+        warnings: tuple[str, ...] = ()
+        if ask.documents is not None and ask.revision is not None:
+            desired = ask.documents.desired
+            if desired.project != state.project:
+                raise TickRefused(f"the state is of project {state.project}, these documents of {desired.project}")
+            facts = self.ports.facts(ask.revision, state.applied) if state.applied else None
+            verdict = judge(
+                ask.revision,
+                applied=state.applied,
+                history=state.history,
+                facts=facts or GitFacts(),
+                authority=desired.authority,
+                config_force=ask.config_force,
+            )
+            if not verdict.accept:
+                raise TickRefused(verdict.why)
+            may_end = verdict.may_end and (not verdict.ask_end or ask.prompted or bool(permissions.destroy_pools))
+            permissions = replace(permissions, may_end=permissions.may_end and may_end)
+            warnings = () if may_end else (verdict.why,)
+            state = apply(state, desired=desired, revision=ask.revision, by=self.ports.who, now=now)
+        if ask.wish is not None:
+            state = with_places(ask.wish(state), ask.carried)
+        return state, permissions, warnings
+
+    def _world(self, state: State, view: View, *, permissions: Permissions, now: int) -> World:
+        assert state.applied is not None  # noqa: S101 - checked by the only caller
+        desired = state.applied.desired
+        specs = [run.spec for run in state.runs if run.status not in RUN_ENDED]
+        lacking = {spec.name: why for spec in specs if (why := self.ports.lacking(spec, desired))}
+        return World(
+            desired=desired,
+            state=state,
+            offers=view.observed.offers,
+            now=now,
+            nonce=self.nonce,
+            permissions=permissions,
+            lacking={**lacking, **self.lacking},
+            done=self.ports.markers.all(),
+        )
+
+    def intended(self, draft: _Draft, chosen: Plan, *, view: View) -> State | None:
+        """The state with the plan's marks; `None` where something is in the way: plan around it."""
+        prepared = prepare(
+            self.ports,
+            chosen,
+            draft.state,
+            desired=draft.desired,
+            connections=view.connections,
+            ready=self.rendered,
+        )
+        if prepared.hindered:
+            self.capacity += prepared.capacity
+            self.lacking |= prepared.lacking
+            return None
+        target = intend(draft.state, chosen, now=self.ports.now(), requests=prepared.requests)
+        return self._with_files(target, draft)
+
+    def _with_files(self, state: State, draft: _Draft) -> State:
+        documents = self.ask.documents
+        if documents is None:
+            return with_bundles(state, {})
+        specs = unbundled(state, was=draft.was, done=self.ports.markers.all())
+        return with_bundles(state, bundled(specs, pack=lambda files: self._packed(documents.root, files)))
+
+    def _packed(self, root: Path, files: tuple[str, ...]) -> str:
+        if files not in self.packed:
+            bundle = self.ports.bundle(root, files)
+            self.packed[files] = self.ports.blobs.put(bundle)
+            bundle.unlink(missing_ok=True)
+        return self.packed[files]
+
+
+def _while_the_clock_is_off(made: Plan, state: State, permissions: Permissions) -> Plan:
+    """Nothing ends for reasons of time; what a person asked for still does."""
+    off = [place for place in state.places if place.skew]
+    if not off or permissions.destroy_all or permissions.scope is not None:
+        return made
+    withheld = tuple(one for one in made.actions if isinstance(one, Terminate))
+    why = f"our clock and that of {off[0].name} are {abs(off[0].skew)} s apart: nothing ends until they agree"
+    return replace(
+        made,
+        actions=tuple(one for one in made.actions if not isinstance(one, Terminate)),
+        unmet=(*made.unmet, *(Unmet(subject=f"instance {one.name}", why=f"not ended: {why}") for one in withheld)),
+        warnings=(*made.warnings, why),
+    )

@@ -1,0 +1,51 @@
+"""What an approval covers once places refused some of it: other offers, up to 1.5 times the price. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+from msgspec.structs import replace
+
+from reconciler.approve import approve
+from schemas.base import Price
+from schemas.plan import Launch, Plan
+
+DEARER = Decimal("1.5")
+
+
+def failover(fresh: Plan, approved: Plan, *, refused: Mapping[str, int]) -> Plan:
+    """`approve`, and launches in place of those refused: as many by pool, none dearer than the limit."""
+    allowed = approve(fresh, approved)
+    if not refused:
+        return allowed
+    kept = {one.launch for one in allowed.actions if isinstance(one, Launch)}
+    limits, left = _limits(approved), dict(refused)
+    extra = set()
+    for one in fresh.actions:
+        if isinstance(one, Launch) and one.launch not in kept and _covered(one, limits, left):
+            left[one.pool] -= len(one.ids)
+            extra.add(one.launch)
+    allowed_ids = {id(one) for one in allowed.actions}
+    actions = tuple(
+        one
+        for one in fresh.actions
+        if id(one) in allowed_ids or one in allowed.actions or (isinstance(one, Launch) and one.launch in extra)
+    )
+    return replace(allowed, actions=actions) if extra else allowed
+
+
+def _limits(approved: Plan) -> dict[str, Price]:
+    """pool -> the most that one of its machines may cost."""
+    limits: dict[str, Price] = {}
+    for one in approved.actions:
+        if isinstance(one, Launch) and one.offer.price is not None:
+            limits[one.pool] = max(limits.get(one.pool, Price(0)), one.offer.price * DEARER)
+    return limits
+
+
+def _covered(launch: Launch, limits: Mapping[str, Price], left: Mapping[str, int]) -> bool:
+    price = launch.offer.price
+    return (
+        price is not None and price <= limits.get(launch.pool, Price(0)) and len(launch.ids) <= left.get(launch.pool, 0)
+    )

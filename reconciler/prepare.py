@@ -1,0 +1,131 @@
+"""Everything that a plan's actions need looked up before they are written: requests, secrets, files. Makes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
+
+from backends.base import BackendError, TryLater
+from reconciler.execute import capacity_of
+from reconciler.gather import gather
+from reconciler.order import CannotOrder, bundle_of
+from reconciler.ports import Connections, Ports
+from reconciler.secrets import SecretLacking
+from schemas.desired import Desired
+from schemas.launch import Request
+from schemas.plan import Assign, Launch, Plan
+from schemas.run import Run
+from schemas.state import Capacity, State
+
+LIFE = 600  # seconds in which an open launch may be sent again; tokens live longer
+SOON = 60
+LIMIT = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """`requests` by launch id. What could not be prepared is to be planned around: `capacity` and `lacking` say why."""
+
+    requests: dict[str, Request] = field(default_factory=dict)
+    capacity: tuple[Capacity, ...] = ()
+    lacking: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def hindered(self) -> bool:
+        return bool(self.capacity or self.lacking)
+
+
+def prepare(
+    ports: Ports,
+    plan: Plan,
+    state: State,
+    *,
+    desired: Desired,
+    connections: Connections,
+    ready: dict[str, tuple[Request, Request]],
+) -> Prepared:
+    """`ready` remembers, by launch id, what was rendered from what, so that planning again renders nothing again."""
+    now = ports.now()
+    bare = {one.launch: _request(one, state, now=now) for one in plan.actions if isinstance(one, Launch)}
+    launches = {one.launch: one for one in plan.actions if isinstance(one, Launch)}
+    tasks = {
+        id: _rendered(launches[id], request, state, connections)
+        for id, request in bare.items()
+        if id not in ready or not _alike(ready[id][0], request)
+    }
+    capacity = []
+    answers = dict(gather(ports, tasks, limit=LIMIT))
+    for id in tasks:
+        answer = answers.get(id, TryLater(f"no answer within {LIMIT:.0f} s"))
+        if isinstance(answer, Request):
+            ready[id] = (bare[id], answer)
+        else:
+            capacity.append(_capacity(bare[id], answer, now=now))
+    return Prepared(
+        requests={id: ready[id][1] for id in bare if id in ready},
+        capacity=tuple(capacity),
+        lacking=_lacking(ports, plan, state, desired=desired),
+    )
+
+
+def _request(launch: Launch, state: State, *, now: int) -> Request:
+    return Request(
+        place=launch.offer.place,
+        launch=launch.launch,
+        token=f"{state.project}-{launch.launch}"[:64],
+        ids=launch.ids,
+        names=launch.names,
+        pool=launch.pool,
+        instance_type=launch.offer.instance_type,
+        zone=launch.offer.zone,
+        spot=launch.offer.spot,
+        max_price=launch.offer.price,
+        lineage=state.lineage,
+        generation=state.generation + 1,
+        project=state.project,
+        not_after=now + LIFE,
+    )
+
+
+def _alike(one: Request, other: Request) -> bool:
+    return replace(one, not_after=0) == replace(other, not_after=0)
+
+
+def _rendered(launch: Launch, request: Request, state: State, connections: Connections) -> Callable[[], Request]:
+    place = next((known for known in state.places if known.name == request.place), None)
+
+    def render() -> Request:
+        if place is None:
+            raise BackendError(f"{request.place} is not known")
+        return connections.to(place).prepare(request, launch.offer)
+
+    return render
+
+
+def _capacity(request: Request, error: Request | Exception, *, now: int) -> Capacity:
+    if isinstance(error, TryLater) or not isinstance(error, BackendError):
+        known = BackendError(f"{error}")
+        return replace(capacity_of(request, known, now=now), until=now + SOON)
+    return capacity_of(request, error, now=now)
+
+
+def _lacking(ports: Ports, plan: Plan, state: State, *, desired: Desired) -> dict[str, str]:
+    """Runs about to start whose secrets or files are not to be had here, and why."""
+    runs = {run.id: run for run in state.runs}
+    starting = {one.run: runs[one.run] for one in plan.actions if isinstance(one, Assign) and one.run in runs}
+    found = {}
+    for run in starting.values():
+        if why := _why_not(ports, run, desired=desired):
+            found[run.spec.name] = why
+    return found
+
+
+def _why_not(ports: Ports, run: Run, *, desired: Desired) -> str:
+    try:
+        ports.resolve(run.spec, desired)
+        bundle_of(ports, run)
+    except (SecretLacking, CannotOrder) as error:
+        return str(error)
+    return ""

@@ -1,0 +1,98 @@
+"""Write the state: by compare-and-swap, rebased until it lands, and what lies beside it with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from reconciler.begin import TickRefused
+from reconciler.entries import entries
+from reconciler.ports import Ports
+from reconciler.store import StateMoved
+from schemas.state import State, Tick
+
+TRIES = 30
+HEARTBEAT = 600
+SAME_VISIT = 60
+
+
+def write(ports: Ports, state: State, *, was: State | None, token: str) -> State:
+    """Store `state` as the next generation after `was`. Raises `StateMoved`.
+
+    The ledger is told first: a writer killed between the two tells it again, under the same ids.
+    """
+    now = ports.now()
+    generation = (was.generation if was else state.generation) + 1
+    state = replace(state, generation=generation, ticks=_ticks(state, ports, now=now))
+    told = entries(was, state, by=ports.who)
+    facts = [entry for entry in told if entry.kind not in ("applied", "launched", "submitted")]
+    if facts:
+        ports.record(facts)
+    ports.store.write(state, token)
+    decisions = [entry for entry in told if entry.kind in ("applied", "launched", "submitted")]
+    if decisions:
+        ports.record(decisions)
+    mark_done(ports, state)
+    return state
+
+
+def land(ports: Ports, change: Callable[[State], State]) -> tuple[State, bool]:
+    """Make `change` on whatever the state has become, until it lands. The state, and whether it was written."""
+    for attempt in range(TRIES):
+        stored, token = ports.store.read()
+        if stored is None:
+            raise TickRefused("the state is gone: what was done is remembered nowhere. Put it back, and apply again")
+        changed = change(stored)
+        if not differs(stored, changed):
+            return stored, False
+        try:
+            return write(ports, changed, was=stored, token=token), True
+        except StateMoved:
+            jitter(ports, attempt)
+    raise TickRefused(f"the state moved {TRIES} times under our writes; what was done will be found again: try again")
+
+
+def jitter(ports: Ports, attempt: int) -> None:
+    """Wait a little before the next try, a different little for each of us."""
+    spread = sum(map(ord, ports.nonce())) % 16
+    ports.sleep(0.01 * (1 + spread) * min(8, attempt + 1))
+
+
+def differs(was: State, state: State) -> bool:
+    """Whether it says anything new: the time of the look and of the visit alone do not."""
+    return _said(was) != _said(state)
+
+
+def heartbeat_due(state: State, *, now: int) -> bool:
+    """Nobody has written for so long that people would wonder whether anybody looks."""
+    return now - max((tick.at for tick in state.ticks), default=0) > HEARTBEAT
+
+
+def mark_done(ports: Ports, state: State) -> None:
+    """A done-marker for each declared task that ended well; they outlive the state."""
+    done = {
+        (run.spec.name, run.spec.hash)
+        for run in state.runs
+        if run.origin == "declared" and run.status == "done" and run.spec.type == "task" and run.spec.hash
+    }
+    if not done:
+        return
+    for name, hash in sorted(done - ports.markers.all()):
+        ports.markers.put(name, hash)
+
+
+def _said(state: State) -> State:
+    places = tuple(replace(place, observed_at=None) for place in state.places)
+    return replace(state, generation=0, ticks=(), places=places)
+
+
+def _ticks(state: State, ports: Ports, *, now: int) -> tuple[Tick, ...]:
+    """Who was here, when, and how often: visits of the same minute are one."""
+    mine = next((tick for tick in state.ticks if tick.by == ports.who), None)
+    others = tuple(tick for tick in state.ticks if tick.by != ports.who)
+    every = mine.every if mine else None
+    if mine and now - mine.at >= SAME_VISIT:
+        gap = now - mine.at
+        every = gap if every is None else (3 * every + gap) // 4
+    return (*others, Tick(by=ports.who, at=now, unattended=ports.unattended, every=every))
