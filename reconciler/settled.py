@@ -1,0 +1,120 @@
+"""What became of jobs and attempts: the causes that `reconciler.conclude` judges by. Pure."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec.structs import replace
+
+from schemas.base import Value
+from schemas.instance import Instance
+from schemas.run import LIVE_JOB, Attempt, Job, Run
+from schemas.state import State
+
+Kind = Literal["done", "error", "interrupted", "stopped", "result lost"]
+RESULT_LOST = "result lost"
+MAX_DURATION = "max duration"
+
+
+class Cause(Value, frozen=True, kw_only=True):
+    """Why an attempt ended.
+
+    done         every node (or the master, where that decides) gave 0
+    error        a node gave another exit code, or could not be started
+    interrupted  a machine or a node was lost before there was a result
+    stopped      ended on request: ours, a person's, or by its max_duration
+    result lost  there was a result, and it is gone: not repeated
+    """
+
+    kind: Kind
+    reason: str = ""
+    exit_code: int | None = None
+
+
+def cause_of(run: Run, attempt: Attempt) -> Cause:
+    """Of a settled attempt: the node that went wrong first; those stopped after it are no cause."""
+    jobs = attempt.jobs
+    if all(job.status == "done" for job in jobs) or (
+        run.spec.stop_criteria == "master-done" and jobs[0].rank == 0 and jobs[0].status == "done"
+    ):
+        return Cause(kind="done", exit_code=0)
+    wrong = [job for job in jobs if job.status in ("failed", "lost")]
+    if wrong:
+        first = min(wrong, key=lambda job: (job.ended_at or 0, job.rank))
+        cause = _cause(first)
+        if len(jobs) > 1 and cause.reason:
+            cause = replace(cause, reason=f"node {first.rank}: {cause.reason}")
+        return cause
+    ended = next(job for job in jobs if job.status in ("terminated", "aborted"))
+    reason = attempt.stopping or ended.reason or ended.status
+    kind: Kind = "interrupted" if "drained by now" in reason else "stopped"
+    return Cause(kind=kind, reason=reason, exit_code=ended.exit_code)
+
+
+def _cause(job: Job) -> Cause:
+    if job.status == "lost" and job.exit_code is not None:
+        return Cause(kind="result lost", reason=RESULT_LOST, exit_code=job.exit_code)
+    if job.reason == RESULT_LOST:
+        return Cause(kind="result lost", reason=RESULT_LOST, exit_code=job.exit_code)
+    if job.status == "lost" or job.interrupted:
+        return Cause(kind="interrupted", reason=job.reason or "its machine was lost", exit_code=job.exit_code)
+    if job.reason.startswith(MAX_DURATION):
+        return Cause(kind="stopped", reason=job.reason, exit_code=job.exit_code)
+    return Cause(kind="error", reason=job.reason or f"exit {job.exit_code}", exit_code=job.exit_code)
+
+
+# ---------------------------------------------------------------- jobs that no host will speak of any more
+
+
+def settle_jobs(state: State, *, now: int) -> State:
+    """Live jobs of machines proven gone, and of unreachable ones that a person gave up, are lost."""
+    gone = {one.id: one for one in state.instances if one.phase == "terminated"}
+    assumed = {run.id for run in state.runs if run.assume_lost}
+    dark = {one.id: one for one in state.instances if one.unreachable_since is not None} if assumed else {}
+    given_up: dict[str, list[str]] = {}
+    attempts = tuple(
+        _settle(attempt, gone=gone, dark=dark if attempt.run in assumed else {}, given_up=given_up, now=now)
+        for attempt in state.attempts
+    )
+    if attempts != state.attempts:
+        state = replace(state, attempts=attempts)
+    if not assumed:
+        return state
+    runs = tuple(replace(run, assume_lost=False) if run.assume_lost else run for run in state.runs)
+    instances = tuple(
+        replace(one, stray_jobs=tuple(sorted({*one.stray_jobs, *given_up[one.id]}))) if one.id in given_up else one
+        for one in state.instances
+    )
+    return replace(state, runs=runs, instances=instances)
+
+
+def _settle(
+    attempt: Attempt,
+    *,
+    gone: dict[str, Instance],
+    dark: dict[str, Instance],
+    given_up: dict[str, list[str]],
+    now: int,
+) -> Attempt:
+    jobs = attempt.jobs
+    if not attempt.live and all(job.ended_at is not None for job in jobs):
+        return attempt
+    settled = []
+    for job in jobs:
+        if job.status in LIVE_JOB and job.instance in gone:
+            one = gone[job.instance]
+            job = _lost(job, reason=one.reason or "its machine ended", at=one.terminated_at or now)
+        elif job.status in LIVE_JOB and job.instance in dark:
+            given_up.setdefault(job.instance, []).append(job.id)
+            job = _lost(job, reason="assumed lost by a person", at=now)
+        elif job.status not in LIVE_JOB and job.ended_at is None:
+            job = replace(job, ended_at=now)
+        settled.append(job)
+    return replace(attempt, jobs=tuple(settled)) if tuple(settled) != jobs else attempt
+
+
+def _lost(job: Job, *, reason: str, at: int) -> Job:
+    """A job that had ended had a result, which went with the machine."""
+    if job.status == "ended":
+        return replace(job, status="failed", reason=RESULT_LOST, ended_at=job.ended_at or at)
+    return replace(job, status="lost", reason=reason, ended_at=at)
