@@ -128,21 +128,31 @@ probe() { # becomes the probe's shell, in the job's environment
     cd "work/$working_dir" && exec "$shell" "$here/probe"
 }
 
-finish_processes() { # TERM, grace, KILL, until none is left; an abort cuts the grace short
+left() { # true while anything of this go lives: also what was launched and cannot be told by its claim yet
     find_processes .
-    [ -n "$pids" ] || return 0
-    # shellcheck disable=SC2086
-    [ "$1" -le 0 ] || kill -TERM $pids 2>/dev/null
+    [ -z "$pids" ] || return 0
+    [ ! -f code ] && read_start "$main" && [ -n "$born" ]
+}
+
+patient() { # $1 when the grace ends: an abort cuts it short
     read_uptime
-    until=$((up + $1)) pause=0.02
-    while [ -n "$pids" ] && [ "$up" -lt "$until" ] && [ ! -e ../../ending ]; do
-        ! { read -r asked < stop && [ "$asked" = abort ]; } 2>/dev/null || break
+    [ "$up" -lt "$1" ] && [ ! -e ../../ending ] && ! { read -r asked < stop && [ "$asked" = abort ]; } 2>/dev/null
+}
+
+finish_processes() { # $1 seconds between TERM, once to each, and KILL, until none is left
+    read_uptime
+    until=$((up + $1)) termed='' pause=0.02
+    while left; do
+        if patient "$until"; then
+            for pid in $pids; do
+                case " $termed " in *" $pid "*) ;; *) termed="$termed $pid" && kill -TERM "$pid" 2>/dev/null ;; esac
+            done
+        else
+            kill_processes . 0
+        fi
         rest $pause
         case $pause in 0.02) pause=0.1 ;; 0.1) pause=0.3 ;; esac
-        find_processes .
-        read_uptime
     done
-    kill_processes . 0
 }
 
 await() { # $1 pid, $2 seconds: `wait` returns at each tick; who is still there after the time is killed

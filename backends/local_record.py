@@ -1,0 +1,140 @@
+"""An instance on this machine: its folder, and what is written there. A folder appears and ends atomically.
+
+<base>/<project>/<lineage>/<instance id>/
+    instance.json   what it is; written before the folder gets its name
+    host/           the runner's: jobs, claims … (its `ending` marker forbids further starts)
+    ended.json      it is over; nothing else of it is left
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import stat
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from backends.base import BackendError, TryLater
+from schemas.base import Value
+from schemas.resources import Resources
+
+_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,80}\Z")
+
+
+class Record(Value, frozen=True, kw_only=True):
+    """`slot` is its number among the machine's shares; `state_address` where the state lay that it belongs to."""
+
+    id: str
+    launch: str
+    pool: str
+    name: str
+    project: str
+    lineage: str
+    generation: int
+    instance_type: str
+    state_address: str
+    created_at: int
+    slot: int
+    resources: Resources
+
+
+class Ended(Value, frozen=True, kw_only=True):
+    at: int
+    reason: str = ""
+
+
+def is_id(text: str) -> bool:
+    """Safe as the name of a folder."""
+    return bool(_ID.match(text))
+
+
+def folders(lineage: Path) -> list[Path]:
+    """Every instance's folder, living or ended, by id. An absent lineage has none."""
+    try:
+        return sorted(path for path in lineage.iterdir() if is_id(path.name) and path.is_dir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise TryLater(f"cannot list {lineage}: {error}") from error
+
+
+def make(lineage: Path, record: Record) -> None:
+    """The whole folder at once, or nothing. One that exists is left as it is."""
+    staged = lineage / f".{record.id}.{uuid.uuid4().hex}"
+    try:
+        (staged / "host").mkdir(parents=True, mode=0o700)
+        (staged / "instance.json").write_bytes(msgspec.json.encode(record))
+        with suppress(FileExistsError):
+            os.rename(staged, lineage / record.id)
+    except OSError as error:
+        if not (lineage / record.id / "instance.json").exists():
+            raise BackendError(f"cannot make an instance in {lineage}: {error}") from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def read(folder: Path) -> Record | None:
+    """None where the folder is not there. Raises `TryLater` where it cannot be read."""
+    return _load(folder / "instance.json", Record)
+
+
+def read_ended(folder: Path) -> Ended | None:
+    return _load(folder / "ended.json", Ended)
+
+
+def _load(path: Path, kind: type[Any]) -> Any:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise TryLater(f"cannot read {path}: {error}") from error
+
+
+def forbid_starts(folder: Path) -> None:
+    """From now on no job starts there, and a supervisor that begins ends itself."""
+    with suppress(FileNotFoundError):
+        (folder / "host" / "ending").touch()
+
+
+def end(folder: Path, ended: Ended) -> None:
+    """Remove everything but the record, then write the end. What cannot be removed is told in its reason."""
+    shutil.rmtree(folder / "host", onerror=_insist)
+    left = (folder / "host").exists()
+    told = msgspec.structs.replace(ended, reason="not everything in its folder could be removed") if left else ended
+    fresh = folder / f".ended.{uuid.uuid4().hex}"
+    fresh.write_bytes(msgspec.json.encode(told))
+    os.replace(fresh, folder / "ended.json")
+
+
+def _insist(function: Any, path: str, _: Any) -> None:
+    """A job may have left folders that even their owner cannot write; the rest is told by `end`."""
+    with suppress(OSError):
+        os.chmod(Path(path).parent, stat.S_IRWXU)
+        if os.path.isdir(path) and not os.path.islink(path):
+            os.chmod(path, stat.S_IRWXU)
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            function(path)
+
+
+@contextmanager
+def alone(lineage: Path) -> Iterator[None]:
+    """One launch at a time in a lineage; the kernel lets go when a process dies."""
+    try:
+        lineage.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(lineage / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise BackendError(f"cannot write in {lineage}: {error}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
