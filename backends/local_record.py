@@ -70,7 +70,9 @@ def make(lineage: Path, record: Record) -> None:
     staged = lineage / f".{record.id}.{uuid.uuid4().hex}"
     try:
         (staged / "host").mkdir(parents=True, mode=0o700)
-        (staged / "instance.json").write_bytes(msgspec.json.encode(record))
+        with (staged / "instance.json").open("wb") as file:
+            file.write(msgspec.json.encode(record))
+            os.fsync(file.fileno())
         with suppress(FileExistsError):
             os.rename(staged, lineage / record.id)
     except OSError as error:
@@ -81,20 +83,29 @@ def make(lineage: Path, record: Record) -> None:
 
 
 def read(folder: Path) -> Record | None:
-    """None where the folder is not there. Raises `TryLater` where it cannot be read."""
-    return _load(folder / "instance.json", Record)
+    """None where it is not there, or is not readable as one: a crash of the machine may have cut it."""
+    content = _content(folder / "instance.json")
+    try:
+        return msgspec.json.decode(content, type=Record) if content is not None else None
+    except msgspec.MsgspecError:
+        return None
 
 
 def read_ended(folder: Path) -> Ended | None:
-    return _load(folder / "ended.json", Ended)
-
-
-def _load(path: Path, kind: type[Any]) -> Any:
+    """None while it lives. The file's existence is the end, whatever a crash of the machine left in it."""
+    content = _content(folder / "ended.json")
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return msgspec.json.decode(content, type=Ended) if content is not None else None
+    except msgspec.MsgspecError:
+        return Ended(at=0)
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, msgspec.MsgspecError) as error:
+    except OSError as error:
         raise TryLater(f"cannot read {path}: {error}") from error
 
 

@@ -1,0 +1,179 @@
+"""A run's files as one archive: the project's folder as git sees it, the same bytes for the same content.
+
+Links are kept as links and never followed. `.git`, `.dstack/state` and `.dstack/keys` never travel.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+import re
+import stat
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+LIMIT = 100 * 1000 * 1000
+_SKIPPED = frozenset(
+    {".git", ".venv", "venv", "node_modules", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".tox"}
+)
+_PRIVATE = re.compile(r"(?:^|/)(?:\.git|\.dstack/(?:state|keys))(?:/|$)")
+
+
+class CannotBundle(Exception):
+    """The files cannot be packed. The message says which, and why."""
+
+
+class TooLarge(CannotBundle):
+    """More than the limit, before compression. `largest` are up to five (path, bytes), largest first."""
+
+    def __init__(self, *, total: int, limit: int, largest: tuple[tuple[str, int], ...]) -> None:
+        listed = ", ".join(f"{path} ({size / 1e6:.1f} MB)" for path, size in largest)
+        super().__init__(f"the files are {total / 1e6:.0f} MB, above {limit / 1e6:.0f} MB; the largest: {listed}")
+        self.total = total
+        self.limit = limit
+        self.largest = largest
+
+
+class _Entry(NamedTuple):
+    path: str  # relative, "/" between its parts
+    stat: os.stat_result
+
+
+def bundle(root: Path, files: tuple[str, ...] = (), *, into: Path | None = None, limit: int | None = LIMIT) -> Path:
+    """A tar.gz named `<sha256>.tar.gz` in the folder `into` (default: a new temporary one).
+
+    `files` are more paths of `root`, taken even where git ignores them. `limit` None asks nothing.
+    Raises `TooLarge`, `CannotBundle`.
+    """
+    entries = _entries(root, files)
+    _check_size(entries, limit)
+    folder = into or Path(tempfile.mkdtemp(prefix="dstack-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=".bundle-", dir=folder)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            _pack(root, entries, file)
+        with open(name, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return Path(name).replace(folder / f"{digest}.tar.gz")
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _entries(root: Path, files: tuple[str, ...]) -> list[_Entry]:
+    """Sorted by path; files and links only, none of them under a link."""
+    paths = {path for path in _listed(root) if not _PRIVATE.search(path)}
+    for wanted in files:
+        paths |= {path for path in _wanted(root, wanted) if not _PRIVATE.search(path)}
+    found = []
+    for path in sorted(paths, key=os.fsencode):
+        known = _status(root, path)
+        if known is not None and (stat.S_ISREG(known.st_mode) or stat.S_ISLNK(known.st_mode)):
+            found.append(_Entry(path, known))
+    return found
+
+
+def _status(root: Path, path: str) -> os.stat_result | None:
+    """None for what is gone (git may still list it) or lies behind a link."""
+    if any((root / parent).is_symlink() for parent in PurePosixPath(path).parents if parent.name):
+        return None
+    try:
+        return os.lstat(root / path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise CannotBundle(f"{path}: {error}") from error
+
+
+def _listed(root: Path) -> Iterable[str]:
+    """What git tracks and what it does not ignore; everything but the usual litter where git does not rule."""
+    if _git(root, "rev-parse", "--is-inside-work-tree") is None or _git(root, "check-ignore", "-q", ".") is not None:
+        return _walked(root, "", skipped=_SKIPPED)
+    answer = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate")
+    if answer is None:
+        raise CannotBundle(f"git does not list the files of {root}")
+    return _with_repositories(root, os.fsdecode(answer).split("\0"))
+
+
+def _with_repositories(root: Path, paths: Iterable[str]) -> Iterator[str]:
+    """A submodule, or another repository inside, is listed as one folder: its own git lists what is in it."""
+    for path in filter(None, paths):
+        inner = root / path
+        if inner.is_dir() and not inner.is_symlink():
+            yield from (f"{path.rstrip('/')}/{name}" for name in _listed(inner))
+        else:
+            yield path
+
+
+def _git(root: Path, *args: str) -> bytes | None:
+    """Its output, None where it is not installed or says no."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, env=environ, check=False)  # noqa: S603, S607
+    except FileNotFoundError:
+        return None
+    if b"dubious ownership" in done.stderr:
+        raise CannotBundle(f"git does not trust {root}: {os.fsdecode(done.stderr).strip().splitlines()[0]}")
+    return done.stdout if done.returncode == 0 else None
+
+
+def _wanted(root: Path, wanted: str) -> Iterable[str]:
+    """One entry of `files:`: a file, a link, or a folder with everything in it."""
+    path = PurePosixPath(wanted)
+    if path.is_absolute() or ".." in path.parts:
+        raise CannotBundle(f"files: {wanted} lies outside of the project")
+    known = _status(root, str(path))
+    if known is None:
+        raise CannotBundle(f"files: there is no {wanted} in {root}")
+    return _walked(root, "" if str(path) == "." else str(path)) if stat.S_ISDIR(known.st_mode) else [str(path)]
+
+
+def _walked(root: Path, inside: str, *, skipped: frozenset[str] = frozenset()) -> Iterator[str]:
+    """Every file and link below; links to folders are not entered."""
+
+    def refuse(error: OSError) -> None:
+        raise CannotBundle(f"{error.filename}: {error.strerror}") from error
+
+    for folder, folders, names in os.walk(root / inside, onerror=refuse):
+        here = Path(folder).relative_to(root)
+        links = [name for name in folders if (Path(folder) / name).is_symlink()]
+        folders[:] = sorted(set(folders) - set(links) - skipped)
+        yield from ((here / name).as_posix() for name in (*names, *links))
+
+
+def _check_size(entries: list[_Entry], limit: int | None) -> None:
+    total = sum(entry.stat.st_size for entry in entries)
+    if limit is not None and total > limit:
+        largest = sorted(((entry.path, entry.stat.st_size) for entry in entries), key=lambda pair: -pair[1])[:5]
+        raise TooLarge(total=total, limit=limit, largest=tuple(largest))
+
+
+def _pack(root: Path, entries: list[_Entry], file: io.BufferedWriter) -> None:
+    """No time, owner or umask of this machine gets in."""
+    with (
+        gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as zipped,
+        tarfile.open(fileobj=zipped, mode="w", format=tarfile.GNU_FORMAT) as tar,
+    ):
+        for path, known in entries:
+            try:
+                _add(tar, root / path, tarfile.TarInfo(path), known)
+            except OSError as error:
+                raise CannotBundle(f"{path}: {error}") from error
+
+
+def _add(tar: tarfile.TarFile, source: Path, entry: tarfile.TarInfo, known: os.stat_result) -> None:
+    if stat.S_ISLNK(known.st_mode):
+        entry.type, entry.linkname, entry.mode = tarfile.SYMTYPE, os.readlink(source), 0o777
+        tar.addfile(entry)
+        return
+    entry.mode = 0o755 if known.st_mode & stat.S_IXUSR else 0o644
+    with open(os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as content:
+        entry.size = os.fstat(content.fileno()).st_size
+        tar.addfile(entry, content)
