@@ -34,10 +34,9 @@ def render_plan(plan: Plan, state: State | None, *, now: int, page: Page) -> str
         *_actions(rows, page=page),
         *_section("Idle", _idle(plan, now=now), page=page),
         *_section("Unmet", (f"{one.subject}: {one.why}" for one in plan.unmet), page=page, colour="yellow"),
-        *_section("Overrides", _overrides(state, now=now), page=page),
+        *_section("Overrides", plan.notes, page=page),
         *_section("Observed", _observed(plan, now=now), page=page),
         *_section("Warnings", plan.warnings, page=page, colour="yellow"),
-        *_section("Notes", plan.notes, page=page),
     ]
     if plan.next_actor:
         parts += _wrapped(f"Next: {plan.next_actor}", page=page, indent="      ")
@@ -122,11 +121,6 @@ def _idle(plan: Plan, *, now: int) -> Iterator[str]:
             yield f"{note.name}: due ({kept})"
         else:
             yield f"{note.name}: goes in {rough(note.at - now)}, at {clock(note.at)} ({kept})"
-
-
-def _overrides(state: State | None, *, now: int) -> Iterator[str]:
-    for one in state.overrides if state else ():
-        yield override(one, now=now)
 
 
 def override(one: Override, *, now: int) -> str:

@@ -180,14 +180,12 @@ def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]")] = Path()) -> i
 
 def destroy(
     deadline: o.Deadline = "",
-    yes: Annotated[
-        str, typer.Option("--yes-destroy", metavar="PROJECT", help="Instead of typing the project's name.")
-    ] = "",
+    confirm: Annotated[str, typer.Option(metavar="PROJECT", help="Instead of typing the project's name.")] = "",
 ) -> int:
     """End every instance and run of the project, after a typed confirmation."""
     from reconciler.cli.destroy import run_destroy
 
-    return run_destroy(deadline=deadline, confirmed=yes)
+    return run_destroy(deadline=deadline, confirmed=confirm)
 
 
 def attach(name: Annotated[str, typer.Argument(metavar="RUN")]) -> int:

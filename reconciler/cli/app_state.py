@@ -26,12 +26,12 @@ def rebuild(yes: o.Yes = False) -> int:
 
 def forget(
     subject: Annotated[str, typer.Argument(metavar="PLACE|INSTANCE")],
-    yes: Annotated[str, typer.Option("--yes-forget", metavar="NAME", help="Instead of typing the name.")] = "",
+    confirm: Annotated[str, typer.Option(metavar="NAME", help="Instead of typing the name.")] = "",
 ) -> int:
     """Stop counting a place or an instance that will never return."""
     from reconciler.cli.state import forget_subject
 
-    return forget_subject(subject, confirmed=yes)
+    return forget_subject(subject, confirmed=confirm)
 
 
 def register(app: typer.Typer) -> None:

@@ -100,7 +100,7 @@ def check_pool(name: str, desired: Desired) -> None:
         raise Fail(f"--pool {name}: no such pool in .dstack; {hint}")
 
 
-def stored_offers(site: Site, desired: Desired, state: State) -> Iterator[Offer]:
+def stored_offers(site: Site, desired: Desired, state: State | None) -> Iterator[Offer]:
     """What catalogs and this machine offer; a place that cannot tell now offers nothing."""
     from backends.base import BackendError
 
@@ -109,7 +109,7 @@ def stored_offers(site: Site, desired: Desired, state: State) -> Iterator[Offer]
     for config in desired.backends:
         for region in config.regions or ("",):
             try:
-                yield from connect(config, region, state.lineage).offers(Need(), Where())
+                yield from connect(config, region, state.lineage if state else "").offers(Need(), Where())
             except BackendError as error:
                 say(f"warning: {config.name}{f' {region}' if region else ''}: no offers: {error}")
 

@@ -1,0 +1,95 @@
+"""The offers that fit what is asked: idle instances first, then busy ones, then what could be had."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from reconciler.cli.terminal import out, say, show
+from reconciler.place import fits
+from reconciler.render_offers import OfferRow, offer_table, shown
+from reconciler.status import instance_status, jobs_by_instance, unreachable
+from schemas.instance import Instance
+from schemas.offer import Offer
+from schemas.pool import Pool
+from schemas.resources import Need, Where
+from schemas.state import State
+
+LEFT_OUT = frozenset({"terminating", "terminated"})
+WORDS = {"available": "", "unknown": "", "no-capacity": "no capacity", "no-quota": "no quota"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What must fit: a run's or a wish's need and limits, and those of its pool."""
+
+    need: Need
+    where: Where
+    pool: Pool
+    new: bool = True
+    existing: bool = True
+
+
+def offer_rows(asked: Asked, *, state: State, offers: Iterable[Offer]) -> list[OfferRow]:
+    """Idle, then new ones by price with the unavailable last, then busy ones."""
+    had = _existing(asked, state) if asked.existing else []
+    new = [_offer(one) for one in offers if _offer_fits(asked, one)] if asked.new else []
+    ordered = sorted(new, key=lambda row: (bool(row.availability), row.price is None, row.price or Decimal(0)))
+    idle = [row for row in had if row.availability == "idle"]
+    return [*idle, *ordered, *(row for row in had if row.availability != "idle")]
+
+
+def show_offers(rows: Sequence[OfferRow], *, most: int) -> None:
+    """The table with the first `most`, and how many there are."""
+    if not rows:
+        say("no offer fits")
+        return
+    show(offer_table(rows[:most]))
+    out(shown(rows[:most], total=len(rows)) + "\n")
+    sys.stdout.flush()
+
+
+def _existing(asked: Asked, state: State) -> list[OfferRow]:
+    jobs = jobs_by_instance(state.attempts)
+    rows = []
+    for one in state.instances:
+        status = instance_status(one, jobs)
+        flagged = unreachable(one) or one.draining or one.quarantined or one.degraded or one.orphan
+        if one.pool != asked.pool.name or status in LEFT_OUT or flagged or not _instance_fits(asked, one):
+            continue
+        rows.append(_instance(one, availability="idle" if status == "idle" else "busy"))
+    return sorted(rows, key=lambda row: (row.availability != "idle", row.price is None, row.price or Decimal(0)))
+
+
+def _instance(one: Instance, *, availability: str) -> OfferRow:
+    return OfferRow(
+        backend=one.backend, region=one.region, instance=f"{one.instance_type} ({one.name})", resources=one.resources,
+        spot=one.spot, price=one.price, availability=availability,
+    )  # fmt: skip
+
+
+def _offer(one: Offer) -> OfferRow:
+    taken = "busy" if one.free == 0 else ""
+    return OfferRow(
+        backend=one.backend, region=one.region, instance=one.instance_type, resources=one.resources, spot=one.spot,
+        price=one.price, availability=WORDS[one.availability] or taken,
+    )  # fmt: skip
+
+
+def _instance_fits(asked: Asked, one: Instance) -> bool:
+    return fits(
+        asked.need, asked.where, resources=one.resources, backend=one.backend, region=one.region, zone=one.zone,
+        instance_type=one.instance_type, spot=one.spot, price=one.price, cloud=False,
+    )  # fmt: skip
+
+
+def _offer_fits(asked: Asked, one: Offer) -> bool:
+    return all(
+        fits(
+            need, where, resources=one.resources, backend=one.backend, region=one.region, zone=one.zone,
+            instance_type=one.instance_type, spot=one.spot, price=one.price, cloud=one.cloud,
+        )
+        for need, where in ((asked.need, asked.where), (asked.pool.need, asked.pool.where))
+    )  # fmt: skip

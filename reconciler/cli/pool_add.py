@@ -1,0 +1,200 @@
+"""`dstack pool add`: a wish for instances. A flag that is not given never overrides the profile or the pool."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from msgspec.structs import replace
+
+from reconciler.cli.applied import identified
+from reconciler.cli.approval import price_flag
+from reconciler.cli.fail import Fail
+from reconciler.cli.offers import Asked, offer_rows, show_offers
+from reconciler.cli.plan import stored_offers
+from reconciler.cli.project import project_root, site_of
+from reconciler.cli.terminal import NoTerminal, ask, out, say
+from reconciler.cli.wishing import Wished, fulfil
+from reconciler.need import parse_duration, resolve_need
+from reconciler.render_words import counted, hourly
+from reconciler.settle import settled
+from reconciler.wire import nonce, now, who
+from reconciler.wish import add_instances, carry
+from schemas.base import Price, Seconds
+from schemas.desired import Desired
+from schemas.offer import Offer
+from schemas.plan import Launch, Plan
+from schemas.pool import DAY, Pool
+from schemas.profile import Profile, Retry
+from schemas.resources import SpotPolicy, Where
+from schemas.state import State, Wish
+
+DEFAULT_IDLE = 3 * DAY
+MOST_OFFERS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddAsk:
+    """The flags, as typed."""
+
+    pool: str | None
+    name: str
+    count: int
+    gpu: str | None
+    cpu: str | None
+    memory: str | None
+    shared_memory: str | None
+    disk: str | None
+    spot: SpotPolicy | None
+    retry: bool | None
+    retry_duration: str | None
+    max_price: str | None
+    backends: tuple[str, ...]
+    regions: tuple[str, ...]
+    instance_types: tuple[str, ...]
+    profile: str | None
+    idle_duration: str | None
+    dont_destroy: bool
+    yes: bool
+    yes_above: str
+
+
+def add_to_pool(asked: AddAsk) -> int:
+    """0 once every instance is there."""
+    documents = identified(project_root())
+    desired, where = documents.desired, site_of(documents)
+    pool = _pool(asked.pool, desired)
+    profile = _profile(asked.profile, desired)
+    wish = _wish(asked, pool=pool, profile=profile)
+    offers = tuple(stored_offers(where, desired, None))
+
+    def wished(state: State) -> State:
+        carried = carry(state, pool=pool.name, desired=desired, by=who(), now=now())
+        return add_instances(carried, replace(wish, at=now()))
+
+    confirm = _Confirm(asked=asked, wish=wish, pool=pool, offers=offers, limit=desired.confirm_above)
+    last = fulfil(
+        where,
+        Wished(wish=wished, scope=(wish.id,), carried=desired, confirm=confirm, prompted=not asked.yes),
+        until=settled,
+    )
+    _report(last.state, before=confirm.known)
+    return 0
+
+
+@dataclass(kw_only=True)
+class _Confirm:
+    """Offers, then the question. What no place could ever give is refused before it is written."""
+
+    asked: AddAsk
+    wish: Wish
+    pool: Pool
+    offers: tuple[Offer, ...]
+    limit: Price | None
+    known: frozenset[str] = frozenset()
+
+    def __call__(self, plan: Plan, state: State) -> Plan | None:
+        self.known = frozenset(one.id for one in state.instances)
+        asked = Asked(need=self.wish.need, where=self.wish.where, pool=self.pool, existing=False)
+        show_offers(offer_rows(asked, state=state, offers=self.offers), most=MOST_OFFERS)
+        launches = [one for one in plan.actions if isinstance(one, Launch)]
+        missing = self.asked.count - sum(len(one.ids) for one in launches)
+        if missing and not self.wish.retry.no_capacity:
+            why = "; ".join(one.why for one in plan.unmet) or "no offer fits"
+            raise Fail(f"{missing} of {self.asked.count} cannot be had now: {why}; --retry waits for them")
+        each = ", ".join(dict.fromkeys(hourly(one.offer.price) for one in launches))
+        say(f"pool {self.pool.name}: {counted(self.asked.count, 'instance')}{f' at {each}' if each else ''}")
+        return plan if self._agreed(plan) else None
+
+    def _agreed(self, plan: Plan) -> bool:
+        bound = price_flag(self.asked.yes_above, flag="--yes-above")
+        limit = max((one for one in (self.limit, bound) if one is not None), default=None)
+        above = self.limit is not None and limit is not None and plan.hourly_after > limit
+        if self.asked.yes and not above:
+            return True
+        try:
+            return ask("Continue?")
+        except NoTerminal as error:
+            flag = f"-y --yes-above {plan.hourly_after}" if above else "-y"
+            raise Fail(f"there is no terminal to ask at; nothing was done; add {flag}") from error
+
+
+def _pool(name: str | None, desired: Desired) -> Pool:
+    names = [pool.name for pool in desired.pools]
+    if name is None:
+        default = next((pool for pool in desired.pools if pool.default), None)
+        if default is None:
+            raise Fail(f"no pool is the default one: give --pool ({', '.join(names)})")
+        return default
+    found = next((pool for pool in desired.pools if pool.name == name), None)
+    if found is None:
+        close = get_close_matches(name, names, n=1)
+        raise Fail(f"--pool {name}: no such pool; " + (f"did you mean {close[0]}?" if close else ", ".join(names)))
+    return found
+
+
+def _profile(name: str | None, desired: Desired) -> Profile:
+    if name is None:
+        return next((one for one in desired.profiles if one.default), Profile(name=""))
+    found = next((one for one in desired.profiles if one.name == name), None)
+    if found is None:
+        known = ", ".join(one.name for one in desired.profiles) or "none"
+        raise Fail(f"--profile {name}: no such profile; there are: {known}")
+    return found
+
+
+def _wish(asked: AddAsk, *, pool: Pool, profile: Profile) -> Wish:
+    need = resolve_need(
+        gpu=asked.gpu, cpu=asked.cpu, memory=asked.memory, disk=asked.disk, shared_memory=asked.shared_memory
+    )
+    idle, source = _idle(asked, pool=pool, profile=profile)
+    return Wish(
+        id=f"{nonce()}w", pool=pool.name, name=asked.name or profile.instance_name, count=asked.count, need=need,
+        where=_where(asked, pool=pool, profile=profile), idle_duration=idle, idle_source=source,
+        retry=_retry(asked, pool=pool, profile=profile), by=who(), at=now(),
+    )  # fmt: skip
+
+
+def _where(asked: AddAsk, *, pool: Pool, profile: Profile) -> Where:
+    spot = asked.spot or profile.spot or pool.where.spot
+    price = price_flag(asked.max_price or "", flag="--max-price")
+    return Where(
+        backends=asked.backends or profile.backends or pool.where.backends,
+        regions=asked.regions or profile.regions or pool.where.regions,
+        zones=profile.zones or pool.where.zones,
+        instance_types=asked.instance_types or profile.instance_types or pool.where.instance_types,
+        spot=spot,
+        max_price=price if price is not None else profile.max_price or pool.where.max_price,
+        reservation=profile.reservation or pool.where.reservation,
+    )
+
+
+def _idle(asked: AddAsk, *, pool: Pool, profile: Profile) -> tuple[Seconds | None, str]:
+    """flag > profile > pool > 72h, with where it came from."""
+    if asked.dont_destroy:
+        return None, "--dont-destroy"
+    if asked.idle_duration is not None:
+        return parse_duration(asked.idle_duration, option="--idle-duration"), "--idle-duration"
+    if profile.idle_off or profile.idle_duration is not None:
+        return (None if profile.idle_off else profile.idle_duration), f"profile {profile.name}"
+    source = dict(pool.sources).get("idle_duration", "default")
+    if source != "default":
+        return pool.idle_duration, source
+    return DEFAULT_IDLE, "pool add"
+
+
+def _retry(asked: AddAsk, *, pool: Pool, profile: Profile) -> Retry:
+    if asked.retry is False:
+        return Retry()
+    duration = None
+    if asked.retry_duration is not None:
+        duration = parse_duration(asked.retry_duration, option="--retry-duration")
+    if asked.retry or asked.retry_duration is not None:
+        hour = Retry(no_capacity=True, interruption=True, error=True)
+        return hour if asked.retry_duration is None else replace(hour, duration=duration)
+    return profile.retry or pool.retry
+
+
+def _report(state: State | None, *, before: frozenset[str]) -> None:
+    names = [one.name for one in state.instances if one.id not in before] if state else []
+    out(f"added {', '.join(names)}\n" if names else "asked for; the next `dstack apply` goes on with it\n")

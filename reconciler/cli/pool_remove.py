@@ -1,0 +1,56 @@
+"""`dstack pool remove`: a wish that an instance ends, waited for until its place says so."""
+
+from __future__ import annotations
+
+from reconciler.cli.fail import Fail
+from reconciler.cli.project import site, state_of
+from reconciler.cli.terminal import NoTerminal, out, say
+from reconciler.cli.wishing import Wished, agree, fulfil
+from reconciler.status import alive, jobs_by_instance
+from reconciler.wire import now, who
+from reconciler.wish import WishRefused, remove_instance
+from schemas.instance import Instance
+from schemas.plan import Plan
+from schemas.state import State
+
+
+def remove_from_pool(name: str, *, pool: str, force: bool, yes: bool) -> int:
+    """0 once it has ended."""
+    where = site()
+    state = state_of(where)
+    try:
+        remove_instance(state, name, by=who(), now=now(), pool=pool, force=force)
+    except WishRefused as error:
+        raise Fail(str(error)) from error
+    one = _living(state, name, pool=pool)
+    runs = _runs(state, one)
+    try:
+        if not agree(f"End instance {one.name}{f' and its runs {runs}' if runs else ''}?", yes=yes):
+            say("nothing was done")
+            return 1
+    except NoTerminal as error:
+        raise Fail(f"there is no terminal to ask at; `dstack pool remove {name} -y` ends it") from error
+    wished = Wished(
+        wish=lambda fresh: remove_instance(fresh, one.id, by=who(), now=now(), force=force), scope=(one.id,)
+    )  # fmt: skip
+    fulfil(where, wished, until=lambda fresh, plan: _gone(fresh, one.id, plan))
+    out(f"instance {one.name} is ended\n")
+    return 0
+
+
+def _living(state: State, name: str, *, pool: str) -> Instance:
+    return next(
+        one for one in state.instances if alive(one) and name in (one.name, one.id) and pool in ("", one.pool)
+    )  # fmt: skip
+
+
+def _runs(state: State, one: Instance) -> str:
+    names = {run.id: run.spec.name for run in state.runs}
+    mine = {job.id for job in jobs_by_instance(state.attempts).get(one.id, ())}
+    found = [names.get(each.run, each.run) for each in state.attempts if mine & {job.id for job in each.jobs}]
+    return ", ".join(dict.fromkeys(found))
+
+
+def _gone(state: State, key: str, plan: Plan) -> bool:
+    del plan
+    return all(not alive(one) for one in state.instances if one.id == key)
