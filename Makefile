@@ -19,6 +19,7 @@ test: venv
 check: venv
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/shellcheck .ci/run .ci/system-packages examples/*.sh reconciler/*.sh
 	$(BIN)/python -m schemas.documents.generate --check
 
 bench: venv
