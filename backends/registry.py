@@ -1,0 +1,20 @@
+"""Which module is which type of backend. Imported only when a configured backend is used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from backends.base import Backend, BackendError, Connect, Setting
+from schemas.desired import BackendConfig
+
+CONNECT = {
+    "local": "backends.local",
+}
+
+
+def connect(config: BackendConfig, region: str, setting: Setting) -> Backend:
+    """The place of `config` in `region`. Raises `BackendError` for a type that does not work yet."""
+    if config.type not in CONNECT:
+        raise BackendError(f"backend type {config.type}: not supported yet; there is {', '.join(sorted(CONNECT))}")
+    make: Connect = import_module(CONNECT[config.type]).connect
+    return make(config, region, setting)
