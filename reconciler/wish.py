@@ -16,7 +16,7 @@ from schemas.base import Seconds
 from schemas.desired import Desired
 from schemas.instance import Instance
 from schemas.pool import Pool
-from schemas.run import RUN_ENDED, Attempt, Run
+from schemas.run import RUN_ENDED, Attempt, Job, Run
 from schemas.state import Applied, Override, Revision, State, Wish
 
 Kind = Literal["drain", "pause", "autoscale"]
@@ -161,9 +161,10 @@ def remove_instance(state: State, name: str, *, by: str, now: int, pool: str = "
     instance = _living(state, name, pool=pool)
     if instance.prevent_destroy:
         raise WishRefused(f"{name} has prevent_destroy: take that out of pool {instance.pool} and `dstack apply` first")
-    attempts = [each for each in state.attempts if each.live and any(job.instance == instance.id for job in each.jobs)]
+    busy = jobs_by_instance(state.attempts).get(instance.id, [])
+    attempts = [each for each in state.attempts if any(job in busy for job in each.jobs)]
     if attempts and not force:
-        raise WishRefused(_busy(state, instance, attempts))
+        raise WishRefused(_busy(state, instance, attempts, busy))
     reason = f"removed by {by}"
     if attempts:
         state = _stop_attempts(state, (each.id for each in attempts), why=reason, now=now, abort=False)
@@ -186,10 +187,10 @@ def _living(state: State, name: str, *, pool: str) -> Instance:
     return found[0]
 
 
-def _busy(state: State, instance: Instance, attempts: Iterable[Attempt]) -> str:
+def _busy(state: State, instance: Instance, attempts: Iterable[Attempt], jobs: Iterable[Job]) -> str:
     names = {run.id: run.spec.name for run in state.runs}
     runs = _listed(dict.fromkeys(names.get(each.run, each.run) for each in attempts))
-    if all(job.status == "ended" for job in jobs_by_instance(state.attempts)[instance.id]):
+    if all(job.status == "ended" for job in jobs):
         return f"{instance.name} holds results not collected yet ({runs}): `dstack apply`, or --force"
     return f"{instance.name} is busy ({runs}): stop that first, or --force ends it"
 
