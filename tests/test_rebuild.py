@@ -1,0 +1,280 @@
+"""A lost state made again, things given up for good, and what leaves the state with age."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from reconciler.prune import KEEP, needed_blobs, prune
+from reconciler.rebuild import MARGIN, RebuildRefused, forget, rebuild
+from reconciler.status import instance_status, jobs_by_instance, reap_at
+from schemas.desired import BackendConfig, Desired
+from schemas.instance import HostReport, Instance, JobReport, Listing, Seen
+from schemas.launch import Intent, Request
+from schemas.pool import Pool
+from schemas.resources import Resources
+from schemas.run import Attempt, Job, Run, RunSpec
+from schemas.state import Applied, Place, Revision, State, Tombstone, Wish
+
+NOW = 1_000_000
+BOX = Resources(cpus=2, memory=2048)
+LOCAL = Place(name="local", config=BackendConfig(name="local", type="local"))
+AWS = Place(name="aws/us-east-1", config=BackendConfig(name="aws", type="aws"), region="us-east-1")
+TRAIN = RunSpec(name="train", hash="h1", pool="gpu")
+WEB = RunSpec(name="web", type="service", hash="h2", pool="gpu")
+DESIRED = Desired(
+    project="abcdefgh1",
+    pools=(Pool(name="gpu", nodes_min=1, idle_duration=600, prevent_destroy=True),),
+    runs=(TRAIN, WEB),
+)
+
+
+def seen(index: int, **changes: object) -> Seen:
+    made = Seen(
+        external_id=f"x{index}", id=f"launch1{index}-0", launch=f"launch1{index}", pool="gpu", lineage="lin1",
+        generation=10 + index, phase="running", resources=BOX, created_at=NOW - 100,
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+def listing(*instances: Seen, place: str = "local", error: str = "") -> Listing:
+    return Listing(place=place, at=NOW, identity="machine", instances=instances, error=error)
+
+
+def report(index: int, *jobs: JobReport, **changes: object) -> HostReport:
+    return replace(
+        HostReport(instance=f"launch1{index}-0", at=NOW, boot_id="boot", generation=20, jobs=jobs), **changes
+    )
+
+
+def rebuilt(
+    *listings: Listing,
+    reports: tuple[HostReport, ...] = (),
+    places: tuple[Place, ...] = (LOCAL,),
+    lineage: str = "",
+    done: frozenset[tuple[str, str]] = frozenset(),
+    above: int = 0,
+) -> State:
+    return rebuild(
+        project="abcdefgh1", listings=listings, reports=reports, places=places, desired=DESIRED,
+        revision=Revision(digest="d"), by="ana", now=NOW, nonce="noncenon", lineage=lineage, done=done, above=above,
+    )  # fmt: skip
+
+
+def test_its_generation_is_above_everything_seen() -> None:
+    assert rebuilt(listing(seen(1))).generation == 11 + MARGIN
+    assert rebuilt(listing(seen(1)), reports=(report(1),)).generation == 20 + MARGIN
+    assert rebuilt(listing(seen(1)), reports=(report(1, error="late", generation=30),)).generation == 30 + MARGIN
+    assert rebuilt(listing(seen(1)), above=99).generation == 99 + MARGIN
+
+
+def test_it_takes_the_lineage_of_its_instances() -> None:
+    assert rebuilt(listing(seen(1))).lineage == "lin1"
+    assert rebuilt(listing()).lineage == "noncenon"
+    two = listing(seen(1), seen(2, lineage="lin2"))
+    with pytest.raises(RebuildRefused, match=r"\(lin1, lin2\): choose with --lineage"):
+        rebuilt(two)
+    chosen = rebuilt(two, lineage="lin2")
+    assert (chosen.lineage, [each.external_id for each in chosen.instances]) == ("lin2", ["x2"])
+    with pytest.raises(RebuildRefused, match="no instance carries the lineage lin3"):
+        rebuilt(two, lineage="lin3")
+
+
+@pytest.mark.parametrize(
+    "answers", [(), (listing(error="timed out"),), (replace(listing(), partial=True),), (listing(place="other"),)]
+)
+def test_a_silent_place_is_not_an_empty_one(answers: tuple[Listing, ...]) -> None:
+    with pytest.raises(RebuildRefused, match=r"local: .*its instances would be forgotten"):
+        rebuilt(*answers)
+
+
+def test_instances_come_back_as_they_are() -> None:
+    state = rebuilt(
+        listing(seen(1), seen(2, phase="starting"), seen(3, phase="ending"), seen(4, phase="ended"), seen(5, id="")),
+        reports=(report(1),),
+    )
+    assert [(each.name, each.phase, each.orphan[:6]) for each in state.instances] == [
+        ("gpu-1", "ready", ""),
+        ("gpu-2", "provisioning", ""),
+        ("gpu-3", "terminating", ""),
+        ("gpu-4", "ready", "tagged"),
+    ]
+    first = state.instances[0]
+    assert (first.backend, first.place, first.external_id, first.boot_id) == ("local", "local", "x1", "boot")
+    assert (first.origin, first.prevent_destroy, first.idle_duration) == ("declared", True, 600)
+    assert state.places == (replace(LOCAL, identity="machine", observed_at=NOW),)
+
+
+def test_no_idle_clock_starts_before_the_rebuild() -> None:
+    state = rebuilt(listing(seen(1, created_at=5), seen(2)), reports=(report(1),))
+    assert reap_at(state.instances[0]) == NOW + 600
+    assert reap_at(state.instances[1]) is None, "what a silent host does is unknown"
+    assert state.instances[1].unreachable_since == NOW
+
+
+def test_places_of_regions() -> None:
+    state = rebuilt(listing(seen(1)), listing(seen(2), place=AWS.name), places=(LOCAL, AWS))
+    assert [(each.backend, each.place) for each in state.instances] == [("local", "local"), ("aws", "aws/us-east-1")]
+
+
+def test_jobs_on_hosts_become_attempts_again() -> None:
+    state = rebuilt(
+        listing(seen(1), seen(2)),
+        reports=(
+            report(1, JobReport(id="abr0-0-2-0", phase="running", run="train", started_at=NOW - 50)),
+            report(
+                2,
+                JobReport(id="abr0-0-2-1", phase="running", run="train"),
+                JobReport(id="abr7-0-1-0", phase="ended", exit_code=3, ended_at=NOW - 5),
+                JobReport(id="abr8-0-1-0", phase="absent"),
+                JobReport(id="not ours", phase="running"),
+            ),
+        ),
+    )
+    assert [(each.id, [(job.rank, job.instance, job.status) for job in each.jobs]) for each in state.attempts] == [
+        ("abr0-0-2", [(0, "launch11-0", "running"), (1, "launch12-0", "running")]),
+        ("abr7-0-1", [(0, "launch12-0", "ended")]),
+    ]
+    first, second = state.runs[:2]
+    assert (first.spec, first.origin, first.status, first.attempts, first.held) == (
+        TRAIN,
+        "declared",
+        "running",
+        2,
+        False,
+    )
+    assert (second.spec.name, second.origin) == ("recovered-abr7", "run")
+    assert state.attempts[1].jobs[0].exit_code == 3
+    jobs = jobs_by_instance(state.attempts)
+    assert [instance_status(each, jobs) for each in state.instances] == ["busy", "busy"]
+
+
+def test_declared_tasks_without_a_record_are_held() -> None:
+    state = rebuilt(listing())
+    assert [(run.spec, run.held, run.status, run.origin) for run in state.runs] == [
+        (TRAIN, True, "submitted", "declared")
+    ]
+    assert "--first-run" in state.runs[0].reason
+    assert rebuilt(listing(), done=frozenset({("train", "h1")})).runs == ()
+    assert len(rebuilt(listing(), done=frozenset({("train", "older")})).runs) == 1
+
+
+# ---------------------------------------------------------------- forget
+
+
+def instance(name: str, *, place: str = "local", **changes: object) -> Instance:
+    made = Instance(id=f"{name}-id", name=name, pool="gpu", backend="local", place=place, resources=BOX, phase="ready")
+    return replace(made, **changes)
+
+
+def intent(id: str, *ids: str) -> Intent:
+    request = Request(place="local", launch=id, token=id, ids=ids, names=ids, pool="gpu", instance_type="local")
+    return Intent(id=id, request=request, opened_at=0)
+
+
+def living() -> State:
+    return State(
+        version=1,
+        project="abcdefgh1",
+        lineage="l",
+        generation=3,
+        places=(LOCAL, AWS),
+        instances=(instance("a"), instance("b"), instance("c", place=AWS.name)),
+        intents=(intent("one", "a-id"), intent("two", "a-id", "c-id")),
+        attempts=(
+            Attempt(
+                id="r1-0-1",
+                run="r1",
+                number=1,
+                jobs=(
+                    Job(id="r1-0-1-0", instance="a-id", status="running"),
+                    Job(id="r1-0-1-1", instance="c-id", rank=1, status="running"),
+                ),
+            ),
+        ),
+    )
+
+
+def test_forgetting_an_instance() -> None:
+    state = forget(living(), "a", NOW, by="ana")
+    assert [each.phase for each in state.instances] == ["terminated", "ready", "ready"]
+    assert state.instances[0].reason == "forgotten by ana"
+    assert state.tombstones == (Tombstone(id="a-id", kind="instance", at=NOW, why="forgotten by ana"),)
+    assert [job.status for job in state.attempts[0].jobs] == ["lost", "running"]
+    assert [each.id for each in state.intents] == ["two"]
+    assert state.places == (LOCAL, AWS)
+
+
+def test_forgetting_a_place() -> None:
+    state = forget(living(), AWS.name, NOW)
+    assert [each.phase for each in state.instances] == ["ready", "ready", "terminated"]
+    assert [(each.kind, each.id) for each in state.tombstones] == [("instance", "c-id"), ("place", AWS.name)]
+    assert state.places == (LOCAL, replace(AWS, forgotten=True))
+
+
+def test_forgetting_nothing() -> None:
+    with pytest.raises(RebuildRefused, match="no place or living instance nope"):
+        forget(living(), "nope", NOW)
+    again = forget(living(), AWS.name, NOW)
+    with pytest.raises(RebuildRefused):
+        forget(again, AWS.name, NOW)
+
+
+# ---------------------------------------------------------------- prune
+
+OLD, YOUNG = NOW * 10 - KEEP - 1, NOW * 10 - KEEP + 1
+LATER = NOW * 10
+
+
+def ended(id: str, at: int, name: str = "gone", **changes: object) -> Run:
+    made = Run(id=id, spec=RunSpec(name=name), status="failed", reason="exit 3", finished_at=at)
+    return replace(made, **changes)
+
+
+def test_what_ended_long_ago_leaves() -> None:
+    state = State(
+        version=1,
+        project="abcdefgh1",
+        lineage="l",
+        runs=(ended("r1", OLD), ended("r2", YOUNG), Run(id="r3", spec=TRAIN, submitted_at=0)),
+        attempts=(
+            Attempt(id="r1-0-1", run="r1", number=1, jobs=(Job(id="j1", instance="a-id", status="failed", log="d1"),)),
+            Attempt(id="r2-0-1", run="r2", number=1, jobs=(Job(id="j2", instance="b-id", status="failed", log="d2"),)),
+        ),
+        instances=(
+            instance("a", phase="terminated", terminated_at=OLD),
+            instance("b", phase="terminated", terminated_at=OLD),
+            instance("c", phase="terminated", terminated_at=YOUNG),
+            instance("d"),
+        ),
+        tombstones=(
+            Tombstone(id="t1", kind="launch", at=OLD, why=""),
+            Tombstone(id="t2", kind="launch", at=YOUNG, why=""),
+            Tombstone(id="t3", kind="place", at=OLD, why=""),
+        ),
+        wishes=(Wish(id="w1", pool="gpu", launched=1, at=OLD), Wish(id="w2", pool="gpu", at=OLD)),
+    )
+    after = prune(state, now=LATER)
+    assert [each.id for each in after.runs] == ["r2", "r3"]
+    assert [each.id for each in after.attempts] == ["r2-0-1"]
+    assert [each.name for each in after.instances] == ["b", "c", "d"], "b is where a remembered job ran"
+    assert [(each.id, each.why) for each in after.tombstones] == [("t2", ""), ("t3", ""), ("r1", "gone failed: exit 3")]
+    assert [each.id for each in after.wishes] == ["w2"]
+    assert needed_blobs(after) == {"d2"}
+    assert prune(after, now=LATER) is after
+    assert prune(state, now=LATER, keep=None) is state
+
+
+def test_an_ended_run_that_is_still_declared_stays() -> None:
+    applied = Applied(revision=Revision(digest="d"), by="x", at=0, desired=DESIRED)
+    declared = ended("r1", OLD, "train")
+    wished = ended("r2", OLD, "train", origin="run")
+    state = State(version=1, project="abcdefgh1", lineage="l", applied=applied, runs=(declared, wished))
+    assert prune(state, now=LATER).runs == (declared,)
+
+
+def test_tombstones_are_bounded() -> None:
+    graves = tuple(Tombstone(id=str(index), kind="launch", at=LATER, why="") for index in range(10_005))
+    state = prune(State(version=1, project="abcdefgh1", lineage="l", tombstones=graves), now=LATER)
+    assert len(state.tombstones) == 10_000
+    assert state.tombstones[-1].id == "10004"
