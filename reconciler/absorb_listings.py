@@ -14,7 +14,6 @@ from msgspec.structs import replace
 from schemas.instance import Instance, Seen
 from schemas.launch import Intent
 from schemas.resources import Resources
-from schemas.run import LIVE_JOB, Attempt, Job
 from schemas.state import Place, State, Tombstone
 
 APART = 300
@@ -48,7 +47,7 @@ def absorb_listings(state: State, *, answers: Mapping[str, Answer], before: Stat
         else:
             instances.append(instance)
     instances += [_orphan(seen, answer, state=state, now=now) for seen, answer in sightings.unowned()]
-    return _settle(replace(state, instances=tuple(instances)), was=state, now=now)
+    return _closed(replace(state, instances=tuple(instances)), was=state, now=now)
 
 
 class _Sightings:
@@ -191,16 +190,16 @@ def _orphan(seen: Seen, answer: Answer, *, state: State, now: int) -> Instance:
     )
 
 
-def _settle(state: State, *, was: State, now: int) -> State:
-    """Close the launches that were seen or lost, and settle the jobs of what is gone."""
+def _closed(state: State, *, was: State, now: int) -> State:
+    """Launches that were seen or lost are open no more; those lost must not come back."""
     alive_before = {instance.id for instance in was.instances if instance.phase != "terminated"}
-    gone = {one.id: one for one in state.instances if one.phase == "terminated" and one.id in alive_before}
-    never = [one for one in gone.values() if not one.external_id]
+    never = [
+        one for one in state.instances if one.phase == "terminated" and not one.external_id and one.id in alive_before
+    ]
     stones = tuple(Tombstone(id=one.id, kind="instance", at=now, why=one.reason) for one in never)
     pending = {one.id for one in state.instances if one.phase != "terminated" and not one.external_id}
     return replace(
         state,
-        attempts=tuple(_bereaved(attempt, gone, now=now) for attempt in state.attempts) if gone else state.attempts,
         intents=tuple(intent for intent in state.intents if _open(intent, pending)),
         tombstones=(*state.tombstones, *stones),
     )
@@ -208,26 +207,3 @@ def _settle(state: State, *, was: State, now: int) -> State:
 
 def _open(intent: Intent, pending: set[str]) -> bool:
     return any(id in pending for id in intent.request.ids)
-
-
-def _bereaved(attempt: Attempt, gone: Mapping[str, Instance], *, now: int) -> Attempt:
-    if not any(job.instance in gone and job.status in LIVE_JOB for job in attempt.jobs):
-        return attempt
-    return replace(
-        attempt,
-        jobs=tuple(
-            _lost(job, gone[job.instance], attempt=attempt, now=now)
-            if job.instance in gone and job.status in LIVE_JOB
-            else job
-            for job in attempt.jobs
-        ),
-    )
-
-
-def _lost(job: Job, instance: Instance, *, attempt: Attempt, now: int) -> Job:
-    """Its machine is gone. An ended job whose result went with it is not an interruption: it is not run again."""
-    if job.status == "ended":
-        return replace(job, status="lost", reason=f"result lost with its instance ({instance.reason})")
-    if attempt.stopping:
-        return replace(job, status="aborted" if attempt.abort else "terminated", reason=attempt.stopping, ended_at=now)
-    return replace(job, status="lost", interrupted=True, reason=f"its instance ended: {instance.reason}", ended_at=now)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
+from reconciler.settled import MAX_DURATION
 from schemas.base import Value
 from schemas.instance import Instance
 from schemas.run import Attempt, Job
@@ -178,6 +179,8 @@ def _ended(job: Job, attempt: Attempt, collected: Collected, *, now: int) -> Job
         return replace(job, status="terminated", reason=attempt.stopping)
     if job.exit_code == 0 and not job.interrupted:
         return replace(job, status="done", reason="")
+    if job.reason.startswith(MAX_DURATION):
+        return replace(job, status="terminated")
     return replace(job, status="failed", reason=job.reason or f"exit {job.exit_code}")
 
 
