@@ -15,7 +15,7 @@ from reconciler.yaml_source import Problem, Source, locate
 from schemas.documents.shape import suggestion
 
 _OPEN = re.compile(r"(?<!\$)\$\{\{")
-_REFERENCE = re.compile(r"(?<!\$)\$\{\{\s*([^{}]*?)\s*\}\}")
+_REFERENCE = re.compile(r"(?<!\$)\$\{\{([^{}]*)\}\}")
 _NAME = re.compile(r"(env|secrets)\.([A-Za-z_][A-Za-z0-9_]*)")
 _EVERYWHERE = ("env", "secrets")
 _COMMANDS = ("env", "secrets", "run")
@@ -67,7 +67,7 @@ def _wrong(text: str, allowed: tuple[str, ...], secrets: Collection[str] | None)
     if len(_OPEN.findall(text)) != len(_REFERENCE.findall(text)):
         yield "`${{` is not closed: `${{ env.NAME }}`, or `$${{` for the text itself"
     for reference in _REFERENCE.findall(text):
-        if message := _unknown(reference, allowed, secrets):
+        if message := _unknown(reference.strip(), allowed, secrets):
             yield message
 
 

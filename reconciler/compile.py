@@ -92,7 +92,8 @@ def _profiles(read: Read, own: Iterable[Profile]) -> dict[str, Profile]:
     for entry in marked[1:]:
         read.problems.append(entry.problem(
             f"`{marked[0].form.name}` is the default profile already, at {marked[0].at('default')}", "default"))
-    mine = {profile.name: profile for profile in own if profile.name not in declared and not (marked and profile.default)}
+    mine = {
+        profile.name: profile for profile in own if profile.name not in declared and not (marked and profile.default)}
     return {**{name: compile_profile(entry.form) for name, entry in declared.items()}, **mine}
 
 
@@ -148,10 +149,9 @@ def _runs(
         form, name = entry.form, entry_name(entry)
         if not _run_name(entry, name, read):
             continue
-        if not _known(form.profile, profiles, entry, ("profile",), read, kind="profiles"):
-            continue
+        _known(form.profile, profiles, entry, ("profile",), read, kind="profiles")
         _known_backends(form.backends, backends, entry, read)
-        read.problems.extend(entry.problem(message, *path) for path, message in run_faults(form))
+        read.problems.extend(run_faults(entry))
         layers = run_layers(form, pick_profile(form.profile, profiles))
         pool = _pool_of(entry, layers, pools, read)
         if pool is None:
@@ -163,16 +163,19 @@ def _runs(
         yield spec
 
 
-def run_faults(form: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """What a schema cannot say: (path in the run, message)."""
+def run_faults(entry: Entry) -> Iterator[Problem]:
+    """What no key is guilty of alone."""
+    if entry.dropped & {"commands", "image", "python", "replicas", "scaling"}:
+        return
+    for path, message in _run_faults(entry.form):
+        yield entry.problem(message, *path)
+
+
+def _run_faults(form: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
     if form.type != "dev-environment" and not form.commands and form.image is None:
         yield ("commands",), "`commands` or `image` is missing: nothing would run"
     if form.image is not None and form.python is not None:
         yield ("python",), "`python` and `image` exclude each other"
-    for key in ("artifacts", "files"):
-        for index, path in enumerate(getattr(form, key) or ()):
-            if path.startswith(("/", "~")) or ".." in path.split("/"):
-                yield (key, index), f"`{path}` leaves the project's folder"
     if form.type == "service":
         yield from _service_faults(form)
 
@@ -195,6 +198,8 @@ def _run_name(entry: Entry, name: str, read: Read) -> bool:
     try:
         NAME_SHAPE.read(name)
     except Wrong:
+        if "name" in entry.dropped:
+            return False
         said = "`name` is missing: a declared run is known by it" if not entry.form.name and entry.path else (
             f"`name` is missing, and the file's name cannot stand for it: {name!r} is not a-z, 0-9 and -")
         read.problems.append(entry.problem(said))

@@ -15,9 +15,9 @@ SHORT = 24 * 3600
 
 
 def pool_contradictions(entry: Entry, pool: Pool) -> Iterator[Problem]:
-    sources = dict(pool.sources)
     fixed = pool.nodes_min > 0 and pool.nodes_min == pool.nodes_max
-    if fixed and pool.idle_duration is not None and sources.get("idle_duration") == "pool" and pool.idle_duration < SHORT:
+    own_idle = pool.idle_duration if dict(pool.sources).get("idle_duration") == "pool" else None
+    if fixed and own_idle is not None and own_idle < SHORT:
         yield entry.problem(
             f"`idle_duration` has no effect: `nodes: {pool.nodes_min}` is fixed, so no idle instance ever goes",
             "idle_duration")

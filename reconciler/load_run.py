@@ -18,7 +18,7 @@ from reconciler.contradict import run_contradictions
 from reconciler.load import Documents, in_order
 from reconciler.need import BadOption, parse_duration, read_option, resolve_need
 from reconciler.notice import run_notices
-from reconciler.read_documents import Entry, entry_name, read_run
+from reconciler.read_documents import Entry, read_run
 from reconciler.yaml_source import Invalid, Problem, read_yaml
 from schemas.desired import Desired
 from schemas.documents.profile import EVERY_EVENT, SPOT
@@ -81,8 +81,7 @@ def read_run_file(
     secrets = {secret.name for secret in desired.secrets}
     problems = [*read.problems, *check_references(source, run_file=True, secrets=secrets)]
     for entry in read.runs:
-        problems += [entry.problem(message, *where) for where, message in run_faults(entry.form)]
-        problems += _unknown(entry, desired, flags)
+        problems += [*run_faults(entry), *_unknown(entry, desired, flags)]
     if problems or not read.runs:
         raise Invalid(in_order(problems))
     return _spec(read.runs[0], desired, flags, args)

@@ -58,5 +58,5 @@ def looks_secret(name: str, value: str) -> bool:
     """A literal that should not be committed, judged by its form or by its name."""
     if "${{" in value:
         return False
-    return bool(_SECRET_VALUE.search(value)) or (
+    return bool(_SECRET_VALUE.search(value[:2000])) or (
         bool(_SECRET_NAME.search(name)) and len(value) >= 8 and not value.startswith(("/", "./", "~")))

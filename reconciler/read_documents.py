@@ -22,6 +22,9 @@ from schemas.documents.run import RUN_FORMS
 from schemas.documents.run import TYPES as RUN_TYPES
 from schemas.documents.shape import KEY, faults, kind_of, not_among, suggestion, unknown_key
 
+MOST = 1000
+"""Reading ends after so many problems: each costs a search for what was meant."""
+
 Path = tuple[str | int, ...]
 _OTHER_TYPES = {
     "fleet": "a fleet is a pool here: declare it in `pools`",
@@ -32,13 +35,18 @@ _OTHER_TYPES = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One backend, pool, profile, run, or single key: its form, what was written, and where."""
+    """One backend, pool, profile, run, or single key: its form, what was written, and where.
+
+    `dropped` are keys whose values could not be read: the form lacks them, so that the other
+    checks still find what else is wrong.
+    """
 
     kind: str
     form: Any
     raw: Any
     source: Source
     path: Path
+    dropped: frozenset[str] = frozenset()
 
     def mark(self, *path: str | int, key: bool = False) -> Mark:
         return locate(self.source, (*self.path, *path), key=key)
@@ -71,6 +79,8 @@ def read_documents(sources: list[tuple[Source, bool]]) -> Read:
     """`sources` are (file, whether it lies in `.dstack/runs`)."""
     read = Read()
     for source, in_runs in sources:
+        if len(read.problems) > MOST:
+            break
         read.problems.extend(source.problems)
         if source.problems:
             read.broken.update(LISTS)
@@ -120,6 +130,8 @@ def _file(source: Source, in_runs: bool, read: Read) -> None:
 
 def _document(source: Source, value: Mapping, read: Read) -> None:
     for key, item in value.items():
+        if len(read.problems) > MOST:
+            break
         if key in LISTS:
             _list(key, item, source, read)
         elif key in SingleKeys.model_fields:
@@ -130,8 +142,8 @@ def _document(source: Source, value: Mapping, read: Read) -> None:
 
 def _single(key: str, item: Any, source: Source, read: Read) -> None:
     entry = Entry(key, None, item, source, (key,))
-    form = _checked(SingleKeys, {key: item}, Entry(key, None, item, source, ()), read)
-    if form is None:
+    form, dropped = _checked(SingleKeys, {key: item}, Entry(key, None, item, source, ()), read)
+    if key in dropped:
         read.broken.add(key)
     elif getattr(form, key) is not None:
         read.singles.setdefault(key, []).append(Entry(key, getattr(form, key), item, source, entry.path))
@@ -146,6 +158,8 @@ def _list(key: str, item: Any, source: Source, read: Read) -> None:
             f"{key}: should be a list, not {kind_of(item)}")))
         return
     for index in range(len(item)):
+        if len(read.problems) > MOST:
+            break
         _entry(key, source, (key, index), read)
 
 
@@ -155,11 +169,11 @@ def _entry(kind: str, source: Source, path: Path, read: Read) -> None:
         raw = raw[step]
     entry = Entry(kind, None, raw, source, path)
     model = _model(kind, raw, entry, read)
-    form = _checked(model, raw, entry, read) if model else None
-    if form is None:
+    form, dropped = _checked(model, raw, entry, read) if model else (None, frozenset())
+    if form is None or "default" in dropped:
         read.broken.add(kind)
-    else:
-        getattr(read, kind).append(Entry(kind, form, raw, source, path))
+    if form is not None:
+        getattr(read, kind).append(Entry(kind, form, raw, source, path, dropped))
 
 
 def _model(kind: str, raw: Any, entry: Entry, read: Read) -> Any:
@@ -189,17 +203,26 @@ def _misspelt_type(raw: Mapping) -> str:
     return f" (`{near[0]}` is no key)" if near else ""
 
 
-def _checked(model: Any, raw: Any, entry: Entry, read: Read) -> Any:
+def _checked(model: Any, raw: Any, entry: Entry, read: Read) -> tuple[Any, frozenset[str]]:
+    """The form and the keys it had to do without; no form where a key is missing."""
     try:
-        return model.model_validate(dict(raw))
+        return model.model_validate(dict(raw)), frozenset()
     except ValidationError as error:
         for path, message in faults(error, model):
-            about_key = bool(path) and path[-1] == KEY
-            parts = path[:-1] if about_key else path
-            shown = label((*entry.path, *(parts[:-1] if about_key else parts)))
-            mark = entry.mark(*parts, key=about_key)
-            read.problems.append(Problem(entry.source.path, *mark, f"{shown}: {message}" if shown else message))
-        return None
+            read.problems.append(_fault(entry, path, message))
+        dropped = frozenset(str(each["loc"][0]) for each in error.errors() if each["loc"])
+    try:
+        return model.model_validate({key: value for key, value in raw.items() if key not in dropped}), dropped
+    except ValidationError:
+        return None, dropped
+
+
+def _fault(entry: Entry, path: Path, message: str) -> Problem:
+    about_key = bool(path) and path[-1] == KEY
+    parts = path[:-1] if about_key else path
+    shown = label((*entry.path, *(parts[:-1] if about_key else parts)))
+    mark = entry.mark(*parts, key=about_key)
+    return Problem(entry.source.path, *mark, f"{shown}: {message}" if shown else message)
 
 
 def _unique(read: Read) -> None:

@@ -63,7 +63,7 @@ def _run_file(path: Path) -> tuple[list[Problem], list[str]]:
     read.problems.extend(check_references(source, run_file=True, secrets=None))
     warnings: list[Problem] = []
     for entry in read.runs:
-        read.problems.extend(entry.problem(message, *where) for where, message in run_faults(entry.form))
+        read.problems.extend(run_faults(entry))
         spec = compile_run(
             entry.form, name=entry.form.name or "", hash_="", layers=run_layers(entry.form, pick_profile("", {})),
             pool=Pool(name="default-pool"), backends=_any_backend(entry.form.backends))

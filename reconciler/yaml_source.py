@@ -34,6 +34,7 @@ _WORDS: dict[str, bool | None] = {
 }
 _CONTROL = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _PREFIX = "tag:yaml.org,2002:"
+_TAGGED: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool, "null": type(None)}
 
 
 class Problem(NamedTuple):
@@ -127,7 +128,7 @@ def locate(source: Source, path: tuple[str | int, ...], *, key: bool = False) ->
             mark = value.value_marks[step]
         else:
             return mark
-        value = value[step]  # type: ignore[index]
+        value = value[step]
     return mark
 
 
@@ -224,7 +225,7 @@ class _Reader:
             self.anchors[event.anchor] = value
         return value
 
-    def _alias(self, name: str, mark: Mark) -> Any:
+    def _alias(self, name: Any, mark: Mark) -> Any:
         if name not in self.anchors:
             self._fail(mark, f"the alias `*{name}` has no anchor `&{name}` before it")
         value = self.anchors[name]
@@ -256,8 +257,7 @@ class _Reader:
         if event.tag == _PREFIX + "str":
             return text
         value = _plain(text)
-        wanted = {"int": int, "float": (int, float), "bool": bool, "null": type(None)}.get(event.tag.removeprefix(_PREFIX))
-        if wanted is None or not isinstance(value, wanted):
+        if not isinstance(value, _TAGGED.get(event.tag.removeprefix(_PREFIX), ())):
             self._note(mark, f"the tag `{_tag(event.tag)}` is not supported here")
         return value
 

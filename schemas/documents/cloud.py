@@ -114,9 +114,12 @@ class KubernetesForm(BackendForm):
         lambda value: form(NetworkingForm, value), lambda: inlined(NetworkingForm))] | None = None
 
 
+_OCI = secret_keys("user", "tenancy", "key_content", "pass_phrase", "fingerprint", "region")
+
+
 class OciForm(BackendForm):
     type: Literal["oci"]
-    creds: Annotated[dict[str, str], secret_keys("user", "tenancy", "key_content", "pass_phrase", "fingerprint", "region")] | None = None
+    creds: Annotated[dict[str, str], _OCI] | None = None
     compartment_id: Text | None = None
 
 

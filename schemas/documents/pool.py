@@ -25,8 +25,6 @@ def read_nodes(value: Any) -> Nodes:
     if isinstance(value, dict):
         asked = form(NodesForm, value)
         low, target, high = asked.min or 0, asked.target, asked.max
-    elif value in ("..", " .. "):
-        low, target, high = 0, None, None
     else:
         span = count_span(value)
         fixed = isinstance(value, int | float) or ".." not in str(value)

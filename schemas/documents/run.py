@@ -178,6 +178,18 @@ def _gateway(value: Any) -> str | bool:
     return value if value is False else text(value)
 
 
+def inside(value: Any) -> str:
+    """A path or glob of the project's folder, that does not leave it."""
+    path = text(value)
+    if not path or path.startswith(("/", "~")) or ".." in path.split("/"):
+        raise Wrong(f"`{path}` leaves the project's folder" if path else "the path is empty")
+    return path
+
+
+_INSIDE: Schema = {"type": ["string", "number", "boolean"], "pattern": r"^(?![/~])(?!(?:.*/)?\.\.(?:/|$))[\s\S]+$"}
+Paths = Annotated[tuple[str, ...], each(inside, _INSIDE)]
+
+
 class RunForm(ProfileKeys):
     """What every type of run has."""
 
@@ -197,11 +209,11 @@ class RunForm(ProfileKeys):
     env: Env | None = None
     setup: Texts | None = None
     working_dir: Text | None = None
-    files: Texts | None = None
+    files: Paths | None = None
     resources: Resources | None = None
     volumes: Annotated[tuple[str, ...], each(volume, _volume_schema)] | None = None
     priority: Annotated[int, whole(0, 100)] | None = None
-    artifacts: Texts | None = None
+    artifacts: Paths | None = None
     artifacts_every: Duration | None = None
     rerun: Annotated[int, whole(0)] | None = None
     hold: Duration | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -94,7 +95,8 @@ def form(model: type[Form_], value: Any) -> Form_:
 
 def inlined(model: type[Form]) -> Schema:
     """The model's schema, ready to stand inside another (it has no definitions of its own)."""
-    return plain(model.model_json_schema())
+    described: Schema = plain(model.model_json_schema())
+    return described
 
 
 def plain(schema: Any) -> Any:
@@ -112,7 +114,7 @@ def plain(schema: Any) -> Any:
 def faults(error: ValidationError, model: type[BaseModel]) -> list[tuple[Path, str]]:
     """pydantic's errors as ours: (path, sentence). A path ending in `KEY` is about the key itself."""
     found: list[tuple[Path, str]] = []
-    for each_error in error.errors(include_url=False):
+    for each_error in error.errors(include_url=False)[:MOST]:
         where, context = each_error["loc"], each_error.get("ctx", {}).get("error")
         if isinstance(context, Wrong):
             found += [((*where, *path), message) for path, message in context.found]
@@ -128,6 +130,8 @@ def faults(error: ValidationError, model: type[BaseModel]) -> list[tuple[Path, s
 
 
 KEY = "\0key"
+MOST = 200
+"""Nobody reads more faults of one mapping than this, and each costs a search for what was meant."""
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
@@ -146,7 +150,7 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     """`, did you mean …?` where something known is near; "" otherwise."""
     from difflib import get_close_matches
 
-    folded = {name.lower().replace("_", "-"): name for name in known}
+    folded = {name.lower().replace("_", "-"): name for name in islice(known, 300)}
     near = get_close_matches(word.lower().replace("_", "-")[:80], list(folded), n=1, cutoff=0.6)
     return f", did you mean `{folded[near[0]]}`?" if near else ""
 

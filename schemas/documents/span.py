@@ -13,10 +13,13 @@ OFF = -1
 """A duration that never ends (`off`); absent is `None`."""
 
 _UNITS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
-_DURATION = r"(?=[0-9])(?:[0-9]{1,9} *w *)?(?:[0-9]{1,9} *d *)?(?:[0-9]{1,9} *h *)?(?:[0-9]{1,9} *m *)?(?:[0-9]{1,9} *s)?"
+_DURATION = "(?=[0-9])" + " *".join(f"(?:[0-9]{{1,9}} *{unit})?" for unit in "wdhms")
 _LONGEST = 100 * 365 * 86400
 _OFF_WORDS = ("off", "Off", "OFF", "no", "No", "NO", "-1")
 _UNSAID_WORDS = ("on", "On", "ON", "yes", "Yes", "YES")
+
+_LONG_TEXT = 64
+"""Longer text is none of these: the expressions below would take long to say so."""
 
 _SIZE = r" *[0-9]{1,9}(?:\.[0-9]{0,6})? *(?:[mMgGtT][bB])? *"
 _COUNT = r" *[0-9]{1,9} *"
@@ -41,7 +44,7 @@ def duration(value: Any, *, off: bool = False) -> int:
 def _seconds(value: Any) -> int | None:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return math.floor(value)
-    if not isinstance(value, str):
+    if not isinstance(value, str) or len(value) > _LONG_TEXT:
         return None
     trimmed = value.strip()
     if re.fullmatch("[0-9]{1,10}", trimmed):
@@ -62,7 +65,7 @@ def size(value: Any) -> int:
     """MiB: `512MB`, `24GB`, `1.5TB`; a bare number is GB."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         amount, unit = float(value), ""
-    elif isinstance(value, str) and re.fullmatch(_SIZE, value):
+    elif isinstance(value, str) and len(value) <= _LONG_TEXT and re.fullmatch(_SIZE, value):
         parts = re.fullmatch(r"\s*([0-9.]+)\s*([a-z]*)\s*", value.lower())
         amount, unit = (float(parts[1]), parts[2]) if parts else (-1.0, "")
     else:
@@ -76,7 +79,7 @@ def count(value: Any) -> int:
     """A whole number of something; a fraction counts as the next whole (`2.5` needs 3)."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         number = math.ceil(value)
-    elif isinstance(value, str) and re.fullmatch(_COUNT, value):
+    elif isinstance(value, str) and len(value) <= _LONG_TEXT and re.fullmatch(_COUNT, value):
         number = int(value)
     else:
         raise Wrong(f"{kind_of(value)} is not a count: such as `2`, `2..`, `1..8`")
@@ -127,7 +130,7 @@ def _ordered(low: int | None, high: int | None) -> Span:
 
 def _span_schema(one: str, number: Schema) -> Schema:
     scalar = {"anyOf": [number, {"type": "string", "pattern": f"^{one}$"}]}
-    ranges = f"^(?:{one}|(?:{one})?\\.\\.(?:{one})?)$"
+    ranges = f"^(?:{one}|(?:{one})?\\.\\.(?:{one})|{one}\\.\\. *)$"
     bound = {"anyOf": [*scalar["anyOf"], {"type": "null"}]}
     return {"anyOf": [number, {"type": "string", "pattern": ranges},
                       {"type": "object", "properties": {"min": bound, "max": bound},

@@ -1,0 +1,54 @@
+"""The JSON that `plan`, `ps` and `pool ps` print, stable from version 1 on: schemas by hand.
+
+Times are ISO 8601 in UTC, prices are dollars an hour.
+"""
+
+from __future__ import annotations
+
+from schemas.documents.shape import Schema
+
+_TEXT: Schema = {"type": "string"}
+_MAYBE: Schema = {"type": ["string", "null"]}
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+_PRICE: Schema = {"type": ["number", "null"], "minimum": 0}
+_TIME: Schema = {"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$"}
+_MAYBE_TIME: Schema = {"anyOf": [_TIME, {"type": "null"}]}
+_TEXTS: Schema = {"type": "array", "items": _TEXT}
+
+KINDS = ("launch", "attach", "assign", "stop", "terminate", "detach", "update")
+RUN_STATUSES = ("submitted", "provisioning", "running", "terminating", "done", "failed", "terminated", "aborted")
+INSTANCE_STATUSES = ("pending", "provisioning", "idle", "busy", "holding", "terminating", "terminated")
+
+
+def plan() -> Schema:
+    action = _record({
+        "kind": {"enum": list(KINDS)}, "symbol": {"enum": ["+", "~", "-", "→"]}, "pool": _MAYBE, "instance": _MAYBE,
+        "run": _MAYBE, "backend": _MAYBE, "region": _MAYBE, "instance_type": _MAYBE, "price": _PRICE, "why": _TEXT})
+    return _record({
+        "version": {"const": 1}, "project": _TEXT, "generation": _COUNT, "observed_at": _MAYBE_TIME,
+        "actions": {"type": "array", "items": action},
+        "unmet": {"type": "array", "items": _record({"subject": _TEXT, "why": _TEXT})},
+        "warnings": _TEXTS,
+        "cost": _record({"hourly_before": {"type": "number", "minimum": 0},
+                         "hourly_after": {"type": "number", "minimum": 0}})})
+
+
+def ps() -> Schema:
+    return {"type": "array", "items": _record({
+        "name": _TEXT, "type": {"enum": ["task", "service", "dev-environment"]}, "pool": _TEXT, "user": _TEXT,
+        "status": {"enum": list(RUN_STATUSES)}, "reason": _MAYBE, "exit_code": {"type": ["integer", "null"]},
+        "attempt": _COUNT, "nodes": _COUNT, "instances": _TEXTS, "submitted_at": _TIME,
+        "started_at": _MAYBE_TIME, "finished_at": _MAYBE_TIME})}
+
+
+def pool_ps() -> Schema:
+    return {"type": "array", "items": _record({
+        "name": _TEXT, "pool": _TEXT, "backend": _TEXT, "region": _MAYBE, "instance_type": _MAYBE, "resources": _TEXT,
+        "spot": {"type": "boolean"}, "price": _PRICE, "status": {"enum": list(INSTANCE_STATUSES)}, "reason": _MAYBE,
+        "unreachable": {"type": "boolean"}, "observed_at": _MAYBE_TIME, "created_at": _MAYBE_TIME,
+        "idle_since": _MAYBE_TIME, "reap_at": _MAYBE_TIME, "runs": _TEXTS})}
+
+
+def _record(properties: Schema) -> Schema:
+    """Every key is always there; new keys may come."""
+    return {"type": "object", "properties": properties, "required": list(properties)}
