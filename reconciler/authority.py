@@ -45,6 +45,8 @@ class Verdict:
     """`accept`: these documents may replace the applied ones. `may_end`: they may end what those keep.
 
     `ask_end`: ending anything needs the prompt or `--allow-destroy POOL` besides.
+    `keep_revision`: the same documents from a commit not proven newer; the applied revision stays
+    remembered. Otherwise an older checkout would set back what later ones are compared with.
     `why` is one sentence with the next command wherever something is not allowed.
     """
 
@@ -52,6 +54,7 @@ class Verdict:
     may_end: bool
     why: str
     ask_end: bool = False
+    keep_revision: bool = False
 
 
 def judge(
@@ -68,7 +71,7 @@ def judge(
     if config_force:
         return Verdict(True, True, "forced by --config-force")
     if applied is not None and not first and mine.digest == applied.revision.digest:
-        return Verdict(True, True, "the applied documents")
+        return Verdict(True, True, "the applied documents", keep_revision=not facts.ahead)
     if facts.left_out:
         missing = facts.left_out[0]
         return _refused(f"a sparse checkout left out {missing}: `git sparse-checkout add .dstack`, or {FORCE}")

@@ -42,7 +42,7 @@ def facts_of(
 ) -> GitFacts:
     """What git can prove of `mine` against `applied`."""
     theirs = applied.commit if applied else ""
-    if not mine.commit:
+    if not mine.commit or (applied and (applied.digest, theirs) == (mine.digest, mine.commit)):
         return GitFacts()
     shallow = _git(root, "rev-parse", "--is-shallow-repository", environ=environ) != "false"
     return GitFacts(

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.adopt import adopt
 from reconciler.authority import GitFacts, Verdict, judge
 from reconciler.revision import facts_of, revision_of
 from schemas.desired import Desired
-from schemas.state import Applied, Override, Revision, State
+from schemas.state import Applied, Revision
 
 DAY = 86_400
 
@@ -91,6 +90,16 @@ def test_a_descendant_is_newer(origin: Checkout) -> None:
     applied = origin.applied()
     origin.commit("v4", 4)
     assert rights(origin.judged(applied)) == FREELY
+
+
+def test_the_same_documents_on_an_older_commit_change_nothing_of_the_memory(origin: Checkout) -> None:
+    laptop = origin.clone("laptop")
+    (origin.root / "train.py").write_text("new")
+    origin.commit("v3", 4)
+    verdict = laptop.judged(origin.applied())
+    assert (rights(verdict), verdict.keep_revision) == (FREELY, True)
+    verdict = origin.judged(laptop.applied())
+    assert (rights(verdict), verdict.keep_revision) == (FREELY, False)
 
 
 def test_a_laptop_on_an_older_commit(origin: Checkout) -> None:
@@ -312,17 +321,3 @@ def test_the_table(mine: Revision, applied: Applied | None, facts: GitFacts, aut
         assert "`" in verdict.why, "a refusal names the next command"
     forced = judge(mine, applied=applied, history=(), facts=facts, authority=authority, config_force=True)
     assert rights(forced) == FREELY
-
-
-def test_adopting_documents() -> None:
-    scale = Override(kind="autoscale", subject="g5", by="a", at=0, digest="d1")
-    pause = Override(kind="pause", subject="gpu", by="a", at=0)
-    state = State(version=1, project="p", lineage="l", overrides=(scale, pause))
-    first = adopt(state, desired=Desired(), revision=MINE, by="ana", now=7)
-    assert first.applied == Applied(revision=MINE, by="ana", at=7, desired=Desired())
-    assert first.history == (MINE,)
-    assert first.overrides == (pause,)
-    assert adopt(first, desired=Desired(), revision=MINE, by="bob", now=8) is first
-    for index in range(1100):
-        first = adopt(first, desired=Desired(), revision=Revision(digest=str(index)), by="ana", now=9)
-    assert len(first.history) == 1000
