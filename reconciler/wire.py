@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from backends.base import Backend
     from reconciler.authority import GitFacts
     from reconciler.ports import Ports
+    from reconciler.transport import Transport
     from schemas.desired import BackendConfig, Desired
+    from schemas.instance import Instance
     from schemas.run import RunSpec
     from schemas.state import Applied, Revision
 
@@ -83,8 +85,8 @@ def wire(site: Site, *, environ: Mapping[str, str], unattended: bool) -> Ports:
     """Ports on the real world. Nothing is read or made until they are used."""
     from reconciler import ledger
     from reconciler.bundle import bundle
+    from reconciler.host_runner import HostRunner
     from reconciler.ports import Ports
-    from reconciler.runner_host import HostRunner
 
     store = store_of(site)
     return Ports(
@@ -93,14 +95,14 @@ def wire(site: Site, *, environ: Mapping[str, str], unattended: bool) -> Ports:
         markers=markers_of(site),
         record=lambda entries: ledger.append(site.beside / "ledger", entries),
         connect=connector(site, address=store.address),
-        runner=HostRunner(project=site.project),
+        runner=HostRunner(_transports(environ)),
         now=now,
         clock=boot_clock,
         sleep=time.sleep,
         nonce=nonce,
         spawn=spawn,
         who=who(),
-        lacking=lacking_here(environ),
+        lacking=lacking_here(site, environ=environ),
         resolve=_resolver(site, environ=environ),
         bundle=bundle,
         facts=_facts(site),
@@ -119,13 +121,14 @@ def connector(site: Site, *, address: str) -> Callable[[BackendConfig, str, str]
     return connected
 
 
-def lacking_here(environ: Mapping[str, str]) -> Callable[[RunSpec, Desired], str]:
+def lacking_here(site: Site, *, environ: Mapping[str, str]) -> Callable[[RunSpec, Desired], str]:
     """Why a run's secrets or variables are not to be had on this machine."""
 
     def lacking(spec: RunSpec, desired: Desired) -> str:
         from reconciler.secrets import lacking as missing
 
-        return missing(spec, desired, environ)
+        has_key = bool(environ.get("DSTACK_PROJECT_KEY")) or (site.keys / "project.key").exists()
+        return missing(spec, desired, environ, root=site.root, has_key=has_key)
 
     return lacking
 
@@ -160,13 +163,27 @@ def who() -> str:
     return f"{user}@{socket.gethostname().split('.')[0]}"
 
 
+def _transports(environ: Mapping[str, str]) -> Callable[[Instance], Transport]:
+    """The way to an instance's host. On this machine its address is a folder."""
+
+    def transport(instance: Instance) -> Transport:
+        from reconciler.runner import Unreachable
+        from reconciler.transport_local import LocalTransport
+
+        if "/" not in instance.address:
+            raise Unreachable(f"{instance.name}: hosts elsewhere are not supported yet", ours=True)
+        return LocalTransport(Path(instance.address), environ=environ)
+
+    return transport
+
+
 def _resolver(site: Site, *, environ: Mapping[str, str]) -> Callable[[RunSpec, Desired], Mapping[str, str]]:
     def resolve(spec: RunSpec, desired: Desired) -> Mapping[str, str]:
         from reconciler.seal import project_key
         from reconciler.secrets import resolve as resolved
 
         key = project_key(site.keys, environ=environ, mint=False) if spec.sealed else None
-        return resolved(spec, desired, environ, key)
+        return resolved(spec, desired, environ, key, root=site.root)
 
     return resolve
 

@@ -56,7 +56,7 @@ def stored(documents: Documents, permissions: Permissions) -> tuple[Plan, State]
     state, done = _remembered(site)
     moment = now()
     state = conclude(state, now=moment)
-    lacking = lacking_here(os.environ)
+    lacking = lacking_here(site, environ=os.environ)
     world = World(
         desired=documents.desired,
         state=state,

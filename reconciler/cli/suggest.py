@@ -49,3 +49,17 @@ def _meant(wrong: str, *, where: str) -> str:
     if not close or where != "dstack":
         return ""
     return SYNONYMS.get(close[0], close[0])
+
+
+RUN_OPTIONS = (
+    "--file", "--name", "--detach", "--yes", "--yes-above", "--max-offers", "--profile", "--max-price",
+    "--max-duration", "--backend", "--region", "--instance-type", "--pool", "--reuse", "--dont-destroy",
+    "--idle-duration", "--instance", "--spot", "--on-demand", "--spot-auto", "--spot-policy", "--retry", "--no-retry",
+    "--retry-duration", "--env", "--gpu", "--cpu", "--memory", "--disk", "--port", "--help",
+)  # fmt: skip
+
+
+def close_option(wrong: str) -> str:
+    """The option of `dstack run` that is like `wrong`, or ""."""
+    close = get_close_matches(wrong.partition("=")[0], RUN_OPTIONS, n=1, cutoff=0.7)
+    return close[0] if close else ""

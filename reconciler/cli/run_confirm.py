@@ -1,0 +1,112 @@
+"""The question before a run: what it could run on, at what price, and beside whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reconciler.cli.approval import price_flag
+from reconciler.cli.fail import Fail
+from reconciler.cli.offers import Asked, offer_rows, show_offers
+from reconciler.cli.plan import stored_offers
+from reconciler.cli.terminal import NoTerminal, ask, say
+from reconciler.place import misfit
+from reconciler.render_offers import OfferRow
+from reconciler.render_words import hourly
+from reconciler.status import alive
+from reconciler.wire import Site
+from reconciler.wish import namesakes
+from schemas.base import Price
+from schemas.desired import Desired
+from schemas.plan import Assign, Launch, Plan
+from schemas.pool import Pool
+from schemas.run import Run
+from schemas.state import State
+
+
+@dataclass(kw_only=True)
+class RunConfirm:
+    """`confirm` of the wish's tick. `price` is what was confirmed, $/h of all its nodes together."""
+
+    run: Run
+    desired: Desired
+    site: Site
+    yes: bool
+    yes_above: str
+    most: int
+    price: Price | None = None
+
+    def __call__(self, plan: Plan, state: State) -> Plan | None:
+        pool = self._pool()
+        spec = self.run.spec
+        asked = Asked(
+            need=spec.need, where=spec.where, pool=pool, new=not (spec.reuse_only or spec.instance_name)
+        )  # fmt: skip
+        rows = offer_rows(asked, state=state, offers=tuple(stored_offers(self.site, self.desired, state)))
+        show_offers(rows, most=self.most)
+        self._refuse_hopeless(rows, plan=plan, state=state)
+        self._say_waiting(plan)
+        self.price = self._priced(plan)
+        return plan if self._agreed(plan, state) else None
+
+    def _pool(self) -> Pool:
+        name = self.run.spec.pool
+        return next((one for one in self.desired.pools if one.name == name), Pool(name=name))
+
+    def _served(self, plan: Plan) -> bool:
+        return any(
+            (isinstance(one, Assign) and one.run == self.run.id) or isinstance(one, Launch) for one in plan.actions
+        )
+
+    def _refuse_hopeless(self, rows: list[OfferRow], *, plan: Plan, state: State) -> None:
+        """Nothing fits and nothing is under way: it is said now, and nothing is written."""
+        if rows or self._served(plan) or self.run.spec.retry.no_capacity:
+            return
+        spec = self.run.spec
+        if spec.reuse_only or spec.instance_name:
+            raise Fail(f"no instance of pool {spec.pool} could ever run {spec.name}: {self._misfits(state)}")
+        whys = [one.why for one in plan.unmet if one.subject == f"run {spec.name}"]
+        raise Fail(
+            f"no offer fits run {spec.name}: {'; '.join(whys) or 'none in this pool and its backends'}; "
+            "ask for less, or wait for capacity with --retry"
+        )
+
+    def _misfits(self, state: State) -> str:
+        spec = self.run.spec
+        mine = [one for one in state.instances if one.pool == spec.pool and alive(one)]
+        whys = [
+            f"{one.name}: "
+            + misfit(
+                spec.need, spec.where, resources=one.resources, backend=one.backend, region=one.region,
+                zone=one.zone, instance_type=one.instance_type, spot=one.spot, price=one.price, cloud=False,
+            )
+            for one in mine[:5]
+        ]  # fmt: skip
+        return "; ".join(whys) or "the pool has no instance; `dstack pool add` adds one, or leave --reuse out"
+
+    def _say_waiting(self, plan: Plan) -> None:
+        for one in plan.unmet:
+            if one.subject == f"run {self.run.spec.name}":
+                say(f"waiting: {one.why}")
+
+    def _priced(self, plan: Plan) -> Price | None:
+        launched = [one.offer.price for one in plan.actions if isinstance(one, Launch) for _ in one.ids]
+        return sum((one or Price(0) for one in launched), Price(0)) if launched else None
+
+    def _agreed(self, plan: Plan, state: State) -> bool:
+        bound = price_flag(self.yes_above, flag="--yes-above")
+        limit = max((one for one in (self.desired.confirm_above, bound) if one is not None), default=None)
+        above = self.desired.confirm_above is not None and limit is not None and plan.hourly_after > limit
+        same = [one for one in namesakes(state, self.run.spec.name) if one.id != self.run.id]
+        if self.yes and not above:
+            for one in same:
+                say(f"note: another run {one.spec.name} is {one.status}; both go on ({one.id}, {self.run.id})")
+            return True
+        try:
+            if same and not ask(f"A run {self.run.spec.name} is {same[0].status} already. Start another beside it?"):
+                return False
+            if above:
+                say(f"{hourly(plan.hourly_after)} is above confirm_above: {hourly(self.desired.confirm_above)}")
+            return ask("Continue?")
+        except NoTerminal as error:
+            flag = f"-y --yes-above {plan.hourly_after}" if above else "-y"
+            raise Fail(f"there is no terminal to ask at; nothing was done; add {flag}") from error
