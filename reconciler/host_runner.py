@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import secrets
 import tempfile
@@ -57,7 +59,7 @@ class HostRunner:
         _checked(order.job)
         token = secrets.token_hex(16)
         folder, bundle = stage(order), order.files_bundle
-        digest = bundle.name.partition(".")[0] if bundle else ""
+        digest = _digest(bundle) if bundle else ""
         args = (order.job, token, str(order.generation), digest)
         answer = self._send(instance, _program("start"), args, stdin=folder)
         if answer.code == _NO_BUNDLE and bundle:
@@ -74,23 +76,34 @@ class HostRunner:
         self._ask(instance, "stop", _checked(job), str(generation), how, stdin=why.encode("utf-8", "replace"))
 
     def collect(self, instance: Instance, job: str, *, artifacts: tuple[str, ...]) -> Collected:
-        folder = Path(tempfile.mkdtemp(prefix="dstack-", dir=self._scratch))
-        log = folder / "log"
-        _settled(self._send(instance, _LOG + "exec cat log", (_checked(job),), to=log, timeout=_LONG))
-        if not artifacts:
-            return Collected(log=log)
-        listed = self._ask(instance, "files", "list", job).out
-        names, notes = choose(listed, artifacts)
+        log = self._fresh(".log")
+        try:
+            _settled(self._send(instance, _LOG + "exec cat log", (_checked(job),), to=log, timeout=_LONG))
+            files, notes = self._collect_files(instance, job, artifacts) if artifacts else (None, ())
+        except BaseException:
+            log.unlink()
+            raise
+        return Collected(log=log, artifacts=files, notes=notes)
+
+    def _collect_files(
+        self, instance: Instance, job: str, globs: tuple[str, ...]
+    ) -> tuple[Path | None, tuple[str, ...]]:
+        names, notes = choose(self._ask(instance, "files", "list", job).out, globs)
         if not names:
-            return Collected(log=log, notes=(*notes, "no file matches " + ", ".join(artifacts)))
-        raw = folder / "raw.tar"
-        packed = self._send(
-            instance, _program("files"), ("pack", job), stdin=b"\0".join(names) + b"\0", to=raw, timeout=_LONG
-        )
-        result, more = repack(raw, into=folder / "artifacts.tar.gz")
-        raw.unlink()
-        failed = (f"packing: {packed.err[-200:]}",) if packed.code else ()
-        return Collected(log=log, artifacts=result, notes=(*notes, *more, *failed))
+            return None, (*notes, "no file matches " + ", ".join(globs))
+        raw, wanted = self._fresh(".tar"), b"\0".join(names) + b"\0"
+        try:
+            answer = self._send(instance, _program("files"), ("pack", job), stdin=wanted, to=raw, timeout=_LONG)
+            result, more = repack(raw, into=self._fresh(".tar.gz"))
+        finally:
+            raw.unlink()
+        failed = (f"packing on the host: {answer.err[-200:]}",) if answer.code else ()
+        return result, (*notes, *more, *failed)
+
+    def _fresh(self, suffix: str) -> Path:
+        descriptor, name = tempfile.mkstemp(prefix="dstack-", suffix=suffix, dir=self._scratch)
+        os.close(descriptor)
+        return Path(name)
 
     def clean(self, instance: Instance, job: str) -> None:
         self._ask(instance, "clean", _checked(job))
@@ -130,6 +143,15 @@ def _checked(job: str) -> str:
     if not _JOB.match(job):
         raise HostError(f"not a job id: {job!r}")
     return job
+
+
+def _digest(bundle: Path) -> str:
+    """A bundle's name is its digest; whatever is named otherwise is read."""
+    name = bundle.name.partition(".")[0]
+    if re.fullmatch("[0-9a-f]{64}", name):
+        return name
+    with bundle.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _settled(answer: Answer) -> Answer:
