@@ -97,7 +97,7 @@ class Server:
                 pool=draft.pool_name(run.spec.pool),
                 instances=tuple(instance.id for instance in instances),
                 gpus=tuple(instance.resources.gpu.uuids if instance.resources.gpu else () for instance in instances),
-                why=f"{names} idle and fits" if len(instances) == 1 else f"all {len(instances)} nodes idle: {names}",
+                why=f"{names} is idle and fits" if len(instances) == 1 else f"all {len(instances)} nodes are idle: {names}",
             )
         )
 
