@@ -1,0 +1,223 @@
+"""Killed before and after every effect, into a world that changed meanwhile, and started again.
+
+Whatever happened: every live machine has an owner, none was launched twice, no job was started
+twice, it converges, and then there is nothing left to do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from world import Site, apply, apply_ask, cron, desired, offer, task
+
+from backends.base import TryLater
+from backends.fake import Fault
+from reconciler.ports import Ports
+from reconciler.tick import TickAsk, tick
+from schemas.desired import Desired
+from schemas.pool import Pool
+from schemas.run import RUN_ENDED
+from schemas.state import State
+
+COUNTED = {
+    "store": ("write",),
+    "blobs": ("put",),
+    "markers": ("put",),
+    "runner": ("start", "stop", "collect", "clean"),
+    "backend": ("prepare", "launch", "terminate"),
+}
+
+
+class Killed(BaseException):
+    """kill -9. No `except Exception` and no `finally` can do anything about it: every port refuses from then on."""
+
+
+class Killer:
+    """Kills before or after effect `at` (from 1). `at` 0 never kills: `count` is then how many there were."""
+
+    def __init__(self, at: int = 0, *, after: bool = False) -> None:
+        self.at, self.after, self.count, self.dead = at, after, 0, False
+
+    def wrap(self, ports: Ports) -> Ports:
+        def connect(*args: Any) -> Any:
+            return Wrapped(ports.connect(*args), self, COUNTED["backend"])
+
+        return dataclasses.replace(
+            ports,
+            store=Wrapped(ports.store, self, COUNTED["store"]),
+            blobs=Wrapped(ports.blobs, self, COUNTED["blobs"]),
+            markers=Wrapped(ports.markers, self, COUNTED["markers"]),
+            runner=Wrapped(ports.runner, self, COUNTED["runner"]),
+            record=self.around(ports.record),
+            connect=connect,
+        )
+
+    def around(self, call: Callable[..., Any], *, counted: bool = True) -> Callable[..., Any]:
+        def guarded(*args: Any, **named: Any) -> Any:
+            if self.dead:
+                raise Killed
+            self.count += counted
+            mine = counted and self.count == self.at
+            if mine and not self.after:
+                self.dead = True
+                raise Killed
+            answer = call(*args, **named)
+            if mine:
+                self.dead = True
+                raise Killed
+            return answer
+
+        return guarded
+
+
+class Wrapped:
+    """A port whose every call goes through the killer."""
+
+    def __init__(self, port: Any, killer: Killer, counted: tuple[str, ...]) -> None:
+        self._port, self._killer, self._counted = port, killer, counted
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._port, name)
+        return self._killer.around(value, counted=name in self._counted) if callable(value) else value
+
+
+# ---------------------------------------------------------------- the world changes while nobody looks
+
+
+POOL = Pool(name="default-pool", default=True, nodes_min=1, nodes_max=4, idle_duration=60)
+RUNS = (task("train", idle_duration=60), task("pair", nodes=2, idle_duration=60))
+BEFORE = desired(pools=[POOL], runs=RUNS)
+LOWERED = desired(pools=[replace(POOL, nodes_min=0, nodes_max=3)], runs=RUNS)
+RAISED = desired(pools=[replace(POOL, nodes_min=2)], runs=(*RUNS, task("late", idle_duration=60)))
+CHANGED = desired(pools=[POOL], runs=(task("train", hash="other", idle_duration=60), RUNS[1]))
+DELETED = desired(pools=[POOL], runs=RUNS[:1])
+
+
+def nothing(site: Site) -> None:
+    pass
+
+
+def sold_out(site: Site) -> None:
+    site.world.sold_out.add("small")
+
+
+def other_offers(site: Site) -> None:
+    site.world.offers = (offer("small", "1.30"), offer("large", "1.10"), offer("tiny", "0.90"))
+
+
+def dear(site: Site) -> None:
+    site.world.offers = (offer("large", "1.40"),)
+
+
+def throttled(site: Site) -> None:
+    site.world.faults += [
+        Fault(call="launch", error=TryLater("slow down"), times=2),
+        Fault(call="instances", error=TryLater("slow down"), times=1),
+        Fault(call="terminate", error=TryLater("slow down"), times=1, after=True),
+    ]
+
+
+def answers_lost(site: Site) -> None:
+    site.world.faults.append(Fault(call="launch", error=TryLater("timed out"), times=1, after=True))
+
+
+def much_later(site: Site) -> None:
+    """Past the life of every open launch."""
+    site.clock.at += 3000
+
+
+CHANGES: dict[str, tuple[int, Callable[[Site], None], Desired]] = {
+    "same": (0, nothing, BEFORE),
+    "lagging": (1, nothing, BEFORE),
+    "lagging-more-sold-out": (2, sold_out, BEFORE),
+    "other-offers": (1, other_offers, BEFORE),
+    "dear-lowered": (2, dear, LOWERED),
+    "raised-throttled": (1, throttled, RAISED),
+    "changed": (0, answers_lost, CHANGED),
+    "deleted": (2, nothing, DELETED),
+    "much-later": (1, much_later, BEFORE),
+}
+EFFECTS = 34  # of the undisturbed story; `test_the_story_has_that_many_effects` keeps it so
+
+
+def story(site: Site, killer: Killer) -> None:
+    """An apply and the cron ticks after it, until both runs are done and the idle ones are gone."""
+    ports = killer.wrap(site.ports())
+    tick(ports, apply_ask(BEFORE))
+    for _ in range(9):
+        site.clock.at += 20
+        tick(ports, TickAsk())
+
+
+def converge(site: Site, documents: Desired) -> None:
+    """Ticks until there is nothing to do and nothing under way."""
+    while apply(site, documents).refused:
+        site.clock.at += 20
+        assert site.world.faults, "refused for good"
+    for _ in range(90):
+        site.clock.at += 20
+        result = cron(site)
+        assert result.refused == ""
+        if not result.plan.actions and not result.outcomes and not under_way(site.state, documents):
+            return
+    raise AssertionError(f"still under way: {under_way(site.state, documents)}")
+
+
+def under_way(state: State, documents: Desired) -> list[str]:
+    spare = [one.name for one in state.instances if one.phase == "ready"][documents.pools[0].nodes_min :]
+    return [
+        *(f"launch {intent.id}" for intent in state.intents),
+        *(f"{one.name} {one.phase}" for one in state.instances if one.phase not in ("ready", "terminated")),
+        *(f"{run.spec.name} {run.status}" for run in state.runs if run.status not in RUN_ENDED),
+        *(f"{name} is idle" for name in spare),
+    ]
+
+
+def check(site: Site, documents: Desired) -> None:
+    state = site.state
+    owned = {one.external_id for one in state.instances if one.phase == "ready" and not one.orphan}
+    assert {machine.external_id for machine in site.world.living()} == owned, "a machine without an owner"
+    assert max(site.world.launched.values()) == 1, "launched twice"
+    assert max(site.world.started.values()) == 1, "a job started twice"
+    for run in state.runs:
+        begun = [job for job in site.world.started if job.startswith(run.id)]
+        assert len(begun) <= run.spec.nodes, f"{run.spec.name} was repeated"
+        if run.spec in documents.runs:
+            assert run.status == "done"
+            assert len(begun) == run.spec.nodes
+    done = {(run.spec.name, run.spec.hash) for run in state.runs if run.status == "done"}
+    assert site.markers.known == done
+    assert len(owned) == documents.pools[0].nodes_min
+    again = apply(site, documents)
+    assert again.plan.actions == ()
+    assert again.outcomes == ()
+
+
+def test_the_story_has_that_many_effects(tmp_path: Path) -> None:
+    site, killer = Site(scratch=tmp_path), Killer()
+    story(site, killer)
+    assert killer.count == EFFECTS
+    check(site, BEFORE)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("at", range(1, EFFECTS + 1))
+def test_killed(at: int, after: bool, change: str, tmp_path: Path) -> None:
+    lag, happens, documents = CHANGES[change]
+    site = Site(scratch=tmp_path)
+    site.world.lag = lag
+    killer = Killer(at, after=after)
+    try:
+        story(site, killer)
+    except Killed:
+        pass
+    happens(site)
+    site.clock.at += 30
+    converge(site, documents)
+    check(site, documents)
