@@ -41,8 +41,13 @@ def enrol(draft: Draft) -> None:
 def _assume_lost(draft: Draft) -> None:
     for run in list(draft.runs.values()):
         named = run.spec.name in draft.may.assume_lost or run.id in draft.may.assume_lost
-        if named and not run.assume_lost and draft.live.get(run.id):
+        if named and not run.assume_lost and _out_of_sight(draft, run):
             draft.update_run(run, why="a person says that its unreachable attempt is lost", assume_lost=True)
+
+
+def _out_of_sight(draft: Draft, run: Run) -> bool:
+    hosts = [draft.living.get(job.instance) for each in draft.live.get(run.id, ()) for job in each.jobs]
+    return any(host is not None and host.unreachable_since is not None for host in hosts)
 
 
 def _covered(draft: Draft, spec: RunSpec) -> bool:

@@ -50,7 +50,10 @@ def world_of(case: Mapping[str, Any], *, nonce: str = "n0000000") -> World:
     case = _timed(case)
     state, offers = dict(case.get("state", {})), [_offer(each) for each in case.get("offers", [])]
     instances = [_instance(each) for each in state.pop("instances", [])]
-    runs = [_run(each) for each in state.pop("runs", [])]
+    desired = dict(case.get("desired", {}))
+    specs = [_spec(each) for each in desired.get("runs", [])]
+    declared = {name for spec in specs for name in (spec["name"], *spec.get("formerly", ()))}
+    runs = [_run(each, declared=declared) for each in state.pop("runs", [])]
     attempts = [_attempt(each) for each in state.pop("attempts", [])]
     places = {each["name"]: each for each in state.pop("places", [])}
     for name, backend in sorted({(each["place"], each["backend"]) for each in instances}):
@@ -62,10 +65,8 @@ def world_of(case: Mapping[str, Any], *, nonce: str = "n0000000") -> World:
         "version": 1, "project": "testproject", "lineage": "l1", "generation": 7, **state,
         "instances": instances, "runs": runs, "attempts": attempts, "places": list(places.values()),
     }  # fmt: skip
-    desired = dict(case.get("desired", {}))
-    desired["runs"] = [_spec(each) for each in desired.get("runs", [])]
     return World(
-        desired=msgspec.convert(desired, Desired),
+        desired=msgspec.convert({**desired, "runs": specs}, Desired),
         state=msgspec.convert(remembered, State),
         offers=msgspec.convert(offers, list[Offer]),
         now=NOW,
@@ -115,12 +116,13 @@ def _spec(each: Mapping[str, Any]) -> dict[str, Any]:
     return {"hash": "h1", "pool": "gpu", "commands": [f"./{each['name']}"], **each}
 
 
-def _run(each: Mapping[str, Any]) -> dict[str, Any]:
-    """A record: `name` and keys of the spec under `spec`, the rest its own."""
+def _run(each: Mapping[str, Any], *, declared: set[str]) -> dict[str, Any]:
+    """A record: `name` and keys of the spec under `spec`, the rest its own; declared if the documents name it."""
     given = dict(each)
     name = given.pop("name")
     spec = _spec({"name": name, **given.pop("spec", {})})
-    return {"id": name, "submitted_at": NOW - 600, **given, "spec": spec}
+    origin = "declared" if name in declared else "run"
+    return {"id": name, "submitted_at": NOW - 600, "origin": origin, **given, "spec": spec}
 
 
 def _attempt(each: Mapping[str, Any]) -> dict[str, Any]:
