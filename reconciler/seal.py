@@ -13,12 +13,14 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from reconciler.secrets import SecretLacking
+
 VARIABLE = "DSTACK_PROJECT_KEY"
 PREFIX = "sealed:v1:"
 LENGTH = 32
 
 
-class KeyRefused(Exception):
+class KeyRefused(SecretLacking):
     """No usable key here, or a text that it did not seal. The message has the next command, never a value."""
 
 

@@ -45,7 +45,7 @@ class Header(NamedTuple):
 
 
 def dumps(state: State) -> bytes:
-    """UTF-8. Lone surrogates become U+FFFD; keys of options over 1,024 characters are a `ValueError`."""
+    """UTF-8. Lone surrogates become U+FFFD; a key of options over 1,023 characters is `StateRefused`."""
     try:
         text = _lines(_portable_options(state))
     except UnicodeEncodeError:
@@ -148,7 +148,10 @@ def _portable(value: Any) -> Any:
     if isinstance(value, dict):
         for key in value:
             if len(str(key)) >= KEY_LIMIT:
-                raise ValueError(f"a key of {len(str(key))} characters ({str(key)[:20]}…): at most {KEY_LIMIT - 1}")
+                raise StateRefused(
+                    f"an option of a backend has a key of {len(str(key))} characters ({str(key)[:20]}…), "
+                    f"which YAML readers cannot read back: at most {KEY_LIMIT - 1}"
+                )
         return {key: _portable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_portable(item) for item in value]

@@ -43,7 +43,7 @@ class FolderStore:
             return None, ""
         state = loads(data, str(self._path))
         self._refuse_other(state)
-        self._seen = Header(state.version, state.project, state.lineage, state.generation)
+        self._seen = _header_of(state)
         return state, _token(data)
 
     def write(self, state: State, token: str) -> str:
@@ -57,9 +57,9 @@ class FolderStore:
             if (_token(current) if current is not None else "") != token:
                 raise StateMoved(f"{self._path}: somebody else wrote it first")
             if current is not None:
-                _refuse_backwards(self._path, header(current), state)
+                _refuse_backwards(self._path, header(current) or _header_of(loads(current, str(self._path))), state)
             self._replace(data)
-        self._seen = Header(state.version, state.project, state.lineage, state.generation)
+        self._seen = _header_of(state)
         return _token(data)
 
     # ------------------------------------------------------------ what is refused
@@ -208,6 +208,10 @@ def _write_new(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _header_of(state: State) -> Header:
+    return Header(state.version, state.project, state.lineage, state.generation)
 
 
 def _token(data: bytes) -> str:

@@ -132,7 +132,7 @@ def test_the_header_is_the_first_line() -> None:
 
 
 def test_a_long_key_is_refused_before_it_is_written() -> None:
-    with pytest.raises(ValueError, match="a key of 1024 characters"):
+    with pytest.raises(StateRefused, match="a key of 1024 characters"):
         dumps(replace(full(), places=(place({"k" * 1024: 1}),)))
 
 

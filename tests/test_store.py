@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -199,6 +201,62 @@ def test_a_full_disk_leaves_the_old_state(file: Path) -> None:
     store.write(a_state(2), token)
 
 
+STRACE = shutil.which("strace")
+CAN_TRACE = STRACE is not None and subprocess.run([STRACE, "-o", "/dev/null", "true"]).returncode == 0
+
+
+@pytest.mark.skipif(not CAN_TRACE, reason="needs strace, and the right to use it")
+@pytest.mark.parametrize(
+    ("fault", "word", "generation"),
+    [
+        ("fsync:error=EIO:when=1", "cannot be written: Input/output error; the old one is intact", 1),
+        ("fsync:error=ENOSPC:when=1", "cannot be written: No space left on device; the old one is intact", 1),
+        ("fsync:error=EIO:when=2", "written, but may not survive a loss of power: Input/output error", 2),
+    ],
+)
+def test_a_failing_disk(file: Path, fault: str, word: str, generation: int) -> None:
+    program = f"""
+        import sys
+        sys.path.insert(0, {str(ROOT)!r})
+        from pathlib import Path
+        from msgspec.structs import replace
+        from reconciler.store import StateRefused
+        from reconciler.store_folder import FolderStore
+        store = FolderStore(Path({str(file.parent)!r}), "{PROJECT}")
+        state, token = store.read()
+        try:
+            store.write(replace(state, generation=2), token)
+        except StateRefused as error:
+            print(error)
+    """
+    done = _python(
+        program,
+        str(STRACE),
+        "-f",
+        "--seccomp-bpf",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=fsync",
+        "-e",
+        f"inject={fault}",
+    )
+    assert word in done.stdout, done.stderr
+    assert FolderStore(file.parent, PROJECT).read()[0] == a_state(generation)
+    assert not list(file.parent.glob(".*.tmp"))
+
+
+def test_a_file_laid_out_by_hand_is_compared_all_the_same(file: Path) -> None:
+    file.write_text(json.dumps(json.loads(file.read_bytes()), indent=2))
+    store = FolderStore(file.parent, PROJECT)
+    state, token = store.read()
+    assert state == a_state()
+    with pytest.raises(StateRefused, match="lineage"):
+        store.write(a_state(2, lineage="bbbbbbbb"), token)
+    store.write(a_state(2), token)
+
+
 def test_a_dead_writers_leftovers_are_swept(file: Path) -> None:
     leftover = file.parent / f".{PROJECT}.12345.tmp"
     leftover.write_bytes(b"half")
@@ -282,7 +340,7 @@ def test_the_file_system_of_a_folder(tmp_path: Path) -> None:
     assert filesystem(Path("/database"), mounts=tmp_path / "nowhere") == ""
 
 
-def _python(program: str) -> subprocess.CompletedProcess[str]:
+def _python(program: str, *under: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, cwd="/"
+        [*under, sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, cwd="/"
     )
