@@ -11,6 +11,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def create_pool(folder: Path, name: str) -> Edit:
         if pools is None:
             continue
         _refuse_known(folder, name)
-        return _edited(path, text, data, splice=lambda: _appended(text, pools, name), change=_append(name))
+        return _edited(path, text, splice=_appended(text, pools, name), change=_append(name))
     path = folder / NEW_FILE
     if path.exists():
         text = path.read_text()
@@ -64,7 +65,7 @@ def delete_pool(folder: Path, name: str) -> Edit:
     def change(fresh: Any) -> None:
         del fresh["pools"][index]
 
-    return _edited(path, text, data, splice=lambda: _without(text, pools, index), change=change)
+    return _edited(path, text, splice=_without(text, pools, index), change=change)
 
 
 def set_default(folder: Path, name: str) -> tuple[Edit, ...]:
@@ -76,11 +77,7 @@ def set_default(folder: Path, name: str) -> tuple[Edit, ...]:
         if pools is None:
             continue
         wanted = [_named(pool) == name for pool in pools]
-        edit = _edited(
-            path, text, data,
-            splice=lambda text=text, pools=pools, wanted=wanted: _marked(text, pools, wanted),  # type: ignore[misc]
-            change=lambda fresh, wanted=wanted: _mark(fresh, wanted),  # type: ignore[misc]
-        )  # fmt: skip
+        edit = _edited(path, text, splice=_marked(text, pools, wanted), change=partial(_mark, wanted=wanted))
         if edit.after != edit.before:
             edits.append(edit)
     return tuple(edits)
@@ -159,7 +156,7 @@ def _append(name: str) -> Callable[[Any], None]:
     return change
 
 
-def _mark(fresh: Any, wanted: Sequence[bool]) -> None:
+def _mark(fresh: Any, *, wanted: Sequence[bool]) -> None:
     for pool, default in zip(fresh["pools"], wanted, strict=True):
         if default:
             pool["default"] = True
@@ -168,12 +165,12 @@ def _mark(fresh: Any, wanted: Sequence[bool]) -> None:
 
 
 def _edited(
-    path: Path, text: str, data: Any, *, splice: Callable[[], str | None], change: Callable[[Any], None]
+    path: Path, text: str, *, splice: str | None, change: Callable[[Any], None]
 ) -> Edit:
     """As spliced text where that reads back as meant, else as ruamel writes it."""
     meant = _read(path, text)
     change(meant)
-    after = splice()
+    after = splice
     if after is None or _plain(_read(path, after)) != _plain(meant):
         stream = io.StringIO()
         _yaml(text).dump(meant, stream)

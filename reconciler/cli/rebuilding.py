@@ -1,0 +1,35 @@
+"""What a rebuild asks: every place for everything of the project, then every host for its jobs."""
+
+from __future__ import annotations
+
+from reconciler.begin import with_places
+from reconciler.observe import observe
+from reconciler.ports import Connections, Ports
+from reconciler.rebuild import rebuild
+from schemas.desired import Desired
+from schemas.instance import HostReport, Listing
+from schemas.state import VERSION, Revision, State
+
+
+def rebuilt(ports: Ports, *, desired: Desired, revision: Revision, above: int) -> State:
+    """A state in memory. Raises `RebuildRefused` where a place is silent."""
+    bare = with_places(State(version=VERSION, project=desired.project, lineage=""), desired)
+    nonce = ports.nonce() + ports.nonce()
+
+    def made(listings: tuple[Listing, ...], reports: tuple[HostReport, ...]) -> State:
+        return rebuild(
+            project=desired.project, listings=listings, reports=reports, places=bare.places, desired=desired,
+            revision=revision, by=ports.who, now=ports.now(), nonce=nonce, done=ports.markers.all(), above=above,
+        )  # fmt: skip
+
+    first = made(_listings(ports, bare, lineage=""), ())
+    # With the lineage known, a place shows all of it, and not only what lost its state.
+    listings = _listings(ports, bare, lineage=first.lineage)
+    found = made(listings, ())
+    reports = tuple(ports.runner.look(one, now=ports.now()) for one in found.instances if one.phase != "terminated")
+    return made(listings, reports)
+
+
+def _listings(ports: Ports, bare: State, *, lineage: str) -> tuple[Listing, ...]:
+    observed = observe(ports, bare, Connections(ports, lineage))
+    return tuple(listing for listing in observed.listings if not listing.partial)

@@ -1,0 +1,122 @@
+"""`dstack state show | rebuild | forget`: the memory itself, looked at and repaired by a person."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from reconciler.cli.applied import identified, revision
+from reconciler.cli.fail import Done, Fail
+from reconciler.cli.project import ports_of, project_root, site, site_of, state_of
+from reconciler.cli.terminal import NoTerminal, ask, ask_typed, out, say
+from reconciler.ports import Ports
+from reconciler.render_words import ago, clean, counted, stamp
+from reconciler.status import alive
+from reconciler.store import StateRefused
+from reconciler.wire import now, store_of, who
+from schemas.run import RUN_ENDED
+from schemas.state import Place, State
+
+
+def show_state(*, as_json: bool) -> int:
+    """Where it lies, whose it is, and how much it holds."""
+    where = site()
+    state = state_of(where)
+    found = _facts(state, address=store_of(where).address)
+    if as_json:
+        from reconciler.render_json import dump
+
+        out(dump(found))
+        return 0
+    width = max(len(key) for key in found)
+    out("".join(f"{key.ljust(width)}  {clean(str(value))}\n" for key, value in found.items()))
+    return 0
+
+
+def _facts(state: State, *, address: str) -> dict[str, object]:
+    applied, runs = state.applied, Counter(run.status for run in state.runs)
+    rules = "nothing" if applied is None or not applied.revision.digest else applied.revision.digest[:12]
+    return {
+        "address": address,
+        "project": state.project,
+        "lineage": state.lineage,
+        "generation": state.generation,
+        "applied": rules,
+        "commit": applied.revision.commit if applied else "",
+        "applied_by": applied.by if applied else "",
+        "applied_at": stamp(applied.at) if applied else None,
+        "instances": sum(alive(one) for one in state.instances),
+        "runs_active": sum(number for status, number in runs.items() if status not in RUN_ENDED),
+        "runs_ended": sum(number for status, number in runs.items() if status in RUN_ENDED),
+        "launches_open": len(state.intents),
+        "places": ", ".join(f"{one.name} ({_seen(one)})" for one in state.places),
+        "ticks": ", ".join(f"{one.by} {ago(one.at, now=now())}" for one in state.ticks),
+    }
+
+
+def _seen(place: Place) -> str:
+    return "forgotten" if place.forgotten else place.error or ago(place.observed_at, now=now()) or "never seen"
+
+
+def forget_subject(subject: str, *, confirmed: str) -> int:
+    """It is no longer counted; seen again, it is an orphan and ends."""
+    from reconciler.rebuild import forget
+    from reconciler.remember import land
+
+    where = site()
+    forget(state_of(where), subject, now(), by=who())
+    question = f"{subject} is forgotten: whatever lives there goes on and bills, and nobody counts it."
+    try:
+        if confirmed != subject and not ask_typed(question, word=subject):
+            say("nothing was done")
+            return 1
+    except NoTerminal as error:
+        raise Fail(f"there is no terminal to type the name at; --confirm {subject} stands for it") from error
+    land(ports_of(where), lambda state: forget(state, subject, now(), by=who()))
+    out(f"{subject} is forgotten\n")
+    return 0
+
+
+def rebuild_state(*, yes: bool) -> int:
+    """From what places and hosts answer; the old file, if any, is kept beside the new one."""
+    documents = identified(project_root())
+    where = site_of(documents)
+    ports = ports_of(where)
+    above = _generation(ports)
+    from reconciler.cli.rebuilding import rebuilt
+
+    state = rebuilt(ports, desired=documents.desired, revision=revision(documents), above=above)
+    living = [one for one in state.instances if alive(one)]
+    held = [run.spec.name for run in state.runs if run.held]
+    say(f"found {counted(len(living), 'instance')} and {counted(len(state.runs) - len(held), 'run')} of this project")
+    try:
+        if not yes and not ask("Write a new state from that?"):
+            say("nothing was done")
+            raise Done(1)
+    except NoTerminal as error:
+        raise Fail("there is no terminal to ask at; nothing was done; add -y") from error
+    _put_aside(Path(ports.store.address))
+    ports.store.write(state, "")
+    out(f"{ports.store.address}: rebuilt, generation {state.generation}\n")
+    if held:
+        say(f"held until `dstack apply --first-run`, since nobody knows whether they ran: {', '.join(held)}")
+    return 0
+
+
+def _generation(ports: Ports) -> int:
+    """Of the state that is there, readable or not; 0 without."""
+    try:
+        state, _ = ports.store.read()
+    except StateRefused as error:
+        say(f"note: {error}")
+        return 0
+    return state.generation if state else 0
+
+
+def _put_aside(path: Path) -> None:
+    """Nothing is lost: what was there may be looked at."""
+    if not path.exists() and not path.is_symlink():
+        return
+    kept = path.with_name(f"{path.name}.before-rebuild-{now()}")
+    path.rename(kept)
+    say(f"note: the old state is kept as {kept}")
