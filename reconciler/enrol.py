@@ -24,7 +24,10 @@ _CONTENT = (
 def enrol(draft: Draft) -> None:
     """Add the records of new declared runs and mark what was changed, renamed or deleted."""
     _assume_lost(draft)
-    if not draft.rules_documents or draft.may.destroy_all:
+    if draft.may.destroy_all:
+        _end_all(draft)
+        return
+    if not draft.rules_documents:
         return
     records = _records(draft)
     count = 0
@@ -176,6 +179,12 @@ def _deleted(draft: Draft) -> None:
             draft.cannot(f"run {name}", f"the documents are empty; `--allow-destroy {pool}` stops it")
         else:
             _end(draft, run, why="left the documents")
+
+
+def _end_all(draft: Draft) -> None:
+    for run in list(draft.runs.values()):
+        if not run.stop_reason and draft.covers(id=run.id, pool=run.spec.pool):
+            _end(draft, run, why="the project is destroyed")
 
 
 def _end(draft: Draft, run: Run, *, why: str) -> None:

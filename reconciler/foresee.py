@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reconciler.limits import hourly
 from reconciler.retire import words
-from reconciler.serve import clock
+from reconciler.waiting import clock
 from reconciler.world import Draft, overrides
 from schemas.base import Price
 from schemas.plan import Launch, Terminate

@@ -243,7 +243,7 @@ def grow_floors(growth: Growth) -> None:
     if not draft.rules_documents or draft.may.destroy_all:
         return
     for pool in draft.pools.values():
-        if not draft.covers(id="", pool=pool.name):
+        if pool.unsupported or not draft.covers(id="", pool=pool.name):
             continue
         floor = floor_of(pool)
         staying = sum(id not in draft.leaving for id in draft.members[pool.name])

@@ -43,8 +43,6 @@ def _stop(draft: Draft, run: Run, attempt: Attempt, *, why: str) -> None:
 def _reason(draft: Draft, run: Run, attempt: Attempt) -> str:
     if run.stop_reason:
         return run.stop_reason
-    if draft.may.destroy_all:
-        return "the project is destroyed"
     if not any(job.status in ("assigned", "running") for job in attempt.jobs):
         return ""
     return _gang(run, attempt) or _overdue(draft, run, attempt) or _drained(draft, attempt)

@@ -142,7 +142,8 @@ def asked(need: Need, *, kind: str, cloud: bool = False) -> str:
 
 def _gpu_asked(need: GpuNeed) -> str:
     names = ",".join(name.upper() for name in need.names) or need.vendor or "gpu"
-    text = f"{_span(need.count, size=False)}x{names}"
+    count = "1" if need.count == Span(min=1) else _span(need.count, size=False)
+    text = f"{count}x{names}"
     if need.memory.asked:
         text += f" ({_span(need.memory, size=True)})"
     if need.total_memory.asked:

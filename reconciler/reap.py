@@ -18,6 +18,8 @@ def reap(draft: Draft) -> None:
     """End idle instances whose idle duration is over (at the very second), and note the rest."""
     for name, ids in draft.members.items():
         pool = draft.pools.get(name)
+        if draft.may.only_pool not in ("", name):
+            continue
         free = [draft.living[id] for id in ids if _free(draft, draft.living[id])]
         if not free:
             continue
@@ -82,12 +84,15 @@ def _note(draft: Draft, idle: list[Instance], *, above: int, kept: bool) -> None
     timed.sort(key=lambda pair: (pair[0], _order(pair[1])))
     going = {one.id for _, one in timed[: max(0, above)]}
     for one in idle:
-        at = reap_at(one) if one.id in going and not (kept or one.prevent_destroy) else None
-        source = one.idle_source
+        at, source = reap_at(one), one.idle_source
         if kept or one.prevent_destroy:
-            source = "prevent_destroy"
-        elif reap_at(one) is not None and one.id not in going:
-            source = "held by nodes"
+            at, source = None, "prevent_destroy"
+        elif one.place in draft.unknown:
+            at, source = None, f"{one.place} is unknown"
+        elif at is not None and one.id not in going:
+            at, source = None, "held by nodes"
+        elif at is not None and one.reserved_for and one.reserved_until is not None:
+            at = max(at, one.reserved_until)
         draft.idle.append(
             IdleNote(
                 instance=one.id, name=one.name, pool=one.pool, at=at, duration=one.idle_duration, source=source

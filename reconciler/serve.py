@@ -6,13 +6,13 @@ Each run is served whole before the next, so that nothing of lower rank takes wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections import Counter
 
 from reconciler.grow import RESERVED, Growth, grow_for, grow_gang, shape_of, window
-from reconciler.halt import stays
 from reconciler.place import misfit, shortage
-from reconciler.stock import Shape, Stock, coming, usable
+from reconciler.retire import few
+from reconciler.stock import Shape, Stock, coming, unusable
+from reconciler.waiting import Demand, next_number, remember, waiting
 from reconciler.world import Draft
 from schemas.base import Price
 from schemas.instance import Instance
@@ -20,16 +20,6 @@ from schemas.plan import Assign
 from schemas.run import Run
 
 Region = tuple[str, str]
-
-
-class Demand(NamedTuple):
-    """One replica of a run that wants its nodes."""
-
-    priority: int
-    submitted_at: int
-    id: str
-    replica: int
-    run: Run
 
 
 class Server:
@@ -40,8 +30,16 @@ class Server:
         ready: list[Instance] = []
         soon: list[Instance] = []
         self.reserved: dict[str, list[Instance]] = {}
+        self.kept_off: dict[str, Counter[str]] = {}
+        self.busy: Counter[str] = Counter()
         for one in draft.living.values():
-            if one.id in draft.leaving or not usable(draft, one) or draft.jobs.get(one.id):
+            if draft.jobs.get(one.id):
+                self.busy[draft.pool_of(one)] += 1
+                continue
+            hindrance = unusable(draft, one)
+            if hindrance or one.reserved_for:
+                self.kept_off.setdefault(draft.pool_of(one), Counter())[hindrance or "reserved"] += 1
+            if hindrance:
                 continue
             if one.reserved_for:
                 self.reserved.setdefault(one.reserved_for, []).append(one)
@@ -76,17 +74,34 @@ class Server:
         why = self._refused.get(shape) or grow_for(self.growth, demand.run, shape)
         if why:
             if shape not in self._refused:
-                self._refused[shape] = why = f"{idle_funnel(self.draft, self.idle, shape)}; {why}"
+                self._refused[shape] = why = f"{self._idle_funnel(shape)}; {why}"
             self._unserved(demand.run, why, shape=shape)
         else:
             self._waits(demand.run, "waits for a new instance")
+
+    def _idle_funnel(self, shape: Shape) -> str:
+        """`0 of 3 idle instances fit: gpu 1xA100 asked, it has none; 1 busy, 1 unreachable`."""
+        idle, reason = 0, ""
+        for one, many in self.idle.samples(shape.pool):
+            idle += many
+            reason = reason or misfit(
+                shape.need, shape.where, resources=one.resources, backend=one.backend, region=one.region,
+                zone=one.zone, instance_type=one.instance_type, spot=one.spot, price=one.price, cloud=False,
+            )  # fmt: skip
+        others = Counter(self.kept_off.get(shape.pool, {}))
+        others["busy"] = self.busy[shape.pool]
+        rest = "".join(f", {count} {what}" for what, count in sorted(others.items()) if count)
+        if not idle:
+            return f"no idle instance{rest}"
+        return f"0 of {idle} idle instance{'s' if idle > 1 else ''} fit{f': {reason}' if reason else ''}{rest}"
 
     def _assign(self, demand: Demand, instances: list[Instance]) -> None:
         run, draft = demand.run, self.draft
         number = next_number(draft, run, replica=demand.replica)
         for instance in instances:
             draft.taken[instance.id] = run.id
-        names = ", ".join(instance.name for instance in instances[:4])
+        names = few(instance.name for instance in instances)
+        why = f"{names} is idle and fits" if len(instances) == 1 else f"all {len(instances)} nodes are idle: {names}"
         draft.actions.append(
             Assign(
                 run=run.id,
@@ -97,7 +112,7 @@ class Server:
                 pool=draft.pool_name(run.spec.pool),
                 instances=tuple(instance.id for instance in instances),
                 gpus=tuple(instance.resources.gpu.uuids if instance.resources.gpu else () for instance in instances),
-                why=f"{names} is idle and fits" if len(instances) == 1 else f"all {len(instances)} nodes are idle: {names}",
+                why=why,
             )
         )
 
@@ -181,8 +196,9 @@ class Server:
         """Said with numbers; failed where its window for capacity is over and it never ran this time."""
         draft = self.draft
         over = run.wait_until is not None and draft.now >= run.wait_until and not draft.live.get(run.id)
-        waits_for_busy = shape is not None and not run.spec.retry.no_capacity and _busy_fits(draft, shape)
-        if not over or waits_for_busy:
+        # Without a retry it fails where there is nothing, not where a busy one fits or a place did not answer.
+        hope = bool(draft.unknown) or (shape is not None and _busy_fits(draft, shape))
+        if not over or (hope and not run.spec.retry.no_capacity):
             draft.cannot(f"run {run.spec.name}", why)
             remember(draft, run, why)
             return
@@ -192,17 +208,11 @@ class Server:
         draft.update_run(run, why=reason, status="failed", reason=reason, finished_at=draft.now)
 
 
-def remember(draft: Draft, run: Run, why: str) -> None:
-    """What a waiting run waits for, as `ps` shows it; written only where it changed."""
-    if run.status == "submitted" and run.reason != why and run.id in draft.runs:
-        draft.update_run(run, why=why, quiet=True, reason=why)
-
-
 def serve(draft: Draft, growth: Growth) -> None:
     """Every waiting run, in order."""
     _release(draft)
     server = Server(draft, growth)
-    for demand in sorted(_demands(draft), key=lambda demand: demand[:4]):
+    for demand in waiting(draft):
         server.serve(demand)
 
 
@@ -219,88 +229,8 @@ def _release(draft: Draft) -> None:
             draft.update_instance(one, why=why, reserved_for="", reserved_until=None)
 
 
-# ---------------------------------------------------------------- who waits
-
-
-def _demands(draft: Draft) -> Iterator[Demand]:
-    if draft.may.destroy_all:
-        return
-    for run in list(draft.runs.values()):
-        if run.stop_reason or run.superseded_by or not draft.covers(id=run.id, pool=run.spec.pool):
-            continue
-        missing = _missing(draft, run)
-        if not missing:
-            continue
-        why = _hindered(draft, run)
-        if why:
-            draft.cannot(f"run {run.spec.name}", why)
-            if run.not_before is None or draft.now >= run.not_before:
-                remember(draft, run, why)
-            continue
-        for replica in missing:
-            yield Demand(-run.spec.priority, run.submitted_at, run.id, replica, run)
-
-
-def _missing(draft: Draft, run: Run) -> list[int]:
-    """The replicas without an attempt. One that moves keeps its number until it has ended."""
-    attempts = draft.live.get(run.id, [])
-    if run.spec.type != "service":
-        return [] if attempts or run.status != "submitted" else [0]
-    count = run.spec.replicas - sum(stays(draft, attempt) for attempt in attempts)
-    used = {attempt.replica for attempt in attempts}
-    free = (replica for replica in range(run.spec.replicas + len(used)) if replica not in used)
-    return [next(free) for _ in range(max(0, count))]
-
-
-def _hindered(draft: Draft, run: Run) -> str:
-    """Why it may not start yet, whatever there is to run on."""
-    spec = run.spec
-    if run.held and not draft.may.first_run:
-        return "held since the state was rebuilt: `dstack apply --first-run` starts it"
-    if spec.unsupported:
-        return f"not supported yet: {', '.join(spec.unsupported)}"
-    if spec.name in draft.world.lacking:
-        return draft.world.lacking[spec.name]
-    if draft.pool_name(spec.pool) not in draft.pools:
-        return f"there is no pool {spec.pool}"
-    if run.not_before is not None and draft.now < run.not_before:
-        return f"{run.reason or 'tried again'}; not before {clock(run.not_before)}"
-    return ""
-
-
-def next_number(draft: Draft, run: Run, *, replica: int) -> int:
-    """Attempts count from 1 for each replica, also where older records were pruned."""
-    known = draft.tried.get(run.id, {}).get(replica, 0)
-    return max(known, run.attempts if run.spec.type != "service" else 0) + 1
-
-
-# ---------------------------------------------------------------- words
-
-
-def idle_funnel(draft: Draft, idle: Stock, shape: Shape) -> str:
-    """`0 of 3 idle instances fit: gpu 1xA100 asked, it has none`."""
-    count, reason = 0, ""
-    for one, many in idle.samples(shape.pool):
-        count += many
-        reason = reason or misfit(
-            shape.need, shape.where, resources=one.resources, backend=one.backend, region=one.region, zone=one.zone,
-            instance_type=one.instance_type, spot=one.spot, price=one.price, cloud=False,
-        )  # fmt: skip
-    if count:
-        return f"0 of {count} idle instance{'s' if count > 1 else ''} fit{f': {reason}' if reason else ''}"
-    busy = sum(bool(draft.jobs.get(id)) for id in draft.members[shape.pool])
-    return f"no idle instance, {busy} busy" if busy else "no idle instance"
-
-
 def _busy_fits(draft: Draft, shape: Shape) -> bool:
     return any(
         draft.jobs.get(id) and not shortage(shape.need, draft.living[id].resources, cloud=False)
         for id in draft.members[shape.pool]
     )
-
-
-def clock(at: int) -> str:
-    """`04:35Z`: the hour and minute in UTC of a time close by."""
-    minutes = at // 60 % 1440
-    return f"{minutes // 60:02}:{minutes % 60:02}Z"
-

@@ -118,17 +118,21 @@ def _order(one: Instance) -> tuple[object, ...]:
 # ---------------------------------------------------------------- what is at hand
 
 
-def usable(draft: Draft, instance: Instance) -> bool:
-    """It may be given work, as far as health and documents are concerned."""
-    return not (
-        instance.id in draft.leaving
-        or instance.orphan
-        or instance.quarantined
-        or instance.degraded
-        or instance.unreachable_since is not None
-        or instance.missing_since is not None
-        or instance.place in draft.unknown
-    )
+def unusable(draft: Draft, instance: Instance) -> str:
+    """Why it may be given no work, in a word; "" if it may, as far as health and documents are concerned."""
+    if instance.id in draft.leaving:
+        return "leaving"
+    if instance.orphan:
+        return "owned by nobody"
+    if instance.quarantined:
+        return "quarantined"
+    if instance.degraded:
+        return "degraded"
+    if instance.unreachable_since is not None:
+        return "unreachable"
+    if instance.missing_since is not None:
+        return "missing"
+    return "in an unknown place" if instance.place in draft.unknown else ""
 
 
 def coming(draft: Draft, instance: Instance) -> bool:

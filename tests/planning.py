@@ -39,8 +39,8 @@ MACHINES = {
     "uuids": Resources(
         cpus=8, memory=32 * 1024, disk=99 * 1024,
         gpu=Gpu(name="A100", memory=80 * 1024, count=2, uuids=("GPU-aa", "GPU-bb")),
-    ),  # fmt: skip
-}  # fmt: skip
+    ),
+}
 _TIME = re.compile(r"([+-])(\d+)([smhd])")
 _UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 

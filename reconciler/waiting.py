@@ -1,0 +1,89 @@
+"""Which runs wait for nodes, in what order, and which may not start yet. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from reconciler.halt import stays
+from reconciler.world import Draft
+from schemas.run import Run
+
+
+class Demand(NamedTuple):
+    """One replica of a run that wants its nodes."""
+
+    priority: int
+    submitted_at: int
+    id: str
+    replica: int
+    run: Run
+
+
+def waiting(draft: Draft) -> list[Demand]:
+    """Every replica that may start now, by priority, then age; for the others, why not is said."""
+    return sorted(_demands(draft), key=lambda demand: demand[:4])
+
+
+def _demands(draft: Draft) -> Iterator[Demand]:
+    if draft.may.destroy_all:
+        return
+    for run in list(draft.runs.values()):
+        if run.stop_reason or run.superseded_by or not draft.covers(id=run.id, pool=run.spec.pool):
+            continue
+        missing = _missing(draft, run)
+        if not missing:
+            continue
+        why = _hindered(draft, run)
+        if why:
+            draft.cannot(f"run {run.spec.name}", why)
+            if run.not_before is None or draft.now >= run.not_before:
+                remember(draft, run, why)
+            continue
+        for replica in missing:
+            yield Demand(-run.spec.priority, run.submitted_at, run.id, replica, run)
+
+
+def _missing(draft: Draft, run: Run) -> list[int]:
+    """The replicas without an attempt. One that moves keeps its number until it has ended."""
+    attempts = draft.live.get(run.id, [])
+    if run.spec.type != "service":
+        return [] if attempts or run.status != "submitted" else [0]
+    count = run.spec.replicas - sum(stays(draft, attempt) for attempt in attempts)
+    used = {attempt.replica for attempt in attempts}
+    free = (replica for replica in range(run.spec.replicas + len(used)) if replica not in used)
+    return [next(free) for _ in range(max(0, count))]
+
+
+def _hindered(draft: Draft, run: Run) -> str:
+    """Why it may not start yet, whatever there is to run on."""
+    spec = run.spec
+    if run.held and not draft.may.first_run:
+        return "held since the state was rebuilt: `dstack apply --first-run` starts it"
+    if spec.unsupported:
+        return f"not supported yet: {', '.join(spec.unsupported)}"
+    if spec.name in draft.world.lacking:
+        return draft.world.lacking[spec.name]
+    if draft.pool_name(spec.pool) not in draft.pools:
+        return f"there is no pool {spec.pool}"
+    if run.not_before is not None and draft.now < run.not_before:
+        return f"{run.reason or 'tried again'}; not before {clock(run.not_before)}"
+    return ""
+
+
+def next_number(draft: Draft, run: Run, *, replica: int) -> int:
+    """Attempts count from 1 for each replica, also where older records were pruned."""
+    known = draft.tried.get(run.id, {}).get(replica, 0)
+    return max(known, run.attempts if run.spec.type != "service" else 0) + 1
+
+
+def remember(draft: Draft, run: Run, why: str) -> None:
+    """What a waiting run waits for, as `ps` shows it; written only where it changed."""
+    if run.status == "submitted" and run.reason != why and run.id in draft.runs:
+        draft.update_run(run, why=why, quiet=True, reason=why)
+
+
+def clock(at: int) -> str:
+    """`04:35Z`: the hour and minute in UTC of a time close by."""
+    minutes = at // 60 % 1440
+    return f"{minutes // 60:02}:{minutes % 60:02}Z"
