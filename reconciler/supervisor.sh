@@ -88,9 +88,15 @@ watch_activity() { # whoever attaches adds a byte to `active`
 }
 
 watch_disk() { # measured beside us: it may take long
-    [ "$disk" -gt 0 ] && [ "$up" -ge "$disk_at" ] || return 0
-    disk_at=$((up + 30))
-    (used=$(du -sk work 2>/dev/null) && [ "${used%%[!0-9]*}" -gt $((disk * 1024)) ] && true > full) &
+    [ "$disk" -gt 0 ] && [ "$up" -ge "$disk_at" ] && [ ! -f disk.busy ] || return 0
+    disk_at=$((up + 3 * nap))
+    true > disk.busy
+    (
+        used=$(du -sk work 2>/dev/null)
+        used=${used%%[!0-9]*}
+        [ "${used:-0}" -le $((disk * 1024)) ] || true > full
+        rm -f disk.busy
+    ) &
 }
 
 watch_probe() { # cause is `probe` where a service that was ready has failed its probe too often
@@ -183,6 +189,7 @@ run_once() {
         abort | retired) finish_processes 0 ;;
         *) finish_processes "$grace" ;;
     esac
+    [ "$cause" != stop ] || read -r cause < stop # it may have become an abort meanwhile
     await "$main" 30
     code=137
     { read -r code < ./code; } 2>/dev/null

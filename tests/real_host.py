@@ -1,4 +1,4 @@
-"""A folder as a host, its real runner, and real processes: for tests of real work. Waits by polling, with a deadline."""
+"""A folder as a host, its real runner, and real processes. Waits by polling, with a deadline."""
 
 from __future__ import annotations
 

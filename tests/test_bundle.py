@@ -1,0 +1,169 @@
+"""A run's files: the project as git sees it, the same bytes for the same content, links never followed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from reconciler.bundle import CannotBundle, TooLarge, bundle
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    root = tmp_path / "project"
+    write(root, "train.py", "print()")
+    write(root, "data/a.txt", "a")
+    write(root, ".dstack/pools.yml", "pools: []")
+    write(root, ".dstack/state/p.yml", "private")
+    write(root, ".dstack/keys/project.key", "private")
+    return root
+
+
+def write(root: Path, name: str, text: str) -> None:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text(text)
+
+
+def git(root: Path, *args: str) -> None:
+    subprocess.run(["git", "-C", str(root), "-c", "protocol.file.allow=always", *args], check=True, capture_output=True)
+
+
+def names(packed: Path) -> list[str]:
+    with tarfile.open(packed) as tar:
+        return tar.getnames()
+
+
+def test_without_git_everything_but_litter_and_what_is_private(project: Path) -> None:
+    write(project, ".venv/bin/python", "")
+    write(project, "node_modules/x/index.js", "")
+    write(project, "pkg/__pycache__/x.pyc", "")
+    assert names(bundle(project)) == [".dstack/pools.yml", "data/a.txt", "train.py"]
+
+
+def test_with_git_what_it_tracks_and_what_it_does_not_ignore(project: Path) -> None:
+    git(project, "init", "-q")
+    write(project, ".gitignore", "*.log\n/data/\n")
+    write(project, "x.log", "ignored")
+    write(project, "gone.py", "")
+    git(project, "add", "-f", "train.py", "gone.py", ".dstack")
+    (project / "gone.py").unlink()
+    assert names(bundle(project)) == [".dstack/pools.yml", ".gitignore", "train.py"]
+
+
+def test_extra_files_travel_although_ignored(project: Path) -> None:
+    git(project, "init", "-q")
+    write(project, ".gitignore", "/data/\nmodel.bin\n")
+    write(project, "model.bin", "m")
+    assert names(bundle(project, ("data", "model.bin"))) == [
+        ".dstack/pools.yml",
+        ".gitignore",
+        "data/a.txt",
+        "model.bin",
+        "train.py",
+    ]
+
+
+@pytest.mark.parametrize("files", [".dstack", ".", ".dstack/state", ".dstack/keys/project.key"])
+def test_nothing_private_travels_even_when_asked_for(project: Path, files: str) -> None:
+    git(project, "init", "-q")
+    git(project, "add", "-f", ".")
+    assert not any("private" in content(bundle(project, (files,)), name) for name in names(bundle(project, (files,))))
+
+
+def content(packed: Path, name: str) -> str:
+    with tarfile.open(packed) as tar:
+        file = tar.extractfile(name)
+        return file.read().decode() if file else ""
+
+
+def test_a_folder_of_a_repository_is_a_project_of_its_own(project: Path) -> None:
+    git(project.parent, "init", "-q")
+    write(project.parent, "outside.txt", "")
+    assert names(bundle(project)) == [".dstack/pools.yml", "data/a.txt", "train.py"]
+
+
+def test_a_project_that_its_repository_ignores_is_packed_all_the_same(project: Path) -> None:
+    git(project.parent, "init", "-q")
+    write(project.parent, ".gitignore", "/project/\n")
+    assert names(bundle(project)) == [".dstack/pools.yml", "data/a.txt", "train.py"]
+
+
+def test_a_submodule_travels_with_its_files(project: Path, tmp_path: Path) -> None:
+    library = tmp_path / "library"
+    write(library, "lib.py", "")
+    git(library, "init", "-q")
+    git(library, "add", ".")
+    git(library, "commit", "-qm", "x")
+    git(project, "init", "-q")
+    git(project, "submodule", "add", "-q", str(library), "lib")
+    assert "lib/lib.py" in names(bundle(project))
+    assert not any(name.startswith("lib/.git") for name in names(bundle(project)))
+
+
+def test_the_same_content_is_the_same_bytes(project: Path, tmp_path: Path) -> None:
+    first = bundle(project, into=tmp_path / "a")
+    for path in project.rglob("*"):
+        os.utime(path, (1, 1))
+    (project / "train.py").chmod(0o600)
+    second = bundle(project, into=tmp_path / "b")
+    assert first.name == second.name
+    assert first.read_bytes() == second.read_bytes()
+    write(project, "train.py", "other")
+    assert bundle(project, into=tmp_path / "a").name != first.name
+    assert sorted(path.suffix for path in (tmp_path / "a").iterdir()) == [".gz", ".gz"]
+
+
+def test_links_are_kept_and_never_followed(project: Path, tmp_path: Path) -> None:
+    write(tmp_path, "outside/secret.txt", "secret")
+    (project / "link").symlink_to(tmp_path / "outside")
+    (project / "loop").symlink_to(".")
+    (project / "to-file").symlink_to("train.py")
+    with tarfile.open(bundle(project)) as tar:
+        links = {member.name: member.linkname for member in tar if member.issym()}
+        assert links == {"link": str(tmp_path / "outside"), "loop": ".", "to-file": "train.py"}
+        assert not any("secret" in name for name in tar.getnames())
+
+
+def test_a_tracked_folder_that_became_a_link_is_not_followed(project: Path, tmp_path: Path) -> None:
+    git(project, "init", "-q")
+    git(project, "add", "data", "train.py")
+    write(tmp_path, "outside/a.txt", "secret")
+    (project / "data/a.txt").unlink()
+    (project / "data").rmdir()
+    (project / "data").symlink_to(tmp_path / "outside")
+    assert names(bundle(project)) == [".dstack/pools.yml", "data", "train.py"]
+    with pytest.raises(CannotBundle):
+        bundle(project, ("data/a.txt",))
+
+
+def test_strange_names_and_modes_arrive(project: Path) -> None:
+    strange = ["-rf", "a b\n'c'", "ü", os.fsdecode(b"\xff\xfe"), "d" * 180 + "/" + "e" * 180]
+    for name in strange:
+        write(project, name, "x")
+    (project / "train.py").chmod(0o755)
+    os.mkfifo(project / "pipe")
+    with tarfile.open(bundle(project)) as tar:
+        assert set(strange) <= set(tar.getnames())
+        assert tar.getmember("train.py").mode == 0o755
+        assert "pipe" not in tar.getnames()
+
+
+@pytest.mark.parametrize("files", ["/etc/passwd", "../x", "a/../../x", "no-such"])
+def test_extra_files_lie_in_the_project(project: Path, files: str) -> None:
+    with pytest.raises(CannotBundle, match=files):
+        bundle(project, (files,))
+
+
+def test_too_large_names_the_five_largest(project: Path) -> None:
+    for number in range(7):
+        write(project, f"big-{number}", "x" * (1000 + number))
+    with pytest.raises(TooLarge) as caught:
+        bundle(project, limit=5000)
+    assert caught.value.largest == tuple((f"big-{n}", 1000 + n) for n in (6, 5, 4, 3, 2))
+    assert caught.value.total > 7000
+    assert "big-6 (0.0 MB)" in str(caught.value)
+    assert names(bundle(project, limit=None))
