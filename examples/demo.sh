@@ -2,6 +2,7 @@
 # The main job, as a new user would type it, on a copy of examples/hello that is gone at the end.
 # Nothing outside that copy is written; the processes that it starts are ended by `dstack destroy`.
 set -eu
+exec 2>&1
 
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
@@ -13,7 +14,10 @@ try() { say "$@"; "$@"; }
 leave() {
     status=$?
     trap - EXIT INT TERM
-    (cd "$work/hello" && dstack destroy --yes-destroy hello >/dev/null 2>&1) || true
+    if [ "$status" != 0 ] && ! (cd "$work/hello" && dstack destroy --confirm hello); then
+        echo "not everything could be ended; it lies in $work"
+        exit "$status"
+    fi
     rm -rf "$work"
     exit "$status"
 }
@@ -26,15 +30,17 @@ cd "$work/hello"
 
 try dstack plan
 try dstack apply -y
-try dstack logs hello
+try dstack logs -f hello
 try dstack logs pair
+try dstack apply -y
 try dstack ps -a
 try dstack pool ps
-try dstack apply -y
+try dstack artifacts hello
+try head -3 hello-artifacts/squares.csv
 
 printf '\nIdle instances are ended after 20 s (idle_duration in .dstack/pools.yml). Waiting.\n'
 sleep 21
-try dstack plan
 try dstack apply -y
+try dstack stop beat -y
+try dstack destroy --confirm hello
 try dstack pool ps
-printf '\nDone. The service is ended, and this copy removed.\n'
