@@ -183,8 +183,6 @@ def _run_faults(form: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
 def _service_faults(form: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
     span = form.replicas
     ranged = span is not None and span.min != span.max
-    if span is not None and span.max == 0:
-        yield ("replicas",), "a service has at least one replica"
     if ranged and form.scaling is None:
         yield ("replicas",), "a range of replicas needs `scaling`"
     if form.scaling is not None and not ranged:

@@ -150,5 +150,7 @@ def _unsupported(form: RunForm, backend: str) -> Iterable[str]:
     for name, _ in form.env or ():
         if not _ENV_NAME.fullmatch(name):
             yield f"the environment variable `{name}` is not supported yet: letters, digits and _"
+    if isinstance(form, ServiceForm) and form.replicas is not None and form.replicas.max == 0:
+        yield "a service without replicas is not supported yet"
     if backend:
         yield backend

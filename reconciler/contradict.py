@@ -19,7 +19,7 @@ def pool_contradictions(entry: Entry, pool: Pool) -> Iterator[Problem]:
     own_idle = pool.idle_duration if dict(pool.sources).get("idle_duration") == "pool" else None
     if fixed and own_idle is not None and own_idle < SHORT:
         yield entry.problem(
-            f"`idle_duration` has no effect: `nodes: {pool.nodes_min}` is fixed, so no idle instance ever goes",
+            f"has no effect: `nodes: {pool.nodes_min}` is fixed, so no idle instance ever goes",
             "idle_duration")
     if pool.nodes_max == 0:
         yield entry.problem("the pool may hold no instance: nothing can run in it", "nodes")

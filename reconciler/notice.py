@@ -32,11 +32,11 @@ def run_notices(entry: Entry, spec: RunSpec) -> Iterator[Problem]:
     """Located warnings. What makes the run unmet is among them, since `validate` shows no plan."""
     for key, why in _NO_EFFECT.items():
         if getattr(entry.form, key, None) not in (None, False):
-            yield entry.problem(f"`{key}` has no effect: {why}", key, key=True)
+            yield entry.problem(f"has no effect: {why}", key, key=True)
     if entry.form.image is None:
         for key in ("entrypoint", "registry_auth"):
             if getattr(entry.form, key) is not None:
-                yield entry.problem(f"`{key}` has no effect without `image`", key, key=True)
+                yield entry.problem("has no effect without `image`", key, key=True)
     for reason in spec.unsupported:
         yield entry.problem(reason)
     yield from _literal_secrets(entry)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any
 
 from schemas.documents.shape import Schema, Shape, Wrong, kind_of
 from schemas.documents.words import text
 
 Pair = tuple[str, str | None]
-NAME = "[A-Za-z_][A-Za-z0-9_]*"
 
 
 def env(value: Any) -> tuple[Pair, ...]:
@@ -41,7 +39,8 @@ def _mapped(value: dict[str, Any]) -> tuple[list[Pair], Faults]:
 
 
 def _name(name: str) -> str:
-    if not name or re.search(r"[=\s\x00]", name):
+    """Any text: what a shell cannot export makes the run unsupported, since older files are valid."""
+    if not name or "=" in name:
         raise Wrong(f"`{name}` cannot name an environment variable")
     return name
 
@@ -59,8 +58,9 @@ def _listed(value: list[Any] | tuple[Any, ...]) -> tuple[list[Pair], Faults]:
     pairs: dict[str, str | None] = {}
     found: Faults = []
     for index, item in enumerate(value):
-        name, equals, rest = item.partition("=") if isinstance(item, str) else ("", "", "")
-        if not re.fullmatch(NAME, name):
+        plain = isinstance(item, str | int | float) and not isinstance(item, bool)
+        name, equals, rest = text(item).partition("=") if plain else ("", "", "")
+        if not name:
             found.append(((index,), f"{kind_of(item)} is neither `NAME=value` nor `NAME`"))
         elif name in pairs:
             found.append(((index,), f"`{name}` is given twice"))
@@ -71,9 +71,9 @@ def _listed(value: list[Any] | tuple[Any, ...]) -> tuple[list[Pair], Faults]:
 
 _VALUE: Schema = {"anyOf": [
     {"type": ["string", "number", "boolean", "null"]},
-    {"type": "object", "properties": {"key": {"type": "string"}}, "required": ["key"],
+    {"type": "object", "properties": {"key": {"type": ["string", "number", "boolean"]}}, "required": ["key"],
      "additionalProperties": False}]}
 SCHEMA: Schema = {"anyOf": [
-    {"type": "object", "propertyNames": {"pattern": r"^[^=\s\u0000]+$"}, "additionalProperties": _VALUE},
-    {"type": "array", "items": {"type": "string", "pattern": f"^{NAME}(=[\\s\\S]*)?$"}}]}
+    {"type": "object", "propertyNames": {"pattern": "^[^=]+$"}, "additionalProperties": _VALUE},
+    {"type": "array", "items": {"type": ["string", "number"], "pattern": r"^[^=]+(=[\s\S]*)?$"}}]}
 Env = Annotated[tuple[Pair, ...], Shape(env, SCHEMA)]

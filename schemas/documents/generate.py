@@ -69,6 +69,8 @@ def _run(model: type[Form]) -> Schema:
         something = {"required": ["commands"], "properties": {"commands": {"type": "array", "minItems": 1}}}
         image = {"required": ["image"], "properties": {"image": {"type": ["string", "number", "boolean"]}}}
         described["anyOf"] = [something, image]
+    said = {"not": {"type": "null"}}
+    described["not"] = {"required": ["python", "image"], "properties": {"python": said, "image": said}}
     return described
 
 
@@ -95,17 +97,14 @@ def _document() -> Schema:
         "backends": _listed({"$ref": "#/definitions/backend"}),
         "pools": _listed({"$ref": "#/definitions/pool"}),
         "profiles": _listed({"$ref": "#/definitions/profile"}),
-        "runs": _listed({**_runs_ref(), "required": ["type", "name"]}),
+        "runs": _listed({
+            "allOf": [{"$ref": "#/definitions/run"}], "required": ["name"], "properties": {"name": {"type": "string"}}}),
     }
     described["description"] = "A file of .dstack: any of these keys, in any file."
     described["type"] = ["object", "null"]
     described["definitions"] = {
         "backend": _backends(), "pool": _entry(PoolForm), "profile": _entry(ProfileForm), "run": _runs()}
     return described
-
-
-def _runs_ref() -> Schema:
-    return {"allOf": [{"$ref": "#/definitions/run"}]}
 
 
 def _profiles() -> Schema:

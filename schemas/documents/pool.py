@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Annotated, Any, Literal
 
 from schemas.documents.profile import TAGS, RetryKey, SpotPolicy
 from schemas.documents.resources import Resources
 from schemas.documents.shape import Form, Schema, Shape, Wrong, each, form, inlined, kind_of, one_of
 from schemas.documents.span import COUNT_SPAN_SCHEMA, Duration, OffDuration, count_span
-from schemas.documents.words import Flag, Money, Name, Names, Port, Positive, Text, Texts, text, whole
+from schemas.documents.words import Flag, Money, Name, Names, Port, Positive, Text, Texts, string, whole
 
 Nodes = tuple[int, int | None, int | None]
 
@@ -80,15 +79,18 @@ class HostForm(Form):
 
 
 def _host(value: Any) -> Any:
-    return form(HostForm, value) if isinstance(value, dict) else text(value)
+    return form(HostForm, value) if isinstance(value, dict) else string(value)
 
 
 def _network(value: Any) -> str:
+    import ipaddress
+
+    network = string(value)
     try:
-        ipaddress.ip_network(text(value), strict=False)
+        ipaddress.ip_network(network, strict=False)
     except ValueError:
         raise Wrong(f"{kind_of(value)} is not a network: such as `10.0.0.0/24`") from None
-    return text(value)
+    return network
 
 
 class SshForm(Form):

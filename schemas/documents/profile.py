@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from schemas.documents.shape import Form, Shape, Wrong, each, form, inlined, kind_of, one_of
 from schemas.documents.span import OFF_SCHEMA, Duration, OffDuration, duration
-from schemas.documents.words import FLAG_SCHEMA, Flag, Name, Positive, Text, Texts, flag, text, whole
+from schemas.documents.words import FLAG_SCHEMA, Flag, Positive, Text, Texts, flag, text, whole
 from schemas.profile import Retry
 
 SPOT = one_of("spot", "on-demand", "auto", what="a spot policy")
@@ -92,7 +92,7 @@ class ProfileKeys(Form):
     max_duration: OffDuration | None = None
     stop_duration: OffDuration | None = None
     max_price: Positive | None = None
-    pool_name: Name | None = None
+    pool_name: Text | None = None
     instance_name: Text | None = None
     creation_policy: Annotated[str, one_of("reuse", "reuse-or-create", what="a creation policy")] | None = None
     idle_duration: OffDuration | None = None

@@ -20,7 +20,6 @@ from schemas.resources import GpuNeed, Need, Span
 
 VENDORS = ("nvidia", "amd", "google", "intel", "tenstorrent")
 ARCHES = ("x86", "arm")
-_GPU_TEXT = "^[^:]+(:[^:]+)*$"
 
 
 def read_vendor(value: Any) -> str:
@@ -32,6 +31,8 @@ def read_vendor(value: Any) -> str:
 
 def gpu_names(value: Any) -> tuple[str, ...]:
     """`A100`, `A100,H100` or a list; lower case."""
+    if any(isinstance(item, bool) for item in (value if isinstance(value, list | tuple) else [value])):
+        raise Wrong("a GPU name is text, not true or false")
     items = [text(item) for item in value] if isinstance(value, list | tuple) else text(value).split(",")
     names = tuple(item.strip().lower().removeprefix("tpu-") for item in items)
     if not names or not all(names):
@@ -41,9 +42,9 @@ def gpu_names(value: Any) -> tuple[str, ...]:
 
 def capability(value: Any) -> Span:
     """`8.6` is 86 tenths, and asks for at least that."""
-    parts = value if isinstance(value, list | tuple) else text(value).strip().split(".")
-    numbers = [str(part) for part in parts]
-    if len(numbers) == 1:
+    listed = isinstance(value, list | tuple)
+    numbers = [str(part) if isinstance(part, int) else "" for part in value] if listed else text(value).strip().split(".")
+    if len(numbers) == 1 and not listed:
         numbers.append("0")
     if len(numbers) != 2 or not all(re.fullmatch("[0-9]{1,2}", number) for number in numbers):
         raise Wrong(f"{kind_of(value)} is not a compute capability: such as `8.6`")
@@ -143,7 +144,11 @@ def _cpu_schema() -> Schema:
 
 
 def gpu_schema() -> Schema:
-    return {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": _GPU_TEXT}, inlined(GpuForm)]}
+    amounts = [each["anyOf"][1]["pattern"].strip("^$") for each in (SIZE_SPAN_SCHEMA, COUNT_SPAN_SCHEMA)]
+    names, with_unit = " *[A-Za-z][^:,]*(?:,[^:,]*[^:, ][^:,]*)*", f"(?=[^:]*[A-Za-z])(?:{amounts[0]})"
+    token = "|".join([names, with_unit, amounts[1]])
+    tokens = {"type": "string", "pattern": f"^(?:{token})(?::(?:{token}))*$"}
+    return {"anyOf": [{"type": "number", "minimum": 0, "exclusiveMaximum": 10**9}, tokens, inlined(GpuForm)]}
 
 
 class ResourcesForm(Form):

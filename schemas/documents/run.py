@@ -21,7 +21,6 @@ from schemas.resources import Span
 
 TYPES = ("task", "service", "dev-environment")
 _PORT = r"(?:[0-9]{1,5}|\*):[0-9]{1,5}"
-_PATH = r"/[^:]*"
 
 
 class RegistryAuthForm(Form):
@@ -46,6 +45,8 @@ def read_port(value: Any) -> str:
         return value
     if isinstance(value, str) and re.fullmatch("[0-9]{1,5}", value):
         value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(_port_number(value))
     raise Wrong(f"{kind_of(value)} is not a port: such as `8000`, `80:8000`, `*:8000`")
@@ -62,41 +63,63 @@ def port_schema() -> Schema:
                       {"type": "string", "pattern": f"^(?:{_PORT}|[0-9]{{1,5}})$"}, inlined(PortForm)]}
 
 
+def absolute(value: Any) -> str:
+    path = text(value)
+    if not re.fullmatch(_ABSOLUTE, path) or ".." in path.split("/"):
+        raise Wrong(f"`{path}` should be an absolute path without `..`")
+    return path
+
+
+def _volume_names(value: Any) -> str:
+    names = [text(item) for item in value] if isinstance(value, list | tuple) else [text(value)]
+    if not all(re.fullmatch("[^:/]*", name) for name in names):
+        raise Wrong(f"{kind_of(value)} does not name a volume")
+    return ",".join(names)
+
+
+_ABSOLUTE = "/[^:]*"
+_UPWARD = "(?:^|/)\\.\\.(?:/|$)"
+_PATH_SCHEMA: Schema = {"type": "string", "pattern": f"^{_ABSOLUTE}$", "not": {"pattern": _UPWARD}}
+_VOLUME_NAME: Schema = {"type": ["string", "number", "boolean"], "pattern": "^[^:/]*$"}
+Absolute = Annotated[str, Shape(absolute, _PATH_SCHEMA)]
+
+
 class VolumeForm(Form):
     """A network volume."""
 
-    name: Annotated[Any, Shape(lambda value: value, {"anyOf": [
-        {"type": "string"}, {"type": "array", "items": {"type": "string"}}]})]
-    path: Text
+    name: Annotated[str, Shape(_volume_names, {"anyOf": [
+        _VOLUME_NAME, {"type": "array", "items": _VOLUME_NAME}]})]
+    path: Absolute
 
 
 class InstancePathForm(Form):
     """A folder of the instance."""
 
-    instance_path: Text
-    path: Text
+    instance_path: Absolute
+    path: Absolute
     optional: Flag | None = None
 
 
 def volume(value: Any) -> str:
     """`name:/path`, `/instance/path:/path` or the same as a mapping; as one text."""
     if isinstance(value, dict):
-        model = InstancePathForm if "instance_path" in value else VolumeForm
-        read: Any = form(model, value)
-        source = read.instance_path if isinstance(read, InstancePathForm) else read.name
-        name = ",".join(map(str, source)) if isinstance(source, list | tuple) else str(source)
-        value = f"{name}:{read.path}"
+        if "instance_path" in value:
+            folder = form(InstancePathForm, value)
+            return f"{folder.instance_path}:{folder.path}"
+        network = form(VolumeForm, value)
+        return f"{network.name}:{network.path}"
     if not isinstance(value, str) or value.count(":") != 1:
         raise Wrong(f"{kind_of(value)} is not a volume: `NAME:/path` or `/instance/path:/path`")
     source, _, path = value.partition(":")
-    for folder in [path, *([source] if "/" in source else [])]:
-        if not folder.startswith("/") or ".." in folder.split("/"):
-            raise Wrong(f"`{folder}` should be an absolute path without `..`")
-    return value
+    if "/" in source:
+        absolute(source)
+    return f"{source}:{absolute(path)}"
 
 
 def _volume_schema() -> Schema:
-    return {"anyOf": [{"type": "string", "pattern": "^[^:]*:/[^:]*$"}, inlined(VolumeForm), inlined(InstancePathForm)]}
+    text_schema = {"type": "string", "pattern": f"^(?:[^:/]*|{_ABSOLUTE}):{_ABSOLUTE}$",
+                   "not": {"pattern": "(?:^|[/:])\\.\\.(?:[/:]|$)"}}
+    return {"anyOf": [text_schema, inlined(VolumeForm), inlined(InstancePathForm)]}
 
 
 class ProbeForm(Form):
@@ -166,6 +189,8 @@ _PYTHON: Schema = {"anyOf": [{"enum": ["3.1", "3.9", "3.10", "3.11", "3.12", "3.
 
 
 def _user(value: Any) -> str:
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+        raise Wrong(f"{kind_of(value)} is not a user: `NAME`, `ID`, `NAME:GROUP` or `ID:GROUP`")
     parts = text(value).split(":")
     if len(parts) > 2 or not all(parts) or any(part.startswith("-") for part in parts):
         raise Wrong(f"`{text(value)}` is not a user: `NAME`, `ID`, `NAME:GROUP` or `ID:GROUP`")

@@ -21,7 +21,7 @@ _UNSAID_WORDS = ("on", "On", "ON", "yes", "Yes", "YES")
 _LONG_TEXT = 64
 """Longer text is none of these: the expressions below would take long to say so."""
 
-_SIZE = r" *[0-9]{1,9}(?:\.[0-9]{0,6})? *(?:[mMgGtT][bB])? *"
+_SIZE = r" *(?:[0-9]{1,9}(?:\.[0-9]{0,6})?|\.[0-9]{1,6}) *(?:[mMgGtT][bB])? *"
 _COUNT = r" *[0-9]{1,9} *"
 _FACTORS = {"mb": 1, "gb": 1024, "tb": 1024 * 1024, "": 1024}
 
@@ -128,13 +128,14 @@ def _ordered(low: int | None, high: int | None) -> Span:
     return Span(min=low, max=high)
 
 
-def _span_schema(one: str, number: Schema) -> Schema:
-    scalar = {"anyOf": [number, {"type": "string", "pattern": f"^{one}$"}]}
-    ranges = f"^(?:{one}|(?:{one})?\\.\\.(?:{one})|{one}\\.\\. *)$"
+def _span_schema(amount: str, number: Schema) -> Schema:
+    scalar = {"anyOf": [number, {"type": "string", "pattern": f"^{amount}$"}]}
+    ranges = f"^(?:{amount}|(?:{amount})?\\.\\.(?:{amount})|{amount}\\.\\. *)$"
     bound = {"anyOf": [*scalar["anyOf"], {"type": "null"}]}
     return {"anyOf": [number, {"type": "string", "pattern": ranges},
-                      {"type": "object", "properties": {"min": bound, "max": bound},
-                       "additionalProperties": False}]}
+                      {"type": "object", "properties": {"min": bound, "max": bound}, "additionalProperties": False,
+                       "anyOf": [{"required": [one], "properties": {one: {"not": {"type": "null"}}}}
+                                 for one in ("min", "max")]}]}
 
 
 _NUMBER: Schema = {"type": "number", "minimum": 0, "exclusiveMaximum": 10**9}

@@ -29,6 +29,13 @@ def text(value: Any) -> str:
     raise Wrong(f"should be text, not {kind_of(value)}")
 
 
+def string(value: Any) -> str:
+    """Text that was text in YAML: where a number could only be a mistake."""
+    if isinstance(value, str):
+        return value
+    raise Wrong(f"should be text, not {kind_of(value)}")
+
+
 def flag(value: Any) -> bool:
     if isinstance(value, bool):
         return value
