@@ -107,8 +107,8 @@ class Search:
         self._market, self._room, self._shape, self._pool = market, room, shape, pool
         self._shelf: Sequence[tuple[int, int, Offer]] = market.shelf(shape, pool)
         self._at = 0
-        self._suiting: list[Offer] | None = None
-        self._base: Counter[str] = Counter()
+        self._suiting: list[Offer] = []
+        self._hindered: Counter[str] = Counter()
         self._short: dict[int, str] = {}
         self._lost: Counter[str] = Counter()
         self._first_lost: dict[str, Offer] = {}
@@ -133,21 +133,30 @@ class Search:
 
     def gang_offer(self, *, have: Mapping[tuple[str, str], int], only: tuple[str, str] | None) -> Offer | None:
         """The cheapest that all nodes missing in its region may be launched of now; `have`: nodes by region."""
-        if self._suiting is None:
-            self._suiting = [offer for _, kind, offer in self._shelf if self._suits(offer, kind=kind)]
-            self._base = Counter(self._lost)
-        self._lost = Counter(self._base)
-        for offer in self._suiting:
+        self._hindered.clear()
+        index = 0
+        while (offer := self._suiting_at(index)) is not None:
+            index += 1
             region = (offer.backend, offer.region)
             if only is not None and region != only:
-                self._labels["elsewhere"] = f"its other nodes in {only[1] or only[0]}"
-                self._pass(offer, stage="elsewhere")
-                continue
-            stage = self._hindrance(offer, n=self._shape.nodes - have.get(region, 0))
+                stage = "elsewhere"
+                self._labels[stage] = f"its other nodes in {only[1] or only[0]}"
+            else:
+                stage = self._hindrance(offer, n=self._shape.nodes - have.get(region, 0))
             if not stage:
                 return offer
-            self._pass(offer, stage=stage)
+            self._hindered[stage] += 1
+            self._first_lost.setdefault(stage, offer)
         return None
+
+    def _suiting_at(self, index: int) -> Offer | None:
+        """The index-th offer that suits, whatever the limits say; the shelf is walked once for all gangs."""
+        while index >= len(self._suiting) and self._at < len(self._shelf):
+            _, kind, offer = self._shelf[self._at]
+            self._at += 1
+            if self._suits(offer, kind=kind):
+                self._suiting.append(offer)
+        return self._suiting[index] if index < len(self._suiting) else None
 
     def _suits(self, offer: Offer, *, kind: int) -> bool:
         short = self._short.get(kind)
@@ -202,8 +211,9 @@ class Search:
             return "there are no offers"
         text = f"{left} offer{'s' if left > 1 else ''}"
         for stage in _STAGES:
-            if self._lost[stage]:
-                left -= self._lost[stage]
+            lost = self._lost[stage] + self._hindered[stage]
+            if lost:
+                left -= lost
                 text += f" → {left} with {self._labels[stage]}"
                 if left == 0:
                     return text + _cheapest(self._first_lost.get(stage))

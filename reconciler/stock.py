@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from typing import NamedTuple
 
 from reconciler.place import refusal, shortage
@@ -47,17 +48,32 @@ class Stock:
     """Instances that may be given away, cheapest class first. Whoever takes one removes it."""
 
     def __init__(self, draft: Draft, instances: Iterable[Instance]) -> None:
-        self._pools: dict[str, list[Alike]] = {}
+        self._pools: dict[str, dict[str, list[tuple[int, Alike]]]] = {}
+        self._merged: dict[tuple[str, tuple[str, ...]], list[Alike]] = {}
         self._at: dict[Shape, int] = {}
         self._gone: set[str] = set()
-        for alike in _classes(draft, instances):
-            self._pools.setdefault(draft.pool_of(alike.sample), []).append(alike)
+        for rank, alike in enumerate(_classes(draft, instances)):
+            gpu = alike.sample.resources.gpu
+            by_gpu = self._pools.setdefault(draft.pool_of(alike.sample), {})
+            by_gpu.setdefault(gpu.name.lower() if gpu else "", []).append((rank, alike))
+
+    def _classes(self, shape: Shape) -> list[Alike]:
+        """Those of its pool that the asked GPU names leave, cheapest first."""
+        by_gpu, need = self._pools.get(shape.pool, {}), shape.need.gpu
+        names = tuple(sorted(by_gpu))
+        if need is not None and not need.count.holds(0):
+            names = tuple(name for name in names if name and (not need.names or name in need.names))
+        key = (shape.pool, names)
+        if key not in self._merged:
+            ranked = sorted((entry for name in names for entry in by_gpu[name]), key=itemgetter(0))
+            self._merged[key] = [alike for _, alike in ranked]
+        return self._merged[key]
 
     def first(self, shape: Shape) -> Instance | None:
         """The cheapest that fits. What a shape passed over stays passed over: stock only shrinks."""
-        classes = self._pools.get(shape.pool, [])
         if shape.instance_name:
             return next((each for each in self.fitting(shape) if each.name == shape.instance_name), None)
+        classes = self._classes(shape)
         at = self._at.get(shape, 0)
         while at < len(classes):
             found = self._top(classes[at])
@@ -75,7 +91,7 @@ class Stock:
 
     def fitting(self, shape: Shape) -> Iterator[Instance]:
         """All that fit, cheapest first."""
-        for alike in self._pools.get(shape.pool, []):
+        for alike in self._classes(shape):
             if alike.fits(shape):
                 yield from (each for each in reversed(alike.free) if each.id not in self._gone)
 
@@ -84,7 +100,7 @@ class Stock:
 
     def samples(self, pool: str) -> Iterator[tuple[Instance, int]]:
         """One of each class that has any left, and how many."""
-        for alike in self._pools.get(pool, []):
+        for _, alike in (entry for entries in self._pools.get(pool, {}).values() for entry in entries):
             count = sum(each.id not in self._gone for each in alike.free)
             if count:
                 yield alike.sample, count

@@ -1,0 +1,186 @@
+"""The pure planner on worlds of 1k, 10k and 100k instances: CPU seconds, beside their growth.
+
+A world of n instances has n/10 waiting runs of up to 500 shapes (some gangs), n offers, half
+of the instances busy. The same seed makes the same world.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import sys
+import time
+from decimal import Decimal
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from reconciler.plan import plan
+from reconciler.world import World
+from schemas.desired import BackendConfig, Desired
+from schemas.instance import Instance
+from schemas.offer import Offer
+from schemas.pool import Pool
+from schemas.resources import Gpu, GpuNeed, Need, Resources, Span, SpotPolicy, Where
+from schemas.run import Attempt, Job, Run, RunSpec
+from schemas.state import Place, State
+
+SIZES = (1_000, 10_000, 100_000)
+NOW = 1_800_000_000
+GPUS = (
+    ("", 0), ("T4", 16), ("L4", 24), ("A10G", 24), ("V100", 32), ("A100", 40), ("A100", 80), ("H100", 80),
+    ("H200", 141), ("L40S", 48),
+)  # fmt: skip
+BACKENDS = ("aws", "gcp", "azure", "lambda")
+REGIONS = tuple(f"region-{number}" for number in range(20))
+SHAPES = 500
+
+
+def world(size: int, *, seed: int = 7) -> World:
+    dice = random.Random(seed)  # noqa: S311 - a world to measure on, not a secret
+    kinds = [_kind(dice) for _ in range(600)]
+    pools = tuple(Pool(name=f"pool-{number}", nodes_min=size // 200) for number in range(20))
+    instances = tuple(_instance(dice, index, kinds=kinds, pools=pools) for index in range(size))
+    runs, attempts = _runs(dice, size, pools=pools, instances=instances)
+    places = tuple(
+        Place(name=f"{backend}/{region}", config=BackendConfig(name=backend, type=backend), observed_at=NOW)
+        for backend in BACKENDS
+        for region in REGIONS
+    )
+    return World(
+        desired=Desired(project="benchmark", pools=pools, budget=Decimal(10**9)),
+        state=State(
+            version=1,
+            project="benchmark",
+            lineage="l",
+            places=places,
+            instances=instances,
+            runs=runs,
+            attempts=attempts,
+        ),
+        offers=tuple(_offer(dice, kinds=kinds) for _ in range(size)),
+        now=NOW,
+        nonce="bench000",
+    )
+
+
+def _kind(dice: random.Random) -> tuple[str, Resources, Decimal]:
+    name, memory = dice.choice(GPUS)
+    count, cpus = dice.choice((1, 2, 4, 8)), dice.choice((2, 4, 8, 16, 32, 64, 96))
+    gpu = Gpu(name=name, memory=memory * 1024, count=count) if name else None
+    resources = Resources(cpus=cpus, memory=cpus * dice.choice((2, 4, 8)) * 1024, disk=500 * 1024, gpu=gpu)
+    price = Decimal(cpus * 5 + (memory * count * 3 if name else 0)) / 100
+    return f"{name or 'c'}{count}-{cpus}-{dice.randrange(1000)}", resources, price
+
+
+def _offer(dice: random.Random, *, kinds: list[tuple[str, Resources, Decimal]]) -> Offer:
+    instance_type, resources, price = dice.choice(kinds)
+    spot = dice.random() < 0.5
+    return Offer(
+        backend=dice.choice(BACKENDS),
+        region=dice.choice(REGIONS),
+        zone=dice.choice("abc"),
+        instance_type=instance_type,
+        resources=resources,
+        price=price * (Decimal(dice.randrange(25, 45)) / 100 if spot else Decimal(dice.randrange(95, 130)) / 100),
+        spot=spot,
+    )
+
+
+def _instance(
+    dice: random.Random, index: int, *, kinds: list[tuple[str, Resources, Decimal]], pools: tuple[Pool, ...]
+) -> Instance:
+    instance_type, resources, price = dice.choice(kinds)
+    pool = dice.choice(pools).name
+    backend, region = dice.choice(BACKENDS), dice.choice(REGIONS[:4])
+    return Instance(
+        id=f"i{index}",
+        name=f"{pool}-{index}",
+        pool=pool,
+        backend=backend,
+        place=f"{backend}/{region}",
+        region=region,
+        instance_type=instance_type,
+        resources=resources,
+        price=price,
+        external_id=f"x{index}",
+        phase="ready",
+        created_at=NOW - 90_000,
+        ready_at=NOW - dice.randrange(600),
+    )
+
+
+def _runs(
+    dice: random.Random, size: int, *, pools: tuple[Pool, ...], instances: tuple[Instance, ...]
+) -> tuple[tuple[Run, ...], tuple[Attempt, ...]]:
+    """Half of the instances are busy; a tenth as many runs wait."""
+    runs, attempts = [], []
+    for index in range(0, size, 2):
+        spec = RunSpec(name=f"b{index}", pool=instances[index].pool)
+        runs.append(Run(id=f"b{index}", spec=spec, origin="run", status="running"))
+        job = Job(id=f"b{index}-0-1-0", instance=f"i{index}", status="running", started_at=NOW - 60)
+        attempts.append(Attempt(id=f"b{index}-0-1", run=f"b{index}", number=1, jobs=(job,)))
+    shapes = [_shape(dice, pools=pools) for _ in range(min(SHAPES, max(1, size // 20)))]
+    for index in range(size // 10):
+        pool, need, where = dice.choice(shapes)
+        spec = RunSpec(
+            name=f"w{index}",
+            pool=pool,
+            need=need,
+            where=where,
+            nodes=4 if index % 50 == 0 else 1,
+            priority=dice.randrange(100),
+        )
+        runs.append(Run(id=f"w{index}", spec=spec, origin="run", submitted_at=NOW - index))
+    return tuple(runs), tuple(attempts)
+
+
+def _shape(dice: random.Random, *, pools: tuple[Pool, ...]) -> tuple[str, Need, Where]:
+    name, memory = dice.choice(GPUS)
+    gpu = GpuNeed(names=(name.lower(),), memory=Span(min=memory * 1024)) if name else None
+    need = Need(cpu=Span(min=dice.choice((2, 4, 16))), memory=Span(min=dice.choice((4, 8, 64)) * 1024), gpu=gpu)
+    policies: tuple[SpotPolicy, ...] = ("auto", "on-demand", "spot")
+    where = Where(
+        regions=tuple(dice.sample(REGIONS, 3)) if dice.random() < 0.3 else (),
+        spot=dice.choice(policies),
+        max_price=Decimal(dice.randrange(1, 40)) if dice.random() < 0.5 else None,
+    )
+    return dice.choice(pools).name, need, where
+
+
+def rows(sizes: tuple[int, ...] = SIZES) -> list[dict[str, float]]:
+    """One a size: `instances`, `runs`, `offers`, CPU `seconds`, `growth` against n·log n from the row before."""
+    found: list[dict[str, float]] = []
+    for size in sizes:
+        made = world(size)
+        began = time.process_time()
+        result = plan(made)
+        seconds = time.process_time() - began
+        row: dict[str, float] = {
+            "instances": size,
+            "runs": sum(run.status == "submitted" for run in made.state.runs),
+            "offers": len(made.offers),
+            "actions": len(result.actions),
+            "unmet": len(result.unmet),
+            "seconds": seconds,
+        }
+        if found:
+            before = found[-1]
+            expected = size * math.log(size) / (before["instances"] * math.log(before["instances"]))
+            row["growth"] = seconds / before["seconds"] / expected
+        found.append(row)
+    return found
+
+
+def main() -> None:
+    print(f"{'instances':>10} {'runs':>8} {'offers':>8} {'actions':>8} {'CPU s':>8}  against n·log n")
+    for row in rows():
+        growth = f"{row['growth']:.2f}" if "growth" in row else "–"
+        print(
+            f"{row['instances']:>10.0f} {row['runs']:>8.0f} {row['offers']:>8.0f} {row['actions']:>8.0f} "
+            f"{row['seconds']:>8.3f}  {growth}"
+        )
+
+
+if __name__ == "__main__":
+    main()
