@@ -46,25 +46,29 @@ class _Entry(NamedTuple):
 
 
 def bundle(root: Path, files: tuple[str, ...] = (), *, into: Path | None = None, limit: int | None = LIMIT) -> Path:
-    """A tar.gz named `<sha256>.tar.gz` in the folder `into` (default: a new temporary one).
+    """A tar.gz named `<sha256>.tar.gz` in the folder `into`; without one a temporary file, the caller's to remove.
 
     `files` are more paths of `root`, taken even where git ignores them. `limit` None asks nothing.
     Raises `TooLarge`, `CannotBundle`.
     """
     entries = _entries(root, files)
     _check_size(entries, limit)
-    folder = into or Path(tempfile.mkdtemp(prefix="dstack-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=".bundle-", dir=folder)
+    if into:
+        into.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix="dstack-", suffix=".tar.gz", dir=into)
     try:
         with os.fdopen(descriptor, "wb") as file:
             _pack(root, entries, file)
-        with open(name, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return Path(name).replace(folder / f"{digest}.tar.gz")
+        return _named_by_content(Path(name)) if into else Path(name)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _named_by_content(path: Path) -> Path:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return path.replace(path.with_name(f"{digest}.tar.gz"))
 
 
 def _entries(root: Path, files: tuple[str, ...]) -> list[_Entry]:

@@ -66,9 +66,8 @@ class RealHost:
 
     def over(self, job: str) -> JobReport:
         """Its report, once it is over."""
-        found: list[JobReport] = []
-        until(lambda: found.append(self.job(job)) or found[-1].phase in ("ended", "lost"))
-        return found[-1]
+        until(lambda: self.job(job).phase in ("ended", "lost"))
+        return self.job(job)
 
     def log(self, job: str) -> bytes:
         return self.runner.read_log(self.instance, job, offset=0)
