@@ -83,6 +83,11 @@ def set_default(folder: Path, name: str) -> tuple[Edit, ...]:
     return tuple(edits)
 
 
+def declared(folder: Path) -> tuple[str, ...]:
+    """The names of the pools that the documents have; the implied default pool is none of them."""
+    return tuple(_named(pool) for _, _, data in _files(folder) for pool in _pools(data) or ())
+
+
 # ---------------------------------------------------------------- reading
 
 

@@ -23,15 +23,22 @@ def identified(root: Path) -> Documents:
     documents = documents_of(root)
     if documents.desired.project:
         return documents
-    from reconciler.init import mint_project
-    from reconciler.wire import nonce
-
     elsewhere = sorted({one.name for one in documents.desired.backends if one.type != "local"})
     if elsewhere:
         raise Fail(
             f"{root / '.dstack'}: the project has no id, and everything made at {', '.join(elsewhere)} is tagged "
             "with it; `dstack init` writes one: commit it"
         )
-    minted = mint_project(root, nonce=nonce())
-    say(f"note: this project is now {minted} (.dstack/project.yml): commit that file")
+    say(f"note: this project is now {mint(root)} (.dstack/project.yml): commit that file")
     return documents_of(root)
+
+
+def mint(root: Path) -> str:
+    """An id, once: of callers that race, all get the first one's."""
+    from reconciler.init import mint_project
+    from reconciler.wire import nonce
+
+    try:
+        return mint_project(root, nonce=nonce())
+    except ValueError as error:
+        raise Fail(str(error)) from error

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from reconciler.cli.applied import mint
 from reconciler.cli.fail import Done, Fail
-from reconciler.cli.project import project_root
+from reconciler.cli.project import project_root, site
 from reconciler.cli.terminal import out, say
 from reconciler.render_words import counted
 
@@ -35,7 +35,7 @@ def print_schema(name: str) -> int:
     """The JSON Schema, as committed; without a name, the names."""
     from difflib import get_close_matches
 
-    from schemas.documents.generate import NAMES, schema
+    from schemas.documents.generate import NAMES, text
 
     if not name:
         out("".join(f"{each}\n" for each in NAMES))
@@ -43,7 +43,7 @@ def print_schema(name: str) -> int:
     if name not in NAMES:
         close = get_close_matches(name, NAMES, n=1)
         raise Fail(f"no schema {name}; " + (f"did you mean {close[0]}?" if close else f"there are {', '.join(NAMES)}"))
-    out(json.dumps(schema(name), indent=2) + "\n")
+    out(text(name))
     return 0
 
 
@@ -54,10 +54,13 @@ def start_project(folder: Path) -> int:
     if not folder.is_dir():
         raise Fail(f"{folder}: no such folder")
     made = init(folder)
+    if not site(folder).project:
+        mint(folder)
+        made.append(folder / ".dstack" / "project.yml")
     for path in made:
         out(f"{path}\n")
     if not made:
-        say(f"{folder / '.dstack'}: everything is there already")
+        say(f"{folder / '.dstack'}: everything is there already; `dstack plan` shows what would be done")
         return 0
     say("next: look at the files, then `dstack plan`")
     return 0

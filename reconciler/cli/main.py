@@ -1,14 +1,12 @@
 """The entry of the `dstack` command: checks where it was imported from, then runs a command and maps its end.
 
-Nothing but the standard library may be imported before the check and before `--version`.
+Nothing but `os` and `sys` may be imported before the check and before `--version`: both must cost nothing.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from importlib import util
-from pathlib import Path
 
 PACKAGES = ("reconciler", "schemas", "backends")
 
@@ -35,30 +33,47 @@ def print_version() -> None:
 
 def _foreign_package() -> str:
     """Why the three packages are not ours, or "". A project's own `schemas/` on PYTHONPATH would shadow it."""
-    ours = Path(__file__).resolve().parents[2]
+    ours = _home()
     for name in PACKAGES:
-        found = util.find_spec(name)
-        where = Path(found.origin).resolve().parents[1] if found and found.origin else None
+        found = next((folder for folder in sys.path if _is_package(folder, name)), None)
+        # An editable install may be found by a hook instead of a folder: it is then the first to answer.
+        where = os.path.realpath(found or os.curdir) if found is not None else _imported(name)
         if where != ours:
-            seen = f"it was found in {where}" if where else "it has no __init__.py there"
             return (
-                f"the package `{name}` is not dstack's own: {seen}, dstack is in {ours}; "
+                f"the package `{name}` is not dstack's own: it was found in {where}, dstack is in {ours}; "
                 "unset PYTHONPATH or run `dstack` from its own environment"
             )
     return ""
 
 
-def _version() -> str:
-    """The installed version; the metadata package costs 20 ms, so the folder's name is read first."""
-    site = Path(__file__).resolve().parents[2]
-    for folder in site.glob("dstack_pools-*.dist-info"):
-        return folder.name.removeprefix("dstack_pools-").removesuffix(".dist-info")
-    from importlib import metadata
+def _home() -> str:
+    return os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
+
+def _is_package(folder: str, name: str) -> bool:
+    there = os.path.join(folder or os.curdir, name)
+    return os.path.isfile(os.path.join(there, "__init__.py")) or os.path.isfile(f"{there}.py")
+
+
+def _imported(name: str) -> str:
+    module = __import__(name)
+    return os.path.dirname(os.path.dirname(os.path.realpath(module.__file__ or os.curdir)))
+
+
+def _version() -> str:
+    """The installed version, from the name of its metadata's folder: reading that properly costs 30 ms."""
+    for folder in (_home(), *sys.path):
+        for name in _names(folder):
+            if name.startswith("dstack_pools-") and name.endswith(".dist-info"):
+                return name.removeprefix("dstack_pools-").removesuffix(".dist-info")
+    return "0+source"
+
+
+def _names(folder: str) -> list[str]:
     try:
-        return metadata.version("dstack-pools")
-    except metadata.PackageNotFoundError:
-        return "0+source"
+        return os.listdir(folder or os.curdir)
+    except OSError:  # sys.path may hold archives, and folders that do not exist
+        return []
 
 
 def _flush() -> None:

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from reconciler.cli.fail import Fail
 from reconciler.cli.project import project_root, site
 from reconciler.cli.terminal import out, say
-from reconciler.edit import Edit, EditRefused, set_default
+from reconciler.edit import Edit, EditRefused, declared, set_default
 from reconciler.edit import create_pool as created
 from reconciler.edit import delete_pool as deleted
 from reconciler.load import Invalid, load
 from reconciler.status import alive
 from reconciler.wire import store_of
+from schemas.base import NAME
 
+Result = TypeVar("Result")
 COMMIT = "commit this, or main undoes it; `dstack apply` makes it so"
 
 
 def create_pool(name: str) -> int:
     """A pool without anything said about it: every value is the default."""
     root = project_root()
-    implied = not _declared(root)
+    if not re.fullmatch(NAME, name):
+        raise Fail(f"--name {name}: not a name: a-z, then up to 40 of a-z, 0-9 and -")
+    known = _refusing(lambda: declared(root / ".dstack"))
     _write(root, (_refusing(lambda: created(root / ".dstack", name)),))
-    if implied and name != "default-pool":
+    if not known and name != "default-pool":
         say("note: this is the first pool that is declared, so the implied default-pool is no more")
     return 0
 
@@ -41,10 +48,7 @@ def delete_pool(name: str) -> int:
 def set_default_pool(name: str) -> int:
     """Exactly one pool is the default afterwards."""
     root = project_root()
-    try:
-        edits = set_default(root / ".dstack", name)
-    except EditRefused as error:
-        raise Fail(str(error)) from error
+    edits = _refusing(lambda: set_default(root / ".dstack", name))
     if not edits:
         say(f"pool {name} is the default already")
         return 0
@@ -52,18 +56,11 @@ def set_default_pool(name: str) -> int:
     return 0
 
 
-def _refusing(edit: object) -> Edit:
+def _refusing(edit: Callable[[], Result]) -> Result:
     try:
-        return edit()  # type: ignore[operator, no-any-return]
+        return edit()
     except EditRefused as error:
         raise Fail(str(error)) from error
-
-
-def _declared(root: Path) -> bool:
-    try:
-        return [pool.name for pool in load(root, home=Path.home()).desired.pools] != ["default-pool"]
-    except Invalid:
-        return True
 
 
 def _refuse_living(name: str) -> None:
