@@ -8,8 +8,12 @@ here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 export XDG_STATE_HOME="$work/state"
 
-say() { printf '\n\033[1m$ %s\033[0m\n' "$*"; }
-try() { say "$@"; "$@"; }
+try() {
+    printf '\n%s$ %s%s\n' "$bold" "$*" "$plain"
+    "$@"
+}
+bold='' plain=''
+if [ -t 1 ]; then bold=$(printf '\033[1m') plain=$(printf '\033[0m'); fi
 
 leave() {
     status=$?
@@ -44,3 +48,5 @@ try dstack apply -y
 try dstack stop beat -y
 try dstack destroy --confirm hello
 try dstack pool ps
+
+printf '\nDone. This copy is removed.\n'
