@@ -10,8 +10,9 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from reconciler.problem import Problem
 from reconciler.read_documents import label
-from reconciler.yaml_source import Problem, Source, locate
+from reconciler.yaml_source import Source, locate
 from schemas.documents.shape import suggestion
 
 _OPEN = re.compile(r"(?<!\$)\$\{\{")

@@ -9,9 +9,10 @@ from reconciler.compile_pool import DEFAULT_POOL, compile_pool
 from reconciler.compile_profile import Layer, compile_profile, layer_of
 from reconciler.compile_run import compile_run, run_hash
 from reconciler.contradict import pool_contradictions, project_contradictions, run_contradictions
+from reconciler.load import COMPILER
 from reconciler.notice import run_notices
+from reconciler.problem import Problem, in_order
 from reconciler.read_documents import Entry, Read, entry_name
-from reconciler.yaml_source import Problem
 from schemas.desired import BackendConfig, Cap, Desired, Secret
 from schemas.documents.backend import OTHER_TYPES, TYPES
 from schemas.documents.shape import suggestion
@@ -46,7 +47,8 @@ def compile_documents(read: Read, *, own: Iterable[Profile] = ()) -> tuple[Desir
         secrets=tuple(secrets_of(read)),
         authorized_keys=tuple(key for entry in read.singles.get("authorized_keys", ()) for key in entry.form),
         unsupported=tuple(_unsupported(read)),
-        warnings=tuple(map(str, warnings)),
+        warnings=tuple(map(str, in_order(warnings))),
+        compiler=COMPILER,
     ), warnings
 
 

@@ -15,11 +15,12 @@ from reconciler.compile_pool import DEFAULT_POOL
 from reconciler.compile_profile import Layer
 from reconciler.compile_run import compile_run, run_hash
 from reconciler.contradict import run_contradictions
-from reconciler.load import Documents, in_order
+from reconciler.load import Documents
 from reconciler.need import BadOption, parse_duration, read_option, resolve_need
 from reconciler.notice import run_notices
+from reconciler.problem import Invalid, Problem, in_order
 from reconciler.read_documents import Entry, read_run
-from reconciler.yaml_source import Invalid, Problem, read_yaml
+from reconciler.yaml_source import read_yaml
 from schemas.desired import Desired
 from schemas.documents.profile import EVERY_EVENT, SPOT
 from schemas.documents.run import read_port

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from reconciler.problem import Problem
 from reconciler.read_documents import Entry
-from reconciler.yaml_source import Problem
 from schemas.run import RunSpec
 
 _NO_EFFECT = {

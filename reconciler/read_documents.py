@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from reconciler.yaml_source import Mapping, Mark, Problem, Sequence, Source, locate
+from reconciler.problem import Problem
+from reconciler.yaml_source import Mapping, Mark, Sequence, Source, locate
 from schemas.documents.backend import TYPES as BACKEND_TYPES
 from schemas.documents.backend import backend_form
 from schemas.documents.pool import PoolForm

@@ -8,8 +8,9 @@ from pathlib import Path
 from reconciler.check_references import check_references
 from reconciler.compile import compile_documents, pick_profile, run_faults, run_layers
 from reconciler.compile_run import compile_run
-from reconciler.load import FOLDER, Invalid, Problem, find_project, in_order, load
+from reconciler.load import FOLDER, find_project, load
 from reconciler.notice import run_notices
+from reconciler.problem import Invalid, Problem, in_order
 from reconciler.read_documents import Read, is_run, read_documents, read_run
 from reconciler.yaml_source import Source, read_yaml
 from schemas.desired import BackendConfig

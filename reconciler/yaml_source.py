@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-MAX_BYTES = 8 * 1024 * 1024
+from reconciler.load import MAX_BYTES
+from reconciler.problem import Problem
+
 MAX_DEPTH = 64
 MAX_VALUES = 1_000_000
 
@@ -35,26 +37,6 @@ _WORDS: dict[str, bool | None] = {
 _CONTROL = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _PREFIX = "tag:yaml.org,2002:"
 _TAGGED: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool, "null": type(None)}
-
-
-class Problem(NamedTuple):
-    """One thing that is wrong, where it was written: 1-based line and column."""
-
-    path: str
-    line: int
-    col: int
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.line}:{self.col}: {self.message}"
-
-
-class Invalid(Exception):
-    """The documents cannot be used. `problems` has every one found, in the order of the files."""
-
-    def __init__(self, problems: list[Problem]) -> None:
-        super().__init__("\n".join(map(str, problems)))
-        self.problems = problems
 
 
 class Number(float):
@@ -99,7 +81,7 @@ def read_yaml(file: Path, *, shown: str) -> tuple[Source, bytes]:
         with file.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        return _refused(shown, f"cannot be read: {error.strerror}"), b""
+        return unreadable(shown, error.strerror or "?"), b""
     return parse_yaml(data, shown=shown), data
 
 
@@ -141,6 +123,10 @@ def scalar_text(value: Any) -> str | None:
     if isinstance(value, str | int | float):
         return str(value)
     return None
+
+
+def unreadable(shown: str, why: str) -> Source:
+    return _refused(shown, f"cannot be read: {why}")
 
 
 def _refused(shown: str, message: str, mark: Mark = (1, 1)) -> Source:

@@ -42,6 +42,8 @@ class Desired(Value, frozen=True, kw_only=True):
     """What the documents ask for. `project` is "" until one is minted.
 
     `autoscale_enabled` false forbids spot launches by rule but keeps the rules.
+    `compiler` names the rules that compiled it: the same documents under the same rules give
+    the same value, so that they need not be read again.
     `hint`s (`warnings`) are contradictions found while compiling, each one sentence.
     """
 
@@ -64,3 +66,4 @@ class Desired(Value, frozen=True, kw_only=True):
     requires: str = ""
     unsupported: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    compiler: str = ""

@@ -73,8 +73,9 @@ def test_bad_documents_are_refused_by_the_schema(file: Path) -> None:
 
 VALUES: list[Any] = [
     None, True, False, "text", "x1", "", " ", 0, 1, 5, 64, 101, -1, 2.5, 0.25, 1e3, "1", "5m", "1h30m", "2 h", "off",
-    "no", "2..", "..4", "1..4", "8GB", "8GB..", "16GB..64GB", "5 minutes", "8GiB", "A100:2", "spot", "on-demand", "auto",
-    "reuse", "cluster", "80:8000", "task", "3.10", 3.12, [], ["a"], [1], [None], [[]], {}, {"min": 1},
+    "no", "2..", "..4", "1..4", "8GB", "8GB..", "16GB..64GB", "5 minutes", "8GiB", "A100:2",
+    "spot", "on-demand",
+    "auto", "reuse", "cluster", "80:8000", "task", "3.10", 3.12, [], ["a"], [1], [None], [[]], {}, {"min": 1},
     {"min": 1, "max": 4},
     {"max_hourly": 5}, {"a": "b"}, {"a": 1}, {"a": None}, {"name": "zz"}, "/health", "out/x", "../x", "/x", "a:/b",
     {"on_events": ["error"]}, {"on_events": []}, {"path": "/x"}, {"size": "5GB"}, {"env": "A"}, {"type": "task"},
@@ -139,7 +140,8 @@ def run_loader_refuses(document: Any) -> list[str]:
 def beyond(message: str) -> bool:
     """Judged on more than one value: not the schema's business."""
     parts = ("declared twice", "still declared", "outside of", "below the minimum", "needs `scaling`",
-             "`scaling` needs", "ends before", "given twice", "is not a network", "highest number", "not resolved here", "gives the")
+             "`scaling` needs", "ends before", "given twice", "is not a network", "highest number",
+             "not resolved here", "gives the")
     return any(part in message for part in parts)
 
 

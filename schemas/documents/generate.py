@@ -97,8 +97,8 @@ def _document() -> Schema:
         "backends": _listed({"$ref": "#/definitions/backend"}),
         "pools": _listed({"$ref": "#/definitions/pool"}),
         "profiles": _listed({"$ref": "#/definitions/profile"}),
-        "runs": _listed({
-            "allOf": [{"$ref": "#/definitions/run"}], "required": ["name"], "properties": {"name": {"type": "string"}}}),
+        "runs": _listed({"allOf": [{"$ref": "#/definitions/run"}], "required": ["name"],
+                         "properties": {"name": {"type": "string"}}}),
     }
     described["description"] = "A file of .dstack: any of these keys, in any file."
     described["type"] = ["object", "null"]

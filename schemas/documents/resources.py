@@ -43,7 +43,8 @@ def gpu_names(value: Any) -> tuple[str, ...]:
 def capability(value: Any) -> Span:
     """`8.6` is 86 tenths, and asks for at least that."""
     listed = isinstance(value, list | tuple)
-    numbers = [str(part) if isinstance(part, int) else "" for part in value] if listed else text(value).strip().split(".")
+    parts = value if listed else text(value).strip().split(".")
+    numbers = [str(part) if not listed or isinstance(part, int) else "" for part in parts]
     if len(numbers) == 1 and not listed:
         numbers.append("0")
     if len(numbers) != 2 or not all(re.fullmatch("[0-9]{1,2}", number) for number in numbers):

@@ -1,0 +1,55 @@
+"""The bytes of a project's documents as one `Desired`, or every problem in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from reconciler.check_references import check_references
+from reconciler.compile import compile_documents
+from reconciler.compile_profile import compile_profile
+from reconciler.problem import Invalid, in_order
+from reconciler.read_documents import Read, is_run, read_documents
+from reconciler.requires import unmet_requirement
+from reconciler.yaml_source import Source, parse_yaml, read_yaml, unreadable
+from schemas.desired import Desired
+from schemas.profile import Profile
+
+
+def compile_files(texts: Sequence[tuple[str, bytes | str]], *, own: Path) -> Desired:
+    """`texts` are (path from the root, bytes or why there are none). Raises `Invalid`."""
+    sources = [(_source(shown, data), shown.split("/")[-2:-1] == ["runs"]) for shown, data in texts]
+    read = read_documents(sources)
+    desired, _ = compile_documents(read, own=_own_profiles(own, read))
+    _references(read, sources)
+    for entry in read.singles.get("requires", ()):
+        if message := unmet_requirement(desired.requires):
+            read.problems.append(entry.problem(message))
+    if read.problems:
+        raise Invalid(in_order(read.problems))
+    return desired
+
+
+def _source(shown: str, data: bytes | str) -> Source:
+    return parse_yaml(data, shown=shown) if isinstance(data, bytes) else unreadable(shown, data)
+
+
+def _own_profiles(file: Path, read: Read) -> list[Profile]:
+    """`~/.dstack/profiles.yml`: profiles and nothing else. Its problems are added to `read`."""
+    if not file.is_file():
+        return []
+    source, _ = read_yaml(file, shown="~/.dstack/profiles.yml")
+    mine = read_documents([(source, False)])
+    read.problems += mine.problems
+    read.broken |= mine.broken & {"profiles"}
+    others = [entry for kind in (mine.backends, mine.pools, mine.runs, *mine.singles.values()) for entry in kind]
+    read.problems += [entry.problem("only `profiles` may stand in the user's own file") for entry in others]
+    return [compile_profile(entry.form) for entry in mine.profiles]
+
+
+def _references(read: Read, sources: Sequence[tuple[Source, bool]]) -> None:
+    known = None if "secrets" in read.broken else {
+        name for entry in read.singles.get("secrets", ()) for name, _, _ in entry.form}
+    for source, in_runs in sources:
+        run_file = is_run(source.value, in_runs=in_runs)
+        read.problems.extend(check_references(source, run_file=run_file, secrets=known))

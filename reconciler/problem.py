@@ -1,0 +1,31 @@
+"""What is wrong in a document, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong, where it was written: 1-based line and column."""
+
+    path: str
+    line: int
+    col: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}:{self.col}: {self.message}"
+
+
+class Invalid(Exception):
+    """The documents cannot be used. `problems` has every one found, in the order of the files."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+
+
+def in_order(problems: Iterable[Problem]) -> list[Problem]:
+    """By file and position, each once."""
+    return sorted(dict.fromkeys(problems), key=lambda problem: problem[:3])
