@@ -48,7 +48,7 @@ def explain(plan: Plan, state: State | None) -> tuple[Row, ...]:
     """Rows in the plan's order. Bookkeeping (`quiet`) is left out."""
     known = {one.id: one for one in state.instances} if state else {}
     attempts = {one.id: one for one in state.attempts} if state else {}
-    named = {key: one.name for key, one in known.items()} | _launched_names(plan.actions)
+    named = {key: one.name for key, one in known.items()} | _launched_names(plan.actions) | _run_names(plan, state)
     return tuple(row for action in plan.actions for row in _rows(action, known=known, attempts=attempts, named=named))
 
 
@@ -69,12 +69,22 @@ def _launched_names(actions: Iterable[Action]) -> dict[str, str]:
     }
 
 
+def _run_names(plan: Plan, state: State | None) -> dict[str, str]:
+    """run id -> name, of those remembered and of those that the plan enrols."""
+    new = {
+        action.enrol.id: action.enrol.spec.name
+        for action in plan.actions
+        if isinstance(action, Update) and action.enrol is not None
+    }
+    return {run.id: run.spec.name for run in state.runs} | new if state else new
+
+
 def _rows(
     action: Action, *, known: Mapping[str, Instance], attempts: Mapping[str, Attempt], named: Mapping[str, str]
 ) -> list[Row]:
     match action:
         case Launch():
-            return [_launch(action, name) for name in action.names]
+            return [_launch(action, name, named=named) for name in action.names]
         case Resume():
             return [_resume(action, name, known=known) for name in action.request.names]
         case Attach():
@@ -93,10 +103,11 @@ def _rows(
             assert_never(action)
 
 
-def _launch(action: Launch, name: str) -> Row:
+def _launch(action: Launch, name: str, *, named: Mapping[str, str]) -> Row:
     offer = action.offer
     return Row(
-        kind="launch", why=action.why, pool=action.pool, instance=name, run=action.reserved_for,
+        kind="launch", why=action.why, pool=action.pool, instance=name,
+        run=named.get(action.reserved_for, action.reserved_for),
         backend=offer.backend, region=offer.region, instance_type=offer.instance_type, price=offer.price,
         resources=offer.resources, spot=offer.spot,
     )  # fmt: skip

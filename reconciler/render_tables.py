@@ -1,4 +1,8 @@
-"""The tables of `ps`, `pool ps`, `pool list` and of offers, by rich (imported when one is shown)."""
+"""The tables of `ps`, `pool ps` and `pool list`, by rich (imported when one is shown).
+
+Where a table is wider than the terminal, its last columns become lines below it: a reason
+that is cut off or broken into syllables explains nothing.
+"""
 
 from __future__ import annotations
 
@@ -12,42 +16,72 @@ from reconciler.status import unreachable
 from schemas.instance import Instance
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
+
+Lines = list[list[str]]
+GAP = 2
+WRAPPED = ("RESOURCES", "STATUS")
 
 
-def run_table(rows: Sequence[RunRow], *, now: int, verbose: bool = False) -> Table:
-    """NAME BACKEND REGION RESOURCES SPOT PRICE STATUS SUBMITTED ERROR; `verbose` adds ids and instances."""
-    extra = ("ID", "ATTEMPT", "INSTANCES") if verbose else ()
-    table = _table("NAME", "BACKEND", "REGION", "RESOURCES", "SPOT", "PRICE", "STATUS", "SUBMITTED", "ERROR", *extra)
-    for row in rows:
-        table.add_row(*(clean(cell) for cell in _run_cells(row, now=now, verbose=verbose)))
-    return table
+def run_table(rows: Sequence[RunRow], *, now: int, width: int = 0, verbose: bool = False) -> RenderableType:
+    """NAME BACKEND REGION RESOURCES SPOT PRICE STATUS SUBMITTED ERROR; `verbose` adds ids and instances.
+
+    `width` in columns; 0 is as wide as it needs.
+    """
+    heads = ["NAME", "BACKEND", "REGION", "RESOURCES", "SPOT", "PRICE", "STATUS", "SUBMITTED", "ERROR"]
+    heads += ["ID", "ATTEMPT", "INSTANCES"] if verbose else []
+    return _fitted(heads, [_run_cells(row, now=now, verbose=verbose) for row in rows], core=8, width=width)
 
 
-def instance_table(rows: Sequence[InstanceRow], *, now: int) -> Table:
+def instance_table(rows: Sequence[InstanceRow], *, now: int, width: int = 0) -> RenderableType:
     """INSTANCE BACKEND REGION RESOURCES SPOT PRICE STATUS CREATED REASON."""
-    table = _table("INSTANCE", "BACKEND", "REGION", "RESOURCES", "SPOT", "PRICE", "STATUS", "CREATED", "REASON")
-    for row in rows:
-        table.add_row(*(clean(cell) for cell in _instance_cells(row, now=now)))
-    return table
+    heads = ["INSTANCE", "BACKEND", "REGION", "RESOURCES", "SPOT", "PRICE", "STATUS", "CREATED", "REASON"]
+    return _fitted(heads, [_instance_cells(row, now=now) for row in rows], core=8, width=width)
 
 
-def pool_table(rows: Sequence[PoolRow], *, now: int, verbose: bool = False) -> Table:
+def pool_table(rows: Sequence[PoolRow], *, now: int, verbose: bool = False) -> RenderableType:
     """NAME DEFAULT INSTANCES, with `verbose` CREATED."""
-    table = _table("NAME", "DEFAULT", "INSTANCES", *(("CREATED",) if verbose else ()))
-    for row in rows:
-        cells = [row.pool.name, "default" if row.pool.default else "", f"{row.available}/{row.total}"]
-        table.add_row(*(clean(cell) for cell in (*cells, *((ago(row.created_at, now=now),) if verbose else ()))))
-    return table
+    heads = ["NAME", "DEFAULT", "INSTANCES", *(["CREATED"] if verbose else [])]
+    lines = [[row.pool.name, "default" if row.pool.default else "", f"{row.available}/{row.total}"] for row in rows]
+    if verbose:
+        lines = [[*line, ago(row.created_at, now=now)] for line, row in zip(lines, rows, strict=True)]
+    return _fitted(heads, lines, core=len(heads), width=0)
 
 
-def _table(*heads: str) -> Table:
+def _fitted(heads: list[str], lines: Lines, *, core: int, width: int) -> RenderableType:
+    """All columns where they fit, else the first `core` of them and the rest as lines below."""
+    lines = [[clean(cell) for cell in line] for line in lines]
+    widths = [max(len(cell) for cell in column) for column in zip(heads, *lines, strict=True)]
+    if not width or sum(widths) + GAP * (len(heads) - 1) <= width:
+        return _table(heads, lines)
+    from rich.console import Group
+
+    return Group(_table(heads[:core], [line[:core] for line in lines]), *_below(heads[core:], lines, core=core))
+
+
+def _below(heads: list[str], lines: Lines, *, core: int) -> list[str]:
+    """`gpu-4: unreachable for 2m`, `train: id r1, attempt 2`: only for lines that have more to say."""
+    found = []
+    for line in lines:
+        said = [
+            cell if head in ("ERROR", "REASON") else f"{head.lower()} {cell}"
+            for head, cell in zip(heads, line[core:], strict=True)
+            if cell
+        ]
+        found += [f"{line[0]}: {', '.join(said)}"] if said else []
+    return found
+
+
+def _table(heads: list[str], lines: Lines) -> RenderableType:
     from rich.table import Table
 
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for head in heads:
-        fold = head in ("ERROR", "REASON", "RESOURCES", "INSTANCES", "STATUS")
-        table.add_column(head, overflow="fold", no_wrap=not fold, justify="left")
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, GAP, 0, 0))
+    for head, column in zip(heads, zip(heads, *lines, strict=True), strict=True):
+        longest = max((len(word) for cell in column for word in cell.split()), default=1)
+        wraps = head in WRAPPED
+        table.add_column(head, no_wrap=not wraps, overflow="fold", min_width=min(longest, 24) if wraps else None)
+    for line in lines:
+        table.add_row(*line)
     return table
 
 
@@ -56,7 +90,7 @@ def _run_cells(row: RunRow, *, now: int, verbose: bool) -> list[str]:
     cells = [run.spec.name, *_machine_cells(used)]
     cells += [price(row.price) if used else "", _status(row), ago(run.submitted_at, now=now), row.reason]
     if verbose:
-        cells += [run.id, str(row.attempt or ""), ", ".join(one.name for one in used)]
+        cells += [run.id, str(row.attempt or ""), " ".join(one.name for one in used)]
     return cells
 
 
@@ -71,7 +105,7 @@ def _machine_cells(used: tuple[Instance, ...]) -> list[str]:
 
 
 def _status(row: RunRow) -> str:
-    if row.run.status in ("failed",) and row.exit_code:
+    if row.run.status == "failed" and row.exit_code:
         return f"failed ({row.exit_code})"
     return row.run.status
 

@@ -114,7 +114,7 @@ def a_plan() -> Plan:
             Update(subject="run r5", name="new", pool="cpu", enrol=run, why="new"),
             Update(subject="instance i-gpu-1", name="gpu-1", pool="gpu", why="bookkeeping", quiet=True),
             Launch(launch="l2", pool="gpu", ids=("a", "b"), names=("gpu-11", "gpu-12"), offer=offer,
-                   why="for run big: 2 nodes, cheapest of 82 offers that fit", reserved_for="big"),
+                   why="for run big: 2 nodes, cheapest of 82 offers that fit", reserved_for="r4"),
             Resume(launch="l1", why="the launch of 2m ago was not seen yet",
                    request=Request(place="aws/us-east-1", launch="l1", token="t", ids=("i-gpu-10",),
                                    names=("gpu-10",), pool="gpu", instance_type="p4d.24xlarge")),
@@ -190,9 +190,9 @@ def test_the_tables(columns: int, snapshot: SnapshotAssertion) -> None:
                  availability="no quota"),
     ]  # fmt: skip
     tables = {
-        "dstack ps": run_table(explain_runs(state, everything=False), now=NOW),
-        "dstack ps -av": run_table(explain_runs(state, everything=True), now=NOW, verbose=True),
-        "dstack pool ps": instance_table(explain_instances(state, now=NOW), now=NOW),
+        "dstack ps": run_table(explain_runs(state, everything=False), now=NOW, width=columns),
+        "dstack ps -av": run_table(explain_runs(state, everything=True), now=NOW, width=columns, verbose=True),
+        "dstack pool ps": instance_table(explain_instances(state, now=NOW), now=NOW, width=columns),
         "dstack pool list -v": pool_table(explain_pools(state, pools=(Pool(name="gpu", default=True),)), now=NOW,
                                           verbose=True),
         "offers": offer_table(offers),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from reconciler.cli.fail import Fail
 from reconciler.cli.project import documents_of, project_root, site, site_of, state_of, tell
-from reconciler.cli.terminal import out, say, show
+from reconciler.cli.terminal import out, say, show, width
 from reconciler.explain_instances import InstanceRow, explain_instances, explain_pools
 from reconciler.wire import Site, now, store_of
 from schemas.state import State
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
 
 def show_pools(*, verbose: bool) -> int:
@@ -63,7 +64,7 @@ def _rows(where: Site, *, pool: str) -> tuple[InstanceRow, ...]:
     return explain_instances(state, now=now(), pool=pool)
 
 
-def _table(where: Site, *, pool: str) -> Table:
+def _table(where: Site, *, pool: str) -> RenderableType:
     from reconciler.render_tables import instance_table
 
-    return instance_table(_rows(where, pool=pool), now=now())
+    return instance_table(_rows(where, pool=pool), now=now(), width=width(sys.stdout))

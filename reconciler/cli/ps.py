@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from reconciler.cli.project import site, state_of
-from reconciler.cli.terminal import out, say, show
+from reconciler.cli.terminal import out, say, show, width
 from reconciler.explain_runs import RunRow, explain_runs
 from reconciler.wire import Site, now
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
 
 def show_runs(*, everything: bool, verbose: bool, watch: bool, as_json: bool) -> int:
@@ -37,7 +38,7 @@ def _rows(where: Site, *, everything: bool) -> tuple[RunRow, ...]:
     return explain_runs(state_of(where), everything=everything)
 
 
-def _table(where: Site, *, everything: bool, verbose: bool) -> Table:
+def _table(where: Site, *, everything: bool, verbose: bool) -> RenderableType:
     from reconciler.render_tables import run_table
 
-    return run_table(_rows(where, everything=everything), now=now(), verbose=verbose)
+    return run_table(_rows(where, everything=everything), now=now(), width=width(sys.stdout), verbose=verbose)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from reconciler.cli.terminal import stdout_console
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
 EVERY = 1.0
 
 
-def watch(table: Callable[[], Table]) -> int:
+def watch(table: Callable[[], RenderableType]) -> int:
     """Ctrl-C ends it: that is how one leaves, so it is no failure."""
     from rich.live import Live
 
