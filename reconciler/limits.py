@@ -26,23 +26,25 @@ class Room:
         self.hourly: dict[str, Price] = {}
         self.total = Price(0)
         self._capped: Counter[int] = Counter()
-        for instance in draft.living.values():
-            self._add(instance, pool=draft.pool_of(instance))
+        alike = Counter((draft.pool_of(instance), instance.price) for instance in draft.living.values())
+        for (pool, price), n in alike.items():
+            self._add(pool, price, n=n)
+        for instance in draft.living.values() if self._caps else ():
+            self._capped.update(self._matching(instance))
 
-    def _add(self, instance: Instance | Offer, *, pool: str, n: int = 1) -> None:
-        price = (instance.price or Price(0)) * n
+    def _add(self, pool: str, price: Price | None, *, n: int) -> None:
+        cost = (price or Price(0)) * n
         self.count[pool] += n
-        self.hourly[pool] = self.hourly.get(pool, Price(0)) + price
-        self.total += price
-        if self._caps:
-            for index in self._matching(instance):
-                self._capped[index] += n
+        self.hourly[pool] = self.hourly.get(pool, Price(0)) + cost
+        self.total += cost
 
     def _matching(self, machine: Instance | Offer) -> list[int]:
         return [index for index, cap in enumerate(self._caps) if cap_covers(cap, machine)]
 
     def take(self, pool: str, offer: Offer, n: int = 1) -> None:
-        self._add(offer, pool=pool, n=n)
+        self._add(pool, offer.price, n=n)
+        for index in self._matching(offer):
+            self._capped[index] += n
 
     def full(self, pool: Pool, *, n: int) -> str:
         """Why the pool may not have `n` more machines, whatever they are; "" if it may."""

@@ -123,7 +123,10 @@ class Search:
         """The cheapest that one machine may be launched of now."""
         while self._at < len(self._shelf):
             _, kind, offer = self._shelf[self._at]
-            if self._suits(offer, kind=kind):
+            short = self._short.get(kind)
+            if short:
+                self._lost[short] += 1
+            elif self._suits(offer, kind=kind):
                 stage = self._hindrance(offer, n=1)
                 if not stage:
                     return offer

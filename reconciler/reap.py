@@ -5,6 +5,8 @@ Busy and holding ones are never reaped, but for a result that nobody collected w
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 from reconciler.grow import floor_of
 from reconciler.retire import words
 from reconciler.status import idle_since, reap_at
@@ -36,7 +38,7 @@ def _free(draft: Draft, instance: Instance) -> bool:
     if instance.id in draft.leaving or instance.id in draft.taken or instance.phase != "ready":
         return False
     jobs = draft.jobs.get(instance.id)
-    return (not jobs or _abandoned(draft, instance, jobs)) and not instance.orphan
+    return (not jobs or (jobs[0].status == "ended" and _abandoned(draft, instance, jobs))) and not instance.orphan
 
 
 def _abandoned(draft: Draft, instance: Instance, jobs: list[Job]) -> bool:
@@ -81,7 +83,7 @@ def _due(draft: Draft, one: Instance) -> int | None:
 def _note(draft: Draft, idle: list[Instance], *, above: int, kept: bool) -> None:
     """Those above the floor go when their time comes, the soonest first; the floor's stay."""
     timed = [(at, one) for one in idle if (at := reap_at(one)) is not None]
-    timed.sort(key=lambda pair: (pair[0], _order(pair[1])))
+    timed.sort(key=itemgetter(0))
     going = {one.id for _, one in timed[: max(0, above)]}
     for one in idle:
         at, source = reap_at(one), one.idle_source

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
-from reconciler.limits import Room, cap_covers
+from reconciler.limits import Room, cap_covers, caps_now
 from reconciler.world import Draft, overrides, pool_subject, price_of
 from schemas.instance import Instance
 from schemas.plan import Resume, Terminate
@@ -220,6 +221,8 @@ def _over_nodes(draft: Draft, *, kept: dict[tuple[str, str], int]) -> None:
 
 def _over_caps(draft: Draft, *, kept: dict[tuple[str, str], int]) -> None:
     """More than an `autoscale` rule allows: they drain, or end at once where a command said so."""
+    if not caps_now(draft):
+        return
     for cap, _ in Room(draft).excess():
         covered = [each for each in draft.living.values() if cap_covers(cap, each)]
         staying = [each for each in covered if each.id not in draft.leaving]
@@ -261,6 +264,7 @@ def few(names: Iterable[str], *, most: int = 4) -> str:
     return ", ".join(listed) if rest <= 0 else f"{', '.join(listed[:most])} and {rest} more"
 
 
+@lru_cache(maxsize=1024)
 def words(seconds: int) -> str:
     """`90` is 90s, `5400` 1h30m, `604800` 7d: whole units, the two largest."""
     parts = []

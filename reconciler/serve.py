@@ -197,8 +197,7 @@ class Server:
         draft = self.draft
         over = run.wait_until is not None and draft.now >= run.wait_until and not draft.live.get(run.id)
         # Without a retry it fails where there is nothing, not where a busy one fits or a place did not answer.
-        hope = bool(draft.unknown) or (shape is not None and _busy_fits(draft, shape))
-        if not over or (hope and not run.spec.retry.no_capacity):
+        if not over or (not run.spec.retry.no_capacity and self._hope(shape)):
             draft.cannot(f"run {run.spec.name}", why)
             remember(draft, run, why)
             return
@@ -206,6 +205,10 @@ class Server:
         reason = f"no capacity{f' for {tried}' if tried else ''}: {why}"
         draft.cannot(f"run {run.spec.name}", reason)
         draft.update_run(run, why=reason, status="failed", reason=reason, finished_at=draft.now)
+
+
+    def _hope(self, shape: Shape | None) -> bool:
+        return bool(self.draft.unknown) or (shape is not None and _busy_fits(self.draft, shape))
 
 
 def serve(draft: Draft, growth: Growth) -> None:
