@@ -57,7 +57,7 @@ def repack(raw: Path, *, into: Path, limit: int = LIMIT) -> tuple[Path | None, l
         tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as target,
     ):
         try:
-            with tarfile.open(raw, "r:") as source:
+            with tarfile.open(raw, "r:", ignore_zeros=True) as source:
                 for member in source:
                     kept.take(member, source=source, target=target)
         except (tarfile.TarError, OSError, EOFError) as error:

@@ -6,9 +6,9 @@ case $1 in
     pack)
         if tar --version 2>/dev/null | grep -q GNU; then
             tar -cf - --null --no-recursion --no-unquote -T -
+            [ $? -le 1 ] # 1: a file changed while it was read
         else
-            tr '\0' '\n' | tar -cf - -T -
+            xargs -0 tar -cf - # several tars in a row where the names are many
         fi
-        [ $? -le 1 ] # 1: a file changed while it was read
         ;;
 esac

@@ -38,7 +38,7 @@ find_processes() { # $1 job folder -> pids: every process of the job, by its cla
         [ -z "$born" ] || [ "$born" = "$leader" ] || session='' # the number was given out again
     fi
     pids=$({
-        grep -lsF "DSTACK_CLAIM=$token" /proc/[0-9]*/environ
+        grep -lszF "DSTACK_CLAIM=$token" /proc/[0-9]*/environ
         [ -z "$session" ] || grep -lsE "^[0-9]+ \(.*\) [^ZX] [0-9]+ [0-9]+ $session " /proc/[0-9]*/stat
         [ -z "$group" ] || sed 's|.*|/proc/&/|' "$group/cgroup.procs" 2>/dev/null
     } | sed -n 's|^/proc/\([0-9]*\)/.*|\1|p' | sort -un | tr '\n' ' ')
