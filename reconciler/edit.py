@@ -249,9 +249,13 @@ def _appended(text: str, pools: Any, name: str) -> str | None:
 
 def _without(text: str, pools: Any, index: int) -> str | None:
     found = _block(text, pools)
-    if found is None or len(pools) == 1:
+    if found is None:
         return delete_flow(text, index)
     lines, starts, column = found
+    if len(pools) == 1:
+        head = "".join(lines[: starts[0]])
+        rest = "".join(lines[_end(lines, starts[0], column) :])
+        return re.sub(r"^pools\s*:", "pools: []", head, count=1, flags=re.MULTILINE) + rest
     start, end = starts[index], _end(lines, starts[index], column)
     while index and lines[start - 1].lstrip().startswith("#"):
         start -= 1
