@@ -25,7 +25,7 @@ from schemas.launch import Request
 from schemas.offer import Offer
 from schemas.plan import Action, Assign, Attach, Detach, Launch, Permissions, Plan, Resume, Stop, Terminate, Update
 from schemas.resources import Gpu, Resources
-from schemas.run import LIVE_JOB, Attempt, Job, Run
+from schemas.run import LIVE_JOB, Attempt, Job
 from schemas.state import Place, State
 
 NOW = 1_800_000_000
@@ -186,17 +186,22 @@ def _job(job: Job, *, attempt: Attempt, now: int) -> Job:
 
 def rounds_of(world: World, *, most: int = 6) -> list[Plan]:
     """Plans until one does nothing that people would read; the last one is that."""
+    return lived(world, most=most)[0]
+
+
+def lived(world: World, *, most: int = 6) -> tuple[list[Plan], World]:
+    """The plans, and the world in which the last of them had nothing to do."""
     plans = []
     for index in range(most):
-        made = plan(msgspec_world(world, nonce=f"n{index:07}"))
-        plans.append(made)
-        if not loud(made):
-            return plans
-        world = msgspec_world(world, state=perfect(intended(world, made), now=world.now))
+        world = changed(world, nonce=f"n{index:07}")
+        plans.append(plan(world))
+        if not loud(plans[-1]):
+            return plans, world
+        world = changed(world, state=perfect(intended(world, plans[-1]), now=world.now))
     raise AssertionError(f"no empty plan after {most} rounds; the last: {plans[-1].actions}")
 
 
-def msgspec_world(world: World, **changes: Any) -> World:
+def changed(world: World, **changes: Any) -> World:
     fields = {name: getattr(world, name) for name in World.__dataclass_fields__}
     return World(**{**fields, **changes})
 
@@ -258,5 +263,3 @@ def _value(value: object) -> str:
         return f"{value - NOW:+}s"
     return type(value).__name__ if isinstance(value, msgspec.Struct) else repr(value)
 
-
-__all__ = ["NOW", "Run", "intended", "perfect", "plan", "rounds_of", "text_of", "world_of"]

@@ -1,0 +1,257 @@
+"""Any world at all: strategies for the laws of the planner. Small, and full of what goes wrong."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from planning import MACHINES, NOW
+
+from reconciler.world import World
+from schemas.base import place_of
+from schemas.desired import BackendConfig, Cap, Desired
+from schemas.instance import Instance
+from schemas.offer import Offer
+from schemas.plan import Permissions
+from schemas.pool import Pool
+from schemas.profile import Retry
+from schemas.resources import GpuNeed, Need, Span, Where
+from schemas.run import Attempt, Job, Run, RunSpec
+from schemas.state import Capacity, Override, Place, State, Wish
+
+POOLS = ("a", "b", "c")
+REGIONS = ("us", "eu")
+KINDS = ("small", "big", "a10", "a100")
+PRICES = st.sampled_from([None, Decimal("0.10"), Decimal("0.50"), Decimal("1.20")])
+AGES = st.sampled_from([0, 1, 59, 299, 300, 301, 700, 1300, 4000, 90_000])
+NEEDS = st.sampled_from(
+    [
+        Need(),
+        Need(cpu=Span(min=8)),
+        Need(gpu=GpuNeed()),
+        Need(gpu=GpuNeed(names=("a100",))),
+        Need(gpu=GpuNeed(names=("h100",))),
+    ]
+)
+WHERES = st.builds(
+    Where,
+    regions=st.sampled_from([(), ("us",)]),
+    spot=st.sampled_from(["auto", "on-demand", "spot"]),
+    max_price=st.sampled_from([None, Decimal("0.40")]),
+)
+MAYBE = st.booleans
+CAPS = (Cap(instance_type="small", max=2), Cap(instance_type="a10", max=1))
+
+
+def sometimes(strategy: st.SearchStrategy[Any], *, otherwise: Any) -> st.SearchStrategy[Any]:
+    return st.one_of(st.just(otherwise), st.just(otherwise), strategy)
+
+
+@st.composite
+def pools(draw: st.DrawFn) -> tuple[Pool, ...]:
+    names = draw(st.lists(st.sampled_from(POOLS), unique=True, min_size=1, max_size=3))
+    return tuple(draw(a_pool(name)) for name in names)
+
+
+@st.composite
+def a_pool(draw: st.DrawFn, name: str) -> Pool:
+    least = draw(st.integers(0, 3))
+    most = draw(st.sampled_from([None, least, least + 1, least + 3]))
+    return Pool(
+        name=name,
+        nodes_min=least,
+        nodes_target=draw(sometimes(st.just(most), otherwise=None)),
+        nodes_max=most,
+        need=draw(sometimes(NEEDS, otherwise=Need())),
+        where=Where(spot="auto"),
+        max_hourly=draw(sometimes(st.sampled_from([Decimal("0.50"), Decimal("2.00")]), otherwise=None)),
+        paused=draw(sometimes(st.just(True), otherwise=False)),
+        prevent_destroy=draw(sometimes(st.just(True), otherwise=False)),
+        max_lifetime=draw(sometimes(st.just(1000), otherwise=None)),
+    )
+
+
+@st.composite
+def offers(draw: st.DrawFn) -> list[Offer]:
+    return draw(
+        st.lists(
+            st.builds(
+                lambda kind, region, price, spot, availability, free: Offer(
+                    backend="aws",
+                    region=region,
+                    instance_type=kind,
+                    resources=MACHINES[kind],
+                    price=price,
+                    spot=spot,
+                    availability=availability,
+                    free=free,
+                ),
+                st.sampled_from(KINDS),
+                st.sampled_from(REGIONS),
+                PRICES,
+                MAYBE(),
+                st.sampled_from(["available", "unknown", "unknown", "no-capacity"]),
+                st.sampled_from([None, None, 1, 3]),
+            ),
+            max_size=8,
+            unique_by=lambda offer: (offer.instance_type, offer.region, offer.spot),
+        )
+    )
+
+
+@st.composite
+def an_instance(draw: st.DrawFn, index: int) -> Instance:
+    kind, region, pool = draw(st.sampled_from(KINDS)), draw(st.sampled_from(REGIONS)), draw(st.sampled_from(POOLS))
+    phase = draw(st.sampled_from(["ready", "ready", "ready", "ready", "pending", "provisioning", "terminating"]))
+    made = draw(AGES)
+    ready = min(made, draw(AGES)) if phase in ("ready", "terminating") else None
+    dark = draw(sometimes(AGES, otherwise=None))
+    return Instance(
+        id=f"i{index}",
+        name=f"{pool}-{index}",
+        pool=pool,
+        backend="aws",
+        place=place_of("aws", region),
+        region=region,
+        instance_type=kind,
+        resources=MACHINES[kind],
+        spot=draw(MAYBE()),
+        price=draw(PRICES),
+        external_id="" if phase == "pending" else f"x{index}",
+        origin=draw(st.sampled_from(["declared", "run", "added"])),
+        phase=phase,
+        created_at=NOW - made,
+        ready_at=None if ready is None else NOW - ready,
+        idle_duration=draw(st.sampled_from([None, 0, 300])),
+        max_lifetime=draw(sometimes(st.just(1000), otherwise=None)),
+        prevent_destroy=draw(sometimes(st.just(True), otherwise=False)),
+        orphan=draw(sometimes(st.just("no record"), otherwise="")),
+        draining=draw(sometimes(st.sampled_from(["removed by ann", "nodes lowered to 1"]), otherwise="")),
+        quarantined=draw(sometimes(st.just("ECC"), otherwise="")),
+        degraded=draw(sometimes(st.just("a GPU is missing"), otherwise="")),
+        missing_since=draw(sometimes(st.just(NOW - 60), otherwise=None)),
+        unreachable_since=None if dark is None else NOW - dark,
+        failed_looks=0 if dark is None else draw(st.integers(1, 5)),
+        reserved_for=draw(sometimes(st.sampled_from(["r0", "r1", "gone"]), otherwise="")),
+        reserved_until=NOW + draw(st.sampled_from([-1, 0, 500])),
+    )
+
+
+@st.composite
+def a_spec(draw: st.DrawFn, name: str) -> RunSpec:
+    kind = draw(st.sampled_from(["task", "task", "task", "service"]))
+    return RunSpec(
+        name=name,
+        type=kind,
+        pool=draw(st.sampled_from(POOLS)),
+        hash=draw(st.sampled_from(["h1", "h2"])),
+        nodes=draw(st.sampled_from([1, 1, 1, 2, 3])) if kind == "task" else 1,
+        replicas=draw(st.integers(1, 2)) if kind == "service" else 1,
+        need=draw(NEEDS),
+        where=draw(WHERES),
+        priority=draw(st.sampled_from([10, 50, 90])),
+        reuse_only=draw(sometimes(st.just(True), otherwise=False)),
+        retry=draw(st.sampled_from([Retry(), Retry(no_capacity=True, interruption=True, error=True)])),
+    )
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    instances = [draw(an_instance(index)) for index in range(draw(st.integers(0, 7)))]
+    free = [one for one in instances if one.phase == "ready" and not one.orphan]
+    runs, attempts, specs = [], [], []
+    for index in range(draw(st.integers(0, 5))):
+        spec = draw(a_spec(f"run{index}"))
+        fate = draw(st.sampled_from(["new", "waits", "waits", "runs", "runs", "ended"]))
+        declared = draw(MAYBE())
+        if fate == "new" or (declared and draw(MAYBE())):
+            specs.append(replace(spec, hash=draw(st.sampled_from([spec.hash, "h3"]))))
+        if fate == "new":
+            continue
+        run = Run(id=f"r{index}", spec=spec, origin="declared" if declared else "run", submitted_at=NOW - index)
+        run = replace(run, wait_until=draw(sometimes(st.sampled_from([NOW - 1, NOW + 1]), otherwise=None)))
+        if fate == "runs" and len(free) >= spec.nodes:
+            hosts, free = free[: spec.nodes], free[spec.nodes :]
+            status = draw(st.sampled_from(["assigned", "running", "running", "ended"]))
+            attempts.append(an_attempt(run, hosts=hosts, status=status))
+            stop = draw(sometimes(st.just("stopped by ann"), otherwise=""))
+            run = replace(run, status="terminating" if stop else "running", stop_reason=stop, attempts=1)
+        elif fate == "ended":
+            run = replace(run, status="done", finished_at=NOW - 60)
+        runs.append(run)
+    desired = Desired(
+        project="testproject",
+        pools=draw(pools()),
+        runs=tuple(specs),
+        caps=draw(sometimes(st.just(CAPS), otherwise=())),
+        budget=draw(sometimes(st.sampled_from([Decimal("1.00"), Decimal("5.00")]), otherwise=None)),
+    )
+    return World(
+        desired=desired,
+        state=State(
+            version=1,
+            project="testproject",
+            lineage="l",
+            instances=tuple(instances),
+            runs=tuple(runs),
+            attempts=tuple(attempts),
+            places=tuple(draw(a_place(region)) for region in REGIONS),
+            wishes=draw(sometimes(st.just((Wish(id="w", pool="a", count=2, at=NOW - 60),)), otherwise=())),
+            overrides=draw(sometimes(overrides(), otherwise=())),
+            capacity=draw(sometimes(capacities(), otherwise=())),
+        ),
+        offers=draw(offers()),
+        now=NOW,
+        nonce="n0000000",
+        permissions=draw(permissions()),
+        done=frozenset(draw(sometimes(st.just({("run0", "h1")}), otherwise=()))),
+    )
+
+
+def an_attempt(run: Run, *, hosts: list[Instance], status: Any) -> Attempt:
+    id = f"{run.id}-0-1"
+    ended = {"exit_code": 0, "ended_at": NOW - 30} if status == "ended" else {}
+    started = None if status == "assigned" else NOW - 100
+    jobs = tuple(
+        Job(id=f"{id}-{rank}", rank=rank, instance=one.id, status=status, started_at=started, **ended)
+        for rank, one in enumerate(hosts)
+    )
+    return Attempt(id=id, run=run.id, number=1, jobs=jobs, assigned_at=NOW - 200)
+
+
+@st.composite
+def a_place(draw: st.DrawFn, region: str) -> Place:
+    return Place(
+        name=place_of("aws", region),
+        config=BackendConfig(name="aws", type="aws"),
+        region=region,
+        observed_at=NOW - 10,
+        error=draw(sometimes(st.just("timed out"), otherwise="")),
+    )
+
+
+@st.composite
+def overrides(draw: st.DrawFn) -> tuple[Override, ...]:
+    kind = draw(st.sampled_from(["drain", "pause"]))
+    until = draw(st.sampled_from([None, NOW + 60]))
+    stop_after = draw(st.sampled_from([None, 0, 900]))
+    return (Override(kind=kind, subject="a", by="ann", at=NOW - 60, until=until, stop_after=stop_after),)
+
+
+@st.composite
+def capacities(draw: st.DrawFn) -> tuple[Capacity, ...]:
+    return (Capacity(place="aws/us", instance_type=draw(st.sampled_from(KINDS)), until=NOW + 60),)
+
+
+def permissions() -> st.SearchStrategy[Permissions]:
+    return st.builds(
+        Permissions,
+        destroy_pools=st.sampled_from([(), (), ("a", "b", "c")]),
+        mass_destroy=MAYBE(),
+        may_end=st.sampled_from([True, True, False]),
+        replace=st.sampled_from([(), (), ("run0", "run1")]),
+        scope=st.sampled_from([None, None, None, ("r0", "r1", "w", "i0")]),
+        only_pool=st.sampled_from(["", "", "", "a"]),
+    )
