@@ -21,12 +21,28 @@ from schemas.documents.generate import NAMES, file_of, schema, text
 DOCUMENTS = Path(__file__).parent / "documents"
 # What only the whole document shows, or what a pattern cannot say: the loader alone refuses these.
 BEYOND = {
-    "all-at-once": False, "duplicate-pool": True, "duplicate-run": True, "formerly-still-there": True,
-    "no-default-pool": True, "two-default-pools": True, "two-default-profiles": True, "unknown-references": True,
-    "services": False, "references": False,
+    "all-at-once": False,
+    "duplicate-pool": True,
+    "duplicate-run": True,
+    "formerly-still-there": True,
+    "no-default-pool": True,
+    "two-default-pools": True,
+    "two-default-profiles": True,
+    "unknown-references": True,
+    "services": False,
+    "references": False,
 }
-UNREADABLE = {"tab", "second-document", "unclosed", "yaml-syntax", "foreign-tag", "alias-unknown", "alias-of-itself",
-              "duplicate-key", "merge-key"}
+UNREADABLE = {
+    "tab",
+    "second-document",
+    "unclosed",
+    "yaml-syntax",
+    "foreign-tag",
+    "alias-unknown",
+    "alias-of-itself",
+    "duplicate-key",
+    "merge-key",
+}
 
 
 def validator(name: str) -> jsonschema.Draft7Validator:
@@ -72,13 +88,70 @@ def test_bad_documents_are_refused_by_the_schema(file: Path) -> None:
 # ---- generated documents: mutate one that is good; both must say the same of it
 
 VALUES: list[Any] = [
-    None, True, False, "text", "x1", "", " ", 0, 1, 5, 64, 101, -1, 2.5, 0.25, 1e3, "1", "5m", "1h30m", "2 h", "off",
-    "no", "2..", "..4", "1..4", "8GB", "8GB..", "16GB..64GB", "5 minutes", "8GiB", "A100:2",
-    "spot", "on-demand",
-    "auto", "reuse", "cluster", "80:8000", "task", "3.10", 3.12, [], ["a"], [1], [None], [[]], {}, {"min": 1},
+    None,
+    True,
+    False,
+    "text",
+    "x1",
+    "",
+    " ",
+    0,
+    1,
+    5,
+    64,
+    101,
+    -1,
+    2.5,
+    0.25,
+    1e3,
+    "1",
+    "5m",
+    "1h30m",
+    "2 h",
+    "off",
+    "no",
+    "2..",
+    "..4",
+    "1..4",
+    "8GB",
+    "8GB..",
+    "16GB..64GB",
+    "5 minutes",
+    "8GiB",
+    "A100:2",
+    "spot",
+    "on-demand",
+    "auto",
+    "reuse",
+    "cluster",
+    "80:8000",
+    "task",
+    "3.10",
+    3.12,
+    [],
+    ["a"],
+    [1],
+    [None],
+    [[]],
+    {},
+    {"min": 1},
     {"min": 1, "max": 4},
-    {"max_hourly": 5}, {"a": "b"}, {"a": 1}, {"a": None}, {"name": "zz"}, "/health", "out/x", "../x", "/x", "a:/b",
-    {"on_events": ["error"]}, {"on_events": []}, {"path": "/x"}, {"size": "5GB"}, {"env": "A"}, {"type": "task"},
+    {"max_hourly": 5},
+    {"a": "b"},
+    {"a": 1},
+    {"a": None},
+    {"name": "zz"},
+    "/health",
+    "out/x",
+    "../x",
+    "/x",
+    "a:/b",
+    {"on_events": ["error"]},
+    {"on_events": []},
+    {"path": "/x"},
+    {"size": "5GB"},
+    {"env": "A"},
+    {"type": "task"},
 ]
 
 
@@ -95,8 +168,11 @@ def plain(value: Any) -> Any:
 
 GOOD = plain(parse_yaml((DOCUMENTS / "good" / "everything.yml").read_bytes(), shown="x").value)
 GOOD_PATHS = list(paths(GOOD))
-OLD = {file.stem: plain(parse_yaml(file.read_bytes(), shown="x").value)
-       for file in sorted((DOCUMENTS / "dstack018").glob("*.yml")) if file.stem != "profiles"}
+OLD = {
+    file.stem: plain(parse_yaml(file.read_bytes(), shown="x").value)
+    for file in sorted((DOCUMENTS / "dstack018").glob("*.yml"))
+    if file.stem != "profiles"
+}
 OLD_PATHS = [(name, path) for name, document in OLD.items() for path in paths(document)]
 
 
@@ -133,21 +209,38 @@ def run_loader_refuses(document: Any) -> list[str]:
     source = parse_yaml(json.dumps(document).encode(), shown="x.yml")
     read = read_run(source)
     faults = [*read.problems, *(fault for entry in read.runs for fault in run_faults(entry))]
-    return [str(fault) for fault in (*faults, *check_references(source, run_file=True, secrets=None))
-            if not beyond(fault.message)]
+    return [
+        str(fault)
+        for fault in (*faults, *check_references(source, run_file=True, secrets=None))
+        if not beyond(fault.message)
+    ]
 
 
 def beyond(message: str) -> bool:
     """Judged on more than one value: not the schema's business."""
-    parts = ("declared twice", "still declared", "outside of", "below the minimum", "needs `scaling`",
-             "`scaling` needs", "ends before", "given twice", "is not a network", "highest number",
-             "not resolved here", "gives the")
+    parts = (
+        "declared twice",
+        "still declared",
+        "outside of",
+        "below the minimum",
+        "needs `scaling`",
+        "`scaling` needs",
+        "ends before",
+        "given twice",
+        "is not a network",
+        "highest number",
+        "not resolved here",
+        "gives the",
+    )
     return any(part in message for part in parts)
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.sampled_from(GOOD_PATHS), st.sampled_from(["replace", "replace", "remove", "rename", "add"]),
-       st.sampled_from(VALUES))
+@given(
+    st.sampled_from(GOOD_PATHS),
+    st.sampled_from(["replace", "replace", "remove", "rename", "add"]),
+    st.sampled_from(VALUES),
+)
 def test_schema_and_loader_agree_on_mutated_documents(path: tuple[Any, ...], how: str, value: Any) -> None:
     document = mutated(GOOD, path, how, value)
     refusals = [error.message[:200] for error in validator_of_documents.iter_errors(document)]
@@ -156,11 +249,12 @@ def test_schema_and_loader_agree_on_mutated_documents(path: tuple[Any, ...], how
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.sampled_from(OLD_PATHS), st.sampled_from(["replace", "replace", "remove", "rename", "add"]),
-       st.sampled_from(VALUES))
-def test_schema_and_loader_agree_on_mutated_runs(
-    where: tuple[str, tuple[Any, ...]], how: str, value: Any
-) -> None:
+@given(
+    st.sampled_from(OLD_PATHS),
+    st.sampled_from(["replace", "replace", "remove", "rename", "add"]),
+    st.sampled_from(VALUES),
+)
+def test_schema_and_loader_agree_on_mutated_runs(where: tuple[str, tuple[Any, ...]], how: str, value: Any) -> None:
     document = mutated(OLD[where[0]], where[1], how, value)
     refusals = [error.message[:200] for error in validator_of_runs.iter_errors(document)]
     told = run_loader_refuses(document)
