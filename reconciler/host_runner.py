@@ -159,5 +159,5 @@ def _settled(answer: Answer) -> Answer:
         return answer
     if answer.code == 75:
         raise Fenced("the host has been told of a newer generation")
-    last = answer.err.splitlines()[-1] if answer.err else ""
-    raise HostError(_FAILURES.get(answer.code) or last or f"the host's program ended with {answer.code}")
+    said = "; ".join(answer.err.splitlines()[-3:])[-300:]
+    raise HostError(_FAILURES.get(answer.code) or said or f"the host's program ended with {answer.code}")

@@ -12,9 +12,9 @@ if mkdir "claims/$1" 2>/dev/null; then # it never came here: now it never will
 fi
 [ ! -f "$folder/end" ] || exit 0
 [ -d "$folder" ] || exit 1
-if [ ! -f "$folder/stop" ] || [ "$3" = abort ]; then
+if [ ! -f "$folder/$3" ]; then # an empty file: even a full disk has room for it
+    true > "$folder/$3" || exit 1
     { printf '\n[dstack] %s: ' "$3"; head -c 500; echo; } >> "$folder/log"
-    echo "$3" > "$folder/stop.$$" && mv "$folder/stop.$$" "$folder/stop" || exit 1
 fi
 if supervised "$folder"; then kill -TERM "$pid" 2>/dev/null; fi
 exit 0

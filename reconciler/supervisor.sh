@@ -48,7 +48,9 @@ go() { # one go of the commands; `main` is over as soon as they are
     reader=$!
     ( # its own words ("Terminated") are not the job's
         setsid sh ./supervisor.sh launch script < /dev/null > pipe 2>&1
-        echo $? > code.new && mv code.new code
+        code=$?
+        echo "$code" > code.new && mv code.new code
+        exit "$code" # where the disk is full
     ) 2> /dev/null &
     main=$!
 }
@@ -67,8 +69,10 @@ check() { # cause: why the job must end now, "" while it may go on
     read_uptime
     if [ ! -f token ] || [ -e ../../ending ]; then
         cause=retired
+    elif [ -f abort ]; then
+        cause=abort
     elif [ -f stop ]; then
-        read -r cause < stop
+        cause=stop
     elif [ "$max_duration" -gt 0 ] && [ $((up - began)) -gt "$max_duration" ]; then
         cause=max-duration:$max_duration
     elif [ -f full ]; then
@@ -142,7 +146,7 @@ left() { # true while anything of this go lives: also what was launched and cann
 
 patient() { # $1 when the grace ends: an abort cuts it short
     read_uptime
-    [ "$up" -lt "$1" ] && [ ! -e ../../ending ] && ! { read -r asked < stop && [ "$asked" = abort ]; } 2>/dev/null
+    [ "$up" -lt "$1" ] && [ ! -e ../../ending ] && [ ! -f abort ]
 }
 
 finish_processes() { # $1 seconds between TERM, once to each, and KILL, until none is left
@@ -161,19 +165,21 @@ finish_processes() { # $1 seconds between TERM, once to each, and KILL, until no
     done
 }
 
-await() { # $1 pid, $2 seconds: `wait` returns at each tick; who is still there after the time is killed
+await() { # $1 pid, $2 seconds -> status; `wait` returns at each tick; who is still there after the time is killed
     read_uptime
     until=$((up + $2))
     while kill -0 "$1" 2>/dev/null; do
         wait "$1"
-        [ $? -ne 127 ] || return 0
+        waited=$?
+        [ $waited -ne 127 ] || break
+        status=$waited
         read_uptime
         [ "$up" -lt "$until" ] || kill "$1" 2>/dev/null
     done
 }
 
 run_once() {
-    code=143 cause=
+    code=143 status=137 cause=
     check
     began_go=$up
     [ -z "$cause" ] || return
@@ -182,17 +188,18 @@ run_once() {
         check
         [ -z "$cause" ] || break
         wait "$main"
-        [ $? -ne 127 ] || break
+        status=$?
+        read_start "$main"
+        [ -n "$born" ] || break # killed, or unable to write the code
     done
     case $cause in
         '') finish_processes 2 ;;
         abort | retired) finish_processes 0 ;;
         *) finish_processes "$grace" ;;
     esac
-    [ "$cause" != stop ] || read -r cause < stop # it may have become an abort meanwhile
+    [ "$cause" != stop ] || [ ! -f abort ] || cause=abort
     await "$main" 30
-    code=137
-    { read -r code < ./code; } 2>/dev/null
+    { read -r code < ./code; } 2>/dev/null || code=$status
     await "$reader" 30
     rm -f pipe
 }

@@ -390,7 +390,7 @@ class Told:
         (Unreachable("no route", ours=True), "no route", True),
         (Unreachable("timed out"), "timed out", False),
         (Answer(0, b"Last login: today\n", ""), "unreadable status: 'Last login: today'", False),
-        (Answer(127, b"", "x\nsh: not found"), "sh: not found", False),
+        (Answer(127, b"", "x\nsh: not found"), "x; sh: not found", False),
         (Answer(1, b"", ""), "the host's program ended with 1", False),
     ],
 )

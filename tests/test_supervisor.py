@@ -15,6 +15,7 @@ from threading import Thread
 import pytest
 from real_host import RealHost, alive, until
 
+from reconciler.runner import HostError
 from schemas.run import Probe
 
 ROOT = Path(__file__).parents[1]
@@ -151,6 +152,24 @@ def test_inactivity_ends_it(host: RealHost) -> None:
 def test_the_disk_has_a_limit(host: RealHost) -> None:
     job = host.start("head -c 3000000 /dev/zero > big", "sleep 600", disk=1, inactivity=19)
     assert host.over(job).reason == "used more than 1 MB of disk"
+
+
+def test_a_full_disk_loses_no_exit_code_and_can_be_cleaned(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(small)], check=False)
+    if mounted.returncode:
+        pytest.skip("only root can mount a small disk")
+    try:
+        host = RealHost(small / "host")
+        job = host.start("head -c 9000000 /dev/zero > big; exit 6")
+        assert host.over(job).exit_code == 6
+        with pytest.raises(HostError, match="No space left"):
+            host.start("true", job="next")
+        host.runner.clean(host.instance, job)
+        assert host.over(host.start("true", job="next")).exit_code == 0
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
 
 
 def test_a_service_is_begun_again_with_a_pause(host: RealHost) -> None:
