@@ -129,7 +129,8 @@ def _pool(name: str | None, desired: Desired) -> Pool:
     found = next((pool for pool in desired.pools if pool.name == name), None)
     if found is None:
         close = get_close_matches(name, names, n=1)
-        raise Fail(f"--pool {name}: no such pool; " + (f"did you mean {close[0]}?" if close else ", ".join(names)))
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
+        raise Fail(f"--pool {name}: no such pool; {hint}")
     return found
 
 

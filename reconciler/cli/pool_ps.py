@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from reconciler.cli.fail import Fail
-from reconciler.cli.project import documents_of, project_root, site, site_of, state_of, tell
+from reconciler.cli.project import documents_of, project_root, site, site_of, state_or_empty, tell
 from reconciler.cli.terminal import out, say, show, width
 from reconciler.explain_instances import InstanceRow, explain_instances, explain_pools
 from reconciler.wire import Site, now, store_of
@@ -37,12 +37,12 @@ def show_instances(*, pool: str, watch: bool, as_json: bool) -> int:
     if watch:
         from reconciler.cli.watch import watch as live
 
-        return live(lambda: _table(where, pool=pool))
+        return live(lambda: _table(_rows(where, pool=pool)))
     rows = _rows(where, pool=pool)
     if not rows:
         say(f"no instances{f' in pool {pool}' if pool else ''}; `dstack pool add` adds one, a run makes its own")
         return 0
-    show(_table(where, pool=pool))
+    show(_table(rows))
     return 0
 
 
@@ -56,15 +56,15 @@ def _stored(where: Site) -> State | None:
 
 
 def _rows(where: Site, *, pool: str) -> tuple[InstanceRow, ...]:
-    state = state_of(where)
+    state = state_or_empty(where)
     known = {one.pool for one in state.instances}
     known |= {one.name for one in state.applied.desired.pools} if state.applied else set()
-    if pool and pool not in known:
+    if pool and known and pool not in known:
         raise Fail(f"--pool {pool}: no such pool; there are {', '.join(sorted(known)) or 'none'}")
     return explain_instances(state, now=now(), pool=pool)
 
 
-def _table(where: Site, *, pool: str) -> RenderableType:
+def _table(rows: tuple[InstanceRow, ...]) -> RenderableType:
     from reconciler.render_tables import instance_table
 
-    return instance_table(_rows(where, pool=pool), now=now(), width=width(sys.stdout))
+    return instance_table(rows, now=now(), width=width(sys.stdout))

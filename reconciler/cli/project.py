@@ -59,6 +59,18 @@ def state_of(where: Site) -> State:
     return state
 
 
+def state_or_empty(where: Site) -> State:
+    """What is remembered, for lists; where nothing is, that is said and the list is empty."""
+    from reconciler.cli.terminal import say
+    from schemas.state import VERSION, State
+
+    try:
+        return state_of(where)
+    except Fail as error:
+        say(f"note: {error}")
+        return State(version=VERSION, project=where.project, lineage="")
+
+
 def tell(notes: list[str]) -> None:
     """What a person should hear once."""
     from reconciler.cli.terminal import say

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from reconciler.cli.project import site, state_of
+from reconciler.cli.project import site, state_or_empty
 from reconciler.cli.terminal import out, say, show, width
 from reconciler.explain_runs import RunRow, explain_runs
 from reconciler.wire import Site, now
@@ -25,20 +25,20 @@ def show_runs(*, everything: bool, verbose: bool, watch: bool, as_json: bool) ->
     if watch:
         from reconciler.cli.watch import watch as live
 
-        return live(lambda: _table(where, everything=everything, verbose=verbose))
+        return live(lambda: _table(_rows(where, everything=everything), verbose=verbose))
     rows = _rows(where, everything=everything)
     if not rows:
         say("no runs yet; `dstack run . -f FILE` starts one")
         return 0
-    show(_table(where, everything=everything, verbose=verbose))
+    show(_table(rows, verbose=verbose))
     return 0
 
 
 def _rows(where: Site, *, everything: bool) -> tuple[RunRow, ...]:
-    return explain_runs(state_of(where), everything=everything)
+    return explain_runs(state_or_empty(where), everything=everything)
 
 
-def _table(where: Site, *, everything: bool, verbose: bool) -> RenderableType:
+def _table(rows: tuple[RunRow, ...], *, verbose: bool) -> RenderableType:
     from reconciler.render_tables import run_table
 
-    return run_table(_rows(where, everything=everything), now=now(), width=width(sys.stdout), verbose=verbose)
+    return run_table(rows, now=now(), width=width(sys.stdout), verbose=verbose)

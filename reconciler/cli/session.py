@@ -21,7 +21,7 @@ def run_session(arguments: Sequence[str]) -> int:
     try:
         return _dispatch(arguments)
     except UsageError as error:
-        return _usage(error, arguments=arguments)
+        return _usage(error)
     except Done as done:
         return done.code
     except Fail as error:
@@ -49,7 +49,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _usage(error: Exception, *, arguments: Sequence[str]) -> int:
+def _usage(error: Exception) -> int:
     from reconciler.cli.suggest import suggest
 
     message = error.format_message() if hasattr(error, "format_message") else str(error)
@@ -58,7 +58,7 @@ def _usage(error: Exception, *, arguments: Sequence[str]) -> int:
         return 0
     context = getattr(error, "ctx", None)
     where = context.command_path if context is not None else "dstack"
-    say(f"error: {suggest(message, arguments=arguments, where=where)}")
+    say(f"error: {suggest(message, where=where)}")
     return 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 
@@ -19,36 +20,51 @@ SYNONYMS = {
 }  # fmt: skip
 COMMANDS = (
     "plan", "apply", "run", "ps", "logs", "stop", "artifacts", "pool", "validate", "schema", "init", "destroy", "state",
-    "attach", "autoscale",
 )  # fmt: skip
+GROUPS = {
+    "dstack": COMMANDS,
+    "dstack pool": (
+        "list", "ps", "create", "delete", "set-default", "add", "remove", "drain", "pause", "resume",
+    ),
+    "dstack state": ("show", "rebuild", "forget"),
+}  # fmt: skip
+WRONG = re.compile(r"No such command '(.*?)'")
+OPTIONS = re.compile(r"\s*\(Possible options: (.*?)\)|\s*Did you mean (.*?)\?")
 
 
-def suggest(message: str, *, arguments: Sequence[str], where: str) -> str:
-    """`message` with a "did you mean" where one fits, and always the next command."""
-    text = message.rstrip(".")
-    wrong = _wrong_command(text)
-    if wrong and "Did you mean" not in text:
-        meant = _meant(wrong, where=where)
-        if meant:
-            return f"{text}. Did you mean `dstack {meant}`?"
-        text += f"; the commands are {', '.join(COMMANDS)}" if where == "dstack" else ""
-    end = "" if text.endswith("?") else "."
-    return f"{text}{end} See `{where} --help`"
+def suggest(message: str, *, where: str) -> str:
+    """`message` with a "did you mean" where one fits, and always the next command. `where`: `dstack pool`."""
+    wrong = WRONG.search(message)
+    if wrong is not None:
+        return _of_command(wrong[1], where=where)
+    close = OPTIONS.search(message)
+    text = OPTIONS.sub("", message).rstrip(".")
+    if close is not None:
+        return f"{text}. Did you mean {close[1] or close[2]}?"
+    return f"{text}. See `{where} --help`"
 
 
-def _wrong_command(message: str) -> str:
-    """The name in `No such command 'x'`, or ""."""
-    _, found, rest = message.partition("No such command ")
-    return rest.strip("'\" .").split("'")[0] if found else ""
+def _of_command(wrong: str, *, where: str) -> str:
+    text = f"No such command '{wrong}'"
+    known = GROUPS.get(where, ())
+    meant = _meant(wrong, where=where, known=known)
+    if meant:
+        return f"{text}. Did you mean `dstack {meant}`?"
+    return f"{text}; the commands are {', '.join(known)}. See `{where} --help`"
 
 
-def _meant(wrong: str, *, where: str) -> str:
-    if wrong in SYNONYMS:
+def _meant(wrong: str, *, where: str, known: Sequence[str]) -> str:
+    """What other tools call it, else what looks like it: here first, then anywhere."""
+    group = where.removeprefix("dstack").strip()
+    if not group and wrong in SYNONYMS:
         return SYNONYMS[wrong]
-    close = get_close_matches(wrong, [*COMMANDS, *SYNONYMS], n=1, cutoff=0.6)
-    if not close or where != "dstack":
-        return ""
-    return SYNONYMS.get(close[0], close[0])
+    close = get_close_matches(wrong, known, n=1, cutoff=0.6)
+    if close:
+        return f"{group} {close[0]}".strip()
+    if wrong in SYNONYMS or wrong in COMMANDS:
+        return SYNONYMS.get(wrong, wrong)
+    close = [] if group else get_close_matches(wrong, SYNONYMS, n=1, cutoff=0.6)
+    return SYNONYMS[close[0]] if close else ""
 
 
 RUN_OPTIONS = (

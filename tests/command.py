@@ -1,0 +1,69 @@
+"""The `dstack` command as a person starts it: a process of its own in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+DSTACK = [sys.executable, "-m", "reconciler.cli.main"]
+POOLS = """\
+# what the tests need
+project: {name: demo, id: demo12345678}
+pools:
+  - name: bench   # small
+    default: true
+    nodes: 0..2
+    idle_duration: 20s
+    resources: {cpu: 1.., memory: 0.1GB.., disk: 0.1GB..}
+"""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def said(self) -> str:
+        return self.out + self.err
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A project's folder with a home and a state folder that nothing else uses."""
+
+    root: Path
+
+    @property
+    def env(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("DSTACK_", "CI"))}
+        home = self.root.parent / "home"
+        home.mkdir(exist_ok=True)
+        return {**kept, "PYTHONPATH": str(ROOT), "HOME": str(home), "XDG_STATE_HOME": str(home / "state")}
+
+    def dstack(self, *args: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> Ran:
+        done = subprocess.run(
+            [*DSTACK, *args], cwd=cwd or self.root, env={**self.env, **(env or {})}, stdin=subprocess.DEVNULL,
+            capture_output=True, timeout=90, check=False,
+        )  # fmt: skip
+        return Ran(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+
+def folder_at(path: Path, *, documents: str = POOLS) -> Folder:
+    """A project with those documents."""
+    folder = Folder(path / "project")
+    folder.write(".dstack/pools.yml", documents)
+    return folder
