@@ -21,13 +21,15 @@ from schemas.resources import GpuNeed, Need, Span, Where
 from schemas.run import Attempt, Job, Run, RunSpec
 from schemas.state import Capacity, Override, Place, State, Wish
 
-POOLS = ("a", "b", "c")
+POOLS = ("a", "a", "a", "b", "c")
 REGIONS = ("us", "eu")
 KINDS = ("small", "big", "a10", "a100")
 PRICES = st.sampled_from([None, Decimal("0.10"), Decimal("0.50"), Decimal("1.20")])
 AGES = st.sampled_from([0, 1, 59, 299, 300, 301, 700, 1300, 4000, 90_000])
 NEEDS = st.sampled_from(
     [
+        Need(),
+        Need(),
         Need(),
         Need(cpu=Span(min=8)),
         Need(gpu=GpuNeed()),
@@ -38,11 +40,15 @@ NEEDS = st.sampled_from(
 WHERES = st.builds(
     Where,
     regions=st.sampled_from([(), ("us",)]),
-    spot=st.sampled_from(["auto", "on-demand", "spot"]),
-    max_price=st.sampled_from([None, Decimal("0.40")]),
+    spot=st.sampled_from(["auto", "auto", "on-demand", "spot"]),
+    max_price=st.sampled_from([None, None, Decimal("0.40")]),
 )
 MAYBE = st.booleans
 CAPS = (Cap(instance_type="small", max=2), Cap(instance_type="a10", max=1))
+
+
+def rarely(strategy: st.SearchStrategy[Any], *, otherwise: Any) -> st.SearchStrategy[Any]:
+    return st.integers(0, 9).flatmap(lambda roll: strategy if roll == 9 else st.just(otherwise))
 
 
 def sometimes(strategy: st.SearchStrategy[Any], *, otherwise: Any) -> st.SearchStrategy[Any]:
@@ -51,7 +57,7 @@ def sometimes(strategy: st.SearchStrategy[Any], *, otherwise: Any) -> st.SearchS
 
 @st.composite
 def pools(draw: st.DrawFn) -> tuple[Pool, ...]:
-    names = draw(st.lists(st.sampled_from(POOLS), unique=True, min_size=1, max_size=3))
+    names = ["a", *draw(st.lists(st.sampled_from(["b", "c"]), unique=True, max_size=2))]
     return tuple(draw(a_pool(name)) for name in names)
 
 
@@ -64,12 +70,12 @@ def a_pool(draw: st.DrawFn, name: str) -> Pool:
         nodes_min=least,
         nodes_target=draw(sometimes(st.just(most), otherwise=None)),
         nodes_max=most,
-        need=draw(sometimes(NEEDS, otherwise=Need())),
+        need=draw(rarely(NEEDS, otherwise=Need())),
         where=Where(spot="auto"),
         max_hourly=draw(sometimes(st.sampled_from([Decimal("0.50"), Decimal("2.00")]), otherwise=None)),
-        paused=draw(sometimes(st.just(True), otherwise=False)),
-        prevent_destroy=draw(sometimes(st.just(True), otherwise=False)),
-        max_lifetime=draw(sometimes(st.just(1000), otherwise=None)),
+        paused=draw(rarely(st.just(True), otherwise=False)),
+        prevent_destroy=draw(rarely(st.just(True), otherwise=False)),
+        max_lifetime=draw(rarely(st.just(1000), otherwise=None)),
     )
 
 
@@ -92,9 +98,10 @@ def offers(draw: st.DrawFn) -> list[Offer]:
                 st.sampled_from(REGIONS),
                 PRICES,
                 MAYBE(),
-                st.sampled_from(["available", "unknown", "unknown", "no-capacity"]),
+                st.sampled_from(["available", "unknown", "unknown", "unknown", "no-capacity"]),
                 st.sampled_from([None, None, 1, 3]),
             ),
+            min_size=1,
             max_size=8,
             unique_by=lambda offer: (offer.instance_type, offer.region, offer.spot),
         )
@@ -104,10 +111,10 @@ def offers(draw: st.DrawFn) -> list[Offer]:
 @st.composite
 def an_instance(draw: st.DrawFn, index: int) -> Instance:
     kind, region, pool = draw(st.sampled_from(KINDS)), draw(st.sampled_from(REGIONS)), draw(st.sampled_from(POOLS))
-    phase = draw(st.sampled_from(["ready", "ready", "ready", "ready", "pending", "provisioning", "terminating"]))
+    phase = draw(st.sampled_from([*["ready"] * 8, "pending", "provisioning", "terminating"]))
     made = draw(AGES)
     ready = min(made, draw(AGES)) if phase in ("ready", "terminating") else None
-    dark = draw(sometimes(AGES, otherwise=None))
+    trouble = draw(troubles()) if draw(st.integers(0, 9)) > 6 else {}
     return Instance(
         id=f"i{index}",
         name=f"{pool}-{index}",
@@ -124,18 +131,26 @@ def an_instance(draw: st.DrawFn, index: int) -> Instance:
         phase=phase,
         created_at=NOW - made,
         ready_at=None if ready is None else NOW - ready,
-        idle_duration=draw(st.sampled_from([None, 0, 300])),
-        max_lifetime=draw(sometimes(st.just(1000), otherwise=None)),
-        prevent_destroy=draw(sometimes(st.just(True), otherwise=False)),
-        orphan=draw(sometimes(st.just("no record"), otherwise="")),
-        draining=draw(sometimes(st.sampled_from(["removed by ann", "nodes lowered to 1"]), otherwise="")),
-        quarantined=draw(sometimes(st.just("ECC"), otherwise="")),
-        degraded=draw(sometimes(st.just("a GPU is missing"), otherwise="")),
-        missing_since=draw(sometimes(st.just(NOW - 60), otherwise=None)),
-        unreachable_since=None if dark is None else NOW - dark,
-        failed_looks=0 if dark is None else draw(st.integers(1, 5)),
-        reserved_for=draw(sometimes(st.sampled_from(["r0", "r1", "gone"]), otherwise="")),
+        idle_duration=draw(st.sampled_from([None, 300, 300, 0])),
+        reserved_for=draw(rarely(st.sampled_from(["r0", "r1", "gone"]), otherwise="")),
         reserved_until=NOW + draw(st.sampled_from([-1, 0, 500])),
+        **trouble,
+    )
+
+
+def troubles() -> st.SearchStrategy[dict[str, Any]]:
+    return st.one_of(
+        st.just({"max_lifetime": 1000}),
+        st.just({"prevent_destroy": True}),
+        st.just({"orphan": "no record"}),
+        st.builds(lambda why: {"draining": why}, st.sampled_from(["removed by ann", "nodes lowered to 1"])),
+        st.just({"quarantined": "ECC"}),
+        st.just({"degraded": "a GPU is missing"}),
+        st.just({"missing_since": NOW - 60, "absences": 1}),
+        st.just({"stray_jobs": ("unknown-0-1-0",)}),
+        st.builds(
+            lambda age, looks: {"unreachable_since": NOW - age, "failed_looks": looks}, AGES, st.integers(1, 5)
+        ),
     )
 
 
@@ -152,19 +167,19 @@ def a_spec(draw: st.DrawFn, name: str) -> RunSpec:
         need=draw(NEEDS),
         where=draw(WHERES),
         priority=draw(st.sampled_from([10, 50, 90])),
-        reuse_only=draw(sometimes(st.just(True), otherwise=False)),
+        reuse_only=draw(rarely(st.just(True), otherwise=False)),
         retry=draw(st.sampled_from([Retry(), Retry(no_capacity=True, interruption=True, error=True)])),
     )
 
 
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
-    instances = [draw(an_instance(index)) for index in range(draw(st.integers(0, 7)))]
+    instances = [draw(an_instance(index)) for index in range(draw(st.integers(1, 8)))]
     free = [one for one in instances if one.phase == "ready" and not one.orphan]
     runs, attempts, specs = [], [], []
-    for index in range(draw(st.integers(0, 5))):
+    for index in range(draw(st.integers(1, 5))):
         spec = draw(a_spec(f"run{index}"))
-        fate = draw(st.sampled_from(["new", "waits", "waits", "runs", "runs", "ended"]))
+        fate = draw(st.sampled_from(["waits", "waits", "waits", "new", "runs", "ended"]))
         declared = draw(MAYBE())
         if fate == "new" or (declared and draw(MAYBE())):
             specs.append(replace(spec, hash=draw(st.sampled_from([spec.hash, "h3"]))))
@@ -199,8 +214,8 @@ def worlds(draw: st.DrawFn) -> World:
             attempts=tuple(attempts),
             places=tuple(draw(a_place(region)) for region in REGIONS),
             wishes=draw(sometimes(st.just((Wish(id="w", pool="a", count=2, at=NOW - 60),)), otherwise=())),
-            overrides=draw(sometimes(overrides(), otherwise=())),
-            capacity=draw(sometimes(capacities(), otherwise=())),
+            overrides=draw(rarely(overrides(), otherwise=())),
+            capacity=draw(rarely(capacities(), otherwise=())),
         ),
         offers=draw(offers()),
         now=NOW,
@@ -228,7 +243,7 @@ def a_place(draw: st.DrawFn, region: str) -> Place:
         config=BackendConfig(name="aws", type="aws"),
         region=region,
         observed_at=NOW - 10,
-        error=draw(sometimes(st.just("timed out"), otherwise="")),
+        error=draw(rarely(st.just("timed out"), otherwise="")),
     )
 
 
@@ -252,6 +267,6 @@ def permissions() -> st.SearchStrategy[Permissions]:
         mass_destroy=MAYBE(),
         may_end=st.sampled_from([True, True, False]),
         replace=st.sampled_from([(), (), ("run0", "run1")]),
-        scope=st.sampled_from([None, None, None, ("r0", "r1", "w", "i0")]),
-        only_pool=st.sampled_from(["", "", "", "a"]),
+        scope=st.sampled_from([None, None, None, None, None, ("r0", "r1", "w", "i0")]),
+        only_pool=st.sampled_from(["", "", "", "", "", "a"]),
     )
