@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 from reconciler.cli.fail import Fail
 from reconciler.cli.terminal import NoTerminal, ask, say
 from reconciler.wire import Site, blobs_of
@@ -26,7 +24,7 @@ def pack(site: Site, spec: RunSpec, *, yes: bool) -> str:
     try:
         return blobs_of(site).put(path)
     finally:
-        shutil.rmtree(path.parent, ignore_errors=True)
+        path.unlink(missing_ok=True)
 
 
 def agreed(what: str, *, yes: bool) -> bool:
