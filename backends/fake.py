@@ -74,7 +74,7 @@ class FakeWorld:
     """The truth, and the knobs that a test turns. `now` is its clock.
 
     `lag` is by how many listings an answer is late. `boot` and `ending` are seconds. `script`
-    gives a job's (seconds, exit code). `launched` counts real machines by instance id and
+    gives a job's (seconds, exit code). `room` is how many of a type can live at once. `launched` counts real machines by instance id and
     `started` real starts by job id: either above 1 is a defect of whoever asked.
     """
 
@@ -87,6 +87,7 @@ class FakeWorld:
     script: Callable[[str], tuple[int, int]] = lambda job: (60, 0)
     sold_out: set[str] = field(default_factory=set)
     quotas: dict[str, str] = field(default_factory=dict)
+    room: dict[str, int] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     blind: bool = False
     machines: dict[str, Machine] = field(default_factory=dict)
@@ -217,7 +218,9 @@ class FakeBackend(Backend):
         if request.instance_type in world.quotas:
             quota = world.quotas[request.instance_type]
             raise QuotaExceeded(f"{quota} forbids another {request.instance_type}", quota=quota)
-        if request.instance_type in world.sold_out:
+        living = sum(1 for one in world.living() if one.request.instance_type == request.instance_type)
+        full = living + len(request.ids) > world.room.get(request.instance_type, living + len(request.ids))
+        if full or request.instance_type in world.sold_out:
             raise NoCapacity(f"no {request.instance_type} in {self.place} now")
         made = tuple(self._boot(request, index, offer) for index in range(len(request.ids)))
         world.tokens[request.token] = (request, made)

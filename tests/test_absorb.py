@@ -1,0 +1,333 @@
+"""Facts into memory: unknown is never empty, not seen is not dead, and stale facts harm nobody."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from reconciler.absorb import absorb, strangers
+from reconciler.store import StateRefused
+from schemas.desired import BackendConfig
+from schemas.instance import HostReport, Instance, JobReport, Listing, Seen
+from schemas.launch import Intent, Request
+from schemas.resources import Resources
+from schemas.run import Attempt, Job
+from schemas.state import Place, State
+
+NOW = 1_800_000_000
+PLACE = "fake/r1"
+FAKE = BackendConfig(name="fake", type="fake")
+
+
+def an_instance(id: str = "l-0", **fields: Any) -> Instance:
+    known: dict[str, Any] = {
+        "name": f"pool-{id[-1]}",
+        "pool": "pool",
+        "backend": "fake",
+        "place": PLACE,
+        "resources": Resources(cpus=1, memory=1024),
+        "external_id": f"i-{id}",
+        "launch": "l",
+        "phase": "ready",
+        "created_at": NOW - 1000,
+        "seen_at": NOW - 900,
+        "ready_at": NOW - 900,
+        "boot_id": "boot-1",
+        "machine_id": "machine",
+    }
+    return Instance(id=id, **{**known, **fields})
+
+
+def pending(id: str = "l-0", **fields: Any) -> Instance:
+    fresh = {"phase": "pending", "external_id": "", "seen_at": None, "ready_at": None, "boot_id": "", "machine_id": ""}
+    return an_instance(id, **{**fresh, **fields})
+
+
+def an_intent(*ids: str, not_after: int = NOW + 600) -> Intent:
+    request = Request(
+        place=PLACE, launch="l", token="l", ids=ids, names=ids, pool="pool", instance_type="small", not_after=not_after
+    )
+    return Intent(id="l", request=request, opened_at=NOW - 10)
+
+
+def a_state(*instances: Instance, **fields: Any) -> State:
+    place = Place(name=PLACE, config=FAKE, region="r1", identity="me")
+    known = {"version": 1, "project": "proj12345", "lineage": "lin", "generation": 5, "places": (place,)}
+    return State(**{**known, "instances": instances, **fields})
+
+
+def seen(id: str = "l-0", **fields: Any) -> Seen:
+    return Seen(**{"external_id": f"i-{id}", "id": id, "launch": "l", "pool": "pool", "lineage": "lin", **fields})
+
+
+def listing(*seen: Seen, **fields: Any) -> Listing:
+    return Listing(**{"place": PLACE, "at": NOW, "identity": "me", "instances": seen, **fields})
+
+
+def report(*jobs: JobReport, **fields: Any) -> HostReport:
+    known = {"instance": "l-0", "at": NOW, "boot_id": "boot-1", "machine_id": "machine", "jobs": jobs}
+    return HostReport(**{**known, **fields})
+
+
+def an_attempt(*jobs: Job, **fields: Any) -> Attempt:
+    return Attempt(id="r-0-1", run="r", number=1, jobs=jobs, **fields)
+
+
+def listed(state: State, *listings: Listing, at: int = NOW, before: State | None = None) -> State:
+    return absorb(state, listings=listings, reports=(), now=at, before=before)
+
+
+def looked(state: State, *reports: HostReport, before: State | None = None) -> State:
+    return absorb(state, listings=(), reports=reports, now=NOW, before=before)
+
+
+def one(state: State) -> Instance:
+    (found,) = state.instances
+    return found
+
+
+def job(state: State) -> Job:
+    return state.attempts[0].jobs[0]
+
+
+# ---------------------------------------------------------------- places
+
+
+def test_the_first_good_answer_pins_the_identity() -> None:
+    (place,) = listed(a_state(places=(Place(name=PLACE, config=FAKE),)), listing()).places
+    assert (place.identity, place.observed_at, place.error) == ("me", NOW, "")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [listing(error="timed out"), listing(identity="somebody"), listing(identity="")],
+    ids=["error", "other", "none"],
+)
+def test_an_unknown_place_changes_no_instance(bad: Listing) -> None:
+    state = a_state(an_instance())
+    after = listed(state, bad)
+    assert after.instances == state.instances
+    assert after.places[0].error
+    assert after.places[0].failing_since == NOW
+    assert listed(after, replace(bad, at=NOW + 50), at=NOW + 50).places[0].failing_since == NOW
+
+
+def test_a_good_answer_clears_the_error() -> None:
+    state = listed(a_state(), listing(error="timed out"))
+    assert listed(state, listing()).places[0].error == ""
+
+
+def test_a_clock_that_is_off_is_flagged() -> None:
+    assert listed(a_state(), listing(clock=NOW - 300)).places[0].skew == 300
+    assert listed(a_state(), listing(clock=NOW - 30)).places[0].skew == 0
+
+
+# ---------------------------------------------------------------- instances
+
+
+def test_a_launch_closes_when_it_is_seen() -> None:
+    state = a_state(pending("l-0"), pending("l-1"), intents=(an_intent("l-0", "l-1"),))
+    half = listed(state, listing(seen("l-0")))
+    assert [instance.phase for instance in half.instances] == ["provisioning", "pending"]
+    assert len(half.intents) == 1
+    whole = listed(half, listing(seen("l-0"), seen("l-1")))
+    assert whole.intents == ()
+
+
+def test_what_its_place_ended_is_terminated() -> None:
+    after = one(listed(a_state(an_instance()), listing(seen(phase="ended", reason="spot", interrupted=True))))
+    assert (after.phase, after.reason, after.terminated_at) == ("terminated", "spot", NOW)
+
+
+def test_what_its_place_is_ending_is_terminating() -> None:
+    after = one(listed(a_state(an_instance()), listing(seen(phase="ending"))))
+    assert (after.phase, after.ending) == ("terminating", True)
+
+
+def test_absent_once_is_not_gone() -> None:
+    after = one(listed(a_state(an_instance()), listing(), listing(partial=True)))
+    assert (after.phase, after.absences, after.missing_since) == ("ready", 1, NOW)
+
+
+def test_absent_twice_five_minutes_apart_and_by_id_is_gone() -> None:
+    state = listed(a_state(an_instance()), listing())
+    soon = listed(state, listing(at=NOW + 200), listing(at=NOW + 200, partial=True), at=NOW + 200)
+    assert one(soon).phase == "ready"
+    not_asked = listed(state, listing(at=NOW + 400), at=NOW + 400)
+    assert one(not_asked).phase == "ready"
+    failed = listed(state, listing(at=NOW + 400), listing(at=NOW + 400, partial=True, error="no"), at=NOW + 400)
+    assert one(failed).phase == "ready"
+    found = listed(state, listing(at=NOW + 400), listing(seen(), at=NOW + 400, partial=True), at=NOW + 400)
+    assert (one(found).phase, one(found).missing_since) == ("ready", None)
+    gone = listed(state, listing(at=NOW + 400), listing(at=NOW + 400, partial=True), at=NOW + 400)
+    assert one(gone).phase == "terminated"
+
+
+def test_an_absence_counts_only_for_what_was_known_before_we_looked() -> None:
+    before = a_state(pending(), intents=(an_intent("l-0"),))
+    after = listed(a_state(an_instance()), listing(), before=before)
+    assert one(after).absences == 0
+
+
+def test_a_launch_not_seen_is_open_until_its_time_is_over() -> None:
+    state = a_state(pending(), intents=(an_intent("l-0", not_after=NOW + 600),))
+    after = listed(state, listing())
+    assert (one(after).absences, len(after.intents)) == (0, 1)
+
+
+def test_a_launch_not_seen_in_two_listings_after_its_time_is_lost() -> None:
+    state = a_state(pending(), intents=(an_intent("l-0", not_after=NOW - 1),))
+    first = listed(state, listing())
+    assert len(first.intents) == 1
+    second = listed(first, listing(at=NOW + 301), at=NOW + 301)
+    assert one(second).phase == "terminated"
+    assert second.intents == ()
+    assert [stone.id for stone in second.tombstones] == ["l-0"]
+    late = listed(second, listing(seen(), at=NOW + 900), at=NOW + 900)
+    assert one(late).orphan
+    assert one(late).phase == "provisioning"
+
+
+def test_a_lagging_listing_does_not_wake_the_dead() -> None:
+    state = a_state(an_instance(phase="terminated", terminated_at=NOW - 5))
+    assert one(listed(state, listing(seen()))).phase == "terminated"
+
+
+def test_a_machine_that_nobody_owns_is_recorded() -> None:
+    after = one(listed(a_state(), listing(seen("x-1"))))
+    assert after.orphan
+    assert (after.phase, after.external_id) == ("provisioning", "i-x-1")
+
+
+def test_a_second_machine_with_the_same_id_is_nobodys() -> None:
+    after = listed(a_state(an_instance()), listing(seen(), seen(external_id="i-2")))
+    assert [bool(instance.orphan) for instance in after.instances] == [False, True]
+    assert len({instance.id for instance in after.instances}) == 2
+
+
+def test_another_lineage_is_left_alone_and_said() -> None:
+    other = listing(seen("x-1", lineage="other"))
+    assert listed(a_state(), other).instances == ()
+    assert "another lineage (other)" in strangers(a_state(), [other])[0]
+
+
+def test_a_tag_of_a_later_generation_refuses_the_state() -> None:
+    with pytest.raises(StateRefused, match="older than the world"):
+        listed(a_state(an_instance()), listing(seen(generation=6)))
+
+
+def test_a_fence_of_a_later_generation_refuses_the_state() -> None:
+    with pytest.raises(StateRefused, match="older than the world"):
+        looked(a_state(an_instance()), report(generation=6))
+
+
+# ---------------------------------------------------------------- hosts
+
+
+def test_a_host_that_answers_is_ready() -> None:
+    after = one(looked(a_state(an_instance(phase="provisioning", ready_at=None)), report()))
+    assert (after.phase, after.ready_at) == ("ready", NOW)
+
+
+def test_a_host_that_never_answered_is_booting() -> None:
+    state = a_state(an_instance(phase="provisioning", ready_at=None))
+    assert looked(state, report(error="refused")) == state
+
+
+def test_failed_looks_count_to_three() -> None:
+    state = a_state(an_instance())
+    for count in (1, 2, 3, 3):
+        state = looked(state, report(error="timed out"))
+        assert (one(state).failed_looks, one(state).unreachable_since) == (count, NOW)
+    again = one(looked(state, report()))
+    assert (again.failed_looks, again.unreachable_since) == (0, None)
+
+
+def test_a_look_that_failed_on_our_side_counts_against_nobody() -> None:
+    state = a_state(an_instance())
+    assert looked(state, report(error="no key", not_visible=True)) == state
+
+
+def test_all_hosts_of_a_place_failing_at_once_is_our_side() -> None:
+    state = a_state(an_instance("l-0"), an_instance("l-1"))
+    after = looked(state, report(error="timed out"), report(error="timed out", instance="l-1"))
+    assert [instance.failed_looks for instance in after.instances] == [0, 0]
+    assert all(instance.unreachable_since for instance in after.instances)
+    half = looked(state, report(error="timed out"), report(instance="l-1"))
+    assert [instance.failed_looks for instance in half.instances] == [1, 0]
+
+
+def test_another_machine_at_the_address_is_a_failed_look() -> None:
+    state = a_state(an_instance(), attempts=(an_attempt(Job(id="j", instance="l-0", status="running")),))
+    after = looked(state, report(machine_id="other"))
+    assert one(after).failed_looks == 1
+    assert "another machine" in one(after).unreachable_why
+    assert job(after).status == "running"
+
+
+# ---------------------------------------------------------------- jobs
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "expected"),
+    [
+        ("assigned", "running", "running"),
+        ("assigned", "ended", "ended"),
+        ("assigned", "lost", "lost"),
+        ("assigned", "absent", "assigned"),
+        ("running", "running", "running"),
+        ("running", "ended", "ended"),
+        ("running", "lost", "lost"),
+        ("running", "absent", "lost"),
+        ("ended", "ended", "ended"),
+        ("ended", "absent", "lost"),
+        ("done", "ended", "done"),
+        ("done", "absent", "done"),
+        ("lost", "running", "lost"),
+    ],
+)
+def test_a_job_follows_its_host(status: Any, said: Any, expected: str) -> None:
+    state = a_state(an_instance(), attempts=(an_attempt(Job(id="j", instance="l-0", status=status)),))
+    after = looked(state, report(JobReport(id="j", phase=said, exit_code=0 if said == "ended" else None)))
+    assert job(after).status == expected
+
+
+def test_a_reboot_loses_what_ran() -> None:
+    running = Job(id="j", instance="l-0", status="running", boot_id="boot-1")
+    state = a_state(an_instance(), attempts=(an_attempt(running),))
+    after = looked(state, report(JobReport(id="j", phase="lost"), boot_id="boot-2"))
+    assert (job(after).status, job(after).interrupted, job(after).reason) == ("lost", True, "its host rebooted")
+    assert one(after).boot_id == "boot-2"
+
+
+def test_absence_loses_no_job_that_changed_since_we_looked() -> None:
+    def with_job(status: Any) -> State:
+        return a_state(an_instance(), attempts=(an_attempt(Job(id="j", instance="l-0", status=status)),))
+
+    assert job(looked(with_job("running"), report(), before=with_job("assigned"))).status == "running"
+    assert job(looked(with_job("running"), report(), before=with_job("running"))).status == "lost"
+
+
+def test_a_stopped_job_that_never_started_is_terminated_once_its_host_refuses_it() -> None:
+    def stopping(**fields: Any) -> State:
+        waiting = Job(id="j", instance="l-0", **fields)
+        return a_state(an_instance(), attempts=(an_attempt(waiting, stopping="stopped by ann"),))
+
+    assert job(looked(stopping(), report())).status == "assigned"
+    after = job(looked(stopping(halted=True), report()))
+    assert (after.status, after.reason) == ("terminated", "stopped by ann")
+
+
+def test_an_aborted_jobs_result_is_not_waited_for() -> None:
+    running = Job(id="j", instance="l-0", status="running")
+    state = a_state(an_instance(), attempts=(an_attempt(running, stopping="aborted by ann", abort=True),))
+    assert job(looked(state, report(JobReport(id="j", phase="ended", exit_code=143)))).status == "aborted"
+
+
+def test_folders_that_nobody_needs_are_strays() -> None:
+    jobs = (Job(id="done", instance="l-0", status="done"), Job(id="live", instance="l-0", status="running"))
+    state = a_state(an_instance(), attempts=(an_attempt(*jobs),))
+    reports = [JobReport(id=id, phase="running") for id in ("done", "live", "unknown")]
+    assert one(looked(state, report(*reports))).stray_jobs == ("done", "unknown")
