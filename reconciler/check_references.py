@@ -12,7 +12,7 @@ from typing import Any
 
 from reconciler.problem import Problem
 from reconciler.read_documents import label
-from reconciler.yaml_source import Source, locate
+from reconciler.yaml_value import Source, locate
 from schemas.documents.shape import suggestion
 
 _OPEN = re.compile(r"(?<!\$)\$\{\{")

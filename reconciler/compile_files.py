@@ -11,7 +11,8 @@ from reconciler.compile_profile import compile_profile
 from reconciler.problem import Invalid, in_order
 from reconciler.read_documents import Read, is_run, read_documents
 from reconciler.requires import unmet_requirement
-from reconciler.yaml_source import Source, parse_yaml, read_yaml, unreadable
+from reconciler.yaml_source import parse_yaml, read_yaml, unreadable
+from reconciler.yaml_value import Source
 from schemas.desired import Desired
 from schemas.profile import Profile
 

@@ -10,10 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ValidationError
-
 from reconciler.problem import Problem
-from reconciler.yaml_source import Mapping, Mark, Sequence, Source, locate
+from reconciler.yaml_value import Mapping, Mark, Sequence, Source, locate
 from schemas.documents.backend import TYPES as BACKEND_TYPES
 from schemas.documents.backend import backend_form
 from schemas.documents.pool import PoolForm
@@ -21,7 +19,7 @@ from schemas.documents.profile import ProfileForm
 from schemas.documents.project import DOCUMENT_KEYS, LISTS, SingleKeys
 from schemas.documents.run import RUN_FORMS
 from schemas.documents.run import TYPES as RUN_TYPES
-from schemas.documents.shape import KEY, faults, kind_of, not_among, suggestion, unknown_key
+from schemas.documents.shape import KEY, kind_of, not_among, read_form, suggestion, unknown_key
 
 MOST = 1000
 """Reading ends after so many problems: each costs a search for what was meant."""
@@ -206,16 +204,9 @@ def _misspelt_type(raw: Mapping) -> str:
 
 def _checked(model: Any, raw: Any, entry: Entry, read: Read) -> tuple[Any, frozenset[str]]:
     """The form and the keys it had to do without; no form where a key is missing."""
-    try:
-        return model.model_validate(dict(raw)), frozenset()
-    except ValidationError as error:
-        for path, message in faults(error, model):
-            read.problems.append(_fault(entry, path, message))
-        dropped = frozenset(str(each["loc"][0]) for each in error.errors() if each["loc"])
-    try:
-        return model.model_validate({key: value for key, value in raw.items() if key not in dropped}), dropped
-    except ValidationError:
-        return None, dropped
+    form, dropped, found = read_form(model, raw)
+    read.problems.extend(_fault(entry, path, message) for path, message in found)
+    return form, dropped
 
 
 def _fault(entry: Entry, path: Path, message: str) -> Problem:

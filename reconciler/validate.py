@@ -12,7 +12,8 @@ from reconciler.load import FOLDER, find_project, load
 from reconciler.notice import run_notices
 from reconciler.problem import Invalid, Problem, in_order
 from reconciler.read_documents import Read, is_run, read_documents, read_run
-from reconciler.yaml_source import Source, read_yaml
+from reconciler.yaml_source import read_yaml
+from reconciler.yaml_value import Source
 from schemas.desired import BackendConfig
 from schemas.pool import Pool
 

@@ -13,17 +13,16 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
 from reconciler.load import MAX_BYTES
 from reconciler.problem import Problem
+from reconciler.yaml_value import Mapping, Mark, Number, Sequence, Source, scalar_text
 
 MAX_DEPTH = 64
 MAX_VALUES = 1_000_000
-
-Mark = tuple[int, int]
 
 _PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INT = re.compile(r"-?(0|[1-9][0-9]{0,17})")
@@ -37,42 +36,6 @@ _WORDS: dict[str, bool | None] = {
 _CONTROL = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _PREFIX = "tag:yaml.org,2002:"
 _TAGGED: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool, "null": type(None)}
-
-
-class Number(float):
-    """A float that remembers how it was written: `3.10` is not `3.1` where text is wanted."""
-
-    text: str
-
-
-class Mapping(dict[str, Any]):
-    """A mapping, and the marks of its keys and values. `weight` counts values, aliases followed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.key_marks: dict[str, Mark] = {}
-        self.value_marks: dict[str, Mark] = {}
-        self.weight = 1
-        self.height = 1
-
-
-class Sequence(list[Any]):
-    """A list, and the marks of its items."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.value_marks: list[Mark] = []
-        self.weight = 1
-        self.height = 1
-
-
-class Source(NamedTuple):
-    """One file read. `value` is `None` where it is empty; `mark` is where its value begins."""
-
-    path: str
-    value: Any
-    mark: Mark
-    problems: tuple[Problem, ...] = ()
 
 
 def read_yaml(file: Path, *, shown: str) -> tuple[Source, bytes]:
@@ -97,32 +60,6 @@ def parse_yaml(data: bytes, *, shown: str) -> Source:
         message = f"the control character U+{ord(found[0]):04X} is not allowed in YAML"
         return _refused(shown, message, _position(text[: found.start()]))
     return _Reader(text, shown).read()
-
-
-def locate(source: Source, path: tuple[str | int, ...], *, key: bool = False) -> Mark:
-    """Where the value at `path` begins, or its key; the nearest parent's where it is not written."""
-    value, mark = source.value, source.mark
-    for index, step in enumerate(path):
-        last = index == len(path) - 1
-        if isinstance(value, Mapping) and step in value:
-            mark = (value.key_marks if key and last else value.value_marks)[str(step)]
-        elif isinstance(value, Sequence) and isinstance(step, int) and step < len(value):
-            mark = value.value_marks[step]
-        else:
-            return mark
-        value = value[step]
-    return mark
-
-
-def scalar_text(value: Any) -> str | None:
-    """A scalar as it was written, `None` for what is no scalar (`true` and `false` in lower case)."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, Number):
-        return value.text
-    if isinstance(value, str | int | float):
-        return str(value)
-    return None
 
 
 def unreadable(shown: str, why: str) -> Source:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from reconciler.init import init, mint_project
 from reconciler.load import Invalid, Problem, load
-from reconciler.yaml_source import Source, locate, parse_yaml, read_yaml, scalar_text
+from reconciler.yaml_source import parse_yaml, read_yaml
+from reconciler.yaml_value import Source, locate, scalar_text
 
 
 def parse(text: str | bytes) -> Source:

@@ -93,6 +93,22 @@ def form(model: type[Form_], value: Any) -> Form_:
         raise Wrong("", found=faults(error, model)) from None
 
 
+def read_form(model: type[Form_], raw: Any) -> tuple[Form_ | None, frozenset[str], list[tuple[Path, str]]]:
+    """The form, the keys that it had to do without, and what is wrong with them.
+
+    No form where a key is missing.
+    """
+    try:
+        return model.model_validate(dict(raw)), frozenset(), []
+    except ValidationError as error:
+        found = faults(error, model)
+        dropped = frozenset(str(each["loc"][0]) for each in error.errors() if each["loc"])
+    try:
+        return model.model_validate({key: value for key, value in raw.items() if key not in dropped}), dropped, found
+    except ValidationError:
+        return None, dropped, found
+
+
 def inlined(model: type[Form]) -> Schema:
     """The model's schema, ready to stand inside another (it has no definitions of its own)."""
     described: Schema = plain(model.model_json_schema())
