@@ -43,7 +43,8 @@ def base_folder(setting: Setting) -> Path:
     given = getattr(setting, "local_base", "")
     if given:
         return Path(given)
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "dstack"
+    state = Path(os.environ.get("XDG_STATE_HOME", ""))
+    return (state if state.is_absolute() else Path.home() / ".local" / "state") / "dstack"
 
 
 def foreign(setting: Setting) -> Sequence[Seen]:

@@ -57,7 +57,8 @@ def _job(folder: Path) -> _Job:
     token = "".join(_words(folder / "token"))
     words = _words(folder / "pid")
     here = words[2:] == _words(Path("/proc/sys/kernel/random/boot_id"))
-    led = [words[:2], _words(folder / "session")] if here else []
+    # An ended job left nothing, and its numbers may be others' by now.
+    led = [words[:2], _words(folder / "session")] if here and not (folder / "end").exists() else []
     sessions = frozenset(int(pair[0]) for pair in led if len(pair) == 2 and _is_same(*pair))
     cgroup = "".join(_words(folder / "cgroup")) if here else ""
     return _Job(f"DSTACK_CLAIM={token}".encode() if token else b"", sessions, cgroup)

@@ -1,15 +1,24 @@
-# $1: seconds of uptime after which a claim whose supervisor never began is lost. Stdout: one fact a line, `.` last.
+# $1: seconds of uptime after which a claim whose supervisor never began is lost; then the UUIDs of the GPUs that must
+# be there. Stdout: one fact a line, `.` last.
 # shellcheck shell=sh
-# shellcheck disable=SC2154
+# shellcheck disable=SC2154,SC2034
 umask 077
 read_uptime
 read_boot
 read_fence
 patience=$1 this_boot=$boot
+shift
 machine=
 { read -r machine < /etc/machine-id; } 2>/dev/null
 echo "dstack-host 1"
 echo "host $boot $up $(date +%s) $highest ${machine:--}"
+
+if [ $# -gt 0 ]; then
+    there=$(timeout 20 nvidia-smi --query-gpu=uuid --format=csv,noheader 2>/dev/null)
+    for uuid; do
+        case $there in *"$uuid"*) ;; *) echo "missing $uuid" ;; esac
+    done
+fi
 
 doubted() { # $1 claim: true from the second look on, `patience` later, or at once after a reboot
     if { read -r was at < "$1/doubt"; } 2>/dev/null; then
@@ -21,9 +30,9 @@ doubted() { # $1 claim: true from the second look on, `patience` later, or at on
 }
 
 lose() { # $1 job folder: its end is written once nothing of it lives; false where something still does
-    was=
+    was='' token='' session='' leader='' group=''
     { read -r _ _ was < "$1/pid"; } 2>/dev/null
-    if [ "$was" = "$this_boot" ]; then kill_processes "$1" 5 || return 1; fi
+    if [ "$was" = "$this_boot" ]; then kill_processes "$1" 7 || return 1; fi
     [ ! -f "$1/end" ] || return 0
     drop_cgroup "$1"
     forget_secrets "$1"

@@ -15,6 +15,7 @@ _OVER = re.compile(
     _JOB + r" (ended|lost) (\d{1,3}|-) ([a-z-]{1,20})(?::(\d{1,12}))? (\d{1,12}|-) (\d{1,12}|-) ([01])" + _NAME,
     re.ASCII,
 )
+_MISSING = re.compile(r"missing ([A-Za-z0-9-]{1,80})\Z", re.ASCII)
 _CAUSES = {
     "stop": "stopped",
     "abort": "aborted",
@@ -46,8 +47,13 @@ def parse_report(answer: bytes, *, instance: str, now: int) -> HostReport:
         clock=int(clock),
         uptime=int(uptime),
         generation=int(generation),
-        jobs=tuple(_job(line) for line in lines[2:-2]),
+        jobs=tuple(_job(line) for line in lines[2:-2] if not _MISSING.match(line)),
+        degraded=_degraded([found[1] for found in map(_MISSING.match, lines[2:-2]) if found]),
     )
+
+
+def _degraded(missing: list[str]) -> str:
+    return f"missing GPU {', '.join(missing)}" if missing else ""
 
 
 def _job(line: str) -> JobReport:

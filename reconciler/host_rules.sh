@@ -28,12 +28,17 @@ supervised() { # $1 job folder: true while its supervisor lives
     [ -n "$born" ] && [ "$born" = "$since" ]
 }
 
+recall() { # $1 job folder -> token session leader group: what cannot be read (any more) keeps its value
+    if { read -r found < "$1/token"; } 2>/dev/null; then token=$found; fi
+    if { read -r found < "$1/cgroup"; } 2>/dev/null; then group=$found; fi
+    if { read -r found other < "$1/session"; } 2>/dev/null; then session=$found leader=$other; fi
+}
+
 find_processes() { # $1 job folder -> pids: every process of the job, by its claim, its session and its cgroup
-    token='' session='' leader='' group='' pids=
-    { read -r token < "$1/token"; } 2>/dev/null
+    pids=
+    recall "$1"
     [ -n "$token" ] || return 0
-    { read -r group < "$1/cgroup"; } 2>/dev/null
-    if { read -r session leader < "$1/session"; } 2>/dev/null; then
+    if [ -n "$session" ]; then
         read_start "$session"
         [ -z "$born" ] || [ "$born" = "$leader" ] || session='' # the number was given out again
     fi
@@ -44,24 +49,27 @@ find_processes() { # $1 job folder -> pids: every process of the job, by its cla
     } | sed -n 's|^/proc/\([0-9]*\)/.*|\1|p' | sort -un | tr '\n' ' ')
 }
 
-rest() { sleep "$1" 2>/dev/null || sleep 1; } # not every sleep takes fractions
+rest() { # $1 the round, from 1: short at first; not every sleep takes fractions
+    case $1 in 1) pause=0.02 ;; 2) pause=0.1 ;; 3 | 4 | 5) pause=0.3 ;; *) pause=1 ;; esac
+    sleep $pause 2>/dev/null || sleep 1
+}
 
 kill_processes() { # $1 job folder, $2 rounds or 0: SIGKILL until none is left; false where some still are
-    pause=0.02 rounds=0
+    rounds=0
     find_processes "$1"
     while [ -n "$pids" ]; do
         rounds=$((rounds + 1))
         [ "$2" -eq 0 ] || [ "$rounds" -le "$2" ] || return 1
         # shellcheck disable=SC2086
         kill -KILL $pids 2>/dev/null
-        rest $pause
-        case $pause in 0.02) pause=0.1 ;; 0.1) pause=0.5 ;; *) pause=2 ;; esac
+        rest $rounds
         find_processes "$1"
     done
 }
 
 drop_cgroup() { # $1 job folder
-    if { read -r group < "$1/cgroup"; } 2>/dev/null; then rmdir "$group" 2>/dev/null; fi
+    recall "$1"
+    [ -z "$group" ] || rmdir "$group" 2>/dev/null
     return 0
 }
 

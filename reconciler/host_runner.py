@@ -48,7 +48,8 @@ class HostRunner:
 
     def look(self, instance: Instance, *, now: int) -> HostReport:
         try:
-            answer = self._ask(instance, "look", str(self._patience))
+            gpu = instance.resources.gpu
+            answer = self._ask(instance, "look", str(self._patience), *(gpu.uuids if gpu else ()))
             return parse_report(answer.out, instance=instance.id, now=now)
         except Unreachable as error:
             return HostReport(instance=instance.id, at=now, error=str(error), not_visible=error.ours)

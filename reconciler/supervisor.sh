@@ -1,18 +1,18 @@
 #!/bin/sh
 # Supervises one job from its folder, alone: nobody else enforces what a job may use once we have left.
 # The folder was staged whole; `mkdir begun` decides between us and whoever declares the job lost.
-# shellcheck disable=SC2154,SC1091
+# shellcheck disable=SC2154,SC1091,SC2034
 set -u
 umask 077
 . ./rules.sh
 . ./order
-read -r token < ./token
-here=$PWD
+here=$PWD token='' session='' leader='' group=''
+recall .
 
 launch() { # becomes the job's shell, in a session of its own
     read_start $$
     echo "$$ $born" > session
-    if { read -r group < ./cgroup; } 2>/dev/null; then { echo "$$" > "$group/cgroup.procs"; } 2>/dev/null; fi
+    [ -z "$group" ] || { echo "$$" > "$group/cgroup.procs"; } 2>/dev/null
     umask 022
     if [ ! -d work ]; then
         rm -rf work.new && mkdir work.new || exit 1
@@ -67,6 +67,7 @@ tick() { # wakes us up; `wait` alone has no time limit
 
 check() { # cause: why the job must end now, "" while it may go on
     read_uptime
+    recall . # the folder may be gone before its job is
     if [ ! -f token ] || [ -e ../../ending ]; then
         cause=retired
     elif [ -f abort ]; then
@@ -151,7 +152,7 @@ patient() { # $1 when the grace ends: an abort cuts it short
 
 finish_processes() { # $1 seconds between TERM, once to each, and KILL, until none is left
     read_uptime
-    until=$((up + $1)) termed='' pause=0.02
+    until=$((up + $1)) termed='' tries=0
     while left; do
         if patient "$until"; then
             for pid in $pids; do
@@ -160,8 +161,8 @@ finish_processes() { # $1 seconds between TERM, once to each, and KILL, until no
         else
             kill_processes . 0
         fi
-        rest $pause
-        case $pause in 0.02) pause=0.1 ;; 0.1) pause=0.3 ;; esac
+        tries=$((tries + 1))
+        rest $tries
     done
 }
 
@@ -229,7 +230,7 @@ make_cgroup() { # where this system lets us: nothing can leave it, whatever it d
         [ "$number" != 0 ] || break
     done < /proc/self/cgroup
     group=$point${path%/}/dstack-$token
-    ! mkdir "$group" 2>/dev/null || printf '%s\n' "$group" > cgroup
+    if mkdir "$group" 2>/dev/null; then printf '%s\n' "$group" > cgroup; else group=''; fi
 }
 
 supervise() {

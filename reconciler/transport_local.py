@@ -47,7 +47,7 @@ class LocalTransport:
     def _begin(
         self, program: str, *, args: Sequence[str], source: IO[bytes] | None, sink: IO[bytes] | None
     ) -> subprocess.Popen[bytes]:
-        if not self._folder.is_dir():
+        if not self._folder.is_absolute() or not self._folder.is_dir():
             raise Unreachable(f"no folder {self._folder} on this machine")
         try:
             return subprocess.Popen(  # noqa: S603  (the text is ours, the arguments are checked names)

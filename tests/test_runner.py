@@ -23,6 +23,7 @@ from reconciler.staging import stage
 from reconciler.transport import Answer
 from reconciler.transport_local import LocalTransport
 from schemas.instance import HostReport
+from schemas.resources import Gpu, Resources
 from schemas.run import Probe
 
 
@@ -398,6 +399,18 @@ def test_a_look_never_raises(host: RealHost, answer: Answer | Exception, error: 
     runner = HostRunner(lambda _: Told(answer))
     report = runner.look(host.instance, now=5)
     assert report == HostReport(instance="i-0", at=5, error=error, not_visible=ours)
+
+
+def test_a_missing_gpu_makes_the_host_degraded(host: RealHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "bin" / "nvidia-smi"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\necho GPU-1; echo GPU-2\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    for uuids, degraded in ((("GPU-1", "GPU-2"), ""), (("GPU-2", "GPU-3"), "missing GPU GPU-3")):
+        own = Resources(cpus=1, memory=1024, gpu=Gpu(name="a100", memory=81920, count=2, uuids=uuids))
+        report = host.runner.look(msgspec.structs.replace(host.instance, resources=own), now=5)
+        assert (report.error, report.degraded) == ("", degraded)
 
 
 def test_a_folder_that_is_gone_is_unreachable(host: RealHost) -> None:

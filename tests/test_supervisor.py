@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -389,6 +390,17 @@ def test_fifty_jobs_at_once(host: RealHost) -> None:
     until(lambda: sum(job.phase == "ended" for job in host.look().jobs) == 50)
     assert {job.exit_code for job in host.look().jobs} == {0}
     assert [host.log(job) for job in jobs] == [f"{job}\n".encode() for job in jobs]
+
+
+def test_a_folder_removed_under_a_job_ends_it(host: RealHost) -> None:
+    job = host.start("trap '' TERM", "(trap '' TERM; env -i sleep 600) &", "echo up", "sleep 600", inactivity=10)
+    host.says(job, b"up")
+    supervisor, pids = host.supervisor(job), host.pids(job)
+    assert pids
+    shutil.rmtree(host.folder)
+    host.folder.mkdir()
+    until(lambda: not alive(supervisor))
+    assert not any(alive(pid) for pid in pids)
 
 
 def test_a_host_that_ends_takes_its_jobs_along(host: RealHost) -> None:
