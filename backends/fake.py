@@ -74,8 +74,9 @@ class FakeWorld:
     """The truth, and the knobs that a test turns. `now` is its clock.
 
     `lag` is by how many listings an answer is late. `boot` and `ending` are seconds. `script`
-    gives a job's (seconds, exit code). `room` is how many of a type can live at once. `launched` counts real machines by instance id and
-    `started` real starts by job id: either above 1 is a defect of whoever asked.
+    gives a job's (seconds, exit code). `room` is how many of a type can live at once.
+    `launched` counts real machines by instance id and `started` real starts by job id:
+    either above 1 is a defect of whoever asked.
     """
 
     now: Callable[[], int]

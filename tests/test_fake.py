@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from world import PROJECT, Clock, offer
 
 from backends.base import Backend, BackendError, NoCapacity, QuotaExceeded, TryLater
-from backends.fake import Fault, FakeWorld
+from backends.fake import FakeWorld, Fault
 from backends.fake_hosts import Behind, FakeHosts, Silent
 from schemas.launch import Request
 
