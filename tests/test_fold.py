@@ -1,0 +1,92 @@
+"""Outcomes into memory: once, and never against what is newer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from test_absorb import NOW, PLACE, a_state, an_attempt, an_instance, an_intent, job, one, pending
+
+from reconciler.fold import Cleaned, Collected, Halted, Outcome, Refused, Sent, Started, StartFailed, fold
+from schemas.run import Job
+from schemas.state import Capacity, State
+
+REFUSED = Refused(
+    intent="l", why="sold out", capacity=Capacity(place=PLACE, instance_type="small", until=NOW + 180, why="sold out")
+)
+
+
+def after(state: State, *outcomes: Outcome) -> State:
+    return fold(state, outcomes, now=NOW)
+
+
+def with_job(status: Any, *, attempt: dict[str, Any] | None = None, **fields: Any) -> State:
+    known = Job(id="j", instance="l-0", status=status, **fields)
+    return a_state(an_instance(), attempts=(an_attempt(known, **(attempt or {})),))
+
+
+def test_a_launch_that_was_sent_stays_open() -> None:
+    state = after(a_state(pending(), intents=(an_intent("l-0"),)), Sent(intent="l", hints=("i-1",)))
+    assert one(state).phase == "pending"
+    assert (state.intents[0].sent, state.intents[0].hints) == (1, ("i-1",))
+
+
+def test_a_refused_launch_is_over_and_remembered() -> None:
+    state = after(a_state(pending(), intents=(an_intent("l-0"),)), REFUSED, REFUSED)
+    assert (one(state).phase, one(state).reason) == ("terminated", "sold out")
+    assert state.intents == ()
+    assert state.capacity == (REFUSED.capacity,)
+
+
+def test_a_refusal_does_not_end_what_was_seen() -> None:
+    assert one(after(a_state(an_instance(), intents=(an_intent("l-0"),)), REFUSED)).phase == "ready"
+
+
+@pytest.mark.parametrize(("status", "expected"), [("assigned", "running"), ("ended", "ended"), ("done", "done")])
+def test_a_start_is_believed_unless_more_is_known(status: Any, expected: str) -> None:
+    assert job(after(with_job(status), Started(job="j", boot_id="boot-1", at=NOW))).status == expected
+
+
+def test_a_start_that_failed_for_good_fails_the_job() -> None:
+    failed = job(after(with_job("assigned"), StartFailed(job="j", why="disk full", at=NOW)))
+    assert (failed.status, failed.reason, failed.ended_at) == ("failed", "disk full", NOW)
+
+
+def test_a_halt_is_noted() -> None:
+    assert job(after(with_job("assigned"), Halted(job="j"))).halted
+
+
+@pytest.mark.parametrize(
+    ("known", "attempt", "expected"),
+    [
+        ({"exit_code": 0}, {}, ("done", "")),
+        ({"exit_code": 3}, {}, ("failed", "exit 3")),
+        ({"exit_code": 143, "reason": "max duration 2h"}, {}, ("terminated", "max duration 2h")),
+        ({"exit_code": 143}, {"stopping": "stopped by ann"}, ("terminated", "stopped by ann")),
+        ({"exit_code": 0}, {"stopping": "stopped by ann"}, ("done", "")),
+        ({"exit_code": 0, "interrupted": True, "reason": "interrupted"}, {}, ("failed", "interrupted")),
+    ],
+)
+def test_a_result_settles_its_job(known: dict[str, Any], attempt: dict[str, Any], expected: tuple[str, str]) -> None:
+    state = after(with_job("ended", attempt=attempt, **known), Collected(job="j", log="aa", artifacts="bb"))
+    found = job(state)
+    assert (found.status, found.reason) == expected
+    assert (found.log, found.artifacts) == ("aa", "bb")
+    assert one(state).stray_jobs == ("j",)
+    assert one(after(state, Cleaned(job="j", instance="l-0"))).stray_jobs == ()
+
+
+def test_a_result_of_a_settled_job_changes_nothing() -> None:
+    assert job(after(with_job("lost"), Collected(job="j", log="aa"))).status == "lost"
+
+
+def test_outcomes_of_what_is_no_more_change_nothing() -> None:
+    state = a_state()
+    outcomes: list[Outcome] = [
+        Sent(intent="x"),
+        Started(job="x", boot_id="", at=NOW),
+        Halted(job="x"),
+        Collected(job="x", log="aa"),
+        Cleaned(job="x", instance="x"),
+    ]
+    assert after(state, *outcomes) == state
