@@ -150,7 +150,7 @@ def _service_wait(run: Run, ended: list[Attempt], *, now: int) -> Run:
     failed = [attempt for attempt in ended if not attempt.stopping]
     if not failed:
         return run
-    last = max(failed, key=_end_of)
+    last = max(failed, key=lambda attempt: (_end_of(attempt), attempt.number))
     begun = [job.started_at for job in last.jobs if job.started_at is not None]
     held = bool(begun) and _end_of(last) - min(begun) >= STABLE
     if held or cause_of(run, last).kind == "interrupted":
