@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from reconciler.compile_pool import DEFAULT_POOL, compile_pool
 from reconciler.compile_profile import Layer, compile_profile, layer_of
 from reconciler.compile_run import compile_run, run_hash
 from reconciler.contradict import pool_contradictions, project_contradictions, run_contradictions
 from reconciler.load import COMPILER
-from reconciler.notice import run_notices
+from reconciler.notice import run_notices, unsupported_notices
 from reconciler.problem import Problem, in_order
 from reconciler.read_documents import Entry, Read, entry_name
 from schemas.desired import BackendConfig, Cap, Desired, Secret
@@ -23,20 +23,32 @@ from schemas.run import RunSpec
 DEFAULT_INSTANCES = 4
 LOCAL = BackendConfig(name="local", type="local", options={"instances": DEFAULT_INSTANCES})
 
-Say = Callable[[Problem], None]
+
+class Notes(NamedTuple):
+    """Located: what is contradictory or in vain, and what does not work yet."""
+
+    warnings: list[Problem]
+    unsupported: list[Problem]
+
 
 
 def compile_documents(read: Read, *, own: Iterable[Profile] = ()) -> tuple[Desired, list[Problem]]:
-    """The documents' meaning and located warnings; problems are added to `read.problems`.
+    """The documents' meaning, and what of it does not work yet, located.
+
+    Problems are added to `read.problems`, contradictions are `Desired.warnings`.
 
     `own` are the user's profiles: the project's of the same name win.
     """
-    warnings: list[Problem] = []
+    notes = Notes([], [])
     backends = {config.name: config for config in map(_backend, read.backends)} or {"local": LOCAL}
     profiles = _profiles(read, own)
-    pools = _pools(read, profiles, backends, warnings.append)
-    runs = _runs(read, profiles, pools, backends, warnings.append)
-    warnings += project_contradictions(read, pools)
+    for entry in read.profiles:
+        _known_backends(entry.form.backends, backends, entry, read)
+    pools = _pools(read, profiles, backends, notes)
+    for entry in read.profiles:
+        _known(entry.form.pool_name, pools, entry, ("pool_name",), read, kind="pools")
+    runs = _runs(read, profiles, pools, backends, notes)
+    notes.warnings.extend(project_contradictions(read, pools))
     return Desired(
         **_project(read),
         backends=tuple(backends.values()),
@@ -47,9 +59,9 @@ def compile_documents(read: Read, *, own: Iterable[Profile] = ()) -> tuple[Desir
         secrets=tuple(secrets_of(read)),
         authorized_keys=tuple(key for entry in read.singles.get("authorized_keys", ()) for key in entry.form),
         unsupported=tuple(_unsupported(read)),
-        warnings=tuple(map(str, in_order(warnings))),
+        warnings=tuple(map(str, in_order(notes.warnings))),
         compiler=COMPILER,
-    ), warnings
+    ), in_order([*notes.unsupported, *_unsupported_entries(read, backends)])
 
 
 def secrets_of(read: Read) -> Iterator[Secret]:
@@ -100,7 +112,7 @@ def _profiles(read: Read, own: Iterable[Profile]) -> dict[str, Profile]:
 
 
 def _pools(
-    read: Read, profiles: Mapping[str, Profile], backends: Mapping[str, BackendConfig], warn: Say
+    read: Read, profiles: Mapping[str, Profile], backends: Mapping[str, BackendConfig], notes: Notes
 ) -> dict[str, Pool]:
     default = _default_pool(read)
     pools: dict[str, Pool] = {}
@@ -112,8 +124,8 @@ def _pools(
         if pool.name == default and not pool.default:
             pool = _replaced(pool, default=True)
         pools.setdefault(pool.name, pool)
-        for problem in pool_contradictions(entry, pool):
-            warn(problem)
+        notes.warnings.extend(pool_contradictions(entry, pool))
+        notes.unsupported.extend(unsupported_notices(entry, pool.unsupported))
     if not read.pools and "pools" not in read.broken:
         pools[DEFAULT_POOL] = Pool(name=DEFAULT_POOL, default=True, unsupported=_default_unsupported(backends))
     return pools
@@ -145,7 +157,7 @@ def _default_pool(read: Read) -> str:
 
 def _runs(
     read: Read, profiles: Mapping[str, Profile], pools: Mapping[str, Pool], backends: Mapping[str, BackendConfig],
-    warn: Say,
+    notes: Notes,
 ) -> Iterator[RunSpec]:
     for entry in read.runs:
         form, name = entry.form, entry_name(entry)
@@ -160,8 +172,8 @@ def _runs(
             continue
         spec = compile_run(
             form, name=name, hash_=run_hash(entry.raw), layers=layers, pool=pool, backends=backends)
-        for problem in (*run_notices(entry, spec), *run_contradictions(entry, spec, pool)):
-            warn(problem)
+        notes.warnings.extend((*run_notices(entry), *run_contradictions(entry, spec, pool)))
+        notes.unsupported.extend(unsupported_notices(entry, spec.unsupported))
         yield spec
 
 
@@ -235,7 +247,10 @@ def _pool_of(entry: Entry, layers: list[Layer], pools: Mapping[str, Pool], read:
     source, name = next(((source, layer.pool) for source, layer in layers if layer.pool), ("", ""))
     if name:
         path = ("pool_name",) if source == "run" else ("profile",)
-        return pools[name] if _known(name, pools, entry, path, read, kind="pools") else None
+        declared = any(source == f"profile {each.form.name}" for each in read.profiles)
+        if not declared:
+            _known(name, pools, entry, path, read, kind="pools")
+        return pools.get(name)
     default = next((pool for pool in pools.values() if pool.default), None)
     if default is None and "pools" not in read.broken:
         read.problems.append(entry.problem(
@@ -274,6 +289,14 @@ def _autoscale(read: Read) -> dict[str, Any]:
         Cap(instance_type=cap.instance_type, max=cap.max, backend=cap.backend or "", region=cap.region or "",
             spot=True if cap.spot is None else cap.spot) for cap in form.rules or ())
     return {"caps": caps, "autoscale_enabled": form.enabled is not False}
+
+
+def _unsupported_entries(read: Read, backends: Mapping[str, BackendConfig]) -> Iterator[Problem]:
+    for entry in read.backends:
+        yield from unsupported_notices(entry, backends[entry_name(entry)].unsupported)
+    for key in ("artifact_store", "authorized_keys", "state"):
+        for entry in read.singles.get(key, ())[:1]:
+            yield from unsupported_notices(entry, (said for said in _unsupported(read) if f"`{key}`" in said))
 
 
 def _unsupported(read: Read) -> Iterator[str]:

@@ -17,18 +17,21 @@ from schemas.desired import Desired
 from schemas.profile import Profile
 
 
-def compile_files(texts: Sequence[tuple[str, bytes | str]], *, own: Path) -> Desired:
-    """`texts` are (path from the root, bytes or why there are none). Raises `Invalid`."""
+def compile_files(texts: Sequence[tuple[str, bytes | str]], *, own: Path) -> tuple[Desired, tuple[str, ...]]:
+    """What they ask for, and what of it does not work yet. Raises `Invalid`.
+
+    `texts` are (path from the root, bytes or why there are none).
+    """
     sources = [(_source(shown, data), shown.split("/")[-2:-1] == ["runs"]) for shown, data in texts]
     read = read_documents(sources)
-    desired, _ = compile_documents(read, own=_own_profiles(own, read))
+    desired, unsupported = compile_documents(read, own=_own_profiles(own, read))
     _references(read, sources)
     for entry in read.singles.get("requires", ()):
         if message := unmet_requirement(desired.requires):
             read.problems.append(entry.problem(message))
     if read.problems:
         raise Invalid(in_order(read.problems))
-    return desired
+    return desired, tuple(map(str, unsupported))
 
 
 def _source(shown: str, data: bytes | str) -> Source:

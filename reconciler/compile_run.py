@@ -87,7 +87,7 @@ def compile_run(
         rerun=form.rerun or 0,
         hold=form.hold,
         formerly=form.formerly or (),
-        stop_criteria=(form.stop_criteria or "all-done") if isinstance(form, TaskForm) else "all-done",
+        stop_criteria=form.stop_criteria or "all-done",
         port=int(form.port.split(":")[-1]) if isinstance(form, ServiceForm) and form.port else None,
         ports=getattr(form, "ports", None) or (),
         probe=_probe(form),

@@ -25,7 +25,8 @@ MAX_BYTES = 8 * 1024 * 1024
 class Documents:
     """A project's documents, all valid. `root` is the folder that holds `.dstack`.
 
-    `digest` is sha256 of the files' names and bytes. `warnings` are `path:line:col: message`.
+    `digest` is sha256 of the files' names and bytes. `warnings` are `path:line:col: message`,
+    and so is `unsupported`: what a plan shows as unmet (empty where `known` was taken).
     """
 
     root: Path
@@ -33,6 +34,7 @@ class Documents:
     digest: str
     files: tuple[Path, ...]
     warnings: tuple[str, ...]
+    unsupported: tuple[str, ...] = ()
 
 
 def find_project(start: Path, *, home: Path | None = None) -> Path | None:
@@ -53,13 +55,14 @@ def load(root: Path, *, home: Path, known: tuple[str, Desired] | None = None) ->
     files = document_files(root)
     texts = [(file.relative_to(root).as_posix(), _bytes(file)) for file in files]
     digest = _digest(texts)
+    unsupported: tuple[str, ...]
     if known and known == (digest, known[1]) and known[1].compiler == COMPILER and not own_file(home).exists():
-        desired = known[1]
+        desired, unsupported = known[1], ()
     else:
         from reconciler.compile_files import compile_files
 
-        desired = compile_files(texts, own=own_file(home))
-    return Documents(root, desired, digest, tuple(files), desired.warnings)
+        desired, unsupported = compile_files(texts, own=own_file(home))
+    return Documents(root, desired, digest, tuple(files), desired.warnings, unsupported)
 
 
 def document_files(root: Path) -> list[Path]:

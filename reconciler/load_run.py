@@ -17,7 +17,7 @@ from reconciler.compile_run import compile_run, run_hash
 from reconciler.contradict import run_contradictions
 from reconciler.load import Documents
 from reconciler.need import BadOption, parse_duration, read_option, resolve_need
-from reconciler.notice import run_notices
+from reconciler.notice import run_notices, unsupported_notices
 from reconciler.problem import Invalid, Problem, in_order
 from reconciler.read_documents import Entry, read_run
 from reconciler.yaml_source import read_yaml
@@ -124,7 +124,8 @@ def _spec(entry: Entry, desired: Desired, flags: RunFlags, args: tuple[str, ...]
     spec = replace(
         spec, need=_need(spec.need, flags), args=args, env=_env(spec.env, flags.env),
         ports=(*(read_option(read_port, port, "--port") for port in flags.ports),) or spec.ports)
-    notices = [*run_notices(entry, spec), *run_contradictions(entry, spec, pool)]
+    notices = [*run_notices(entry), *unsupported_notices(entry, spec.unsupported),
+               *run_contradictions(entry, spec, pool)]
     return spec, tuple(map(str, in_order(notices)))
 
 

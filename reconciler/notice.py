@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from reconciler.problem import Problem
 from reconciler.read_documents import Entry
-from schemas.run import RunSpec
 
 _NO_EFFECT = {
     "gateway": "there is no gateway here",
@@ -28,8 +27,14 @@ _SECRET_VALUE = re.compile(
     r"|xox[abps]-[\w-]{10,}|eyJ[\w-]{10,}\.[\w-]{10,}|glpat-[\w-]{16,}|-----BEGIN [A-Z ]*PRIVATE KEY-----)")
 
 
-def run_notices(entry: Entry, spec: RunSpec) -> Iterator[Problem]:
-    """Located warnings. What makes the run unmet is among them, since `validate` shows no plan."""
+def unsupported_notices(entry: Entry, reasons: Iterable[str]) -> Iterator[Problem]:
+    """What is valid and does not work yet: a plan shows it as unmet, `validate` as a warning."""
+    for reason in reasons:
+        yield entry.problem(reason)
+
+
+def run_notices(entry: Entry) -> Iterator[Problem]:
+    """What is said in vain, located."""
     for key, why in _NO_EFFECT.items():
         if getattr(entry.form, key, None) not in (None, False):
             yield entry.problem(f"has no effect: {why}", key, key=True)
@@ -37,8 +42,6 @@ def run_notices(entry: Entry, spec: RunSpec) -> Iterator[Problem]:
         for key in ("entrypoint", "registry_auth"):
             if getattr(entry.form, key) is not None:
                 yield entry.problem("has no effect without `image`", key, key=True)
-    for reason in spec.unsupported:
-        yield entry.problem(reason)
     yield from _literal_secrets(entry)
 
 

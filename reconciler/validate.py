@@ -9,12 +9,13 @@ from reconciler.check_references import check_references
 from reconciler.compile import compile_documents, pick_profile, run_faults, run_layers
 from reconciler.compile_run import compile_run
 from reconciler.load import FOLDER, find_project, load
-from reconciler.notice import run_notices
+from reconciler.notice import run_notices, unsupported_notices
 from reconciler.problem import Invalid, Problem, in_order
 from reconciler.read_documents import Read, is_run, read_documents, read_run
 from reconciler.yaml_source import read_yaml
 from reconciler.yaml_value import Source
 from schemas.desired import BackendConfig
+from schemas.documents.project import LISTS
 from schemas.pool import Pool
 
 
@@ -52,7 +53,8 @@ def _project(root: Path, home: Path) -> tuple[list[Problem], list[str]]:
     if not (root / FOLDER).is_dir():
         return [Problem(root.as_posix(), 1, 1, "holds no `.dstack`: `dstack init` makes one")], []
     try:
-        return [], list(load(root, home=home).warnings)
+        documents = load(root, home=home)
+        return [], [*documents.warnings, *documents.unsupported]
     except Invalid as invalid:
         return invalid.problems, []
 
@@ -69,16 +71,17 @@ def _run_file(path: Path) -> tuple[list[Problem], list[str]]:
         spec = compile_run(
             entry.form, name=entry.form.name or "", hash_="", layers=run_layers(entry.form, pick_profile("", {})),
             pool=Pool(name="default-pool"), backends=_any_backend(entry.form.backends))
-        warnings += run_notices(entry, spec)
+        warnings += [*run_notices(entry), *unsupported_notices(entry, spec.unsupported)]
     return in_order(read.problems), [str(warning) for warning in in_order(warnings)]
 
 
 def _document(source: Source) -> tuple[list[Problem], list[str]]:
-    """A document on its own, such as a `profiles.yml`."""
+    """A document on its own, such as a `profiles.yml`: what it names may be declared elsewhere."""
     read: Read = read_documents([(source, False)])
-    _, warnings = compile_documents(read)
+    read.broken.update(LISTS)
+    desired, unsupported = compile_documents(read)
     read.problems.extend(check_references(source, run_file=False, secrets=None))
-    return in_order(read.problems), [str(warning) for warning in in_order(warnings)]
+    return in_order(read.problems), [*desired.warnings, *map(str, unsupported)]
 
 
 def _any_backend(asked: tuple[str, ...] | None) -> dict[str, BackendConfig]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from msgspec import json
 
+from reconciler.identity import identity
 from reconciler.load import COMPILER, Documents, Invalid, find_project, load
 from schemas.desired import Desired
 from schemas.pool import Pool
@@ -346,10 +347,6 @@ def test_the_default_pool(tmp_path: Path, pools: str, default: str) -> None:
             "and write "
             "`${{ secrets.HF_TOKEN }}`",
         ),
-        (
-            "runs: [{type: task, name: r, commands: [x], backends: [aws]}]",
-            "only the backend `aws` is allowed and no such backend is declared: cloud backends are not supported yet",
-        ),
     ],
 )
 def test_contradictions_are_warned_of(tmp_path: Path, text: str, warning: str) -> None:
@@ -420,3 +417,41 @@ def test_find_project(tmp_path: Path) -> None:
     assert find_project(root / "a" / "b", home=tmp_path) == root.resolve()
     assert find_project(root / "a" / "b", home=root) is None
     assert find_project(tmp_path, home=tmp_path) is None
+
+
+def test_what_does_not_work_yet_is_no_warning_but_told_apart(tmp_path: Path) -> None:
+    documents = loaded(
+        tmp_path,
+        main="backends: [{type: aws}, {type: local}]\npools: [{name: a, blocks: 2}]\nartifact_store: s3://x",
+        runs__r=RUN + "backends: [gcp]\nimage: x\nvolumes: ['/a:/b']",
+    )
+    assert documents.warnings == ()
+    assert documents.unsupported == (
+        ".dstack/main.yml:1:12: backends[0]: the backend `aws` is not supported yet",
+        ".dstack/main.yml:2:9: pools[0]: `blocks` other than 1 are not supported yet",
+        ".dstack/main.yml:3:17: artifact_store: `artifact_store`: an artifact store is not supported yet",
+        ".dstack/runs/r.yml:1:1: `image` is not supported yet",
+        ".dstack/runs/r.yml:1:1: `volumes` are not supported yet",
+        ".dstack/runs/r.yml:1:1: only the backend `gcp` is allowed and no such backend is declared: "
+        "cloud backends are not supported yet",
+    )
+    assert documents.desired.runs[0].unsupported
+    assert documents.desired.unsupported == ("`artifact_store`: an artifact store is not supported yet",)
+
+
+def test_what_a_profile_names_is_known(tmp_path: Path) -> None:
+    assert problems(
+        tmp_path,
+        main="pools: [{name: gpu}]\nprofiles: [{name: p, default: true, pool_name: gpuu, backends: [lokal]}]",
+        runs__r=RUN,
+    ) == [
+        ".dstack/main.yml:2:48: profiles[0].pool_name: unknown pool `gpuu`, did you mean `gpu`?",
+        ".dstack/main.yml:2:65: profiles[0].backends[0]: unknown backend `lokal`, did you mean `local`?",
+    ]
+
+
+def test_which_project_this_is_does_not_need_valid_documents(tmp_path: Path) -> None:
+    project(tmp_path, a="project: {name: Demo}\npols: []", b="pools: [", c="state: x\nproject: {id: abcd1234}")
+    assert identity(tmp_path) == ({"project": {"name": "Demo", "id": "abcd1234"}, "state": "x"}, "")
+    project(tmp_path, d="project: [")
+    assert identity(tmp_path)[1].startswith(".dstack/d.yml:2:1: not valid YAML")

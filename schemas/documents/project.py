@@ -7,13 +7,16 @@ from typing import Annotated, Any
 
 from schemas.documents.shape import Form, Shape, Wrong, form, inlined, kind_of
 from schemas.documents.span import DURATION_SCHEMA, duration
-from schemas.documents.words import Flag, Money, ProjectId, Text, Texts, whole
+from schemas.documents.words import Flag, Money, ProjectId, Text, Texts, matching, whole
 
 REQUIRES = r"\s*(?:>=|<=|==|!=|<|>|~=)\s*[0-9]+(?:\.[0-9]+){0,3}\s*"
 
 
+PROJECT_NAME = matching(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}", what="a project's name: letters, digits, space, . _ -")
+
+
 class ProjectForm(Form):
-    name: Text | None = None
+    name: Annotated[str, PROJECT_NAME] | None = None
     id: ProjectId | None = None
 
 

@@ -243,6 +243,8 @@ class RunForm(ProfileKeys):
     rerun: Annotated[int, whole(0)] | None = None
     hold: Duration | None = None
     formerly: Names | None = None
+    stop_criteria: Annotated[
+        Literal["all-done", "master-done"], one_of("all-done", "master-done", what="a stop criterion")] | None = None
 
 
 class PortsForm(RunForm):
@@ -255,8 +257,6 @@ class TaskForm(PortsForm):
     type: Literal["task"]
     nodes: Annotated[int, whole(1, 10_000)] | None = None
     commands: Texts | None = None
-    stop_criteria: Annotated[
-        Literal["all-done", "master-done"], one_of("all-done", "master-done", what="a stop criterion")] | None = None
 
 
 class DevEnvironmentForm(PortsForm):

@@ -1,0 +1,47 @@
+"""Which project is this? The three keys that say so, without judging the documents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from reconciler.load import document_files
+
+KEYS = (b"project", b"state", b"authority")
+
+
+def identity(root: Path) -> tuple[dict[str, Any], str]:
+    """({project: {name, id}, state, authority} as far as written, the first problem or "").
+
+    Only files that hold one of the words are read, as strictly and as safely as `load` does.
+    """
+    found: dict[str, Any] = {}
+    unreadable = ""
+    for file in document_files(root):
+        if file.parent.name != "runs" and _may_say(file):
+            unreadable = _take(file, root, found) or unreadable
+    return found, unreadable
+
+
+def _may_say(file: Path) -> bool:
+    from reconciler.load import MAX_BYTES
+
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(MAX_BYTES)
+    except OSError:
+        return True
+    return any(key in data for key in KEYS)
+
+
+def _take(file: Path, root: Path, found: dict[str, Any]) -> str:
+    from reconciler.yaml_source import read_yaml
+
+    source, _ = read_yaml(file, shown=file.relative_to(root).as_posix())
+    value = source.value if isinstance(source.value, dict) else {}
+    for key in ("state", "authority"):
+        if isinstance(value.get(key), str):
+            found[key] = value[key]
+    if isinstance(value.get("project"), dict):
+        found["project"] = {**found.get("project", {}), **value["project"]}
+    return str(source.problems[0]) if source.problems else ""
