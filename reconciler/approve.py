@@ -44,7 +44,7 @@ def approve(fresh: Plan, approved: Plan) -> Plan:
     for action in approved.actions:
         if isinstance(action, Launch):
             allowed.setdefault(_key(action), _Allowance()).add(action)
-    actions = tuple(_approved(fresh, subjects=subjects, allowed=allowed))
+    actions = _with_reservations(fresh, tuple(_approved(fresh, subjects=subjects, allowed=allowed)))
     dropped = _cost(fresh.actions) - _cost(actions)
     ends = {action.instance for action in actions if isinstance(action, Terminate)}
     # The price of an end is known only as part of the whole: where one was dropped, so is the saving.
@@ -59,8 +59,29 @@ def _approved(fresh: Plan, *, subjects: set[str], allowed: dict[Key, _Allowance]
             trimmed = _trim(action, allowed.get(_key(action)))
             if trimmed is not None:
                 yield trimmed
-        elif _always(action) or subjects.issuperset(_subjects(action)):
+        elif _always(action) or subjects.issuperset(_subjects(action)) or _milder(action, subjects):
             yield action
+
+
+def _milder(action: Action, subjects: set[str]) -> bool:
+    """An approved end covers the drain that comes first where the instance has become busy."""
+    return isinstance(action, Update) and "draining" in action.changes and f"end {_id(action)}" in subjects
+
+
+def _id(update: Update) -> str:
+    return update.subject.partition(" ")[2]
+
+
+def _with_reservations(fresh: Plan, actions: tuple[Action, ...]) -> tuple[Action, ...]:
+    """Nothing is kept for a gang whose own launch was not approved."""
+    kept = {action.launch for action in actions if isinstance(action, Launch)}
+    launches = [action for action in fresh.actions if isinstance(action, Launch)]
+    alone = {action.reserved_for for action in launches if action.gang and action.launch not in kept}
+    return tuple(
+        action
+        for action in actions
+        if not (isinstance(action, Update) and action.changes.get("reserved_for") in alone and alone)
+    )
 
 
 def _always(action: Action) -> bool:
@@ -84,7 +105,9 @@ def _subjects(action: Action) -> tuple[str, ...]:
         case Attach():
             return (f"attach {action.pool} {action.instance}",)
         case Update():
-            return tuple(f"{action.subject}.{field}" for field in action.changes)
+            fields = tuple(f"{action.subject}.{field}" for field in action.changes)
+            # Whoever approved that an instance drains approved its end.
+            return (*fields, f"end {_id(action)}") if action.changes.get("draining") else fields
         case Launch() | Resume() | Assign():
             return ()
         case _:

@@ -175,7 +175,7 @@ def _deleted(draft: Draft) -> None:
             continue
         if not draft.may.may_end:
             draft.cannot(f"run {name}", "left the documents, but this apply may not end anything: `--config-force`")
-        elif empty and pool not in draft.may.destroy_pools:
+        elif empty and not {pool, "*"} & set(draft.may.destroy_pools):
             draft.cannot(f"run {name}", f"the documents are empty; `--allow-destroy {pool}` stops it")
         else:
             _end(draft, run, why="left the documents")

@@ -143,7 +143,8 @@ def _pool_left(draft: Draft, instance: Instance) -> Leave | None:
 
 def pool_may_go(draft: Draft, instance: Instance) -> bool:
     """By this apply's permission, or by an earlier one's, whose drain goes on."""
-    allowed = draft.may.may_end and instance.pool in draft.may.destroy_pools
+    pools = draft.may.destroy_pools
+    allowed = draft.may.may_end and (instance.pool in pools or "*" in pools)
     return allowed or instance.draining == f"pool {instance.pool} left the documents"
 
 

@@ -157,6 +157,7 @@ class Plan(Value, frozen=True, kw_only=True):
 class Permissions(Value, frozen=True, kw_only=True):
     """What a person allowed beyond the usual, by flag or at the prompt.
 
+    `destroy_pools`: removed pools whose instances may end; "*" is all, where a prompt shows them first.
     `only_pool` narrows what is done; `scope` of run/wish/instance ids narrows a wish's tick
     (then nothing is retired, stopped or grown for the YAML's sake).
     """

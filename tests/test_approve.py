@@ -59,6 +59,22 @@ def test_ends_need_the_same_subject() -> None:
     assert approve(a_plan(END, OTHER_END, STOP), a_plan(OTHER_END, STOP)).actions == (OTHER_END, STOP)
 
 
+DRAIN = Update(subject="instance i0", name="gpu-0", changes={"draining": "x", "drain_until": None}, why="drains")
+
+
+def test_an_approved_drain_covers_its_end_and_an_approved_end_the_drain_before_it() -> None:
+    assert approve(a_plan(END, OTHER_END), a_plan(DRAIN)).actions == (END,)
+    assert approve(a_plan(DRAIN), a_plan(END)).actions == (DRAIN,)
+
+
+def test_nothing_is_reserved_for_a_gang_that_was_not_approved() -> None:
+    gang = launch("c", count=2, gang=True, reserved_for="r")
+    keep = Update(subject="instance i0", name="gpu-0", changes={"reserved_for": "r"}, why="reserved", quiet=True)
+    assert approve(a_plan(gang, keep), a_plan()).actions == ()
+    assert approve(a_plan(gang, keep), a_plan(gang)).actions == (gang, keep)
+    assert approve(a_plan(keep), a_plan()).actions == (keep,)
+
+
 def test_an_update_needs_the_same_subject_and_fields() -> None:
     other = Update(subject="instance i0", name="gpu-0", changes={"pool": "b"}, why="renamed")
     assert approve(a_plan(LOUD, other), a_plan(LOUD)).actions == (LOUD,)
