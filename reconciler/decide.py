@@ -64,12 +64,16 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """`state` is as stored now; where `declined`, or with `act` false, as it would have been planned on."""
+    """`state` is as stored now, and was current at `since`, by the boot-time clock.
+
+    Where `declined`, or with `act` false, it is as it would have been planned on.
+    """
 
     state: State
     plan: Plan
     view: View
     permissions: Permissions
+    since: float = 0.0
     written: bool = False
     declined: bool = False
     warnings: tuple[str, ...] = ()
@@ -79,13 +83,13 @@ def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View]) 
     """Plan until what was approved is written. `look` observes again. Raises `TickRefused`, `StateRefused`."""
     table = _Table(ports=ports, ask=ask, nonce=ports.nonce())
     for attempt in range(TRIES):
+        since = ports.clock()
         stored, token = ports.store.read()
         _same_world(stored, view)
         draft = table.draft(stored, view)
         if not ask.act:
             return draft.decision(view)
         if ask.confirm is not None and view.approved is None:
-            since = ports.clock()
             approved = ask.confirm(draft.plan, draft.state)
             if approved is None:
                 return draft.decision(view, declined=True)
@@ -93,19 +97,20 @@ def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View]) 
             view = dataclasses.replace(look() if stale else view, approved=approved)
             if stale:
                 continue
+            since = ports.clock()
         chosen = draft.plan if view.approved is None else failover(draft.plan, view.approved, refused=view.refused)
         target = table.intended(draft, chosen, view=view)
         if target is None:
             continue
         draft = dataclasses.replace(draft, state=target, plan=chosen)
         if stored is not None and not (differs(stored, target) or heartbeat_due(stored, now=ports.now())):
-            return draft.decision(view)
+            return draft.decision(view, since=since)
         try:
             written = write(ports, target, was=stored, token=token)
         except StateMoved:
             jitter(ports, attempt)
             continue
-        return dataclasses.replace(draft, state=written).decision(view, written=True)
+        return dataclasses.replace(draft, state=written).decision(view, since=since, written=True)
     raise TickRefused(f"the state moved {TRIES} times while this was planned: others are busy, try again")
 
 
@@ -127,12 +132,13 @@ class _Draft:
     was: Applied | None
     warnings: tuple[str, ...]
 
-    def decision(self, view: View, *, written: bool = False, declined: bool = False) -> Decision:
+    def decision(self, view: View, *, since: float = 0.0, written: bool = False, declined: bool = False) -> Decision:
         return Decision(
             state=self.state,
             plan=self.plan,
             view=view,
             permissions=self.permissions,
+            since=since,
             written=written,
             declined=declined,
             warnings=self.warnings,

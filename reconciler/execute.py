@@ -22,13 +22,20 @@ BACKOFF = 600  # after a quota or a permanent refusal
 
 
 def execute(
-    ports: Ports, state: State, todo: Sequence[Effect], *, connections: Connections, stop: Callable[[], bool]
+    ports: Ports,
+    state: State,
+    todo: Sequence[Effect],
+    *,
+    connections: Connections,
+    since: float,
+    stop: Callable[[], bool],
 ) -> Iterator[Outcome]:
     """Each effect's outcome as it comes, of a state just written; one that does not answer in time has none.
 
-    Nothing is begun once `stop` is true, a host said that another is ahead, or too much time has passed.
+    `since` is when the state was current, by the boot-time clock: effects do not outlive it by much. Nothing
+    is begun once `stop` is true, or a host said that another is ahead.
     """
-    hands = _Hands(ports=ports, state=state, connections=connections, stop=stop, expires=ports.clock() + FRESH)
+    hands = _Hands(ports=ports, state=state, connections=connections, stop=stop, expires=since + FRESH)
     tasks = {number: hands.task(effect) for number, effect in enumerate(todo)}
     for number, outcome in gather(ports, tasks, limit=LIMIT):
         if isinstance(outcome, Exception):

@@ -123,7 +123,7 @@ class _Tick:
             if decision.declined or not self.ask.act:
                 return self._result(decision, state=decision.state)
             self._tell(decision.state)
-            state, outcomes = self._act(decision.state, view.connections)
+            state, outcomes = self._act(decision, view.connections)
             if self._over() or not any(isinstance(outcome, AGAIN_AFTER) for outcome in outcomes):
                 return self._result(decision, state=state)
             view = dataclasses.replace(decision.view, fresh=False, refused=_refused_by_pool(state, outcomes))
@@ -135,8 +135,9 @@ class _Tick:
         observed = observe(self.ports, self.begun.state, connections)
         return View(before=self.begun.state, missing=self.begun.missing, connections=connections, observed=observed)
 
-    def _act(self, state: State, connections: Connections) -> tuple[State, list[Outcome]]:
+    def _act(self, decision: Decision, connections: Connections) -> tuple[State, list[Outcome]]:
         """The effects of a written state, and those that only their folds show, each once."""
+        state, since = decision.state, decision.since
         begun: set[Effect] = set()
         outcomes: list[Outcome] = []
         for _ in range(WAVES):
@@ -144,25 +145,27 @@ class _Tick:
             if not todo or self._over():
                 break
             begun.update(todo)
-            state, came = self._wave(state, todo, connections)
-            outcomes += came
+            state, came = self._wave(state, todo, connections, since=since)
+            outcomes, since = outcomes + came, self.ports.clock()
         self.outcomes += outcomes
         return state, outcomes
 
-    def _wave(self, state: State, todo: list[Effect], connections: Connections) -> tuple[State, list[Outcome]]:
+    def _wave(
+        self, state: State, todo: list[Effect], connections: Connections, *, since: float
+    ) -> tuple[State, list[Outcome]]:
         """Results are written while others are still under way, but not so often that writing is the work."""
         clock = self.ports.clock
         came: list[Outcome] = []
         waiting: list[Outcome] = []
         cost, last = 0.0, clock()
-        for outcome in execute(self.ports, state, todo, connections=connections, stop=self._over):
+        for outcome in execute(self.ports, state, todo, connections=connections, since=since, stop=self._over):
             came.append(outcome)
             waiting.append(outcome)
             if clock() - last >= max(SOONEST, TIMES * cost):
-                since = clock()
+                began = clock()
                 state = self._fold(state, waiting)
                 waiting, last = [], clock()
-                cost = last - since
+                cost = last - began
         return self._fold(state, waiting), came
 
     def _fold(self, state: State, outcomes: list[Outcome]) -> State:

@@ -1,0 +1,422 @@
+"""One tick and several: what is asked first, what is written when, and what two of us do to each other."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace as change
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+from world import PROJECT, Papers, Site, apply, apply_ask, cron, desired, task, ticks
+
+from backends.base import TryLater
+from backends.fake import Fault
+from reconciler.fold import Failed
+from reconciler.ports import Ports
+from reconciler.secrets import SecretLacking
+from reconciler.settle import settle, settled
+from reconciler.store import StateRefused
+from reconciler.tick import TickAsk, tick
+from reconciler.wish import add_run, stop_run
+from schemas.desired import Desired
+from schemas.plan import Launch, Permissions, Plan, Terminate
+from schemas.pool import Pool
+from schemas.profile import Retry
+from schemas.run import Run, RunSpec
+from schemas.state import Revision, State
+
+ONE = desired(runs=[task("train")])
+FLOOR = desired(pools=[Pool(name="default-pool", default=True, nodes_min=1, nodes_max=2)])
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(scratch=tmp_path)
+
+
+def run_named(state: State, name: str) -> Run:
+    return next(run for run in state.runs if run.spec.name == name)
+
+
+# ---------------------------------------------------------------- the state
+
+
+def test_nothing_is_applied_yet(site: Site) -> None:
+    result = cron(site)
+    assert "dstack apply" in result.refused
+    assert site.store.writes == 0
+
+
+def test_a_missing_state_over_living_instances_is_refused(site: Site) -> None:
+    apply(site, FLOOR)
+    site.store.data = b""
+    result = apply(site, FLOOR)
+    assert "dstack state rebuild" in result.refused
+    assert (site.store.data, len(site.world.machines)) == (b"", 1)
+
+
+def test_a_missing_state_and_a_place_that_cannot_say_is_refused(site: Site) -> None:
+    site.world.faults.append(Fault(call="instances", error=TryLater("slow down")))
+    assert "cannot say" in apply(site, FLOOR).refused
+    assert apply(site, FLOOR).refused == ""
+
+
+def test_a_state_older_than_its_instances_is_refused(site: Site) -> None:
+    apply(site, FLOOR)
+    backup = site.store.data
+    apply(site, ONE, permissions=Permissions(destroy_pools=("default-pool",)))
+    ticks(site, 3)
+    site.store.data = backup
+    with pytest.raises(StateRefused, match="restored backup"):
+        cron(site)
+    assert site.store.data == backup
+
+
+def test_a_tick_with_nothing_to_do_writes_nothing_but_a_heartbeat(site: Site) -> None:
+    apply(site, FLOOR)
+    ticks(site, 3)
+    assert [result.written for result in ticks(site, 5, apart=60)] == [0] * 5
+    site.clock.at += 600
+    assert cron(site).written == 1
+    assert cron(site).written == 0
+
+
+def test_documents_of_another_project_are_refused(site: Site) -> None:
+    apply(site, FLOOR)
+    assert "of project" in apply(site, replace(FLOOR, project="other12345")).refused
+
+
+def test_documents_are_judged_by_their_age(site: Site) -> None:
+    newer = Revision(digest="new", commit="b" * 40, committed_at=200)
+    older = Revision(digest="old", commit="a" * 40, committed_at=100)
+    tick(site.ports(), TickAsk(documents=Papers(ONE), revision=newer))
+    writes = site.store.writes
+    result = tick(site.ports(), TickAsk(documents=Papers(FLOOR), revision=older))
+    assert "--config-force" in result.refused
+    assert site.store.writes == writes
+    forced = tick(site.ports(), TickAsk(documents=Papers(FLOOR), revision=older, config_force=True))
+    assert forced.refused == ""
+    assert [one.digest for one in site.state.history] == ["new", "old"]
+
+
+# ---------------------------------------------------------------- confirmation
+
+
+def test_declined_does_nothing(site: Site) -> None:
+    result = apply(site, ONE, confirm=lambda plan, state: None)
+    assert result.declined
+    assert (site.store.writes, site.world.calls["launch"], site.world.calls["prepare"]) == (0, 0, 0)
+
+
+def test_only_what_was_approved_is_done(site: Site) -> None:
+    def no_launch(plan: Plan, state: State) -> Plan:
+        return replace(plan, actions=tuple(one for one in plan.actions if not isinstance(one, Launch)))
+
+    apply(site, ONE, confirm=no_launch)
+    assert site.world.machines == {}
+    assert run_named(site.state, "train").status == "submitted"
+
+
+def test_after_a_long_prompt_it_looks_again(site: Site) -> None:
+    def slow(plan: Plan, state: State) -> Plan:
+        site.clock.at += 300
+        return plan
+
+    apply(site, ONE, confirm=slow)
+    # Once for the missing state, once before and once after the prompt.
+    assert site.world.calls["instances"] == 3
+    assert len(site.world.machines) == 1
+
+
+def test_a_plan_alone_writes_nothing(site: Site) -> None:
+    apply(site, FLOOR)
+    site.clock.at += 1000
+    writes = site.store.writes
+    result = cron(site, act=False)
+    assert (result.written, site.store.writes) == (0, writes)
+
+
+# ---------------------------------------------------------------- capacity
+
+
+def test_the_next_offer_is_taken_in_the_same_tick(site: Site) -> None:
+    site.world.sold_out.add("small")
+    result = apply(site, FLOOR)
+    assert [machine.request.instance_type for machine in site.world.living()] == ["large"]
+    assert [one.instance_type for one in site.state.capacity] == ["small"]
+    assert result.refused == ""
+
+
+def test_failover_stops_at_one_and_a_half_times_the_price_confirmed(site: Site) -> None:
+    site.world.sold_out |= {"small", "large"}
+    apply(site, FLOOR, confirm=lambda plan, state: plan)
+    assert site.world.living() == []
+    site.clock.at += 1000
+    apply(site, FLOOR)
+    assert [machine.request.instance_type for machine in site.world.living()] == ["huge"]
+
+
+def test_what_cannot_be_prepared_is_planned_around(site: Site) -> None:
+    site.world.faults.append(Fault(call="prepare", error=TryLater("slow down")))
+    result = apply(site, FLOOR)
+    assert [machine.request.instance_type for machine in site.world.living()] == ["large"]
+    assert result.refused == ""
+
+
+def test_a_secret_that_cannot_be_had_keeps_the_run_waiting(site: Site) -> None:
+    def resolve(spec: RunSpec, desired: Desired) -> Mapping[str, str]:
+        raise SecretLacking("needs HF_TOKEN, not set on ci")
+
+    apply(site, ONE)
+    site.clock.at += 10
+    result = tick(change(site.ports(), resolve=resolve), TickAsk())
+    assert any("HF_TOKEN" in one.why for one in result.plan.unmet)
+    assert site.state.attempts == ()
+    ticks(site, 1)
+    assert run_named(site.state, "train").status == "running"
+
+
+# ---------------------------------------------------------------- unknown, unreachable, interrupted
+
+
+def test_another_account_ends_nothing_and_buys_nothing(site: Site) -> None:
+    apply(site, FLOOR)
+    ticks(site, 2)
+    site.world.identity, site.world.blind = "somebody", True
+    for result in ticks(site, 5, apart=400):
+        assert not any(isinstance(one, Launch | Terminate) for one in result.plan.actions)
+    site.world.identity, site.world.blind = "account-1", False
+    ticks(site, 2)
+    assert len(site.world.launched) == len(site.world.living()) == 1
+
+
+def test_an_empty_listing_once_ends_nothing(site: Site) -> None:
+    apply(site, FLOOR)
+    ticks(site, 2)
+    site.world.blind = True
+    ticks(site, 3)
+    site.world.blind = False
+    ticks(site, 1)
+    assert [one.phase for one in site.state.instances] == ["ready"]
+    assert len(site.world.launched) == 1
+
+
+def test_a_silent_host_loses_no_run(site: Site) -> None:
+    site.world.script = lambda job: (600, 0)
+    apply(site, ONE)
+    ticks(site, 2)
+    (machine,) = site.world.living()
+    machine.silent = True
+    ticks(site, 20, apart=120)
+    assert run_named(site.state, "train").status == "running"
+    assert len(site.world.living()) == 1
+    machine.silent = False
+    ticks(site, 2)
+    assert run_named(site.state, "train").status == "done"
+    assert set(site.world.started.values()) == {1}
+
+
+@pytest.mark.parametrize("how", ["interrupt", "reboot"])
+def test_an_interrupted_run_is_tried_again(site: Site, how: str) -> None:
+    retried = desired(runs=[task("train", retry=Retry(interruption=True))])
+    apply(site, retried)
+    ticks(site, 1)
+    getattr(site.world, how)("i-1")
+    ticks(site, 12)
+    run = run_named(site.state, "train")
+    assert (run.status, run.attempts) == ("done", 2)
+    assert sorted(site.world.started.values()) == [1, 1]
+
+
+def test_an_orphan_is_ended_after_its_grace(site: Site) -> None:
+    apply(site, desired(pools=[replace(FLOOR.pools[0], idle_duration=None)]))
+    ticks(site, 2)
+    machine = next(iter(site.world.machines.values()))
+    stray = change(machine, external_id="i-99", request=replace(machine.request, ids=("stray-0",), launch="stray"))
+    site.world.machines["i-99"] = stray
+    ticks(site, 2)
+    assert len(site.world.living()) == 2
+    ticks(site, 3, apart=400)
+    assert [one.external_id for one in site.world.living()] == ["i-1"]
+
+
+# ---------------------------------------------------------------- wishes
+
+
+def test_a_wished_run_touches_nothing_of_the_documents(site: Site) -> None:
+    apply(site, ONE)
+    wished = Run(id="wished1r1", spec=task("mine", hash=""), user="ann", submitted_at=site.clock.now())
+    scoped = Permissions(scope=("wished1r1",))
+    result = tick(site.ports(), TickAsk(wish=lambda state: add_run(state, wished), permissions=scoped))
+    assert result.refused == ""
+    site.clock.at += 10
+    tick(site.ports(), TickAsk(permissions=scoped))
+    assert run_named(site.state, "mine").status == "running"
+    assert run_named(site.state, "train").status == "submitted"
+
+
+def test_a_stopped_run_ends_with_its_result(site: Site) -> None:
+    site.world.script = lambda job: (6000, 0)
+    apply(site, ONE)
+    ticks(site, 2)
+    tick(site.ports(), TickAsk(wish=lambda state: stop_run(state, "train", by="ann", now=site.clock.now())))
+    ticks(site, 2)
+    run = run_named(site.state, "train")
+    assert (run.status, run.reason) == ("terminated", "stopped by ann")
+    assert site.state.attempts[0].jobs[0].log in site.blobs.data
+
+
+# ---------------------------------------------------------------- files
+
+
+def test_an_apply_packs_a_runs_files_once(site: Site) -> None:
+    apply(site, ONE)
+    (digest,) = site.blobs.data
+    assert run_named(site.state, "train").bundle == digest
+    assert site.state.applied is not None
+    assert site.state.applied.bundles == (("train", digest),)
+    never: Callable[..., Path] = lambda root, files: pytest.fail("packed again")  # noqa: E731
+    tick(change(site.ports(), bundle=never), apply_ask(ONE))
+
+
+# ---------------------------------------------------------------- two of us
+
+
+def test_the_one_who_comes_second_plans_again(site: Site) -> None:
+    apply(site, FLOOR)
+    two = desired(pools=FLOOR.pools, runs=[task("train"), task("other")])
+    site.store.before_write = lambda: cron_by("bob@ci", site, documents=two)
+    apply(site, two)
+    ticks(site, 8)
+    assert {run.spec.name: run.status for run in site.state.runs} == {"train": "done", "other": "done"}
+    assert set(site.world.launched.values()) == {1}
+    assert set(site.world.started.values()) == {1}
+    assert len(site.world.started) == 2
+    assert len(site.world.machines) == 2
+
+
+def cron_by(who: str, site: Site, *, documents: Desired) -> None:
+    assert tick(site.ports(who=who), apply_ask(documents)).refused == ""
+
+
+@pytest.mark.parametrize("after", range(1, 8))
+def test_two_reconcilers_interleaved_at_each_write(site: Site, after: int) -> None:
+    """Ann's every write up to `after` comes just after a whole tick of Bob's."""
+    apply(site, ONE)
+    for _ in range(after):
+        site.clock.at += 15
+        site.store.before_write = lambda: other_tick(site)
+        cron(site)
+    ticks(site, 8)
+    assert run_named(site.state, "train").status == "done"
+    assert set(site.world.launched.values()) == {1}
+    assert list(site.world.started.values()) == [1]
+
+
+def other_tick(site: Site) -> None:
+    assert tick(site.ports(who="bob@ci"), TickAsk()).refused == ""
+
+
+def test_two_first_applies_agree_on_one_state(site: Site) -> None:
+    site.store.before_write = lambda: cron_by("bob@ci", site, documents=FLOOR)
+    assert apply(site, FLOOR).refused == ""
+    assert len(site.world.machines) == 1
+    assert {one.by for one in site.state.ticks} >= {"bob@ci"}
+
+
+def test_a_host_that_saw_a_newer_generation_stops_us(site: Site) -> None:
+    apply(site, ONE)
+    site.clock.at += 10
+    ports = site.ports()
+
+    def fence() -> None:
+        site.world.machines["i-1"].fence = 10_000
+
+    site.store.before_write = fence
+    result = tick(ports, TickAsk())
+    assert result.ahead
+    assert site.world.started == {}
+
+
+def test_an_effect_is_not_begun_after_the_machine_slept(site: Site) -> None:
+    apply(site, ONE)
+    site.clock.at += 10
+    writes = site.store.writes
+
+    def clock() -> float:
+        return site.clock.at + (10_000 if site.store.writes > writes else 0)
+
+    result = tick(change(site.ports(), clock=clock), TickAsk(deadline=1e9))
+    assert site.world.started == {}
+    assert [one.why for one in result.outcomes if isinstance(one, Failed)]
+    ticks(site, 1)
+    assert list(site.world.started.values()) == [1]
+
+
+def test_stop_begins_nothing_more(site: Site) -> None:
+    result = apply(site, FLOOR, stop=lambda: True)
+    assert site.world.machines == {}
+    assert result.written == 1
+    ticks(site, 2)
+    assert len(site.world.living()) == 1
+
+
+# ---------------------------------------------------------------- threads and waiting
+
+
+def on_threads(ports: Ports) -> Ports:
+    def spawn(work: Callable[[], None]) -> None:
+        threading.Thread(target=work, daemon=True).start()
+
+    return change(ports, spawn=spawn)
+
+
+def test_on_threads(site: Site) -> None:
+    many = desired(runs=[task(f"run-{number}") for number in range(8)])
+    tick(on_threads(site.ports()), apply_ask(many))
+    for _ in range(8):
+        site.clock.at += 20
+        tick(on_threads(site.ports()), TickAsk())
+    assert {run.status for run in site.state.runs} == {"done"}
+    assert set(site.world.started.values()) == {1}
+
+
+def test_settle_waits_until_all_is_seen(site: Site) -> None:
+    heard: list[State] = []
+    found = settle(site.ports(), apply_ask(ONE), until=settled, progress=heard.append, deadline=600)
+    assert found.reached
+    assert run_named(site.state, "train").status == "running"
+    assert heard
+    assert found.first.plan.project == PROJECT
+
+
+def test_settle_gives_up_at_its_deadline(site: Site) -> None:
+    site.world.boot = 10_000
+    found = settle(site.ports(), apply_ask(ONE), until=settled, progress=lambda state: None, deadline=60)
+    assert not found.reached
+    assert any("provisioning" in one.phase for one in site.state.instances)
+
+
+def test_settle_does_no_more_than_was_approved(site: Site) -> None:
+    site.world.script = lambda job: (1, 0)
+
+    def enrol_only(plan: Plan, state: State) -> Plan:
+        return replace(plan, actions=tuple(one for one in plan.actions if not isinstance(one, Launch)))
+
+    def waits(state: State, plan: Plan) -> bool:
+        return False
+
+    ask = apply_ask(ONE, confirm=enrol_only)
+    settle(site.ports(), ask, until=waits, progress=lambda state: None, deadline=30)
+    assert site.world.machines == {}
+
+
+def test_documents_age_and_who_ticks_is_remembered(site: Site) -> None:
+    apply(site, FLOOR)
+    for _ in range(3):
+        site.clock.at += 900
+        cron(site)
+    (mine,) = site.state.ticks
+    assert (mine.by, mine.every) == ("ann@laptop", 900)
