@@ -77,7 +77,8 @@ forget_secrets() { # $1 job folder: whatever the user gave, but for the files an
     rm -rf "$1/env" "$1/script" "$1/probe" "$1/order" "$1/bundle.tar.gz" "$1/pipe"
 }
 
-write_end() { # $1 job folder, $2 the line; over space reserved at the start: a full disk loses no exit code
+write_end() { # $1 job folder, $2 the line, once; over space reserved at the start: a full disk loses no exit code
+    [ ! -f "$1/end" ] || return 0
     [ -f "$1/reserve" ] || true > "$1/reserve"
     printf '%s\n' "$2" 1<> "$1/reserve" && mv -f "$1/reserve" "$1/end"
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from backend_contract import BackendContract, BackendRig, an_offer, launch, living, request
-from real_host import alive, until
+from real_host import RealHost, alive, until
 
 from backends.base import BackendError, TryLater
 from backends.local import LocalBackend, connect, foreign, share
@@ -239,6 +239,20 @@ def test_terminate_ends_every_process_of_its_jobs(local: LocalRig) -> None:
     finally:
         bystander.kill()
         bystander.wait()
+
+
+def test_terminate_ends_a_running_job_and_its_supervisor(local: LocalRig) -> None:
+    launch(local, "l1", count=1)
+    host = RealHost(Path(living(local.connect())[0].address))
+    job = host.start(
+        "trap '' TERM", "(setsid sh -c 'sleep 600' &)", "echo up", "while :; do sleep 1; done", restart=True
+    )
+    host.says(job, b"up")
+    supervisor, pids = host.supervisor(job), host.pids(job)
+    local.connect().terminate(["l1-0"])
+    assert [pid for pid in (supervisor, *pids) if alive(pid)] == []
+    assert living(local.connect()) == []
+    assert "no folder" in host.runner.look(host.instance, now=5).error
 
 
 def test_offers_of_the_real_machine(local: LocalRig) -> None:
