@@ -58,7 +58,9 @@ def settle(
 
 def _later(ask: TickAsk, first: TickResult, *, tell: Callable[[State], object]) -> TickAsk:
     """The same ask, after its documents and its wish were written: within what was approved."""
-    covered = None if ask.confirm is None else lambda fresh, _: approve(fresh, first.plan)
+    # Who said yes to a destroy said yes to every end: an instance that was busy then ends in a later tick.
+    everything = ask.confirm is None or first.permissions.destroy_all
+    covered = None if everything else lambda fresh, _: approve(fresh, first.plan)
     return replace(
         ask, documents=None, revision=None, wish=None, confirm=covered, permissions=first.permissions, tell=tell
     )
