@@ -1,7 +1,7 @@
 """`make bench`: CPU seconds of the commands beside bare Python, then of the planner as it grows.
 
 Each figure is the median over rounds of the child's user + system time (not wall time), and
-all commands take turns within a round, so that a busy machine slows every one of them alike.
+all commands take turns within a round, so that a busy machine slows every one of them alike. Without `.pyc` means the standard library's too.
 `python -m bench.run [--rounds N] [--no-planner]` prints tables and writes bench/out/bench.json.
 """
 
@@ -44,9 +44,16 @@ def cpu_seconds(command: Sequence[str], *, cwd: Path, env: dict[str, str]) -> fl
 
 
 def steady_example(folder: Path, *, env: dict[str, str]) -> None:
-    """A copy of examples/hello, applied, with nothing left for a plan to do: no runs, an empty pool."""
-    shutil.copytree(ROOT / "examples" / "hello", folder, ignore=shutil.ignore_patterns("state", "keys", "runs"))
-    subprocess.run([DSTACK, "apply", "-y"], cwd=folder, env=env, check=True, capture_output=True)
+    """A copy of examples/hello that is applied and done, its instances idle for longer than we measure."""
+    shutil.copytree(ROOT / "examples" / "hello", folder, ignore=shutil.ignore_patterns("state", "keys"))
+    pools = folder / ".dstack" / "pools.yml"
+    pools.write_text(pools.read_text().replace("idle_duration: 20s", "idle_duration: 1h"))
+    for arguments in (["apply", "-y"], ["logs", "-f", "hello"], ["logs", "-f", "pair"], ["apply", "-y"]):
+        subprocess.run([DSTACK, *arguments], cwd=folder, env=env, check=True, capture_output=True)
+
+
+def end_example(folder: Path, *, env: dict[str, str]) -> None:
+    subprocess.run([DSTACK, "destroy", "--confirm", "hello"], cwd=folder, env=env, check=True, capture_output=True)
 
 
 def medians(*, folder: Path, env: dict[str, str], rounds: int) -> dict[str, float]:
@@ -64,12 +71,16 @@ def commands(*, rounds: int) -> dict[str, dict[str, float]]:
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         env = {**os.environ, "XDG_STATE_HOME": str(work / "state"), "NO_COLOR": "1"}
-        steady_example(work / "hello", env=env)
+        folder = work / "hello"
+        steady_example(folder, env=env)
         cold = {**env, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": str(work / "no-pyc")}
-        return {
-            "with .pyc": medians(folder=work / "hello", env=env, rounds=rounds),
-            "without .pyc": medians(folder=work / "hello", env=cold, rounds=max(3, rounds // 3)),
-        }
+        try:
+            return {
+                "with .pyc": medians(folder=folder, env=env, rounds=rounds),
+                "without .pyc": medians(folder=folder, env=cold, rounds=max(3, rounds // 3)),
+            }
+        finally:
+            end_example(folder, env=env)
 
 
 def show_commands(found: dict[str, dict[str, float]]) -> None:
