@@ -10,7 +10,6 @@ from reconciler.compile import compile_documents
 from reconciler.compile_profile import compile_profile
 from reconciler.problem import Invalid, in_order
 from reconciler.read_documents import Read, is_run, read_documents
-from reconciler.requires import unmet_requirement
 from reconciler.yaml_source import parse_yaml, read_yaml, unreadable
 from reconciler.yaml_value import Source
 from schemas.desired import Desired
@@ -27,6 +26,8 @@ def compile_files(texts: Sequence[tuple[str, bytes | str]], *, own: Path) -> tup
     desired, unsupported = compile_documents(read, own=_own_profiles(own, read))
     _references(read, sources)
     for entry in read.singles.get("requires", ()):
+        from reconciler.requires import unmet_requirement
+
         if message := unmet_requirement(desired.requires):
             read.problems.append(entry.problem(message))
     if read.problems:

@@ -73,7 +73,7 @@ STARTERS = {"pools.yml": _STARTER, "runs/hello.yml": _RUN}
 def init(folder: Path) -> list[Path]:
     """Write what is missing of the starter into `folder/.dstack`; the paths written.
 
-    Nothing that exists is touched: in a project that has documents only `.gitignore` is added.
+    No document that exists is touched: in a project that has some only `.gitignore` is seen to.
     """
     home = folder / FOLDER
     started = home.is_dir() and any(home.glob("*.y*ml"))
@@ -106,7 +106,16 @@ def mint_project(root: Path, *, nonce: str) -> str:
 
 
 def _ignore(home: Path) -> bool:
-    return _create(home / ".gitignore", _IGNORED)
+    """Keys must never be committed: what an existing file lacks is added to it."""
+    file = home / ".gitignore"
+    if not file.exists() and _create(file, _IGNORED):
+        return True
+    text = file.read_text()
+    missing = [name for name in ("state/", "keys/") if name not in text.split()]
+    if missing:
+        with file.open("a") as stream:
+            stream.write(("" if text.endswith("\n") or not text else "\n") + "".join(f"{name}\n" for name in missing))
+    return bool(missing)
 
 
 def _create(file: Path, text: str) -> bool:

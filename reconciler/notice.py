@@ -21,8 +21,8 @@ _NO_EFFECT = {
     "utilization_policy": "not supported yet",
     "stop_duration": "not supported yet",
 }
-_SECRET_NAME = re.compile(r"(?i)(token|secret|passw(or)?d|api_?key|access_?key|private_?key|credential)")
-_SECRET_VALUE = re.compile(
+_TELLING_NAME = r"(?i)(token|secret|passw(or)?d|api_?key|access_?key|private_?key|credential)"
+_TELLING_VALUE = (
     r"(hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|sk-[A-Za-z0-9_-]{16,}|AKIA[0-9A-Z]{12,}"
     r"|xox[abps]-[\w-]{10,}|eyJ[\w-]{10,}\.[\w-]{10,}|glpat-[\w-]{16,}|-----BEGIN [A-Z ]*PRIVATE KEY-----)")
 
@@ -61,5 +61,5 @@ def looks_secret(name: str, value: str) -> bool:
     """A literal that should not be committed, judged by its form or by its name."""
     if "${{" in value:
         return False
-    return bool(_SECRET_VALUE.search(value[:2000])) or (
-        bool(_SECRET_NAME.search(name)) and len(value) >= 8 and not value.startswith(("/", "./", "~")))
+    return bool(re.search(_TELLING_VALUE, value[:2000])) or (
+        bool(re.search(_TELLING_NAME, name)) and len(value) >= 8 and not value.startswith(("/", "./", "~")))

@@ -15,7 +15,7 @@ def unmet_requirement(requires: str, *, version: str = "") -> str:
     if not have:
         return ""
     for operator, wanted in _CLAUSE.findall(requires):
-        if not _holds(_parts(have), operator, _parts(wanted)):
+        if not _holds(_parts(have), operator, _parts(wanted), given=wanted.count(".")):
             return f"{DISTRIBUTION} {have} is installed, and the documents require {requires}"
     return ""
 
@@ -36,7 +36,8 @@ def _parts(version: str) -> tuple[int, ...]:
     return parts + (0,) * (4 - len(parts))
 
 
-def _holds(have: tuple[int, ...], operator: str, wanted: tuple[int, ...]) -> bool:
+def _holds(have: tuple[int, ...], operator: str, wanted: tuple[int, ...], *, given: int) -> bool:
+    """`given` is how many dots `wanted` was written with: `~=1.2.3` stays within 1.2."""
     match operator:
         case ">=":
             return have >= wanted
@@ -49,6 +50,6 @@ def _holds(have: tuple[int, ...], operator: str, wanted: tuple[int, ...]) -> boo
         case "!=":
             return have != wanted
         case "~=":
-            return have >= wanted and have[:1] == wanted[:1]
+            return have >= wanted and have[: max(given, 1)] == wanted[: max(given, 1)]
         case _:
             return have == wanted

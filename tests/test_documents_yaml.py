@@ -338,6 +338,13 @@ def test_init_touches_no_documents(tmp_path: Path) -> None:
     assert [path.name for path in init(tmp_path)] == [".gitignore"]
 
 
+def test_keys_are_ignored_by_git_even_beside_other_rules(tmp_path: Path) -> None:
+    (tmp_path / ".dstack").mkdir()
+    (tmp_path / ".dstack" / ".gitignore").write_text("*.bak\nstate/")
+    init(tmp_path)
+    assert (tmp_path / ".dstack" / ".gitignore").read_text() == "*.bak\nstate/\nkeys/\n"
+
+
 def test_two_that_mint_at_once_agree(tmp_path: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
 

@@ -8,6 +8,7 @@ from msgspec import json
 
 from reconciler.identity import identity
 from reconciler.load import COMPILER, Documents, Invalid, find_project, load
+from reconciler.requires import unmet_requirement
 from schemas.desired import Desired
 from schemas.pool import Pool
 from schemas.profile import Retry
@@ -455,3 +456,23 @@ def test_which_project_this_is_does_not_need_valid_documents(tmp_path: Path) -> 
     assert identity(tmp_path) == ({"project": {"name": "Demo", "id": "abcd1234"}, "state": "x"}, "")
     project(tmp_path, d="project: [")
     assert identity(tmp_path)[1].startswith(".dstack/d.yml:2:1: not valid YAML")
+
+
+@pytest.mark.parametrize(
+    ("requires", "version", "met"),
+    [
+        (">=0.4,<0.5", "0.4.3", True),
+        (">=0.4,<0.5", "0.5.0", False),
+        (">=0.4", "0.3.9", False),
+        ("==1.0", "1.0.0", True),
+        ("!=1.0", "1.0.0", False),
+        ("~=1.2", "1.9", True),
+        ("~=1.2", "2.0", False),
+        ("~=1.2.3", "1.3.0", False),
+        (">1.0,<=1.1", "1.1", True),
+        (">=0.10", "0.9", False),
+    ],
+)
+def test_required_versions(requires: str, version: str, met: bool) -> None:
+    message = unmet_requirement(requires, version=version)
+    assert message == ("" if met else f"dstack-pools {version} is installed, and the documents require {requires}")
