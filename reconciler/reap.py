@@ -25,12 +25,12 @@ def reap(draft: Draft) -> None:
         free = [draft.living[id] for id in ids if _free(draft, draft.living[id])]
         if not free:
             continue
-        staying = sum(id not in draft.leaving for id in ids)
+        # What is unknown may be gone already: it does not count as there when others go.
+        staying = sum(id not in draft.leaving and draft.living[id].place not in draft.unknown for id in ids)
         above = staying - (floor_of(pool) if pool else 0)
-        kept = pool is not None and pool.prevent_destroy
         free.sort(key=_order)
-        above -= _reap_due(draft, free, above=0 if kept else above)
-        _note(draft, [one for one in free if one.id not in draft.leaving], above=above, kept=kept)
+        above -= _reap_due(draft, free, above=above)
+        _note(draft, [one for one in free if one.id not in draft.leaving], above=above)
 
 
 def _free(draft: Draft, instance: Instance) -> bool:
@@ -80,14 +80,14 @@ def _due(draft: Draft, one: Instance) -> int | None:
     return at
 
 
-def _note(draft: Draft, idle: list[Instance], *, above: int, kept: bool) -> None:
+def _note(draft: Draft, idle: list[Instance], *, above: int) -> None:
     """Those above the floor go when their time comes, the soonest first; the floor's stay."""
     timed = [(at, one) for one in idle if (at := reap_at(one)) is not None]
     timed.sort(key=itemgetter(0))
     going = {one.id for _, one in timed[: max(0, above)]}
     for one in idle:
         at, source = reap_at(one), one.idle_source
-        if kept or one.prevent_destroy:
+        if one.prevent_destroy:
             at, source = None, "prevent_destroy"
         elif one.place in draft.unknown:
             at, source = None, f"{one.place} is unknown"

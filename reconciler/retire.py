@@ -7,7 +7,7 @@ ends nothing that was last seen busy; a rule about the documents needs the permi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -54,6 +54,7 @@ def resume(draft: Draft) -> None:
 def retire(draft: Draft) -> None:
     """Terminate what must go and is free, drain what is busy, and note who may not be used."""
     _rename(draft)
+    _guard(draft)
     kept: dict[tuple[str, str], int] = {}
     for instance in list(draft.living.values()):
         if instance.phase == "terminating":
@@ -88,6 +89,16 @@ def _rename(draft: Draft) -> None:
             draft.update_instance(instance, why=f"pool {instance.pool} is now {new}", pool=new)
 
 
+def _guard(draft: Draft) -> None:
+    """`prevent_destroy` is remembered on each instance, so that it holds when its pool has left the documents."""
+    for pool in draft.pools.values() if draft.rules_documents else ():
+        for id in draft.members[pool.name]:
+            one = draft.living[id]
+            if one.prevent_destroy != pool.prevent_destroy and draft.covers(id=id, pool=pool.name):
+                why = f"prevent_destroy is {'on' if pool.prevent_destroy else 'off'} in pool {pool.name}"
+                draft.update_instance(one, why=why, quiet=True, prevent_destroy=pool.prevent_destroy)
+
+
 def _judge(draft: Draft, instance: Instance, *, kept: dict[tuple[str, str], int]) -> None:
     for rule in _RULES:
         leave = rule(draft, instance)
@@ -97,8 +108,7 @@ def _judge(draft: Draft, instance: Instance, *, kept: dict[tuple[str, str], int]
 
 
 def _leave(draft: Draft, instance: Instance, *, leave: Leave, kept: dict[tuple[str, str], int]) -> None:
-    pool = draft.pools.get(instance.pool)
-    if leave.guarded and (instance.prevent_destroy or (pool is not None and pool.prevent_destroy)):
+    if leave.guarded and instance.prevent_destroy:
         key = (instance.pool, leave.why)
         kept[key] = kept.get(key, 0) + 1
         return
@@ -204,7 +214,8 @@ def _over_nodes(draft: Draft, *, kept: dict[tuple[str, str], int]) -> None:
     for pool in draft.pools.values():
         if pool.nodes_max is None or not draft.covers(id="", pool=pool.name):
             continue
-        staying = [draft.living[id] for id in draft.members[pool.name] if id not in draft.leaving]
+        # What is unknown may be gone already: it is neither ended nor a reason to end another.
+        staying = [one for one in _staying(draft, pool.name) if one.place not in draft.unknown]
         excess = len(staying) - pool.nodes_max
         if excess <= 0:
             continue
@@ -220,13 +231,17 @@ def _over_nodes(draft: Draft, *, kept: dict[tuple[str, str], int]) -> None:
             _leave(draft, instance, leave=Leave(why=f"nodes lowered to {pool.nodes_max}"), kept=kept)
 
 
+def _staying(draft: Draft, pool: str) -> Iterator[Instance]:
+    return (draft.living[id] for id in draft.members[pool] if id not in draft.leaving)
+
+
 def _over_caps(draft: Draft, *, kept: dict[tuple[str, str], int]) -> None:
     """More than an `autoscale` rule allows: they drain, or end at once where a command said so."""
     if not caps_now(draft):
         return
     for cap, _ in Room(draft).excess():
         covered = [each for each in draft.living.values() if cap_covers(cap, each)]
-        staying = [each for each in covered if each.id not in draft.leaving]
+        staying = [each for each in covered if each.id not in draft.leaving and each.place not in draft.unknown]
         excess = len(staying) - cap.max
         if excess <= 0 or not draft.may.may_end:
             continue
@@ -251,7 +266,8 @@ def pools_left(draft: Draft) -> None:
     for name, ids in draft.members.items():
         if name in draft.pools or not draft.covers(id="", pool=name):
             continue
-        owned = [id for id in ids if not draft.living[id].orphan and id not in draft.leaving]
+        staying = (draft.living[id] for id in ids if id not in draft.leaving and not draft.living[id].orphan)
+        owned = [one.id for one in staying if not (one.prevent_destroy and pool_may_go(draft, one))]
         if not owned:
             continue
         listed = few(sorted(draft.living[id].name for id in owned))
