@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from reconciler.cli.fail import Done, Fail
 from reconciler.cli.interrupts import Interrupts
 from reconciler.cli.progress import Progress
@@ -12,7 +14,7 @@ from reconciler.explain import explain
 from reconciler.render_plan import render_plan
 from reconciler.settle import settle
 from reconciler.status import alive
-from reconciler.tick import TickAsk
+from reconciler.tick import TickAsk, TickResult, tick
 from reconciler.wire import now
 from schemas.plan import Permissions, Plan
 from schemas.run import RUN_ENDED
@@ -40,12 +42,11 @@ def run_destroy(*, deadline: str, confirmed: str) -> int:
             permissions=Permissions(destroy_all=True, mass_destroy=True), confirm=confirm, prompted=not confirmed,
             stop=interrupts.asked,
         )  # fmt: skip
-        done = settle(ports_of(where), ask, until=_nothing_lives, progress=progress, deadline=limit)
-    if done.first.refused:
-        raise Fail(done.first.refused)
-    if done.first.declined:
-        say("nothing was done")
-        raise Done(1)
+        ports = ports_of(where)
+        _refuse(tick(ports, ask))
+        # Whatever lives was agreed to, also what the first plan could not end yet.
+        done = settle(ports, replace(ask, confirm=None), until=_nothing_lives, progress=progress, deadline=limit)
+    _refuse(done.last)
     if interrupts.count:
         raise Done(130)
     if not done.reached:
@@ -53,6 +54,14 @@ def run_destroy(*, deadline: str, confirmed: str) -> int:
         raise Done(3)
     out("Done: nothing of this project lives any more.\n")
     return 0
+
+
+def _refuse(result: TickResult) -> None:
+    if result.refused:
+        raise Fail(result.refused)
+    if result.declined:
+        say("nothing was done")
+        raise Done(1)
 
 
 def _typed(word: str) -> bool:

@@ -61,10 +61,16 @@ def agree(question: str, *, yes: bool) -> bool:
     return yes or ask(question)
 
 
-def _armed(wished: Wished, *, interrupts: Interrupts) -> Callable[[Plan, State], Plan | None]:
+def _armed(wished: Wished, *, interrupts: Interrupts) -> Callable[[Plan, State], Plan | None] | None:
+    """None where nothing is left to ask: whatever the wish leads to, in its scope, was agreed to."""
+    asked = wished.confirm
+    if asked is None:
+        interrupts.arm()
+        return None
+
     def confirm(plan: Plan, state: State) -> Plan | None:
         interrupts.disarm()
-        allowed = plan if wished.confirm is None else wished.confirm(plan, state)
+        allowed = asked(plan, state)
         if allowed is not None:
             interrupts.arm()
         return allowed
