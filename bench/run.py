@@ -1,14 +1,14 @@
 """`make bench`: CPU seconds of the commands beside bare Python, then of the planner as it grows.
 
 Each figure is the median over rounds of the child's user + system time (not wall time), and
-all commands take turns within a round, so that a busy machine slows every one of them alike. Without `.pyc` means the standard library's too.
+all commands take turns within a round, so that a busy machine slows every one of them alike. Without `.pyc` means: not even the standard
+library's.
 `python -m bench.run [--rounds N] [--no-planner]` prints tables and writes bench/out/bench.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import platform
@@ -19,6 +19,8 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from bench import planner
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "bench" / "out" / "bench.json"
@@ -71,6 +73,9 @@ def commands(*, rounds: int) -> dict[str, dict[str, float]]:
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         env = {**os.environ, "XDG_STATE_HOME": str(work / "state"), "NO_COLOR": "1"}
+        # Some machines forbid writing them: here they go into a folder of their own, at the first round.
+        env.pop("PYTHONDONTWRITEBYTECODE", None)
+        env["PYTHONPYCACHEPREFIX"] = str(work / "pyc")
         folder = work / "hello"
         steady_example(folder, env=env)
         cold = {**env, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": str(work / "no-pyc")}
@@ -106,7 +111,7 @@ def main() -> None:
     show_commands(found)
     rows: list[dict[str, float]] = []
     if not asked.no_planner:
-        rows = importlib.import_module("bench.planner").measure()
+        rows = planner.rows()
         show_planner(rows)
     machine = {"python": platform.python_version(), "machine": platform.machine(), "cpus": os.cpu_count()}
     OUT.parent.mkdir(parents=True, exist_ok=True)
