@@ -1,8 +1,8 @@
 """`make bench`: CPU seconds of the commands beside bare Python, then of the planner as it grows.
 
 Each figure is the median over rounds of the child's user + system time (not wall time), and
-all commands take turns within a round, so that a busy machine slows every one of them alike. Without `.pyc` means: not even the standard
-library's.
+all commands take turns within a round, so that a busy machine slows every one of them alike.
+Without `.pyc` means: not even the standard library's.
 `python -m bench.run [--rounds N] [--no-planner]` prints tables and writes bench/out/bench.json.
 """
 
