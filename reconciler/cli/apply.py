@@ -75,12 +75,15 @@ def _ask(flags: ApplyFlags, documents: Documents, *, interrupts: Interrupts) -> 
         destroyable=frozenset(flags.allow_destroy),
         saved=saved_plan(flags.file, digest=documents.digest) if flags.file else None,
     )
+    prompted = interactive() and not flags.yes and flags.file is None
+    # At a prompt everything is shown and asked about, pools that left by their names.
+    destroyable = (*flags.allow_destroy, *(("*",) if prompted else ()))
     return TickAsk(
         documents=documents,
         revision=revision(documents),
         config_force=flags.config_force,
         permissions=Permissions(
-            destroy_pools=flags.allow_destroy,
+            destroy_pools=destroyable,
             mass_destroy=flags.allow_mass_destroy,
             first_run=flags.first_run,
             replace=flags.replace,
@@ -88,7 +91,7 @@ def _ask(flags: ApplyFlags, documents: Documents, *, interrupts: Interrupts) -> 
             only_pool=flags.pool,
         ),
         confirm=approval,
-        prompted=interactive() and not flags.yes and flags.file is None,
+        prompted=prompted,
         stop=interrupts.asked,
     )
 

@@ -16,7 +16,7 @@ from reconciler.render_plan import render_plan
 from reconciler.render_words import hourly
 from reconciler.wire import now
 from schemas.base import Price
-from schemas.plan import Plan, Terminate
+from schemas.plan import Plan, Stop, Terminate, Update
 from schemas.state import State
 
 
@@ -71,15 +71,23 @@ class Approval:
         """Each pool that is removed with what it has is typed, once."""
         if self.declared is None:
             return True
-        ending = {one.pool for one in plan.actions if isinstance(one, Terminate)}
-        for pool in sorted(ending - self.declared - self.destroyable):
-            mine = [one for one in plan.actions if isinstance(one, Terminate) and one.pool == pool]
-            names = ", ".join(one.name for one in mine)
+        ending = _ending(plan)
+        for pool in sorted(ending.keys() - self.declared - self.destroyable):
+            names = ", ".join(ending[pool])
             if not interactive():
                 raise Fail(f"pool {pool} left the documents and has {names}; --allow-destroy {pool} ends them")
             if not ask_typed(f"Pool {pool} left the documents: {names} will be ended.", word=pool):
                 return False
         return True
+
+
+def _ending(plan: Plan) -> dict[str, list[str]]:
+    """pool -> names of what the plan ends of it, at once or by draining it."""
+    found: dict[str, list[str]] = {}
+    for one in plan.actions:
+        if isinstance(one, Terminate | Stop) or (isinstance(one, Update) and one.changes.get("draining")):
+            found.setdefault(one.pool, []).append(one.name)
+    return found
 
 
 def _show(plan: Plan, state: State) -> None:
