@@ -36,6 +36,7 @@ def absorb(
     believed = {listing.place: listing for listing in listings if not listing.partial}
     state = replace(state, places=tuple(_place(place, believed.get(place.name), now=now) for place in state.places))
     answers = _answers(state, listings)
+    reports = _of_known_places(state, reports)
     _refuse_restored(state, answers=answers, reports=reports)
     state = absorb_listings(state, answers=answers, before=before, now=now)
     return absorb_hosts(state, reports=reports, before=before, now=now)
@@ -58,11 +59,12 @@ def strangers(state: State, listings: Sequence[Listing]) -> tuple[str, ...]:
 def _place(place: Place, listing: Listing | None, *, now: int) -> Place:
     if listing is None:
         return place
-    error = listing.error
-    if not error and place.identity and listing.identity != place.identity:
-        error = f"answers as {listing.identity or 'nobody'}, not as {place.identity}: nothing that it says is believed"
-    if error:
-        return replace(place, error=error, failing_since=place.failing_since or now)
+    if listing.error:
+        return replace(place, error=listing.error, failing_since=place.failing_since or now)
+    if place.identity and listing.identity != place.identity:
+        other = listing.identity or "nobody"
+        why = f"answers as {other}, not as {place.identity}: nothing that it says is believed"
+        return replace(place, error=why, failing_since=place.failing_since or now, answered_by=other)
     skew = listing.at - listing.clock if listing.clock is not None else 0
     return replace(
         place,
@@ -70,6 +72,7 @@ def _place(place: Place, listing: Listing | None, *, now: int) -> Place:
         observed_at=listing.at,
         error="",
         failing_since=None,
+        answered_by="",
         skew=skew if abs(skew) > SKEW else 0,
     )
 
@@ -92,6 +95,15 @@ def _answers(state: State, listings: Sequence[Listing]) -> dict[str, Answer]:
         )
         for name, listing in full.items()
     }
+
+
+def _of_known_places(state: State, reports: Sequence[HostReport]) -> Sequence[HostReport]:
+    """On another machine, a path or an address of ours leads to something that only looks like ours."""
+    others = {place.name for place in state.places if place.answered_by}
+    if not others:
+        return reports
+    there = {instance.id for instance in state.instances if instance.place in others}
+    return [report for report in reports if report.instance not in there]
 
 
 def _refuse_restored(state: State, *, answers: Mapping[str, Answer], reports: Sequence[HostReport]) -> None:

@@ -219,7 +219,7 @@ class _Table:
     def _world(self, state: State, view: View, *, permissions: Permissions, now: int) -> World:
         assert state.applied is not None  # noqa: S101 - checked by the only caller
         desired = state.applied.desired
-        specs = [run.spec for run in state.runs if run.status not in RUN_ENDED]
+        specs = [*desired.runs, *(run.spec for run in state.runs if run.status not in RUN_ENDED)]
         lacking = {spec.name: why for spec in specs if (why := self.ports.lacking(spec, desired))}
         return World(
             desired=desired,

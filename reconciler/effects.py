@@ -75,6 +75,7 @@ def effects(state: State, *, now: int) -> tuple[Effect, ...]:
         instances={instance.id: instance for instance in state.instances},
         runs={run.id: run for run in state.runs},
         troubled=frozenset(place.name for place in state.places if place.error or place.forgotten),
+        others=frozenset(place.name for place in state.places if place.answered_by),
     )
     return (
         *_sends(known, now=now),
@@ -90,13 +91,14 @@ class _Known:
     instances: Mapping[str, Instance]
     runs: Mapping[str, Run]
     troubled: frozenset[str]
+    others: frozenset[str]
 
     def host(self, instance: str) -> Instance | None:
         """The instance, provided that its host can be asked."""
         found = self.instances.get(instance)
         if found is None or found.phase not in ("ready", "terminating") or found.ready_at is None:
             return None
-        return found if found.unreachable_since is None else None
+        return found if found.unreachable_since is None and found.place not in self.others else None
 
 
 def _sends(known: _Known, *, now: int) -> Iterator[Send]:
@@ -114,6 +116,8 @@ def _ends(known: _Known) -> Iterator[End]:
         if instance.phase == "terminating" and not instance.ending and instance.external_id:
             by_place.setdefault(instance.place, []).append(instance.external_id)
     for place, ids in sorted(by_place.items()):
+        if place in known.troubled:
+            continue
         yield End(place=place, external_ids=tuple(ids))
 
 

@@ -14,6 +14,7 @@ from reconciler.order import CannotOrder, order_of
 from reconciler.ports import Connections, Ports
 from schemas.instance import Instance
 from schemas.launch import Request
+from schemas.run import Attempt
 from schemas.state import Capacity, State
 
 LIMIT = 600.0
@@ -35,7 +36,15 @@ def execute(
     `since` is when the state was current, by the boot-time clock: effects do not outlive it by much. Nothing
     is begun once `stop` is true, or a host said that another is ahead.
     """
-    hands = _Hands(ports=ports, state=state, connections=connections, stop=stop, expires=since + FRESH)
+    hands = _Hands(
+        ports=ports,
+        state=state,
+        connections=connections,
+        stop=stop,
+        expires=since + FRESH,
+        attempts={attempt.id: attempt for attempt in state.attempts},
+        instances={instance.id: instance for instance in state.instances},
+    )
     tasks = {number: hands.task(effect) for number, effect in enumerate(todo)}
     for number, outcome in gather(ports, tasks, limit=LIMIT):
         if isinstance(outcome, Exception):
@@ -58,11 +67,15 @@ def subject(effect: Effect) -> str:
 
 @dataclass(kw_only=True)
 class _Hands:
+    """`attempts` and `instances` by id, as written."""
+
     ports: Ports
     state: State
     connections: Connections
     stop: Callable[[], bool]
     expires: float
+    attempts: dict[str, Attempt]
+    instances: dict[str, Instance]
     ahead: bool = False
 
     def task(self, effect: Effect) -> Callable[[], Outcome]:
@@ -115,7 +128,7 @@ class _Hands:
         return fold.Sent(intent=send.intent, hints=tuple(seen.external_id for seen in hints))
 
     def _start(self, start: Start) -> Outcome:
-        attempt = next(attempt for attempt in self.state.attempts if attempt.id == start.attempt)
+        attempt = self.attempts[start.attempt]
         job = next(job for job in attempt.jobs if job.id == start.job)
         host = self._instance(start.instance)
         order = order_of(self.ports, self.state, attempt=attempt, job=job)
@@ -150,7 +163,7 @@ class _Hands:
         return self.connections.to(next(known for known in self.state.places if known.name == place))
 
     def _instance(self, id: str) -> Instance:
-        return next(instance for instance in self.state.instances if instance.id == id)
+        return self.instances[id]
 
 
 def capacity_of(request: Request, error: BackendError, *, now: int) -> Capacity:

@@ -15,7 +15,7 @@ from reconciler.ports import Connections, Ports
 from reconciler.secrets import SecretLacking
 from schemas.desired import Desired
 from schemas.launch import Request
-from schemas.plan import Assign, Launch, Plan
+from schemas.plan import Assign, Launch, Plan, Update
 from schemas.run import Run
 from schemas.state import Capacity, State
 
@@ -113,7 +113,8 @@ def _capacity(request: Request, error: Request | Exception, *, now: int) -> Capa
 
 def _lacking(ports: Ports, plan: Plan, state: State, *, desired: Desired) -> dict[str, str]:
     """Runs about to start whose secrets or files are not to be had here, and why."""
-    runs = {run.id: run for run in state.runs}
+    enrolled = (one.enrol for one in plan.actions if isinstance(one, Update) and one.enrol is not None)
+    runs = {run.id: run for run in (*state.runs, *enrolled)}
     starting = {one.run: runs[one.run] for one in plan.actions if isinstance(one, Assign) and one.run in runs}
     found = {}
     for run in starting.values():

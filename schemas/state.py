@@ -47,7 +47,8 @@ class Place(Value, frozen=True, kw_only=True):
 
     `observed_at` is the last good listing; `error` is why the last one failed, since when.
     `skew` is by how much our clock was off from its own, where by more than 60 s: then
-    nothing ends for reasons of time.
+    nothing ends for reasons of time. `answered_by` is who answered in its stead, where that is
+    another account or machine: then nothing there is believed, and nothing there is touched.
     `config` is kept so that a place with live instances stays known after it left the YAML.
     """
 
@@ -60,6 +61,7 @@ class Place(Value, frozen=True, kw_only=True):
     failing_since: int | None = None
     forgotten: bool = False
     skew: Seconds = 0
+    answered_by: str = ""
 
 
 class Wish(Value, frozen=True, kw_only=True):

@@ -267,6 +267,16 @@ def test_another_machine_at_the_address_is_a_failed_look() -> None:
     assert job(after).status == "running"
 
 
+def test_a_host_of_another_machine_is_not_believed() -> None:
+    """A home that two machines share: the same paths, other processes, another boot."""
+    state = a_state(an_instance(), attempts=(an_attempt(Job(id="j", instance="l-0", status="running")),))
+    gone = report(JobReport(id="j", phase="lost"), boot_id="boot-2")
+    after = absorb(state, listings=[listing(identity="other")], reports=[gone], now=NOW)
+    assert (job(after).status, one(after)) == ("running", one(state))
+    assert after.places[0].answered_by == "other"
+    assert absorb(after, listings=[listing()], reports=(), now=NOW).places[0].answered_by == ""
+
+
 # ---------------------------------------------------------------- jobs
 
 

@@ -49,6 +49,15 @@ def test_an_end_is_asked_for_until_its_place_shows_it() -> None:
     assert of(a_state(pending(phase="terminating"))) == []
 
 
+def test_nothing_is_touched_where_another_answers() -> None:
+    jobs = (Job(id="a", instance="l-0"), Job(id="b", instance="l-0", status="ended"))
+    state = a_state(
+        an_instance(stray_jobs=("x",)), an_instance("l-1", phase="terminating"), attempts=(an_attempt(*jobs),)
+    )
+    other = replace(state.places[0], error="answers as somebody", answered_by="somebody")
+    assert of(replace(state, places=(other,))) == []
+
+
 def test_an_assigned_job_is_started() -> None:
     assert of(with_job(Job(id="j", instance="l-0"))) == [Start(attempt="r-0-1", job="j", instance="l-0")]
 
