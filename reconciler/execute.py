@@ -17,7 +17,7 @@ from schemas.launch import Request
 from schemas.run import Attempt
 from schemas.state import Capacity, State
 
-LIMIT = 600.0
+LIMIT = 1800.0  # a large result takes that long
 FRESH = 300.0  # an effect older than this (the machine slept) is left to the next tick
 BACKOFF = 600  # after a quota or a permanent refusal
 

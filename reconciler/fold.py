@@ -7,12 +7,12 @@ the record meanwhile is newer, and wins.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from msgspec.structs import replace
 
 from reconciler.settled import MAX_DURATION
 from schemas.base import Value
-from schemas.instance import Instance
 from schemas.run import Attempt, Job
 from schemas.state import Capacity, State
 
@@ -96,115 +96,105 @@ Outcome = Sent | Refused | Accepted | Started | StartFailed | Halted | Collected
 
 def fold(state: State, outcomes: Sequence[Outcome], *, now: int) -> State:
     """The state with the outcomes in it, whatever it has become since the effects began."""
+    memory = _Memory(state)
     for outcome in outcomes:
-        state = _fold(state, outcome, now=now)
-    return state
+        _fold(memory, outcome, now=now)
+    return memory.state()
 
 
-def _fold(state: State, outcome: Outcome, *, now: int) -> State:
+class _Memory:
+    """The records by id, each replaced as often as needed; a state again at the end."""
+
+    def __init__(self, state: State) -> None:
+        self._was = state
+        self.intents = {intent.id: intent for intent in state.intents}
+        self.instances = {instance.id: instance for instance in state.instances}
+        self.jobs = {job.id: job for attempt in state.attempts for job in attempt.jobs}
+        self.attempt_of = {job.id: attempt for attempt in state.attempts for job in attempt.jobs}
+        self.capacity = list(state.capacity)
+
+    def change(self, job: str, **changes: Any) -> None:
+        self.jobs[job] = replace(self.jobs[job], **changes)
+
+    def strays(self, instance: str, change: Callable[[set[str]], set[str]]) -> None:
+        known = self.instances.get(instance)
+        if known is not None and known.phase != "terminated":
+            self.instances[instance] = replace(known, stray_jobs=tuple(sorted(change(set(known.stray_jobs)))))
+
+    def state(self) -> State:
+        return replace(
+            self._was,
+            intents=tuple(self.intents.values()),
+            instances=tuple(self.instances.values()),
+            attempts=tuple(self._attempt(attempt) for attempt in self._was.attempts),
+            capacity=tuple(self.capacity),
+        )
+
+    def _attempt(self, attempt: Attempt) -> Attempt:
+        jobs = tuple(self.jobs[job.id] for job in attempt.jobs)
+        return attempt if jobs == attempt.jobs else replace(attempt, jobs=jobs)
+
+
+def _fold(memory: _Memory, outcome: Outcome, *, now: int) -> None:
     match outcome:
         case Sent():
-            return _sent(state, outcome)
+            _sent(memory, outcome)
         case Refused():
-            return _refused(state, outcome, now=now)
-        case Started():
-            return _with_job(state, outcome.job, lambda job, _: _started(job, outcome))
-        case StartFailed():
-            return _with_job(state, outcome.job, lambda job, _: _start_failed(job, outcome))
-        case Halted():
-            return _with_job(state, outcome.job, lambda job, _: replace(job, halted=True))
-        case Collected():
-            return _collected(state, outcome, now=now)
+            _refused(memory, outcome, now=now)
+        case Started() if _is(memory, outcome.job, "assigned"):
+            # Claimed and started in one command: the answer of that command is the host's word.
+            memory.change(outcome.job, status="running", boot_id=outcome.boot_id, started_at=outcome.at)
+        case StartFailed() if _is(memory, outcome.job, "assigned"):
+            memory.change(outcome.job, status="failed", reason=outcome.why, ended_at=outcome.at)
+        case Halted() if outcome.job in memory.jobs:
+            memory.change(outcome.job, halted=True)
+        case Collected() if outcome.job in memory.jobs:
+            _collected(memory, outcome, now=now)
         case Cleaned():
-            return _cleaned(state, outcome)
-        case Accepted() | Failed() | Ahead():
-            return state
+            memory.strays(outcome.instance, lambda strays: strays - {outcome.job})
+        case _:
+            pass  # accepted, failed, ahead, or about a record that is newer: nothing to remember
 
 
-def _sent(state: State, sent: Sent) -> State:
-    intents = tuple(
-        replace(intent, sent=intent.sent + 1, hints=sent.hints or intent.hints) if intent.id == sent.intent else intent
-        for intent in state.intents
-    )
-    return replace(state, intents=intents)
+def _is(memory: _Memory, job: str, status: str) -> bool:
+    return job in memory.jobs and memory.jobs[job].status == status
 
 
-def _refused(state: State, refused: Refused, *, now: int) -> State:
+def _sent(memory: _Memory, sent: Sent) -> None:
+    intent = memory.intents.get(sent.intent)
+    if intent is not None:
+        memory.intents[intent.id] = replace(intent, sent=intent.sent + 1, hints=sent.hints or intent.hints)
+
+
+def _refused(memory: _Memory, refused: Refused, *, now: int) -> None:
     """Nothing was made, so nothing can appear: what is still pending of it ends here."""
-    ids = {id for intent in state.intents if intent.id == refused.intent for id in intent.request.ids}
-    kept = tuple(known for known in state.capacity if _offer(known) != _offer(refused.capacity))
-    return replace(
-        state,
-        intents=tuple(intent for intent in state.intents if intent.id != refused.intent),
-        instances=tuple(_never(one, why=refused.why, now=now) if one.id in ids else one for one in state.instances),
-        capacity=(*kept, refused.capacity),
-    )
-
-
-def _never(instance: Instance, *, why: str, now: int) -> Instance:
-    if instance.external_id or instance.phase == "terminated":
-        return instance
-    return replace(instance, phase="terminated", reason=why, terminated_at=now)
+    memory.capacity = [known for known in memory.capacity if _offer(known) != _offer(refused.capacity)]
+    memory.capacity.append(refused.capacity)
+    intent = memory.intents.pop(refused.intent, None)
+    for id in intent.request.ids if intent is not None else ():
+        one = memory.instances.get(id)
+        if one is not None and not one.external_id and one.phase != "terminated":
+            memory.instances[id] = replace(one, phase="terminated", reason=refused.why, terminated_at=now)
 
 
 def _offer(capacity: Capacity) -> tuple[str, str, str, bool]:
     return capacity.place, capacity.instance_type, capacity.zone, capacity.spot
 
 
-def _started(job: Job, started: Started) -> Job:
-    """Claimed and started in one command: the answer of that command is the host's word."""
-    if job.status != "assigned":
-        return job
-    return replace(job, status="running", boot_id=started.boot_id, started_at=started.at)
-
-
-def _start_failed(job: Job, failed: StartFailed) -> Job:
-    if job.status != "assigned":
-        return job
-    return replace(job, status="failed", reason=failed.why, ended_at=failed.at)
-
-
-def _collected(state: State, collected: Collected, *, now: int) -> State:
+def _collected(memory: _Memory, collected: Collected, *, now: int) -> None:
     """The job's end, with its result; its folder on the host is then nobody's need."""
-    hosts = {job.instance for attempt in state.attempts for job in attempt.jobs if job.id == collected.job}
-    state = _with_job(state, collected.job, lambda job, attempt: _ended(job, attempt, collected, now=now))
-    return _on_instances(state, hosts, lambda one: replace(one, stray_jobs=_with(one.stray_jobs, collected.job)))
+    job = memory.jobs[collected.job]
+    if job.status == "ended":
+        memory.jobs[job.id] = _ended(job, memory.attempt_of[job.id], collected, now=now)
+    memory.strays(job.instance, lambda strays: strays | {job.id})
 
 
 def _ended(job: Job, attempt: Attempt, collected: Collected, *, now: int) -> Job:
-    if job.status != "ended":
-        return job
     job = replace(job, log=collected.log, artifacts=collected.artifacts, ended_at=job.ended_at or now)
-    if attempt.stopping and not (job.exit_code == 0 and not job.interrupted):
-        return replace(job, status="terminated", reason=attempt.stopping)
     if job.exit_code == 0 and not job.interrupted:
         return replace(job, status="done", reason="")
+    if attempt.stopping:
+        return replace(job, status="terminated", reason=attempt.stopping)
     if job.reason.startswith(MAX_DURATION):
         return replace(job, status="terminated")
     return replace(job, status="failed", reason=job.reason or f"exit {job.exit_code}")
-
-
-def _cleaned(state: State, cleaned: Cleaned) -> State:
-    def without(one: Instance) -> Instance:
-        return replace(one, stray_jobs=tuple(job for job in one.stray_jobs if job != cleaned.job))
-
-    return _on_instances(state, {cleaned.instance}, without)
-
-
-def _with(known: tuple[str, ...], job: str) -> tuple[str, ...]:
-    return known if job in known else tuple(sorted((*known, job)))
-
-
-def _on_instances(state: State, ids: set[str], change: Callable[[Instance], Instance]) -> State:
-    instances = tuple(change(one) if one.id in ids and one.phase != "terminated" else one for one in state.instances)
-    return replace(state, instances=instances)
-
-
-def _with_job(state: State, id: str, change: Callable[[Job, Attempt], Job]) -> State:
-    attempts = tuple(
-        replace(attempt, jobs=tuple(change(job, attempt) if job.id == id else job for job in attempt.jobs))
-        if any(job.id == id for job in attempt.jobs)
-        else attempt
-        for attempt in state.attempts
-    )
-    return replace(state, attempts=attempts)
