@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reconciler.cli.applied import identified, revision
@@ -12,6 +12,7 @@ from reconciler.cli.interrupts import Interrupts
 from reconciler.cli.plan import check_pool
 from reconciler.cli.progress import Progress
 from reconciler.cli.project import ports_of, project_root, site_of, tell
+from reconciler.cli.run_files import packer
 from reconciler.cli.saved import saved_plan
 from reconciler.cli.terminal import interactive, out, say
 from reconciler.cli.times import seconds
@@ -52,7 +53,7 @@ def run_apply(flags: ApplyFlags) -> int:
     """The exit code: 0, 3 where something is still under way at the deadline, 130 after Ctrl-C."""
     documents = identified(project_root())
     check_pool(flags.pool, documents.desired)
-    ports = ports_of(site_of(documents))
+    ports = replace(ports_of(site_of(documents)), bundle=packer(yes=flags.yes))
     with Progress() as progress, Interrupts(told=progress.tell) as interrupts:
         ask = _ask(flags, documents, interrupts=interrupts)
         if flags.detach:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 from reconciler.cli.fail import Fail
 from reconciler.cli.terminal import NoTerminal, ask, say
 from reconciler.wire import Site, blobs_of
@@ -9,25 +12,32 @@ from schemas.run import RunSpec
 
 
 def pack(site: Site, spec: RunSpec, *, yes: bool) -> str:
-    """The digest of the bundle. Asks above the limit, listing the largest files."""
-    from reconciler.bundle import CannotBundle, TooLarge, bundle
-
-    try:
-        try:
-            path = bundle(site.root, spec.files)
-        except TooLarge as large:
-            if not agreed(str(large), yes=yes):
-                raise Fail(f"{large}; leave them out by .gitignore") from large
-            path = bundle(site.root, spec.files, limit=None)
-    except CannotBundle as error:
-        raise Fail(str(error)) from error
+    """The digest of the bundle in the store."""
+    path = packer(yes=yes)(site.root, spec.files)
     try:
         return blobs_of(site).put(path)
     finally:
         path.unlink(missing_ok=True)
 
 
-def agreed(what: str, *, yes: bool) -> bool:
+def packer(*, yes: bool) -> Callable[[Path, tuple[str, ...]], Path]:
+    """`bundle` of `Ports` that asks above the limit, listing the largest files; `Fail` where that is declined."""
+    from reconciler.bundle import CannotBundle, TooLarge, bundle
+
+    def packed(root: Path, files: tuple[str, ...]) -> Path:
+        try:
+            return bundle(root, files)
+        except TooLarge as large:
+            if not _agreed(str(large), yes=yes):
+                raise Fail(f"{large}; leave them out by .gitignore, or add -y to take them along") from large
+            return bundle(root, files, limit=None)
+        except CannotBundle as error:
+            raise Fail(str(error)) from error
+
+    return packed
+
+
+def _agreed(what: str, *, yes: bool) -> bool:
     """Whether so much may be taken along."""
     say(f"note: {what}")
     if yes:
