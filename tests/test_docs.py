@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -125,6 +129,91 @@ def test_every_command_that_is_named_exists() -> None:
 def test_the_committed_documents_are_valid(folder: str) -> None:
     done = dstack("validate", cwd=ROOT / folder)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def yaml_blocks() -> list[str]:
+    return re.findall(r"```yaml\n(.*?)```", page("README.md"), re.S)
+
+
+def test_the_yaml_of_the_readme_is_the_example() -> None:
+    files = [path.read_text() for path in (ROOT / "examples" / "hello" / ".dstack").rglob("*.yml")]
+    assert [block for block in yaml_blocks() if not any(block in text for text in files)] == []
+
+
+def tour() -> list[tuple[str, list[str]]]:
+    """Each command of the README's consoles, with the lines that it is said to print."""
+    blocks = re.findall(r"```console\n(.*?)```", page("README.md"), re.S)
+    steps = [step.splitlines() for block in blocks for step in re.split(r"^\$ ", block, flags=re.M) if step.strip()]
+    return [(lines[0], [line for line in lines[1:] if line.strip() not in ("", "…")]) for lines in steps]
+
+
+def likened(line: str) -> str:
+    """Without what differs between machines and moments: ages, sizes, who, widths of columns."""
+    line = re.sub(r"\S+@\S+[^\s;):]", "SOMEONE", line)
+    line = re.sub(r"\d+xCPU, [\d.]+[MGT]B(, \d+x\w+ \([\d.]+[MGT]B\))?", "RESOURCES", line)
+    line = re.sub(r"\ba moment\b|\b(\d+[smhd])+\b", "AGE", line)
+    return re.sub(r"\s+", " ", line).strip()
+
+
+def until_changes(folder: Path, environment: dict[str, str]) -> None:
+    """Wait until a plan has something to do: here, until the idle instances have had their 20 seconds."""
+    for _ in range(240):
+        asked = subprocess.run(
+            ["dstack", "plan", "--detailed-exitcode"],
+            cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False,
+        )  # fmt: skip
+        if asked.returncode == 2:
+            return
+        assert asked.returncode == 0, asked.stderr
+        time.sleep(0.25)
+    raise AssertionError("no idle instance went")
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+    """A copy of examples/hello and an environment whose `dstack` is this checkout's. Ended afterwards."""
+    command = tmp_path / "bin" / "dstack"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m reconciler.cli.main "$@"\n')
+    command.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{command.parent}:{os.environ['PATH']}",
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+        "COLUMNS": "160",
+    }
+    folder = tmp_path / "hello"
+    shutil.copytree(ROOT / "examples" / "hello", folder, ignore=shutil.ignore_patterns("state", "keys"))
+    yield folder, environment
+    subprocess.run(
+        ["dstack", "destroy", "--confirm", "hello"],
+        cwd=folder, env=environment, stdin=subprocess.DEVNULL, timeout=60, check=True,
+    )  # fmt: skip
+
+
+def test_the_tour_of_the_readme(example: tuple[Path, dict[str, str]]) -> None:
+    folder, environment = example
+    for command, said in tour():
+        if any("idle for 20s" in line for line in said):
+            until_changes(folder, environment)
+        done = subprocess.run(
+            command.split(), cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}\n{done.stdout}"
+        printed = {likened(line) for line in done.stdout.splitlines()}
+        assert [line for line in said if likened(line) not in printed] == [], f"{command}\n{done.stdout}"
+        check_json(folder, environment)
+
+
+def check_json(folder: Path, environment: dict[str, str]) -> None:
+    """Whatever the project has come to, the JSON outputs keep their schemas."""
+    for command, name in (("plan", "plan-json"), ("ps -a", "ps-json"), ("pool ps", "pool-ps-json")):
+        done = subprocess.run(
+            ["dstack", *command.split(), "--json"], cwd=folder, env=environment, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+        jsonschema.validate(json.loads(done.stdout), schema_named(name))
 
 
 def test_nothing_names_an_index_or_a_machine() -> None:
