@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -10,6 +11,7 @@ import msgspec
 from reconciler.approve import approve
 from reconciler.ports import Ports
 from reconciler.tick import TickAsk, TickResult, tick
+from schemas.instance import Instance
 from schemas.plan import Launch, Plan, Stop, Terminate
 from schemas.run import Attempt
 from schemas.state import State
@@ -44,7 +46,9 @@ def settle(
     if first.refused or first.declined or first.state is None:
         return Settled(first=first, last=first, reached=False)
     ends = None if deadline is None else ports.clock() + deadline
-    later = _later(ask, first, tell=progress)
+    covered = _Covered(first.approved)
+    covered.note(first.plan)
+    later = _later(ask, first, covered=covered, tell=progress)
     last, plan, wait = first, first.plan, pause
     while last.state is not None and not until(last.state, plan):
         if ask.stop() or (ends is not None and ports.clock() >= ends):
@@ -52,18 +56,53 @@ def settle(
         ports.sleep(wait)
         wait = min(LONGEST, wait * 1.3)
         last = tick(ports, later)
+        covered.note(last.plan)
         plan = msgspec.structs.replace(plan, actions=(*plan.actions, *last.plan.actions), unmet=last.plan.unmet)
     return Settled(first=first, last=last, reached=not last.refused)
 
 
-def _later(ask: TickAsk, first: TickResult, *, tell: Callable[[State], object]) -> TickAsk:
+def _later(ask: TickAsk, first: TickResult, *, covered: _Covered, tell: Callable[[State], object]) -> TickAsk:
     """The same ask, after its documents and its wish were written: within what was approved."""
     # Who said yes to a destroy said yes to every end: an instance that was busy then ends in a later tick.
     everything = ask.confirm is None or first.permissions.destroy_all
-    covered = None if everything else lambda fresh, _: approve(fresh, first.plan)
     return replace(
-        ask, documents=None, revision=None, wish=None, confirm=covered, permissions=first.permissions, tell=tell
+        ask,
+        documents=None,
+        revision=None,
+        wish=None,
+        confirm=None if everything else covered.confirm,
+        permissions=first.permissions,
+        tell=tell,
     )
+
+
+class _Covered:
+    """What is left of an approval: no machine more, by pool, than were approved and did not come about yet."""
+
+    def __init__(self, approved: Plan) -> None:
+        self._approved = approved
+        self._launched: set[str] = set()
+
+    def note(self, done: Plan) -> None:
+        self._launched |= {id for action in done.actions if isinstance(action, Launch) for id in action.ids}
+
+    def confirm(self, fresh: Plan, state: State) -> Plan:
+        made = [one for one in state.instances if one.id in self._launched and _came(one)]
+        used = Counter(one.pool for one in made)
+        actions = []
+        for action in self._approved.actions:
+            if isinstance(action, Launch):
+                gone = min(len(action.ids), used[action.pool])
+                used[action.pool] -= gone
+                action = msgspec.structs.replace(action, ids=action.ids[gone:], names=action.names[gone:])
+            if not isinstance(action, Launch) or action.ids:
+                actions.append(action)
+        return approve(fresh, msgspec.structs.replace(self._approved, actions=tuple(actions)))
+
+
+def _came(instance: Instance) -> bool:
+    """It was seen, or may still be."""
+    return bool(instance.external_id) or instance.phase != "terminated"
 
 
 def settled(state: State, plan: Plan) -> bool:

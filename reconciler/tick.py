@@ -71,13 +71,15 @@ class TickAsk:
 class TickResult:
     """`state` is as last written, or as observed where nothing needed writing; `None` where there is none.
 
-    `plan` is what was approved, of all rounds. `refused` is why nothing was done (exit 1);
+    `plan` is what was done, of all rounds; `approved` what a person approved, before any place refused some of it.
+    `refused` is why nothing was done (exit 1);
     `permissions` are those asked for, less what the documents' age does not allow.
     `declined` that `confirm` said no. `ahead`: another reconciler was ahead, the rest is its.
     """
 
     state: State | None
     plan: Plan
+    approved: Plan
     outcomes: tuple[Outcome, ...] = ()
     refused: str = ""
     declined: bool = False
@@ -94,14 +96,15 @@ def tick(ports: Ports, ask: TickAsk) -> TickResult:
             begun = begin(ports, desired=ask.documents.desired if ask.documents else ask.carried)
             return _Tick(ports=ports, ask=ask, begun=begun, ends=ports.clock() + ask.deadline).run()
         except TickRefused as error:
-            return TickResult(state=None, plan=Plan(version=1, project="", generation=0), refused=str(error))
+            return _refusal(str(error))
         except OtherWorld:
             continue
-    return TickResult(
-        state=None,
-        plan=Plan(version=1, project="", generation=0),
-        refused="another state of this project appeared, again and again, while this was planned: try again",
-    )
+    return _refusal("another state of this project appeared, again and again, while this was planned: try again")
+
+
+def _refusal(why: str) -> TickResult:
+    empty = Plan(version=1, project="", generation=0)
+    return TickResult(state=None, plan=empty, approved=empty, refused=why)
 
 
 @dataclass(kw_only=True)
@@ -194,6 +197,7 @@ class _Tick:
         return TickResult(
             state=state,
             plan=plan,
+            approved=decision.view.approved or first,
             outcomes=tuple(self.outcomes),
             declined=decision.declined,
             ahead=self._ahead(),

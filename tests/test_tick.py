@@ -413,6 +413,38 @@ def test_settle_does_no_more_than_was_approved(site: Site) -> None:
     assert site.world.machines == {}
 
 
+def test_settle_buys_no_second_machine_for_one_approved(site: Site) -> None:
+    """The machine came and went: what replaces it was never approved."""
+    site.world.script = lambda job: (6000, 0)
+    interrupted: list[str] = []
+
+    def until(state: State, plan: Plan) -> bool:
+        if not interrupted and any(run.status == "running" for run in state.runs):
+            interrupted.append("i-1")
+            site.world.interrupt("i-1")
+        return False
+
+    again = desired(runs=[task("train", retry=Retry(interruption=True))])
+    ask = apply_ask(again, confirm=lambda plan, state: plan)
+    settle(site.ports(), ask, until=until, progress=lambda state: None, deadline=60)
+    assert run_named(site.state, "train").status == "submitted"
+    assert len(site.world.machines) == 1
+    ticks(site, 2)
+    assert len(site.world.machines) == 2
+
+
+def test_settle_tries_again_what_was_approved_and_refused(site: Site) -> None:
+    site.world.sold_out |= {"small", "large", "huge"}
+
+    def until(state: State, plan: Plan) -> bool:
+        site.world.sold_out.clear()
+        return False
+
+    settle(site.ports(), apply_ask(FLOOR, confirm=lambda plan, state: plan), until=until,
+           progress=lambda state: None, deadline=400)  # fmt: skip
+    assert [machine.request.instance_type for machine in site.world.machines.values()] == ["small"]
+
+
 def test_documents_age_and_who_ticks_is_remembered(site: Site) -> None:
     apply(site, FLOOR)
     for _ in range(3):
