@@ -169,9 +169,7 @@ def _mark(fresh: Any, *, wanted: Sequence[bool]) -> None:
             pool.pop("default", None)
 
 
-def _edited(
-    path: Path, text: str, *, splice: str | None, change: Callable[[Any], None]
-) -> Edit:
+def _edited(path: Path, text: str, *, splice: str | None, change: Callable[[Any], None]) -> Edit:
     """As spliced text where that reads back as meant, else as ruamel writes it."""
     meant = _read(path, text)
     change(meant)

@@ -160,5 +160,3 @@ def _done_line(first: TickResult) -> str:
 def _waiting(last: TickResult) -> bool:
     runs = last.state.runs if last.state else ()
     return bool(last.plan.unmet) or any(run.status == "submitted" and run.status not in RUN_ENDED for run in runs)
-
-

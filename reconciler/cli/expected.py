@@ -33,8 +33,16 @@ def _system(error: OSError) -> str:
 def _by_name(error: Exception) -> str:
     """Those whose modules need not be loaded to tell them."""
     if type(error).__name__ in (
-        "BadOption", "BlobError", "HostError", "Fenced", "Unreachable", "KeyRefused", "TickRefused", "WishRefused",
-        "SecretLacking", "RebuildRefused",
+        "BadOption",
+        "BlobError",
+        "HostError",
+        "Fenced",
+        "Unreachable",
+        "KeyRefused",
+        "TickRefused",
+        "WishRefused",
+        "SecretLacking",
+        "RebuildRefused",
     ):
         return str(error)
     return ""

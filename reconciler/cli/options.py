@@ -43,9 +43,7 @@ MaxPrice = Annotated[str | None, typer.Option("--max-price", metavar="PRICE", he
 Spot = Annotated[bool, typer.Option("--spot", help="Only spot instances.")]
 OnDemand = Annotated[bool, typer.Option("--on-demand", help="Only on-demand instances.")]
 SpotAuto = Annotated[bool, typer.Option("--spot-auto", help="Both, by price.")]
-SpotPolicyName = Annotated[
-    str | None, typer.Option("--spot-policy", metavar="POLICY", help="spot, on-demand or auto.")
-]
+SpotPolicyName = Annotated[str | None, typer.Option("--spot-policy", metavar="POLICY", help="spot, on-demand or auto.")]
 RetryOn = Annotated[bool, typer.Option("--retry", help="Try again on every kind of failure.")]
 RetryOff = Annotated[bool, typer.Option("--no-retry", help="Never try again.")]
 RetryDuration = Annotated[str | None, typer.Option("--retry-duration", metavar="DUR", help="For how long to retry.")]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from reconciler.cli.fail import Fail
 from reconciler.wire import Site, store_of
@@ -32,10 +31,13 @@ def project_root(start: Path | None = None) -> Path:
 
 def site(start: Path | None = None) -> Site:
     """The project's id and store, read without judging the rest: a typo in a pool must not hide what runs."""
+    from reconciler.identity import identity
+
     root = project_root(start)
-    found = _identity(root)
-    project = found.get("project")
-    name = str(project.get("id") or "") if isinstance(project, dict) else ""
+    found, unreadable = identity(root)
+    name = str(found.get("project", {}).get("id") or "")
+    if unreadable and not name:
+        raise Fail(f"{unreadable}; see `dstack validate`")
     return Site(
         root=root, project=name, state=str(found.get("state") or ""), authority=str(found.get("authority") or "")
     )
@@ -86,33 +88,13 @@ def ports_of(where: Site) -> Ports:
     return wire(where, environ=os.environ, unattended=not sys.stdin.isatty())
 
 
-def documents_of(root: Path) -> Documents:
-    """The documents, judged: raises `Invalid` with every problem. Warnings go to stderr."""
-    from reconciler.cli.terminal import say
+def documents_of(root: Path, *, known: State | None = None) -> Documents:
+    """The documents, judged: raises `Invalid` with every problem. Their warnings are every plan's.
+
+    With the state at hand, documents that are the applied ones are not compiled again.
+    """
     from reconciler.load import load
 
-    documents = load(root, home=Path.home())
-    for warning in documents.warnings:
-        say(f"warning: {warning}")
-    return documents
-
-
-def _identity(root: Path) -> Mapping[str, Any]:
-    """The top-level keys that say which project this is, from whichever document has them."""
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    found: dict[str, Any] = {}
-    for path in sorted((*(root / ".dstack").glob("*.yml"), *(root / ".dstack").glob("*.yaml"))):
-        try:
-            data = yaml.load(path.read_text(errors="replace"), Loader=loader)  # noqa: S506 - a safe loader
-        except yaml.YAMLError as error:
-            # `dstack validate` says it well; here only the identity counts.
-            mark = getattr(error, "problem_mark", None)
-            found.setdefault("unreadable", f"{path}:{mark.line + 1 if mark else 1}")
-            continue
-        if isinstance(data, dict):
-            found |= {key: data[key] for key in ("project", "state", "authority") if key in data}
-    if "project" not in found and "unreadable" in found:
-        raise Fail(f"{found['unreadable']}: cannot be read; see `dstack validate`")
-    return found
+    applied = known.applied if known else None
+    compiled = (applied.revision.digest, applied.desired) if applied else None
+    return load(root, home=Path.home(), known=compiled)

@@ -82,9 +82,7 @@ def _wished(asked: RunAsk, *, documents: Documents, site: Site, run: Run) -> Wis
 def _spec(asked: RunAsk, *, documents: Documents, site: Site) -> RunSpec:
     path = _file(asked)
     flags = RunFlags(**asked.flags, env=asked.env)
-    spec, warnings = read_run_file(
-        path, documents=documents, desired=documents.desired, flags=flags, args=asked.args
-    )
+    spec, warnings = read_run_file(path, documents=documents, desired=documents.desired, flags=flags, args=asked.args)
     for warning in warnings:
         say(f"warning: {warning}")
     _refuse_unused(asked.args, spec)

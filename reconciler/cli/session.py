@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Sequence
-
-import typer
 
 from reconciler.cli.fail import Done, Fail
 from reconciler.cli.terminal import NoTerminal, out, say
-
-# typer 0.2x carries its own click, older ones import it: the class both raise is found from what typer exports.
-UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
 
 
 def run_session(arguments: Sequence[str]) -> int:
     """The exit code; nothing is raised but what ends the process."""
     try:
         return _dispatch(arguments)
-    except UsageError as error:
-        return _usage(error)
     except Done as done:
         return done.code
     except Fail as error:
@@ -30,23 +22,44 @@ def run_session(arguments: Sequence[str]) -> int:
     except NoTerminal as question:
         say(f"error: this asks {str(question).splitlines()[0]!r}, and there is no terminal; add -y to say yes")
         return 1
-    except (KeyboardInterrupt, typer.Abort):
-        say("interrupted")
-        return 130
+    except KeyboardInterrupt:
+        return _interrupted()
     except BrokenPipeError:
         _silence_stdout()
         return 0
     except Exception as error:
-        return _unexpected(error)
+        return _mapped(error)
 
 
 def _dispatch(arguments: Sequence[str]) -> int:
+    from reconciler.cli.quick import quick
+
+    code = quick(arguments)
+    if code is not None:
+        return code
+    import typer
+
     from reconciler.cli.app import build
 
     result = typer.main.get_command(build(arguments)).main(
         args=list(arguments), prog_name="dstack", standalone_mode=False
     )
     return result if isinstance(result, int) else 0
+
+
+def _mapped(error: Exception) -> int:
+    """typer's own errors by their names: 0.2x carries its own click, older ones import it."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if "UsageError" in kinds:
+        return _usage(error)
+    if "Abort" in kinds:
+        return _interrupted()
+    return _unexpected(error)
+
+
+def _interrupted() -> int:
+    say("interrupted")
+    return 130
 
 
 def _usage(error: Exception) -> int:
@@ -64,6 +77,8 @@ def _usage(error: Exception) -> int:
 
 def _unexpected(error: Exception) -> int:
     """An error with a known meaning is one line; a defect says where to report it."""
+    import traceback
+
     from reconciler.cli.expected import explain_error
 
     known = explain_error(error)
