@@ -33,7 +33,7 @@ from schemas.desired import Desired
 from schemas.launch import Request
 from schemas.plan import Permissions, Plan, Terminate, Unmet
 from schemas.run import RUN_ENDED
-from schemas.state import Applied, Capacity, State
+from schemas.state import Applied, Capacity, Revision, State
 
 if TYPE_CHECKING:
     from reconciler.tick import TickAsk
@@ -193,13 +193,14 @@ class _Table:
         """With the documents and the wish."""
         ask, permissions = self.ask, self.ask.permissions
         warnings: tuple[str, ...] = ()
-        if ask.documents is not None and ask.revision is not None:
+        if ask.documents is not None:
             desired = ask.documents.desired
+            mine = ask.revision or Revision(digest=ask.documents.digest)
             if desired.project != state.project:
                 raise TickRefused(f"the state is of project {state.project}, these documents of {desired.project}")
-            facts = self.ports.facts(ask.revision, state.applied) if state.applied else None
+            facts = self.ports.facts(mine, state.applied) if state.applied else None
             verdict = judge(
-                ask.revision,
+                mine,
                 applied=state.applied,
                 history=state.history,
                 facts=facts or GitFacts(),
@@ -211,7 +212,7 @@ class _Table:
             may_end = verdict.may_end and (not verdict.ask_end or ask.prompted or bool(permissions.destroy_pools))
             permissions = replace(permissions, may_end=permissions.may_end and may_end)
             warnings = () if may_end else (verdict.why,)
-            state = apply(state, desired=desired, revision=ask.revision, by=self.ports.who, now=now)
+            state = apply(state, desired=desired, revision=mine, by=self.ports.who, now=now)
         if ask.wish is not None:
             state = with_places(ask.wish(state), ask.carried)
         return state, permissions, warnings
