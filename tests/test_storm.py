@@ -45,7 +45,7 @@ def script(job: str) -> tuple[int, int]:
 
 def misbehave(site: Site, dice: random.Random) -> None:
     world = site.world
-    machines = [machine for machine in world.living()]
+    machines = world.living()
     calls: list[Any] = ["launch", "instances", "terminate", "identity", "prepare", "instances_by_id"]
     match dice.randrange(9):
         case 0:
