@@ -142,7 +142,8 @@ class Run(Value, frozen=True, kw_only=True):
     """A run as remembered. `origin`: declared in the YAML, or wished by `dstack run`.
 
     `status` is stored: `submitted` waits (its `reason` says for what), `provisioning` has a live
-    attempt that does not run everywhere yet, `running` has one that does, `terminating` was asked to end (`stop_reason`), the rest are ends.
+    attempt that does not run everywhere yet, `running` has one that does, `terminating` was asked
+    to end (`stop_reason`), the rest are ends.
     `held` waits for `--first-run`. `not_before` delays a retry. `wait_until` is when a run
     without capacity fails (from `retry`); `None` waits without limit.
     `superseded_by` is the hash that replaces it at its end.
