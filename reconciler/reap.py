@@ -25,12 +25,16 @@ def reap(draft: Draft) -> None:
         free = [draft.living[id] for id in ids if _free(draft, draft.living[id])]
         if not free:
             continue
-        # What is unknown may be gone already: it does not count as there when others go.
-        staying = sum(id not in draft.leaving and draft.living[id].place not in draft.unknown for id in ids)
+        staying = sum(_there(draft, draft.living[id]) for id in ids)
         above = staying - (floor_of(pool) if pool else 0)
         free.sort(key=_order)
         above -= _reap_due(draft, free, above=above)
         _note(draft, [one for one in free if one.id not in draft.leaving], above=above)
+
+
+def _there(draft: Draft, instance: Instance) -> bool:
+    """It holds the floor while others go: not what may be gone already, nor what may never come."""
+    return instance.phase == "ready" and instance.id not in draft.leaving and instance.place not in draft.unknown
 
 
 def _free(draft: Draft, instance: Instance) -> bool:

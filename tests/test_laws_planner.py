@@ -94,6 +94,17 @@ def test_a_minimum_that_can_be_met_is_met(world: World) -> None:
 
 
 @given(worlds())
+def test_idle_ends_leave_the_floor(world: World) -> None:
+    made = plan(world)
+    idle = Counter(action.pool for action in made.actions if isinstance(action, Terminate) and "idle for" in action.why)
+    after = intended(world, made)
+    for pool in world.desired.pools:
+        staying = [one for one in living(after, pool=pool.name) if one.phase not in ("terminating", "pending")]
+        if idle[pool.name]:
+            assert len(staying) >= max(pool.nodes_min, pool.nodes_target or 0)
+
+
+@given(worlds())
 def test_nothing_busy_is_ended(world: World) -> None:
     busy = jobs_by_instance(world.state.attempts)
     for action in plan(world).actions:
@@ -160,8 +171,13 @@ def test_a_run_has_one_living_record(world: World) -> None:
 
 @given(worlds(), st.sampled_from(REGIONS))
 def test_nothing_ends_because_of_an_unknown(world: World, region: str) -> None:
-    """A place that stops answering ends nothing: what ends there would have ended anyway, by documents or a person."""
+    """A place that stops answering, hosts and all, ends nothing but what documents or a person end anyway."""
     lost = place_of("aws", region)
+    dark = tuple(
+        replace(one, unreachable_since=NOW - 9999, failed_looks=99) if one.place == lost else one
+        for one in world.state.instances
+    )
+    world = changed(world, state=replace(world.state, instances=dark))
     places = tuple(replace(each, error="timed out") if each.name == lost else each for each in world.state.places)
     blind = changed(world, state=replace(world.state, places=places))
     there = {one.id for one in world.state.instances if one.place == lost}

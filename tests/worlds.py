@@ -109,12 +109,13 @@ def offers(draw: st.DrawFn) -> list[Offer]:
 
 
 @st.composite
-def an_instance(draw: st.DrawFn, index: int) -> Instance:
-    kind, region, pool = draw(st.sampled_from(KINDS)), draw(st.sampled_from(REGIONS)), draw(st.sampled_from(POOLS))
-    phase = draw(st.sampled_from([*["ready"] * 8, "pending", "provisioning", "terminating"]))
+def an_instance(draw: st.DrawFn, index: int, *, calm: bool) -> Instance:
+    kind, region = draw(st.sampled_from(KINDS)), draw(st.sampled_from(REGIONS))
+    pool = "a" if calm else draw(st.sampled_from(POOLS))
+    phase = "ready" if calm else draw(st.sampled_from([*["ready"] * 8, "pending", "provisioning", "terminating"]))
     made = draw(AGES)
     ready = min(made, draw(AGES)) if phase in ("ready", "terminating") else None
-    trouble = draw(troubles()) if draw(st.integers(0, 9)) > 6 else {}
+    trouble = draw(troubles()) if not calm and draw(st.integers(0, 9)) > 6 else {}
     return Instance(
         id=f"i{index}",
         name=f"{pool}-{index}",
@@ -149,23 +150,25 @@ def troubles() -> st.SearchStrategy[dict[str, Any]]:
         st.just({"missing_since": NOW - 60, "absences": 1}),
         st.just({"stray_jobs": ("unknown-0-1-0",)}),
         st.builds(
-            lambda age, looks: {"unreachable_since": NOW - age, "failed_looks": looks}, AGES, st.integers(1, 5)
+            lambda age, looks: {"unreachable_since": NOW - age, "failed_looks": looks},
+            st.sampled_from([3, 1199, 1200, 4000]),
+            st.sampled_from([1, 3, 9]),
         ),
     )
 
 
 @st.composite
-def a_spec(draw: st.DrawFn, name: str) -> RunSpec:
+def a_spec(draw: st.DrawFn, name: str, *, calm: bool) -> RunSpec:
     kind = draw(st.sampled_from(["task", "task", "task", "service"]))
     return RunSpec(
         name=name,
         type=kind,
-        pool=draw(st.sampled_from(POOLS)),
+        pool="a" if calm else draw(st.sampled_from(POOLS)),
         hash=draw(st.sampled_from(["h1", "h2"])),
         nodes=draw(st.sampled_from([1, 1, 1, 2, 3])) if kind == "task" else 1,
         replicas=draw(st.integers(1, 2)) if kind == "service" else 1,
-        need=draw(NEEDS),
-        where=draw(WHERES),
+        need=Need() if calm else draw(NEEDS),
+        where=Where(spot="auto") if calm else draw(WHERES),
         priority=draw(st.sampled_from([10, 50, 90])),
         reuse_only=draw(rarely(st.just(True), otherwise=False)),
         retry=draw(st.sampled_from([Retry(), Retry(no_capacity=True, interruption=True, error=True)])),
@@ -174,11 +177,13 @@ def a_spec(draw: st.DrawFn, name: str) -> RunSpec:
 
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
-    instances = [draw(an_instance(index)) for index in range(draw(st.integers(1, 8)))]
+    """Half of them are calm: every instance is well and in one pool, so that the runs meet."""
+    calm = draw(st.booleans())
+    instances = [draw(an_instance(index, calm=calm)) for index in range(draw(st.integers(1, 8)))]
     free = [one for one in instances if one.phase == "ready" and not one.orphan]
     runs, attempts, specs = [], [], []
     for index in range(draw(st.integers(1, 5))):
-        spec = draw(a_spec(f"run{index}"))
+        spec = draw(a_spec(f"run{index}", calm=calm))
         fate = draw(st.sampled_from(["waits", "waits", "waits", "new", "runs", "ended"]))
         declared = draw(MAYBE())
         if fate == "new" or (declared and draw(MAYBE())):
