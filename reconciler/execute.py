@@ -14,7 +14,7 @@ from reconciler.order import CannotOrder, order_of
 from reconciler.ports import Connections, Ports
 from schemas.instance import Instance
 from schemas.launch import Request
-from schemas.run import Attempt
+from schemas.run import Attempt, Run
 from schemas.state import Capacity, State
 
 LIMIT = 1800.0  # a large result takes that long
@@ -42,6 +42,7 @@ def execute(
         connections=connections,
         stop=stop,
         expires=since + FRESH,
+        runs={run.id: run for run in state.runs},
         attempts={attempt.id: attempt for attempt in state.attempts},
         instances={instance.id: instance for instance in state.instances},
     )
@@ -67,13 +68,14 @@ def subject(effect: Effect) -> str:
 
 @dataclass(kw_only=True)
 class _Hands:
-    """`attempts` and `instances` by id, as written."""
+    """`runs`, `attempts` and `instances` by id, as written."""
 
     ports: Ports
     state: State
     connections: Connections
     stop: Callable[[], bool]
     expires: float
+    runs: dict[str, Run]
     attempts: dict[str, Attempt]
     instances: dict[str, Instance]
     ahead: bool = False
@@ -131,7 +133,14 @@ class _Hands:
         attempt = self.attempts[start.attempt]
         job = next(job for job in attempt.jobs if job.id == start.job)
         host = self._instance(start.instance)
-        order = order_of(self.ports, self.state, attempt=attempt, job=job)
+        order = order_of(
+            self.ports,
+            self.state,
+            run=self.runs.get(attempt.run),
+            attempt=attempt,
+            job=job,
+            instances=self.instances,
+        )
         try:
             self.ports.runner.start(host, order)
         except (runner.Fenced, runner.Unreachable):

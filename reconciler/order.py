@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from reconciler.ports import Ports
 from reconciler.runner import Order
 from reconciler.secrets import SecretLacking
 from schemas.desired import Desired
+from schemas.instance import Instance
 from schemas.run import Attempt, Job, Run, RunSpec
 from schemas.state import State
 
@@ -16,10 +18,10 @@ class CannotOrder(Exception):
     """Something that the job needs is not to be had here. The message says what."""
 
 
-def order_of(ports: Ports, state: State, *, attempt: Attempt, job: Job) -> Order:
-    """The order for one job. Raises `CannotOrder`."""
-    instances = {one.id: one for one in state.instances}
-    run = next((run for run in state.runs if run.id == attempt.run), None)
+def order_of(
+    ports: Ports, state: State, *, run: Run | None, attempt: Attempt, job: Job, instances: Mapping[str, Instance]
+) -> Order:
+    """The order for one job of `run`; `instances` by id. Raises `CannotOrder`."""
     if run is None or state.applied is None:
         raise CannotOrder("its run is not in the state")
     host, spec = instances[job.instance], run.spec
