@@ -71,7 +71,7 @@ for claim in claims/*; do
     tell "$job" "jobs/$job"
 done
 for left in stage/*; do # whoever staged it is long dead
-    [ -d "$left" ] && find stage -mindepth 1 -maxdepth 1 -mmin +15 -exec rm -rf {} + 2>/dev/null
+    [ -e "$left" ] && find stage -mindepth 1 -maxdepth 1 -mmin +15 -exec rm -rf {} + 2>/dev/null
     break
 done
 echo .

@@ -23,8 +23,8 @@ _JOB = re.compile(r"[a-z0-9][a-z0-9-]{0,100}\Z")
 _CHUNK = 1024 * 1024
 _NO_BUNDLE = 77
 _LONG = 1800.0  # a large transfer; everything else answers in seconds
-_PUT = """umask 077; mkdir -p bundles && cat > "bundles/$1.$2" && [ "$(wc -c < "bundles/$1.$2")" -eq "$3" ] \
-&& mv -f "bundles/$1.$2" "bundles/$1\""""
+_PUT = """umask 077; mkdir -p stage && cat > "stage/$1.part" && [ "$(wc -c < "stage/$1.part")" -eq "$2" ] \
+&& mv -f "stage/$1.part" "stage/$1.files\""""
 _LOG = """cd "jobs/$1" 2>/dev/null && [ -f log ] || exit 0; """
 _FAILURES = {
     76: "the instance is being ended",
@@ -64,13 +64,14 @@ class HostRunner:
         args = (order.job, token, str(order.generation), digest)
         answer = self._send(instance, _program("start"), args, stdin=folder)
         if answer.code == _NO_BUNDLE and bundle:
-            self._put(instance, bundle, digest)
+            self._put(instance, bundle, f"{order.job}.{token}")
             answer = self._send(instance, _program("start"), args, stdin=folder)
         _settled(answer)
 
-    def _put(self, instance: Instance, bundle: Path, digest: str) -> None:
+    def _put(self, instance: Instance, bundle: Path, name: str) -> None:
+        """Beside the job's own folder, under a name of its own: whoever cleans the host leaves it alone."""
         size = str(bundle.stat().st_size)
-        _settled(self._send(instance, _PUT, (digest, secrets.token_hex(4), size), stdin=bundle, timeout=_LONG))
+        _settled(self._send(instance, _PUT, (name, size), stdin=bundle, timeout=_LONG))
 
     def stop(self, instance: Instance, job: str, *, generation: int, abort: bool, why: str) -> None:
         how = "abort" if abort else "stop"

@@ -2,7 +2,7 @@
 # Exits: 0 started, or was already, 75 fenced, 76 the host ends, 77 the bundle is not here, 78 a tool is missing.
 # shellcheck shell=sh
 job=$1 token=$2 bundle=$4
-staged=stage/$job.$token
+staged=stage/$job.$token sent=stage/$job.$token.files
 for tool in setsid tar grep sed sort tr mkfifo; do
     command -v "$tool" > /dev/null || { echo "this host has no $tool" >&2; exit 78; }
 done
@@ -11,12 +11,16 @@ mkdir -p claims spent jobs stage bundles || exit 1
 [ ! -e ending ] || exit 76
 pass_fence "$3" || exit 75
 if [ -d "claims/$job" ] || [ -d "spent/$job" ]; then exit 0; fi
-[ -z "$bundle" ] || [ -f "bundles/$bundle" ] || exit 77
-give_up() { rm -rf "$staged"; exit "$1"; }
+[ -z "$bundle" ] || [ -f "$sent" ] || [ -f "bundles/$bundle" ] || exit 77
+give_up() { rm -rf "$staged" "$sent"; exit "$1"; }
 mkdir "$staged" && tar -xf - -C "$staged" && [ -f "$staged/complete" ] || give_up 1
 printf '%s\n' "$token" > "$staged/token" || give_up 1
-if [ -n "$bundle" ]; then
-    ln "bundles/$bundle" "$staged/bundle.tar.gz" 2>/dev/null || cp "bundles/$bundle" "$staged/bundle.tar.gz" || give_up 1
+keep() { ln "$1" "$staged/bundle.tar.gz" 2>/dev/null || cp "$1" "$staged/bundle.tar.gz"; }
+if [ -n "$bundle" ] && [ -f "$sent" ]; then
+    { keep "$sent" && mv -f "$sent" "bundles/$bundle"; } || give_up 1
+elif [ -n "$bundle" ] && ! keep "bundles/$bundle"; then
+    [ -f "bundles/$bundle" ] || give_up 77 # removed meanwhile with the last job that had it
+    give_up 1
 fi
 # The claim: whoever makes this folder starts the job, once for ever.
 if ! mkdir "claims/$job" 2>/dev/null; then

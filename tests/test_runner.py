@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tarfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -148,6 +149,29 @@ def test_the_files_arrive_once_for_many_jobs(host: RealHost, tmp_path: Path) -> 
     for number in range(2):
         host.runner.clean(host.instance, f"job-{number}")
     assert list((host.folder / "bundles").iterdir()) == []
+
+
+def test_files_removed_by_a_cleaner_meanwhile_are_sent_again(host: RealHost, tmp_path: Path) -> None:
+    """A host without jobs drops the files of those that it had: also while the next one is on its way."""
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/run.sh").write_text("echo here\n")
+    packed = bundle(tmp_path / "project", into=tmp_path)
+    over = threading.Event()
+
+    def clean() -> None:
+        while not over.wait(0.01):
+            host.runner.clean(host.instance, "r0-0-1-0")
+
+    cleaner = threading.Thread(target=clean)
+    cleaner.start()
+    try:
+        for number in range(12):
+            job = host.start("sh ./run.sh", job=f"r{number + 1}-0-1-0", files_bundle=packed)
+            assert host.over(job).exit_code == 0
+            host.runner.clean(host.instance, job)
+    finally:
+        over.set()
+        cleaner.join()
 
 
 def test_a_bundle_that_is_none_fails_the_job_with_a_word(host: RealHost, tmp_path: Path) -> None:
