@@ -145,6 +145,10 @@ def _unsupported(form: RunForm, backend: str) -> Iterable[str]:
         yield "`privileged` is not supported yet"
     if form.volumes:
         yield "`volumes` are not supported yet"
+    if form.python is not None:
+        yield "`python` is not supported yet"
+    if form.resources is not None and form.resources.shm is not None:
+        yield "`shm_size` is not supported yet"
     if form.working_dir and (form.working_dir.startswith(("/", "~")) or ".." in form.working_dir.split("/")):
         yield "a `working_dir` outside of the project's folder is not supported yet"
     for name, _ in form.env or ():
