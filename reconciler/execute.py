@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -167,6 +168,8 @@ class _Hands:
             result.log.unlink(missing_ok=True)
             if result.artifacts:
                 result.artifacts.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a folder of the runner's that holds more is not ours to remove
+                result.log.parent.rmdir()
 
     def _backend(self, place: str) -> Backend:
         return self.connections.to(next(known for known in self.state.places if known.name == place))
