@@ -19,13 +19,13 @@ def foresee(draft: Draft) -> None:
     if not draft.rules_documents:
         return
     for what in desired.unsupported:
-        draft.cannot("project", f"not supported yet: {what}")
+        draft.cannot("project", what)
     for config in desired.backends:
         for what in config.unsupported:
-            draft.cannot(f"backend {config.name}", f"not supported yet: {what}")
+            draft.cannot(f"backend {config.name}", what)
     for pool in desired.pools:
         for what in pool.unsupported:
-            draft.cannot(f"pool {pool.name}", f"not supported yet: {what}")
+            draft.cannot(f"pool {pool.name}", what)
     _lost_sight(draft)
     _unpriced(draft)
 

@@ -61,7 +61,7 @@ def _hindered(draft: Draft, run: Run) -> str:
     if run.held and not draft.may.first_run:
         return "held since the state was rebuilt: `dstack apply --first-run` starts it"
     if spec.unsupported:
-        return f"not supported yet: {', '.join(spec.unsupported)}"
+        return "; ".join(spec.unsupported)
     if spec.name in draft.world.lacking:
         return draft.world.lacking[spec.name]
     if draft.pool_name(spec.pool) not in draft.pools:

@@ -227,7 +227,7 @@ def _closed(world: World) -> Iterator[tuple[str, str]]:
     """Pools that take no new work, and why; the last word wins: a person's over the YAML's."""
     for pool in world.desired.pools:
         if pool.unsupported:
-            yield pool.name, f"not supported yet: {', '.join(pool.unsupported)}"
+            yield pool.name, "; ".join(pool.unsupported)
         elif pool.paused:
             yield pool.name, "the pool is paused in the documents"
     for override in overrides(world, kinds=("pause", "drain")):
