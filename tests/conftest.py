@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,11 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 def _own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A home, a state folder and a git identity of the session's own, also for child processes."""
     home: Path = tmp_path_factory.mktemp("home")
+    # What a killed child leaves behind is then pytest's to remove.
+    temporary = tmp_path_factory.mktemp("tmp")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(temporary))
+        patch.setattr(tempfile, "tempdir", str(temporary))
         patch.setenv("HOME", str(home))
         patch.setenv("XDG_STATE_HOME", str(home / "state"))
         patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
