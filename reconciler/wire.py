@@ -51,8 +51,8 @@ class Site:
 
     @property
     def beside(self) -> Path:
-        """Where blobs, done-markers and the ledger of this project lie."""
-        return self.folder / self.project
+        """Where blobs, done-markers and the ledger lie. A folder that was named may hold several projects."""
+        return self.folder / self.project if self.state else self.folder
 
     @property
     def keys(self) -> Path:

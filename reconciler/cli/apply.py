@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -54,13 +55,13 @@ def run_apply(flags: ApplyFlags) -> int:
     documents = identified(project_root())
     check_pool(flags.pool, documents.desired)
     ports = replace(ports_of(site_of(documents)), bundle=packer(yes=flags.yes))
-    with Progress() as progress, Interrupts(told=progress.tell) as interrupts:
+    with Progress() as progress, Interrupts(told=progress.told) as interrupts:
         ask = _ask(flags, documents, interrupts=interrupts)
+        limit = seconds(flags.deadline, flag="--deadline") if flags.deadline else None
         if flags.detach:
-            result = tick(ports, ask)
+            result = tick(ports, ask if limit is None else replace(ask, deadline=float(limit)))
             done = Settled(first=result, last=result, reached=True)
         else:
-            limit = seconds(flags.deadline, flag="--deadline") if flags.deadline else None
             done = settle(ports, ask, until=settled, progress=progress, deadline=limit)
     tell(ports.store.notes)
     return _report(done, interrupted=interrupts.count > 0, strict=flags.strict, detached=flags.detach)
@@ -111,9 +112,11 @@ def _report(done: Settled, *, interrupted: bool, strict: bool, detached: bool) -
     if interrupted:
         _say_under_way(last.state)
         raise Done(130)
-    out(_done_line(first))
+    out(_done_line(first) + _runs_line(last.state))
     if first.ahead or last.ahead:
         say("note: another apply went on with the rest")
+    if last.refused:
+        raise Fail(last.refused)
     if not done.reached and not detached:
         _say_under_way(last.state)
         raise Done(3)
@@ -155,6 +158,13 @@ def _done_line(first: TickResult) -> str:
     if not found:
         return "Nothing to do.\n"
     return "Done: " + ", ".join(f"{number} {DONE[kind]}" for kind, number in found.items()) + ".\n"
+
+
+def _runs_line(state: State | None) -> str:
+    """`Runs: 2 running, 1 waiting.`, of those that have not ended."""
+    active = Counter(run.status for run in state.runs if run.status not in RUN_ENDED) if state else Counter()
+    said = [f"{number} {'waiting' if status == 'submitted' else status}" for status, number in sorted(active.items())]
+    return f"Runs: {', '.join(said)}.\n" if said else ""
 
 
 def _waiting(last: TickResult) -> bool:

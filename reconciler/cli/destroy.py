@@ -29,7 +29,7 @@ def run_destroy(*, deadline: str, confirmed: str) -> int:
     limit = seconds(deadline, flag="--deadline") if deadline else None
     if confirmed and confirmed not in (word, where.project):
         raise Fail(f"--confirm {confirmed}: this project is {word}")
-    with Progress() as progress, Interrupts(told=progress.tell) as interrupts:
+    with Progress() as progress, Interrupts(told=progress.told) as interrupts:
 
         def confirm(plan: Plan, before: State) -> Plan | None:
             out(render_plan(plan, before, now=now(), page=page()))

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
 from types import FrameType, TracebackType
 
-from reconciler.cli.terminal import say
-
 
 class Interrupts:
     """A context in which Ctrl-C is counted. Both ways out are safe: what was begun is in the state."""
 
-    def __init__(self, *, told: Callable[[], None]) -> None:
-        """`told` says what is still under way, at the first Ctrl-C."""
+    def __init__(self, *, told: Callable[[], str]) -> None:
+        """`told` gives what is still under way, for the first Ctrl-C."""
         self.count = 0
         self._armed = False
         self._told = told
@@ -47,7 +46,12 @@ class Interrupts:
             raise KeyboardInterrupt
         self.count += 1
         if self.count > 1:
-            say("left; what was begun is remembered, `dstack apply` goes on with it")
+            _write("left; what was begun is remembered, `dstack apply` goes on with it\n")
             os._exit(130)
-        say("\nstopping: nothing more is begun; Ctrl-C again leaves at once")
-        self._told()
+        _write(f"\nstopping: nothing more is begun; Ctrl-C again leaves at once\n{self._told()}")
+
+
+def _write(text: str) -> None:
+    """Past Python's buffers: the signal may have come in the middle of a write to them."""
+    with contextlib.suppress(OSError):
+        os.write(2, text.encode(errors="backslashreplace"))

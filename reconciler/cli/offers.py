@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
 from reconciler.cli.terminal import out, say, show
-from reconciler.place import fits
+from reconciler.place import fits, misfit
 from reconciler.render_offers import OfferRow, offer_table, shown
 from reconciler.status import instance_status, jobs_by_instance, unreachable
 from schemas.instance import Instance
@@ -23,13 +24,14 @@ WORDS = {"available": "", "unknown": "", "no-capacity": "no capacity", "no-quota
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What must fit: a run's or a wish's need and limits, and those of its pool."""
+    """What must fit: a run's or a wish's need and limits, and those of its pool. `instance`: that one alone."""
 
     need: Need
     where: Where
     pool: Pool
     new: bool = True
     existing: bool = True
+    instance: str = ""
 
 
 def offer_rows(asked: Asked, *, state: State, offers: Iterable[Offer]) -> list[OfferRow]:
@@ -39,6 +41,13 @@ def offer_rows(asked: Asked, *, state: State, offers: Iterable[Offer]) -> list[O
     ordered = sorted(new, key=lambda row: (bool(row.availability), row.price is None, row.price or Decimal(0)))
     idle = [row for row in had if row.availability == "idle"]
     return [*idle, *ordered, *(row for row in had if row.availability != "idle")]
+
+
+def why_none(asked: Asked, *, offers: Iterable[Offer]) -> str:
+    """Of offers that do not fit: each reason with its numbers, the most frequent first."""
+    whys = Counter(_misfit(asked, one) for one in offers)
+    said = [f"{why} ({number} offers)" if number > 1 else why for why, number in whys.most_common(3)]
+    return "; ".join(said)
 
 
 def show_offers(rows: Sequence[OfferRow], *, most: int) -> None:
@@ -51,12 +60,25 @@ def show_offers(rows: Sequence[OfferRow], *, most: int) -> None:
     sys.stdout.flush()
 
 
+def _misfit(asked: Asked, one: Offer) -> str:
+    found = (
+        misfit(
+            need, where, resources=one.resources, backend=one.backend, region=one.region, zone=one.zone,
+            instance_type=one.instance_type, spot=one.spot, price=one.price, cloud=one.cloud,
+        )
+        for need, where in ((asked.need, asked.where), (asked.pool.need, asked.pool.where))
+    )  # fmt: skip
+    return next((why for why in found if why), "it fits")
+
+
 def _existing(asked: Asked, state: State) -> list[OfferRow]:
     jobs = jobs_by_instance(state.attempts)
     rows = []
     for one in state.instances:
         status = instance_status(one, jobs)
         flagged = unreachable(one) or one.draining or one.quarantined or one.degraded or one.orphan
+        if asked.instance not in ("", one.name):
+            continue
         if one.pool != asked.pool.name or status in LEFT_OUT or flagged or not _instance_fits(asked, one):
             continue
         rows.append(_instance(one, availability="idle" if status == "idle" else "busy"))

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from reconciler.cli.applied import identified
 from reconciler.cli.approval import price_flag
 from reconciler.cli.fail import Fail
-from reconciler.cli.offers import Asked, offer_rows, show_offers
+from reconciler.cli.offers import Asked, offer_rows, show_offers, why_none
 from reconciler.cli.plan import stored_offers
 from reconciler.cli.project import project_root, site_of
 from reconciler.cli.terminal import NoTerminal, ask, out, say
@@ -96,11 +96,13 @@ class _Confirm:
     def __call__(self, plan: Plan, state: State) -> Plan | None:
         self.known = frozenset(one.id for one in state.instances)
         asked = Asked(need=self.wish.need, where=self.wish.where, pool=self.pool, existing=False)
-        show_offers(offer_rows(asked, state=state, offers=self.offers), most=MOST_OFFERS)
+        rows = offer_rows(asked, state=state, offers=self.offers)
+        show_offers(rows, most=MOST_OFFERS)
         launches = [one for one in plan.actions if isinstance(one, Launch)]
         missing = self.asked.count - sum(len(one.ids) for one in launches)
         if missing and not self.wish.retry.no_capacity:
             why = "; ".join(one.why for one in plan.unmet) or "no offer fits"
+            why = why if rows else why_none(asked, offers=self.offers) or why
             raise Fail(f"{missing} of {self.asked.count} cannot be had now: {why}; --retry waits for them")
         each = ", ".join(dict.fromkeys(hourly(one.offer.price) for one in launches))
         say(f"pool {self.pool.name}: {counted(self.asked.count, 'instance')}{f' at {each}' if each else ''}")

@@ -42,12 +42,9 @@ class Progress:
                     say(f"{subject}: {what}")
         self._shown = now
 
-    def tell(self) -> None:
+    def told(self) -> str:
         """What is under way, as plain lines."""
-        for subject, what in list(self._shown.items())[:MOST]:
-            say(f"  {subject}: {what}")
-        if len(self._shown) > MOST:
-            say(f"  and {len(self._shown) - MOST} more")
+        return "".join(f"{line}\n" for line in _lines(self._shown))
 
     def close(self) -> None:
         """Take the display away; what was said stays."""
@@ -67,6 +64,9 @@ class Progress:
 
 
 def _text(now: dict[str, str]) -> str:
-    lines = [f"  {clean(subject)}: {clean(what)}" for subject, what in list(now.items())[:MOST]]
-    more = [f"  and {len(now) - MOST} more"] if len(now) > MOST else []
-    return "\n".join([f"Under way: {len(now)}", *lines, *more]) if now else ""
+    return "\n".join([f"Under way: {len(now)}", *_lines(now)]) if now else ""
+
+
+def _lines(now: dict[str, str]) -> list[str]:
+    shown = [f"  {clean(subject)}: {clean(what)}" for subject, what in list(now.items())[:MOST]]
+    return [*shown, f"  and {len(now) - MOST} more"] if len(now) > MOST else shown

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from reconciler.cli.approval import price_flag
 from reconciler.cli.fail import Fail
-from reconciler.cli.offers import Asked, offer_rows, show_offers
+from reconciler.cli.offers import Asked, offer_rows, show_offers, why_none
 from reconciler.cli.plan import stored_offers
 from reconciler.cli.terminal import NoTerminal, ask, say
 from reconciler.place import misfit
-from reconciler.render_offers import OfferRow
 from reconciler.render_words import hourly
 from reconciler.status import alive
 from reconciler.wire import Site
@@ -38,12 +38,16 @@ class RunConfirm:
     def __call__(self, plan: Plan, state: State) -> Plan | None:
         pool = self._pool()
         spec = self.run.spec
+        self._refuse_unknown_instance(state)
         asked = Asked(
-            need=spec.need, where=spec.where, pool=pool, new=not (spec.reuse_only or spec.instance_name)
+            need=spec.need, where=spec.where, pool=pool, new=not (spec.reuse_only or spec.instance_name),
+            instance=spec.instance_name,
         )  # fmt: skip
-        rows = offer_rows(asked, state=state, offers=tuple(stored_offers(self.site, self.desired, state)))
+        offers = tuple(stored_offers(self.site, self.desired, state))
+        rows = offer_rows(asked, state=state, offers=offers)
         show_offers(rows, most=self.most)
-        self._refuse_hopeless(rows, plan=plan, state=state)
+        if not rows:
+            self._refuse_hopeless(why_none(asked, offers=offers), plan=plan, state=state)
         self._say_waiting(plan)
         self.price = self._priced(plan)
         return plan if self._agreed(plan, state) else None
@@ -57,16 +61,25 @@ class RunConfirm:
             (isinstance(one, Assign) and one.run == self.run.id) or isinstance(one, Launch) for one in plan.actions
         )
 
-    def _refuse_hopeless(self, rows: list[OfferRow], *, plan: Plan, state: State) -> None:
+    def _refuse_unknown_instance(self, state: State) -> None:
+        name = self.run.spec.instance_name
+        living = [one.name for one in state.instances if alive(one) and one.pool == self.run.spec.pool]
+        if not name or name in living:
+            return
+        close = get_close_matches(name, living, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(living) or 'none'}"
+        raise Fail(f"--instance {name}: no such instance in pool {self.run.spec.pool}; {hint}")
+
+    def _refuse_hopeless(self, why: str, *, plan: Plan, state: State) -> None:
         """Nothing fits and nothing is under way: it is said now, and nothing is written."""
-        if rows or self._served(plan) or self.run.spec.retry.no_capacity:
+        if self._served(plan) or self.run.spec.retry.no_capacity:
             return
         spec = self.run.spec
         if spec.reuse_only or spec.instance_name:
             raise Fail(f"no instance of pool {spec.pool} could ever run {spec.name}: {self._misfits(state)}")
         whys = [one.why for one in plan.unmet if one.subject == f"run {spec.name}"]
         raise Fail(
-            f"no offer fits run {spec.name}: {'; '.join(whys) or 'none in this pool and its backends'}; "
+            f"no offer fits run {spec.name}: {why or '; '.join(whys) or 'none in this pool and its backends'}; "
             "ask for less, or wait for capacity with --retry"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,10 @@ from reconciler.cli.terminal import NoTerminal, out, say
 
 def run_session(arguments: Sequence[str]) -> int:
     """The exit code; nothing is raised but what ends the process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal of another character set shows an arrow as an escape, instead of ending the command.
+            stream.reconfigure(errors="backslashreplace")
     try:
         return _dispatch(arguments)
     except Done as done:

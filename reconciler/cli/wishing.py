@@ -36,7 +36,7 @@ class Wished:
 def fulfil(where: Site, wished: Wished, *, until: Until | None) -> TickResult:
     """The last tick. Without `until`, one tick. `Fail` where it is refused, `Done` where it was declined or left."""
     ports = ports_of(where)
-    with Progress() as progress, Interrupts(told=progress.tell) as interrupts:
+    with Progress() as progress, Interrupts(told=progress.told) as interrupts:
         asked = TickAsk(
             wish=wished.wish,
             carried=wished.carried,
