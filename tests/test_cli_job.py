@@ -235,3 +235,24 @@ def test_interrupted_following_leaves_the_run(folder: Folder) -> None:
     assert process.returncode == 130
     assert "left run sleeper: it goes on" in err
     assert runs(folder)["sleeper"]["status"] == "running"
+
+
+def test_a_plan_of_an_older_commit_says_that_apply_would_refuse_it(folder: Folder) -> None:
+    def git(*args: str) -> None:
+        subprocess.run(["git", *args], cwd=folder.root, env=folder.env, check=True, capture_output=True)
+
+    folder.write(".dstack/.gitignore", "state/\nkeys/\n")
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-q", "-m", "one")
+    assert folder.dstack("apply", "-y").code == 0
+    folder.write(".dstack/runs/hello.yml", HELLO)
+    git("add", "-A")
+    git("commit", "-q", "-m", "two")
+    assert folder.dstack("apply", "-y").code == 0
+    git("checkout", "-q", "HEAD~1")
+    planned = folder.dstack("plan")
+    assert planned.code == 0
+    assert "apply would refuse these documents: " in planned.out
+    refused = folder.dstack("apply", "-y")
+    assert (refused.code, "--config-force" in refused.err) == (1, True)

@@ -21,6 +21,7 @@ def revision(documents: Documents) -> Revision:
 def identified(root: Path) -> Documents:
     """The documents of a project that has an id. The first use on this machine alone mints one."""
     documents = documents_of(root)
+    _keep_out_of_git(root)
     if documents.desired.project:
         return documents
     elsewhere = sorted({one.name for one in documents.desired.backends if one.type != "local"})
@@ -31,6 +32,16 @@ def identified(root: Path) -> Documents:
         )
     say(f"note: this project is now {mint(root)} (.dstack/project.yml): commit that file")
     return documents_of(root)
+
+
+def _keep_out_of_git(root: Path) -> None:
+    """Before the first state or key is written, git must ignore both."""
+    from reconciler.init import init
+
+    try:
+        init(root)
+    except OSError as error:
+        say(f"note: {root / '.dstack/.gitignore'}: {error.strerror}; keep .dstack/state and .dstack/keys out of git")
 
 
 def mint(root: Path) -> str:

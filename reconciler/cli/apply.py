@@ -54,7 +54,8 @@ def run_apply(flags: ApplyFlags) -> int:
     """The exit code: 0, 3 where something is still under way at the deadline, 130 after Ctrl-C."""
     documents = identified(project_root())
     check_pool(flags.pool, documents.desired)
-    ports = replace(ports_of(site_of(documents)), bundle=packer(yes=flags.yes))
+    site = site_of(documents)
+    ports = replace(ports_of(site), bundle=packer(site, yes=flags.yes))
     with Progress() as progress, Interrupts(told=progress.told) as interrupts:
         ask = _ask(flags, documents, interrupts=interrupts)
         limit = seconds(flags.deadline, flag="--deadline") if flags.deadline else None

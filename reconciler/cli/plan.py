@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from reconciler.cli.fail import Done
+from reconciler.cli.judged import judged
 from reconciler.cli.project import documents_of, ports_of, project_root, site_of, tell
 from reconciler.cli.terminal import out, page, say
 from reconciler.conclude import conclude
@@ -22,6 +25,7 @@ from schemas.desired import Desired
 from schemas.offer import Offer
 from schemas.plan import Permissions, Plan
 from schemas.resources import Need, Where
+from schemas.run import RUN_ENDED
 from schemas.state import VERSION, State
 
 
@@ -60,19 +64,27 @@ def stored(documents: Documents, permissions: Permissions, *, known: State | Non
     site = site_of(documents)
     state, done = _remembered(site, known)
     moment = now()
-    state = conclude(state, now=moment)
-    lacking = lacking_here(site, environ=os.environ)
+    found = judged(state, documents, now=moment)
+    state = conclude(found.state, now=moment)
     world = World(
         desired=documents.desired,
         state=state,
         offers=tuple(stored_offers(site, documents.desired, state)),
         now=moment,
         nonce=nonce(),
-        permissions=permissions,
-        lacking={run.name: why for run in documents.desired.runs if (why := lacking(run, documents.desired))},
+        permissions=replace(permissions, may_end=found.may_end),
+        lacking=_lacking(site, documents.desired, state),
         done=done,
     )
-    return make_plan(world), state
+    made = make_plan(world)
+    return replace(made, warnings=(*found.warnings, *made.warnings)), state
+
+
+def _lacking(site: Site, desired: Desired, state: State) -> dict[str, str]:
+    """run name -> what it needs and is not to be had here, of the declared and of the waiting."""
+    why = lacking_here(site, environ=os.environ)
+    specs = (*desired.runs, *(run.spec for run in state.runs if run.status not in RUN_ENDED))
+    return {spec.name: missing for spec in specs if (missing := why(spec, desired))}
 
 
 def refreshed(documents: Documents, permissions: Permissions) -> tuple[Plan, State]:
@@ -89,7 +101,8 @@ def refreshed(documents: Documents, permissions: Permissions) -> tuple[Plan, Sta
     )
     if result.refused:
         raise Fail(result.refused)
-    return result.plan, result.state or _empty(documents.desired.project)
+    made = replace(result.plan, warnings=(*result.warnings, *result.plan.warnings))
+    return made, result.state or _empty(documents.desired.project)
 
 
 def check_pool(name: str, desired: Desired) -> None:

@@ -7,30 +7,30 @@ from pathlib import Path
 
 from reconciler.cli.fail import Fail
 from reconciler.cli.terminal import NoTerminal, ask, say
-from reconciler.wire import Site, blobs_of
+from reconciler.wire import Site, blobs_of, scratch_of
 from schemas.run import RunSpec
 
 
 def pack(site: Site, spec: RunSpec, *, yes: bool) -> str:
     """The digest of the bundle in the store."""
-    path = packer(yes=yes)(site.root, spec.files)
+    path = packer(site, yes=yes)(site.root, spec.files)
     try:
         return blobs_of(site).put(path)
     finally:
         path.unlink(missing_ok=True)
 
 
-def packer(*, yes: bool) -> Callable[[Path, tuple[str, ...]], Path]:
+def packer(site: Site, *, yes: bool) -> Callable[[Path, tuple[str, ...]], Path]:
     """`bundle` of `Ports` that asks above the limit, listing the largest files; `Fail` where that is declined."""
     from reconciler.bundle import CannotBundle, TooLarge, bundle
 
     def packed(root: Path, files: tuple[str, ...]) -> Path:
         try:
-            return bundle(root, files)
+            return bundle(root, files, scratch=scratch_of(site))
         except TooLarge as large:
             if not _agreed(str(large), yes=yes):
                 raise Fail(f"{large}; leave them out by .gitignore, or add -y to take them along") from large
-            return bundle(root, files, limit=None)
+            return bundle(root, files, scratch=scratch_of(site), limit=None)
         except CannotBundle as error:
             raise Fail(str(error)) from error
 

@@ -51,13 +51,14 @@ def follow_run(site: Site, wished: Wished, *, run: Run) -> int:
 
 @dataclass(kw_only=True)
 class _Course:
-    """`seen` are attempts whose log was shown; `written`: the wish is in the state."""
+    """`seen` are attempts whose log was shown; `written`: the wish is in the state; `waits`: why, as last said."""
 
     site: Site
     ports: Ports
     run: Run
     seen: frozenset[str] = frozenset()
     written: bool = False
+    waits: str = ""
 
     def follow(self, asked: TickAsk) -> int:
         state = self._settle(asked)
@@ -104,6 +105,7 @@ class _Course:
             def tell(state: State) -> None:
                 self.written = self.written or any(one.id == self.run.id for one in state.runs)
                 progress(state)
+                self._say_waiting(state)
 
             done = settle(self.ports, asked, until=lambda state, plan: self._ready(state, plan), progress=tell)
         if done.first.refused:
@@ -115,6 +117,14 @@ class _Course:
             raise Fail("the state is gone; `dstack state rebuild`")
         self.written = True
         return done.last.state
+
+    def _say_waiting(self, state: State) -> None:
+        """Why it does not run yet, or not again, whenever that changes."""
+        now = _run(state, self.run)
+        why = now.reason if now.status == "submitted" else ""
+        if why and why != self.waits:
+            say(f"run {now.spec.name} waits: {why}")
+        self.waits = why
 
     def _ready(self, state: State, plan: Plan) -> bool:
         if _over(state, self.run, plan):
