@@ -21,8 +21,8 @@ def revision(documents: Documents) -> Revision:
 def identified(root: Path) -> Documents:
     """The documents of a project that has an id. The first use on this machine alone mints one."""
     documents = documents_of(root)
-    _keep_out_of_git(root)
     if documents.desired.project:
+        _keep_out_of_git(root)
         return documents
     elsewhere = sorted({one.name for one in documents.desired.backends if one.type != "local"})
     if elsewhere:
@@ -35,11 +35,13 @@ def identified(root: Path) -> Documents:
 
 
 def _keep_out_of_git(root: Path) -> None:
-    """Before the first state or key is written, git must ignore both."""
+    """Before the first state or key is written, git must ignore both; minting an id sees to it by itself."""
     from reconciler.init import init
 
+    ignored = root / ".dstack/.gitignore"
     try:
-        init(root)
+        if not ignored.exists() or not {"state/", "keys/"} <= set(ignored.read_text().split()):
+            init(root)
     except OSError as error:
         say(f"note: {root / '.dstack/.gitignore'}: {error.strerror}; keep .dstack/state and .dstack/keys out of git")
 
