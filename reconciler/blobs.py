@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -79,6 +81,7 @@ class FolderBlobs:
 
     def _put(self, data: bytes | Path) -> str:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.sweep(now=time.time())
         temporary = self._folder / f".{secrets.token_hex(8)}.tmp"
         try:
             digest = _copy(data, temporary)
@@ -93,10 +96,11 @@ class FolderBlobs:
         return digest
 
     def sweep(self, *, now: float) -> None:
-        """Remove what writers that died left behind."""
+        """Remove what the dead left here: half-written blobs, temporary files of others. Each `put` does it."""
         for leftover in self._folder.glob(".*.tmp"):
-            if leftover.stat().st_mtime < now - STALE:
-                leftover.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # its writer was alive, or another swept it
+                if leftover.stat().st_mtime < now - STALE:
+                    leftover.unlink()
 
 
 def _is_digest(text: str) -> bool:

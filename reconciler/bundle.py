@@ -45,17 +45,26 @@ class _Entry(NamedTuple):
     stat: os.stat_result
 
 
-def bundle(root: Path, files: tuple[str, ...] = (), *, into: Path | None = None, limit: int | None = LIMIT) -> Path:
+def bundle(
+    root: Path,
+    files: tuple[str, ...] = (),
+    *,
+    into: Path | None = None,
+    scratch: Path | None = None,
+    limit: int | None = LIMIT,
+) -> Path:
     """A tar.gz named `<sha256>.tar.gz` in the folder `into`; without one a temporary file, the caller's to remove.
 
+    That lies in `scratch`, hidden and `.tmp`: if we are killed, whoever sweeps that folder removes it.
     `files` are more paths of `root`, taken even where git ignores them. `limit` None asks nothing.
     Raises `TooLarge`, `CannotBundle`.
     """
     entries = _entries(root, files)
     _check_size(entries, limit)
-    if into:
-        into.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix="dstack-", suffix=".tar.gz", dir=into)
+    folder = into or scratch
+    if folder:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=".dstack-", suffix=".tar.gz.tmp", dir=folder)
     try:
         with os.fdopen(descriptor, "wb") as file:
             _pack(root, entries, file)

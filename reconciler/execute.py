@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from backends.base import Backend, BackendError, NoCapacity, QuotaExceeded, TryLater
 from reconciler import fold, runner
-from reconciler.effects import Clean, Collect, Effect, End, Halt, Send, Start
+from reconciler.effects import Clean, Collect, Effect, End, Halt, Save, Send, Start
 from reconciler.fold import Outcome
 from reconciler.gather import gather
 from reconciler.order import CannotOrder, order_of
@@ -63,7 +62,7 @@ def subject(effect: Effect) -> str:
             return f"launch of {', '.join(effect.request.names)}"
         case End():
             return f"end of {len(effect.external_ids)} in {effect.place}"
-        case Start() | Halt() | Collect() | Clean():
+        case Start() | Halt() | Collect() | Save() | Clean():
             return f"job {effect.job}"
 
 
@@ -111,7 +110,12 @@ class _Hands:
                 self._stop(effect.instance, effect.job, abort=effect.abort, why=effect.why)
                 return fold.Halted(job=effect.job)
             case Collect():
-                return self._collect(effect)
+                log, artifacts, notes = self._collect(effect)
+                return fold.Collected(job=effect.job, log=log, artifacts=artifacts, notes=notes)
+            case Save():
+                at = self.ports.now()
+                _, artifacts, _ = self._collect(effect)
+                return fold.Saved(job=effect.job, artifacts=artifacts, at=at)
             case Clean():
                 if effect.stray:
                     self._stop(effect.instance, effect.job, abort=True, why="nobody remembers it")
@@ -154,22 +158,17 @@ class _Hands:
         host = self._instance(instance)
         self.ports.runner.stop(host, job, generation=self.state.generation, abort=abort, why=why)
 
-    def _collect(self, collect: Collect) -> Outcome:
+    def _collect(self, collect: Collect | Save) -> tuple[str, str, tuple[str, ...]]:
+        """The log and the artifacts as digests of blobs, and notes on what was left out."""
         host = self._instance(collect.instance)
         result = self.ports.runner.collect(host, collect.job, artifacts=collect.artifacts)
         try:
-            return fold.Collected(
-                job=collect.job,
-                log=self.ports.blobs.put(result.log),
-                artifacts=self.ports.blobs.put(result.artifacts) if result.artifacts else "",
-                notes=result.notes,
-            )
+            log = self.ports.blobs.put(result.log)
+            return log, self.ports.blobs.put(result.artifacts) if result.artifacts else "", result.notes
         finally:
             result.log.unlink(missing_ok=True)
             if result.artifacts:
                 result.artifacts.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # a folder of the runner's that holds more is not ours to remove
-                result.log.parent.rmdir()
 
     def _backend(self, place: str) -> Backend:
         return self.connections.to(next(known for known in self.state.places if known.name == place))

@@ -103,7 +103,10 @@ class HostRunner:
         return result, (*notes, *more, *failed)
 
     def _fresh(self, suffix: str) -> Path:
-        descriptor, name = tempfile.mkstemp(prefix="dstack-", suffix=suffix, dir=self._scratch)
+        """Hidden and `.tmp`: what a killed process leaves in the store's folder is swept there."""
+        if self._scratch:
+            self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=".dstack-", suffix=f"{suffix}.tmp", dir=self._scratch)
         os.close(descriptor)
         return Path(name)
 

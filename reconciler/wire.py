@@ -74,7 +74,12 @@ def store_of(site: Site) -> FolderStore:
 
 
 def blobs_of(site: Site) -> FolderBlobs:
-    return FolderBlobs(site.beside / "blobs")
+    return FolderBlobs(scratch_of(site))
+
+
+def scratch_of(site: Site) -> Path:
+    """Where temporary files lie: the folder of the blobs, which sweeps what a killed process left there."""
+    return site.beside / "blobs"
 
 
 def markers_of(site: Site) -> Markers:
@@ -95,7 +100,7 @@ def wire(site: Site, *, environ: Mapping[str, str], unattended: bool) -> Ports:
         markers=markers_of(site),
         record=lambda entries: ledger.append(site.beside / "ledger", entries),
         connect=connector(site, address=store.address),
-        runner=HostRunner(_transports(environ)),
+        runner=HostRunner(_transports(environ), scratch=scratch_of(site)),
         now=now,
         clock=boot_clock,
         sleep=time.sleep,
@@ -104,7 +109,7 @@ def wire(site: Site, *, environ: Mapping[str, str], unattended: bool) -> Ports:
         who=who(),
         lacking=lacking_here(site, environ=environ),
         resolve=_resolver(site, environ=environ),
-        bundle=bundle,
+        bundle=lambda root, files: bundle(root, files, scratch=scratch_of(site)),
         facts=_facts(site),
         unattended=unattended,
     )

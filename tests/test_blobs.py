@@ -77,6 +77,8 @@ def test_leftovers_of_the_dead_are_swept_and_never_listed(blobs: FolderBlobs, tm
         os.utime(tmp_path / "blobs" / name, (1_000_000 - age, 1_000_000 - age))
     blobs.sweep(now=1_000_000)
     assert sorted(path.name for path in (tmp_path / "blobs").glob(".*")) == [".new.tmp"]
+    blobs.put(b"a")  # long after 1970
+    assert list((tmp_path / "blobs").glob(".*")) == []
     assert blobs.digests() == {digest}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -119,7 +120,9 @@ class FakeRunner:
         _asked(lambda: self._hosts.stop(instance.external_id, job, generation=generation, why=why))
 
     def collect(self, instance: Instance, job: str, *, artifacts: tuple[str, ...]) -> Collected:
-        log = Path(tempfile.mkdtemp(dir=self._scratch), "log")
+        handle, name = tempfile.mkstemp(dir=self._scratch)
+        os.close(handle)
+        log = Path(name)
         log.write_bytes(_asked(lambda: self._hosts.collect(instance.external_id, job)))
         return Collected(log=log)
 
