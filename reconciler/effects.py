@@ -55,6 +55,14 @@ class Collect(Value, frozen=True, kw_only=True):
     artifacts: tuple[str, ...]
 
 
+class Save(Value, frozen=True, kw_only=True):
+    """Bring a running job's artifacts home, as they are now (`artifacts_every`)."""
+
+    job: str
+    instance: str
+    artifacts: tuple[str, ...]
+
+
 class Clean(Value, frozen=True, kw_only=True):
     """Remove a job's folder from its host; where it may still run (`stray`), end it first."""
 
@@ -65,7 +73,7 @@ class Clean(Value, frozen=True, kw_only=True):
 
 COLLECTED = frozenset({"done", "failed"})  # any other may still run: given up, or unknown
 
-Effect = Send | End | Start | Halt | Collect | Clean
+Effect = Send | End | Start | Halt | Collect | Save | Clean
 
 
 def effects(state: State, *, now: int) -> tuple[Effect, ...]:
@@ -80,7 +88,7 @@ def effects(state: State, *, now: int) -> tuple[Effect, ...]:
     return (
         *_sends(known, now=now),
         *_ends(known),
-        *(effect for attempt in state.attempts if attempt.live for effect in _of_attempt(attempt, known=known)),
+        *(one for attempt in state.attempts if attempt.live for one in _of_attempt(attempt, known=known, now=now)),
         *_cleans(known),
     )
 
@@ -121,7 +129,7 @@ def _ends(known: _Known) -> Iterator[End]:
         yield End(place=place, external_ids=tuple(ids))
 
 
-def _of_attempt(attempt: Attempt, *, known: _Known) -> Iterator[Effect]:
+def _of_attempt(attempt: Attempt, *, known: _Known, now: int) -> Iterator[Effect]:
     broken = any(job.status in ("failed", "lost", "aborted", "terminated") for job in attempt.jobs)
     for job in attempt.jobs:
         if known.host(job.instance) is None:
@@ -132,11 +140,20 @@ def _of_attempt(attempt: Attempt, *, known: _Known) -> Iterator[Effect]:
             yield Halt(job=job.id, instance=job.instance, abort=attempt.abort, why=attempt.stopping)
         elif job.status == "assigned" and not (broken or job.halted) and _startable(job, known=known):
             yield Start(attempt=attempt.id, job=job.id, instance=job.instance)
+        elif job.status == "running" and _save_due(job, known.runs.get(attempt.run), now=now):
+            yield Save(job=job.id, instance=job.instance, artifacts=_artifacts(attempt, known=known))
 
 
 def _startable(job: Job, *, known: _Known) -> bool:
     instance = known.instances[job.instance]
     return instance.phase == "ready"
+
+
+def _save_due(job: Job, run: Run | None, *, now: int) -> bool:
+    """Its start counts as a save: there was nothing before."""
+    every = run.spec.artifacts_every if run and run.spec.artifacts else None
+    since = job.saved_at if job.saved_at is not None else job.started_at
+    return every is not None and since is not None and now - since >= every
 
 
 def _artifacts(attempt: Attempt, *, known: _Known) -> tuple[str, ...]:

@@ -70,6 +70,14 @@ class Collected(Value, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
+class Saved(Value, frozen=True, kw_only=True):
+    """A running job's artifacts are a blob; "" where no file matched yet."""
+
+    job: str
+    artifacts: str
+    at: int
+
+
 class Cleaned(Value, frozen=True, kw_only=True):
     """The job's folder is gone from its host."""
 
@@ -91,7 +99,7 @@ class Ahead(Value, frozen=True, kw_only=True):
     why: str
 
 
-Outcome = Sent | Refused | Accepted | Started | StartFailed | Halted | Collected | Cleaned | Failed | Ahead
+Outcome = Sent | Refused | Accepted | Started | StartFailed | Halted | Collected | Saved | Cleaned | Failed | Ahead
 
 
 def fold(state: State, outcomes: Sequence[Outcome], *, now: int) -> State:
@@ -150,6 +158,9 @@ def _fold(memory: _Memory, outcome: Outcome, *, now: int) -> None:
             memory.change(outcome.job, halted=True)
         case Collected() if outcome.job in memory.jobs:
             _collected(memory, outcome, now=now)
+        case Saved() if _is(memory, outcome.job, "running"):
+            artifacts = outcome.artifacts or memory.jobs[outcome.job].artifacts
+            memory.change(outcome.job, artifacts=artifacts, saved_at=outcome.at)
         case Cleaned():
             memory.strays(outcome.instance, lambda strays: strays - {outcome.job})
         case _:
@@ -190,7 +201,7 @@ def _collected(memory: _Memory, collected: Collected, *, now: int) -> None:
 
 
 def _ended(job: Job, attempt: Attempt, collected: Collected, *, now: int) -> Job:
-    job = replace(job, log=collected.log, artifacts=collected.artifacts, ended_at=job.ended_at or now)
+    job = replace(job, log=collected.log, artifacts=collected.artifacts or job.artifacts, ended_at=job.ended_at or now)
     if job.exit_code == 0 and not job.interrupted:
         return replace(job, status="done", reason="")
     if attempt.stopping:

@@ -92,7 +92,8 @@ class Job(Value, frozen=True, kw_only=True):
 
     `pulse` is when the host last answered for it. `gpus` are UUIDs.
     `reason` says why it ended, in words: "exit 3", "max duration 2h", "interrupted".
-    `log` and `artifacts` are digests of blobs, set in the write that ends it.
+    `log` and `artifacts` are digests of blobs, set in the write that ends it; `artifacts` also while it runs,
+    as of `saved_at`, where its run has `artifacts_every`.
     `halted`: its host accepted its end, and will refuse a start that comes later.
     """
 
@@ -109,6 +110,7 @@ class Job(Value, frozen=True, kw_only=True):
     reason: str = ""
     log: str = ""
     artifacts: str = ""
+    saved_at: int | None = None
     halted: bool = False
 
 

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 from test_absorb import NOW, PLACE, a_state, an_attempt, an_instance, an_intent, pending
 
-from reconciler.effects import Clean, Collect, End, Halt, Send, Start, effects
+from reconciler.effects import Clean, Collect, End, Halt, Save, Send, Start, effects
 from schemas.run import Job, Run, RunSpec
 from schemas.state import State
 
@@ -85,6 +85,27 @@ def test_an_ended_job_is_collected_with_its_runs_artifacts() -> None:
     collect = Collect(job="j", instance="l-0", artifacts=("*.txt",))
     assert of(with_job(Job(id="j", instance="l-0", status="ended"))) == [collect]
     assert of(with_job(Job(id="j", instance="l-0", status="ended"), stopping="stopped by ann")) == [collect]
+
+
+@pytest.mark.parametrize(
+    ("every", "job", "due"),
+    [
+        (600, {"started_at": NOW - 599}, False),
+        (600, {"started_at": NOW - 600}, True),
+        (600, {"started_at": NOW - 9999, "saved_at": NOW - 599}, False),
+        (600, {"started_at": NOW - 9999, "saved_at": NOW - 600}, True),
+        (600, {"started_at": NOW - 9999, "status": "assigned"}, False),
+        (600, {"started_at": NOW - 9999, "status": "done"}, False),
+        (None, {"started_at": NOW - 9999}, False),
+    ],
+)
+def test_artifacts_are_saved_while_a_job_runs(every: int | None, job: dict[str, Any], due: bool) -> None:
+    state = with_job(Job(id="j", instance="l-0", **{"status": "running", **job}))
+    spec = replace(state.runs[0].spec, artifacts_every=every)
+    found = of(replace(state, runs=(replace(state.runs[0], spec=spec),)))
+    assert (Save(job="j", instance="l-0", artifacts=("*.txt",)) in found) is due
+    nothing_named = replace(state.runs[0], spec=replace(spec, artifacts=()))
+    assert Save not in map(type, of(replace(state, runs=(nothing_named,))))
 
 
 def test_a_stray_folder_is_cleaned_and_one_that_may_run_is_ended_first() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from test_absorb import NOW, PLACE, a_state, an_attempt, an_instance, an_intent, job, one, pending
 
-from reconciler.fold import Cleaned, Collected, Halted, Outcome, Refused, Sent, Started, StartFailed, fold
+from reconciler.fold import Cleaned, Collected, Halted, Outcome, Refused, Saved, Sent, Started, StartFailed, fold
 from schemas.run import Job
 from schemas.state import Capacity, State
 
@@ -74,6 +74,20 @@ def test_a_result_settles_its_job(known: dict[str, Any], attempt: dict[str, Any]
     assert (found.log, found.artifacts) == ("aa", "bb")
     assert one(state).stray_jobs == ("j",)
     assert one(after(state, Cleaned(job="j", instance="l-0"))).stray_jobs == ()
+
+
+def test_saved_artifacts_are_the_newest_there_are() -> None:
+    state = after(with_job("running"), Saved(job="j", artifacts="aa", at=NOW - 9))
+    assert (job(state).artifacts, job(state).saved_at, job(state).status) == ("aa", NOW - 9, "running")
+    state = after(state, Saved(job="j", artifacts="", at=NOW))
+    assert (job(state).artifacts, job(state).saved_at) == ("aa", NOW)
+    assert job(after(with_job("done", artifacts="bb"), Saved(job="j", artifacts="aa", at=NOW))).artifacts == "bb"
+
+
+def test_a_result_without_artifacts_keeps_those_that_were_saved() -> None:
+    known = with_job("ended", exit_code=0, artifacts="aa")
+    assert job(after(known, Collected(job="j", log="l"))).artifacts == "aa"
+    assert job(after(known, Collected(job="j", log="l", artifacts="bb"))).artifacts == "bb"
 
 
 def test_a_result_of_a_settled_job_changes_nothing() -> None:
