@@ -56,6 +56,15 @@ def ticked_until(folder: Folder, name: str, status: str) -> None:
     until(lambda: folder.dstack("apply", "-y", "-d").code == 0 and runs(folder)[name]["status"] == status)
 
 
+def test_artifacts_can_be_had_while_a_run_goes_on(folder: Folder) -> None:
+    task = "type: task\nname: long\nartifacts: [out/*]\nartifacts_every: 1s\n"
+    folder.write(".dstack/runs/long.yml", task + "commands: [mkdir out, echo 1 > out/step, sleep 600]\n")
+    assert folder.dstack("apply", "-y").code == 0
+    until(lambda: folder.dstack("apply", "-y", "-d").code == 0 and folder.dstack("artifacts", "long", "got").code == 0)
+    assert runs(folder)["long"]["status"] == "running"
+    assert (folder.root / "got/out/step").read_text() == "1\n"
+
+
 def test_the_main_job(folder: Folder) -> None:
     folder.write(".dstack/runs/hello.yml", HELLO)
     planned = folder.dstack("plan")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from reconciler.blobs import Blobs
 from reconciler.cli.fail import Fail
-from reconciler.cli.find_run import find_attempt, find_run
+from reconciler.cli.find_run import find_run
 from reconciler.cli.project import site, state_of
 from reconciler.cli.terminal import out, say
-from reconciler.render_words import counted
+from reconciler.render_words import counted, span
 from reconciler.wire import blobs_of
-from schemas.run import RUN_ENDED, Job
+from schemas.run import RUN_ENDED, Job, Run
+from schemas.state import State
 
 
 def fetch_artifacts(name: str, *, folder: Path | None, job: int | None) -> int:
@@ -20,19 +22,30 @@ def fetch_artifacts(name: str, *, folder: Path | None, job: int | None) -> int:
     where = site()
     state = state_of(where)
     run = find_run(state, name)
-    attempt = find_attempt(state, run, replica=0, number=0)
-    jobs = [one for one in (attempt.jobs if attempt else ()) if one.artifacts and job in (None, one.rank)]
+    jobs = [one for one in _newest(state, run) if one.artifacts and job in (None, one.rank)]
     if not jobs:
-        why = "its config has no `artifacts:`" if not run.spec.artifacts else "no file matched its `artifacts:`"
-        if run.spec.artifacts and run.status not in RUN_ENDED:
-            why = f"it is {run.status}; they are stored when it ends"
-        raise Fail(f"run {name} left no artifacts: {why}")
+        raise Fail(f"run {name} left no artifacts: {_why_none(run)}")
     target = folder if folder is not None else Path(f"{run.spec.name}-artifacts")
     number = sum(
         _unpack(blobs_of(where), one, into=target if len(jobs) == 1 else target / f"node-{one.rank}") for one in jobs
     )
     out(f"{counted(number, 'file')} in {target}\n")
     return 0
+
+
+def _newest(state: State, run: Run) -> Sequence[Job]:
+    """Of the last attempt that left anything: one that was lost may have saved some while it ran."""
+    left = [one for one in state.attempts if one.run == run.id and any(job.artifacts for job in one.jobs)]
+    return max(left, key=lambda one: (one.number, -one.replica)).jobs if left else ()
+
+
+def _why_none(run: Run) -> str:
+    if not run.spec.artifacts:
+        return "its config has no `artifacts:`"
+    if run.status in RUN_ENDED:
+        return "no file matched its `artifacts:`"
+    often = f"every {span(run.spec.artifacts_every)} while it runs and " if run.spec.artifacts_every is not None else ""
+    return f"it is {run.status}; they are stored {often}when it ends"
 
 
 def _unpack(blobs: Blobs, job: Job, *, into: Path) -> int:
