@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from backends.base import TryLater
+from backends.local_record import make_private
 from schemas.base import Mib, Value
 from schemas.resources import Gpu
 
@@ -39,7 +40,7 @@ def machine_id(base: Path, *, root: Path = _ROOT) -> str:
 
 def _minted_id(path: Path) -> str:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(path.parent)
         fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         fresh.write_text(uuid.uuid4().hex, "ascii")
         with suppress(FileExistsError):

@@ -69,7 +69,7 @@ def make(lineage: Path, record: Record) -> None:
     """The whole folder at once, or nothing. One that exists is left as it is."""
     staged = lineage / f".{record.id}.{uuid.uuid4().hex}"
     try:
-        (staged / "host").mkdir(parents=True, mode=0o700)
+        make_private(staged / "host")
         with (staged / "instance.json").open("wb") as file:
             file.write(msgspec.json.encode(record))
             os.fsync(file.fileno())
@@ -136,11 +136,18 @@ def _insist(function: Any, path: str, _: Any) -> None:
             function(path)
 
 
+def make_private(folder: Path) -> None:
+    """With whatever is missing above it, 0700: `mkdir(parents=True)` leaves the parents to the umask."""
+    if not folder.is_dir():
+        make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
 @contextmanager
 def alone(lineage: Path) -> Iterator[None]:
     """One launch at a time in a lineage; the kernel lets go when a process dies."""
     try:
-        lineage.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(lineage)
         descriptor = os.open(lineage / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise BackendError(f"cannot write in {lineage}: {error}") from error

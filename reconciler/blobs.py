@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+from reconciler.private import make_private
+
 CHUNK = 1 << 20
 # A temporary file this old has no writer any more, even on a machine that slept.
 STALE = 24 * 3600
@@ -80,14 +82,14 @@ class FolderBlobs:
         return self._folder / digest[:2] / digest
 
     def _put(self, data: bytes | Path) -> str:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(self._folder)
         self.sweep(now=time.time())
         temporary = self._folder / f".{secrets.token_hex(8)}.tmp"
         try:
             digest = _copy(data, temporary)
             target = self._place(digest)
             if not _intact(target, digest):
-                target.parent.mkdir(mode=0o700, exist_ok=True)
+                make_private(target.parent)
                 temporary.replace(target)
                 _sync(target.parent)
                 _sync(self._folder)

@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from reconciler.private import make_private
+
 LIMIT = 100 * 1000 * 1000
 _SKIPPED = frozenset(
     {".git", ".venv", "venv", "node_modules", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".tox"}
@@ -63,7 +65,7 @@ def bundle(
     _check_size(entries, limit)
     folder = into or scratch
     if folder:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(folder)
     descriptor, name = tempfile.mkstemp(prefix=".dstack-", suffix=".tar.gz.tmp", dir=folder)
     try:
         with os.fdopen(descriptor, "wb") as file:

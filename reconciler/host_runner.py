@@ -14,6 +14,7 @@ from pathlib import Path
 
 from reconciler.artifacts import choose, repack
 from reconciler.host_report import Unreadable, parse_report
+from reconciler.private import make_private
 from reconciler.runner import Collected, Fenced, HostError, Order, Unreachable
 from reconciler.staging import stage
 from reconciler.transport import Answer, Transport
@@ -105,7 +106,7 @@ class HostRunner:
     def _fresh(self, suffix: str) -> Path:
         """Hidden and `.tmp`: what a killed process leaves in the store's folder is swept there."""
         if self._scratch:
-            self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self._scratch)
         descriptor, name = tempfile.mkstemp(prefix=".dstack-", suffix=f"{suffix}.tmp", dir=self._scratch)
         os.close(descriptor)
         return Path(name)

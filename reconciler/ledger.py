@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from reconciler.private import make_private
 from reconciler.store import StateRefused
 from schemas.ledger import Entry
 
@@ -28,7 +29,7 @@ def append(folder: Path, entries: Iterable[Entry]) -> None:
         months.setdefault(_month(entry.at), []).append(_ENCODER.encode(entry))
     try:
         for month, lines in sorted(months.items()):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(folder)
             _append(folder / f"{month}.jsonl", b"\n".join(lines) + b"\n")
     except OSError as error:
         raise StateRefused(f"{folder}: the ledger cannot be written: {error.strerror}") from error

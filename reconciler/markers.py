@@ -9,6 +9,7 @@ import os
 import re
 from pathlib import Path
 
+from reconciler.private import make_private
 from reconciler.store import StateRefused
 from schemas.base import NAME
 
@@ -28,7 +29,7 @@ class Markers:
         """Again is no error. It survives a loss of power once it returns."""
         path = self._place(name, digest)
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self._folder)
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600))
             folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
             try:

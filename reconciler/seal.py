@@ -13,6 +13,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from reconciler.private import make_private
 from reconciler.secrets import SecretLacking
 
 VARIABLE = "DSTACK_PROJECT_KEY"
@@ -122,7 +123,7 @@ def _mint(path: Path) -> bytes:
     """Written whole beside it and linked into place: exclusive, and never seen half-written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(path.parent)
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(handle, "wb") as file:
             file.write(base64.b64encode(os.urandom(LENGTH)) + b"\n")

@@ -21,7 +21,7 @@ def stage(order: Order) -> bytes:
     contents = {
         "supervisor.sh": _packaged("supervisor.sh"),
         "rules.sh": _packaged("host_rules.sh"),
-        "env": environment_file(environment(order)) + b'command export DSTACK_CLAIM="$token"\n',
+        "env": environment_file(environment(order)),
         "script": script(order),
         "order": _settings(order),
         "name": _name(order.name),

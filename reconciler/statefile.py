@@ -73,7 +73,7 @@ def header(data: bytes) -> Header | None:
     first = data.split(b"\n", 1)[0].rstrip().rstrip(b",") + b"}"
     try:
         return Header(**msgspec.json.decode(first, type=_HeaderLine).known())
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from reconciler.private import make_private
 from reconciler.statefile import Header, dumps, header, loads
 from reconciler.store import StateMoved, StateRefused
 from schemas.base import PROJECT_ID
@@ -126,7 +127,7 @@ class FolderStore:
 
     def _make_folder(self) -> None:
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self._folder)
         except OSError as error:
             raise StateRefused(f"{self._folder}: cannot be made: {error.strerror}") from error
         self._refuse_folder()

@@ -22,13 +22,18 @@ launch() { # becomes the job's shell, in a session of its own
         mv work.new work
     fi
     mkdir -p "work/$working_dir" || exit 1
-    shell=$(command -v bash || command -v sh)
-    restore=
-    ! env --default-signal=INT,QUIT true 2>/dev/null || restore="$(command -v env) --default-signal=INT,QUIT"
-    export DSTACK_WORKING_DIR="$here/work/$working_dir" DSTACK_MPI_HOSTFILE="$here/hostfile"
+    set -- "$(command -v bash || command -v sh)" "$here/$1"
+    ! env --default-signal=INT,QUIT true 2>/dev/null || set -- "$(command -v env)" --default-signal=INT,QUIT "$@"
+    set -- "$token" "$here/work/$working_dir" "$here/hostfile" "$@"
+    take_environment "$@"
+    cd "$2" || exit 1
+    shift 3
+    exec "$@"
+}
+
+take_environment() { # $1 claim, $2 working folder, $3 hostfile: no variable of ours is to be trusted after this
     . ./env
-    cd "$DSTACK_WORKING_DIR" || exit 1
-    exec $restore "$shell" "$here/$1"
+    command export DSTACK_CLAIM="$1" DSTACK_WORKING_DIR="$2" DSTACK_MPI_HOSTFILE="$3"
 }
 
 note() { printf '\n[dstack] %s\n' "$1" >> log; }
@@ -134,9 +139,9 @@ ask_probe() {
 }
 
 probe() { # becomes the probe's shell, in the job's environment
-    shell=$(command -v bash || command -v sh)
-    . ./env
-    cd "work/$working_dir" && exec "$shell" "$here/probe"
+    set -- "$token" "$here/work/$working_dir" "$here/hostfile" "$(command -v bash || command -v sh)" "$here/probe"
+    take_environment "$@"
+    cd "$2" && exec "$4" "$5"
 }
 
 left() { # true while anything of this go lives: also what was launched and cannot be told by its claim yet

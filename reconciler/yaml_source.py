@@ -175,6 +175,8 @@ class _Reader:
 
     def _scalar(self, event: Any, mark: Mark) -> Any:
         text: str = event.value
+        if "\0" in text:
+            self._note(mark, "holds a zero byte (`\\0`), which nothing on a host can take")
         if event.tag in (None, "!"):
             return _plain(text) if event.implicit[0] else text
         if event.tag == _PREFIX + "str":

@@ -1,0 +1,102 @@
+"""Bad input and bad neighbours, at the real command: refused in one line, and nothing else happens."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command import DSTACK, Folder, Ran, folder_at
+from real_host import RealHost, until
+
+ONCE = "type: task\nname: once\ncommands: [echo said]\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Folder]:
+    made = folder_at(tmp_path)
+    yield made
+    made.dstack("destroy", "--confirm", "demo")
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[RealHost]:
+    rig = RealHost(tmp_path / "host", patience=0)
+    yield rig
+    rig.end_everything()
+
+
+def dstack(folder: Folder, *args: str | bytes, umask: int = -1, env: dict[str, str] | None = None) -> Ran:
+    """With a umask, and with arguments that are no text."""
+    done = subprocess.run(
+        [*DSTACK, *args], cwd=folder.root, env={**folder.env, **(env or {})}, stdin=subprocess.DEVNULL,
+        capture_output=True, timeout=90, check=False, umask=umask,
+    )  # fmt: skip
+    return Ran(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in root.rglob("*") if path.is_file() and not path.is_symlink()}
+
+
+# ---------------------------------------------------------------- files that others may write
+
+
+@pytest.mark.parametrize("umask", [0, 0o002])
+def test_what_is_made_is_private_whatever_the_umask(folder: Folder, umask: int) -> None:
+    folder.write("once.yml", ONCE)
+    ran = dstack(folder, "run", ".", "-f", "once.yml", "-y", "-e", "A=b", umask=umask)
+    assert (ran.code, ran.out.splitlines()[-1]) == (0, "said")
+    made = [folder.root / ".dstack/state", folder.root / ".dstack/keys", Path(folder.env["XDG_STATE_HOME"])]
+    assert [oct(path.stat().st_mode & 0o777) for path in made] == ["0o700"] * 3
+
+
+def test_nothing_else_in_the_temporary_folder_is_touched(folder: Folder, tmp_path: Path) -> None:
+    """A run once removed the parent of its temporary files: everything in /tmp."""
+    theirs = tmp_path / "tmp"
+    (theirs / "deep").mkdir(parents=True)
+    (theirs / "canary").write_text("a stranger's")
+    (theirs / "deep" / "canary").write_text("a stranger's")
+    before = contents(theirs)
+    folder.write("once.yml", ONCE + "artifacts: ['*.txt']\n")
+    folder.write("some.txt", "x")
+    for args in (("run", ".", "-f", "once.yml", "-y"), ("artifacts", "once"), ("pool", "create", "-n", "more")):
+        assert folder.dstack(*args, env={"TMPDIR": str(theirs)}).code == 0
+    assert contents(theirs) == before
+    assert sorted(path.name for path in theirs.iterdir()) == ["canary", "deep"]
+    state = [path.name for path in (folder.root / ".dstack/state").rglob("*")]
+    assert [name for name in state if name.endswith(".tmp")] == []
+
+
+# ---------------------------------------------------------------- a job's environment
+
+
+OWN = {
+    "token": "t", "here": "/h", "shell": "/s", "working_dir": "/w", "restore": "r", "group": "g", "session": "1",
+    "IFS": "x", "CDPATH": "/etc", "program": "p", "A": "two\nlines $(id) `id` 'q'",
+}  # fmt: skip
+
+
+def test_no_variable_of_a_run_reaches_its_supervisor(host: RealHost) -> None:
+    """`token` was one: the job then carried it as its claim, and could not be found by the real one."""
+    shown = [f'printf "%s=%s\\n" {name} "${name}"' for name in OWN if name != "IFS"]
+    theirs = {**OWN, "DSTACK_CLAIM": "forged", "DSTACK_WORKING_DIR": "/elsewhere"}
+    job = host.start(*shown, "pwd", "setsid sh -c 'setsid sleep 600' & sleep 600", env=theirs)
+    host.says(job, b"work\n")
+    expected = "".join(f"{name}={value}\n" for name, value in OWN.items() if name != "IFS")
+    assert host.log(job).decode() == f"{expected}{host.at(job, 'work')}\n"
+    until(lambda: len(host.pids(job)) >= 3)
+    assert b"DSTACK_CLAIM=forged" not in Path(f"/proc/{host.pids(job)[0]}/environ").read_bytes()
+    host.stop(job, abort=True)
+    host.over(job)
+    assert host.pids(job) == []
+
+
+def test_a_zero_byte_is_refused_where_it_is_written(folder: Folder) -> None:
+    folder.write("nul.yml", 'type: task\nname: nul\nenv: {A: "x\\0y"}\ncommands: ["echo \\0"]\n')
+    ran = folder.dstack("run", ".", "-f", "nul.yml", "-y")
+    assert ran.code == 1
+    assert "nul.yml:3:10: holds a zero byte" in ran.err
+    assert "nul.yml:4:12: holds a zero byte" in ran.err
+    assert not (folder.root / ".dstack/state").exists()
