@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,18 +14,20 @@ from hypothesis import HealthCheck, settings
 # A shared machine is slow at random: a deadline would fail healthy code.
 settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("dev"), derandomize=True)
-settings.load_profile("ci" if os.environ.get("CI") else "dev")
+settings.register_profile("long", parent=settings.get_profile("dev"), max_examples=2000, stateful_step_count=80)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A home, a state folder and a git identity of the session's own, also for child processes."""
     home: Path = tmp_path_factory.mktemp("home")
-    # What a killed child leaves behind is then pytest's to remove.
-    temporary = tmp_path_factory.mktemp("tmp")
+    # What a killed child leaves behind goes with the session. Others may enter: a test runs as somebody else.
+    temporary = tempfile.mkdtemp(prefix="dstack-tests-")
+    Path(temporary).chmod(0o711)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TMPDIR", str(temporary))
-        patch.setattr(tempfile, "tempdir", str(temporary))
+        patch.setenv("TMPDIR", temporary)
+        patch.setattr(tempfile, "tempdir", temporary)
         patch.setenv("HOME", str(home))
         patch.setenv("XDG_STATE_HOME", str(home / "state"))
         patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
@@ -34,3 +37,4 @@ def _own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "PYTHONPATH"):
             patch.delenv(name, raising=False)
         yield
+    shutil.rmtree(temporary, ignore_errors=True)
