@@ -42,6 +42,8 @@ def enrol(draft: Draft) -> None:
 
 
 def _assume_lost(draft: Draft) -> None:
+    if not draft.may.assume_lost:
+        return
     for run in list(draft.runs.values()):
         named = run.spec.name in draft.may.assume_lost or run.id in draft.may.assume_lost
         if named and not run.assume_lost and _out_of_sight(draft, run):
@@ -170,8 +172,10 @@ def _deleted(draft: Draft) -> None:
     kept = {name for spec in desired.runs for name in (spec.name, *spec.formerly)}
     empty = not desired.runs and all(pool.name == "default-pool" for pool in desired.pools)
     for run in list(draft.runs.values()):
+        if run.origin != "declared" or run.spec.name in kept or run.stop_reason:
+            continue
         name, pool = run.spec.name, draft.pool_name(run.spec.pool)
-        if run.origin != "declared" or name in kept or run.stop_reason or not draft.covers(id=run.id, pool=pool):
+        if not draft.covers(id=run.id, pool=pool):
             continue
         if not draft.may.may_end:
             draft.cannot(f"run {name}", "left the documents, but this apply may not end anything: `--config-force`")

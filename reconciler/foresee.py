@@ -42,6 +42,8 @@ def _override(draft: Draft, override: Override) -> str:
 
 def _lost_sight(draft: Draft) -> None:
     """Runs whose host does not answer: neither repeated nor ended until the end is proven."""
+    if all(one.unreachable_since is None for one in draft.living.values()):
+        return
     for run in draft.runs.values():
         for attempt in draft.live.get(run.id, ()):
             for job in attempt.jobs:

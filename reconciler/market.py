@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 from reconciler.limits import Room
 from reconciler.place import accepted, asked, refusal, shortage
@@ -12,10 +12,13 @@ from reconciler.world import Draft
 from schemas.base import Price
 from schemas.offer import Offer
 from schemas.pool import Pool
-from schemas.resources import Resources
+from schemas.resources import Need, Resources
 from schemas.state import Capacity
 
 _DEAR = Price("Infinity")
+
+# Its rank by price, the number of its kind of resources, and itself.
+Entry = tuple[int, int, Offer]
 
 
 class Market:
@@ -24,21 +27,30 @@ class Market:
     def __init__(self, draft: Draft) -> None:
         self.draft = draft
         self._left: dict[Offer, int] = {}
-        self._kinds: dict[Resources, int] = {}
-        self._by_gpu: dict[str, list[tuple[int, int, Offer]]] = {}
-        self._merged: dict[tuple[str, ...], list[tuple[int, int, Offer]]] = {}
+        self._by_gpu: dict[str, list[Entry]] = {}
+        self._merged: dict[tuple[str, ...], list[Entry]] = {}
+        self._shelves: dict[tuple[Need, Need], Shelf] = {}
         self._capacity = _capacity(draft)
         self._unsupported = {config.name for config in draft.backends.values() if config.unsupported}
         self.size = len(draft.world.offers)
-        for rank, offer in enumerate(sorted(draft.world.offers, key=_by_price)):
-            kind = self._kinds.setdefault(offer.resources, len(self._kinds))
-            gpu = offer.resources.gpu.name.lower() if offer.resources.gpu else ""
-            self._by_gpu.setdefault(gpu, []).append((rank, kind, offer))
+        kinds: dict[Resources, int] = {}
+        for rank, offer in enumerate(_cheapest_first(draft.world.offers)):
+            has = offer.resources
+            entry = (rank, kinds.setdefault(has, len(kinds)), offer)
+            self._by_gpu.setdefault(has.gpu.name.lower() if has.gpu else "", []).append(entry)
+        self.kinds = len(kinds)
 
-    def shelf(self, shape: Shape, pool: Pool) -> list[tuple[int, int, Offer]]:
-        """Those that the asked GPU names leave, by price: (rank, kind of resources, offer)."""
+    def shelf(self, need: Need, pool_need: Need) -> Shelf:
+        """The offers that suffice for both."""
+        found = self._shelves.get((need, pool_need))
+        if found is None:
+            found = self._shelves[need, pool_need] = Shelf(self, needs=(need, pool_need))
+        return found
+
+    def entries(self, needs: tuple[Need, ...]) -> list[Entry]:
+        """Those that the asked GPU names leave, by price."""
         names: set[str] = set(self._by_gpu)
-        for need in (shape.need.gpu, pool.need.gpu):
+        for need in (each.gpu for each in needs):
             if need is not None and need.names and not need.count.holds(0):
                 names &= set(need.names)
             elif need is not None and not need.count.holds(0):
@@ -80,11 +92,22 @@ class Market:
             self._left[offer] = self._free(offer) - n
 
 
-def _by_price(offer: Offer) -> tuple[object, ...]:
-    """Cheapest first; among equals without a GPU, then the smallest; the rest is for determinism."""
+def _cheapest_first(offers: Iterable[Offer]) -> Iterator[Offer]:
+    """Among equals without a GPU, then the smallest; the rest is for determinism.
+
+    Grouped by price first: most comparisons would otherwise be of decimals, which are slow.
+    """
+    by_price: dict[Price, list[Offer]] = {}
+    for offer in offers:
+        by_price.setdefault(_DEAR if offer.price is None else offer.price, []).append(offer)
+    for price in sorted(by_price):
+        yield from sorted(by_price[price], key=_by_size)
+
+
+def _by_size(offer: Offer) -> tuple[object, ...]:
     has = offer.resources
     return (
-        _DEAR if offer.price is None else offer.price, has.gpu.count if has.gpu else 0, has.cpus, has.memory,
+        has.gpu.count if has.gpu else 0, has.cpus, has.memory,
         offer.backend, offer.region, offer.zone, offer.instance_type, offer.spot, has.disk,
     )  # fmt: skip
 
@@ -100,127 +123,151 @@ def _capacity(draft: Draft) -> dict[tuple[str, str, str, bool], Capacity]:
 # ---------------------------------------------------------------- one walk
 
 
+class Shelf:
+    """The offers whose resources suffice, by price, looked for no further than somebody asked."""
+
+    def __init__(self, market: Market, *, needs: tuple[Need, ...]) -> None:
+        self.offers: list[Offer] = []
+        self.lost: Counter[str] = Counter()
+        self.first_lost: dict[str, Offer] = {}
+        self._needs = needs
+        self._entries = market.entries(needs)
+        self._at = 0
+        self._short: list[str | None] = [None] * market.kinds
+        if elsewhere := market.size - len(self._entries):
+            self.lost["gpu"] = elsewhere
+
+    def more(self) -> bool:
+        """Whether there is another one: it is then the last of `offers`."""
+        short, entries = self._short, self._entries
+        for at in range(self._at, len(entries)):
+            _, kind, offer = entries[at]
+            why = short[kind]
+            if why is None:
+                why = short[kind] = self._shortage(offer)
+            if not why:
+                self.offers.append(offer)
+                self._at = at + 1
+                return True
+            self.lost[why] += 1
+            self.first_lost.setdefault(why, offer)
+        self._at = len(entries)
+        return False
+
+    def _shortage(self, offer: Offer) -> str:
+        return next(filter(None, (shortage(need, offer.resources, cloud=offer.cloud) for need in self._needs)), "")
+
+    def label(self, stage: str) -> str:
+        """What was asked of a kind of resource that some had too little of."""
+        offer = self.first_lost.get(stage)
+        if offer is None:  # left out by the name of their GPU
+            return asked(next(need for need in self._needs if need.gpu is not None), kind=stage)
+        for need in self._needs:
+            if shortage(need, offer.resources, cloud=offer.cloud) == stage:
+                return asked(need, kind=stage, cloud=offer.cloud)
+        return stage
+
+
 class Search:
     """One shape's walk, once per plan: what it passed by can only become less possible."""
 
     def __init__(self, market: Market, room: Room, *, shape: Shape, pool: Pool) -> None:
         self._market, self._room, self._shape, self._pool = market, room, shape, pool
-        self._shelf: Sequence[tuple[int, int, Offer]] = market.shelf(shape, pool)
+        self._shelf = market.shelf(shape.need, pool.need)
         self._at = 0
+        self._dear = False  # whatever is left costs more than it may
         self._suiting: list[Offer] = []
-        self._hindered: Counter[str] = Counter()
-        self._short: dict[int, str] = {}
-        self._lost: Counter[str] = Counter()
-        self._first_lost: dict[str, Offer] = {}
-        self._labels: dict[str, str] = {}
-        elsewhere = market.size - len(self._shelf)
-        if elsewhere:
-            gpu = shape.need if shape.need.gpu is not None else pool.need
-            self._lost["gpu"] += elsewhere
-            self._labels["gpu"] = asked(gpu, kind="gpu")
+        self._have: Mapping[tuple[str, str], int] = {}
+        self._only: tuple[str, str] | None = None
 
     def offer(self) -> Offer | None:
         """The cheapest that one machine may be launched of now."""
-        while self._at < len(self._shelf):
-            _, kind, offer = self._shelf[self._at]
-            short = self._short.get(kind)
-            if short:
-                self._lost[short] += 1
-            elif self._suits(offer, kind=kind):
-                stage = self._hindrance(offer, n=1)
-                if not stage:
-                    return offer
-                self._pass(offer, stage=stage)
-            self._at += 1
+        for offer in self._walk():
+            if not self._hindrance(offer)[0]:
+                self._at -= 1  # the next machine of this shape may be another of it
+                return offer
         return None
 
     def gang_offer(self, *, have: Mapping[tuple[str, str], int], only: tuple[str, str] | None) -> Offer | None:
         """The cheapest that all nodes missing in its region may be launched of now; `have`: nodes by region."""
-        self._hindered.clear()
-        index = 0
-        while (offer := self._suiting_at(index)) is not None:
-            index += 1
-            region = (offer.backend, offer.region)
-            if only is not None and region != only:
-                stage = "elsewhere"
-                self._labels[stage] = f"its other nodes in {only[1] or only[0]}"
-            else:
-                stage = self._hindrance(offer, n=self._shape.nodes - have.get(region, 0))
-            if not stage:
+        self._have, self._only = have, only
+        for offer in self._suiting:
+            if not self._hindrance(offer)[0]:
                 return offer
-            self._hindered[stage] += 1
-            self._first_lost.setdefault(stage, offer)
+        for offer in self._walk():
+            self._suiting.append(offer)
+            if not self._hindrance(offer)[0]:
+                return offer
         return None
 
-    def _suiting_at(self, index: int) -> Offer | None:
-        """The index-th offer that suits, whatever the limits say; the shelf is walked once for all gangs."""
-        while index >= len(self._suiting) and self._at < len(self._shelf):
-            _, kind, offer = self._shelf[self._at]
+    def _walk(self) -> Iterator[Offer]:
+        """Those that suit, whatever the limits say, from where the last walk stopped."""
+        shelf = self._shelf
+        while not self._dear and (self._at < len(shelf.offers) or shelf.more()):
+            offer = shelf.offers[self._at]
             self._at += 1
-            if self._suits(offer, kind=kind):
-                self._suiting.append(offer)
-        return self._suiting[index] if index < len(self._suiting) else None
+            unsuited = self._unsuited(offer)
+            if not unsuited:
+                yield offer
+            self._dear = unsuited in ("price", "ceiling")
 
-    def _suits(self, offer: Offer, *, kind: int) -> bool:
-        short = self._short.get(kind)
-        if short is None:
-            short = self._short[kind] = self._shortage(offer)
-        if short:
-            return self._pass(offer, stage=short)
-        where = self._shape.where
+    def _unsuited(self, offer: Offer) -> str:
+        """Which rule of the shape leaves it out: a stage, or ""."""
+        ceiling = self._shape.ceiling
         refused = refusal(
-            where, backend=offer.backend, region=offer.region, zone=offer.zone,
+            self._shape.where, backend=offer.backend, region=offer.region, zone=offer.zone,
             instance_type=offer.instance_type, spot=offer.spot, price=offer.price,
         )  # fmt: skip
-        if refused:
-            if refused not in self._labels:
-                self._labels[refused] = accepted(where, kind=refused)
-            return self._pass(offer, stage=refused)
-        ceiling = self._shape.ceiling
-        if ceiling is not None and (offer.price is None or offer.price > ceiling):
-            self._labels["ceiling"] = f"1.5 × the confirmed price, ${ceiling:.2f}"
-            return self._pass(offer, stage="ceiling")
-        return True
+        if not refused and ceiling is not None and (offer.price is None or offer.price > ceiling):
+            return "ceiling"
+        return refused
 
-    def _shortage(self, offer: Offer) -> str:
-        for need in (self._shape.need, self._pool.need):
-            short = shortage(need, offer.resources, cloud=offer.cloud)
-            if short:
-                self._labels.setdefault(short, asked(need, kind=short, cloud=offer.cloud))
-                return short
-        return ""
-
-    def _hindrance(self, offer: Offer, *, n: int) -> str:
-        """What keeps `n` of a suiting offer from being launched: a stage, or ""."""
-        for stage, why in (
-            ("available", self._market.unavailable(offer, n=n)),
-            ("budget", self._room.unaffordable(self._pool, offer, n=n)),
-            ("autoscale", self._room.capped(offer, n=n)),
-        ):
-            if why:
-                self._labels.setdefault(stage, f"{_WORDS[stage]} ({why})")
-                return stage
-        return ""
-
-    def _pass(self, offer: Offer, *, stage: str) -> bool:
-        self._lost[stage] += 1
-        self._first_lost.setdefault(stage, offer)
-        return False
+    def _hindrance(self, offer: Offer) -> tuple[str, str]:
+        """What keeps the machines missing from being launched of a suiting offer: a stage and why, or twice ""."""
+        region = (offer.backend, offer.region)
+        if self._only is not None and region != self._only:
+            return "elsewhere", ""
+        n = self._shape.nodes - self._have.get(region, 0)
+        why = self._market.unavailable(offer, n=n)
+        if why:
+            return "available", why
+        why = self._room.unaffordable(self._pool, offer, n=n)
+        if why:
+            return "budget", why
+        why = self._room.capped(offer, n=n)
+        return ("autoscale", why) if why else ("", "")
 
     def funnel(self) -> str:
         """`812 offers → 120 with gpu 1xA100 → 0 with max_price ≤ $1.00, the cheapest left out: p4de $1.21`."""
         left = self._market.size
         if not left:
             return "there are no offers"
+        while self._shelf.more():
+            pass
+        lost, first = Counter(self._shelf.lost), dict(self._shelf.first_lost)
+        for offer in self._shelf.offers:
+            stage = self._unsuited(offer) or self._hindrance(offer)[0]
+            lost[stage] += 1
+            first.setdefault(stage, offer)
         text = f"{left} offer{'s' if left > 1 else ''}"
         for stage in _STAGES:
-            lost = self._lost[stage] + self._hindered[stage]
-            if lost:
-                left -= lost
-                text += f" → {left} with {self._labels[stage]}"
+            if lost[stage]:
+                left -= lost[stage]
+                text += f" → {left} with {self._label(stage, first.get(stage))}"
                 if left == 0:
-                    return text + _cheapest(self._first_lost.get(stage))
+                    return text + _cheapest(first.get(stage))
         return text
+
+    def _label(self, stage: str, first: Offer | None) -> str:
+        if stage in self._shelf.lost or first is None:
+            return self._shelf.label(stage)
+        if stage == "ceiling":
+            return f"1.5 × the confirmed price, ${self._shape.ceiling:.2f}"
+        if stage == "elsewhere" and self._only is not None:
+            return f"its other nodes in {self._only[1] or self._only[0]}"
+        if stage in _WORDS:
+            return f"{_WORDS[stage]} ({self._hindrance(first)[1]})"
+        return accepted(self._shape.where, kind=stage)
 
 
 _STAGES = (

@@ -91,10 +91,16 @@ def _rename(draft: Draft) -> None:
 
 def _guard(draft: Draft) -> None:
     """`prevent_destroy` is remembered on each instance, so that it holds when its pool has left the documents."""
-    for pool in draft.pools.values() if draft.rules_documents else ():
-        for id in draft.members[pool.name]:
-            one = draft.living[id]
-            if one.prevent_destroy != pool.prevent_destroy and draft.covers(id=id, pool=pool.name):
+    if not draft.rules_documents:
+        return
+    different: dict[str, list[Instance]] = {}
+    for one in draft.living.values():
+        pool = draft.pools.get(draft.pool_of(one))
+        if pool is not None and one.prevent_destroy != pool.prevent_destroy:
+            different.setdefault(pool.name, []).append(one)
+    for pool in draft.pools.values():
+        for one in different.get(pool.name, ()):
+            if draft.covers(id=one.id, pool=pool.name):
                 why = f"prevent_destroy is {'on' if pool.prevent_destroy else 'off'} in pool {pool.name}"
                 draft.update_instance(one, why=why, quiet=True, prevent_destroy=pool.prevent_destroy)
 

@@ -73,7 +73,7 @@ def _hindered(draft: Draft, run: Run) -> str:
 
 def next_number(draft: Draft, run: Run, *, replica: int) -> int:
     """Attempts count from 1 for each replica, also where older records were pruned."""
-    known = draft.tried.get(run.id, {}).get(replica, 0)
+    known = draft.tried.get((run.id, replica), 0)
     return max(known, run.attempts if run.spec.type != "service" else 0) + 1
 
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from reconciler.status import InstanceStatus, alive, instance_status, jobs_by_instance
+from reconciler.status import InstanceStatus, alive, instance_status
 from schemas.base import Price
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Instance
 from schemas.offer import Offer
 from schemas.plan import Action, IdleNote, Permissions, Unmet, Update
 from schemas.pool import Pool
-from schemas.run import RUN_ENDED, Attempt, Job, Run
+from schemas.run import LIVE_JOB, RUN_ENDED, Attempt, Job, Run
 from schemas.state import Override, State
 
 _AT_REST = ("done", "failed", "terminated", "aborted")
@@ -52,6 +52,7 @@ class Draft:
     `leaving` are those on their way out, and why: nothing is placed there. `taken` are those
     given to a run by this plan. `runs` are the runs not ended, `live` and `tried` their attempts.
     `closed` pools take no work: name -> why. `unknown` places: name -> why.
+    `everything`: no scope narrows what this plan may touch.
     """
 
     world: World
@@ -64,9 +65,12 @@ class Draft:
     jobs: dict[str, list[Job]]
     runs: dict[str, Run]
     live: dict[str, list[Attempt]]
-    tried: dict[str, dict[int, int]]
+    tried: dict[tuple[str, int], int]
     names: set[str]
     backends: dict[str, BackendConfig]
+    now: int = field(init=False)
+    may: Permissions = field(init=False)
+    everything: bool = field(init=False)
     leaving: dict[str, str] = field(default_factory=dict)
     taken: dict[str, str] = field(default_factory=dict)
     stopping: dict[str, str] = field(default_factory=dict)
@@ -79,13 +83,9 @@ class Draft:
     lowest_free: dict[str, int] = field(default_factory=dict)
     _settled: set[str] | None = None
 
-    @property
-    def now(self) -> int:
-        return self.world.now
-
-    @property
-    def may(self) -> Permissions:
-        return self.world.permissions
+    def __post_init__(self) -> None:
+        self.now, self.may = self.world.now, self.world.permissions
+        self.everything = self.may.scope is None and not self.may.only_pool
 
     def status(self, instance: Instance) -> InstanceStatus:
         return instance_status(instance, self.jobs)
@@ -107,6 +107,8 @@ class Draft:
 
     def covers(self, *, id: str, pool: str) -> bool:
         """It may be touched by this plan: within the scope of ids and the one pool, where given."""
+        if self.everything:
+            return True
         scope, only = self.may.scope, self.may.only_pool
         return (scope is None or id in scope) and (not only or only == self.pool_name(pool))
 
@@ -185,7 +187,7 @@ def draft_of(world: World) -> Draft:
     for instance in living.values():
         members.setdefault(renamed.get(instance.pool, instance.pool), []).append(instance.id)
     runs = {run.id: run for run in state.runs if run.status not in RUN_ENDED}
-    live, tried = _attempts(state)
+    live, tried, jobs = _attempts(state)
     return Draft(
         world=world,
         pools=pools,
@@ -194,7 +196,7 @@ def draft_of(world: World) -> Draft:
         unknown={place.name: place.error or "forgotten" for place in state.places if place.error or place.forgotten},
         living=living,
         members=members,
-        jobs=jobs_by_instance(state.attempts),
+        jobs=jobs,
         runs=runs,
         live=live,
         tried=tried,
@@ -211,16 +213,21 @@ def _renamed(pools: Mapping[str, Pool]) -> dict[str, str]:
     return {old: pool.name for pool in pools.values() for old in pool.formerly if old not in pools}
 
 
-def _attempts(state: State) -> tuple[dict[str, list[Attempt]], dict[str, dict[int, int]]]:
-    """Live attempts by run, and by run and replica the highest number so far."""
+def _attempts(state: State) -> tuple[dict[str, list[Attempt]], dict[tuple[str, int], int], dict[str, list[Job]]]:
+    """Live attempts by run; by run and replica the highest number so far; jobs not settled by instance."""
     live: dict[str, list[Attempt]] = {}
-    tried: dict[str, dict[int, int]] = {}
+    tried: dict[tuple[str, int], int] = {}
+    jobs: dict[str, list[Job]] = {}
     for attempt in state.attempts:
-        if attempt.live:
+        under_way = [job for job in attempt.jobs if job.status in LIVE_JOB]
+        if under_way:
             live.setdefault(attempt.run, []).append(attempt)
-        numbers = tried.setdefault(attempt.run, {})
-        numbers[attempt.replica] = max(numbers.get(attempt.replica, 0), attempt.number)
-    return live, tried
+        for job in under_way:
+            jobs.setdefault(job.instance, []).append(job)
+        key = (attempt.run, attempt.replica)
+        if attempt.number > tried.get(key, 0):
+            tried[key] = attempt.number
+    return live, tried, jobs
 
 
 def _closed(world: World) -> Iterator[tuple[str, str]]:
@@ -230,7 +237,7 @@ def _closed(world: World) -> Iterator[tuple[str, str]]:
             yield pool.name, "; ".join(pool.unsupported)
         elif pool.paused:
             yield pool.name, "the pool is paused in the documents"
-    for override in overrides(world, kinds=("pause", "drain")):
+    for override in sorted(overrides(world, kinds=("pause", "drain")), key=lambda each: (each.at, each.kind)):
         word = "paused" if override.kind == "pause" else "drained"
         yield pool_subject(override), f"the pool is {word} by {override.by}"
 
