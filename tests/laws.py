@@ -1,0 +1,214 @@
+"""What holds in every write of the state and when the world stands still, held against the truth of a fake world."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from decimal import Decimal
+
+from world import MemoryStore, Site
+
+from backends.fake import Machine
+from reconciler.settled import RESULT_LOST
+from reconciler.status import alive
+from schemas.instance import Instance
+from schemas.run import LIVE_JOB, RUN_ENDED, Attempt, Job
+from schemas.state import State
+
+TOLERANCE = 60
+INFERRED = ("idle for", "unreachable", "not ready", "nobody owns")
+JOB_OVER = ("done", "failed", "terminated", "aborted", "lost")
+
+
+class Watch:
+    """A store that holds every write against the laws; what breaks one is told in `broken`."""
+
+    address = "memory"
+
+    def __init__(self, site: Site, broken: list[str]) -> None:
+        self.notes: list[str] = []
+        self.site, self.broken = site, broken
+        self._store: MemoryStore = site.store
+
+    def read(self) -> tuple[State | None, str]:
+        return self._store.read()
+
+    def write(self, state: State, token: str) -> str:
+        before, known = self._store.read()
+        if known == token:
+            self.broken += check(self.site, before, state)
+        return self._store.write(state, token)
+
+    def rebuilt(self, state: State) -> None:
+        _, token = self._store.read()
+        self._store.write(state, token)
+
+
+def check(site: Site, before: State | None, after: State) -> list[str]:
+    """The laws of one write that it breaks."""
+    step = Step(site, before, after)
+    laws = (
+        step.grows_within_limits,
+        step.ends_what_is_free,
+        step.believes_only_what_is_so,
+        step.attempts_after_proof,
+        step.places_whole,
+        step.results_are_kept,
+        step.ends_have_reasons,
+    )
+    return [f"{law.__name__}: {broken}" for law in laws for broken in law()]
+
+
+class Step:
+    """One write: the state before and after it, and the world as it truly is."""
+
+    def __init__(self, site: Site, before: State | None, after: State) -> None:
+        self.site, self.after = site, after
+        self.was = {one.id: one for one in before.instances} if before else {}
+        self.knew = {one.id for one in before.attempts} if before else set()
+        self.jobs = {job.id: job for attempt in before.attempts for job in attempt.jobs} if before else {}
+        self.runs = {run.id: run for run in before.runs} if before else {}
+        self.now = {one.id: one for one in after.instances}
+        self.errors = {place.name for place in after.places if place.error}
+
+    # ------------------------------------------------------------ instances
+
+    def grows_within_limits(self) -> Iterator[str]:
+        new = [one for one in self.after.instances if one.phase == "pending" and one.id not in self.was]
+        desired = self.after.applied.desired if self.after.applied else None
+        pools = {pool.name: pool for pool in desired.pools} if desired else {}
+        living = [one for one in self.after.instances if alive(one)]
+        for name in {one.pool for one in new}:
+            ours = [one for one in living if one.pool == name]
+            limit = pools[name].nodes_max
+            if limit is not None and len(ours) > limit:
+                yield f"{len(ours)} in pool {name}, its maximum is {limit}"
+            if (most := pools[name].max_hourly) is not None and cost(ours) > most:
+                yield f"${cost(ours)}/h in pool {name}, its budget is ${most}/h"
+        if new and desired and desired.budget is not None and cost(living) > desired.budget:
+            yield f"${cost(living)}/h, the budget is ${desired.budget}/h"
+        for cap in desired.caps if desired else ():
+            held = [one for one in living if (one.instance_type, one.spot) == (cap.instance_type, cap.spot)]
+            if any(one in held for one in new) and len(held) > cap.max:
+                yield f"{len(held)} {cap.instance_type}, the cap is {cap.max}"
+        for one in new:
+            if one.place in self.errors:
+                yield f"{one.name} is launched in {one.place}, which is unknown"
+
+    def ends_what_is_free(self) -> Iterator[str]:
+        live = {job.instance: job for attempt in self.after.attempts for job in attempt.jobs if job.status in LIVE_JOB}
+        for one in self.after.instances:
+            was = self.was.get(one.id)
+            if was is None or one.phase != "terminating" or was.phase in ("terminating", "terminated") or one.ending:
+                continue
+            if not one.reason:
+                yield f"{one.name} ends without a reason"
+            if one.id in live and not (live[one.id].status == "ended" and "not collected" in one.reason):
+                yield f"{one.name} ends ({one.reason}) under job {live[one.id].id}"
+            if one.reason.startswith(INFERRED) and one.place in self.errors:
+                yield f"{one.name} ends ({one.reason}) in {one.place}, which is unknown"
+            yield from self._truly_free(one)
+
+    def _truly_free(self, one: Instance) -> Iterator[str]:
+        machine = self.machine(one)
+        if machine is None:
+            return
+        now, world = self.site.clock.now(), self.site.world
+        for id in machine.jobs:
+            if self.runs_now(machine, id):
+                yield f"{one.name} ends ({one.reason}) while {id} runs on it"
+        if one.reason.startswith("idle for"):
+            ends = [job.ends_at for job in machine.jobs.values() if job.ends_at is not None]
+            since = max([machine.born + world.boot, *ends])
+            if now + TOLERANCE < since + (one.idle_duration or 0):
+                yield f"{one.name} ends idle after {now - since} s, not {one.idle_duration} s"
+
+    def believes_only_what_is_so(self) -> Iterator[str]:
+        """Not seen is not dead: what was seen once is gone only when it truly is."""
+        for one in self.after.instances:
+            was, machine = self.was.get(one.id), self.machine(one)
+            if one.phase == "terminated" and was is not None and alive(was) and machine is not None:
+                if not self.site.world.over(machine):
+                    yield f"{one.name} is believed gone ({one.reason}) and lives"
+
+    # ------------------------------------------------------------ attempts
+
+    def attempts_after_proof(self) -> Iterator[str]:
+        live = Counter((each.run, each.replica) for each in self.after.attempts if each.live)
+        for (run, replica), count in live.items():
+            if count > 1:
+                yield f"{count} live attempts of {run} replica {replica}"
+        for attempt in self.after.attempts:
+            if attempt.id in self.knew:
+                continue
+            for old in self.after.attempts:
+                if (old.run, old.replica) == (attempt.run, attempt.replica) and old.number < attempt.number:
+                    yield from self._proven(old, attempt)
+
+    def _proven(self, old: Attempt, new: Attempt) -> Iterator[str]:
+        for job in old.jobs:
+            if job.reason == RESULT_LOST:
+                yield f"{new.id} repeats {old.id}, whose result was lost"
+            if (one := self.now.get(job.instance)) and (machine := self.machine(one)) and self.runs_now(machine, job.id):
+                yield f"{new.id} is begun while {job.id} runs"
+
+    def places_whole(self) -> Iterator[str]:
+        """All nodes or none, in one place, each on a machine that is free and well."""
+        busy = Counter(job.instance for each in self.after.attempts for job in each.jobs if job.status in LIVE_JOB)
+        specs = {run.id: run.spec for run in self.after.runs}
+        for attempt in self.after.attempts:
+            if attempt.id in self.knew:
+                continue
+            hosts = [self.now[job.instance] for job in attempt.jobs]
+            if len(hosts) != specs[attempt.run].nodes or len({one.place for one in hosts}) != 1:
+                yield f"{attempt.id} has {len(hosts)} nodes in {len({one.place for one in hosts})} places"
+            for one in hosts:
+                if one.phase != "ready" or one.orphan or one.unreachable_since is not None or busy[one.id] != 1:
+                    yield f"{attempt.id} is placed on {one.name}, which is {one.phase} with {busy[one.id]} jobs"
+                if one.place in self.errors:
+                    yield f"{attempt.id} is placed in {one.place}, which is unknown"
+
+    def results_are_kept(self) -> Iterator[str]:
+        for attempt in self.after.attempts:
+            for job in attempt.jobs:
+                if job.status in JOB_OVER and self.jobs.get(job.id, job).status not in JOB_OVER:
+                    yield from self._settled(job)
+
+    def _settled(self, job: Job) -> Iterator[str]:
+        one = self.now.get(job.instance)
+        machine = self.machine(one) if one else None
+        truth = machine.jobs.get(job.id) if machine else None
+        if machine and self.runs_now(machine, job.id) and "assumed lost" not in job.reason:
+            yield f"{job.id} is {job.status} ({job.reason}) and runs"
+        if job.status == "done" and (truth is None or truth.exit_code != 0):
+            yield f"{job.id} is done, and is not"
+        collected = job.status in ("done", "failed") and job.exit_code is not None and job.reason != RESULT_LOST
+        if collected and job.log not in self.site.blobs.data:
+            yield f"{job.id} is {job.status} without its log"
+
+    def ends_have_reasons(self) -> Iterator[str]:
+        for run in self.after.runs:
+            was = self.runs.get(run.id)
+            if run.status in RUN_ENDED and run.status != "done" and not run.reason:
+                yield f"run {run.spec.name} is {run.status} without a reason"
+            if was is not None and run.attempts > was.attempts > 0 and not was.reason and was.status == "submitted":
+                yield f"run {run.spec.name} is repeated without a reason"
+        for attempt in self.after.attempts:
+            for job in attempt.jobs:
+                if job.status in JOB_OVER and job.status != "done" and not job.reason:
+                    yield f"{job.id} is {job.status} without a reason"
+
+    # ------------------------------------------------------------ the truth
+
+    def machine(self, one: Instance) -> Machine | None:
+        return self.site.world.machines.get(one.external_id)
+
+    def runs_now(self, machine: Machine, id: str) -> bool:
+        job = machine.jobs.get(id)
+        if job is None or job.started_at is None or job.lost or self.site.world.over(machine):
+            return False
+        return job.boot == machine.boot and (job.ends_at or 0) > self.site.clock.now()
+
+
+def cost(instances: list[Instance]) -> Decimal:
+    return sum((one.price or Decimal(0) for one in instances), Decimal(0))

@@ -1,0 +1,258 @@
+"""What the stateful machine meddles with: places in trouble, checkouts of several ages, reconcilers that sleep.
+
+`Field` is one project with everything that can happen to it. It decides nothing: `tests/test_machine.py` has the
+rules that hypothesis draws from, `tests/laws.py` what must hold whatever was drawn.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from laws import Watch
+from msgspec.structs import replace
+from test_crash import Killed, Killer
+from world import PROJECT, Papers, Site, offer
+
+from backends.base import Backend, TryLater
+from reconciler.authority import GitFacts
+from reconciler.cli.rebuilding import rebuilt
+from reconciler.ports import Ports
+from reconciler.store import StateRefused
+from reconciler.tick import TickAsk, TickResult, tick
+from reconciler.wish import WishRefused
+from schemas.desired import BackendConfig, Desired
+from schemas.instance import Seen
+from schemas.launch import Request
+from schemas.plan import Permissions
+from schemas.pool import Pool
+from schemas.run import RunSpec
+from schemas.state import Applied, Revision, State
+
+HOUR = 3600
+PLACES = ("fake/r1", "fake/r2")
+OFFERS = (
+    offer("small", "1.00"),
+    offer("large", "1.40"),
+    offer("small", "0.40", spot=True),
+    offer("small", "1.10", region="r2"),
+    offer("large", "1.50", region="r2"),
+)
+KINDS = ("small", "large")
+POOL_A = Pool(name="a", default=True, nodes_max=4, idle_duration=60)
+POOL_B = Pool(name="b", nodes_max=2, idle_duration=600)
+FIRST = Desired(
+    project=PROJECT,
+    backends=(BackendConfig(name="fake", type="fake", regions=("r1", "r2")),),
+    pools=(POOL_A,),
+)
+EVERYTHING = Permissions(destroy_pools=("*",))
+
+
+class Troubled(Backend):
+    """A place that may be silent, be another account, or give an empty list. Only look-ups by id see through that."""
+
+    def __init__(self, backend: Backend, field: Field) -> None:
+        self.place = backend.place
+        self._backend, self._field = backend, field
+
+    @property
+    def _trouble(self) -> str:
+        trouble = self._field.trouble.get(self.place, "")
+        if trouble == "silent":
+            raise TryLater(f"{self.place} does not answer")
+        return trouble
+
+    def identity(self) -> str:
+        return "somebody" if self._trouble == "stranger" else self._backend.identity()
+
+    def offers(self, *args: Any) -> Any:
+        return self._backend.offers(*args) if self._trouble != "stranger" else ()
+
+    def prepare(self, *args: Any) -> Any:
+        self._untouched("prepare")
+        return self._backend.prepare(*args)
+
+    def launch(self, request: Request) -> Sequence[Seen]:
+        self._untouched("launch")
+        return self._backend.launch(request)
+
+    def instances(self, ids: Sequence[str] | None = None) -> Sequence[Seen]:
+        trouble = self._trouble
+        if trouble == "stranger" or (trouble == "empty" and ids is None):
+            return ()
+        return self._backend.instances(ids)
+
+    def terminate(self, ids: Sequence[str]) -> None:
+        self._untouched("terminate")
+        self._backend.terminate(ids)
+
+    def _untouched(self, call: str) -> None:
+        if self._trouble == "stranger":
+            self._field.broken.append(f"{call} went to another account in {self.place}")
+
+
+class Sleeper(Killer):
+    """Sleeps before or after effect `at`; `nap` is what happens meanwhile."""
+
+    def __init__(self, at: int, *, after: bool, nap: Callable[[], object]) -> None:
+        super().__init__(at, after=after)
+        self._nap = nap
+
+    def around(self, call: Callable[..., Any], *, counted: bool = True) -> Callable[..., Any]:
+        def guarded(*args: Any, **named: Any) -> Any:
+            self.count += counted
+            mine = counted and self.count == self.at
+            if mine and not self.after:
+                self._nap()
+            answer = call(*args, **named)
+            if mine and self.after:
+                self._nap()
+            return answer
+
+        return guarded
+
+
+@dataclass
+class Field:
+    """`commits` are the documents as the people committed them, oldest first. `skew` is by reconciler, in seconds."""
+
+    site: Site = field(init=False)
+    watch: Watch = field(init=False)
+    commits: list[Desired] = field(default_factory=lambda: [FIRST])
+    trouble: dict[str, str] = field(default_factory=dict)
+    skew: dict[str, int] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+    backups: list[bytes] = field(default_factory=list)
+    wished: int = 0
+
+    def __post_init__(self) -> None:
+        self.site = Site(scratch=Path(tempfile.mkdtemp()), offers=OFFERS)
+        self.site.world.script = script
+        self.watch = Watch(self.site, self.broken)
+
+    # ------------------------------------------------------------ reconcilers
+
+    def ports(self, who: str) -> Ports:
+        site = self.site
+        ports = site.ports(who=who)
+
+        def connect(config: BackendConfig, region: str, lineage: str) -> Backend:
+            return Troubled(site.connect(config, region, lineage), self)
+
+        def now() -> int:
+            return site.clock.now() + self.skew.get(who, 0)
+
+        return dataclasses.replace(ports, store=self.watch, connect=connect, now=now, facts=facts)
+
+    def tick(self, who: str, ask: TickAsk, *, around: Killer | None = None) -> TickResult | None:
+        """`None` where it was killed, or refused a wish."""
+        ports = self.ports(who)
+        try:
+            return tick(around.wrap(ports) if around else ports, ask)
+        except (Killed, WishRefused):
+            return None
+
+    def cron(self, who: str, **changes: Any) -> TickResult | None:
+        return self.tick(who, TickAsk(**changes)) if self.site.store.data else None
+
+    def apply(self, number: int, *, who: str = "ann@laptop", around: Killer | None = None, **ask: Any) -> Any:
+        papers = Papers(self.commits[number])
+        asked = {"prompted": True, "permissions": EVERYTHING, **ask}
+        return self.tick(
+            who, TickAsk(documents=papers, revision=self.revision(number), **asked), around=around
+        )
+
+    def revision(self, number: int) -> Revision:
+        return Revision(digest=Papers(self.commits[number]).digest, commit=f"{number:040x}", committed_at=number)
+
+    @property
+    def newest(self) -> int:
+        return len(self.commits) - 1
+
+    def applied(self) -> int:
+        """The number of the applied commit; -1 where there is none."""
+        state, _ = self.site.store.read()
+        return int(state.applied.revision.commit, 16) if state and state.applied else -1
+
+    # ------------------------------------------------------------ people
+
+    def edit(self, **changes: Any) -> None:
+        self.commits.append(replace(self.commits[-1], **changes))
+
+    def edit_pool(self, name: str, **changes: Any) -> None:
+        pools = self.commits[-1].pools
+        self.edit(pools=tuple(replace(pool, **changes) if pool.name == name else pool for pool in pools))
+
+    def edit_run(self, spec: RunSpec) -> None:
+        self.edit(runs=(*(one for one in self.commits[-1].runs if one.name != spec.name), spec))
+
+    def rebuild(self) -> None:
+        """As `dstack state rebuild`, by a person who has the newest documents."""
+        ports = self.ports("ann@laptop")
+        state, _ = self.site.store.read()
+        above = state.generation if state else 0
+        made = rebuilt(ports, desired=self.commits[-1], revision=self.revision(self.newest), above=above)
+        self.watch.rebuilt(made)
+
+    def refuses(self) -> bool:
+        """A tick of ours refuses the state, and touches nothing."""
+        calls = self.site.world.calls
+        before = (self.site.store.data, calls["launch"], calls["terminate"])
+        try:
+            self.cron("ann@laptop")
+        except StateRefused:
+            assert before == (self.site.store.data, calls["launch"], calls["terminate"]), "a refusal touched something"
+            return True
+        return False
+
+    # ------------------------------------------------------------ the world stands still
+
+    def heal(self) -> None:
+        world = self.site.world
+        self.trouble.clear()
+        self.skew.clear()
+        world.faults.clear()
+        world.sold_out.clear()
+        world.lag = 0
+        for machine in world.machines.values():
+            machine.silent = False
+
+    def rest(self) -> TickResult:
+        """Ticks until two in a row do nothing and say nothing is under way."""
+        self.heal()
+        self.site.clock.at += 700
+        result = self.apply(self.newest, config_force=True)
+        assert result is not None
+        assert result.refused == ""
+        quiet = 0
+        for index in range(120):
+            self.site.clock.at += (30, 330, 700)[index % 3]
+            result = self.cron("ann@laptop", permissions=Permissions(first_run=True, mass_destroy=True))
+            assert result is not None
+            quiet = 0 if result.plan.actions or result.outcomes else quiet + 1
+            if quiet >= 12:
+                return result
+        raise AssertionError(f"never quiet: {result.plan.actions} {result.outcomes}")
+
+
+def facts(mine: Revision, applied: Applied) -> GitFacts:
+    """What a whole clone proves; a commit with an odd `committed_at` comes from a shallow one."""
+    if mine.dirty or not applied.revision.commit:
+        return GitFacts()
+    return GitFacts(behind=mine.commit < applied.revision.commit, ahead=mine.commit > applied.revision.commit)
+
+
+def script(job: str) -> tuple[int, int]:
+    """Short or long, good or bad, by the job's name: a replay has the same."""
+    odd = sum(map(ord, job))
+    return (40, 900, 60, 5)[odd % 4], (0, 0, 3)[odd % 3]
+
+
+def state_of(field: Field) -> State | None:
+    state, _ = field.site.store.read()
+    return state

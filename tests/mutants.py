@@ -1,0 +1,268 @@
+"""`make mutants`: each promise of the core switched off, one at a time, and the tests that notice.
+
+Each mutant is a textual change in a copy of the tree; one whose text is no longer there is an error, so that
+none rots unseen. A mutant that no named test notices fails the command: the promise is then untested.
+
+    python tests/mutants.py [NAME …]      runs all, or those named; all of them write docs/mutants.md
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLE = ROOT / "docs" / "mutants.md"
+LIMIT = 600  # seconds for one mutant's tests
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mutant:
+    """`changes`: (file, text, text in its stead), the text there exactly once. `tests` as pytest takes them."""
+
+    name: str
+    off: str
+    changes: tuple[tuple[str, str, str], ...]
+    tests: tuple[str, ...]
+
+
+MUTANTS = (
+    Mutant(
+        name="write-ahead",
+        off="launches are sent before their intent is written",
+        changes=(
+            (
+                "reconciler/decide.py",
+                "            written = write(ports, target, was=stored, token=token)\n",
+                "            from reconciler.effects import Send, effects\n"
+                "            from reconciler.execute import execute\n"
+                "            sends = [each for each in effects(target, now=ports.now()) if isinstance(each, Send)]\n"
+                "            list(execute(ports, target, sends, connections=view.connections, since=since,\n"
+                "                         stop=lambda: False))\n"
+                "            written = write(ports, target, was=stored, token=token)\n",
+            ),
+        ),
+        tests=("tests/test_crash.py", "-k", "first-runs"),
+    ),
+    Mutant(
+        name="close when seen",
+        off="a launch is closed when the call returns",
+        changes=(
+            (
+                "reconciler/fold.py",
+                "memory.intents[intent.id] = replace(intent, sent=intent.sent + 1, hints=sent.hints or intent.hints)",
+                "del memory.intents[intent.id]",
+            ),
+        ),
+        tests=("tests/test_fold.py",),
+    ),
+    Mutant(
+        name="not_after",
+        off="an open launch is sent again for ever",
+        changes=(
+            ("reconciler/effects.py", "now >= intent.request.not_after or ", ""),
+            ("reconciler/execute.py", "if self.ports.now() >= send.request.not_after:", "if False:"),
+            ("reconciler/retire.py", "draft.now >= request.not_after or ", ""),
+        ),
+        tests=("tests/test_effects.py", "tests/test_cases.py"),
+    ),
+    Mutant(
+        name="identity",
+        off="whoever answers for a place is believed",
+        changes=(
+            ("reconciler/absorb.py", "if place.identity and listing.identity != place.identity:", "if False:"),
+        ),
+        tests=("tests/test_tick.py", "tests/test_absorb.py"),
+    ),
+    Mutant(
+        name="unknown is not empty",
+        off="a place that does not answer counts as one that has nothing",
+        changes=(
+            (
+                "reconciler/absorb.py",
+                "for place in state.places if not place.error and not place.forgotten}",
+                "for place in state.places if not place.forgotten}",
+            ),
+            (
+                "reconciler/absorb.py",
+                "if not one.partial and not one.error and one.place in good}",
+                "if not one.partial and one.place in good}",
+            ),
+        ),
+        tests=("tests/test_absorb.py", "tests/test_tick.py"),
+    ),
+    Mutant(
+        name="two listings before gone",
+        off="one listing without it proves an instance gone",
+        changes=(
+            (
+                "reconciler/absorb_listings.py",
+                "        return replace(instance, missing_since=answer.at, absences=1)\n"
+                "    if answer.at - instance.missing_since < APART:\n"
+                "        return instance\n",
+                "        instance = replace(instance, missing_since=answer.at, absences=1)\n",
+            ),
+        ),
+        tests=("tests/test_absorb.py", "tests/test_tick.py"),
+    ),
+    Mutant(
+        name="proof of end before retry",
+        off="a job on a host that does not answer is lost",
+        changes=(
+            ("reconciler/settled.py", "if one.unreachable_since is not None} if assumed else {}",
+             "if one.unreachable_since is not None}"),
+            ("reconciler/settled.py", "dark=dark if attempt.run in assumed else {}", "dark=dark"),
+            ("reconciler/settled.py", "    if not assumed:\n        return state\n", ""),
+        ),
+        tests=("tests/test_tick.py", "tests/test_conclude.py"),
+    ),
+    Mutant(
+        name="rebasing on a moved state",
+        off="results overwrite whatever the state has become",
+        changes=(
+            (
+                "reconciler/remember.py",
+                "        except StateMoved:\n            jitter(ports, attempt)\n"
+                '    raise TickRefused(f"the state moved {TRIES} times under our writes;',
+                "        except StateMoved:\n            latest, token = ports.store.read()\n"
+                "            return write(ports, changed, was=latest, token=token), True\n"
+                '    raise TickRefused(f"the state moved {TRIES} times under our writes;',
+            ),
+        ),
+        tests=("tests/test_rebase.py",),
+    ),
+    Mutant(
+        name="the fence on hosts",
+        off="a host obeys a reconciler that is behind another",
+        changes=(
+            ("reconciler/host_start.sh", 'pass_fence "$3" || exit 75', 'pass_fence "$3" || true'),
+            ("reconciler/host_stop.sh", 'pass_fence "$2" || exit 75', 'pass_fence "$2" || true'),
+        ),
+        tests=("tests/test_runner.py", "-k", "generation or fence"),
+    ),
+    Mutant(
+        name="approval by intersection",
+        off="a yes to one plan is a yes to any",
+        changes=(
+            (
+                "reconciler/decide.py",
+                "chosen = draft.plan if view.approved is None else"
+                " failover(draft.plan, view.approved, refused=view.refused)",
+                "chosen = draft.plan",
+            ),
+        ),
+        tests=("tests/test_tick.py",),
+    ),
+    Mutant(
+        name="strict unknown fields",
+        off="a field that is not known is dropped when a state is read",
+        changes=(("schemas/base.py", "forbid_unknown_fields=True", "forbid_unknown_fields=False"),),
+        tests=("tests/test_statefile.py",),
+    ),
+    Mutant(
+        name="idle from ready",
+        off="boot time is idle time",
+        changes=(
+            (
+                "reconciler/status.py",
+                "return max(instance.ready_at, instance.last_job_end or 0)",
+                "return max(instance.created_at, instance.last_job_end or 0)",
+            ),
+        ),
+        tests=("tests/test_cases.py", "tests/test_machine.py"),
+    ),
+    Mutant(
+        name="reservation for gangs",
+        off="what was made for a gang serves whoever comes",
+        changes=(("reconciler/serve.py", "            if one.reserved_for:\n", "            if False:\n"),),
+        tests=("tests/test_cases.py",),
+    ),
+)
+
+
+def main(names: list[str]) -> int:
+    chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
+    if unknown := set(names) - {mutant.name for mutant in MUTANTS}:
+        raise SystemExit(f"no mutant {', '.join(sorted(unknown))}; there are {', '.join(m.name for m in MUTANTS)}")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        _refuse_red(_copy(Path(folder, "whole")), chosen)
+        for mutant in chosen:
+            red = _noticed(mutant, _copy(Path(folder, mutant.name.replace(" ", "-"))))
+            rows.append((mutant, red))
+            print(f"{mutant.name:26} {red or 'SURVIVED: no test noticed'}", flush=True)
+    if not names:
+        TABLE.write_text(_table(rows))
+    return 0 if all(red for _, red in rows) else 1
+
+
+def _refuse_red(tree: Path, chosen: list[Mutant]) -> None:
+    """A test that is red without a mutant notices nothing."""
+    for tests in dict.fromkeys(mutant.tests for mutant in chosen):
+        if red := _red(tree, tests):
+            raise SystemExit(f"{red} is red without any mutant")
+
+
+def _copy(to: Path) -> Path:
+    """The tree as git has it, edits included."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, to / name)
+    return to
+
+
+def _noticed(mutant: Mutant, tree: Path) -> str:
+    """The first test that turned red under it; "" where none did."""
+    for name, text, instead in mutant.changes:
+        source = (tree / name).read_text()
+        if source.count(text) != 1:
+            raise SystemExit(f"{mutant.name}: its text is {source.count(text)} times in {name}; it no longer applies")
+        (tree / name).write_text(source.replace(text, instead))
+    return _red(tree, mutant.tests)
+
+
+def _red(tree: Path, tests: tuple[str, ...]) -> str:
+    """The first test that is red in this tree; "" where all are green."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests],
+        cwd=tree, env=_environment(tree), capture_output=True, text=True, timeout=LIMIT,
+    )  # fmt: skip
+    if done.returncode not in (0, 1):
+        raise SystemExit(f"{' '.join(tests)} could not be run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    found = re.search(r"^FAILED (.+?)(?: - |$)", done.stdout, re.MULTILINE)
+    return found.group(1) if done.returncode == 1 and found else ""
+
+
+def _environment(tree: Path) -> dict[str, str]:
+    """The copy's packages before the installed ones; the same examples every time."""
+    return {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "HYPOTHESIS_PROFILE": "ci"}
+
+
+def _table(rows: list[tuple[Mutant, str]]) -> str:
+    lines = [
+        "# Mutants",
+        "",
+        "Each promise of the core switched off, one at a time, in a copy of the tree (`make mutants`), and the first",
+        "test that turned red. Written by `tests/mutants.py`.",
+        "",
+        "| promise | switched off | noticed by |",
+        "|---|---|---|",
+        *(f"| {mutant.name} | {mutant.off} | `{red}` |" if red else f"| {mutant.name} | {mutant.off} | **nobody** |"
+          for mutant, red in rows),
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
