@@ -1,6 +1,6 @@
 # demo: the main job on this machine.  test: everything.  check: lint and types.
-# bench: CPU seconds.  lock: the pinned dependencies, anew.
-.PHONY: demo test check bench lock schemas venv clean
+# chaos: 200 kill -9 and every seam, some minutes.  bench: CPU seconds.  lock: the pinned dependencies, anew.
+.PHONY: demo test chaos check bench lock schemas venv clean
 
 VENV := .venv
 BIN  := $(VENV)/bin
@@ -15,6 +15,12 @@ demo: venv
 test: venv
 	@sh .ci/system-packages
 	$(BIN)/python -m pytest $(PYTEST)
+
+# SEED=N replays the commands and delays of a run that failed.
+chaos: venv
+	@sh .ci/system-packages
+	$(BIN)/python tests/chaos.py --kills 200 $(if $(SEED),--seed $(SEED))
+	DSTACK_TEST_SEAMS=all $(BIN)/python -m pytest $(PYTEST) tests/test_seams.py
 
 check: venv
 	$(BIN)/ruff check .

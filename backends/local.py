@@ -156,6 +156,7 @@ class LocalBackend:
         lineage = self._lineage()
         with local_record.alone(lineage):
             self._forget_old()
+            self._forget_staged()
             new = [id for id in request.ids if not (lineage / id).exists()]
             free = [(slot, own) for slot, (kind, own) in self._free_slots().items() if kind == request.instance_type]
             if len(free) < len(new) == len(request.ids):
@@ -185,6 +186,11 @@ class LocalBackend:
             ended = local_record.read_ended(folder)
             if ended and self._setting.now() - ended.at > _REMEMBERED:
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def _forget_staged(self) -> None:
+        """Alone, so that whoever staged it is dead."""
+        for staged in self._lineage().glob(".*.*"):
+            shutil.rmtree(staged, ignore_errors=True)
 
     def instances(self, ids: Sequence[str] | None = None) -> Sequence[Seen]:
         if not self._setting.lineage:

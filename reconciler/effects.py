@@ -164,7 +164,8 @@ def _artifacts(attempt: Attempt, *, known: _Known) -> tuple[str, ...]:
 def _cleans(known: _Known) -> Iterator[Clean]:
     over = {job.id for attempt in known.state.attempts for job in attempt.jobs if job.status in COLLECTED}
     for instance in known.state.instances:
-        if not instance.stray_jobs or known.host(instance.id) is None:
+        # The end of an instance removes everything on it: nothing is cleaned beside that.
+        if not instance.stray_jobs or instance.phase != "ready" or known.host(instance.id) is None:
             continue
         for job in instance.stray_jobs:
             yield Clean(job=job, instance=instance.id, stray=job not in over)

@@ -121,7 +121,7 @@ class Chaos:
     def _arguments(self, kind: str) -> list[str]:
         verb, *flags = kind.split()
         if verb == "apply":
-            return ["apply", "-y", *flags]
+            return ["apply", "-y", "--allow-destroy", "bench", *flags]
         if verb == "stop" and self.wished:
             return ["stop", self.random.choice(self.wished), "-y"]
         name = f"wish-{len(self.wished) + 1}"
@@ -148,7 +148,7 @@ class Chaos:
         (self.folder.root / ".dstack/runs/service.yml").unlink(missing_ok=True)
         deadline = time.monotonic() + SETTLE
         while True:
-            applied = self.folder.dstack("apply", "-y", env={"TMPDIR": str(self.scratch)})
+            applied = self.folder.dstack("apply", "-y", "--allow-destroy", "bench", env={"TMPDIR": str(self.scratch)})
             assert applied.code == 0, applied
             planned = self.folder.dstack("plan", "--detailed-exitcode", env={"TMPDIR": str(self.scratch)})
             assert planned.code in (0, 2), planned

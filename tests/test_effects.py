@@ -117,3 +117,9 @@ def test_a_stray_folder_is_cleaned_and_one_that_may_run_is_ended_first() -> None
         Clean(job="done", instance="l-0", stray=False),
         Clean(job="unknown", instance="l-0", stray=True),
     ]
+
+
+def test_nothing_is_cleaned_on_an_instance_that_ends() -> None:
+    """Its end removes everything; cleaning beside it finds folders gone half-way, and would be told as a failure."""
+    leaving = an_instance(phase="terminating", stray_jobs=("done", "unknown"))
+    assert of(a_state(leaving)) == [End(place=PLACE, external_ids=("i-l-0",))]

@@ -182,6 +182,13 @@ def test_an_old_end_is_forgotten_at_the_next_launch(local: LocalRig) -> None:
     assert [seen.id for seen in local.connect().instances()] == ["l2-0"]
 
 
+def test_what_a_killed_launch_staged_is_removed_by_the_next(local: LocalRig, tmp_path: Path) -> None:
+    lineage = tmp_path / "base/project1/lineage1"
+    (lineage / ".l1-0.0123456789abcdef/host").mkdir(parents=True)
+    launch(local, "l1", count=1)
+    assert sorted(path.name for path in lineage.iterdir()) == [".lock", "l1-0"]
+
+
 def test_a_record_cut_by_a_crash_blocks_nothing(local: LocalRig) -> None:
     launch(local, "l1", count=1)
     record = Path(living(local.connect())[0].address).parent / "instance.json"
