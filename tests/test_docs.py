@@ -152,6 +152,7 @@ def likened(line: str) -> str:
     line = re.sub(r"\S+@\S+[^\s;):]", "SOMEONE", line)
     line = re.sub(r"\d+xCPU, [\d.]+[MGT]B(, \d+x\w+ \([\d.]+[MGT]B\))?", "RESOURCES", line)
     line = re.sub(r"\ba moment\b|\b(\d+[smhd])+\b", "AGE", line)
+    line = line.replace("due to go", "goes in AGE")  # on a machine so slow that its time came
     return re.sub(r"\s+", " ", line).strip()
 
 
