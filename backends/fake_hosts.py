@@ -33,6 +33,7 @@ class FakeHosts:
             at=now,
             boot_id=f"boot-{external_id}-{machine.boot}",
             machine_id=f"machine-{external_id}",
+            clock=self._world.now(),
             generation=machine.fence,
             jobs=tuple(self._report(id, job, machine) for id, job in machine.jobs.items() if _folder(job)),
         )

@@ -34,10 +34,17 @@ def absorb(
     Raises `StateRefused` where the world carries a generation above the state's.
     """
     believed = {listing.place: listing for listing in listings if not listing.partial}
-    state = replace(state, places=tuple(_place(place, believed.get(place.name), now=now) for place in state.places))
+    told = _clocks(state, reports)
+    state = replace(
+        state,
+        places=tuple(
+            _place(place, believed.get(place.name), hosts=told.get(place.name, ()), now=now) for place in state.places
+        ),
+    )
     answers = _answers(state, listings)
     reports = _of_known_places(state, reports)
     _refuse_restored(state, answers=answers, reports=reports)
+    now -= min((place.skew for place in state.places if place.skew), key=abs, default=0)
     state = absorb_listings(state, answers=answers, before=before, now=now)
     return absorb_hosts(state, reports=reports, before=before, now=now)
 
@@ -56,7 +63,17 @@ def strangers(state: State, listings: Sequence[Listing]) -> tuple[str, ...]:
     )
 
 
-def _place(place: Place, listing: Listing | None, *, now: int) -> Place:
+def _clocks(state: State, reports: Sequence[HostReport]) -> dict[str, list[int]]:
+    """place -> by how much our clock is off from that of each of its hosts that tells its own."""
+    there = {instance.id: instance.place for instance in state.instances}
+    found: dict[str, list[int]] = {}
+    for report in reports:
+        if report.clock is not None and not report.error and report.instance in there:
+            found.setdefault(there[report.instance], []).append(report.at - report.clock)
+    return found
+
+
+def _place(place: Place, listing: Listing | None, *, hosts: Sequence[int], now: int) -> Place:
     if listing is None:
         return place
     if listing.error:
@@ -65,7 +82,8 @@ def _place(place: Place, listing: Listing | None, *, now: int) -> Place:
         other = listing.identity or "nobody"
         why = f"answers as {other}, not as {place.identity}: nothing that it says is believed"
         return replace(place, error=why, failing_since=place.failing_since or now, answered_by=other)
-    skew = listing.at - listing.clock if listing.clock is not None else 0
+    # One host may be wrong by itself: we are off by no more than the host that agrees most with us says.
+    skew = listing.at - listing.clock if listing.clock is not None else min(hosts, key=abs, default=0)
     return replace(
         place,
         identity=listing.identity,

@@ -42,7 +42,7 @@ def absorb_listings(state: State, *, answers: Mapping[str, Answer], before: Stat
             instances.append(instance)
         elif (seen := sightings.of(instance)) is not None:
             instances.append(_sighted(instance, seen, at=answer.at, now=now))
-        elif instance.phase != "terminated" and instance.id in unchanged:
+        elif instance.phase != "terminated" and instance.id in unchanged and not answer.place.skew:
             instances.append(_absent(instance, answer, not_after=not_after.get(instance.id), now=now))
         else:
             instances.append(instance)

@@ -27,11 +27,12 @@ from reconciler.ports import Connections, Ports
 from reconciler.prepare import prepare
 from reconciler.prune import KEEP, prune
 from reconciler.remember import TRIES, differs, heartbeat_due, jitter, write
+from reconciler.settled import MAX_DURATION
 from reconciler.store import StateMoved
 from reconciler.world import World
 from schemas.desired import Desired
 from schemas.launch import Request
-from schemas.plan import Permissions, Plan, Terminate, Unmet
+from schemas.plan import Action, Permissions, Plan, Stop, Terminate, Unmet, Update
 from schemas.run import RUN_ENDED
 from schemas.state import Applied, Capacity, Revision, State
 
@@ -270,11 +271,24 @@ def _while_the_clock_is_off(made: Plan, state: State, permissions: Permissions) 
     off = [place for place in state.places if place.skew]
     if not off or permissions.destroy_all or permissions.scope is not None:
         return made
-    withheld = tuple(one for one in made.actions if isinstance(one, Terminate))
+    withheld = tuple(subject for one in made.actions if (subject := _by_the_clock(one)))
     why = f"our clock and that of {off[0].name} are {abs(off[0].skew)} s apart: nothing ends until they agree"
     return replace(
         made,
-        actions=tuple(one for one in made.actions if not isinstance(one, Terminate)),
-        unmet=(*made.unmet, *(Unmet(subject=f"instance {one.name}", why=f"not ended: {why}") for one in withheld)),
+        actions=tuple(one for one in made.actions if not _by_the_clock(one)),
+        unmet=(*made.unmet, *(Unmet(subject=subject, why=f"not ended: {why}") for subject in withheld)),
         warnings=(*made.warnings, why),
     )
+
+
+def _by_the_clock(action: Action) -> str:
+    """The subject of an end that may have its reason in the time of day; "" for any other action."""
+    match action:
+        case Terminate():
+            return f"instance {action.name}"
+        case Stop() if action.why.startswith(MAX_DURATION) or "to be drained by now" in action.why:
+            return f"run {action.name}"
+        case Update() if action.changes.get("status") == "failed":
+            return f"run {action.name}"
+        case _:
+            return ""

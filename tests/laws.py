@@ -118,7 +118,7 @@ class Step:
             if self.runs_now(machine, id):
                 yield f"{one.name} ends ({one.reason}) while {id} runs on it"
         if one.reason.startswith("idle for"):
-            ends = [job.ends_at for job in machine.jobs.values() if job.ends_at is not None]
+            ends = [job.ends_at for job in machine.jobs.values() if job.ends_at is not None and not job.lost]
             since = max([machine.born + world.boot, *ends])
             if now + TOLERANCE < since + (one.idle_duration or 0):
                 yield f"{one.name} ends idle after {now - since} s, not {one.idle_duration} s"

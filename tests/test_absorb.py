@@ -124,6 +124,21 @@ def test_a_clock_that_is_off_is_flagged() -> None:
     assert listed(a_state(), listing(clock=NOW - 30)).places[0].skew == 0
 
 
+@pytest.mark.parametrize(("clocks", "skew"), [((NOW, NOW - 7200), 0), ((NOW - 7200, NOW - 7100), 7100), ((), 0)])
+def test_a_clock_that_every_host_contradicts_is_off(clocks: tuple[int, ...], skew: int) -> None:
+    """One host that is wrong by itself says nothing of ours; and what is noted then has the hosts' time."""
+    state = a_state(*(an_instance(f"l-{index}", ready_at=None, phase="provisioning") for index in range(len(clocks))))
+    reports = [report(instance=f"l-{index}", machine_id="", clock=clock) for index, clock in enumerate(clocks)]
+    state = absorb(state, listings=[listing()], reports=reports, now=NOW, before=state)
+    assert state.places[0].skew == skew
+    assert {one.ready_at for one in state.instances} <= {NOW - skew}
+
+
+def test_a_clock_that_is_off_counts_no_absence() -> None:
+    state = a_state(an_instance())
+    assert one(listed(state, listing(clock=NOW - 7200), before=state)).absences == 0
+
+
 # ---------------------------------------------------------------- instances
 
 
