@@ -1,6 +1,7 @@
 # demo: the main job on this machine.  test: everything.  check: lint and types.
-# chaos: 200 kill -9 and every seam, some minutes.  bench: CPU seconds.  lock: the pinned dependencies, anew.
-.PHONY: demo test chaos check bench lock schemas venv clean
+# chaos: 200 kill -9 and every seam, some minutes.  mutants: each promise switched off, and who notices.
+# bench: CPU seconds.  lock: the pinned dependencies, anew.
+.PHONY: demo test chaos mutants check bench lock schemas venv clean
 
 VENV := .venv
 BIN  := $(VENV)/bin
@@ -21,6 +22,10 @@ chaos: venv
 	@sh .ci/system-packages
 	$(BIN)/python tests/chaos.py --kills 200 $(if $(SEED),--seed $(SEED))
 	DSTACK_TEST_SEAMS=all $(BIN)/python -m pytest $(PYTEST) tests/test_seams.py
+
+# One alone: python tests/mutants.py NAME
+mutants: venv
+	$(BIN)/python tests/mutants.py
 
 check: venv
 	$(BIN)/ruff check .
