@@ -46,7 +46,9 @@ def absorb_listings(state: State, *, answers: Mapping[str, Answer], before: Stat
             instances.append(_absent(instance, answer, not_after=not_after.get(instance.id), now=now))
         else:
             instances.append(instance)
-    instances += [_orphan(seen, answer, state=state, now=now) for seen, answer in sightings.unowned()]
+    if unowned := sightings.unowned():
+        known = {one.id for one in state.instances}
+        instances += [_orphan(seen, answer, state=state, known=known, now=now) for seen, answer in unowned]
     return _closed(replace(state, instances=tuple(instances)), was=state, now=now)
 
 
@@ -164,8 +166,8 @@ def _gone(instance: Instance, *, reason: str, now: int) -> Instance:
     )
 
 
-def _orphan(seen: Seen, answer: Answer, *, state: State, now: int) -> Instance:
-    id = seen.id if seen.id and all(seen.id != one.id for one in state.instances) else f"x-{seen.external_id}"
+def _orphan(seen: Seen, answer: Answer, *, state: State, known: set[str], now: int) -> Instance:
+    id = seen.id if seen.id and seen.id not in known else f"x-{seen.external_id}"
     lost = next((stone for stone in state.tombstones if stone.id in (id, seen.launch)), None)
     return Instance(
         id=id,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from schemas.instance import Instance
 from schemas.ledger import Entry, EntryKind
-from schemas.run import RUN_ENDED, Run
+from schemas.run import RUN_ENDED, Job, Run
 from schemas.state import State
 
 
@@ -31,6 +31,7 @@ def _of_documents(was: State | None, state: State, *, by: str) -> Iterator[Entry
 
 def _of_instances(was: State | None, state: State, *, by: str) -> Iterator[Entry]:
     then = {one.id: one for one in was.instances} if was else {}
+    jobs: dict[str, list[Job]] | None = None
     for one in state.instances:
         before = then.get(one.id)
         if before is one:
@@ -44,7 +45,16 @@ def _of_instances(was: State | None, state: State, *, by: str) -> Iterator[Entry
         if one.phase == "terminated" and (before is None or before.phase != "terminated"):
             yield _instance(one, "ended" if one.external_id else "lost", at=one.terminated_at or 0, by=by)
             if one.external_id:
-                yield _billed(one, state, by=by)
+                jobs = _jobs_by_instance(state) if jobs is None else jobs
+                yield _billed(one, jobs.get(one.id, ()), by=by)
+
+
+def _jobs_by_instance(state: State) -> dict[str, list[Job]]:
+    found: dict[str, list[Job]] = {}
+    for attempt in state.attempts:
+        for job in attempt.jobs:
+            found.setdefault(job.instance, []).append(job)
+    return found
 
 
 def _instance(one: Instance, kind: EntryKind, *, at: int, by: str, seconds: int = 0, idle: int = 0) -> Entry:
@@ -66,11 +76,10 @@ def _instance(one: Instance, kind: EntryKind, *, at: int, by: str, seconds: int 
     )
 
 
-def _billed(one: Instance, state: State, *, by: str) -> Entry:
+def _billed(one: Instance, jobs: Iterable[Job], *, by: str) -> Entry:
     """From its making to its end; idle is whatever no job used."""
     end = one.terminated_at or 0
     seconds = max(0, end - one.created_at)
-    jobs = (job for attempt in state.attempts for job in attempt.jobs if job.instance == one.id)
     busy = sum(max(0, (job.ended_at or end) - job.started_at) for job in jobs if job.started_at is not None)
     return _instance(one, "billed", at=end, by=by, seconds=seconds, idle=max(0, seconds - busy))
 

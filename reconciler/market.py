@@ -27,6 +27,7 @@ class Market:
     def __init__(self, draft: Draft) -> None:
         self.draft = draft
         self._left: dict[Offer, int] = {}
+        self._pending: Counter[tuple[str, str, bool]] | None = None
         self._by_gpu: dict[str, list[Entry]] = {}
         self._merged: dict[tuple[str, ...], list[Entry]] = {}
         self._shelves: dict[tuple[Need, Need], Shelf] = {}
@@ -79,11 +80,11 @@ class Market:
     def _free(self, offer: Offer) -> int:
         """What the place said, less those that are asked for and not seen there yet."""
         if offer not in self._left:
-            waiting = sum(
-                each.phase == "pending"
-                and (each.place, each.instance_type, each.spot) == (offer.place, offer.instance_type, offer.spot)
-                for each in self.draft.living.values()
-            )
+            if self._pending is None:
+                living = self.draft.living.values()
+                pending = (one for one in living if one.phase == "pending")
+                self._pending = Counter((one.place, one.instance_type, one.spot) for one in pending)
+            waiting = self._pending[offer.place, offer.instance_type, offer.spot]
             self._left[offer] = max(0, (offer.free or 0) - waiting)
         return self._left[offer]
 

@@ -6,7 +6,7 @@ hosts that were just seen for the first time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from backends.base import Backend, BackendError
@@ -35,7 +35,7 @@ class Observed:
 def observe(ports: Ports, state: State, connections: Connections) -> Observed:
     """Every place of the state that is not forgotten, and every host with an instance that may answer."""
     places = [place for place in state.places if not place.forgotten]
-    known = [one for one in state.instances if _asked(one, state)]
+    known = list(_asked(state))
     first = _ask(
         ports,
         {place.name: _listed(ports, place, connections) for place in places},
@@ -43,7 +43,7 @@ def observe(ports: Ports, state: State, connections: Connections) -> Observed:
     )
     seen = absorb(state, listings=[answer.listing for answer in first.places.values()], reports=(), now=ports.now())
     looked = {one.id for one in known}
-    new = [one for one in seen.instances if one.id not in looked and _asked(one, seen)]
+    new = [one for one in _asked(seen) if one.id not in looked]
     missing = _missing(state, first.places)
     second = _ask(
         ports,
@@ -97,15 +97,14 @@ class _Wave:
     reports: tuple[HostReport, ...]
 
 
-def _asked(instance: Instance, state: State) -> bool:
-    """A host that may answer; one on its way out is asked while a job of it is not settled."""
-    if instance.orphan or not instance.external_id:
-        return False
-    if instance.phase == "terminating":
-        return any(
-            attempt.live and any(job.instance == instance.id for job in attempt.jobs) for attempt in state.attempts
-        )
-    return instance.phase in ("provisioning", "ready")
+def _asked(state: State) -> Iterator[Instance]:
+    """Hosts that may answer; one on its way out is asked while a job of it is not settled."""
+    unsettled = {job.instance for attempt in state.attempts if attempt.live for job in attempt.jobs}
+    for one in state.instances:
+        if one.orphan or not one.external_id:
+            continue
+        if one.phase in ("provisioning", "ready") or (one.phase == "terminating" and one.id in unsettled):
+            yield one
 
 
 def _missing(state: State, answers: Mapping[str, _Answer]) -> dict[str, tuple[str, ...]]:
