@@ -148,7 +148,9 @@ def tour() -> list[tuple[str, list[str]]]:
 
 
 def likened(line: str) -> str:
-    """Without what differs between machines and moments: ages, sizes, who, widths of columns."""
+    """Without what differs between machines and moments: ages, sizes, who, which ended first, widths of columns."""
+    line = re.sub(r"\bbench-\d(, bench-\d)+", lambda names: ", ".join(sorted(names[0].split(", "))), line)
+    line = re.sub(r"^Runs: .*", "Runs", line)
     line = re.sub(r"\S+@\S+[^\s;):]", "SOMEONE", line)
     line = re.sub(r"\d+xCPU, [\d.]+[MGT]B(, \d+x\w+ \([\d.]+[MGT]B\))?", "RESOURCES", line)
     line = re.sub(r"\ba moment\b|\b(\d+[smhd])+\b", "AGE", line)
