@@ -17,6 +17,7 @@ COLOUR: dict[Kind, str] = {
     "launch": "green", "attach": "green", "assign": "cyan", "stop": "red", "terminate": "red", "detach": "red",
     "update": "yellow",
 }  # fmt: skip
+MOST_ENDS = 30
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ def _line(rows: tuple[Row, ...], *, page: Page) -> list[str]:
 
 def _subject(rows: tuple[Row, ...]) -> str:
     row = rows[0]
-    names = _names([clean(one.instance) for one in rows if one.instance])
+    listed = [clean(one.instance) for one in rows if one.instance]
+    names = _ends(listed) if row.kind in ("terminate", "detach") else _names(listed)
     if row.kind == "assign":
         return f"{clean(row.run)} to {names}"
     if row.kind == "stop":
@@ -91,6 +93,13 @@ def _names(names: list[str]) -> str:
     if len(names) <= 3:
         return ", ".join(names)
     return f"{names[0]} … {names[-1]} ({len(names)})"
+
+
+def _ends(names: list[str]) -> str:
+    """Whoever reviews an end must see what it ends."""
+    listed = sorted(names, key=lambda name: (len(name), name))
+    more = len(listed) - MOST_ENDS
+    return ", ".join(listed[:MOST_ENDS]) + (f" and {more} more (--json lists all)" if more > 0 else "")
 
 
 def _machine(row: Row) -> str:
