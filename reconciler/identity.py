@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from reconciler.load import document_files
+from reconciler.load import document_files, read_bytes
 
 KEYS = (b"project", b"state", b"authority")
 
@@ -24,14 +24,8 @@ def identity(root: Path) -> tuple[dict[str, Any], str]:
 
 
 def _may_say(file: Path) -> bool:
-    from reconciler.load import MAX_BYTES
-
-    try:
-        with file.open("rb") as stream:
-            data = stream.read(MAX_BYTES)
-    except OSError:
-        return True
-    return any(key in data for key in KEYS)
+    data = read_bytes(file)
+    return isinstance(data, str) or any(key in data for key in KEYS)
 
 
 def _take(file: Path, root: Path, found: dict[str, Any]) -> str:

@@ -6,6 +6,8 @@ Cheap to import: YAML and pydantic come with the first document that must be rea
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +55,7 @@ def load(root: Path, *, home: Path, known: tuple[str, Desired] | None = None) ->
     are then not read again, which saves half of a plan's time.
     """
     files = document_files(root)
-    texts = [(file.relative_to(root).as_posix(), _bytes(file)) for file in files]
+    texts = [(file.relative_to(root).as_posix(), read_bytes(file)) for file in files]
     digest = _digest(texts)
     unsupported: tuple[str, ...]
     if known and known == (digest, known[1]) and known[1].compiler == COMPILER and not own_file(home).exists():
@@ -78,13 +80,19 @@ def own_file(home: Path) -> Path:
     return home / FOLDER / "profiles.yml"
 
 
-def _bytes(file: Path) -> bytes | str:
-    """At most one byte more than a document may have; a text says why it cannot be read."""
+def read_bytes(file: Path) -> bytes | str:
+    """At most one byte more than a document may have; a text says why it cannot be read. Never waits for a pipe."""
     try:
-        with file.open("rb") as stream:
+        with open(file, "rb", opener=_at_once) as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                return "not a regular file"
             return stream.read(MAX_BYTES + 1)
     except OSError as error:
-        return error.strerror or "cannot be read"
+        return error.strerror or "?"
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _digest(texts: Iterable[tuple[str, bytes | str]]) -> str:

@@ -72,9 +72,9 @@ def _unsealed(name: str, text: str, key: ProjectKey | None) -> str:
     from reconciler.seal import KeyRefused
 
     try:
-        return key.unseal(text).decode()
-    except (KeyRefused, UnicodeDecodeError):
-        raise SecretLacking(f"{name}: sealed with another project key, or not text; give the value again") from None
+        return os.fsdecode(key.unseal(text))  # any bytes, as they were typed
+    except KeyRefused:
+        raise SecretLacking(f"{name}: sealed with another project key; give the value again") from None
 
 
 def _references(spec: RunSpec) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from reconciler.load import MAX_BYTES
+from reconciler.load import MAX_BYTES, read_bytes
 from reconciler.problem import Problem
 from reconciler.yaml_value import Mapping, Mark, Number, Sequence, Source, scalar_text
 
@@ -40,11 +40,9 @@ _TAGGED: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool, "nul
 
 def read_yaml(file: Path, *, shown: str) -> tuple[Source, bytes]:
     """The file's value and its bytes. `shown` is the path as people know it, for the problems."""
-    try:
-        with file.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        return unreadable(shown, error.strerror or "?"), b""
+    data = read_bytes(file)
+    if isinstance(data, str):
+        return unreadable(shown, data), b""
     return parse_yaml(data, shown=shown), data
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,4 +100,52 @@ def test_a_zero_byte_is_refused_where_it_is_written(folder: Folder) -> None:
     assert ran.code == 1
     assert "nul.yml:3:10: holds a zero byte" in ran.err
     assert "nul.yml:4:12: holds a zero byte" in ran.err
+    assert not (folder.root / ".dstack/state").exists()
+
+
+# ---------------------------------------------------------------- files that are not what they should be
+
+
+def test_a_document_that_is_no_file_is_refused_and_holds_up_nobody(folder: Folder) -> None:
+    """A pipe that nobody writes to would hold every command for ever."""
+    os.mkfifo(folder.root / ".dstack/pipe.yml")
+    (folder.root / ".dstack/endless.yml").symlink_to("/dev/zero")
+    (folder.root / ".dstack/loop.yml").symlink_to("loop.yml")
+    for command in ("plan", "validate"):
+        ran = folder.dstack(command)
+        assert ran.code == 1
+        for name, why in (("pipe", "not a regular file"), ("endless", "not a regular file"), ("loop", "Too many")):
+            assert f".dstack/{name}.yml:1:1: cannot be read: {why}" in ran.said
+    assert folder.dstack("ps").code == 0
+
+
+def test_escapes_in_documents_do_not_reach_the_terminal(folder: Folder) -> None:
+    folder.write(".dstack/red.yml", '"\\e[31mred\\u202e": 1\npools: [{name: "\\e]0;title\\a"}]\n')
+    for command in (("validate",), ("plan",), ("apply", "-y"), ("run", ".", "-f", ".dstack/red.yml", "-y")):
+        ran = folder.dstack(*command)
+        assert ran.code == 1
+        assert "\\x1b[31mred" in ran.said
+        assert not {"\x1b", "\x07", "\u202e"} & set(ran.said)
+
+
+NOT_TEXT = b"\xff\xfe"
+
+
+def test_arguments_that_are_no_text(folder: Folder) -> None:
+    folder.write("raw.yml", "type: task\nname: raw\ncommands: ['printf %s \"$K\" | od -An -tx1']\n")
+    assert dstack(folder, "run", ".", "-f", "raw.yml", "-y", "-e", b"K=" + NOT_TEXT).out.splitlines()[-1] == " ff fe"
+    for line in ((b"run", NOT_TEXT), (b"logs", NOT_TEXT), (b"apply", NOT_TEXT), (b"pool", b"add", b"--name", NOT_TEXT)):
+        ran = dstack(folder, *line)
+        assert (ran.code, "defect" in ran.err, ran.err.count("\n")) == (1, False, 1), ran
+
+
+@pytest.mark.parametrize("name", ["../x", "a b", "$(id)", "-rf", "a\nb", "\x1b[31m", "A", "a" * 42])
+def test_names_that_are_none(folder: Folder, name: str) -> None:
+    folder.write("once.yml", ONCE)
+    for line in (("run", ".", "-f", "once.yml", "-y", f"--name={name}"), ("pool", "add", "-y", f"--name={name}"),
+                 ("pool", "create", f"--name={name}")):  # fmt: skip
+        ran = folder.dstack(*line)
+        assert ran.code == 1, line
+        assert "not a name" in ran.err
+        assert "\x1b" not in ran.said
     assert not (folder.root / ".dstack/state").exists()

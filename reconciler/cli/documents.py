@@ -8,7 +8,7 @@ from reconciler.cli.applied import mint
 from reconciler.cli.fail import Done, Fail
 from reconciler.cli.project import project_root, site
 from reconciler.cli.terminal import out, say
-from reconciler.render_words import counted
+from reconciler.render_words import clean, counted
 
 
 def check(paths: tuple[Path, ...]) -> int:
@@ -23,7 +23,7 @@ def check(paths: tuple[Path, ...]) -> int:
     for warning in warnings:
         say(f"warning: {warning}")
     for problem in problems:
-        out(f"{problem}\n")
+        out(f"{clean(str(problem))}\n")
     if problems:
         say(f"error: {counted(len(problems), 'problem')}")
         raise Done(1)

@@ -15,13 +15,14 @@ from reconciler.cli.plan import stored_offers
 from reconciler.cli.project import project_root, site_of
 from reconciler.cli.terminal import NoTerminal, ask, out, say
 from reconciler.cli.wishing import Wished, fulfil
-from reconciler.need import parse_duration, resolve_need
+from reconciler.need import parse_duration, read_option, resolve_need
 from reconciler.render_words import counted, hourly
 from reconciler.settle import settled
 from reconciler.wire import nonce, now, who
 from reconciler.wish import add_instances, carry
 from schemas.base import Price, Seconds
 from schemas.desired import Desired
+from schemas.documents.words import NAME_SHAPE
 from schemas.offer import Offer
 from schemas.plan import Launch, Plan
 from schemas.pool import DAY, Pool
@@ -152,10 +153,14 @@ def _wish(asked: AddAsk, *, pool: Pool, profile: Profile) -> Wish:
     )
     idle, source = _idle(asked, pool=pool, profile=profile)
     return Wish(
-        id=f"{nonce()}w", pool=pool.name, name=asked.name or profile.instance_name, count=asked.count, need=need,
+        id=f"{nonce()}w", pool=pool.name, name=_name(asked.name) or profile.instance_name, count=asked.count, need=need,
         where=_where(asked, pool=pool, profile=profile), idle_duration=idle, idle_source=source,
         retry=_retry(asked, pool=pool, profile=profile), by=who(), at=now(),
     )  # fmt: skip
+
+
+def _name(text: str) -> str:
+    return str(read_option(NAME_SHAPE.read, text, "--name")) if text else ""
 
 
 def _where(asked: AddAsk, *, pool: Pool, profile: Profile) -> Where:

@@ -132,7 +132,7 @@ def _sealed(values: Mapping[str, str], *, site: Site) -> tuple[tuple[str, str], 
     from reconciler.seal import project_key
 
     key = project_key(site.keys, environ=os.environ)
-    return tuple((name, key.seal(value.encode())) for name, value in sorted(values.items()))
+    return tuple((name, key.seal(os.fsencode(value))) for name, value in sorted(values.items()))
 
 
 def _wait_until(spec: RunSpec) -> int | None:
