@@ -41,12 +41,13 @@ def absorb(
             _place(place, believed.get(place.name), hosts=told.get(place.name, ()), now=now) for place in state.places
         ),
     )
-    answers = _answers(state, listings)
+    off = min((place.skew for place in state.places if place.skew), key=abs, default=0)
+    answers = _answers(state, listings, off=off)
     reports = _of_known_places(state, reports)
     _refuse_restored(state, answers=answers, reports=reports)
-    now -= min((place.skew for place in state.places if place.skew), key=abs, default=0)
-    state = absorb_listings(state, answers=answers, before=before, now=now)
-    return absorb_hosts(state, reports=reports, before=before, now=now)
+    state = absorb_listings(state, answers=answers, before=before, now=now - off)
+    reports = [replace(report, at=report.at - off) for report in reports] if off else reports
+    return absorb_hosts(state, reports=reports, before=before, now=now - off)
 
 
 def strangers(state: State, listings: Sequence[Listing]) -> tuple[str, ...]:
@@ -95,8 +96,8 @@ def _place(place: Place, listing: Listing | None, *, hosts: Sequence[int], now: 
     )
 
 
-def _answers(state: State, listings: Sequence[Listing]) -> dict[str, Answer]:
-    """The places that answered, and are who they were."""
+def _answers(state: State, listings: Sequence[Listing], *, off: int) -> dict[str, Answer]:
+    """The places that answered, and are who they were; at which time, by a clock that is not `off`."""
     good = {place.name: place for place in state.places if not place.error and not place.forgotten}
     full = {one.place: one for one in listings if not one.partial and not one.error and one.place in good}
     by_id = {
@@ -107,7 +108,7 @@ def _answers(state: State, listings: Sequence[Listing]) -> dict[str, Answer]:
     return {
         name: Answer(
             place=good[name],
-            at=listing.at,
+            at=listing.at - off,
             seen=(*listing.instances, *(by_id[name].instances if name in by_id else ())),
             asked_by_id=name in by_id,
         )

@@ -127,9 +127,10 @@ class Step:
         """Not seen is not dead: what was seen once is gone only when it truly is."""
         for one in self.after.instances:
             was, machine = self.was.get(one.id), self.machine(one)
-            if one.phase == "terminated" and was is not None and alive(was) and machine is not None:
-                if not self.site.world.over(machine):
-                    yield f"{one.name} is believed gone ({one.reason}) and lives"
+            if one.phase != "terminated" or was is None or not alive(was) or machine is None:
+                continue
+            if not self.site.world.over(machine):
+                yield f"{one.name} is believed gone ({one.reason}) and lives"
 
     # ------------------------------------------------------------ attempts
 
@@ -149,7 +150,8 @@ class Step:
         for job in old.jobs:
             if job.reason == RESULT_LOST:
                 yield f"{new.id} repeats {old.id}, whose result was lost"
-            if (one := self.now.get(job.instance)) and (machine := self.machine(one)) and self.runs_now(machine, job.id):
+            machine = self.machine(self.now[job.instance]) if job.instance in self.now else None
+            if machine is not None and self.runs_now(machine, job.id):
                 yield f"{new.id} is begun while {job.id} runs"
 
     def places_whole(self) -> Iterator[str]:

@@ -163,9 +163,7 @@ class Field:
     def apply(self, number: int, *, who: str = "ann@laptop", around: Killer | None = None, **ask: Any) -> Any:
         papers = Papers(self.commits[number])
         asked = {"prompted": True, "permissions": EVERYTHING, **ask}
-        return self.tick(
-            who, TickAsk(documents=papers, revision=self.revision(number), **asked), around=around
-        )
+        return self.tick(who, TickAsk(documents=papers, revision=self.revision(number), **asked), around=around)
 
     def revision(self, number: int) -> Revision:
         return Revision(digest=Papers(self.commits[number]).digest, commit=f"{number:040x}", committed_at=number)
@@ -225,7 +223,7 @@ class Field:
     def rest(self) -> TickResult:
         """Ticks until two in a row do nothing and say nothing is under way."""
         self.heal()
-        self.site.clock.at += 700
+        self.site.clock.at += 2 * HOUR + 700  # past every time that a wrong clock noted
         result = self.apply(self.newest, config_force=True)
         assert result is not None
         assert result.refused == ""

@@ -75,9 +75,7 @@ MUTANTS = (
     Mutant(
         name="identity",
         off="whoever answers for a place is believed",
-        changes=(
-            ("reconciler/absorb.py", "if place.identity and listing.identity != place.identity:", "if False:"),
-        ),
+        changes=(("reconciler/absorb.py", "if place.identity and listing.identity != place.identity:", "if False:"),),
         tests=("tests/test_tick.py", "tests/test_absorb.py"),
     ),
     Mutant(
@@ -115,8 +113,11 @@ MUTANTS = (
         name="proof of end before retry",
         off="a job on a host that does not answer is lost",
         changes=(
-            ("reconciler/settled.py", "if one.unreachable_since is not None} if assumed else {}",
-             "if one.unreachable_since is not None}"),
+            (
+                "reconciler/settled.py",
+                "if one.unreachable_since is not None} if assumed else {}",
+                "if one.unreachable_since is not None}",
+            ),
             ("reconciler/settled.py", "dark=dark if attempt.run in assumed else {}", "dark=dark"),
             ("reconciler/settled.py", "    if not assumed:\n        return state\n", ""),
         ),

@@ -134,6 +134,12 @@ def test_a_clock_that_every_host_contradicts_is_off(clocks: tuple[int, ...], ske
     assert {one.ready_at for one in state.instances} <= {NOW - skew}
 
 
+def test_what_is_seen_by_a_clock_that_is_off_is_noted_in_the_places_time() -> None:
+    """Two hours ahead, an orphan's grace would begin in two hours."""
+    (orphan,) = listed(a_state(), listing(seen("l-9"), clock=NOW - 7200), before=a_state()).instances
+    assert (orphan.seen_at, orphan.created_at) == (NOW - 7200, NOW - 7200)
+
+
 def test_a_clock_that_is_off_counts_no_absence() -> None:
     state = a_state(an_instance())
     assert one(listed(state, listing(clock=NOW - 7200), before=state)).absences == 0

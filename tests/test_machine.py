@@ -54,8 +54,8 @@ class Machine(RuleBasedStateMachine):
         world = self.field.site.world
         world.lag, world.boot, world.ending = lag, boot, ending
         self.field.edit_pool("a", nodes_min=1)
-        self.field.edit_run(spec_of("red", version=1, nodes=1, pool="a", retry=AGAIN, spot="auto", priority=50))
-        self.field.edit_run(spec_of("green", version=1, nodes=2, pool="a", retry=Retry(), spot="on-demand", priority=10))
+        for name, nodes, retry in (("red", 1, AGAIN), ("green", 2, Retry())):
+            self.field.edit_run(spec_of(name, version=1, nodes=nodes, pool="a", retry=retry, spot="auto", priority=50))
         self.field.apply(self.field.newest)
 
     # ------------------------------------------------------------ reconcilers
@@ -64,6 +64,11 @@ class Machine(RuleBasedStateMachine):
     def cron(self, who: str, seconds: int) -> None:
         self.field.site.clock.at += seconds
         self.field.cron(who)
+
+    @rule(seconds=st.sampled_from([10, 20, 45, 330]), number=st.integers(2, 5))
+    def time_passes(self, seconds: int, number: int) -> None:
+        for _ in range(number):
+            self.cron(who="cron@ci", seconds=seconds)
 
     @rule(who=who, ends=st.booleans())
     def apply(self, who: str, ends: bool) -> None:
@@ -91,7 +96,7 @@ class Machine(RuleBasedStateMachine):
         if self.field.site.store.data:
             self.field.tick("ann@laptop", TickAsk(), around=Sleeper(at, after=after, nap=nap))
 
-    @precondition(lambda self: 0 < self.field.applied())
+    @precondition(lambda self: self.field.applied() > 0)
     @rule(back=st.integers(1, 5), who=who)
     def an_older_checkout(self, back: int, who: str) -> None:
         field = self.field
@@ -108,7 +113,7 @@ class Machine(RuleBasedStateMachine):
         assert now.applied.desired == was.applied.desired, "an older checkout changed a declaration"
         assert not result.refused or now == was
 
-    @precondition(lambda self: 0 < self.field.applied())
+    @precondition(lambda self: self.field.applied() > 0)
     @rule(back=st.integers(1, 5))
     def an_older_checkout_is_forced(self, back: int) -> None:
         self.field.apply(max(0, self.field.applied() - back), config_force=True)
@@ -330,9 +335,7 @@ class Machine(RuleBasedStateMachine):
     def _planned(self, state: State) -> Plan:
         assert state.applied is not None
         world, now = self.field.site.world, self.field.site.clock.now()
-        return plan(
-            World(desired=state.applied.desired, state=state, offers=world.offers, now=now, nonce="n0000000")
-        )
+        return plan(World(desired=state.applied.desired, state=state, offers=world.offers, now=now, nonce="n0000000"))
 
     # ------------------------------------------------------------ the world stands still
 
@@ -410,7 +413,5 @@ def meaning(made: Plan) -> list[str]:
 
 TestMachine = Machine.TestCase
 TestMachine.settings = (
-    settings()
-    if os.environ.get("HYPOTHESIS_PROFILE") == "long"
-    else settings(max_examples=40, stateful_step_count=30)
+    settings() if os.environ.get("HYPOTHESIS_PROFILE") == "long" else settings(max_examples=40, stateful_step_count=30)
 )
