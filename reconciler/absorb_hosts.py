@@ -85,6 +85,7 @@ def _answered(instance: Instance, report: HostReport, *, now: int) -> Instance:
         machine_id=report.machine_id or instance.machine_id,
         resources=report.resources or instance.resources,
         degraded=report.degraded,
+        foreign=report.foreign,
         unreachable_since=None,
         unreachable_why="",
         failed_looks=0,

@@ -5,8 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from reconciler.render_words import rough, span
-from reconciler.status import InstanceStatus, idle_since, instance_status, jobs_by_instance, reap_at, unreachable
+from reconciler.status import (
+    InstanceStatus,
+    degraded,
+    idle_since,
+    instance_status,
+    jobs_by_instance,
+    reap_at,
+    unreachable,
+)
 from schemas.instance import Instance
 from schemas.pool import Pool
 from schemas.run import Job
@@ -42,7 +52,7 @@ def explain_instances(state: State, *, now: int, pool: str = "") -> tuple[Instan
     names = _run_names(state)
     places = {place.name: place for place in state.places}
     floors = _at_floor(state, jobs=jobs)
-    living = [one for one in state.instances if one.phase != "terminated" and pool in ("", one.pool)]
+    living = [_shown(one, state) for one in state.instances if one.phase != "terminated" and pool in ("", one.pool)]
     ordered = sorted(living, key=lambda one: (one.pool, _natural(one.name)))
     return tuple(
         _row(one, jobs=jobs, runs=names.get(one.id, ()), place=places.get(one.place), now=now, floors=floors)
@@ -52,10 +62,19 @@ def explain_instances(state: State, *, now: int, pool: str = "") -> tuple[Instan
 
 def explain_pools(state: State | None, *, pools: tuple[Pool, ...]) -> tuple[PoolRow, ...]:
     """Each of `pools`, then those that only live instances still name."""
-    living = [one for one in state.instances if one.phase != "terminated"] if state else []
+    living = [_shown(one, state) for one in state.instances if one.phase != "terminated"] if state else []
     jobs = jobs_by_instance(state.attempts) if state else {}
     gone = sorted({one.pool for one in living} - {one.name for one in pools})
     return tuple(_pool_row(one, living=living, jobs=jobs) for one in (*pools, *(Pool(name=name) for name in gone)))
+
+
+def _shown(one: Instance, state: State) -> Instance:
+    """With its pool's word on other people's processes."""
+    if not one.foreign:
+        return one
+    pools = state.applied.desired.pools if state.applied else ()
+    allowed = any(pool.allow_foreign for pool in pools if pool.name == one.pool)
+    return replace(one, degraded=degraded(one, allow_foreign=allowed))
 
 
 def _pool_row(pool: Pool, *, living: list[Instance], jobs: Mapping[str, list[Job]]) -> PoolRow:

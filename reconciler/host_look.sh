@@ -13,11 +13,34 @@ machine=
 echo "dstack-host 1"
 echo "host $boot $up $(date +%s) $highest ${machine:--}"
 
+tell_foreign() { # $1… our GPUs: the processes on them that are none of our jobs'
+    busy=$(timeout 20 nvidia-smi --query-compute-apps=gpu_uuid,pid,used_memory --format=csv,noheader,nounits 2>/dev/null)
+    case $busy in GPU-* | MIG-*) ;; *) return 0 ;; esac
+    ours=' '
+    for folder in jobs/*; do
+        [ -d "$folder" ] || continue
+        token='' session='' leader='' group=''
+        find_processes "$folder"
+        ours="$ours$folder $pids"
+    done
+    echo "$busy" | while IFS=', ' read -r uuid one used; do
+        case $one in '' | *[!0-9]*) continue ;; esac
+        case " $* " in *" $uuid "*) ;; *) continue ;; esac
+        case "$ours " in *" $one "*) continue ;; esac
+        # What we cannot see (it ended, or we are in a container) may be our own job's, where there is one.
+        [ -d "/proc/$one" ] || [ "$ours" = ' ' ] || continue
+        case $used in '' | *[!0-9]*) used=- ;; esac
+        at=$(echo "$there" | sed -n "/$uuid/{=;q;}")
+        echo "foreign $((${at:-1} - 1)) $one $used"
+    done
+}
+
 if [ $# -gt 0 ]; then
     there=$(timeout 20 nvidia-smi --query-gpu=uuid --format=csv,noheader 2>/dev/null)
     for uuid; do
         case $there in *"$uuid"*) ;; *) echo "missing $uuid" ;; esac
     done
+    tell_foreign "$@"
 fi
 
 doubted() { # $1 claim: true from the second look on, `patience` later, or at once after a reboot

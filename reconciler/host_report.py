@@ -16,6 +16,7 @@ _OVER = re.compile(
     re.ASCII,
 )
 _MISSING = re.compile(r"missing ([A-Za-z0-9-]{1,80})\Z", re.ASCII)
+_FOREIGN = re.compile(r"foreign (\d{1,4}) (\d{1,10}) (\d{1,9}|-)\Z", re.ASCII)
 _CAUSES = {
     "stop": "stopped",
     "abort": "aborted",
@@ -39,6 +40,7 @@ def parse_report(answer: bytes, *, instance: str, now: int) -> HostReport:
     if host is None:
         raise Unreadable(f"unreadable status: {_shown(lines[1])}")
     boot, uptime, clock, generation, machine = host.groups()
+    facts = lines[2:-2]
     return HostReport(
         instance=instance,
         at=now,
@@ -47,13 +49,20 @@ def parse_report(answer: bytes, *, instance: str, now: int) -> HostReport:
         clock=int(clock),
         uptime=int(uptime),
         generation=int(generation),
-        jobs=tuple(_job(line) for line in lines[2:-2] if not _MISSING.match(line)),
-        degraded=_degraded([found[1] for found in map(_MISSING.match, lines[2:-2]) if found]),
+        jobs=tuple(_job(line) for line in facts if not (_MISSING.match(line) or _FOREIGN.match(line))),
+        degraded=_degraded([found[1] for found in map(_MISSING.match, facts) if found]),
+        foreign="; ".join(_foreign(*found.groups()) for found in map(_FOREIGN.match, facts) if found),
     )
 
 
 def _degraded(missing: list[str]) -> str:
     return f"missing GPU {', '.join(missing)}" if missing else ""
+
+
+def _foreign(gpu: str, pid: str, used: str) -> str:
+    """`used` in MiB, or `-` where the host does not tell."""
+    memory = "" if used == "-" else f", {int(used) / 1024:.0f} GB" if int(used) >= 1024 else f", {int(used)} MB"
+    return f"gpu {gpu}: pid {pid}{memory}"
 
 
 def _job(line: str) -> JobReport:

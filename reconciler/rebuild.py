@@ -178,6 +178,7 @@ def _looked_at(instance: Instance, report: HostReport | None, *, now: int) -> In
         machine_id=report.machine_id or instance.machine_id,
         resources=report.resources or instance.resources,
         degraded=report.degraded,
+        foreign=report.foreign,
     )
 
 

@@ -49,6 +49,11 @@ def reap_at(instance: Instance) -> int | None:
     return since + instance.idle_duration
 
 
+def degraded(instance: Instance, *, allow_foreign: bool) -> str:
+    """Why it may be given no work although it answers; "" if it may."""
+    return "; ".join(why for why in (instance.degraded, "" if allow_foreign else instance.foreign) if why)
+
+
 def alive(instance: Instance) -> bool:
     """It counts against maxima, caps and budgets: from its launch's writing to its proven end."""
     return instance.phase != "terminated"

@@ -7,6 +7,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from reconciler.place import refusal, shortage
+from reconciler.status import degraded
 from reconciler.world import Draft
 from schemas.base import Price
 from schemas.instance import Instance
@@ -142,7 +143,8 @@ def unusable(draft: Draft, instance: Instance) -> str:
         return "owned by nobody"
     if instance.quarantined:
         return "quarantined"
-    if instance.degraded:
+    pool = draft.pools.get(draft.pool_of(instance))
+    if degraded(instance, allow_foreign=pool is not None and pool.allow_foreign):
         return "degraded"
     if instance.unreachable_since is not None:
         return "unreachable"

@@ -30,6 +30,7 @@ class Instance(Value, frozen=True, kw_only=True):
     /`failed_looks`: looks at its host that failed. `reserved_for` is the run that it
     was made for, alone, until `reserved_until`; `wish` the `pool add` that asked for it.
     `stray_jobs`: job folders on its host that nobody needs: unknown, given up, or collected.
+    `foreign`: who else uses its GPUs: it is degraded, unless its pool has `allow_foreign`.
     `ending`: its place showed it on its way out, so that its end need not be asked for again.
     """
 
@@ -73,6 +74,7 @@ class Instance(Value, frozen=True, kw_only=True):
     drain_until: int | None = None
     quarantined: str = ""
     degraded: str = ""
+    foreign: str = ""
     missing_since: int | None = None
     absences: int = 0
     unreachable_since: int | None = None
@@ -151,7 +153,8 @@ class HostReport(Value, frozen=True, kw_only=True):
     """What one look at one host gave. `error` set means unreachable from here: no other field counts.
 
     `not_visible` is true where the failure is ours (no key, no route): it counts against nobody.
-    `jobs` has every job folder of the host, asked for or not.
+    `jobs` has every job folder of the host, asked for or not. `foreign` tells of processes on its
+    GPUs that are none of its jobs'.
     """
 
     instance: str
@@ -166,3 +169,4 @@ class HostReport(Value, frozen=True, kw_only=True):
     jobs: tuple[JobReport, ...] = ()
     resources: Resources | None = None
     degraded: str = ""
+    foreign: str = ""

@@ -17,7 +17,7 @@ pools:
   - name: bench   # small
     default: true
     nodes: 0..2
-    idle_duration: 20s
+    idle_duration: 30m
     resources: {cpu: 1.., memory: 0.1GB.., disk: 0.1GB..}
 """
 

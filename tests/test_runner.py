@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tarfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -435,6 +436,36 @@ def test_a_missing_gpu_makes_the_host_degraded(host: RealHost, tmp_path: Path, m
         own = Resources(cpus=1, memory=1024, gpu=Gpu(name="a100", memory=81920, count=2, uuids=uuids))
         report = host.runner.look(msgspec.structs.replace(host.instance, resources=own), now=5)
         assert (report.error, report.degraded) == ("", degraded)
+
+
+def test_who_else_uses_its_gpus_is_told(host: RealHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GPU-2 has a process of a job of ours, one of somebody else, and one that cannot be seen; GPU-9 is not ours."""
+    other = subprocess.Popen(["sleep", "600"])
+    try:
+        job = host.start("echo begun; sleep 600")
+        host.says(job, b"begun")
+        mine = host.pids(job)[0]
+        rows = (f"GPU-2, {mine}, 900", f"GPU-2, {other.pid}, 73000", f"GPU-1, {other.pid}, [N/A]")
+        apps = "\n".join((*rows, "GPU-2, 4194305, 5", "GPU-9, 1, 5", ""))
+        _nvidia_smi(tmp_path, monkeypatch, gpus="GPU-1\nGPU-2\n", apps=apps)
+        own = Resources(cpus=1, memory=1024, gpu=Gpu(name="a100", memory=81920, count=2, uuids=("GPU-1", "GPU-2")))
+        report = host.runner.look(msgspec.structs.replace(host.instance, resources=own), now=5)
+        assert (report.error, report.degraded) == ("", "")
+        assert report.foreign == f"gpu 1: pid {other.pid}, 71 GB; gpu 0: pid {other.pid}"
+        assert [one.id for one in report.jobs] == [job]
+    finally:
+        other.kill()
+        other.wait()
+
+
+def _nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, *, gpus: str, apps: str) -> None:
+    tool = folder / "bin" / "nvidia-smi"
+    tool.parent.mkdir()
+    (folder / "gpus").write_text(gpus)
+    (folder / "apps").write_text(apps)
+    tool.write_text(f"#!/bin/sh\ncase $1 in *compute-apps*) cat {folder}/apps ;; *) cat {folder}/gpus ;; esac\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
 
 
 def test_a_folder_that_is_gone_is_unreachable(host: RealHost) -> None:

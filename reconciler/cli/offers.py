@@ -11,7 +11,7 @@ from decimal import Decimal
 from reconciler.cli.terminal import out, say, show
 from reconciler.place import fits, misfit
 from reconciler.render_offers import OfferRow, offer_table, shown
-from reconciler.status import instance_status, jobs_by_instance, unreachable
+from reconciler.status import degraded, instance_status, jobs_by_instance, unreachable
 from schemas.instance import Instance
 from schemas.offer import Offer
 from schemas.pool import Pool
@@ -76,7 +76,8 @@ def _existing(asked: Asked, state: State) -> list[OfferRow]:
     rows = []
     for one in state.instances:
         status = instance_status(one, jobs)
-        flagged = unreachable(one) or one.draining or one.quarantined or one.degraded or one.orphan
+        shared = degraded(one, allow_foreign=asked.pool.allow_foreign)
+        flagged = unreachable(one) or one.draining or one.quarantined or shared or one.orphan
         if asked.instance not in ("", one.name):
             continue
         if one.pool != asked.pool.name or status in LEFT_OUT or flagged or not _instance_fits(asked, one):
