@@ -242,7 +242,7 @@ def _red(tree: Path, tests: tuple[str, ...]) -> str:
     if done.returncode not in (0, 1):
         raise SystemExit(f"{' '.join(tests)} could not be run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     found = re.search(r"^FAILED (.+?)(?: - |$)", done.stdout, re.MULTILINE)
-    return found.group(1) if done.returncode == 1 and found else ""
+    return found.group(1).replace("`", "'") if done.returncode == 1 and found else ""
 
 
 def _environment(tree: Path) -> dict[str, str]:

@@ -374,7 +374,7 @@ class Machine(RuleBasedStateMachine):
             assert ready >= pool.nodes_min or told, f"pool {pool.name} has {ready} of {pool.nodes_min}"
 
     def _nothing_waits(self, state: State, made: Plan) -> None:
-        """Whatever waits says why; and only for what it is not to have: money, nodes, a pool."""
+        """Whatever waits says why; and only for what it is not to have: money, nodes, a pool, an offer."""
         told = {unmet.subject.removeprefix("run "): unmet.why for unmet in made.unmet}
         for run in state.runs:
             if run.status in RUN_ENDED:
@@ -383,7 +383,7 @@ class Machine(RuleBasedStateMachine):
             assert any(word in why for word in LIMITS), f"{run.spec.name} is {run.status}: {why or run.reason}"
 
 
-LIMITS = ("maximum", "budget", "autoscale", "there is no pool", "held since")
+LIMITS = ("maximum", "budget", "autoscale", "there is no pool", "held since", "with spot")
 
 
 def spec_of(name: str, *, version: int, spot: Any, retry: Retry, **fields: Any) -> RunSpec:
@@ -413,5 +413,5 @@ def meaning(made: Plan) -> list[str]:
 
 TestMachine = Machine.TestCase
 TestMachine.settings = (
-    settings() if os.environ.get("HYPOTHESIS_PROFILE") == "long" else settings(max_examples=40, stateful_step_count=30)
+    settings() if os.environ.get("HYPOTHESIS_PROFILE") == "long" else settings(max_examples=200, stateful_step_count=40)
 )
