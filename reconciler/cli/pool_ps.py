@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.cli.fail import Fail
 from reconciler.cli.project import documents_of, project_root, site, site_of, state_or_empty, tell
+from reconciler.cli.stale import say_age
 from reconciler.cli.terminal import out, say, show, width
 from reconciler.explain_instances import InstanceRow, explain_instances, explain_pools
 from reconciler.wire import Site, now, store_of
@@ -38,7 +39,9 @@ def show_instances(*, pool: str, watch: bool, as_json: bool) -> int:
         from reconciler.cli.watch import watch as live
 
         return live(lambda: _table(_rows(where, pool=pool)))
-    rows = _rows(where, pool=pool)
+    state = state_or_empty(where)
+    rows = _explained(state, pool=pool)
+    say_age(state)
     if not rows:
         say(f"no instances{f' in pool {pool}' if pool else ''}; `dstack pool add` adds one, a run makes its own")
         return 0
@@ -56,7 +59,10 @@ def _stored(where: Site) -> State | None:
 
 
 def _rows(where: Site, *, pool: str) -> tuple[InstanceRow, ...]:
-    state = state_or_empty(where)
+    return _explained(state_or_empty(where), pool=pool)
+
+
+def _explained(state: State, *, pool: str) -> tuple[InstanceRow, ...]:
     known = {one.pool for one in state.instances}
     known |= {one.name for one in state.applied.desired.pools} if state.applied else set()
     if pool and known and pool not in known:

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from reconciler.cli.project import site, state_or_empty
+from reconciler.cli.stale import say_age
 from reconciler.cli.terminal import out, say, show, width
 from reconciler.explain_runs import RunRow, explain_runs
 from reconciler.wire import Site, now
@@ -26,7 +27,9 @@ def show_runs(*, everything: bool, verbose: bool, watch: bool, as_json: bool) ->
         from reconciler.cli.watch import watch as live
 
         return live(lambda: _table(_rows(where, everything=everything), verbose=verbose))
-    rows = _rows(where, everything=everything)
+    state = state_or_empty(where)
+    rows = explain_runs(state, everything=everything)
+    say_age(state)
     if not rows:
         say("no runs yet; `dstack run . -f FILE` starts one")
         return 0
