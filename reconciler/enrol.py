@@ -133,9 +133,10 @@ def _superseded(draft: Draft, run: Run, *, by: RunSpec) -> bool:
     """Whether the old record makes way at once. Where it does not, it is marked."""
     name = run.spec.name
     if not draft.live.get(run.id):
+        when = "while it waited to be tried again" if run.attempts else "before it started"
         draft.update_run(
-            run, why="the run was changed before it started", status="terminated",
-            reason="superseded before it started", superseded_by=by.hash, finished_at=draft.now,
+            run, why=f"the run was changed {when}", status="terminated",
+            reason=f"superseded {when}", superseded_by=by.hash, finished_at=draft.now,
         )  # fmt: skip
         return True
     wanted = name in draft.may.replace or by.name in draft.may.replace
