@@ -65,6 +65,19 @@ class FolderBlobs:
         found = self._place(digest)
         return found if found.is_file() else None
 
+    def verified(self, digest: str) -> Path:
+        """`path`, of exactly that content; else `BlobError`."""
+        found = self.path(digest)
+        if found is None:
+            raise BlobError(f"blob {digest}: not in {self._folder}")
+        try:
+            intact = _intact(found, digest)
+        except OSError as error:
+            raise BlobError(f"{found}: cannot be read: {error.strerror}") from error
+        if not intact:
+            raise BlobError(f"{found}: damaged: its content is not what was stored")
+        return found
+
     def digests(self) -> frozenset[str]:
         """Everything stored."""
         return frozenset(path.name for path in self._folder.glob("[0-9a-f][0-9a-f]/*") if _is_digest(path.name))

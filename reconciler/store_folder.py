@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from reconciler.private import make_private
+from reconciler.private import distrust, make_private
 from reconciler.statefile import Header, dumps, header, loads
 from reconciler.store import StateMoved, StateRefused
 from schemas.base import PROJECT_ID
@@ -20,6 +20,9 @@ from schemas.state import State
 LOCK_TIMEOUT = 30.0
 # Where a lock taken on one machine does not keep another one out.
 SHARED = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "fuse.sshfs", "fuse.s3fs", "fuse.rclone"})
+
+
+BESIDE = ("blobs", "done", "ledger")
 
 
 class FolderStore:
@@ -78,12 +81,20 @@ class FolderStore:
             raise StateRefused(f"{self._folder}: belongs to user {info.st_uid}, who could replace what is in it")
         if info.st_mode & 0o022 and not info.st_mode & stat.S_ISVTX:
             raise StateRefused(f"{self._folder}: others may write in it: `chmod go-w {self._folder}`")
+        self._refuse_beside()
         kind = filesystem(self._folder.resolve(), mounts=self._mounts)
         if kind in SHARED:
             raise StateRefused(
                 f"{self._folder}: lies on {kind.upper()}, where a lock does not keep other machines out; "
                 "write `state: s3://…`, or a folder on a local disk"
             )
+
+    def _refuse_beside(self) -> None:
+        """What lies beside a state is believed as it is: which runs were done, the files that they start with."""
+        for folder in (self._folder, self._folder / self._project):
+            for name in BESIDE:
+                if why := distrust(folder / name):
+                    raise StateRefused(f"{folder / name}: {why}")
 
     def _bytes(self) -> bytes | None:
         try:
@@ -94,12 +105,14 @@ class FolderStore:
             if self._path.is_symlink():
                 raise StateRefused(f"{self._path}: is a symbolic link; put the file itself there") from error
             raise StateRefused(f"{self._path}: cannot be read: {error.strerror}") from error
-        with os.fdopen(handle, "rb") as file:
-            self._refuse_file(file.fileno())
-            try:
+        try:
+            self._refuse_file(handle)
+            with os.fdopen(handle, "rb", closefd=False) as file:
                 return file.read()
-            except OSError as error:
-                raise StateRefused(f"{self._path}: cannot be read: {error.strerror}") from error
+        except OSError as error:
+            raise StateRefused(f"{self._path}: cannot be read: {error.strerror}") from error
+        finally:
+            os.close(handle)
 
     def _refuse_file(self, handle: int) -> None:
         info = os.fstat(handle)
@@ -127,7 +140,7 @@ class FolderStore:
 
     def _make_folder(self) -> None:
         try:
-            make_private(self._folder)
+            make_private(self._folder.resolve())
         except OSError as error:
             raise StateRefused(f"{self._folder}: cannot be made: {error.strerror}") from error
         self._refuse_folder()
@@ -138,6 +151,8 @@ class FolderStore:
         from filelock import FileLock, Timeout  # 77 ms: readers never pay them
 
         path = self._folder / f".{self._project}.lock"
+        if path.is_symlink():  # older filelocks follow it, and cut what it leads to
+            raise StateRefused(f"{path}: is a symbolic link; remove it")
         lock = FileLock(path, timeout=LOCK_TIMEOUT, mode=0o600, poll_interval=0.005, fallback_to_soft=False)
         try:
             lock.acquire()

@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from reconciler.blobs import Blobs
+from reconciler.blobs import FolderBlobs
 from reconciler.cli.fail import Fail
 from reconciler.cli.find_run import find_run
 from reconciler.cli.project import site, state_of
@@ -48,11 +48,11 @@ def _why_none(run: Run) -> str:
     return f"it is {run.status}; they are stored {often}when it ends"
 
 
-def _unpack(blobs: Blobs, job: Job, *, into: Path) -> int:
+def _unpack(blobs: FolderBlobs, job: Job, *, into: Path) -> int:
     """How many files. Existing files are replaced; entries that would leave the folder are refused."""
-    path = blobs.path(job.artifacts)
-    if path is None:
+    if blobs.path(job.artifacts) is None:
         raise Fail(f"the artifacts of {job.id} are not in the store any more")
+    path = blobs.verified(job.artifacts)
     into.mkdir(parents=True, exist_ok=True)
     number = 0
     with tarfile.open(path, "r:*") as packed:

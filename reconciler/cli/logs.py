@@ -93,8 +93,7 @@ def _stored(blobs: Blobs, job: Job, *, run: Run) -> None:
     if not job.log:
         say(f"run {run.spec.name}: no log was kept: {job.reason or job.status}")
         return
-    path = blobs.path(job.log)
-    write(blobs.get(job.log) if path is None else path.read_bytes())
+    write(blobs.get(job.log))
 
 
 def _collected(where: Site, job: Job) -> Job | None:
