@@ -56,7 +56,7 @@ def misfit(
         where, backend=backend, region=region, zone=zone, instance_type=instance_type, spot=spot, price=price
     )
     values = {
-        "backend": backend, "region": region, "zone": zone or "no zone", "instance type": instance_type,
+        "backend": backend, "region": region or "no region", "zone": zone or "no zone", "instance type": instance_type,
         "spot": "spot" if spot else "on-demand", "price": "no known price" if price is None else f"${price:.2f}",
     }  # fmt: skip
     return f"{accepted(where, kind=refused)} accepted, it is {values[refused]}" if refused else ""

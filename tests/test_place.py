@@ -84,6 +84,10 @@ def test_what_is_not_accepted_is_named(where: Where, why: str) -> None:
     assert refusal(where=where) == why
 
 
+def test_a_place_without_regions_is_said_to_have_none() -> None:
+    assert refusal(where=Where(regions=("eu",)), region="") == "region eu accepted, it is no region"
+
+
 def test_a_price_that_is_not_known_fails_max_price() -> None:
     where = Where(max_price=Decimal("99"))
     assert refusal(where=where, price=None) == "max_price ≤ $99.00 accepted, it is no known price"
