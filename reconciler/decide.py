@@ -10,12 +10,12 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from reconciler.absorb import absorb, strangers
 from reconciler.apply import apply, bundled, unbundled, with_bundles
+from reconciler.ask import TickAsk
 from reconciler.authority import GitFacts, judge
 from reconciler.begin import TickRefused, with_places
 from reconciler.conclude import conclude
@@ -35,9 +35,6 @@ from schemas.launch import Request
 from schemas.plan import Action, Permissions, Plan, Stop, Terminate, Unmet, Update
 from schemas.run import RUN_ENDED
 from schemas.state import Applied, Capacity, Revision, State
-
-if TYPE_CHECKING:
-    from reconciler.tick import TickAsk
 
 STALE = 60.0  # a prompt that was open for longer: look again before doing anything
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from reconciler.approve import approve
+from reconciler.ask import TickAsk
 from reconciler.ports import Ports
-from reconciler.tick import TickAsk, TickResult, tick
+from reconciler.tick import TickResult, tick
 from schemas.instance import Instance
 from schemas.plan import Launch, Plan, Stop, Terminate
 from schemas.run import Attempt

@@ -6,11 +6,12 @@ May be killed at any point, by anything: what was begun is in the state before i
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
+from reconciler.ask import TickAsk
 from reconciler.begin import Begin, TickRefused, begin
 from reconciler.conclude import conclude
 from reconciler.decide import Decision, OtherWorld, View, decide
@@ -18,11 +19,10 @@ from reconciler.effects import Effect, effects
 from reconciler.execute import execute
 from reconciler.fold import Ahead, Collected, Outcome, Refused, StartFailed, fold
 from reconciler.observe import observe
-from reconciler.ports import Connections, Documents, Ports
+from reconciler.ports import Connections, Ports
 from reconciler.remember import land
-from schemas.desired import Desired
 from schemas.plan import Permissions, Plan
-from schemas.state import Revision, State
+from schemas.state import State
 
 AGAIN = 5  # two first applies at once: the later one begins again on the other's state
 ROUNDS = 25  # offers tried in one tick
@@ -30,41 +30,6 @@ WAVES = 4  # effects that only follow from other effects' folds
 SOONEST = 0.5
 TIMES = 10.0  # a write of results waits for ten times what the last one took
 AGAIN_AFTER = (Refused, Collected, StartFailed)  # what these leave behind can be planned on at once
-
-Confirm = Callable[[Plan, State], Plan | None]
-
-
-def _never() -> bool:
-    return False
-
-
-@dataclass(frozen=True, kw_only=True)
-class TickAsk:
-    """What one tick is asked for.
-
-    `documents` (with their `revision`) become the applied ones; without them the applied
-    ones rule. `wish` changes the memory first (it may raise; it is made anew on whatever
-    the state has become, until it is written once). `carried` is the caller's checkout:
-    its project and its backends are used where there is no state or nothing applied yet.
-    `confirm` gets the plan and the state it is made on (before the wish or the documents
-    are written) and gives what is approved: the plan itself, a part of it, or `None` to
-    decline. It is called also for a plan without actions. `prompted`: it asks a person.
-    `act` false writes and does nothing: `plan --refresh`. `deadline` is in seconds from now.
-    `stop` true: no effect is begun any more. `tell` hears each written state.
-    """
-
-    documents: Documents | None = None
-    revision: Revision | None = None
-    config_force: bool = False
-    wish: Callable[[State], State] | None = None
-    carried: Desired | None = None
-    permissions: Permissions = field(default_factory=Permissions)
-    confirm: Confirm | None = None
-    prompted: bool = False
-    act: bool = True
-    deadline: float = 600.0
-    stop: Callable[[], bool] = _never
-    tell: Callable[[State], object] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,11 +19,12 @@ from test_crash import Killed, Killer
 from world import PROJECT, Papers, Site, offer
 
 from backends.base import Backend, TryLater
+from reconciler.ask import TickAsk
 from reconciler.authority import GitFacts
 from reconciler.cli.rebuilding import rebuilt
 from reconciler.ports import Ports
 from reconciler.store import StateRefused
-from reconciler.tick import TickAsk, TickResult, tick
+from reconciler.tick import TickResult, tick
 from reconciler.wish import WishRefused
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Seen

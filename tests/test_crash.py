@@ -19,8 +19,9 @@ from world import Site, apply, apply_ask, cron, desired, offer, task
 
 from backends.base import TryLater
 from backends.fake import Fault
+from reconciler.ask import TickAsk
 from reconciler.ports import Ports
-from reconciler.tick import TickAsk, tick
+from reconciler.tick import tick
 from reconciler.wish import stop_run
 from schemas.desired import Desired
 from schemas.plan import Permissions

@@ -24,9 +24,9 @@ from world import task
 
 from backends.base import BackendError, NoCapacity, TryLater
 from backends.fake import Fault
+from reconciler.ask import TickAsk
 from reconciler.plan import plan
 from reconciler.rebuild import RebuildRefused
-from reconciler.tick import TickAsk
 from reconciler.wish import add_instances, add_run, clear_override, remove_instance, set_override, stop_run
 from reconciler.world import World
 from schemas.desired import Cap

@@ -13,12 +13,13 @@ from world import PROJECT, Papers, Site, apply, apply_ask, cron, desired, task, 
 
 from backends.base import TryLater
 from backends.fake import Fault
+from reconciler.ask import TickAsk
 from reconciler.fold import Failed
 from reconciler.ports import Ports
 from reconciler.secrets import SecretLacking
 from reconciler.settle import settle, settled
 from reconciler.store import StateRefused
-from reconciler.tick import TickAsk, tick
+from reconciler.tick import tick
 from reconciler.wish import add_run, stop_run
 from schemas.desired import Desired
 from schemas.plan import Launch, Permissions, Plan, Terminate

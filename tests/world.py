@@ -14,12 +14,13 @@ from typing import Any
 from backends.base import Backend
 from backends.fake import FakeWorld
 from backends.fake_hosts import Behind, FakeHosts, Silent
+from reconciler.ask import TickAsk
 from reconciler.authority import GitFacts
 from reconciler.ports import Ports
 from reconciler.runner import Collected, Fenced, HostError, Order, Unreachable
 from reconciler.statefile import dumps, loads
 from reconciler.store import StateMoved
-from reconciler.tick import TickAsk, TickResult, tick
+from reconciler.tick import TickResult, tick
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import HostReport, Instance
 from schemas.offer import Offer

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from reconciler.ask import TickAsk
 from reconciler.cli.applied import identified, revision
 from reconciler.cli.approval import Approval, price_flag
 from reconciler.cli.fail import Done, Fail
@@ -22,7 +23,7 @@ from reconciler.explain_progress import under_way
 from reconciler.fold import Failed, Refused, StartFailed
 from reconciler.load import Documents
 from reconciler.settle import Settled, settle, settled
-from reconciler.tick import TickAsk, TickResult, tick
+from reconciler.tick import TickResult, tick
 from schemas.plan import Permissions
 from schemas.run import RUN_ENDED
 from schemas.state import State

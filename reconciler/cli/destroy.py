@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from reconciler.ask import TickAsk
 from reconciler.cli.fail import Done, Fail
 from reconciler.cli.interrupts import Interrupts
 from reconciler.cli.progress import Progress
@@ -14,7 +15,7 @@ from reconciler.explain import explain
 from reconciler.render_plan import render_plan
 from reconciler.settle import settle
 from reconciler.status import alive
-from reconciler.tick import TickAsk, TickResult, tick
+from reconciler.tick import TickResult, tick
 from reconciler.wire import now
 from schemas.plan import Permissions, Plan
 from schemas.run import RUN_ENDED

@@ -89,9 +89,10 @@ def _lacking(site: Site, desired: Desired, state: State) -> dict[str, str]:
 
 def refreshed(documents: Documents, permissions: Permissions) -> tuple[Plan, State]:
     """A plan on a fresh observation, of which nothing is written."""
+    from reconciler.ask import TickAsk
     from reconciler.cli.applied import revision
     from reconciler.cli.fail import Fail
-    from reconciler.tick import TickAsk, tick
+    from reconciler.tick import tick
 
     if not documents.desired.project:
         return stored(documents, permissions)

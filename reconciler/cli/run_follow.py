@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from reconciler.ask import TickAsk
 from reconciler.cli.fail import Done, Fail
 from reconciler.cli.logs import live_log, print_log, write
 from reconciler.cli.progress import Progress
@@ -13,8 +14,8 @@ from reconciler.cli.terminal import NoTerminal, ask, out, say
 from reconciler.cli.wishing import Wished, fulfil
 from reconciler.follow import follow
 from reconciler.ports import Ports
+from reconciler.render_words import clean
 from reconciler.settle import settle, settled
-from reconciler.tick import TickAsk
 from reconciler.wire import Site, now, who
 from reconciler.wish import WishRefused, stop_run
 from schemas.plan import Permissions, Plan
@@ -29,7 +30,7 @@ def hand_over(site: Site, wished: Wished, *, run: Run) -> int:
     if found.status != "submitted":
         out(f"run {found.spec.name} is {found.status}; `dstack logs -f {found.spec.name}` follows it\n")
         return 1 if found.status == "failed" else 0
-    out(f"run {found.spec.name} waits: {found.reason or 'nothing is free for it'}\n")
+    out(clean(f"run {found.spec.name} waits: {found.reason or 'nothing is free for it'}") + "\n")
     say(f"next: {last.plan.next_actor or 'nobody; `dstack apply` starts it when it can'}")
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from reconciler.ask import TickAsk
 from reconciler.cli.fail import Done, Fail
 from reconciler.cli.interrupts import Interrupts
 from reconciler.cli.progress import Progress
@@ -12,7 +13,7 @@ from reconciler.cli.project import ports_of
 from reconciler.cli.terminal import ask, say
 from reconciler.explain_progress import under_way
 from reconciler.settle import Settled, settle
-from reconciler.tick import TickAsk, TickResult, tick
+from reconciler.tick import TickResult, tick
 from reconciler.wire import Site
 from reconciler.wish import WishRefused
 from schemas.desired import Desired

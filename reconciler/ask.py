@@ -1,0 +1,46 @@
+"""What one tick is asked for. A value; `tick` and `decide` read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from reconciler.ports import Documents
+from schemas.desired import Desired
+from schemas.plan import Permissions, Plan
+from schemas.state import Revision, State
+
+Confirm = Callable[[Plan, State], Plan | None]
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TickAsk:
+    """What one tick is asked for.
+
+    `documents` (with their `revision`) become the applied ones; without them the applied
+    ones rule. `wish` changes the memory first (it may raise; it is made anew on whatever
+    the state has become, until it is written once). `carried` is the caller's checkout:
+    its project and its backends are used where there is no state or nothing applied yet.
+    `confirm` gets the plan and the state it is made on (before the wish or the documents
+    are written) and gives what is approved: the plan itself, a part of it, or `None` to
+    decline. It is called also for a plan without actions. `prompted`: it asks a person.
+    `act` false writes and does nothing: `plan --refresh`. `deadline` is in seconds from now.
+    `stop` true: no effect is begun any more. `tell` hears each written state.
+    """
+
+    documents: Documents | None = None
+    revision: Revision | None = None
+    config_force: bool = False
+    wish: Callable[[State], State] | None = None
+    carried: Desired | None = None
+    permissions: Permissions = field(default_factory=Permissions)
+    confirm: Confirm | None = None
+    prompted: bool = False
+    act: bool = True
+    deadline: float = 600.0
+    stop: Callable[[], bool] = _never
+    tell: Callable[[State], object] | None = None
