@@ -277,8 +277,16 @@ def pools_left(draft: Draft) -> None:
         if not owned:
             continue
         listed = few(sorted(draft.living[id].name for id in owned))
-        flag = f"`--allow-destroy {name}` ends them" if draft.may.may_end else "ending needs `--config-force`"
-        draft.cannot(f"pool {name}", f"left the documents with {len(owned)} live ({listed}); {flag}")
+        draft.cannot(f"pool {name}", f"left the documents with {len(owned)} live ({listed}); {_way(draft, name)}")
+
+
+def _way(draft: Draft, pool: str) -> str:
+    """How a pool that left may go. Documents that may end nothing by themselves say why in a warning."""
+    if draft.may.may_end:
+        return f"`--allow-destroy {pool}` ends them"
+    if pool in draft.may.destroy_pools:
+        return "ending needs `--config-force`"
+    return f"ending needs `--allow-destroy {pool}`, or what the warning says"
 
 
 def few(names: Iterable[str], *, most: int = 4) -> str:
