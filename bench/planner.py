@@ -36,20 +36,20 @@ REGIONS = tuple(f"region-{number}" for number in range(20))
 SHAPES = 500
 
 
-def world(size: int, *, seed: int = 7) -> World:
+def world(size: int, *, seed: int = 7, pools: int = 20, shapes: int = SHAPES, offers: int | None = None) -> World:
     dice = random.Random(seed)  # noqa: S311 - a world to measure on, not a secret
     kinds = [_kind(dice) for _ in range(600)]
-    pools = tuple(Pool(name=f"pool-{number}", nodes_min=size // 200) for number in range(20))
-    stock = {pool.name: dice.sample(kinds, 12) for pool in pools}
+    made = tuple(Pool(name=f"pool-{number}", nodes_min=size // 200) for number in range(pools))
+    stock = {pool.name: dice.sample(kinds, 12) for pool in made}
     instances = tuple(_instance(dice, index, stock=stock) for index in range(size))
-    runs, attempts = _runs(dice, size, pools=pools, instances=instances)
+    runs, attempts = _runs(dice, size, pools=made, instances=instances, shapes=min(shapes, max(1, size // 20)))
     places = tuple(
         Place(name=f"{backend}/{region}", config=BackendConfig(name=backend, type=backend), observed_at=NOW)
         for backend in BACKENDS
         for region in REGIONS
     )
     return World(
-        desired=Desired(project="benchmark", pools=pools, budget=Decimal(10**9)),
+        desired=Desired(project="benchmark", pools=made, budget=Decimal(10**9)),
         state=State(
             version=1,
             project="benchmark",
@@ -59,7 +59,7 @@ def world(size: int, *, seed: int = 7) -> World:
             runs=runs,
             attempts=attempts,
         ),
-        offers=tuple(_offer(dice, kinds=kinds) for _ in range(size)),
+        offers=tuple(_offer(dice, kinds=kinds) for _ in range(size if offers is None else offers)),
         now=NOW,
         nonce="bench000",
     )
@@ -112,7 +112,7 @@ def _instance(
 
 
 def _runs(
-    dice: random.Random, size: int, *, pools: tuple[Pool, ...], instances: tuple[Instance, ...]
+    dice: random.Random, size: int, *, pools: tuple[Pool, ...], instances: tuple[Instance, ...], shapes: int
 ) -> tuple[tuple[Run, ...], tuple[Attempt, ...]]:
     """Half of the instances are busy; a tenth as many runs wait."""
     runs, attempts = [], []
@@ -121,9 +121,9 @@ def _runs(
         runs.append(Run(id=f"b{index}", spec=spec, origin="run", status="running"))
         job = Job(id=f"b{index}-0-1-0", instance=f"i{index}", status="running", started_at=NOW - 60)
         attempts.append(Attempt(id=f"b{index}-0-1", run=f"b{index}", number=1, jobs=(job,)))
-    shapes = [_shape(dice, pools=pools) for _ in range(min(SHAPES, max(1, size // 20)))]
+    asked = [_shape(dice, pools=pools) for _ in range(shapes)]
     for index in range(size // 10):
-        pool, need, where = dice.choice(shapes)
+        pool, need, where = dice.choice(asked)
         spec = RunSpec(
             name=f"w{index}",
             pool=pool,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from reconciler.limits import Room
 from reconciler.place import accepted, asked, refusal, shortage
@@ -17,39 +17,39 @@ from schemas.state import Capacity
 
 _DEAR = Price("Infinity")
 
-# Its rank by price, the number of its kind of resources, and itself.
-Entry = tuple[int, int, Offer]
+# The number of its kind of resources, and itself.
+Entry = tuple[int, Offer]
 
 
 class Market:
-    """Every offer, cheapest first (an unpriced one last), by the name of its GPU."""
+    """Every offer, by the name of its GPU and its price; sorted no further than somebody looks."""
 
     def __init__(self, draft: Draft) -> None:
         self.draft = draft
         self._left: dict[Offer, int] = {}
         self._pending: Counter[tuple[str, str, bool]] | None = None
-        self._by_gpu: dict[str, list[Entry]] = {}
-        self._merged: dict[tuple[str, ...], list[Entry]] = {}
+        self._by_gpu: dict[str, dict[Price, list[Offer]]] = {}
+        self._aisles: dict[tuple[str, ...], Aisle] = {}
         self._shelves: dict[tuple[Need, Need], Shelf] = {}
+        self._kinds: dict[Resources, int] = {}
         self._capacity = _capacity(draft)
         self._unsupported = {config.name for config in draft.backends.values() if config.unsupported}
         self.size = len(draft.world.offers)
-        kinds: dict[Resources, int] = {}
-        for rank, offer in enumerate(_cheapest_first(draft.world.offers)):
-            has = offer.resources
-            entry = (rank, kinds.setdefault(has, len(kinds)), offer)
-            self._by_gpu.setdefault(has.gpu.name.lower() if has.gpu else "", []).append(entry)
-        self.kinds = len(kinds)
+        for offer in draft.world.offers:
+            gpu, price = offer.resources.gpu, _DEAR if offer.price is None else offer.price
+            by_price = self._by_gpu.setdefault(gpu.name.lower() if gpu else "", {})
+            by_price.setdefault(price, []).append(offer)
 
     def shelf(self, need: Need, pool_need: Need) -> Shelf:
         """The offers that suffice for both."""
         found = self._shelves.get((need, pool_need))
         if found is None:
-            found = self._shelves[need, pool_need] = Shelf(self, needs=(need, pool_need))
+            needs = (need, pool_need)
+            found = self._shelves[needs] = Shelf(self._aisle(needs), needs=needs, market=self.size)
         return found
 
-    def entries(self, needs: tuple[Need, ...]) -> list[Entry]:
-        """Those that the asked GPU names leave, by price."""
+    def _aisle(self, needs: tuple[Need, ...]) -> Aisle:
+        """Those that the asked GPU names leave."""
         names: set[str] = set(self._by_gpu)
         for need in (each.gpu for each in needs):
             if need is not None and need.names and not need.count.holds(0):
@@ -57,9 +57,9 @@ class Market:
             elif need is not None and not need.count.holds(0):
                 names -= {""}
         key = tuple(sorted(names))
-        if key not in self._merged:
-            self._merged[key] = sorted(entry for name in key for entry in self._by_gpu[name])
-        return self._merged[key]
+        if key not in self._aisles:
+            self._aisles[key] = Aisle([self._by_gpu[name] for name in key], kinds=self._kinds)
+        return self._aisles[key]
 
     def unavailable(self, offer: Offer, *, n: int) -> str:
         """Why it cannot be had now, as far as we know."""
@@ -93,19 +93,29 @@ class Market:
             self._left[offer] = self._free(offer) - n
 
 
-def _cheapest_first(offers: Iterable[Offer]) -> Iterator[Offer]:
-    """Among equals without a GPU, then the smallest; the rest is for determinism.
+class Aisle:
+    """Offers, cheapest first (an unpriced one last); among equals without a GPU, then the smallest."""
 
-    Grouped by price first: most comparisons would otherwise be of decimals, which are slow.
-    """
-    by_price: dict[Price, list[Offer]] = {}
-    for offer in offers:
-        by_price.setdefault(_DEAR if offer.price is None else offer.price, []).append(offer)
-    for price in sorted(by_price):
-        yield from sorted(by_price[price], key=_by_size)
+    def __init__(self, by_price: list[dict[Price, list[Offer]]], *, kinds: dict[Resources, int]) -> None:
+        self.entries: list[Entry] = []
+        self.size = sum(len(offers) for each in by_price for offers in each.values())
+        self._by_price, self._kinds = by_price, kinds
+        self._prices: Iterator[Price] = iter(sorted({price for each in by_price for price in each}))
+
+    def more(self) -> bool:
+        """Whether there were any at a higher price: they are then in `entries` too."""
+        price = next(self._prices, None)
+        if price is None:
+            return False
+        alike = [offer for each in self._by_price for offer in each.get(price, ())]
+        alike.sort(key=_by_size)
+        kinds = self._kinds
+        self.entries += [(kinds.setdefault(offer.resources, len(kinds)), offer) for offer in alike]
+        return True
 
 
 def _by_size(offer: Offer) -> tuple[object, ...]:
+    """All of it, for determinism."""
     has = offer.resources
     return (
         has.gpu.count if has.gpu else 0, has.cpus, has.memory,
@@ -127,32 +137,31 @@ def _capacity(draft: Draft) -> dict[tuple[str, str, str, bool], Capacity]:
 class Shelf:
     """The offers whose resources suffice, by price, looked for no further than somebody asked."""
 
-    def __init__(self, market: Market, *, needs: tuple[Need, ...]) -> None:
+    def __init__(self, aisle: Aisle, *, needs: tuple[Need, ...], market: int) -> None:
         self.offers: list[Offer] = []
         self.lost: Counter[str] = Counter()
         self.first_lost: dict[str, Offer] = {}
         self._needs = needs
-        self._entries = market.entries(needs)
+        self._aisle = aisle
         self._at = 0
-        self._short: list[str | None] = [None] * market.kinds
-        if elsewhere := market.size - len(self._entries):
+        self._short: dict[int, str] = {}
+        if elsewhere := market - aisle.size:
             self.lost["gpu"] = elsewhere
 
     def more(self) -> bool:
         """Whether there is another one: it is then the last of `offers`."""
-        short, entries = self._short, self._entries
-        for at in range(self._at, len(entries)):
-            _, kind, offer = entries[at]
-            why = short[kind]
+        short, entries = self._short, self._aisle.entries
+        while self._at < len(entries) or self._aisle.more():
+            kind, offer = entries[self._at]
+            self._at += 1
+            why = short.get(kind)
             if why is None:
                 why = short[kind] = self._shortage(offer)
             if not why:
                 self.offers.append(offer)
-                self._at = at + 1
                 return True
             self.lost[why] += 1
             self.first_lost.setdefault(why, offer)
-        self._at = len(entries)
         return False
 
     def _shortage(self, offer: Offer) -> str:

@@ -130,6 +130,8 @@ def lacking_here(site: Site, *, environ: Mapping[str, str]) -> Callable[[RunSpec
     """Why a run's secrets or variables are not to be had on this machine."""
 
     def lacking(spec: RunSpec, desired: Desired) -> str:
+        if not (spec.env or spec.sealed):
+            return ""
         from reconciler.secrets import lacking as missing
 
         has_key = bool(environ.get("DSTACK_PROJECT_KEY")) or (site.keys / "project.key").exists()
