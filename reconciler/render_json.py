@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
@@ -19,8 +20,13 @@ from schemas.state import State
 
 
 def dump(value: Any) -> str:
-    """Indented JSON with a newline at its end."""
-    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n"
+    """Indented JSON with a newline at its end; what could drive a terminal is escaped in it."""
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    return re.sub(r"[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]", _escaped, text) + "\n"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def plan_json(plan: Plan, state: State | None) -> dict[str, Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -256,3 +259,79 @@ def test_a_key_that_others_may_read_is_not_used(ran: Folder) -> None:
         assert said in found.err
         assert "canary-6b2e" not in found.said
         assert key.read_bytes() == data
+
+
+# ---------------------------------------------------------------- words of others, and secrets
+
+
+def test_escapes_in_a_reason_do_not_reach_the_terminal(folder: Folder) -> None:
+    folder.write(".dstack/secrets.yml", 'secrets: {S: {file: "no\\e]0;title\\a\\x9b31m\\u202esuch"}}\n')
+    folder.write("red.yml", "type: task\nname: red\nenv: {A: '${{ secrets.S }}'}\ncommands: [env]\n")
+    said = [folder.dstack("run", ".", "-f", "red.yml", "-y", "-d").said]
+    for line in (("ps", "-a"), ("ps", "--json"), ("plan",), ("plan", "--json"), ("stop", "red", "-y")):
+        said.append(folder.dstack(*line).said)
+    assert "\\x1b]0;title\\x07" in said[0]
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set("".join(said))
+    assert json.loads(folder.dstack("ps", "-a", "--json").out)[0]["name"] == "red"
+
+
+CANARY = "canary-3e91c7"
+SECRETS = """\
+secrets:
+  S_ENV: {env: GIVEN_BY_ENV}
+  S_FILE: {file: ~/secret.txt}
+  S_CMD: {command: "cat ~/secret.txt >&2; cat ~/secret.txt"}
+  S_BAD: {command: "cat ~/secret.txt; cat ~/secret.txt >&2; exit 3"}
+"""
+SECRETIVE = """\
+type: task
+name: secretive
+env: {A: "x${{ secrets.S_ENV }}", B: "${{ secrets.S_FILE }}", C: "${{ secrets.S_CMD }}", D: "${{ env.BARE }}"}
+commands: ['[ -n "$A$B$C$D$E" ] && echo begun', sleep 600]
+"""
+
+
+def holders(root: Path, *words: bytes) -> list[str]:
+    """Files below `root` that hold one of the words, but the user's own."""
+    return sorted(
+        path.name for path in root.rglob("*")
+        if path.is_file() and path.name not in ("secret.txt", "project.key")
+        and any(word in path.read_bytes() for word in words)
+    )  # fmt: skip
+
+
+def shown_by_processes(word: str, *, but: str) -> list[str]:
+    """Command lines of all processes, and environments of those that are not the job's, which hold the word."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            line, variables = (process / "cmdline").read_text("latin-1"), (process / "environ").read_text("latin-1")
+        except OSError:
+            continue
+        if word in line or (word in variables and but not in variables):
+            found.append(line)
+    return found
+
+
+def test_a_secret_is_only_where_its_job_is(folder: Folder) -> None:
+    """By every route; while it runs, after its supervisor was killed, and where a secret's command fails."""
+    folder.write("../home/secret.txt", f"{CANARY}-file\n")
+    folder.write(".dstack/secrets.yml", SECRETS)
+    folder.write("s.yml", SECRETIVE)
+    folder.write("bad.yml", SECRETIVE.replace("secrets.S_ENV", "secrets.S_BAD").replace("secretive", "bad"))
+    given = {"GIVEN_BY_ENV": f"{CANARY}-env", "BARE": f"{CANARY}-bare"}
+    said = []
+    for file in ("s.yml", "bad.yml"):
+        said.append(folder.dstack("run", ".", "-f", file, "-y", "-d", "-e", f"E={CANARY}-flag", env=given).said)
+    lines = (("plan", "--json"), ("plan", "--out", "p.plan"), ("ps", "-av"), ("ps", "--json"), ("apply", "-y", "-d"))
+    for line in lines:
+        said.append(folder.dstack(*line, env=given).said)
+    assert "secret S_BAD: its command exited with 3; run it by hand" in said[1]
+    assert CANARY not in "".join(said)
+    key = (folder.root / ".dstack/keys/project.key").read_bytes().strip()
+    words = CANARY.encode(), key, base64.b64decode(key)
+    assert holders(folder.root.parent, *words) == ["env"]
+    assert shown_by_processes(CANARY, but="DSTACK_CLAIM=") == []
+    (pid,) = Path(folder.env["XDG_STATE_HOME"]).glob("*/*/*/*/host/jobs/*/pid")
+    os.kill(int(pid.read_text().split()[0]), signal.SIGKILL)
+    until(lambda: folder.dstack("apply", "-y", "-d", env=given).code == 0 and holders(folder.root.parent, *words) == [])

@@ -9,6 +9,7 @@ from reconciler.cli.terminal import out
 from reconciler.cli.times import seconds
 from reconciler.cli.wishing import Wished, fulfil
 from reconciler.render_plan import override
+from reconciler.render_words import clean
 from reconciler.wire import now, who
 from reconciler.wish import clear_override, set_override
 from schemas.state import State
@@ -26,7 +27,7 @@ def override_pool(pool: str, *, kind: Literal["drain", "pause"], duration: str, 
 
     last = fulfil(site(), Wished(wish=wish), until=None)
     found = [one for one in last.state.overrides if (one.kind, one.subject) == (kind, pool)] if last.state else []
-    out("".join(f"pool {override(one, now=now())}\n" for one in found))
+    out("".join(clean(f"pool {override(one, now=now())}") + "\n" for one in found))
     return 0
 
 

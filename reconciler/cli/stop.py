@@ -7,6 +7,7 @@ from reconciler.cli.find_run import find_run
 from reconciler.cli.project import site, state_of
 from reconciler.cli.terminal import NoTerminal, out, say
 from reconciler.cli.wishing import Wished, agree, fulfil
+from reconciler.render_words import clean
 from reconciler.wire import now, who
 from reconciler.wish import stop_run
 from schemas.plan import Plan
@@ -29,7 +30,7 @@ def stop_run_named(name: str, *, abort: bool, yes: bool) -> int:
     )  # fmt: skip
     last = fulfil(where, wished, until=lambda state, plan: _ended(state, run.id, plan))
     ended = find_run(last.state, run.id) if last.state else run
-    out(f"run {run.spec.name} is {ended.status}{f': {ended.reason}' if ended.reason else ''}\n")
+    out(clean(f"run {run.spec.name} is {ended.status}{f': {ended.reason}' if ended.reason else ''}") + "\n")
     return 0
 
 
