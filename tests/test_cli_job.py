@@ -65,6 +65,29 @@ def test_artifacts_can_be_had_while_a_run_goes_on(folder: Folder) -> None:
     assert (folder.root / "got/out/step").read_text() == "1\n"
 
 
+def test_under_another_home_nothing_has_ended_and_nothing_starts_twice(folder: Folder, tmp_path: Path) -> None:
+    folder.write(".dstack/runs/sleeper.yml", SLEEPER.replace("task", "service"))
+    assert folder.dstack("apply", "-y").code == 0
+    elsewhere = {"HOME": str(tmp_path / "other"), "XDG_STATE_HOME": ""}
+    applied = folder.dstack("apply", "-y", "-d", env=elsewhere)
+    assert f"in {tmp_path}/other/.local/state/dstack, not as" in applied.said
+    assert runs(folder)["sleeper"]["status"] == "running"
+    assert not list((tmp_path / "other").rglob("instance.json"))
+    assert folder.dstack("apply", "-y", "-d").out.count("nothing to do") == 1
+    assert [one["status"] for one in instances(folder)] == ["busy"]
+
+
+def test_artifacts_are_sought_from_the_runs_folder(folder: Folder) -> None:
+    folder.write("src/code", "")
+    task = "type: task\nname: {0}\nworking_dir: src\nartifacts: [{1}]\ncommands: [echo 1 > out]\n"
+    folder.write("within.yml", task.format("within", "src/out"))
+    folder.write("beside.yml", task.format("beside", "out"))
+    assert folder.dstack("run", ".", "-f", "within.yml", "-y").code == 0
+    assert folder.dstack("artifacts", "within").out == "1 file in within-artifacts\n"
+    assert folder.dstack("run", ".", "-f", "beside.yml", "-y").code == 0
+    assert "not at its `working_dir`" in folder.dstack("artifacts", "beside").err
+
+
 def test_the_main_job(folder: Folder) -> None:
     folder.write(".dstack/runs/hello.yml", HELLO)
     planned = folder.dstack("plan")

@@ -43,7 +43,8 @@ def _why_none(run: Run) -> str:
     if not run.spec.artifacts:
         return "its config has no `artifacts:`"
     if run.status in RUN_ENDED:
-        return "no file matched its `artifacts:`"
+        where = " (they start at the run's folder, not at its `working_dir`)" if run.spec.working_dir else ""
+        return f"no file matched its `artifacts:`{where}"
     often = f"every {span(run.spec.artifacts_every)} while it runs and " if run.spec.artifacts_every is not None else ""
     return f"it is {run.status}; they are stored {often}when it ends"
 

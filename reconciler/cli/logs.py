@@ -9,6 +9,7 @@ from reconciler.blobs import Blobs
 from reconciler.cli.fail import Fail
 from reconciler.cli.find_run import find_attempt, find_job, find_run
 from reconciler.cli.project import ports_of, site, state_of
+from reconciler.cli.stale import say_age
 from reconciler.cli.terminal import say
 from reconciler.follow import Log, follow
 from reconciler.ports import Ports
@@ -26,6 +27,8 @@ def show_logs(name: str, *, follow: bool, job: int, replica: int, attempt: int) 
     where = site()
     state = state_of(where)
     run = find_run(state, name)
+    if run.status not in RUN_ENDED:
+        say_age(state)
     chosen = find_attempt(state, run, replica=replica, number=attempt)
     while chosen is None and follow and run.status not in RUN_ENDED:
         time.sleep(0.5)
