@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO
 
@@ -68,7 +68,9 @@ def _finish(process: subprocess.Popen[bytes], *, given: bytes | None, timeout: f
         try:
             out, err = process.communicate(given, timeout=timeout)
         except BaseException as error:
-            os.killpg(process.pid, signal.SIGKILL)
+            # Interrupted just after it ended, there is nobody left to kill.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             if isinstance(error, subprocess.TimeoutExpired):
                 raise Unreachable(f"no answer from this machine in {timeout:g} s") from error
             raise
