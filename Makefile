@@ -1,7 +1,7 @@
 # demo: the main job on this machine.  test: everything.  check: lint and types.
 # chaos: 200 kill -9 and every seam, some minutes.  mutants: each promise switched off, and who notices.
 # bench: CPU seconds.  lock: the pinned dependencies, anew.
-.PHONY: demo test chaos mutants check bench lock schemas venv clean
+.PHONY: demo test chaos mutants check bench bench-scale bench-peers lock schemas venv clean
 
 VENV := .venv
 BIN  := $(VENV)/bin
@@ -35,6 +35,12 @@ check: venv
 
 bench: venv
 	$(BIN)/python -m bench.run
+
+bench-scale: venv
+	$(BIN)/python -m bench.scale
+
+bench-peers: venv
+	$(BIN)/python -m bench.peers
 
 schemas: venv
 	$(BIN)/python -m schemas.documents.generate

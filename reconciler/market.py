@@ -139,30 +139,39 @@ class Shelf:
 
     def __init__(self, aisle: Aisle, *, needs: tuple[Need, ...], market: int) -> None:
         self.offers: list[Offer] = []
-        self.lost: Counter[str] = Counter()
         self.first_lost: dict[str, Offer] = {}
         self._needs = needs
         self._aisle = aisle
         self._at = 0
         self._short: dict[int, str] = {}
-        if elsewhere := market - aisle.size:
-            self.lost["gpu"] = elsewhere
+        self._elsewhere = market - aisle.size
 
     def more(self) -> bool:
         """Whether there is another one: it is then the last of `offers`."""
         short, entries = self._short, self._aisle.entries
         while self._at < len(entries) or self._aisle.more():
-            kind, offer = entries[self._at]
-            self._at += 1
-            why = short.get(kind)
-            if why is None:
-                why = short[kind] = self._shortage(offer)
-            if not why:
-                self.offers.append(offer)
-                return True
-            self.lost[why] += 1
-            self.first_lost.setdefault(why, offer)
+            for at in range(self._at, len(entries)):
+                kind, offer = entries[at]
+                why = short.get(kind)
+                if why is None:
+                    why = short[kind] = self._shortage(offer)
+                if not why:
+                    self.offers.append(offer)
+                    self._at = at + 1
+                    return True
+            self._at = len(entries)
         return False
+
+    def lost(self) -> Counter[str]:
+        """How many of all offers have too little, by the kind of resource."""
+        while self.more():
+            pass
+        found = Counter({"gpu": self._elsewhere} if self._elsewhere else {})
+        for kind, offer in self._aisle.entries:
+            if why := self._short[kind]:
+                found[why] += 1
+                self.first_lost.setdefault(why, offer)
+        return found
 
     def _shortage(self, offer: Offer) -> str:
         return next(filter(None, (shortage(need, offer.resources, cloud=offer.cloud) for need in self._needs)), "")
@@ -252,9 +261,8 @@ class Search:
         left = self._market.size
         if not left:
             return "there are no offers"
-        while self._shelf.more():
-            pass
-        lost, first = Counter(self._shelf.lost), dict(self._shelf.first_lost)
+        lost = self._shelf.lost()
+        short, first = set(lost), dict(self._shelf.first_lost)
         for offer in self._shelf.offers:
             stage = self._unsuited(offer) or self._hindrance(offer)[0]
             lost[stage] += 1
@@ -263,14 +271,13 @@ class Search:
         for stage in _STAGES:
             if lost[stage]:
                 left -= lost[stage]
-                text += f" → {left} with {self._label(stage, first.get(stage))}"
+                label = self._shelf.label(stage) if stage in short else self._label(stage, first[stage])
+                text += f" → {left} with {label}"
                 if left == 0:
                     return text + _cheapest(first.get(stage))
         return text
 
-    def _label(self, stage: str, first: Offer | None) -> str:
-        if stage in self._shelf.lost or first is None:
-            return self._shelf.label(stage)
+    def _label(self, stage: str, first: Offer) -> str:
         if stage == "ceiling":
             return f"1.5 × the confirmed price, ${self._shape.ceiling:.2f}"
         if stage == "elsewhere" and self._only is not None:
