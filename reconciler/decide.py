@@ -99,6 +99,8 @@ def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View]) 
         chosen = draft.plan if view.approved is None else failover(draft.plan, view.approved, refused=view.refused)
         target = table.intended(draft, chosen, view=view)
         if target is None:
+            if table.lacking and ask.wish is None:  # another plan, in which idle instances that it kept may go
+                view = dataclasses.replace(view, approved=None)
             continue
         draft = dataclasses.replace(draft, state=target, plan=chosen)
         if stored is not None and not (differs(stored, target) or heartbeat_due(stored, now=ports.now())):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import DSTACK, Folder, Ran, folder_at
+from command import DSTACK, POOLS, Folder, Ran, folder_at
 from real_host import RealHost, until
 
 ONCE = "type: task\nname: once\ncommands: [echo said]\n"
@@ -335,3 +336,12 @@ def test_a_secret_is_only_where_its_job_is(folder: Folder) -> None:
     (pid,) = Path(folder.env["XDG_STATE_HOME"]).glob("*/*/*/*/host/jobs/*/pid")
     os.kill(int(pid.read_text().split()[0]), signal.SIGKILL)
     until(lambda: folder.dstack("apply", "-y", "-d", env=given).code == 0 and holders(folder.root.parent, *words) == [])
+
+
+def test_a_secret_that_fails_keeps_no_instance(folder: Folder) -> None:
+    """Each plan assigned the run to the idle instance, found its secret lacking, and so never ended the instance."""
+    folder.write(".dstack/pools.yml", re.sub(r"idle_duration: \w+", "idle_duration: 1s", POOLS))
+    folder.write(".dstack/secrets.yml", "secrets: {S: {command: exit 3}}\n")
+    folder.write("bad.yml", "type: task\nname: bad\nenv: {A: '${{ secrets.S }}'}\ncommands: [env]\n")
+    assert "exited with 3" in folder.dstack("run", ".", "-f", "bad.yml", "-y", "-d").out
+    until(lambda: "terminate bench-0" in folder.dstack("apply", "-y", "-d").out)
