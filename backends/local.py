@@ -1,6 +1,7 @@
 """This machine as a place: an instance is a folder, and the processes of its jobs.
 
-The place is (machine, lineage): the instances of another checkout's state are another place's.
+The place is (machine, lineage, folder): the instances of another checkout's state are another
+place's, and where HOME is another one, ours are not gone.
 `Seen.address` is the folder that the runner works in. Its listing never lags, and an instance
 that it does not have has ended.
 """
@@ -109,7 +110,7 @@ class LocalBackend:
         self._measure = cache(measure)
 
     def identity(self) -> str:
-        return f"{machine_id(self._base)}/{self._setting.lineage}"
+        return f"{machine_id(self._base)}/{self._setting.lineage} in {os.path.realpath(self._base)}"
 
     def offers(self, need: Need, where: Where) -> Sequence[Offer]:
         machine = self._measure(self._base)

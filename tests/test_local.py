@@ -141,6 +141,16 @@ def test_a_folder_copied_is_another_lineage_and_touches_nothing(local: LocalRig)
     assert [seen.id for seen in living(local.connect())] == ["l1-0"]
 
 
+def test_the_same_machine_under_another_home_is_another_place(local: LocalRig, tmp_path: Path) -> None:
+    """From cron or with sudo, HOME may differ: nothing is there then, and nothing has ended."""
+    here = local.connect().identity()
+    local.setting = replace(local.setting, local_base=str(tmp_path / "other" / "base"))
+    assert local.connect().identity() != here
+    (tmp_path / "link").symlink_to(tmp_path)
+    local.setting = replace(local.setting, local_base=str(tmp_path / "link" / "base"))
+    assert local.connect().identity() == here
+
+
 def test_a_missing_state_is_answered_by_the_lineage_that_was_there(local: LocalRig, tmp_path: Path) -> None:
     launch(local, "l1", count=2)
     lost = replace(local.setting, lineage="")
