@@ -66,7 +66,8 @@ def test_errors(quiet: Folder, snapshot: SnapshotAssertion) -> None:
         "plan --pool nope", "apply nofile.json", "run .", "run . -f none.yml", "run nowhere", "pool delete -n nope",
         "pool create -n Bad_Name", "pool create -n bench", "pool set-default --pool nope", "pool add --gpu 1:1",
         "pool add --idle-duration soon", "pool add --spot --on-demand", "pool add --pool nope",
-        "pool add-ssh me@host", "attach r", "autoscale allow t --max 1", "validate nowhere", "schema nope",
+        "pool add-ssh me@host", "pool add-ssh -i key -p 22 me@host -o A=b", "attach r",
+        "autoscale allow t --max 1", "validate nowhere", "schema nope",
         "apply -y --deadline soon", "pool drain nope", "apply --yes-above much",
     )  # fmt: skip
     said = []
@@ -77,6 +78,11 @@ def test_errors(quiet: Folder, snapshot: SnapshotAssertion) -> None:
         said.append(f"$ dstack {line}\n{ran.err}")
     text = "".join(said).replace(str(quiet.root.resolve()), "PROJECT").replace(os.uname().nodename, "HOST")
     assert text == snapshot
+
+
+def test_a_plan_that_cannot_be_saved_names_its_file(quiet: Folder) -> None:
+    ran = quiet.dstack("plan", "--out", "nowhere/p.json")
+    assert (ran.code, ran.err.splitlines()[-1]) == (1, "error: --out nowhere/p.json: No such file or directory")
 
 
 def test_outside_a_project(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def add_ssh(destination: Annotated[str, typer.Argument(metavar="DEST")]) -> int:
     """Add a host by SSH (not supported yet)."""
     from reconciler.cli.fail import Fail
 
-    raise Fail(f"`dstack pool add-ssh {destination}` is not supported yet; the `local` backend runs on this machine")
+    raise Fail("`dstack pool add-ssh` is not supported yet; the `local` backend runs on this machine")
 
 
 def remove(
@@ -146,7 +146,8 @@ def register(app: typer.Typer) -> None:
     pools.command("delete")(delete)
     pools.command("set-default")(set_default)
     pools.command("add")(add)
-    pools.command("add-ssh", hidden=True, context_settings={"ignore_unknown_options": True})(add_ssh)
+    anything = {"ignore_unknown_options": True, "allow_extra_args": True}
+    pools.command("add-ssh", hidden=True, context_settings=anything)(add_ssh)
     pools.command("remove")(remove)
     pools.command("rm", hidden=True)(remove)
     pools.command("drain")(drain)

@@ -36,6 +36,8 @@ def save_plan(path: Path, plan: Plan, *, digest: str) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(data + b"\n")
         temporary.replace(path)
+    except OSError as error:
+        raise Fail(f"--out {path}: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
