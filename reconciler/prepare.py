@@ -112,21 +112,36 @@ def _capacity(request: Request, error: Request | Exception, *, now: int) -> Capa
 
 
 def _lacking(ports: Ports, plan: Plan, state: State, *, desired: Desired) -> dict[str, str]:
-    """Runs about to start whose secrets or files are not to be had here, and why."""
-    enrolled = (one.enrol for one in plan.actions if isinstance(one, Update) and one.enrol is not None)
+    """Runs about to start, or to be bought machines for, whose secrets or files are not to be had here, and why."""
+    enrolled = tuple(one.enrol for one in plan.actions if isinstance(one, Update) and one.enrol is not None)
     runs = {run.id: run for run in (*state.runs, *enrolled)}
-    starting = {one.run: runs[one.run] for one in plan.actions if isinstance(one, Assign) and one.run in runs}
-    found = {}
-    for run in starting.values():
-        if why := _why_not(ports, run, desired=desired):
+    starting = {one.run for one in plan.actions if isinstance(one, Assign)}
+    buying = {one.pool for one in plan.actions if isinstance(one, Launch) and one.origin == "run"}
+    found: dict[str, str] = {}
+    known: dict[object, str] = {}
+    for run in runs.values():
+        waits = run.status == "submitted" and not run.held and run.spec.pool in buying
+        if run.id not in starting and not waits:
+            continue
+        values = (run.spec.env, run.spec.sealed)
+        why = known[values] if values in known else known.setdefault(values, _unresolved(ports, run, desired=desired))
+        why = why or (_no_files(ports, run) if run.id in starting else "")
+        if why:
             found[run.spec.name] = why
     return found
 
 
-def _why_not(ports: Ports, run: Run, *, desired: Desired) -> str:
+def _unresolved(ports: Ports, run: Run, *, desired: Desired) -> str:
     try:
         ports.resolve(run.spec, desired)
+    except SecretLacking as error:
+        return str(error)
+    return ""
+
+
+def _no_files(ports: Ports, run: Run) -> str:
+    try:
         bundle_of(ports, run)
-    except (SecretLacking, CannotOrder) as error:
+    except CannotOrder as error:
         return str(error)
     return ""

@@ -166,13 +166,21 @@ def test_what_cannot_be_prepared_is_planned_around(site: Site) -> None:
     assert result.refused == ""
 
 
-def test_a_secret_that_cannot_be_had_keeps_the_run_waiting(site: Site) -> None:
-    def resolve(spec: RunSpec, desired: Desired) -> Mapping[str, str]:
-        raise SecretLacking("needs HF_TOKEN, not set on ci")
+def no_token(spec: RunSpec, desired: Desired) -> Mapping[str, str]:
+    raise SecretLacking("needs HF_TOKEN, not set on ci")
 
+
+def test_a_secret_that_cannot_be_had_buys_no_machine(site: Site) -> None:
+    """Or one would be made, and reaped idle, again and again."""
+    result = tick(change(site.ports(), resolve=no_token), apply_ask(ONE))
+    assert any("HF_TOKEN" in one.why for one in result.plan.unmet)
+    assert not site.world.launched
+
+
+def test_a_secret_that_cannot_be_had_keeps_the_run_waiting(site: Site) -> None:
     apply(site, ONE)
     site.clock.at += 10
-    result = tick(change(site.ports(), resolve=resolve), TickAsk())
+    result = tick(change(site.ports(), resolve=no_token), TickAsk())
     assert any("HF_TOKEN" in one.why for one in result.plan.unmet)
     assert site.state.attempts == ()
     ticks(site, 1)
