@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from reconciler.retire import words
 from reconciler.world import Draft, base36
 from schemas.plan import Update
 from schemas.run import Run, RunSpec
@@ -121,12 +122,18 @@ def _difference(old: RunSpec, new: RunSpec) -> str:
     for name in ("priority", "max_duration", "idle_duration", "pool", "replicas"):
         before, after = getattr(old, name), getattr(new, name)
         if before != after:
-            changed.append(f"{name} {before} → {after}")
+            changed.append(f"{name} {_value(name, before)} → {_value(name, after)}")
     if old.where != new.where:
         changed.append("other places or prices")
     if old.retry != new.retry:
         changed.append("another retry")
     return ", ".join(changed) or "with other settings"
+
+
+def _value(name: str, value: int | str | None) -> str:
+    if not name.endswith("_duration"):
+        return str(value)
+    return "off" if value is None else words(int(value))
 
 
 def _superseded(draft: Draft, run: Run, *, by: RunSpec) -> bool:

@@ -105,10 +105,12 @@ def _note(draft: Draft, idle: list[Instance], *, above: int) -> None:
             at, source = None, f"{one.place} is unknown"
         elif at is not None and one.id not in going:
             at, source = None, "held by nodes"
-        elif at is not None and one.reserved_for and one.reserved_until is not None:
-            at = max(at, one.reserved_until)
+        elif at is not None and one.reserved_for and one.reserved_until is not None and one.reserved_until > at:
+            at, source = one.reserved_until, f"kept for run {_name(draft, one.reserved_for)}"
         draft.idle.append(
-            IdleNote(
-                instance=one.id, name=one.name, pool=one.pool, at=at, duration=one.idle_duration, source=source
-            )
+            IdleNote(instance=one.id, name=one.name, pool=one.pool, at=at, duration=one.idle_duration, source=source)
         )
+
+
+def _name(draft: Draft, run: str) -> str:
+    return draft.runs[run].spec.name if run in draft.runs else run

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Lines = list[list[str]]
 GAP = 2
 WRAPPED = ("RESOURCES", "STATUS")
+SPARED = ("SPOT", "REGION", "BACKEND", "PRICE", "RESOURCES")  # left out of a narrow terminal, the first first
 
 
 def run_table(rows: Sequence[RunRow], *, now: int, width: int = 0, verbose: bool = False) -> RenderableType:
@@ -56,7 +57,27 @@ def _fitted(heads: list[str], lines: Lines, *, core: int, width: int) -> Rendera
         return _table(heads, lines)
     from rich.console import Group
 
-    return Group(_table(heads[:core], [line[:core] for line in lines]), *_below(heads[core:], lines, core=core))
+    kept = _spared(heads[:core], lines, width=width)
+    table = _table([heads[at] for at in kept], [[line[at] for at in kept] for line in lines])
+    return Group(table, *_below(heads[core:], lines, core=core))
+
+
+def _spared(heads: list[str], lines: Lines, *, width: int) -> list[int]:
+    """Which columns to show, so that what a thing is called and how it is are never cut off."""
+    least = [_least(head, [head, *(line[at] for line in lines)]) for at, head in enumerate(heads)]
+    kept = list(range(len(heads)))
+    for spare in SPARED:
+        if sum(least[at] for at in kept) + GAP * len(kept) <= width:
+            break
+        kept = [at for at in kept if heads[at] != spare]
+    return kept
+
+
+def _least(head: str, column: list[str]) -> int:
+    """The narrowest that a column can be: `WRAPPED` ones break between words."""
+    if head not in WRAPPED:
+        return max(map(len, column))
+    return min(24, max((len(word) for cell in column for word in cell.split()), default=1))
 
 
 def _below(heads: list[str], lines: Lines, *, core: int) -> list[str]:
@@ -77,9 +98,9 @@ def _table(heads: list[str], lines: Lines) -> RenderableType:
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, GAP, 0, 0))
     for head, column in zip(heads, zip(heads, *lines, strict=True), strict=True):
-        longest = max((len(word) for cell in column for word in cell.split()), default=1)
         wraps = head in WRAPPED
-        table.add_column(head, no_wrap=not wraps, overflow="fold", min_width=min(longest, 24) if wraps else None)
+        least = _least(head, list(column)) if wraps else None
+        table.add_column(head, no_wrap=not wraps, overflow="fold", min_width=least)
     for line in lines:
         table.add_row(*line)
     return table

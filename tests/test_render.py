@@ -202,6 +202,16 @@ def test_the_tables(columns: int, snapshot: SnapshotAssertion) -> None:
     assert all(len(line) <= columns for line in text.splitlines())
 
 
+def test_a_narrow_terminal_cuts_neither_names_nor_states_off() -> None:
+    state = a_state()
+    runs = shown_at(run_table(explain_runs(state, everything=True), now=NOW, width=44), 44)
+    assert all(run.spec.name in runs and run.status in runs for run in state.runs)
+    rows = explain_instances(state, now=NOW)
+    instances = shown_at(instance_table(rows, now=NOW, width=50), 50)
+    assert "STATUS" in instances
+    assert all(row.instance.name in instances and row.status in instances for row in rows)
+
+
 def test_json_is_as_its_schemas_say(snapshot: SnapshotAssertion) -> None:
     state = a_state()
     made = {
