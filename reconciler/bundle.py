@@ -54,14 +54,16 @@ def bundle(
     into: Path | None = None,
     scratch: Path | None = None,
     limit: int | None = LIMIT,
+    never: tuple[str, ...] = (),
 ) -> Path:
     """A tar.gz named `<sha256>.tar.gz` in the folder `into`; without one a temporary file, the caller's to remove.
 
     That lies in `scratch`, hidden and `.tmp`: if we are killed, whoever sweeps that folder removes it.
     `files` are more paths of `root`, taken even where git ignores them. `limit` None asks nothing.
+    `never` are files that must stay here, named from `root` or absolute: those that secrets are read from.
     Raises `TooLarge`, `CannotBundle`.
     """
-    entries = _entries(root, files)
+    entries = _without(_entries(root, files), root=root, never=never)
     _check_size(entries, limit)
     folder = into or scratch
     if folder:
@@ -93,6 +95,12 @@ def _entries(root: Path, files: tuple[str, ...]) -> list[_Entry]:
         if known is not None and (stat.S_ISREG(known.st_mode) or stat.S_ISLNK(known.st_mode)):
             found.append(_Entry(path, known))
     return found
+
+
+def _without(entries: list[_Entry], *, root: Path, never: tuple[str, ...]) -> list[_Entry]:
+    """Judged by what a name leads to: a link or another spelling of it takes no secret along."""
+    kept = {os.path.realpath(root / Path(path).expanduser()) for path in never}
+    return [entry for entry in entries if os.path.realpath(root / entry.path) not in kept] if kept else entries
 
 
 def _status(root: Path, path: str) -> os.stat_result | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from msgspec.structs import replace
 
@@ -23,10 +22,11 @@ from reconciler.failover import failover
 from reconciler.intend import intend
 from reconciler.observe import Observed
 from reconciler.plan import plan
-from reconciler.ports import Connections, Ports
+from reconciler.ports import Connections, Documents, Ports
 from reconciler.prepare import prepare
 from reconciler.prune import KEEP, prune
 from reconciler.remember import TRIES, differs, heartbeat_due, jitter, write
+from reconciler.secrets import secret_files
 from reconciler.settled import MAX_DURATION
 from reconciler.store import StateMoved
 from reconciler.world import World
@@ -255,11 +255,11 @@ class _Table:
         if documents is None:
             return with_bundles(state, {})
         specs = unbundled(state, was=draft.was, done=self.ports.markers.all())
-        return with_bundles(state, bundled(specs, pack=lambda files: self._packed(documents.root, files)))
+        return with_bundles(state, bundled(specs, pack=lambda files: self._packed(documents, files)))
 
-    def _packed(self, root: Path, files: tuple[str, ...]) -> str:
+    def _packed(self, documents: Documents, files: tuple[str, ...]) -> str:
         if files not in self.packed:
-            bundle = self.ports.bundle(root, files)
+            bundle = self.ports.bundle(documents.root, files, secret_files(documents.desired))
             self.packed[files] = self.ports.blobs.put(bundle)
             bundle.unlink(missing_ok=True)
         return self.packed[files]

@@ -46,7 +46,8 @@ class Ports:
     sleeps (boot time, seconds). `nonce` gives 8 new characters of a-z and 0-9.
     `spawn` runs its argument on a daemon thread (tests: at once). `who` is user@host.
     `lacking` says why a run's secrets or variables are not to be had here ("" if they are);
-    `resolve` gives them. `bundle(root, files)` packs a run's files; `facts(mine, applied)` is what git proves.
+    `resolve` gives them. `bundle(root, files, never)` packs a run's files,
+    without those that secrets lie in (`never`); `facts(mine, applied)` is what git proves.
     `record` appends entries to the ledger; one with a known id is dropped.
     """
 
@@ -64,7 +65,7 @@ class Ports:
     who: str
     lacking: Callable[[RunSpec, Desired], str]
     resolve: Callable[[RunSpec, Desired], Mapping[str, str]]
-    bundle: Callable[[Path, tuple[str, ...]], Path]
+    bundle: Callable[[Path, tuple[str, ...], tuple[str, ...]], Path]
     facts: Callable[[Revision, Applied], GitFacts | None]
     unattended: bool = False
 

@@ -101,6 +101,11 @@ def _why_not(
     return _why_not_secret(declared[name], environ, root=root, host=host)
 
 
+def secret_files(desired: Desired) -> tuple[str, ...]:
+    """The files that secrets are read from: they stay where they are, and travel with no run."""
+    return tuple(secret.reference for secret in desired.secrets if secret.source == "file")
+
+
 def _why_not_secret(secret: Secret, environ: Mapping[str, str], *, root: Path, host: str) -> str:
     match secret.source:
         case "env" if secret.reference not in environ:

@@ -109,7 +109,7 @@ def wire(site: Site, *, environ: Mapping[str, str], unattended: bool) -> Ports:
         who=who(),
         lacking=lacking_here(site, environ=environ),
         resolve=_resolver(site, environ=environ),
-        bundle=lambda root, files: bundle(root, files, scratch=scratch_of(site)),
+        bundle=lambda root, files, never: bundle(root, files, scratch=scratch_of(site), never=never),
         facts=_facts(site),
         unattended=unattended,
     )

@@ -54,6 +54,14 @@ def test_with_git_what_it_tracks_and_what_it_does_not_ignore(project: Path) -> N
     assert names(bundle(project)) == [".dstack/pools.yml", ".gitignore", "train.py"]
 
 
+def test_a_file_that_a_secret_is_read_from_stays(project: Path) -> None:
+    """By whatever name: a link to it, or a list of files that asks for it, takes it no further."""
+    write(project, "token.txt", "hunter2")
+    (project / "alias.txt").symlink_to("token.txt")
+    never = ("./data/../token.txt",)
+    assert names(bundle(project, ("token.txt",), never=never)) == [".dstack/pools.yml", "data/a.txt", "train.py"]
+
+
 def test_extra_files_travel_although_ignored(project: Path) -> None:
     git(project, "init", "-q")
     write(project, ".gitignore", "/data/\nmodel.bin\n")

@@ -286,7 +286,7 @@ def test_an_apply_packs_a_runs_files_once(site: Site) -> None:
     assert run_named(site.state, "train").bundle == digest
     assert site.state.applied is not None
     assert site.state.applied.bundles == (("train", digest),)
-    never: Callable[..., Path] = lambda root, files: pytest.fail("packed again")  # noqa: E731
+    never: Callable[..., Path] = lambda root, files, secrets: pytest.fail("packed again")  # noqa: E731
     tick(change(site.ports(), bundle=never), apply_ask(ONE))
 
 

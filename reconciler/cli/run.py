@@ -57,7 +57,7 @@ def run_run(asked: RunAsk) -> int:
     run = Run(id=f"{nonce()}r1", spec=spec, origin="run", user=who(), submitted_at=now())
     run = replace(
         run,
-        bundle=pack(site, spec, yes=asked.yes),
+        bundle=pack(site, spec, desired=documents.desired, yes=asked.yes),
         wait_until=_wait_until(spec),
     )
     wished = _wished(asked, documents=documents, site=site, run=run)

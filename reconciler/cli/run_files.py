@@ -7,30 +7,32 @@ from pathlib import Path
 
 from reconciler.cli.fail import Fail
 from reconciler.cli.terminal import NoTerminal, ask, say
+from reconciler.secrets import secret_files
 from reconciler.wire import Site, blobs_of, scratch_of
+from schemas.desired import Desired
 from schemas.run import RunSpec
 
 
-def pack(site: Site, spec: RunSpec, *, yes: bool) -> str:
+def pack(site: Site, spec: RunSpec, *, desired: Desired, yes: bool) -> str:
     """The digest of the bundle in the store."""
-    path = packer(site, yes=yes)(site.root, spec.files)
+    path = packer(site, yes=yes)(site.root, spec.files, secret_files(desired))
     try:
         return blobs_of(site).put(path)
     finally:
         path.unlink(missing_ok=True)
 
 
-def packer(site: Site, *, yes: bool) -> Callable[[Path, tuple[str, ...]], Path]:
+def packer(site: Site, *, yes: bool) -> Callable[[Path, tuple[str, ...], tuple[str, ...]], Path]:
     """`bundle` of `Ports` that asks above the limit, listing the largest files; `Fail` where that is declined."""
     from reconciler.bundle import CannotBundle, TooLarge, bundle
 
-    def packed(root: Path, files: tuple[str, ...]) -> Path:
+    def packed(root: Path, files: tuple[str, ...], never: tuple[str, ...]) -> Path:
         try:
-            return bundle(root, files, scratch=scratch_of(site))
+            return bundle(root, files, scratch=scratch_of(site), never=never)
         except TooLarge as large:
             if not _agreed(str(large), yes=yes):
                 raise Fail(f"{large}; leave them out by .gitignore, or add -y to take them along") from large
-            return bundle(root, files, scratch=scratch_of(site), limit=None)
+            return bundle(root, files, scratch=scratch_of(site), limit=None, never=never)
         except CannotBundle as error:
             raise Fail(str(error)) from error
 
