@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 NO_PROJECT = "no .dstack folder here or in a parent; `dstack init` makes one"
 NO_STATE = "nothing was applied yet; `dstack plan` shows what would be done, `dstack apply` does it"
+LOST = "if it was lost, `dstack state rebuild` finds what lives"
 
 
 def project_root(start: Path | None = None) -> Path:
@@ -57,7 +58,7 @@ def state_of(where: Site) -> State:
     state, _ = store.read()
     tell(store.notes)
     if state is None:
-        raise Fail(f"{store.address}: {NO_STATE}")
+        raise Fail(f"{store.address}: {NO_STATE}; {LOST}")
     return state
 
 
