@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from reconciler.load import document_files, read_bytes
+from reconciler.document_files import document_files, read_bytes
 
 KEYS = (b"project", b"state", b"authority")
 

@@ -6,21 +6,14 @@ Cheap to import: YAML and pydantic come with the first document that must be rea
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from reconciler.document_files import FOLDER, document_files, own_file, read_bytes
 from reconciler.problem import Invalid as Invalid
 from reconciler.problem import Problem as Problem
-from schemas.desired import Desired
-
-FOLDER = ".dstack"
-COMPILER = "1"
-"""Raise it with every change of what documents mean: those compiled before are then read again."""
-
-MAX_BYTES = 8 * 1024 * 1024
+from schemas.desired import COMPILER, Desired
 
 
 @dataclass(frozen=True)
@@ -65,34 +58,6 @@ def load(root: Path, *, home: Path, known: tuple[str, Desired] | None = None) ->
 
         desired, unsupported = compile_files(texts, own=own_file(home))
     return Documents(root, desired, digest, tuple(files), desired.warnings, unsupported)
-
-
-def document_files(root: Path) -> list[Path]:
-    """Every `*.yml` and `*.yaml` of `.dstack` and `.dstack/runs`, sorted; hidden ones are not documents."""
-    folders = (root / FOLDER, root / FOLDER / "runs")
-    return sorted(
-        file for folder in folders if folder.is_dir() for file in folder.iterdir()
-        if file.suffix in (".yml", ".yaml") and not file.name.startswith("."))
-
-
-def own_file(home: Path) -> Path:
-    """The user's own profiles."""
-    return home / FOLDER / "profiles.yml"
-
-
-def read_bytes(file: Path) -> bytes | str:
-    """At most one byte more than a document may have; a text says why it cannot be read. Never waits for a pipe."""
-    try:
-        with open(file, "rb", opener=_at_once) as stream:
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                return "not a regular file"
-            return stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        return error.strerror or "?"
-
-
-def _at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _digest(texts: Iterable[tuple[str, bytes | str]]) -> str:

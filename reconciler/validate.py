@@ -8,7 +8,8 @@ from pathlib import Path
 from reconciler.check_references import check_references
 from reconciler.compile import compile_documents, pick_profile, run_faults, run_layers
 from reconciler.compile_run import compile_run
-from reconciler.load import FOLDER, find_project, load
+from reconciler.document_files import FOLDER
+from reconciler.load import find_project, load
 from reconciler.notice import run_notices, unsupported_notices
 from reconciler.problem import Invalid, Problem, in_order
 from reconciler.read_documents import Read, is_run, read_documents, read_run

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from reconciler.load import MAX_BYTES, read_bytes
+from reconciler.document_files import MAX_BYTES, read_bytes
 from reconciler.problem import Problem
 from reconciler.yaml_value import Mapping, Mark, Number, Sequence, Source, scalar_text
 

@@ -9,6 +9,9 @@ from schemas.pool import Pool
 from schemas.profile import Profile
 from schemas.run import RunSpec
 
+COMPILER = "1"
+"""Raise it with every change of what documents mean: those compiled before are then read again."""
+
 
 class BackendConfig(Value, frozen=True, kw_only=True):
     """One entry of `backends`. `options` are its other keys, JSON-like, without secrets."""

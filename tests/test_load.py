@@ -7,9 +7,9 @@ import pytest
 from msgspec import json
 
 from reconciler.identity import identity
-from reconciler.load import COMPILER, Documents, Invalid, find_project, load
+from reconciler.load import Documents, Invalid, find_project, load
 from reconciler.requires import unmet_requirement
-from schemas.desired import Desired
+from schemas.desired import COMPILER, Desired
 from schemas.pool import Pool
 from schemas.profile import Retry
 from schemas.resources import GpuNeed, Need, Span
