@@ -103,7 +103,7 @@ def _by_age(
     return _by_date(mine, applied=applied, facts=facts, authority=authority)
 
 
-_ASKED = "ending anything needs the prompt or `--allow-destroy POOL`"
+_ASKED = "ending what they declare no more needs the prompt or `--allow-destroy POOL`"
 
 
 def _by_date(mine: Revision, *, applied: Applied, facts: GitFacts, authority: str) -> Verdict:

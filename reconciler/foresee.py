@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from reconciler.limits import hourly
 from reconciler.retire import words
 from reconciler.waiting import clock
@@ -26,6 +28,8 @@ def foresee(draft: Draft) -> None:
     for pool in desired.pools:
         for what in pool.unsupported:
             draft.cannot(f"pool {pool.name}", what)
+    if not draft.may.destroy_all:
+        draft.notes.extend((*_stopped(draft), *_above(draft)))
     _lost_sight(draft)
     _unpriced(draft)
 
@@ -38,6 +42,28 @@ def _override(draft: Draft, override: Override) -> str:
         end = "until those documents are applied"
     reason = f" ({override.reason})" if override.reason else ""
     return f"{override.subject or 'all spot'}: {word}{value} by {override.by}, {end}{reason}"
+
+
+def _stopped(draft: Draft) -> Iterator[str]:
+    """Declared runs that a person stopped: the documents ask for them, and nothing will start them."""
+    wanted = {(spec.name, spec.hash): spec for spec in draft.world.desired.runs}
+    newest = {(run.spec.name, run.spec.hash): run for run in draft.world.state.runs if run.origin == "declared"}
+    for key, run in newest.items():
+        by_hand = run.reason.startswith(("stopped by ", "aborted by "))
+        if key in wanted and by_hand and run.status in ("terminated", "aborted"):
+            yield f"run {run.spec.name}: {run.reason}; `rerun: {wanted[key].rerun + 1}` in its document runs it again"
+
+
+def _above(draft: Draft) -> Iterator[str]:
+    """More live than `nodes` allows now, where nothing of it ends: not a word would look like a mistake."""
+    for pool in draft.pools.values():
+        staying = [id for id in draft.members[pool.name] if id not in draft.leaving]
+        told = any(unmet.subject == f"pool {pool.name}" for unmet in draft.unmet)
+        if pool.nodes_max is not None and len(staying) > pool.nodes_max and not told:
+            yield (
+                f"pool {pool.name}: {len(staying)} live, at most {pool.nodes_max} now; "
+                "what was made for a run or added by hand goes by its idle duration"
+            )
 
 
 def _lost_sight(draft: Draft) -> None:

@@ -188,7 +188,7 @@ def test_uncommitted_edits(origin: Checkout) -> None:
     assert origin.revision().dirty
     verdict = origin.judged(applied)
     assert rights(verdict) == ASKED
-    assert "ending anything needs the prompt or `--allow-destroy POOL`" in verdict.why
+    assert "ending what they declare no more needs the prompt or `--allow-destroy POOL`" in verdict.why
     off = origin.judged(applied, authority="main")
     assert rights(off) == REFUSED
     assert "commit and push, or `--config-force`" in off.why

@@ -36,7 +36,7 @@ def forget(
 
 def register(app: typer.Typer) -> None:
     """Hang `state` and its commands into `app`."""
-    states = new_app("Look at, rebuild or prune the project's memory.")
+    states = new_app("Look at, rebuild or correct the project's memory.")
     states.command("show")(show)
     states.command("rebuild")(rebuild)
     states.command("forget")(forget)

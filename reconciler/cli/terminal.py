@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from reconciler.render_paint import Paint, ansi, plain
 from reconciler.render_plan import Page
@@ -46,8 +46,12 @@ def width(stream: TextIO) -> int:
 
 
 def painter(stream: TextIO) -> Paint:
-    dumb = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return ansi if stream.isatty() and not dumb else plain
+    return ansi if stream.isatty() and colours() else plain
+
+
+def colours() -> Literal["auto"] | None:
+    """What rich calls a colour system; none is no bold either."""
+    return None if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else "auto"
 
 
 def show(table: RenderableType) -> None:
@@ -60,14 +64,19 @@ def stdout_console() -> Console:
     from rich.console import Console
 
     columns = width(sys.stdout) or 1000
-    return Console(file=sys.stdout, width=columns, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    return Console(
+        file=sys.stdout, width=columns, highlight=False, markup=False, emoji=False, soft_wrap=False,
+        color_system=colours(),
+    )  # fmt: skip
 
 
 def stderr_console() -> Console:
     from rich.console import Console
 
     columns = width(sys.stderr) or 1000
-    return Console(file=sys.stderr, width=columns, highlight=False, markup=False, emoji=False)
+    return Console(
+        file=sys.stderr, width=columns, highlight=False, markup=False, emoji=False, color_system=colours(),
+    )  # fmt: skip
 
 
 def interactive() -> bool:
