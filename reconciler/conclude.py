@@ -72,12 +72,12 @@ def _under_way(run: Run, live: list[Attempt]) -> Run:
 
 
 def _stopped(run: Run, attempts: list[Attempt], *, now: int) -> Run:
-    """Asked to end, and ended. One that finished its work all the same is done."""
+    """Asked to end, and ended. One that had ended by itself before it was told is what it was: done or failed."""
     last = max(attempts, key=lambda attempt: attempt.number, default=None)
     if last is not None and run.spec.type == "task" and run.status != "submitted":
         cause = cause_of(run, last)
-        if cause.kind == "done":
-            return _ended(run, "done", cause=cause, attempt=last, now=now)
+        if cause.kind in ("done", "error"):
+            return _ended(run, "done" if cause.kind == "done" else "failed", cause=cause, attempt=last, now=now)
     cause = Cause(kind="stopped", reason=run.stop_reason)
     return _ended(run, "aborted" if run.abort else "terminated", cause=cause, attempt=last, now=now)
 

@@ -209,8 +209,9 @@ class _Table:
             )
             if not verdict.accept:
                 raise TickRefused(verdict.why)
-            may_end = verdict.may_end and (not verdict.ask_end or ask.prompted or bool(permissions.destroy_pools))
-            permissions = replace(permissions, may_end=permissions.may_end and may_end)
+            may_end = verdict.may_end and (not verdict.ask_end or ask.prompted)
+            named = permissions.destroy_pools if verdict.may_end else ()
+            permissions = replace(permissions, may_end=permissions.may_end and may_end, destroy_pools=named)
             warnings = () if may_end else (verdict.why,)
             state = apply(state, desired=desired, revision=mine, by=self.ports.who, now=now)
         if ask.wish is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from reconciler.retire import words
-from reconciler.world import Draft, base36
+from reconciler.world import Draft, base36, without
 from schemas.plan import Update
 from schemas.run import Run, RunSpec
 
@@ -149,13 +149,14 @@ def _superseded(draft: Draft, run: Run, *, by: RunSpec) -> bool:
     wanted = name in draft.may.replace or by.name in draft.may.replace
     if run.stop_reason:
         return False
-    if wanted or (run.spec.type == "service" and draft.may.may_end):
+    may_end = draft.may_end(draft.pool_name(run.spec.pool))
+    if wanted or (run.spec.type == "service" and may_end):
         why = "replaced by its changed configuration"
         draft.update_run(run, why=why, status="terminating", stop_reason=why, superseded_by=by.hash)
     elif run.superseded_by != by.hash:
         why = f"changed: the new one starts at the end of this attempt; `--replace {name}` starts it now"
         draft.update_run(run, why=why, superseded_by=by.hash)
-    if run.spec.type == "service" and not (wanted or draft.may.may_end):
+    if run.spec.type == "service" and not (wanted or may_end):
         draft.cannot(f"run {name}", f"changed, but this apply may not end anything: `--replace {name}`")
     return False
 
@@ -185,9 +186,10 @@ def _deleted(draft: Draft) -> None:
         name, pool = run.spec.name, draft.pool_name(run.spec.pool)
         if not draft.covers(id=run.id, pool=pool):
             continue
-        if not draft.may.may_end:
-            draft.cannot(f"run {name}", "left the documents, but this apply may not end anything: `--config-force`")
-        elif empty and not {pool, "*"} & set(draft.may.destroy_pools):
+        if not draft.may_end(pool):
+            why = f"left the documents, but this apply may not end it: {without(pool)}"
+            draft.cannot(f"run {name}", why)
+        elif empty and not draft.named(pool):
             draft.cannot(f"run {name}", f"the documents are empty; `--allow-destroy {pool}` stops it")
         else:
             _end(draft, run, why="left the documents")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from reconciler.limits import Room, cap_covers, caps_now
-from reconciler.world import Draft, overrides, pool_subject, price_of
+from reconciler.world import Draft, overrides, pool_subject, price_of, without
 from schemas.instance import Instance
 from schemas.plan import Resume, Terminate
 
@@ -159,9 +159,7 @@ def _pool_left(draft: Draft, instance: Instance) -> Leave | None:
 
 def pool_may_go(draft: Draft, instance: Instance) -> bool:
     """By this apply's permission, or by an earlier one's, whose drain goes on."""
-    pools = draft.may.destroy_pools
-    allowed = draft.may.may_end and (instance.pool in pools or "*" in pools)
-    return allowed or instance.draining == f"pool {instance.pool} left the documents"
+    return draft.named(instance.pool) or instance.draining == f"pool {instance.pool} left the documents"
 
 
 def _drained(draft: Draft, instance: Instance) -> Leave | None:
@@ -226,12 +224,12 @@ def _over_nodes(draft: Draft, *, kept: dict[tuple[str, str], int]) -> None:
         if excess <= 0:
             continue
         chosen = [each for each in staying if each.origin == "declared" and not each.reserved_for]
-        if not draft.may.may_end:
+        if not draft.may_end(pool.name):
             # An earlier apply's drain goes on.
             chosen = [each for each in chosen if each.draining.startswith("nodes lowered")]
-        if not draft.may.may_end and excess > len(chosen):
-            why = f"{excess} more than its {pool.nodes_max} nodes, but this apply may not end anything"
-            draft.cannot(f"pool {pool.name}", f"{why}: `--config-force`")
+        if not draft.may_end(pool.name) and excess > len(chosen):
+            why = f"{excess} more than its {pool.nodes_max} nodes, but this apply may not end them"
+            draft.cannot(f"pool {pool.name}", f"{why}: {without(pool.name)}")
         chosen.sort(key=lambda each: _worth(draft, each))
         for instance in chosen[:excess]:
             _leave(draft, instance, leave=Leave(why=f"nodes lowered to {pool.nodes_max}"), kept=kept)
@@ -284,9 +282,7 @@ def _way(draft: Draft, pool: str) -> str:
     """How a pool that left may go. Documents that may end nothing by themselves say why in a warning."""
     if draft.may.may_end:
         return f"`--allow-destroy {pool}` ends them"
-    if pool in draft.may.destroy_pools:
-        return "ending needs `--config-force`"
-    return f"ending needs `--allow-destroy {pool}`, or what the warning says"
+    return f"ending {without(pool)}"
 
 
 def few(names: Iterable[str], *, most: int = 4) -> str:

@@ -14,6 +14,8 @@ from schemas.state import State
 Kind = Literal["done", "error", "interrupted", "stopped", "result lost"]
 RESULT_LOST = "result lost"
 MAX_DURATION = "max duration"
+# What a host says of a job that nobody ended (`reconciler.host_report`).
+BY_ITSELF = ("exit ", "killed by signal ")
 
 
 class Cause(Value, frozen=True, kw_only=True):

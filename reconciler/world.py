@@ -112,6 +112,14 @@ class Draft:
         scope, only = self.may.scope, self.may.only_pool
         return (scope is None or id in scope) and (not only or only == self.pool_name(pool))
 
+    def named(self, pool: str) -> bool:
+        """A person allowed, by name or at a prompt, to end what is in this pool."""
+        return not {pool, "*"}.isdisjoint(self.may.destroy_pools)
+
+    def may_end(self, pool: str) -> bool:
+        """The documents may end what is in this pool and they declare no more."""
+        return self.may.may_end or self.named(pool)
+
     def is_cloud(self, backend: str) -> bool:
         """Its machines are bought and billed: not this machine, not a person's host."""
         config = self.backends.get(backend)
@@ -255,3 +263,8 @@ def pool_subject(override: Override) -> str:
 
 def price_of(instance: Instance) -> Price:
     return instance.price if instance.price is not None else Price(0)
+
+
+def without(pool: str) -> str:
+    """What lets documents end something that may not by themselves: the warning says why they may not."""
+    return f"needs `--allow-destroy {pool}`, or what the warning says"

@@ -158,6 +158,11 @@ def test_a_run_that_finished_before_the_stop_came_is_done() -> None:
     assert concluded({"status": "terminating", "stop_reason": "stopped by ann"}, [DONE]).status == "done"
 
 
+def test_a_run_that_failed_before_the_stop_came_keeps_its_exit_code() -> None:
+    run = concluded({"status": "terminating", "stop_reason": "stopped by ann", "spec": {"retry": ALWAYS}}, [FAILED])
+    assert (run.status, run.exit_code, run.reason) == ("failed", 3, "exit 3")
+
+
 def test_a_stop_of_a_waiting_run_ends_it() -> None:
     assert concluded({"status": "submitted", "stop_reason": "stopped by ann"}).status == "terminated"
 

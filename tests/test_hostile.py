@@ -339,9 +339,15 @@ def test_a_secret_is_only_where_its_job_is(folder: Folder) -> None:
 
 
 def test_a_secret_that_fails_keeps_no_instance(folder: Folder) -> None:
-    """Each plan assigned the run to the idle instance, found its secret lacking, and so never ended the instance."""
+    """Each plan assigned the run to the idle instance, found its secret lacking, and so never ended the instance.
+
+    And none is made for it: it would be ended idle, and made again, for ever.
+    """
     folder.write(".dstack/pools.yml", re.sub(r"idle_duration: \w+", "idle_duration: 1s", POOLS))
     folder.write(".dstack/secrets.yml", "secrets: {S: {command: exit 3}}\n")
     folder.write("bad.yml", "type: task\nname: bad\nenv: {A: '${{ secrets.S }}'}\ncommands: [env]\n")
-    assert "exited with 3" in folder.dstack("run", ".", "-f", "bad.yml", "-y", "-d").out
+    assert folder.dstack("pool", "add", "-y", "--idle-duration", "1s").code == 0
+    ran = folder.dstack("run", ".", "-f", "bad.yml", "-y", "-d")
+    assert "exited with 3" in ran.said
+    assert "launch" not in ran.said
     until(lambda: "terminate bench-0" in folder.dstack("apply", "-y", "-d").out)
