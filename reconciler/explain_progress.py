@@ -9,11 +9,22 @@ from schemas.state import State
 
 
 def under_way(state: State) -> dict[str, str]:
-    """subject -> what is happening to it, in the order of launches, instances, runs. Running runs are not."""
+    """subject -> what is happening to it, in the order of places, launches, instances, runs. Running runs are not.
+
+    A place is where it is unknown and something lives there: what waits for it waits for that.
+    """
     found: dict[str, str] = {}
-    for subject, what in (*_launches(state), *_instances(state), *_runs(state)):
+    for subject, what in (*_unknown(state), *_launches(state), *_instances(state), *_runs(state)):
         found.setdefault(subject, what)
     return found
+
+
+def _unknown(state: State) -> Iterator[tuple[str, str]]:
+    for place in state.places:
+        count = sum(one.place == place.name and one.phase != "terminated" for one in state.instances)
+        if place.error and count:
+            left = "1 instance" if count == 1 else f"{count} instances"
+            yield f"place {place.name}", f"unknown ({place.error}): {left} there left alone"
 
 
 def _launches(state: State) -> Iterator[tuple[str, str]]:

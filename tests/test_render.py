@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from rich.console import Console, RenderableType
 from syrupy.assertion import SnapshotAssertion
 
@@ -231,16 +232,12 @@ def test_json_and_text_have_the_same_actions() -> None:
 
 
 def test_ps_shows_the_last_run_when_none_is_active() -> None:
-    from msgspec.structs import replace
-
     ended = replace(a_state(), runs=a_state().runs[2:3])
     assert [row.run.spec.name for row in explain_runs(ended, everything=False)] == ["eval"]
     assert [row.run.spec.name for row in explain_runs(a_state(), everything=False)] == ["big", "sweep", "train"]
 
 
 def test_the_floor_keeps_an_idle_instance() -> None:
-    from msgspec.structs import replace
-
     state = a_state()
     assert state.applied is not None
     held = replace(state.applied, desired=Desired(pools=(Pool(name="gpu", nodes_min=6),)))
@@ -255,6 +252,15 @@ def test_what_is_under_way() -> None:
         "gpu-5": "ending (idle for 5m (pool gpu))",
         "sweep": "starting on gpu-2, gpu-3",
     }
+
+
+def test_a_place_that_keeps_everybody_waiting_says_why() -> None:
+    state = a_state()
+    places = tuple(replace(place, error="no answer within 20 s") for place in state.places)
+    told = under_way(replace(state, places=places))
+    assert [what for subject, what in told.items() if subject.startswith("place ")] == [
+        "unknown (no answer within 20 s): 7 instances there left alone"
+    ]
 
 
 def test_an_override_is_told_with_its_author_and_end() -> None:
