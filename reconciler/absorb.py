@@ -81,7 +81,8 @@ def _place(place: Place, listing: Listing | None, *, hosts: Sequence[int], now: 
         return replace(place, error=listing.error, failing_since=place.failing_since or now)
     if place.identity and listing.identity != place.identity:
         other = listing.identity or "nobody"
-        why = f"answers as {other}, not as {place.identity}: nothing that it says is believed"
+        why = f"answers as {other}, not as {place.identity}: nothing that it says is believed; use the account, "
+        why += f"machine or home of before, or `dstack state forget {place.name}` if that never returns"
         return replace(place, error=why, failing_since=place.failing_since or now, answered_by=other)
     # One host may be wrong by itself: we are off by no more than the host that agrees most with us says.
     skew = listing.at - listing.clock if listing.clock is not None else min(hosts, key=abs, default=0)
