@@ -22,6 +22,7 @@ from reconciler.explain import counts, explain
 from reconciler.explain_progress import under_way
 from reconciler.fold import Failed, Refused, StartFailed
 from reconciler.load import Documents
+from reconciler.render_words import clean
 from reconciler.settle import Settled, settle, settled
 from reconciler.tick import TickResult, tick
 from schemas.plan import Permissions
@@ -125,7 +126,8 @@ def _report(done: Settled, *, interrupted: bool, strict: bool, detached: bool) -
     if strict and _waiting(last):
         say("waiting: something wanted does not happen now (see `dstack plan`)")
         raise Done(3)
-    return 1 if failed and not detached else 0
+    # An effect that failed is taken up by the next tick; a place that cannot be asked stays so until somebody looks.
+    return 1 if _say_unknown(last.state) or (failed and not detached) else 0
 
 
 def _raise_refusals(first: TickResult) -> None:
@@ -145,6 +147,14 @@ def _say_failures(outcomes: tuple[object, ...]) -> bool:
     for why in said:
         say(f"failed: {why}")
     return bool(said)
+
+
+def _say_unknown(state: State | None) -> bool:
+    """Places that could not be asked: a cron job that reaps nothing must not look well."""
+    unknown = [place for place in state.places if place.error and not place.forgotten] if state else []
+    for place in unknown:
+        say(f"error: {place.name} is unknown, nothing was done there: {clean(place.error)}")
+    return bool(unknown)
 
 
 def _say_under_way(state: State | None) -> None:
