@@ -31,7 +31,7 @@ def absorb_hosts(state: State, *, reports: Sequence[HostReport], before: State |
         report = _checked(report, instance)
         if report.error:
             stale = then is not None and _moved(then.get(instance.id), instance)
-            instances.append(instance if stale else _failed_look(instance, report, ours=instance.place in ours))
+            instances.append(instance if stale else _failed_look(instance, report, ours=ours))
             continue
         believed[instance.id] = report
         instances.append(_answered(instance, report, now=now))
@@ -39,13 +39,24 @@ def absorb_hosts(state: State, *, reports: Sequence[HostReport], before: State |
 
 
 def _our_side(state: State, reports: Mapping[str, HostReport]) -> frozenset[str]:
-    """Places all of whose hosts (two or more that once answered) fail at once: that is our network, not theirs."""
+    """Places, networks and jumps all of whose hosts (two or more that once answered) fail at once.
+
+    That is our side, not theirs: they are named as `_groups` words them.
+    """
     looked: dict[str, list[bool]] = {}
     for instance in state.instances:
         report = reports.get(instance.id)
         if report is not None and instance.phase == "ready" and not report.not_visible:
-            looked.setdefault(instance.place, []).append(bool(report.error))
-    return frozenset(place for place, failed in looked.items() if len(failed) > 1 and all(failed))
+            for group in _groups(instance):
+                looked.setdefault(group, []).append(bool(report.error))
+    return frozenset(group for group, failed in looked.items() if len(failed) > 1 and all(failed))
+
+
+def _groups(instance: Instance) -> tuple[str, ...]:
+    """What its fate may be shared with others, the nearest to it last."""
+    network = f"network {instance.network} of {instance.backend}" if instance.network else ""
+    jump = f"{instance.backend} behind {instance.via}" if instance.via else ""
+    return tuple(filter(None, (instance.place, network, jump)))
 
 
 def _moved(then: Instance | None, instance: Instance) -> bool:
@@ -63,16 +74,17 @@ def _checked(report: HostReport, instance: Instance) -> HostReport:
     )
 
 
-def _failed_look(instance: Instance, report: HostReport, *, ours: bool) -> Instance:
+def _failed_look(instance: Instance, report: HostReport, *, ours: frozenset[str]) -> Instance:
     """One that never answered is booting; one that did is not used from now on, and counts after three."""
     if report.not_visible or instance.phase != "ready":
         return instance
-    why = f"every host of {instance.place} failed at once: {report.error}" if ours else report.error
+    shared = [group for group in _groups(instance) if group in ours]
+    why = f"every host of {shared[-1]} failed at once: {report.error}" if shared else report.error
     return replace(
         instance,
         unreachable_since=instance.unreachable_since if instance.unreachable_since is not None else report.at,
         unreachable_why=instance.unreachable_why if instance.failed_looks >= ENOUGH else why,
-        failed_looks=instance.failed_looks if ours else min(ENOUGH, instance.failed_looks + 1),
+        failed_looks=instance.failed_looks if shared else min(ENOUGH, instance.failed_looks + 1),
     )
 
 

@@ -32,6 +32,8 @@ class Instance(Value, frozen=True, kw_only=True):
     `stray_jobs`: job folders on its host that nobody needs: unknown, given up, or collected.
     `foreign`: who else uses its GPUs: it is degraded, unless its pool has `allow_foreign`.
     `ending`: its place showed it on its way out, so that its end need not be asked for again.
+    `network` names the network that it shares with others ("": that of its place), `internal_ip` is its
+    address there, where other nodes reach it ("": `address`). `via` is the jump that leads us to it.
     """
 
     id: str
@@ -52,6 +54,9 @@ class Instance(Value, frozen=True, kw_only=True):
     phase: Phase = "pending"
     reason: str = ""
     address: str = ""
+    internal_ip: str = ""
+    network: str = ""
+    via: str = ""
     machine_id: str = ""
     boot_id: str = ""
     created_at: int = 0
@@ -107,6 +112,9 @@ class Seen(Value, frozen=True, kw_only=True):
     price: Price | None = None
     resources: Resources | None = None
     address: str = ""
+    internal_ip: str = ""
+    network: str = ""
+    via: str = ""
     machine_id: str = ""
     created_at: int | None = None
 

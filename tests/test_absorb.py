@@ -280,6 +280,33 @@ def test_all_hosts_of_a_place_failing_at_once_is_our_side() -> None:
     assert [instance.failed_looks for instance in half.instances] == [1, 0]
 
 
+@pytest.mark.parametrize("shared", [{"via": "jump@gate:22"}, {"network": "10.1.0.0/24"}], ids=["jump", "network"])
+def test_all_hosts_behind_one_jump_or_of_one_network_failing_at_once_is_our_side(shared: dict[str, str]) -> None:
+    """The place itself answers for a host that is reached by another way."""
+    state = a_state(an_instance("l-0", **shared), an_instance("l-1", **shared), an_instance("l-2"))
+    down = (report(error="timed out"), report(error="timed out", instance="l-1"), report(instance="l-2"))
+    after = looked(state, *down)
+    assert [instance.failed_looks for instance in after.instances] == [0, 0, 0]
+    assert [bool(instance.unreachable_since) for instance in after.instances] == [True, True, False]
+    assert next(iter(shared.values())) in after.instances[0].unreachable_why
+    half = looked(state, down[0], report(instance="l-1"), down[2])
+    assert [instance.failed_looks for instance in half.instances] == [1, 0, 0]
+
+
+def test_the_only_host_behind_a_jump_counts_its_failed_looks() -> None:
+    state = a_state(an_instance("l-0", via="gate"), an_instance("l-1", via="other"))
+    after = looked(state, report(error="timed out"), report(instance="l-1"))
+    assert [instance.failed_looks for instance in after.instances] == [1, 0]
+
+
+def test_where_a_host_is_reached_comes_from_its_place() -> None:
+    told = seen(internal_ip="10.1.0.7", network="10.1.0.0/24", via="gate")
+    after = one(listed(a_state(an_instance()), listing(told)))
+    assert (after.internal_ip, after.network, after.via) == ("10.1.0.7", "10.1.0.0/24", "gate")
+    direct = one(listed(a_state(after), listing(seen())))
+    assert (direct.internal_ip, direct.network, direct.via) == ("10.1.0.7", "10.1.0.0/24", "")
+
+
 def test_another_machine_at_the_address_is_a_failed_look() -> None:
     state = a_state(an_instance(), attempts=(an_attempt(Job(id="j", instance="l-0", status="running")),))
     after = looked(state, report(machine_id="other"))
