@@ -57,9 +57,11 @@ def _stopped(draft: Draft) -> Iterator[str]:
 def _above(draft: Draft) -> Iterator[str]:
     """More live than `nodes` allows now, where nothing of it ends: not a word would look like a mistake."""
     for pool in draft.pools.values():
+        if pool.nodes_max is None or len(draft.members[pool.name]) <= pool.nodes_max:
+            continue
         staying = [id for id in draft.members[pool.name] if id not in draft.leaving]
         told = any(unmet.subject == f"pool {pool.name}" for unmet in draft.unmet)
-        if pool.nodes_max is not None and len(staying) > pool.nodes_max and not told:
+        if len(staying) > pool.nodes_max and not told:
             yield (
                 f"pool {pool.name}: {len(staying)} live, at most {pool.nodes_max} now; "
                 "what was made for a run or added by hand goes by its idle duration"
@@ -87,9 +89,10 @@ def _lost_sight(draft: Draft) -> None:
 
 def _unpriced(draft: Draft) -> None:
     limits = (draft.world.desired.budget, *(pool.max_hourly for pool in draft.pools.values()))
-    budgeted = any(limit is not None for limit in limits)
+    if all(limit is None for limit in limits):
+        return
     count = sum(each.price is None for each in draft.living.values())
-    if count and budgeted:
+    if count:
         draft.warnings.append(f"{count} instance{'s have' if count > 1 else ' has'} no known price: budgets miss them")
 
 

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from reconciler.limits import Room
 from reconciler.market import Market, Search
 from reconciler.retire import few, words
-from reconciler.stock import Shape
+from reconciler.stock import Shape, Shapes
 from reconciler.world import Draft
 from schemas.base import Price, Seconds
 from schemas.offer import Offer
@@ -48,6 +48,7 @@ class Growth:
         self.draft = draft
         self.room = Room(draft)
         self.market = Market(draft)
+        self.shapes = Shapes()
         self.ordered: dict[str, int] = {}
         self._orders: dict[tuple[object, ...], tuple[Order, list[tuple[str, str]]]] = {}
         self._searches: dict[Shape, Search] = {}
@@ -110,11 +111,11 @@ def _launch(draft: Draft, order: Order, wanted: list[tuple[str, str]]) -> Launch
 # ---------------------------------------------------------------- for a run
 
 
-def shape_of(draft: Draft, run: Run) -> Shape:
+def shape_of(growth: Growth, run: Run) -> Shape:
     spec = run.spec
     confirmed = run.confirmed_price if spec.where.max_price is None else None
-    return Shape(
-        pool=draft.pool_name(spec.pool),
+    return growth.shapes.shape(
+        pool=growth.draft.pool_name(spec.pool),
         need=spec.need,
         where=spec.where,
         instance_name=spec.instance_name,
@@ -214,7 +215,7 @@ def grow_wishes(growth: Growth) -> None:
 
 def _grow_wish(growth: Growth, wish: Wish, *, pool: Pool, missing: int) -> str:
     ceiling = wish.confirmed_price * FAILOVER if wish.confirmed_price and wish.where.max_price is None else None
-    shape = Shape(pool=pool.name, need=wish.need, where=wish.where, ceiling=ceiling)
+    shape = growth.shapes.shape(pool=pool.name, need=wish.need, where=wish.where, ceiling=ceiling)
     for _ in range(missing):
         why = growth.hopeless(pool)
         offer = None if why else growth.search(shape).offer()
@@ -248,7 +249,7 @@ def grow_floors(growth: Growth) -> None:
         floor = floor_of(pool)
         staying = sum(id not in draft.leaving for id in draft.members[pool.name])
         missing = floor - staying - growth.ordered.get(pool.name, 0)
-        shape = Shape(pool=pool.name, need=pool.need, where=pool.where)
+        shape = growth.shapes.shape(pool=pool.name, need=pool.need, where=pool.where)
         for index in range(missing):
             why = growth.hopeless(pool)
             offer = None if why else growth.search(shape).offer()

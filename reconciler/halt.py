@@ -12,13 +12,14 @@ from schemas.run import Attempt, Run
 
 # The host enforces max_duration; the plan steps in only where it should long have.
 OVERDUE = 600
+GOES_ON = ("assigned", "running")
 
 
 def halt(draft: Draft) -> None:
     """Stop what was asked to end, what lost a node, what outstayed, and replicas too many."""
-    for run in list(draft.runs.values()):
-        attempts = draft.live.get(run.id, [])
-        if not attempts or not draft.covers(id=run.id, pool=run.spec.pool):
+    for run in draft.runs.values():
+        attempts = draft.live.get(run.id)
+        if not attempts or not (draft.everything or draft.covers(id=run.id, pool=run.spec.pool)):
             continue
         for attempt in attempts:
             why = _reason(draft, run, attempt)
@@ -43,7 +44,10 @@ def _stop(draft: Draft, run: Run, attempt: Attempt, *, why: str) -> None:
 def _reason(draft: Draft, run: Run, attempt: Attempt) -> str:
     if run.stop_reason:
         return run.stop_reason
-    if not any(job.status in ("assigned", "running") for job in attempt.jobs):
+    for job in attempt.jobs:
+        if job.status in GOES_ON:
+            break
+    else:
         return ""
     return _gang(run, attempt) or _overdue(draft, run, attempt) or _drained(draft, attempt)
 
@@ -51,6 +55,8 @@ def _reason(draft: Draft, run: Run, attempt: Attempt) -> str:
 def _gang(run: Run, attempt: Attempt) -> str:
     """All nodes or none, at the end too: one that failed or was lost ends the others."""
     for job in attempt.jobs:
+        if job.status in GOES_ON:
+            continue
         if job.status in ("failed", "lost") or (job.status == "ended" and (job.interrupted or job.exit_code)):
             return f"node {job.rank} {_how(job.status, exit_code=job.exit_code, reason=job.reason)}"
         if job.status in ("terminated", "aborted"):
@@ -70,18 +76,19 @@ def _overdue(draft: Draft, run: Run, attempt: Attempt) -> str:
     limit = run.spec.max_duration
     if limit is None:
         return ""
-    started = [job.started_at for job in attempt.jobs if job.started_at is not None and job.status == "running"]
-    if not started or draft.now < min(started) + limit + OVERDUE:
-        return ""
-    return f"max duration {words(limit)}"
+    latest = draft.now - limit - OVERDUE
+    for job in attempt.jobs:
+        if job.status == "running" and job.started_at is not None and job.started_at <= latest:
+            return f"max duration {words(limit)}"
+    return ""
 
 
 def _drained(draft: Draft, attempt: Attempt) -> str:
     for job in attempt.jobs:
-        instance = draft.living.get(job.instance)
-        if instance is None or instance.drain_until is None or draft.now < instance.drain_until:
+        if job.instance not in draft.leaving:
             continue
-        if instance.id in draft.leaving:
+        instance = draft.living.get(job.instance)
+        if instance is not None and instance.drain_until is not None and draft.now >= instance.drain_until:
             return f"{instance.name} was to be drained by now: {instance.draining}"
     return ""
 

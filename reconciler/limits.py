@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from reconciler.world import Draft, overrides, price_of
+from reconciler.world import Draft, overrides
 from schemas.base import Price
 from schemas.desired import Cap
 from schemas.instance import Instance
@@ -26,9 +26,9 @@ class Room:
         self.hourly: dict[str, Price] = {}
         self.total = Price(0)
         self._capped: Counter[int] = Counter()
-        alike = Counter((draft.pool_of(instance), instance.price) for instance in draft.living.values())
+        alike = Counter((instance.pool, instance.price) for instance in draft.living.values())
         for (pool, price), n in alike.items():
-            self._add(pool, price, n=n)
+            self._add(draft.renamed.get(pool, pool), price, n=n)
         for instance in draft.living.values() if self._caps else ():
             self._capped.update(self._matching(instance))
 
@@ -118,4 +118,5 @@ def cap_covers(cap: Cap, machine: Instance | Offer) -> bool:
 
 def hourly(draft: Draft) -> Price:
     """$/h of the living that are not on their way out."""
-    return sum((price_of(each) for each in draft.living.values() if each.phase != "terminating"), Price(0))
+    alike = Counter(each.price for each in draft.living.values() if each.phase != "terminating")
+    return sum((price * n for price, n in alike.items() if price is not None), Price(0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 
 from reconciler.limits import Room
@@ -12,53 +12,59 @@ from reconciler.world import Draft
 from schemas.base import Price
 from schemas.offer import Offer
 from schemas.pool import Pool
-from schemas.resources import Need, Resources
+from schemas.resources import Need, Resources, SpotPolicy
 from schemas.state import Capacity
 
 _DEAR = Price("Infinity")
+
+FEW = 64  # a shelf looks no further ahead than that
 
 # The number of its kind of resources, and itself.
 Entry = tuple[int, Offer]
 
 
 class Market:
-    """Every offer, by the name of its GPU and its price; sorted no further than somebody looks."""
+    """Every offer, by the name of its GPU, spot or not, and its price; sorted no further than somebody looks."""
 
     def __init__(self, draft: Draft) -> None:
         self.draft = draft
         self._left: dict[Offer, int] = {}
         self._pending: Counter[tuple[str, str, bool]] | None = None
-        self._by_gpu: dict[str, dict[Price, list[Offer]]] = {}
-        self._aisles: dict[tuple[str, ...], Aisle] = {}
-        self._shelves: dict[tuple[Need, Need], Shelf] = {}
-        self._kinds: dict[Resources, int] = {}
+        self._by_gpu: dict[tuple[str, bool], dict[Price, list[Offer]]] = defaultdict(lambda: defaultdict(list))
+        self._aisles: dict[tuple[tuple[str, bool], ...], Aisle] = {}
+        self._shelves: dict[tuple[Need, Need, SpotPolicy], Shelf] = {}
+        self._kinds: dict[tuple[Resources, bool], int] = {}
         self._capacity = _capacity(draft)
         self._unsupported = {config.name for config in draft.backends.values() if config.unsupported}
         self.size = len(draft.world.offers)
         for offer in draft.world.offers:
             gpu, price = offer.resources.gpu, _DEAR if offer.price is None else offer.price
-            by_price = self._by_gpu.setdefault(gpu.name.lower() if gpu else "", {})
-            by_price.setdefault(price, []).append(offer)
+            self._by_gpu[gpu.name.lower() if gpu else "", offer.spot][price].append(offer)
 
-    def shelf(self, need: Need, pool_need: Need) -> Shelf:
-        """The offers that suffice for both."""
-        found = self._shelves.get((need, pool_need))
+    def shelf(self, need: Need, pool_need: Need, *, spot: SpotPolicy) -> Shelf:
+        """The offers that suffice for both: spot, on-demand, or all of them."""
+        found = self._shelves.get((need, pool_need, spot))
         if found is None:
             needs = (need, pool_need)
-            found = self._shelves[needs] = Shelf(self._aisle(needs), needs=needs, market=self.size)
+            found = self._shelves[need, pool_need, spot] = Shelf(
+                self._aisle(needs, spot=spot), needs=needs, market=self.size
+            )
         return found
 
-    def _aisle(self, needs: tuple[Need, ...]) -> Aisle:
+    def _aisle(self, needs: tuple[Need, ...], *, spot: SpotPolicy) -> Aisle:
         """Those that the asked GPU names leave."""
-        names: set[str] = set(self._by_gpu)
+        names = {name for name, _ in self._by_gpu}
         for need in (each.gpu for each in needs):
             if need is not None and need.names and not need.count.holds(0):
                 names &= set(need.names)
             elif need is not None and not need.count.holds(0):
                 names -= {""}
-        key = tuple(sorted(names))
+        key = tuple(
+            (name, is_spot) for name, is_spot in sorted(self._by_gpu)
+            if name in names and (spot == "auto" or is_spot == (spot == "spot"))
+        )  # fmt: skip
         if key not in self._aisles:
-            self._aisles[key] = Aisle([self._by_gpu[name] for name in key], kinds=self._kinds)
+            self._aisles[key] = Aisle([self._by_gpu[each] for each in key], kinds=self._kinds)
         return self._aisles[key]
 
     def unavailable(self, offer: Offer, *, n: int) -> str:
@@ -96,7 +102,7 @@ class Market:
 class Aisle:
     """Offers, cheapest first (an unpriced one last); among equals without a GPU, then the smallest."""
 
-    def __init__(self, by_price: list[dict[Price, list[Offer]]], *, kinds: dict[Resources, int]) -> None:
+    def __init__(self, by_price: list[dict[Price, list[Offer]]], *, kinds: dict[tuple[Resources, bool], int]) -> None:
         self.entries: list[Entry] = []
         self.size = sum(len(offers) for each in by_price for offers in each.values())
         self._by_price, self._kinds = by_price, kinds
@@ -108,9 +114,10 @@ class Aisle:
         if price is None:
             return False
         alike = [offer for each in self._by_price for offer in each.get(price, ())]
-        alike.sort(key=_by_size)
+        if len(alike) > 1:
+            alike.sort(key=_by_size)
         kinds = self._kinds
-        self.entries += [(kinds.setdefault(offer.resources, len(kinds)), offer) for offer in alike]
+        self.entries += [(kinds.setdefault((offer.resources, offer.cloud), len(kinds)), offer) for offer in alike]
         return True
 
 
@@ -147,19 +154,18 @@ class Shelf:
         self._elsewhere = market - aisle.size
 
     def more(self) -> bool:
-        """Whether there is another one: it is then the last of `offers`."""
+        """Whether there were others: they are then in `offers`, a few at a time."""
         short, entries = self._short, self._aisle.entries
         while self._at < len(entries) or self._aisle.more():
-            for at in range(self._at, len(entries)):
-                kind, offer = entries[at]
-                why = short.get(kind)
-                if why is None:
-                    why = short[kind] = self._shortage(offer)
-                if not why:
-                    self.offers.append(offer)
-                    self._at = at + 1
-                    return True
-            self._at = len(entries)
+            some = entries[self._at : self._at + FEW]
+            self._at += len(some)
+            for kind, offer in some:
+                if kind not in short:
+                    short[kind] = self._shortage(offer)
+            found = [offer for kind, offer in some if not short[kind]]
+            self.offers += found
+            if found:
+                return True
         return False
 
     def lost(self) -> Counter[str]:
@@ -192,7 +198,7 @@ class Search:
 
     def __init__(self, market: Market, room: Room, *, shape: Shape, pool: Pool) -> None:
         self._market, self._room, self._shape, self._pool = market, room, shape, pool
-        self._shelf = market.shelf(shape.need, pool.need)
+        self._shelf = market.shelf(shape.need, pool.need, spot=shape.where.spot)
         self._at = 0
         self._dear = False  # whatever is left costs more than it may
         self._suiting: list[Offer] = []
@@ -228,15 +234,13 @@ class Search:
             unsuited = self._unsuited(offer)
             if not unsuited:
                 yield offer
-            self._dear = unsuited in ("price", "ceiling")
+            elif unsuited in ("price", "ceiling"):
+                self._dear = True
 
     def _unsuited(self, offer: Offer) -> str:
         """Which rule of the shape leaves it out: a stage, or ""."""
         ceiling = self._shape.ceiling
-        refused = refusal(
-            self._shape.where, backend=offer.backend, region=offer.region, zone=offer.zone,
-            instance_type=offer.instance_type, spot=offer.spot, price=offer.price,
-        )  # fmt: skip
+        refused = refusal(self._shape.where, offer)
         if not refused and ceiling is not None and (offer.price is None or offer.price > ceiling):
             return "ceiling"
         return refused
@@ -261,9 +265,10 @@ class Search:
         left = self._market.size
         if not left:
             return "there are no offers"
-        lost = self._shelf.lost()
-        short, first = set(lost), dict(self._shelf.first_lost)
-        for offer in self._shelf.offers:
+        shelf = self._market.shelf(self._shape.need, self._pool.need, spot="auto")
+        lost = shelf.lost()
+        short, first = set(lost), dict(shelf.first_lost)
+        for offer in shelf.offers:
             stage = self._unsuited(offer) or self._hindrance(offer)[0]
             lost[stage] += 1
             first.setdefault(stage, offer)
@@ -271,7 +276,7 @@ class Search:
         for stage in _STAGES:
             if lost[stage]:
                 left -= lost[stage]
-                label = self._shelf.label(stage) if stage in short else self._label(stage, first[stage])
+                label = shelf.label(stage) if stage in short else self._label(stage, first[stage])
                 text += f" → {left} with {label}"
                 if left == 0:
                     return text + _cheapest(first.get(stage))

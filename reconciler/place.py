@@ -7,6 +7,8 @@ is the same walk. The halves are public for whoever asks for many machines at on
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from schemas.base import Price
 from schemas.resources import Gpu, GpuNeed, Need, Resources, Span, Where
 
@@ -16,50 +18,37 @@ CLOUD_MEMORY = Span(min=8 * 1024)
 CLOUD_DISK = Span(min=100 * 1024)
 
 
-def fits(
-    need: Need,
-    where: Where,
-    *,
-    resources: Resources,
-    backend: str,
-    region: str,
-    zone: str,
-    instance_type: str,
-    spot: bool,
-    price: Price | None,
-    cloud: bool,
-) -> bool:
+class Machine(Protocol):
+    """What `Where` judges, and what there is of resources: an instance or an offer."""
+
+    @property
+    def resources(self) -> Resources: ...
+    @property
+    def backend(self) -> str: ...
+    @property
+    def region(self) -> str: ...
+    @property
+    def zone(self) -> str: ...
+    @property
+    def instance_type(self) -> str: ...
+    @property
+    def spot(self) -> bool: ...
+    @property
+    def price(self) -> Price | None: ...
+
+
+def fits(need: Need, where: Where, machine: Machine, *, cloud: bool) -> bool:
     """`cloud` is true where a new machine would be bought (see `Offer.cloud`)."""
-    return not shortage(need, resources, cloud=cloud) and not refusal(
-        where, backend=backend, region=region, zone=zone, instance_type=instance_type, spot=spot, price=price
-    )
+    return not shortage(need, machine.resources, cloud=cloud) and not refusal(where, machine)
 
 
-def misfit(
-    need: Need,
-    where: Where,
-    *,
-    resources: Resources,
-    backend: str,
-    region: str,
-    zone: str,
-    instance_type: str,
-    spot: bool,
-    price: Price | None,
-    cloud: bool,
-) -> str:
+def misfit(need: Need, where: Where, machine: Machine, *, cloud: bool) -> str:
     """Why not, with numbers ("gpu 1xA100 asked, it has none"); "" where it fits."""
-    short = shortage(need, resources, cloud=cloud)
+    short = shortage(need, machine.resources, cloud=cloud)
     if short:
-        return f"{asked(need, kind=short, cloud=cloud)} asked, it has {has(resources, kind=short)}"
-    refused = refusal(
-        where, backend=backend, region=region, zone=zone, instance_type=instance_type, spot=spot, price=price
-    )
-    values = {
-        "backend": backend, "region": region or "no region", "zone": zone or "no zone", "instance type": instance_type,
-        "spot": "spot" if spot else "on-demand", "price": "no known price" if price is None else f"${price:.2f}",
-    }  # fmt: skip
-    return f"{accepted(where, kind=refused)} accepted, it is {values[refused]}" if refused else ""
+        return f"{asked(need, kind=short, cloud=cloud)} asked, it has {has(machine.resources, kind=short)}"
+    refused = refusal(where, machine)
+    return f"{accepted(where, kind=refused)} accepted, it is {_is(machine, kind=refused)}" if refused else ""
 
 
 # ---------------------------------------------------------------- resources
@@ -100,28 +89,19 @@ def _gpu_suffices(need: GpuNeed, gpu: Gpu | None) -> bool:
 # ---------------------------------------------------------------- everything else
 
 
-def refusal(
-    where: Where,
-    *,
-    backend: str,
-    region: str,
-    zone: str,
-    instance_type: str,
-    spot: bool,
-    price: Price | None,
-) -> str:
+def refusal(where: Where, machine: Machine) -> str:
     """The first rule of `where` that is broken: backend, region, zone, instance type, spot, price; else ""."""
-    if where.backends and backend not in where.backends:
+    if where.backends and machine.backend not in where.backends:
         return "backend"
-    if where.regions and region not in where.regions:
+    if where.regions and machine.region not in where.regions:
         return "region"
-    if where.zones and zone not in where.zones:
+    if where.zones and machine.zone not in where.zones:
         return "zone"
-    if where.instance_types and instance_type not in where.instance_types:
+    if where.instance_types and machine.instance_type not in where.instance_types:
         return "instance type"
-    if where.spot != "auto" and spot != (where.spot == "spot"):
+    if where.spot != "auto" and machine.spot != (where.spot == "spot"):
         return "spot"
-    if where.max_price is not None and (price is None or price > where.max_price):
+    if where.max_price is not None and (machine.price is None or machine.price > where.max_price):
         return "price"
     return ""
 
@@ -161,6 +141,19 @@ def has(resources: Resources, *, kind: str) -> str:
     if kind == "cpu architecture":
         return resources.cpu_arch
     return {"cpu": str(resources.cpus), "memory": size(resources.memory), "disk": size(resources.disk)}[kind]
+
+
+def _is(machine: Machine, *, kind: str) -> str:
+    """What a machine is, of one kind of `where`."""
+    if kind == "spot":
+        return "spot" if machine.spot else "on-demand"
+    if kind == "price":
+        return "no known price" if machine.price is None else f"${machine.price:.2f}"
+    named = {
+        "backend": machine.backend, "region": machine.region, "zone": machine.zone,
+        "instance type": machine.instance_type,
+    }  # fmt: skip
+    return named[kind] or f"no {kind}"
 
 
 def accepted(where: Where, *, kind: str) -> str:

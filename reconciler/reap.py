@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from operator import itemgetter
 
+import msgspec
+
 from reconciler.grow import floor_of
 from reconciler.retire import words
 from reconciler.status import idle_since, reap_at
@@ -20,7 +22,7 @@ from schemas.run import Job
 
 def reap(draft: Draft) -> None:
     """End idle instances whose idle duration is over (at the very second), and note the rest."""
-    free: dict[str, list[Instance]] = {}
+    free: dict[str, list[Idle]] = {}
     staying: Counter[str] = Counter()
     for one in draft.living.values():
         if one.phase != "ready" or one.id in draft.leaving:
@@ -29,22 +31,30 @@ def reap(draft: Draft) -> None:
         # It holds the floor while others go: not what may be gone already, nor what may never come.
         staying[pool] += one.place not in draft.unknown
         if _free(draft, one):
-            free.setdefault(pool, []).append(one)
+            free.setdefault(pool, []).append(Idle(reap_at(one), idle_since(one) or 0, one))
     for name in draft.members:
         if name not in free or draft.may.only_pool not in ("", name):
             continue
         floor = floor_of(draft.pools[name]) if name in draft.pools else 0
         idle = _sorted(free[name])
         reaped = _reap_due(draft, idle, above=staying[name] - floor)
-        _note(draft, [one for one in idle if one.id not in draft.leaving], above=staying[name] - floor - reaped)
+        _note(draft, [each for each in idle if each.one.id not in draft.leaving], above=staying[name] - floor - reaped)
+
+
+class Idle(msgspec.Struct, frozen=True, gc=False):
+    """A free instance, with when its idle time is over and since when it runs: each is asked for once."""
+
+    at: int | None
+    since: int
+    one: Instance
 
 
 def _free(draft: Draft, instance: Instance) -> bool:
     """Idle, or holding for longer than it is held, and not given away."""
-    jobs = draft.jobs.get(instance.id)
-    if jobs and not (jobs[0].status == "ended" and _abandoned(draft, instance, jobs)):
+    if instance.id in draft.taken or instance.orphan:
         return False
-    return instance.id not in draft.taken and not instance.orphan
+    jobs = draft.jobs.get(instance.id)
+    return not jobs or (jobs[0].status == "ended" and _abandoned(draft, instance, jobs))
 
 
 def _abandoned(draft: Draft, instance: Instance, jobs: list[Job]) -> bool:
@@ -52,27 +62,27 @@ def _abandoned(draft: Draft, instance: Instance, jobs: list[Job]) -> bool:
     return len(ends) == len(jobs) and draft.now >= max(ends) + instance.hold
 
 
-def _sorted(free: list[Instance]) -> list[Instance]:
+def _sorted(free: list[Idle]) -> list[Idle]:
     """Which go first where some must stay: a run's and an added one, the dearest, the longest idle.
 
     Grouped by price first: most comparisons would otherwise be of decimals, which are slow.
     """
-    groups: dict[tuple[bool, Price], list[Instance]] = {}
-    for one in free:
-        groups.setdefault((one.origin == "declared", price_of(one)), []).append(one)
+    groups: dict[tuple[bool, Price], list[Idle]] = {}
+    for idle in free:
+        groups.setdefault((idle.one.origin == "declared", price_of(idle.one)), []).append(idle)
     order = sorted(groups, key=lambda group: (group[0], -group[1]))
-    return [one for group in order for one in sorted(groups[group], key=_age)]
+    return [idle for group in order for idle in sorted(groups[group], key=_age)]
 
 
-def _age(instance: Instance) -> tuple[int, int, str]:
-    return idle_since(instance) or 0, len(instance.name), instance.name
+def _age(idle: Idle) -> tuple[int, int, str]:
+    return idle.since, len(idle.one.name), idle.one.name
 
 
-def _reap_due(draft: Draft, free: list[Instance], *, above: int) -> int:
+def _reap_due(draft: Draft, free: list[Idle], *, above: int) -> int:
     """How many were ended; at most `above`."""
     count = 0
-    for one in free:
-        at = reap_at(one)
+    for each in free:
+        at, one = each.at, each.one
         if at is None or draft.now < at or count >= above or not _may_go(draft, one):
             continue
         count += 1
@@ -92,13 +102,13 @@ def _may_go(draft: Draft, one: Instance) -> bool:
     return draft.covers(id=one.id, pool=one.pool)
 
 
-def _note(draft: Draft, idle: list[Instance], *, above: int) -> None:
+def _note(draft: Draft, idle: list[Idle], *, above: int) -> None:
     """Those above the floor go when their time comes, the soonest first; the floor's stay."""
-    timed = [(at, one) for one in idle if (at := reap_at(one)) is not None]
+    timed = [(each.at, each.one.id) for each in idle if each.at is not None]
     timed.sort(key=itemgetter(0))
-    going = {one.id for _, one in timed[: max(0, above)]}
-    for one in idle:
-        at, source = reap_at(one), one.idle_source
+    going = {id for _, id in timed[: max(0, above)]}
+    for each in idle:
+        at, one, source = each.at, each.one, each.one.idle_source
         if one.prevent_destroy:
             at, source = None, "prevent_destroy"
         elif one.place in draft.unknown:

@@ -59,7 +59,7 @@ def retire(draft: Draft) -> None:
     for instance in list(draft.living.values()):
         if instance.phase == "terminating":
             draft.leaving[instance.id] = instance.reason
-        elif draft.covers(id=instance.id, pool=instance.pool):
+        elif draft.everything or draft.covers(id=instance.id, pool=instance.pool):
             _judge(draft, instance, kept=kept)
         elif instance.draining:
             draft.leaving[instance.id] = instance.draining
@@ -81,7 +81,7 @@ def _lift_drains(draft: Draft) -> None:
 
 
 def _rename(draft: Draft) -> None:
-    if not draft.rules_documents:
+    if not draft.rules_documents or not draft.renamed:
         return
     for instance in list(draft.living.values()):
         new = draft.renamed.get(instance.pool)
@@ -93,8 +93,11 @@ def _guard(draft: Draft) -> None:
     """`prevent_destroy` is remembered on each instance, so that it holds when its pool has left the documents."""
     if not draft.rules_documents:
         return
+    guards = any(pool.prevent_destroy for pool in draft.pools.values())
     different: dict[str, list[Instance]] = {}
     for one in draft.living.values():
+        if not guards and not one.prevent_destroy:
+            continue
         pool = draft.pools.get(draft.pool_of(one))
         if pool is not None and one.prevent_destroy != pool.prevent_destroy:
             different.setdefault(pool.name, []).append(one)
@@ -150,7 +153,9 @@ def _orphaned(draft: Draft, instance: Instance) -> Leave | None:
 
 
 def _pool_left(draft: Draft, instance: Instance) -> Leave | None:
-    if instance.orphan or draft.pool_name(instance.pool) in draft.pools or not draft.rules_documents:
+    if instance.pool in draft.pools or instance.orphan or not draft.rules_documents:
+        return None
+    if draft.pool_name(instance.pool) in draft.pools:
         return None
     if not pool_may_go(draft, instance):
         return None
@@ -163,7 +168,7 @@ def pool_may_go(draft: Draft, instance: Instance) -> bool:
 
 
 def _drained(draft: Draft, instance: Instance) -> Leave | None:
-    for override in overrides(draft.world, kinds=("drain",)):
+    for override in draft.drains:
         subject = pool_subject(override)
         if draft.renamed.get(subject, subject) in (instance.pool, f"instance {instance.name}"):
             until = None if override.stop_after is None else override.at + override.stop_after

@@ -50,7 +50,7 @@ class Server:
 
     def serve(self, demand: Demand) -> None:
         run = demand.run
-        shape = shape_of(self.draft, run)
+        shape = shape_of(self.growth, run)
         if shape.pool in self.draft.closed:
             self._unserved(run, self.draft.closed[shape.pool])
         elif shape.nodes > 1:
@@ -84,10 +84,7 @@ class Server:
         idle, reason = 0, ""
         for one, many in self.idle.samples(shape.pool):
             idle += many
-            reason = reason or misfit(
-                shape.need, shape.where, resources=one.resources, backend=one.backend, region=one.region,
-                zone=one.zone, instance_type=one.instance_type, spot=one.spot, price=one.price, cloud=False,
-            )  # fmt: skip
+            reason = reason or misfit(shape.need, shape.where, one, cloud=False)
         others = Counter(self.kept_off.get(shape.pool, {}))
         others["busy"] = self.busy[shape.pool]
         rest = "".join(f", {count} {what}" for what, count in sorted(others.items()) if count)
@@ -145,11 +142,12 @@ class Server:
         bound = (mine[0].backend, mine[0].region) if mine else None
         found: dict[Region, list[Instance]] = {}
         ours = sorted(mine, key=lambda one: (coming(self.draft, one), len(one.name), one.name))
-        for one in (*ours, *self.idle.fitting(shape), *self.soon.fitting(shape)):
+        most = 2 * shape.nodes
+        for one in (*ours, *self.idle.fitting(shape, most=most), *self.soon.fitting(shape, most=most)):
             region = (one.backend, one.region)
             if bound is None or region == bound:
                 nodes = found.setdefault(region, [])
-                if len(nodes) < 2 * shape.nodes:
+                if len(nodes) < most:
                     nodes.append(one)
         return found
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from operator import itemgetter
-from typing import NamedTuple
 
-from reconciler.place import refusal, shortage
+from reconciler.place import fits
 from reconciler.status import degraded
 from reconciler.world import Draft
 from schemas.base import Price
@@ -16,8 +17,12 @@ from schemas.resources import Need, Where
 _DEAR = Price("Infinity")
 
 
-class Shape(NamedTuple):
-    """What a waiting node asks for; runs of one shape are served alike. `ceiling` is in $/h."""
+@dataclass(frozen=True, eq=False, slots=True)
+class Shape:
+    """What a waiting node asks for; runs of one shape are served alike. `ceiling` is in $/h.
+
+    Made by `Shapes`, one per content, and compared by identity: to hash what is asked costs more than to serve it.
+    """
 
     pool: str
     need: Need
@@ -28,6 +33,23 @@ class Shape(NamedTuple):
     nodes: int = 1
 
 
+class Shapes:
+    """The shapes of one plan: asked twice for the same, they give the same."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[object, ...], Shape] = {}
+
+    def shape(
+        self, *, pool: str, need: Need, where: Where, instance_name: str = "", reuse_only: bool = False,
+        ceiling: Price | None = None, nodes: int = 1,
+    ) -> Shape:  # fmt: skip
+        key = (pool, need, where, instance_name, reuse_only, ceiling, nodes)
+        found = self._made.get(key)
+        if found is None:
+            found = self._made[key] = Shape(*key)
+        return found
+
+
 class Alike:
     """Instances of a pool that differ in nothing that a run may ask for, but their names."""
 
@@ -36,13 +58,7 @@ class Alike:
         self.free: list[Instance] = []
 
     def fits(self, shape: Shape) -> bool:
-        one = self.sample
-        if shortage(shape.need, one.resources, cloud=False):
-            return False
-        return not refusal(
-            shape.where, backend=one.backend, region=one.region, zone=one.zone,
-            instance_type=one.instance_type, spot=one.spot, price=one.price,
-        )  # fmt: skip
+        return fits(shape.need, shape.where, self.sample, cloud=False)
 
 
 class Stock:
@@ -90,11 +106,11 @@ class Stock:
             alike.free.pop()
         return alike.free[-1] if alike.free else None
 
-    def fitting(self, shape: Shape) -> Iterator[Instance]:
-        """All that fit, cheapest first."""
+    def fitting(self, shape: Shape, *, most: int | None = None) -> Iterator[Instance]:
+        """Those that fit, cheapest first; at most so many of a class, which are of one region."""
         for alike in self._classes(shape):
             if alike.fits(shape):
-                yield from (each for each in reversed(alike.free) if each.id not in self._gone)
+                yield from islice((each for each in reversed(alike.free) if each.id not in self._gone), most)
 
     def take(self, instance: Instance) -> None:
         self._gone.add(instance.id)
@@ -143,14 +159,18 @@ def unusable(draft: Draft, instance: Instance) -> str:
         return "owned by nobody"
     if instance.quarantined:
         return "quarantined"
-    pool = draft.pools.get(draft.pool_of(instance))
-    if degraded(instance, allow_foreign=pool is not None and pool.allow_foreign):
+    if (instance.degraded or instance.foreign) and degraded(instance, allow_foreign=_shares(draft, instance)):
         return "degraded"
     if instance.unreachable_since is not None:
         return "unreachable"
     if instance.missing_since is not None:
         return "missing"
     return "in an unknown place" if instance.place in draft.unknown else ""
+
+
+def _shares(draft: Draft, instance: Instance) -> bool:
+    pool = draft.pools.get(draft.pool_of(instance))
+    return pool is not None and pool.allow_foreign
 
 
 def coming(draft: Draft, instance: Instance) -> bool:

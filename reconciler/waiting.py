@@ -29,10 +29,10 @@ def _demands(draft: Draft) -> Iterator[Demand]:
     if draft.may.destroy_all:
         return
     for run in list(draft.runs.values()):
-        if run.stop_reason or run.superseded_by or not draft.covers(id=run.id, pool=run.spec.pool):
+        if run.stop_reason or run.superseded_by:
             continue
         missing = _missing(draft, run)
-        if not missing:
+        if not missing or not draft.covers(id=run.id, pool=run.spec.pool):
             continue
         why = _hindered(draft, run)
         if why:
@@ -46,9 +46,9 @@ def _demands(draft: Draft) -> Iterator[Demand]:
 
 def _missing(draft: Draft, run: Run) -> list[int]:
     """The replicas without an attempt. One that moves keeps its number until it has ended."""
-    attempts = draft.live.get(run.id, [])
     if run.spec.type != "service":
-        return [] if attempts or run.status != "submitted" else [0]
+        return [] if run.status != "submitted" or draft.live.get(run.id) else [0]
+    attempts = draft.live.get(run.id, [])
     count = run.spec.replicas - sum(stays(draft, attempt) for attempt in attempts)
     used = {attempt.replica for attempt in attempts}
     free = (replica for replica in range(run.spec.replicas + len(used)) if replica not in used)

@@ -7,6 +7,7 @@ leaves the planner.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -51,7 +52,7 @@ class Draft:
     `living` are the instances that count, by id; `members` their ids by (renamed) pool.
     `leaving` are those on their way out, and why: nothing is placed there. `taken` are those
     given to a run by this plan. `runs` are the runs not ended, `live` and `tried` their attempts.
-    `closed` pools take no work: name -> why. `unknown` places: name -> why.
+    `closed` pools take no work: name -> why; `drains` are a person's, in force now. `unknown` places: name -> why.
     `everything`: no scope narrows what this plan may touch.
     """
 
@@ -68,6 +69,7 @@ class Draft:
     tried: dict[tuple[str, int], int]
     names: set[str]
     backends: dict[str, BackendConfig]
+    drains: tuple[Override, ...]
     now: int = field(init=False)
     may: Permissions = field(init=False)
     everything: bool = field(init=False)
@@ -193,7 +195,10 @@ def draft_of(world: World) -> Draft:
     living = {instance.id: instance for instance in state.instances if alive(instance)}
     members: dict[str, list[str]] = {name: [] for name in pools}
     for instance in living.values():
-        members.setdefault(renamed.get(instance.pool, instance.pool), []).append(instance.id)
+        pool = renamed.get(instance.pool, instance.pool)
+        if pool not in members:
+            members[pool] = []
+        members[pool].append(instance.id)
     runs = {run.id: run for run in state.runs if run.status not in RUN_ENDED}
     live, tried, jobs = _attempts(state)
     return Draft(
@@ -213,6 +218,7 @@ def draft_of(world: World) -> Draft:
             **{place.config.name: place.config for place in state.places},
             **{config.name: config for config in world.desired.backends},
         },
+        drains=tuple(overrides(world, kinds=("drain",))),
     )
 
 
@@ -223,19 +229,21 @@ def _renamed(pools: Mapping[str, Pool]) -> dict[str, str]:
 
 def _attempts(state: State) -> tuple[dict[str, list[Attempt]], dict[tuple[str, int], int], dict[str, list[Job]]]:
     """Live attempts by run; by run and replica the highest number so far; jobs not settled by instance."""
-    live: dict[str, list[Attempt]] = {}
+    live: dict[str, list[Attempt]] = defaultdict(list)
     tried: dict[tuple[str, int], int] = {}
-    jobs: dict[str, list[Job]] = {}
+    jobs: dict[str, list[Job]] = defaultdict(list)
     for attempt in state.attempts:
-        under_way = [job for job in attempt.jobs if job.status in LIVE_JOB]
+        under_way = False
+        for job in attempt.jobs:
+            if job.status in LIVE_JOB:
+                under_way = True
+                jobs[job.instance].append(job)
         if under_way:
-            live.setdefault(attempt.run, []).append(attempt)
-        for job in under_way:
-            jobs.setdefault(job.instance, []).append(job)
+            live[attempt.run].append(attempt)
         key = (attempt.run, attempt.replica)
         if attempt.number > tried.get(key, 0):
             tried[key] = attempt.number
-    return live, tried, jobs
+    return dict(live), tried, dict(jobs)
 
 
 def _closed(world: World) -> Iterator[tuple[str, str]]:

@@ -132,10 +132,7 @@ def test_an_instance_is_given_to_one_run_that_it_fits(world: World) -> None:
             assert id not in busy
             assert id not in ended
             assert (one.orphan, one.quarantined, one.degraded, one.unreachable_since) == ("", "", "", None)
-            assert fits(
-                spec.need, spec.where, resources=one.resources, backend=one.backend, region=one.region, zone=one.zone,
-                instance_type=one.instance_type, spot=one.spot, price=one.price, cloud=False,
-            )  # fmt: skip
+            assert fits(spec.need, spec.where, one, cloud=False)
 
 
 def updates(made: Plan) -> list[Update]:

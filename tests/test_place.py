@@ -12,19 +12,20 @@ from planning import MACHINES
 from worlds import KINDS, NEEDS, PRICES, WHERES
 
 from reconciler.place import fits, misfit
+from schemas.offer import Offer
 from schemas.resources import GpuNeed, Need, Resources, Span, Where
 
 MACHINE: dict[str, Any] = {
     "resources": MACHINES["a100x8"], "backend": "aws", "region": "us", "zone": "us-1a", "instance_type": "p4d",
-    "spot": False, "price": Decimal("9.80"), "cloud": False,
+    "spot": False, "price": Decimal("9.80"),
 }  # fmt: skip
 GB = 1024
 
 
-def refusal(need: Need | None = None, where: Where | None = None, **machine: Any) -> str:
-    facts = {**MACHINE, **machine}
-    why = misfit(need or Need(), where or Where(), **facts)
-    assert fits(need or Need(), where or Where(), **facts) is not bool(why)
+def refusal(need: Need | None = None, where: Where | None = None, *, cloud: bool = False, **machine: Any) -> str:
+    offer = Offer(**{**MACHINE, **machine})
+    why = misfit(need or Need(), where or Where(), offer, cloud=cloud)
+    assert fits(need or Need(), where or Where(), offer, cloud=cloud) is not bool(why)
     return why
 
 

@@ -62,12 +62,9 @@ def show_offers(rows: Sequence[OfferRow], *, most: int) -> None:
 
 def _misfit(asked: Asked, one: Offer) -> str:
     found = (
-        misfit(
-            need, where, resources=one.resources, backend=one.backend, region=one.region, zone=one.zone,
-            instance_type=one.instance_type, spot=one.spot, price=one.price, cloud=one.cloud,
-        )
+        misfit(need, where, one, cloud=one.cloud)
         for need, where in ((asked.need, asked.where), (asked.pool.need, asked.pool.where))
-    )  # fmt: skip
+    )
     return next((why for why in found if why), "it fits")
 
 
@@ -80,7 +77,9 @@ def _existing(asked: Asked, state: State) -> list[OfferRow]:
         flagged = unreachable(one) or one.draining or one.quarantined or shared or one.orphan
         if asked.instance not in ("", one.name):
             continue
-        if one.pool != asked.pool.name or status in LEFT_OUT or flagged or not _instance_fits(asked, one):
+        if one.pool != asked.pool.name or status in LEFT_OUT or flagged:
+            continue
+        if not fits(asked.need, asked.where, one, cloud=False):
             continue
         rows.append(_instance(one, availability="idle" if status == "idle" else "busy"))
     return sorted(rows, key=lambda row: (row.availability != "idle", row.price is None, row.price or Decimal(0)))
@@ -101,18 +100,8 @@ def _offer(one: Offer) -> OfferRow:
     )  # fmt: skip
 
 
-def _instance_fits(asked: Asked, one: Instance) -> bool:
-    return fits(
-        asked.need, asked.where, resources=one.resources, backend=one.backend, region=one.region, zone=one.zone,
-        instance_type=one.instance_type, spot=one.spot, price=one.price, cloud=False,
-    )  # fmt: skip
-
-
 def _offer_fits(asked: Asked, one: Offer) -> bool:
     return all(
-        fits(
-            need, where, resources=one.resources, backend=one.backend, region=one.region, zone=one.zone,
-            instance_type=one.instance_type, spot=one.spot, price=one.price, cloud=one.cloud,
-        )
+        fits(need, where, one, cloud=one.cloud)
         for need, where in ((asked.need, asked.where), (asked.pool.need, asked.pool.where))
-    )  # fmt: skip
+    )

@@ -86,14 +86,7 @@ class RunConfirm:
     def _misfits(self, state: State) -> str:
         spec = self.run.spec
         mine = [one for one in state.instances if one.pool == spec.pool and alive(one)]
-        whys = [
-            f"{one.name}: "
-            + misfit(
-                spec.need, spec.where, resources=one.resources, backend=one.backend, region=one.region,
-                zone=one.zone, instance_type=one.instance_type, spot=one.spot, price=one.price, cloud=False,
-            )
-            for one in mine[:5]
-        ]  # fmt: skip
+        whys = [f"{one.name}: {misfit(spec.need, spec.where, one, cloud=False)}" for one in mine[:5]]
         return "; ".join(whys) or "the pool has no instance; `dstack pool add` adds one, or leave --reuse out"
 
     def _say_waiting(self, plan: Plan) -> None:
