@@ -24,8 +24,9 @@ from schemas.resources import Need, Resources, Where
 
 @dataclass(kw_only=True)
 class FakeJob:
-    """A job's folder on a machine. One that was `halted` before its start never starts."""
+    """A job's folder on a machine. One that was `halted` before its start never starts. `run` is its run's name."""
 
+    run: str = ""
     started_at: int | None = None
     ends_at: int | None = None
     exit_code: int | None = None

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from killer import Killed, Killer
 from laws import May, Watch, WatchedStore
 from msgspec.structs import replace
-from test_crash import Killed, Killer
 from world import PROJECT, Papers, Site, offer
 
 from backends.base import Backend, TryLater
@@ -98,27 +98,6 @@ class Troubled(Backend):
     def _untouched(self, call: str) -> None:
         if self._trouble == "stranger":
             self._field.broken.append(f"{call} went to another account in {self.place}")
-
-
-class Sleeper(Killer):
-    """Sleeps before or after effect `at`; `nap` is what happens meanwhile."""
-
-    def __init__(self, at: int, *, after: bool, nap: Callable[[], object]) -> None:
-        super().__init__(at, after=after)
-        self._nap = nap
-
-    def around(self, call: Callable[..., Any], *, counted: bool = True) -> Callable[..., Any]:
-        def guarded(*args: Any, **named: Any) -> Any:
-            self.count += counted
-            mine = counted and self.count == self.at
-            if mine and not self.after:
-                self._nap()
-            answer = call(*args, **named)
-            if mine and self.after:
-                self._nap()
-            return answer
-
-        return guarded
 
 
 @dataclass

@@ -17,10 +17,10 @@ from collections.abc import Callable
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
-from machine import EVERYTHING, KINDS, PLACES, Field, Sleeper, state_of
+from killer import Killer, Sleeper
+from machine import EVERYTHING, FOR_EVER, KINDS, PLACES, Field, state_of
 from msgspec.structs import replace
 from people import AGAIN, People, spec_of, who
-from test_crash import Killer
 
 from backends.base import BackendError, NoCapacity, TryLater
 from backends.fake import Fault
@@ -30,7 +30,7 @@ from reconciler.rebuild import RebuildRefused
 from reconciler.world import World
 from schemas.plan import Launch, Plan
 from schemas.profile import Retry
-from schemas.run import RUN_ENDED
+from schemas.run import RUN_ENDED, Attempt
 from schemas.state import State
 
 places = st.sampled_from(PLACES)
@@ -94,7 +94,7 @@ class Machine(People):
     ) -> None:
         """Ann's machine sleeps in the middle of a tick or an apply, while Bob, whose checkout is another, goes on."""
         field = self.field
-        sleeper = Sleeper(at, after=after, nap=self._others(meanwhile, seconds=seconds))
+        sleeper = Sleeper(at, after=after, meanwhile=self._others(meanwhile, seconds=seconds))
         if checkout is not None:
             field.apply(max(0, field.newest - checkout), around=sleeper)
         elif field.site.store.data:
@@ -325,8 +325,7 @@ class Machine(People):
 
     def _every_result_is_told(self, state: State) -> None:
         """Whatever ran on a machine has ended for us too, with its log or a reason; only services go on."""
-        lasting = {run.id for run in state.runs if run.spec.type == "service"}
-        live = [attempt for attempt in state.attempts if attempt.live and attempt.run not in lasting]
+        live = [each for each in state.attempts if each.live and not self._lasts(each)]
         assert not live, f"never settled: {live}"
         watch, world = self.field.watch, self.field.site.world
         begun = {id: job for machine in world.machines.values() for id, job in machine.jobs.items()}
@@ -346,6 +345,12 @@ class Machine(People):
         }
         assert done <= markers, "done without its marker"
 
+    def _lasts(self, attempt: Attempt) -> bool:
+        """It is a service's, and truly goes on."""
+        machines = self.field.site.world.living()
+        truths = [machine.jobs.get(job.id) for job in attempt.jobs for machine in machines]
+        return all(truth.ends_at == (truth.started_at or 0) + FOR_EVER for truth in truths if truth) and any(truths)
+
     def _floors_are_held(self, state: State, made: Plan) -> None:
         for pool in self.field.commits[-1].pools:
             ready = sum(one.pool == pool.name and one.phase == "ready" for one in state.instances)
@@ -356,9 +361,10 @@ class Machine(People):
     def _nothing_waits(self, state: State, made: Plan) -> None:
         """Whatever waits says why; and only for what it is not to have: money, nodes, a pool, an offer."""
         told = {unmet.subject.removeprefix("run "): unmet.why for unmet in made.unmet}
-        serving = Counter(each.run for each in state.attempts if each.live)
+        serving = Counter(each.run for each in state.attempts if each.live and self._lasts(each))
         for run in state.runs:
-            whole = run.spec.type == "service" and serving[run.id] == run.spec.replicas
+            # A rebuild does not know what a run that left the documents was: it is a task that never ends.
+            whole = serving[run.id] >= (run.spec.replicas if run.spec.type == "service" else 1)
             if run.status in RUN_ENDED or whole:
                 continue
             why = told.get(run.spec.name, "")
