@@ -24,8 +24,9 @@ from schemas.resources import Need, Resources, Where
 
 @dataclass(kw_only=True)
 class FakeJob:
-    """A job's folder on a machine. One that was `halted` before its start never starts."""
+    """A job's folder on a machine. One that was `halted` before its start never starts. `run` is its run's name."""
 
+    run: str = ""
     started_at: int | None = None
     ends_at: int | None = None
     exit_code: int | None = None
@@ -73,7 +74,8 @@ class Fault:
 class FakeWorld:
     """The truth, and the knobs that a test turns. `now` is its clock.
 
-    `lag` is by how many listings an answer is late. `boot` and `ending` are seconds. `script`
+    `lag` is by how many listings an answer is late. `boot` and `ending` are seconds. `shown` is for how many
+    seconds after its end a machine is still listed (`None`: for ever). `script`
     gives a job's (seconds, exit code). `room` is how many of a type can live at once.
     `launched` counts real machines by instance id and `started` real starts by job id:
     either above 1 is a defect of whoever asked.
@@ -84,6 +86,7 @@ class FakeWorld:
     lag: int = 0
     boot: int = 0
     ending: int = 0
+    shown: int | None = None
     identity: str = "account-1"
     script: Callable[[str], tuple[int, int]] = lambda job: (60, 0)
     sold_out: set[str] = field(default_factory=set)
@@ -109,6 +112,10 @@ class FakeWorld:
 
     def over(self, machine: Machine) -> bool:
         return machine.ends_at is not None and machine.ends_at <= self.now()
+
+    def forgotten(self, machine: Machine) -> bool:
+        """It ended so long ago that its place no longer knows it."""
+        return self.shown is not None and machine.ends_at is not None and self.now() >= machine.ends_at + self.shown
 
     def interrupt(self, external_id: str, *, reason: str = "spot interruption") -> None:
         """The place takes the machine away, now."""
@@ -201,7 +208,8 @@ class FakeBackend(Backend):
 
     def _mine(self) -> list[Machine]:
         machines = self._world.machines.values()
-        return [one for one in machines if one.request.place == self.place and one.request.project == self._project]
+        mine = (one for one in machines if one.request.place == self.place and one.request.project == self._project)
+        return [one for one in mine if not self._world.forgotten(one)]
 
     def _known(self, request: Request) -> tuple[str, ...]:
         first, made = self._world.tokens.get(request.token, (None, ()))

@@ -38,7 +38,7 @@ class FakeHosts:
             jobs=tuple(self._report(id, job, machine) for id, job in machine.jobs.items() if _folder(job)),
         )
 
-    def start(self, external_id: str, job: str, *, generation: int) -> None:
+    def start(self, external_id: str, job: str, *, generation: int, run: str = "") -> None:
         """At most once for ever: a job that was started, halted or cleaned before is not started."""
         machine = self._fenced(external_id, generation)
         if job in machine.jobs:
@@ -46,7 +46,9 @@ class FakeHosts:
         seconds, exit_code = self._world.script(job)
         now = self._world.now()
         self._world.started[job] += 1
-        machine.jobs[job] = FakeJob(started_at=now, ends_at=now + seconds, exit_code=exit_code, boot=machine.boot)
+        machine.jobs[job] = FakeJob(
+            run=run, started_at=now, ends_at=now + seconds, exit_code=exit_code, boot=machine.boot
+        )
 
     def stop(self, external_id: str, job: str, *, generation: int, why: str) -> None:
         machine = self._fenced(external_id, generation)
@@ -89,7 +91,7 @@ class FakeHosts:
     def _report(self, id: str, job: FakeJob, machine: Machine) -> JobReport:
         if self._dead(job, machine):
             job.lost = True
-            return JobReport(id=id, phase="lost", reason="the host rebooted", started_at=job.started_at)
+            return JobReport(id=id, phase="lost", reason="the host rebooted", started_at=job.started_at, run=job.run)
         if job.ends_at is not None and job.ends_at <= self._world.now():
             return JobReport(
                 id=id,
@@ -98,8 +100,9 @@ class FakeHosts:
                 reason=job.reason,
                 started_at=job.started_at,
                 ended_at=job.ends_at,
+                run=job.run,
             )
-        return JobReport(id=id, phase="running", started_at=job.started_at)
+        return JobReport(id=id, phase="running", started_at=job.started_at, run=job.run)
 
 
 def _folder(job: FakeJob) -> bool:

@@ -28,10 +28,12 @@ def absorb(
     reports: Sequence[HostReport],
     now: int,
     before: State | None = None,
+    newest: bool = True,
 ) -> State:
     """The state with what was observed. `before` is the state that the observers started from.
 
-    Raises `StateRefused` where the world carries a generation above the state's.
+    Raises `StateRefused` where the world carries a generation above the state's. Of a state that was read
+    before the look (`newest` false) that proves nothing: another may have written and launched since.
     """
     believed = {listing.place: listing for listing in listings if not listing.partial}
     told = _clocks(state, reports)
@@ -44,7 +46,8 @@ def absorb(
     off = min((place.skew for place in state.places if place.skew), key=abs, default=0)
     answers = _answers(state, listings, off=off)
     reports = _of_known_places(state, reports)
-    _refuse_restored(state, answers=answers, reports=reports)
+    if newest:
+        _refuse_restored(state, answers=answers, reports=reports)
     state = absorb_listings(state, answers=answers, before=before, now=now - off)
     reports = [replace(report, at=report.at - off) for report in reports] if off else reports
     return absorb_hosts(state, reports=reports, before=before, now=now - off)

@@ -41,7 +41,8 @@ def observe(ports: Ports, state: State, connections: Connections) -> Observed:
         {place.name: _listed(ports, place, connections) for place in places},
         {one.id: _looked(ports, one) for one in known},
     )
-    seen = absorb(state, listings=[answer.listing for answer in first.places.values()], reports=(), now=ports.now())
+    listings = [answer.listing for answer in first.places.values()]
+    seen = absorb(state, listings=listings, reports=(), now=ports.now(), newest=False)
     looked = {one.id for one in known}
     new = [one for one in _asked(seen) if one.id not in looked]
     missing = _missing(state, first.places)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from world import MemoryStore, Site
@@ -12,6 +13,7 @@ from backends.fake import Machine
 from reconciler.settled import RESULT_LOST
 from reconciler.status import alive
 from schemas.instance import Instance
+from schemas.plan import Permissions
 from schemas.run import LIVE_JOB, RUN_ENDED, Attempt, Job
 from schemas.state import State
 
@@ -20,36 +22,73 @@ INFERRED = ("idle for", "unreachable", "not ready", "nobody owns")
 JOB_OVER = ("done", "failed", "terminated", "aborted", "lost")
 
 
-class Watch:
-    """A store that holds every write against the laws; what breaks one is told in `broken`."""
+GIVEN_UP = ("assumed lost by a person", "forgotten by")
 
-    address = "memory"
+
+@dataclass(frozen=True)
+class May:
+    """What whoever writes was allowed. `forced` is `--config-force`."""
+
+    permissions: Permissions = field(default_factory=Permissions)
+    forced: bool = False
+
+
+class Watch:
+    """Holds every write against the laws; what breaks one is told in `broken`.
+
+    `told` is the last word on each job that was ever remembered; `unknown` are the jobs that a lost state took along.
+    """
 
     def __init__(self, site: Site, broken: list[str]) -> None:
-        self.notes: list[str] = []
         self.site, self.broken = site, broken
-        self._store: MemoryStore = site.store
+        self.store: MemoryStore = site.store
+        self.told: dict[str, Job] = {}
+        self.unknown: set[str] = set()
+
+    def write(self, state: State, token: str, *, may: May) -> str:
+        before, known = self.store.read()
+        if known == token:
+            self.broken += check(self.site, before, state, may=may)
+        written = self.store.write(state, token)
+        self.told |= jobs_of(state)
+        return written
+
+    def replaced(self, state: State) -> None:
+        """A person put another state there: what only the old one knew is known no more."""
+        _, token = self.store.read()
+        self.store.write(state, token)
+        self.unknown |= self.told.keys() - jobs_of(state).keys()
+        self.told |= jobs_of(state)
+
+
+@dataclass
+class WatchedStore:
+    """The store as one reconciler has it."""
+
+    watch: Watch
+    may: May
+    address: str = "memory"
+    notes: list[str] = field(default_factory=list)
 
     def read(self) -> tuple[State | None, str]:
-        return self._store.read()
+        return self.watch.store.read()
 
     def write(self, state: State, token: str) -> str:
-        before, known = self._store.read()
-        if known == token:
-            self.broken += check(self.site, before, state)
-        return self._store.write(state, token)
-
-    def rebuilt(self, state: State) -> None:
-        _, token = self._store.read()
-        self._store.write(state, token)
+        return self.watch.write(state, token, may=self.may)
 
 
-def check(site: Site, before: State | None, after: State) -> list[str]:
+def jobs_of(state: State) -> dict[str, Job]:
+    return {job.id: job for attempt in state.attempts for job in attempt.jobs}
+
+
+def check(site: Site, before: State | None, after: State, *, may: May) -> list[str]:
     """The laws of one write that it breaks."""
-    step = Step(site, before, after)
+    step = Step(site, before, after, may=may)
     laws = (
         step.grows_within_limits,
         step.ends_what_is_free,
+        step.ends_what_is_allowed,
+        step.declares_what_is_newer,
         step.believes_only_what_is_so,
         step.attempts_after_proof,
         step.places_whole,
@@ -62,11 +101,12 @@ def check(site: Site, before: State | None, after: State) -> list[str]:
 class Step:
     """One write: the state before and after it, and the world as it truly is."""
 
-    def __init__(self, site: Site, before: State | None, after: State) -> None:
-        self.site, self.after = site, after
+    def __init__(self, site: Site, before: State | None, after: State, *, may: May) -> None:
+        self.site, self.before, self.after, self.may = site, before, after, may
         self.was = {one.id: one for one in before.instances} if before else {}
         self.knew = {one.id for one in before.attempts} if before else set()
-        self.jobs = {job.id: job for attempt in before.attempts for job in attempt.jobs} if before else {}
+        self.jobs = jobs_of(before) if before else {}
+        self.given_up = {job.id for job in jobs_of(after).values() if job.reason.startswith(GIVEN_UP)}
         self.runs = {run.id: run for run in before.runs} if before else {}
         self.now = {one.id: one for one in after.instances}
         self.errors = {place.name for place in after.places if place.error}
@@ -103,11 +143,33 @@ class Step:
                 continue
             if not one.reason:
                 yield f"{one.name} ends without a reason"
-            if one.id in live and not (live[one.id].status == "ended" and "not collected" in one.reason):
+            destroyed = self.may.permissions.destroy_all and one.unreachable_since is not None
+            kept = live[one.id].status == "ended" and "not collected" in one.reason if one.id in live else True
+            if not (kept or destroyed):
                 yield f"{one.name} ends ({one.reason}) under job {live[one.id].id}"
             if one.reason.startswith(INFERRED) and one.place in self.errors:
                 yield f"{one.name} ends ({one.reason}) in {one.place}, which is unknown"
-            yield from self._truly_free(one)
+            if not destroyed:
+                yield from self._truly_free(one)
+
+    def ends_what_is_allowed(self) -> Iterator[str]:
+        """An absent file, or one that lost a pool, ends nothing that nobody allowed to end."""
+        named = self.may.permissions.destroy_pools
+        for one in self.after.instances:
+            was = self.was.get(one.id)
+            if was is None or "left the documents" not in one.reason + one.draining or "*" in named:
+                continue
+            begun = "left the documents" in was.reason + was.draining
+            if not begun and one.pool not in named and was.pool not in named:
+                yield f"{one.name} ends ({one.reason or one.draining}), and nobody named its pool"
+
+    def declares_what_is_newer(self) -> Iterator[str]:
+        """An older checkout changes no declaration, unless it is forced to."""
+        was, now = self.before.applied if self.before else None, self.after.applied
+        if was is None or now is None or self.may.forced or was.desired == now.desired:
+            return
+        if now.revision.commit < was.revision.commit:
+            yield f"commit {now.revision.commit} replaced {was.revision.commit}"
 
     def _truly_free(self, one: Instance) -> Iterator[str]:
         machine = self.machine(one)
@@ -115,7 +177,7 @@ class Step:
             return
         now, world = self.site.clock.now(), self.site.world
         for id in machine.jobs:
-            if self.runs_now(machine, id):
+            if id not in self.given_up and self.runs_now(machine, id):
                 yield f"{one.name} ends ({one.reason}) while {id} runs on it"
         # A wrong clock is known by the hosts' own: where the host is silent, nothing contradicts it.
         if one.reason.startswith("idle for") and not machine.silent:
@@ -130,7 +192,7 @@ class Step:
             was, machine = self.was.get(one.id), self.machine(one)
             if one.phase != "terminated" or was is None or not alive(was) or machine is None:
                 continue
-            if not self.site.world.over(machine):
+            if not self.site.world.over(machine) and not one.reason.startswith(GIVEN_UP):
                 yield f"{one.name} is believed gone ({one.reason}) and lives"
 
     # ------------------------------------------------------------ attempts
@@ -152,7 +214,7 @@ class Step:
             if job.reason == RESULT_LOST:
                 yield f"{new.id} repeats {old.id}, whose result was lost"
             machine = self.machine(self.now[job.instance]) if job.instance in self.now else None
-            if machine is not None and self.runs_now(machine, job.id):
+            if machine is not None and job.id not in self.given_up and self.runs_now(machine, job.id):
                 yield f"{new.id} is begun while {job.id} runs"
 
     def places_whole(self) -> Iterator[str]:
@@ -181,7 +243,7 @@ class Step:
         one = self.now.get(job.instance)
         machine = self.machine(one) if one else None
         truth = machine.jobs.get(job.id) if machine else None
-        if machine and self.runs_now(machine, job.id) and "assumed lost" not in job.reason:
+        if machine and self.runs_now(machine, job.id) and job.id not in self.given_up:
             yield f"{job.id} is {job.status} ({job.reason}) and runs"
         if job.status == "done" and (truth is None or truth.exit_code != 0):
             yield f"{job.id} is done, and is not"

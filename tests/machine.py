@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from laws import Watch
+from killer import Killed, Killer
+from laws import May, Watch, WatchedStore
 from msgspec.structs import replace
-from test_crash import Killed, Killer
 from world import PROJECT, Papers, Site, offer
 
 from backends.base import Backend, TryLater
@@ -23,6 +23,8 @@ from reconciler.ask import TickAsk
 from reconciler.authority import GitFacts
 from reconciler.cli.rebuilding import rebuilt
 from reconciler.ports import Ports
+from reconciler.rebuild import RebuildRefused, forget
+from reconciler.remember import land
 from reconciler.store import StateRefused
 from reconciler.tick import TickResult, tick
 from reconciler.wish import WishRefused
@@ -35,6 +37,7 @@ from schemas.run import RunSpec
 from schemas.state import Applied, Revision, State
 
 HOUR = 3600
+FOR_EVER = 10**9
 PLACES = ("fake/r1", "fake/r2")
 OFFERS = (
     offer("small", "1.00"),
@@ -97,27 +100,6 @@ class Troubled(Backend):
             self._field.broken.append(f"{call} went to another account in {self.place}")
 
 
-class Sleeper(Killer):
-    """Sleeps before or after effect `at`; `nap` is what happens meanwhile."""
-
-    def __init__(self, at: int, *, after: bool, nap: Callable[[], object]) -> None:
-        super().__init__(at, after=after)
-        self._nap = nap
-
-    def around(self, call: Callable[..., Any], *, counted: bool = True) -> Callable[..., Any]:
-        def guarded(*args: Any, **named: Any) -> Any:
-            self.count += counted
-            mine = counted and self.count == self.at
-            if mine and not self.after:
-                self._nap()
-            answer = call(*args, **named)
-            if mine and self.after:
-                self._nap()
-            return answer
-
-        return guarded
-
-
 @dataclass
 class Field:
     """`commits` are the documents as the people committed them, oldest first. `skew` is by reconciler, in seconds."""
@@ -133,12 +115,12 @@ class Field:
 
     def __post_init__(self) -> None:
         self.site = Site(scratch=Path(tempfile.mkdtemp()), offers=OFFERS)
-        self.site.world.script = script
+        self.site.world.script = self.script
         self.watch = Watch(self.site, self.broken)
 
     # ------------------------------------------------------------ reconcilers
 
-    def ports(self, who: str) -> Ports:
+    def ports(self, who: str, may: May | None = None) -> Ports:
         site = self.site
         ports = site.ports(who=who)
 
@@ -148,11 +130,12 @@ class Field:
         def now() -> int:
             return site.clock.now() + self.skew.get(who, 0)
 
-        return dataclasses.replace(ports, store=self.watch, connect=connect, now=now, facts=facts)
+        store = WatchedStore(self.watch, may or May())
+        return dataclasses.replace(ports, store=store, connect=connect, now=now, facts=facts)
 
     def tick(self, who: str, ask: TickAsk, *, around: Killer | None = None) -> TickResult | None:
         """`None` where it was killed, or refused a wish."""
-        ports = self.ports(who)
+        ports = self.ports(who, May(ask.permissions, forced=ask.config_force))
         try:
             return tick(around.wrap(ports) if around else ports, ask)
         except (Killed, WishRefused):
@@ -188,7 +171,46 @@ class Field:
         self.edit(pools=tuple(replace(pool, **changes) if pool.name == name else pool for pool in pools))
 
     def edit_run(self, spec: RunSpec) -> None:
-        self.edit(runs=(*(one for one in self.commits[-1].runs if one.name != spec.name), spec))
+        """Written anew, or for the first time. A name that is in use is nobody's former one."""
+        others = (one for one in self.commits[-1].runs if one.name != spec.name)
+        self.edit(runs=(*(_without(one, spec.name) for one in others), spec))
+
+    def rename_run(self, name: str, new: str) -> None:
+        runs = {one.name: one for one in self.commits[-1].runs}
+        if name in runs and new not in runs:
+            old = runs.pop(name)
+            former = tuple(each for each in (*old.formerly, name) if each != new)
+            others = tuple(_without(one, new) for one in runs.values())
+            self.edit(runs=(*others, replace(old, name=new, formerly=former)))
+
+    def rename_pool(self, name: str, new: str) -> None:
+        """With the runs that name it."""
+        pools = {one.name: one for one in self.commits[-1].pools}
+        if name in pools and new not in pools:
+            old = pools.pop(name)
+            others = tuple(_without(one, new) for one in pools.values())
+            runs = tuple(replace(one, pool=new) if one.pool == name else one for one in self.commits[-1].runs)
+            self.edit(pools=(*others, replace(old, name=new, formerly=(name,))), runs=runs)
+
+    def forget(self, instance: str) -> bool:
+        """As `dstack state forget INSTANCE`. Whether there was such a one."""
+        ports = self.ports("ann@laptop")
+        try:
+            land(ports, lambda state: forget(state, instance, ports.now(), by="ann"))
+        except RebuildRefused:
+            return False
+        return True
+
+    # ------------------------------------------------------------ jobs
+
+    def script(self, job: str) -> tuple[int, int]:
+        """A task's job is short or long, good or bad, by its name, so that a replay has the same; a service lasts."""
+        odd = sum(map(ord, job))
+        run, _, number, _ = job.rsplit("-", 3)
+        state, _ = self.site.store.read()
+        if state and any(one.id == run and one.spec.type == "service" for one in state.runs):
+            return (45, odd % 2) if odd % 3 == 0 and int(number) < 3 else (FOR_EVER, 0)
+        return (40, 900, 60, 5)[odd % 4], (0, 0, 3)[odd % 3]
 
     def rebuild(self) -> None:
         """As `dstack state rebuild`, by a person who has the newest documents."""
@@ -196,7 +218,7 @@ class Field:
         state, _ = self.site.store.read()
         above = state.generation if state else 0
         made = rebuilt(ports, desired=self.commits[-1], revision=self.revision(self.newest), above=above)
-        self.watch.rebuilt(made)
+        self.watch.replaced(made)
 
     def refuses(self) -> bool:
         """A tick of ours refuses the state, and touches nothing."""
@@ -246,10 +268,9 @@ def facts(mine: Revision, applied: Applied) -> GitFacts:
     return GitFacts(behind=mine.commit < applied.revision.commit, ahead=mine.commit > applied.revision.commit)
 
 
-def script(job: str) -> tuple[int, int]:
-    """Short or long, good or bad, by the job's name: a replay has the same."""
-    odd = sum(map(ord, job))
-    return (40, 900, 60, 5)[odd % 4], (0, 0, 3)[odd % 3]
+def _without(one: Any, name: str) -> Any:
+    """A run or a pool that is no more known as formerly of that name."""
+    return replace(one, formerly=tuple(each for each in one.formerly if each != name)) if name in one.formerly else one
 
 
 def state_of(field: Field) -> State | None:

@@ -1,5 +1,10 @@
 """Killed before and after every effect, into a world that changed meanwhile, and started again.
 
+Alone, one effect after the other; and beside a second reconciler, with several effects under way in permuted
+order: the other one makes a whole tick while the first one dies, and another in the midst of each tick
+after. `make test` takes for each kill some of the changed worlds, lags and orders, `make chaos` all of them
+(`DSTACK_TEST_CRASHES=all`).
+
 Whatever happened: every live machine has an owner, none was launched twice, no job was started
 twice, it converges, and then there is nothing left to do.
 """
@@ -7,13 +12,16 @@ twice, it converges, and then there is nothing left to do.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import os
 import tempfile
 from collections.abc import Callable
+from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
+from killer import COUNTED, Crowd, Killed, Killer, Sleeper
 from msgspec.structs import replace
 from world import Site, apply, apply_ask, cron, desired, offer, task
 
@@ -29,68 +37,6 @@ from schemas.pool import Pool
 from schemas.profile import Retry
 from schemas.run import RUN_ENDED
 from schemas.state import State
-
-COUNTED = {
-    "store": ("write",),
-    "blobs": ("put",),
-    "markers": ("put",),
-    "runner": ("start", "stop", "collect", "clean"),
-    "backend": ("prepare", "launch", "terminate"),
-}
-
-
-class Killed(BaseException):
-    """kill -9. No `except Exception` and no `finally` can do anything about it: every port refuses from then on."""
-
-
-class Killer:
-    """Kills before or after effect `at` (from 1). `at` 0 never kills: `count` is then how many there were."""
-
-    def __init__(self, at: int = 0, *, after: bool = False) -> None:
-        self.at, self.after, self.count, self.dead = at, after, 0, False
-
-    def wrap(self, ports: Ports) -> Ports:
-        def connect(*args: Any) -> Any:
-            return Wrapped(ports.connect(*args), self, COUNTED["backend"])
-
-        return dataclasses.replace(
-            ports,
-            store=Wrapped(ports.store, self, COUNTED["store"]),
-            blobs=Wrapped(ports.blobs, self, COUNTED["blobs"]),
-            markers=Wrapped(ports.markers, self, COUNTED["markers"]),
-            runner=Wrapped(ports.runner, self, COUNTED["runner"]),
-            record=self.around(ports.record),
-            connect=connect,
-        )
-
-    def around(self, call: Callable[..., Any], *, counted: bool = True) -> Callable[..., Any]:
-        def guarded(*args: Any, **named: Any) -> Any:
-            if self.dead:
-                raise Killed
-            self.count += counted
-            mine = counted and self.count == self.at
-            if mine and not self.after:
-                self.dead = True
-                raise Killed
-            answer = call(*args, **named)
-            if mine:
-                self.dead = True
-                raise Killed
-            return answer
-
-        return guarded
-
-
-class Wrapped:
-    """A port whose every call goes through the killer."""
-
-    def __init__(self, port: Any, killer: Killer, counted: tuple[str, ...]) -> None:
-        self._port, self._killer, self._counted = port, killer, counted
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._port, name)
-        return self._killer.around(value, counted=name in self._counted) if callable(value) else value
-
 
 # ---------------------------------------------------------------- the world changes while nobody looks
 
@@ -184,7 +130,7 @@ STORIES: dict[str, Callable[[Site, Ports], None]] = {"first-runs": first_runs, "
 def effects_of(story: str) -> int:
     site, killer = Site(scratch=Path(tempfile.mkdtemp())), Killer()
     STORIES[story](site, killer.wrap(site.ports()))
-    return killer.count
+    return len(killer.told)
 
 
 KILLS = [(story, at) for story in STORIES for at in range(1, effects_of(story) + 1)]
@@ -234,11 +180,16 @@ def check(site: Site, documents: Desired) -> None:
     assert again.outcomes == ()
 
 
-@pytest.mark.parametrize("change", CHANGES)
+LAGS = (0, 1, 2)
+ALL = os.environ.get("DSTACK_TEST_CRASHES") == "all"
+WORLDS = list(product(CHANGES, LAGS)) if ALL else [(change, CHANGES[change][0]) for change in CHANGES]
+
+
+@pytest.mark.parametrize(("change", "lag"), WORLDS)
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize(("story", "at"), KILLS, ids=[f"{story}-{at}" for story, at in KILLS])
-def test_killed(story: str, at: int, after: bool, change: str, tmp_path: Path) -> None:
-    lag, happens, documents = CHANGES[change]
+def test_killed(story: str, at: int, after: bool, change: str, lag: int, tmp_path: Path) -> None:
+    _, happens, documents = CHANGES[change]
     site = Site(scratch=tmp_path)
     site.world.lag = lag
     with contextlib.suppress(Killed):
@@ -247,6 +198,71 @@ def test_killed(story: str, at: int, after: bool, change: str, tmp_path: Path) -
     site.clock.at += 30
     converge(site, documents)
     check(site, documents)
+
+
+# ---------------------------------------------------------------- beside another
+
+
+def bob(site: Site, documents: Desired | None = None) -> None:
+    """The other one: an apply, or a tick on what is applied."""
+    ask = apply_ask(documents) if documents is not None else TickAsk()
+    tick(site.ports(who="bob@ci"), ask)
+
+
+def crowded(site: Site, at: int, *, seed: int, **named: Any) -> Crowd:
+    """Time passes while several are under way: results are written before all of them have ended."""
+    return Crowd(at, seed=seed, pass_time=lambda: site.clock.sleep(0.3), **named)
+
+
+@cache
+def crowded_effects(story: str, seed: int) -> tuple[tuple[str, ...], int]:
+    site = Site(scratch=Path(tempfile.mkdtemp()))
+    crowd = crowded(site, 0, seed=seed)
+    STORIES[story](site, crowd.wrap(site.ports()))
+    crowd.leave()
+    return tuple(crowd.told), crowd.most
+
+
+SEEDS = (1, 2)
+BESIDE = [
+    (story, seed, at, moment, change, lag)
+    for story, seed in product(STORIES, SEEDS)
+    for at, moment, change, lag in product(
+        range(1, len(crowded_effects(story, seed)[0]) + 1), ("before", "after"), CHANGES, LAGS
+    )
+]
+# A number without a common divisor with those of the moments, changes and lags: each of them comes with each kill.
+SOME = BESIDE if ALL else BESIDE[::7]
+
+
+@pytest.mark.parametrize(("story", "seed", "at", "moment", "change", "lag"), SOME)
+def test_killed_beside_another(
+    story: str, seed: int, at: int, moment: str, change: str, lag: int, tmp_path: Path
+) -> None:
+    _, happens, documents = CHANGES[change]
+    site = Site(scratch=tmp_path)
+    site.world.lag = lag
+    crowd = crowded(site, at, seed=seed, after=moment == "after", meanwhile=lambda: bob(site, documents))
+    with contextlib.suppress(Killed):
+        STORIES[story](site, crowd.wrap(site.ports()))
+    crowd.leave()
+    happens(site)
+    site.clock.at += 30
+    for number in range(1, 6):
+        site.clock.at += 15
+        ann = Sleeper(number, meanwhile=lambda: bob(site))
+        tick(ann.wrap(site.ports()), apply_ask(documents) if number == 1 else TickAsk())
+    converge(site, documents)
+    check(site, documents)
+
+
+def test_every_effect_is_among_those_killed_at() -> None:
+    """And several were under way at once, in an order that the seed chose."""
+    told = {name for story in STORIES for name in crowded_effects(story, SEEDS[0])[0]}
+    assert told == {name for names in COUNTED.values() for name in names} | {"record"}
+    assert max(crowded_effects(story, seed)[1] for story in STORIES for seed in SEEDS) >= 3
+    first, second = (crowded_effects("first-runs", seed)[0] for seed in SEEDS)
+    assert first != second
 
 
 def test_undisturbed_every_run_is_done(tmp_path: Path) -> None:

@@ -158,3 +158,15 @@ def test_a_silent_host_reports_an_error(rig: Rig) -> None:
     assert hosts.look("i-1", instance="l1-0", now=0).error
     with pytest.raises(Silent):
         hosts.start("i-1", "job", generation=1)
+
+
+def test_what_ended_is_listed_for_a_while(rig: Rig) -> None:
+    backend = rig.connect()
+    asked = request(rig)
+    backend.launch(asked)
+    rig.world.shown = 60
+    rig.world.interrupt("i-1")
+    assert [one.phase for one in backend.instances()] == ["ended"]
+    rig.clock.at += 60
+    assert (list(backend.instances()), list(backend.instances(["i-1"]))) == ([], [])
+    assert [one.phase for one in backend.launch(asked)] == ["ended"]

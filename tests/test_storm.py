@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from killer import Killed, Killer
 from msgspec.structs import replace
-from test_crash import Killed, Killer, under_way
+from test_crash import under_way
 from world import Site, apply, apply_ask, cron, desired, task
 
 from backends.base import TryLater

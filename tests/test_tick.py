@@ -6,12 +6,13 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace as change
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 from world import PROJECT, Papers, Site, apply, apply_ask, cron, desired, task, ticks
 
-from backends.base import TryLater
+from backends.base import Backend, TryLater
 from backends.fake import Fault
 from reconciler.ask import TickAsk
 from reconciler.fold import Failed
@@ -326,6 +327,35 @@ def test_two_reconcilers_interleaved_at_each_write(site: Site, after: int) -> No
 
 def other_tick(site: Site) -> None:
     assert tick(site.ports(who="bob@ci"), TickAsk()).refused == ""
+
+
+def test_what_another_launches_while_we_look_is_no_restored_backup(site: Site) -> None:
+    """We had read the state, Bob launched, then our listing came: its generation was above the one that we had read."""
+    apply(site, desired(runs=()))
+    ports = site.ports()
+
+    def connect(*args: Any) -> Backend:
+        if not site.world.machines:
+            cron_by("bob@ci", site, documents=ONE)
+        return ports.connect(*args)
+
+    result = tick(change(ports, connect=connect), TickAsk())
+    assert result.refused == ""
+    assert [one.orphan for one in site.state.instances] == [""]
+    assert list(site.world.launched.values()) == [1]
+
+
+@pytest.mark.parametrize("seconds", [30, 300])
+def test_what_another_launches_while_we_are_asked_is_no_restored_backup(site: Site, seconds: int) -> None:
+    def slow(plan: Plan, state: State) -> Plan:
+        site.clock.at += seconds
+        cron_by("bob@ci", site, documents=more)
+        return plan
+
+    more = desired(pools=[replace(FLOOR.pools[0], nodes_min=2)])
+    apply(site, FLOOR)
+    assert apply(site, more, confirm=slow).refused == ""
+    assert list(site.world.launched.values()) == [1, 1]
 
 
 def test_two_first_applies_agree_on_one_state(site: Site) -> None:

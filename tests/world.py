@@ -115,7 +115,9 @@ class FakeRunner:
         return self._hosts.look(instance.external_id, instance=instance.id, now=now)
 
     def start(self, instance: Instance, order: Order) -> None:
-        _asked(lambda: self._hosts.start(instance.external_id, order.job, generation=order.generation))
+        _asked(
+            lambda: self._hosts.start(instance.external_id, order.job, generation=order.generation, run=order.name)
+        )
 
     def stop(self, instance: Instance, job: str, *, generation: int, abort: bool, why: str) -> None:
         _asked(lambda: self._hosts.stop(instance.external_id, job, generation=generation, why=why))
