@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -22,35 +23,73 @@ _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(Entry)
 
 
-def append(folder: Path, entries: Iterable[Entry]) -> None:
-    """One write a month's file, synced. Nothing to tell touches nothing."""
-    months: dict[str, list[bytes]] = {}
-    for entry in entries:
-        months.setdefault(_month(entry.at), []).append(_ENCODER.encode(entry))
-    try:
-        for month, lines in sorted(months.items()):
-            make_private(folder)
-            _append(folder / f"{month}.jsonl", b"\n".join(lines) + b"\n")
-    except OSError as error:
-        raise StateRefused(f"{folder}: the ledger cannot be written: {error.strerror}") from error
+class Ledger(Protocol):
+    """Entries beside the state, by month. A reader sees each once, whoever told it how often."""
+
+    def append(self, entries: Iterable[Entry]) -> None:
+        """Nothing to tell touches nothing. When it returns, they survive a loss of power. Raises `StateRefused`."""
+
+    def read(self, *, since: int = 0) -> Iterator[Entry]:
+        """Entries of that time or later, each once, in the order of their writing by month. Raises `StateRefused`."""
 
 
-def read(folder: Path, *, since: int = 0) -> Iterator[Entry]:
-    """Entries of that time or later, each once, in the order of their writing by month."""
-    seen: set[str] = set()
-    for path in _files(folder, since=since):
+class FolderLedger:
+    """`<folder>/2026-11.jsonl`, 0600."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def append(self, entries: Iterable[Entry]) -> None:
+        """See `Ledger.append`. One write a month's file."""
         try:
-            data = path.read_bytes()
+            for month, told in sorted(by_month(entries).items()):
+                make_private(self._folder)
+                _append(self._folder / f"{month}.jsonl", lines(told))
         except OSError as error:
-            raise StateRefused(f"{path}: cannot be read: {error.strerror}") from error
-        for entry in filter(None, map(_decoded, data.split(b"\n"))):
-            if entry.at >= since and entry.id not in seen:
-                seen.add(entry.id)
-                yield entry
+            raise StateRefused(f"{self._folder}: the ledger cannot be written: {error.strerror}") from error
+
+    def read(self, *, since: int = 0) -> Iterator[Entry]:
+        """See `Ledger.read`."""
+        return once(self._read(since=since), since=since)
+
+    def _read(self, *, since: int) -> Iterator[Entry]:
+        for path in _files(self._folder, since=since):
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                raise StateRefused(f"{path}: cannot be read: {error.strerror}") from error
+            yield from parsed(data)
 
 
-def _month(at: int) -> str:
+def by_month(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    """`2026-11` -> its entries, in their order."""
+    months: dict[str, list[Entry]] = {}
+    for entry in entries:
+        months.setdefault(month_of(entry.at), []).append(entry)
+    return months
+
+
+def month_of(at: int) -> str:
     return time.strftime("%Y-%m", time.gmtime(at))
+
+
+def lines(entries: Iterable[Entry]) -> bytes:
+    """One JSON line each."""
+    return b"".join(_ENCODER.encode(entry) + b"\n" for entry in entries)
+
+
+def parsed(data: bytes) -> Iterator[Entry]:
+    """What is not a whole entry is skipped: its writer was killed, and told it again."""
+    return filter(None, map(_decoded, data.split(b"\n")))
+
+
+def once(entries: Iterable[Entry], *, since: int) -> Iterator[Entry]:
+    """Those of that time or later, each the first time that it is told."""
+    seen: set[str] = set()
+    for entry in entries:
+        if entry.at >= since and entry.id not in seen:
+            seen.add(entry.id)
+            yield entry
 
 
 def _append(path: Path, data: bytes) -> None:
@@ -77,7 +116,7 @@ def _files(folder: Path, *, since: int) -> list[Path]:
     except FileNotFoundError:
         return []
     months = (name for name in names if re.fullmatch(r"\d{4}-\d{2}\.jsonl", name))
-    return [folder / name for name in months if name[:7] >= _month(since)]
+    return [folder / name for name in months if name[:7] >= month_of(since)]
 
 
 def _decoded(line: bytes) -> Entry | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.blobs import FolderBlobs
+from reconciler.ledger import FolderLedger, Ledger
 from reconciler.markers import Markers
 from reconciler.store import StateRefused
 from reconciler.store_folder import FolderStore
@@ -86,9 +87,13 @@ def markers_of(site: Site) -> Markers:
     return Markers(site.beside / "done")
 
 
+def ledger_of(site: Site) -> Ledger:
+    """What happened and what it cost, by month."""
+    return FolderLedger(site.beside / "ledger")
+
+
 def wire(site: Site, *, environ: Mapping[str, str], unattended: bool) -> Ports:
     """Ports on the real world. Nothing is read or made until they are used."""
-    from reconciler import ledger
     from reconciler.bundle import bundle
     from reconciler.host_runner import HostRunner
     from reconciler.ports import Ports
@@ -98,7 +103,7 @@ def wire(site: Site, *, environ: Mapping[str, str], unattended: bool) -> Ports:
         store=store,
         blobs=blobs_of(site),
         markers=markers_of(site),
-        record=lambda entries: ledger.append(site.beside / "ledger", entries),
+        record=ledger_of(site).append,
         connect=connector(site, address=store.address),
         runner=HostRunner(_transports(environ), scratch=scratch_of(site)),
         now=now,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.ledger import append, read
+from reconciler.ledger import FolderLedger
 from reconciler.store import StateRefused
 from schemas.ledger import Entry
 
@@ -21,57 +21,57 @@ def entry(id: str, at: int = NOVEMBER) -> Entry:
 
 
 def test_nothing_told_makes_nothing(tmp_path: Path) -> None:
-    append(tmp_path / "ledger", ())
-    assert list(read(tmp_path / "ledger")) == []
+    FolderLedger(tmp_path / "ledger").append(())
+    assert list(FolderLedger(tmp_path / "ledger").read()) == []
     assert not (tmp_path / "ledger").exists()
 
 
 def test_by_month(tmp_path: Path) -> None:
     entries = [entry("a", NOVEMBER - 1), entry("b"), entry("c", NOVEMBER + 31 * DAY)]
-    append(tmp_path, entries)
+    FolderLedger(tmp_path).append(entries)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2026-10.jsonl", "2026-11.jsonl", "2026-12.jsonl"]
-    assert list(read(tmp_path)) == entries
-    assert list(read(tmp_path, since=NOVEMBER)) == entries[1:]
-    assert list(read(tmp_path, since=NOVEMBER + 1)) == entries[2:]
+    assert list(FolderLedger(tmp_path).read()) == entries
+    assert list(FolderLedger(tmp_path).read(since=NOVEMBER)) == entries[1:]
+    assert list(FolderLedger(tmp_path).read(since=NOVEMBER + 1)) == entries[2:]
 
 
 def test_told_twice_counts_once(tmp_path: Path) -> None:
-    append(tmp_path, [entry("a"), entry("b")])
-    append(tmp_path, [entry("b"), entry("c")])
-    assert [each.id for each in read(tmp_path)] == ["a", "b", "c"]
+    FolderLedger(tmp_path).append([entry("a"), entry("b")])
+    FolderLedger(tmp_path).append([entry("b"), entry("c")])
+    assert [each.id for each in FolderLedger(tmp_path).read()] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("cut", range(1, 60, 7))
 def test_a_torn_line_is_skipped_closed_and_told_again(tmp_path: Path, cut: int) -> None:
-    append(tmp_path, [entry("a"), entry("b")])
+    FolderLedger(tmp_path).append([entry("a"), entry("b")])
     file = tmp_path / "2026-11.jsonl"
     file.write_bytes(file.read_bytes()[:-cut])
-    assert [each.id for each in read(tmp_path)] in (["a"], ["a", "b"])
-    append(tmp_path, [entry("b"), entry("c")])
-    assert [each.id for each in read(tmp_path)] == ["a", "b", "c"]
+    assert [each.id for each in FolderLedger(tmp_path).read()] in (["a"], ["a", "b"])
+    FolderLedger(tmp_path).append([entry("b"), entry("c")])
+    assert [each.id for each in FolderLedger(tmp_path).read()] == ["a", "b", "c"]
 
 
 def test_foreign_lines_are_skipped(tmp_path: Path) -> None:
     (tmp_path / "2026-11.jsonl").write_bytes(b'\xff\xfe\n{"id":1}\n\n[]\n')
     (tmp_path / "notes.txt").write_text("x")
-    append(tmp_path, [entry("a")])
-    assert [each.id for each in read(tmp_path)] == ["a"]
+    FolderLedger(tmp_path).append([entry("a")])
+    assert [each.id for each in FolderLedger(tmp_path).read()] == ["a"]
 
 
 def test_it_is_its_owners_alone(tmp_path: Path) -> None:
-    append(tmp_path, [entry("a")])
+    FolderLedger(tmp_path).append([entry("a")])
     assert (tmp_path / "2026-11.jsonl").stat().st_mode & 0o777 == 0o600
 
 
 def test_it_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StateRefused, match="ledger cannot be written"):
-        append(tmp_path / "file" / "ledger", [entry("a")])
+        FolderLedger(tmp_path / "file" / "ledger").append([entry("a")])
 
 
 def _tell(folder: Path, name: str) -> None:
     for index in range(50):
-        append(folder, [entry(f"{name}-{index}-{part}") for part in range(20)])
+        FolderLedger(folder).append([entry(f"{name}-{index}-{part}") for part in range(20)])
 
 
 def test_writers_at_once_lose_nothing(tmp_path: Path) -> None:
@@ -81,4 +81,4 @@ def test_writers_at_once_lose_nothing(tmp_path: Path) -> None:
         writer.start()
     for writer in writers:
         writer.join(60)
-    assert len(list(read(tmp_path))) == 2000
+    assert len(list(FolderLedger(tmp_path).read())) == 2000
