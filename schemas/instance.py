@@ -32,6 +32,8 @@ class Instance(Value, frozen=True, kw_only=True):
     `stray_jobs`: job folders on its host that nobody needs: unknown, given up, or collected.
     `foreign`: who else uses its GPUs: it is degraded, unless its pool has `allow_foreign`.
     `ending`: its place showed it on its way out, so that its end need not be asked for again.
+    `priced_at`: since when it costs `price` (`None`: since `created_at`). `ended_at` is when its place says
+    that it ended, where the place tells; `terminated_at` is when we knew.
     """
 
     id: str
@@ -60,6 +62,8 @@ class Instance(Value, frozen=True, kw_only=True):
     last_job_end: int | None = None
     terminate_at: int | None = None
     terminated_at: int | None = None
+    priced_at: int | None = None
+    ended_at: int | None = None
     idle_duration: Seconds | None = 300
     idle_source: str = "default"
     max_lifetime: Seconds | None = None
@@ -88,7 +92,7 @@ class Seen(Value, frozen=True, kw_only=True):
     """An instance as its place lists it. `id`, `launch`, `pool`, `lineage`, `generation` are our tags.
 
     `phase`: starting | running | ending | ended. An ended one stays listed for a while, or
-    for good; `interrupted` says that the place took it away (a spot kill).
+    for good; `interrupted` says that the place took it away (a spot kill). `ended_at` is when, where it tells.
     """
 
     external_id: str
@@ -109,6 +113,7 @@ class Seen(Value, frozen=True, kw_only=True):
     address: str = ""
     machine_id: str = ""
     created_at: int | None = None
+    ended_at: int | None = None
 
 
 class Listing(Value, frozen=True, kw_only=True):
