@@ -11,28 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import real_engine
 from real_engine import IMAGE, Engine
 from real_host import RealHost, until
 
 from reconciler.runner import Box, HostError
 from schemas.run import Probe
-
-ENGINES = {"podman": real_engine.podman, "docker": real_engine.docker}
-
-
-@pytest.fixture(scope="module", params=sorted(ENGINES))
-def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    if why := real_engine.why_no_engine(request.param):
-        pytest.skip(why)
-    folder = real_engine.folder_for_engines()
-    try:
-        yield ENGINES[request.param](folder)
-    except real_engine.Unusable as error:
-        pytest.skip(f"{request.param} does not work here: {error}")
-    finally:
-        real_engine.end_engines(folder)
-
 
 @pytest.fixture
 def host(tmp_path: Path, engine: Engine) -> Iterator[RealHost]:
