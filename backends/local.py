@@ -18,7 +18,7 @@ from typing import Literal
 
 import msgspec
 
-from backends import local_processes, local_record
+from backends import local_containers, local_processes, local_record
 from backends.base import BackendError, NoCapacity, Setting
 from backends.local_machine import Machine, machine_id, measure
 from backends.local_record import Ended, Record
@@ -202,12 +202,13 @@ class LocalBackend:
         return [_seen(self._lineage() / id) for id in ids if local_record.is_id(id)]
 
     def terminate(self, ids: Sequence[str]) -> None:
-        """Returns when every process of their jobs is dead and their folders are emptied."""
+        """Returns when every process and container of their jobs is gone and their folders are emptied."""
         for id in ids:
             folder = self._lineage() / id
             if local_record.is_id(id) and folder.is_dir() and not local_record.read_ended(folder):
                 local_record.forbid_starts(folder)
                 local_processes.kill_all(folder / "host")
+                local_containers.remove_all(folder / "host")
                 local_record.end(folder, Ended(at=int(self._setting.now())))
 
 
@@ -224,6 +225,7 @@ def share(machine: Machine, *, slot: int, of: int) -> tuple[str, Resources]:
         disk=machine.disk // of,
         cpu_arch=machine.cpu_arch,
         gpu=_together(dealt),
+        runtime=machine.runtime,
     )
     return ("local" if len(dealt) == fewest else f"local-{len(dealt)}gpu"), resources
 

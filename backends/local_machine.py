@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from backends.base import TryLater
+from backends.local_containers import runtime
 from backends.local_record import make_private
 from schemas.base import Mib, Value
 from schemas.resources import Gpu
@@ -20,13 +21,14 @@ _ROOT = Path("/")
 
 
 class Machine(Value, frozen=True, kw_only=True):
-    """`memory` and `disk` in MiB; `gpus` one entry for each, with its UUID."""
+    """`memory` and `disk` in MiB; `gpus` one entry for each, with its UUID; `runtime` as in `Resources`."""
 
     cpus: int
     memory: Mib
     disk: Mib
     cpu_arch: str
     gpus: tuple[Gpu, ...] = ()
+    runtime: str = ""
 
 
 def machine_id(base: Path, *, root: Path = _ROOT) -> str:
@@ -60,6 +62,7 @@ def measure(folder: Path, *, root: Path = _ROOT) -> Machine:
         disk=shutil.disk_usage(existing).free // 2**20,
         cpu_arch="arm" if platform.machine().lower() in ("aarch64", "arm64") else "x86",
         gpus=gpus(),
+        runtime=runtime(os.environ),
     )
 
 

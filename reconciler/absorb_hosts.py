@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from msgspec.structs import replace
 
 from schemas.instance import HostReport, Instance, JobReport
+from schemas.resources import Resources
 from schemas.run import Attempt, Job
 from schemas.state import State
 
@@ -95,13 +96,18 @@ def _answered(instance: Instance, report: HostReport, *, now: int) -> Instance:
         ready_at=instance.ready_at if instance.ready_at is not None else now,
         boot_id=report.boot_id or instance.boot_id,
         machine_id=report.machine_id or instance.machine_id,
-        resources=report.resources or instance.resources,
+        resources=_resources(instance, report),
         degraded=report.degraded,
         foreign=report.foreign,
         unreachable_since=None,
         unreachable_why="",
         failed_looks=0,
     )
+
+
+def _resources(instance: Instance, report: HostReport) -> Resources:
+    found = report.resources or instance.resources
+    return found if report.runtime in (None, found.runtime) else replace(found, runtime=report.runtime)
 
 
 def _jobs(state: State, *, reports: Mapping[str, HostReport], before: State | None, now: int) -> State:
@@ -163,6 +169,7 @@ def _running(job: Job, said: JobReport, report: HostReport) -> Job:
         job,
         status="running",
         boot_id=report.boot_id or job.boot_id,
+        pulling=said.pulling,
         started_at=said.started_at if said.started_at is not None else job.started_at or report.at,
     )
 
@@ -172,6 +179,7 @@ def _ended(job: Job, said: JobReport, *, attempt: Attempt, now: int) -> Job:
     return replace(
         job,
         status="aborted" if attempt.abort and attempt.stopping else "ended",
+        pulling="",
         exit_code=said.exit_code,
         interrupted=said.interrupted,
         reason=attempt.stopping if attempt.abort and attempt.stopping else said.reason,
@@ -184,8 +192,8 @@ def _settled(job: Job, *, attempt: Attempt, reason: str, interrupted: bool, at: 
     """Proven ended without a result: as asked, or lost."""
     if attempt.stopping:
         status = "aborted" if attempt.abort else "terminated"
-        return replace(job, status=status, reason=attempt.stopping, ended_at=at)
-    return replace(job, status="lost", reason=reason, interrupted=interrupted, ended_at=at)
+        return replace(job, status=status, reason=attempt.stopping, pulling="", ended_at=at)
+    return replace(job, status="lost", reason=reason, pulling="", interrupted=interrupted, ended_at=at)
 
 
 def _strays(state: State, *, reports: Mapping[str, HostReport]) -> State:

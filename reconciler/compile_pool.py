@@ -14,6 +14,7 @@ from schemas.resources import Need, Where
 
 DEFAULT_POOL = "default-pool"
 DEFAULT_IDLE = 300
+DISK_FLOOR = 5 * 1024
 
 
 def compile_pool(form: PoolForm, *, profile: Profile | None, backends: Mapping[str, BackendConfig]) -> Pool:
@@ -44,6 +45,9 @@ def compile_pool(form: PoolForm, *, profile: Profile | None, backends: Mapping[s
         paused=bool(form.paused),
         prevent_destroy=bool(form.prevent_destroy),
         allow_foreign=bool(form.allow_foreign),
+        default_image=form.default_image or "",
+        isolation=form.isolation or "process",
+        disk_floor=DISK_FLOOR if form.disk_floor is None else form.disk_floor,
         unsupported=_unsupported(form, where, backends),
         sources=chosen.written(),
     )

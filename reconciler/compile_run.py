@@ -8,14 +8,18 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from msgspec.structs import replace
+
+from reconciler.compile_container import KEPT_CHANGES, container_of, unsupported_here
 from reconciler.compile_pool import DEFAULT_IDLE, unusable, where_of
 from reconciler.compile_profile import Chosen, Layer
 from schemas.desired import BackendConfig
 from schemas.documents.run import DevEnvironmentForm, RunForm, ServiceForm, TaskForm
+from schemas.documents.span import OFF
 from schemas.pool import Pool
 from schemas.profile import Profile, Retry
 from schemas.resources import Need
-from schemas.run import Probe, RunSpec
+from schemas.run import Container, Probe, RunSpec
 
 HOUR = 3600
 MAX_DURATION = {"task": 72 * HOUR, "dev-environment": 6 * HOUR, "service": None}
@@ -57,7 +61,9 @@ def compile_run(
     chosen = Chosen([*layers, *pool_layers(pool)])
     where = where_of(chosen, backends)
     kind: Any = getattr(form, "type", "task")
-    need = form.resources or Need()
+    container = container_of(form, default_image=pool.default_image)
+    need = replace(form.resources or Need(), container=container is not None)
+    developing = isinstance(form, DevEnvironmentForm)
     chosen.note("pool", None, next((source for source, layer in layers if layer.pool), "default"))
     chosen.note("resources", None, "run" if form.resources is not None else "default")
     idle = chosen.duration("idle_duration", "idle_off", DEFAULT_IDLE)
@@ -70,7 +76,7 @@ def compile_run(
         replicas=replicas_of(form),
         need=need,
         where=where,
-        commands=getattr(form, "commands", None) or (),
+        commands=getattr(form, "init" if developing else "commands") or (),
         setup=form.setup or (),
         env=tuple((key, value) for key, value in form.env or () if _ENV_NAME.fullmatch(key)),
         working_dir=form.working_dir or "",
@@ -82,7 +88,7 @@ def compile_run(
         reuse_only=bool(chosen.pick("reuse_only", False, shown="creation_policy")),
         destroy_after=idle is not None,
         instance_name=chosen.pick("instance_name", ""),
-        artifacts=form.artifacts or (),
+        artifacts=(*(form.artifacts or ()), *((KEPT_CHANGES,) if developing else ())),
         artifacts_every=form.artifacts_every,
         rerun=form.rerun or 0,
         hold=form.hold,
@@ -93,8 +99,10 @@ def compile_run(
         probe=_probe(form),
         shm=need.shm,
         python=form.python or "",
+        container=container,
+        inactivity=_inactivity(form),
         tags=chosen.pick("tags", ()),
-        unsupported=tuple(_unsupported(form, unusable(where, backends))),
+        unsupported=tuple(_unsupported(form, container, unusable(where, backends))),
         sources=chosen.written(),
     )
 
@@ -121,6 +129,11 @@ def pool_layers(pool: Pool) -> list[Layer]:
     return [(source, Profile(name=pool.name, **fields)) for source, fields in by_source.items()]
 
 
+def _inactivity(form: RunForm) -> int | None:
+    asked = form.inactivity_duration if isinstance(form, DevEnvironmentForm) else None
+    return None if asked == OFF else asked
+
+
 def replicas_of(form: RunForm) -> int:
     if not isinstance(form, ServiceForm) or form.replicas is None:
         return 1
@@ -134,23 +147,8 @@ def _probe(form: RunForm) -> Probe | None:
     return Probe(**given)
 
 
-def _unsupported(form: RunForm, backend: str) -> Iterable[str]:
-    if isinstance(form, DevEnvironmentForm):
-        yield "dev environments are not supported yet"
-    if form.image is not None:
-        yield "`image` is not supported yet"
-    if form.user is not None:
-        yield "`user` is not supported yet"
-    if form.privileged:
-        yield "`privileged` is not supported yet"
-    if form.volumes:
-        yield "`volumes` are not supported yet"
-    if form.python is not None:
-        yield "`python` is not supported yet"
-    if form.resources is not None and form.resources.shm is not None:
-        yield "`shm_size` is not supported yet"
-    if form.working_dir and (form.working_dir.startswith(("/", "~")) or ".." in form.working_dir.split("/")):
-        yield "a `working_dir` outside of the project's folder is not supported yet"
+def _unsupported(form: RunForm, container: Container | None, backend: str) -> Iterable[str]:
+    yield from unsupported_here(form, container)
     for name, _ in form.env or ():
         if not _ENV_NAME.fullmatch(name):
             yield f"the environment variable `{name}` is not supported yet: letters, digits and _"

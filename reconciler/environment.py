@@ -17,10 +17,19 @@ _ARGS = re.compile(r"\$\{\{\s*run\.args\s*\}\}")
 # After each command: stop at the first that fails, as `a && b` would, and yet let a command be any text.
 _GUARD = "_dstack=$?; [ $_dstack = 0 ] || exit $_dstack"
 
+# A dev environment: until it is stopped. As the first process of a container it would ignore the signal.
+_STAY = """\
+trap 'exit 0' TERM
+echo '[dstack] ready'
+while :; do sleep 3600 & wait; done
+"""
+
 
 def environment(order: Order) -> dict[str, str]:
     """The user's variables, then ours, which win. GPUs are made visible by UUID, none where none was given."""
     found = {"PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": "", **order.env}
+    if order.box and not order.gpus:
+        found["NVIDIA_VISIBLE_DEVICES"] = "void"  # an image that asks for all would have them from some engines
     if order.gpus:
         found["CUDA_VISIBLE_DEVICES"] = found["NVIDIA_VISIBLE_DEVICES"] = ",".join(order.gpus)
     found |= _ours(order)
@@ -71,7 +80,17 @@ def script(order: Order) -> bytes:
     commands = [_ARGS.sub(lambda _: arguments, command) for command in (*order.setup, *order.commands)]
     if any("\0" in command for command in commands):
         raise HostError("a command holds a NUL character")
-    return _bytes(f"{command}\n{_GUARD}\n" for command in commands)
+    return _bytes([*(f"{command}\n{_GUARD}\n" for command in commands), _STAY if order.stay else ""])
+
+
+def arguments(order: Order) -> list[str]:
+    """The commands as arguments of an entrypoint: `${{ run.args }}` alone stands for all of them."""
+    found: list[str] = []
+    for command in order.commands:
+        found += order.args if _ARGS.fullmatch(command) else [_ARGS.sub(lambda _: shlex.join(order.args), command)]
+    if any("\0" in argument for argument in found):
+        raise HostError("a command holds a NUL character")
+    return found
 
 
 def hostfile(peers: Sequence[str], *, slots: int) -> bytes:

@@ -61,6 +61,9 @@ def _attempt(attempt: Attempt, *, hosts: dict[str, str]) -> str:
         return f"being stopped on {on} ({attempt.stopping})"
     if any(job.status == "assigned" for job in waiting):
         return f"starting on {on}"
+    pulling = next((job.pulling for job in waiting if job.pulling), "")
+    if pulling:
+        return f"{pulling} on {on}"
     if any(job.status == "ended" for job in waiting):
         return f"result on {on} not stored yet"
     return ""

@@ -1,8 +1,14 @@
 # $1 job. Exits: 0 gone for ever, 79 still running.
 # shellcheck shell=sh
+# shellcheck disable=SC2034,SC2154
 umask 077
 mkdir -p spent jobs claims || exit 1
 if [ -d "claims/$1" ] && [ ! -f "jobs/$1/end" ] && [ ! -d "spent/$1" ]; then exit 79; fi
+token='' session='' leader='' group=''
+if [ -d "jobs/$1" ] && recall_container "jobs/$1"; then
+    remove_container "jobs/$1" || { echo "its container cannot be removed: $engine does not answer" >&2; exit 1; }
+    own_files "jobs/$1"
+fi
 chmod -R u+rwx "jobs/$1" 2>/dev/null
 if ! mkdir -p "spent/$1" 2>/dev/null; then # a full disk: first make room
     rm -rf "jobs/$1/work" "jobs/$1/log"

@@ -12,6 +12,8 @@ machine=
 { read -r machine < /etc/machine-id; } 2>/dev/null
 echo "dstack-host 1"
 echo "host $boot $up $(date +%s) $highest ${machine:--}"
+recall_engine
+echo "runtime $runtime"
 
 tell_foreign() { # $1… our GPUs: the processes on them that are none of our jobs'
     busy=$(timeout 20 nvidia-smi --query-compute-apps=gpu_uuid,pid,used_memory --format=csv,noheader,nounits 2>/dev/null)
@@ -56,6 +58,10 @@ lose() { # $1 job folder: its end is written once nothing of it lives; false whe
     was='' token='' session='' leader='' group=''
     { read -r _ _ was < "$1/pid"; } 2>/dev/null
     if [ "$was" = "$this_boot" ]; then kill_processes "$1" 7 || return 1; fi
+    if recall_container "$1"; then # after a reboot none runs, whatever the engine says
+        remove_container "$1" || [ "$was" != "$this_boot" ] || return 1
+        own_files "$1"
+    fi
     [ ! -f "$1/end" ] || return 0
     drop_cgroup "$1"
     forget_secrets "$1"
@@ -68,6 +74,8 @@ tell() { # $1 job, $2 its folder
     name=-
     { read -r name < "$2/name"; } 2>/dev/null
     if [ ! -f "$2/end" ]; then
+        whole=- layers=-
+        if { read -r whole layers < "$2/pulling"; } 2>/dev/null; then echo "pulling $1 $whole $layers"; fi
         ready=- restarts=0 began=-
         { read -r ready < "$2/ready"; } 2>/dev/null || [ ! -f "$2/probe" ] || ready=0
         { read -r restarts < "$2/restarts"; } 2>/dev/null
@@ -85,7 +93,9 @@ tell() { # $1 job, $2 its folder
     fi
     end=
     { read -r end < "$2/end"; } 2>/dev/null
-    [ -z "$end" ] || echo "job $1 $end $name"
+    [ -n "$end" ] || return 0
+    echo "job $1 $end $name"
+    if { read -r why < "$2/why"; } 2>/dev/null; then echo "why $1 $why"; fi
 }
 
 for claim in claims/*; do

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Iterator
 
+from msgspec.structs import replace
+
+from reconciler.render_words import clean
 from schemas.instance import HostReport, JobReport
 
 _FIRST = "dstack-host 1"
@@ -16,6 +20,9 @@ _OVER = re.compile(
     re.ASCII,
 )
 _MISSING = re.compile(r"missing ([A-Za-z0-9-]{1,80})\Z", re.ASCII)
+_RUNTIME = re.compile(r"runtime (docker|podman|-)\Z", re.ASCII)
+_PULLING = re.compile(r"pulling ([a-z0-9][a-z0-9-]{0,100}) (\d{1,5}|-) (\d{1,5}|-)\Z", re.ASCII)
+_WHY = re.compile(r"why ([a-z0-9][a-z0-9-]{0,100}) (.{0,2000})\Z")
 _FOREIGN = re.compile(r"foreign (\d{1,4}) (\d{1,10}) (\d{1,9}|-)\Z", re.ASCII)
 _CAUSES = {
     "stop": "stopped",
@@ -23,6 +30,8 @@ _CAUSES = {
     "never": "stopped before it started",
     "retired": "its instance was ended",
     "probe": "its probe failed",
+    "image": "no image",
+    "container": "the container did not start",
     "lost": "its supervisor died without a result",
 }
 
@@ -49,7 +58,8 @@ def parse_report(answer: bytes, *, instance: str, now: int) -> HostReport:
         clock=int(clock),
         uptime=int(uptime),
         generation=int(generation),
-        jobs=tuple(_job(line) for line in facts if not (_MISSING.match(line) or _FOREIGN.match(line))),
+        runtime=next((found[1].strip("-") for found in map(_RUNTIME.match, facts) if found), None),
+        jobs=tuple(_jobs(facts)),
         degraded=_degraded([found[1] for found in map(_MISSING.match, facts) if found]),
         foreign="; ".join(_foreign(*found.groups()) for found in map(_FOREIGN.match, facts) if found),
     )
@@ -63,6 +73,25 @@ def _foreign(gpu: str, pid: str, used: str) -> str:
     """`used` in MiB, or `-` where the host does not tell."""
     memory = "" if used == "-" else f", {int(used) / 1024:.0f} GB" if int(used) >= 1024 else f", {int(used)} MB"
     return f"gpu {gpu}: pid {pid}{memory}"
+
+
+def _jobs(facts: list[str]) -> Iterator[JobReport]:
+    """What else is told of a job stands beside its line."""
+    pulling = {found[1]: _progress(found[2], found[3]) for found in map(_PULLING.match, facts) if found}
+    why = {found[1]: clean(found[2])[:400] for found in map(_WHY.match, facts) if found}
+    for line in facts:
+        if any(other.match(line) for other in (_MISSING, _FOREIGN, _RUNTIME, _PULLING, _WHY)):
+            continue
+        job = _job(line)
+        if job.id in why:
+            job = replace(job, reason=f"{job.reason}: {why[job.id]}" if job.reason else why[job.id])
+        yield replace(job, pulling=pulling[job.id]) if job.id in pulling and job.phase == "running" else job
+
+
+def _progress(done: str, layers: str) -> str:
+    if "-" in (done, layers) or layers == "0":
+        return "pulling"
+    return f"pulling, layer {layers}" if done == "0" else f"pulling, {done} of {layers} layers"
 
 
 def _job(line: str) -> JobReport:
@@ -106,6 +135,11 @@ def _words(cause: str, *, code: int | None, limit: int | None) -> str:
             return f"inactive for {_duration(limit or 0)}"
         case "disk":
             return f"used more than {limit} MB of disk"
+        case "oom":
+            return f"out of memory: more than {limit} MB" if limit else "out of memory"
+        case "python":
+            version = f"{str(limit)[0]}.{str(limit)[1:]}"
+            return f"no Python {version} on its host: install it or uv there, or name an image; the log says more"
     return _CAUSES.get(cause, cause)
 
 

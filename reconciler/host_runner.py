@@ -141,7 +141,8 @@ class HostRunner:
 @cache
 def _program(name: str) -> str:
     """The rules that all share, then the program; each is readable alone in its file."""
-    texts = (files("reconciler").joinpath(f"host_{part}.sh").read_text("utf-8") for part in ("rules", name))
+    parts = ("rules", "containers", name)
+    texts = (files("reconciler").joinpath(f"host_{part}.sh").read_text("utf-8") for part in parts)
     return "\n".join(texts)
 
 

@@ -293,8 +293,8 @@ class Search:
 
 
 _STAGES = (
-    "gpu", "cpu architecture", "cpu", "memory", "disk", "spot", "backend", "region", "zone", "instance type",
-    "price", "ceiling", "elsewhere", "available", "budget", "autoscale",
+    "gpu", "container runtime", "cpu architecture", "cpu", "memory", "disk", "spot", "backend", "region", "zone",
+    "instance type", "price", "ceiling", "elsewhere", "available", "budget", "autoscale",
 )  # fmt: skip
 _WORDS = {"available": "capacity now", "budget": "budget left", "autoscale": "an autoscale rule left"}
 

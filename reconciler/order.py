@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
 from reconciler.ports import Ports
-from reconciler.runner import Order
+from reconciler.runner import Box, Order
 from reconciler.secrets import SecretLacking
 from schemas.desired import Desired
 from schemas.instance import Instance
@@ -54,6 +55,12 @@ def order_of(
         probe=spec.probe,
         restart=spec.type == "service",
         artifacts=spec.artifacts,
+        inactivity=spec.inactivity or 0,
+        box=_box(ports, spec, state.applied.desired, host=host),
+        python=spec.python,
+        stay=spec.type == "dev-environment",
+        keep_changes=spec.type == "dev-environment",
+        disk_floor=_disk_floor(state.applied.desired, pool=host.pool),
     )
 
 
@@ -62,6 +69,34 @@ def _environment(ports: Ports, spec: RunSpec, desired: Desired) -> dict[str, str
         return dict(ports.resolve(spec, desired))
     except SecretLacking as error:
         raise CannotOrder(str(error)) from error
+
+
+def _box(ports: Ports, spec: RunSpec, desired: Desired, *, host: Instance) -> Box | None:
+    """Where the instance is a share of its machine, the container may have no more than that."""
+    if spec.container is None:
+        return None
+    try:
+        given = ports.fill(spec.container, desired)
+        words = None if given.entrypoint is None else tuple(shlex.split(given.entrypoint))
+    except (SecretLacking, ValueError) as error:
+        raise CannotOrder(str(error)) from error
+    shared = host.backend == "local" or host.blocks > 1
+    return Box(
+        image=given.image,
+        username=given.username,
+        password=given.password,
+        entrypoint=words,
+        user=given.user,
+        privileged=given.privileged,
+        shm=spec.shm or 0,
+        cpus=host.resources.cpus if shared else 0,
+        memory=host.resources.memory if shared else 0,
+        volumes=tuple((source, target) for source, _, target in (each.partition(":") for each in given.volumes)),
+    )
+
+
+def _disk_floor(desired: Desired, *, pool: str) -> int:
+    return next((one.disk_floor for one in desired.pools if one.name == pool), 0)
 
 
 def bundle_of(ports: Ports, run: Run) -> Path | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from schemas.base import Price
+from schemas.pool import Pool
 from schemas.resources import Gpu, GpuNeed, Need, Resources, Span, Where
 
 # Not asked for, yet nobody wants to buy less: new cloud machines only.
@@ -51,11 +52,21 @@ def misfit(need: Need, where: Where, machine: Machine, *, cloud: bool) -> str:
     return f"{accepted(where, kind=refused)} accepted, it is {_is(machine, kind=refused)}" if refused else ""
 
 
+def excluded(pool: Pool, need: Need) -> str:
+    """Why the pool takes no run of that need, whatever it asks of a machine; "" if it may."""
+    if pool.isolation == "container" and not need.container:
+        return f"pool {pool.name} runs containers only (isolation: container), and the run has no image"
+    return ""
+
+
 # ---------------------------------------------------------------- resources
 
 
 def shortage(need: Need, resources: Resources, *, cloud: bool) -> str:
     """The first kind of resource that does not suffice: cpu, memory, disk, gpu …; "" if all do."""
+    # A cloud's machine is made with a runtime.
+    if need.container and not resources.runtime and not cloud:
+        return "container runtime"
     if need.cpu_arch and need.cpu_arch != resources.cpu_arch:
         return "cpu architecture"
     cpu, memory, disk = need.cpu, need.memory, need.disk
@@ -111,6 +122,8 @@ def refusal(where: Where, machine: Machine) -> str:
 
 def asked(need: Need, *, kind: str, cloud: bool = False) -> str:
     """What was asked of one kind: `cpu 4..`, `memory 8GB..`, `gpu 1xA100 (80GB..)`."""
+    if kind == "container runtime":
+        return "a container runtime"
     if kind == "cpu architecture":
         return f"cpu {need.cpu_arch}"
     if kind == "gpu":
@@ -138,6 +151,8 @@ def has(resources: Resources, *, kind: str) -> str:
     if kind == "gpu":
         gpu = resources.gpu
         return f"{gpu.count}x{gpu.name} ({size(gpu.memory)})" if gpu and gpu.count else "none"
+    if kind == "container runtime":
+        return resources.runtime or "neither docker nor podman"
     if kind == "cpu architecture":
         return resources.cpu_arch
     return {"cpu": str(resources.cpus), "memory": size(resources.memory), "disk": size(resources.disk)}[kind]

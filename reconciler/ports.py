@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from backends.base import Backend
 from schemas.desired import BackendConfig, Desired
-from schemas.run import RunSpec
+from schemas.run import Container, RunSpec
 from schemas.state import Applied, Place, Revision
 
 if TYPE_CHECKING:
@@ -46,8 +46,9 @@ class Ports:
     sleeps (boot time, seconds). `nonce` gives 8 new characters of a-z and 0-9.
     `spawn` runs its argument on a daemon thread (tests: at once). `who` is user@host.
     `lacking` says why a run's secrets or variables are not to be had here ("" if they are);
-    `resolve` gives them. `bundle(root, files, never)` packs a run's files,
-    without those that secrets lie in (`never`); `facts(mine, applied)` is what git proves.
+    `resolve` gives them, `fill` an image's name and login with theirs in place.
+    `bundle(root, files, never)` packs a run's files, without those that secrets lie in (`never`);
+    `facts(mine, applied)` is what git proves.
     `record` appends entries to the ledger; one with a known id is dropped.
     """
 
@@ -65,6 +66,7 @@ class Ports:
     who: str
     lacking: Callable[[RunSpec, Desired], str]
     resolve: Callable[[RunSpec, Desired], Mapping[str, str]]
+    fill: Callable[[Container, Desired], Container]
     bundle: Callable[[Path, tuple[str, ...], tuple[str, ...]], Path]
     facts: Callable[[Revision, Applied], GitFacts | None]
     unattended: bool = False

@@ -123,7 +123,7 @@ def _lacking(ports: Ports, plan: Plan, state: State, *, desired: Desired) -> dic
         waits = run.status == "submitted" and not run.held and run.spec.pool in buying
         if run.id not in starting and not waits:
             continue
-        values = (run.spec.env, run.spec.sealed)
+        values = (run.spec.env, run.spec.sealed, run.spec.container)
         why = known[values] if values in known else known.setdefault(values, _unresolved(ports, run, desired=desired))
         why = why or (_no_files(ports, run) if run.id in starting else "")
         if why:
@@ -134,6 +134,8 @@ def _lacking(ports: Ports, plan: Plan, state: State, *, desired: Desired) -> dic
 def _unresolved(ports: Ports, run: Run, *, desired: Desired) -> str:
     try:
         ports.resolve(run.spec, desired)
+        if run.spec.container:
+            ports.fill(run.spec.container, desired)
     except SecretLacking as error:
         return str(error)
     return ""

@@ -118,7 +118,8 @@ def _table(heads: list[str], lines: Lines) -> RenderableType:
 def _run_cells(row: RunRow, *, now: int, verbose: bool) -> list[str]:
     run, used = row.run, row.instances
     cells = [run.spec.name, *_machine_cells(used)]
-    cells += [price(row.price) if used else "", _status(row), ago(run.submitted_at, now=now), row.reason]
+    cells += [price(row.price) if used else "", _status(row), ago(run.submitted_at, now=now)]
+    cells += [row.reason or _pulling(row)]
     if verbose:
         cells += [run.id, str(row.attempt or ""), " ".join(one.name for one in used)]
     return cells
@@ -137,7 +138,12 @@ def _machine_cells(used: tuple[Instance, ...]) -> list[str]:
 def _status(row: RunRow) -> str:
     if row.run.status == "failed" and row.exit_code:
         return f"failed ({row.exit_code})"
-    return row.run.status
+    return "pulling" if _pulling(row) else row.run.status
+
+
+def _pulling(row: RunRow) -> str:
+    jobs = (job for one in row.attempts for job in one.jobs)
+    return next((job.pulling for job in jobs if job.pulling and job.status == "running"), "")
 
 
 def _instance_cells(row: InstanceRow, *, now: int) -> list[str]:

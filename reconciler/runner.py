@@ -31,6 +31,28 @@ class Fenced(HostError):
     """The host has seen a newer generation: read the state again. Nothing was done."""
 
 
+class Box(Value, frozen=True, kw_only=True):
+    """The container that a job runs in: everything resolved.
+
+    `entrypoint` None: the commands are run by the image's shell, or, where there are none, the image runs its own.
+    Else its words are run with the commands as their arguments, without a shell.
+    `shm` and `memory` in MiB, 0 is the engine's default or no limit; `cpus` 0 is no limit.
+    `username` and `password` are of the image's registry: a 0600 file on the host, until the image is there.
+    `volumes` are (folder of the host, folder in the container).
+    """
+
+    image: str
+    username: str = ""
+    password: str = ""
+    entrypoint: tuple[str, ...] | None = None
+    user: str = ""
+    privileged: bool = False
+    shm: Mib = 0
+    cpus: int = 0
+    memory: Mib = 0
+    volumes: tuple[tuple[str, str], ...] = ()
+
+
 class Order(Value, frozen=True, kw_only=True):
     """Everything that a host needs to start one job.
 
@@ -41,7 +63,11 @@ class Order(Value, frozen=True, kw_only=True):
     `max_duration` None is off. `restart` is a service: its commands are begun again with
     backoff. `hold` is how long an uncollected result keeps its machine (clouds' dead-man).
     `notice` is a file on the host whose existence tells of an interruption to come ("": the default one).
-    `inactivity` 0 is off. `disk` 0 is no limit. `log_limit` is in bytes; `grace` is between TERM and KILL.
+    `box` None is a process of the host; `python` then asks for that version, as "3.12". `stay`: the job ends when
+    it is stopped, not with its commands; `keep_changes`: what was changed in its files becomes artifacts.
+    `disk_floor` is what is made free by removing images that nothing uses (MiB).
+    `working_dir` may be absolute in a container. `inactivity` 0 is off. `disk` 0 is no limit.
+    `log_limit` is in bytes; `grace` is between TERM and KILL.
     """
 
     run: str
@@ -72,6 +98,11 @@ class Order(Value, frozen=True, kw_only=True):
     artifacts: tuple[str, ...] = ()
     notice: str = ""
     inactivity: Seconds = 0
+    box: Box | None = None
+    python: str = ""
+    stay: bool = False
+    keep_changes: bool = False
+    disk_floor: Mib = 0
     grace: Seconds = 10
     log_limit: int = 64 * 1024 * 1024
 

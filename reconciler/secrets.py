@@ -13,8 +13,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from schemas.desired import Desired, Secret
-from schemas.run import RunSpec
+from schemas.run import Container, RunSpec
 
 if TYPE_CHECKING:
     from reconciler.seal import ProjectKey
@@ -43,8 +45,10 @@ def lacking(
     declared = {secret.name: secret for secret in desired.secrets}
     where = host or platform.node() or "this machine"
     whys = [_why_not(kind, name, declared, environ, root=root, host=where) for kind, name in _references(spec)]
-    if spec.sealed and not has_key:
-        whys.append(f"needs the project key for {spec.sealed[0][0]}, not on {where}: set DSTACK_PROJECT_KEY")
+    sealed = [name for name, _ in spec.sealed]
+    sealed += ["its registry"] if spec.container and spec.container.sealed else []
+    if sealed and not has_key:
+        whys.append(f"needs the project key for {sealed[0]}, not on {where}: set DSTACK_PROJECT_KEY")
     return "; ".join(dict.fromkeys(why for why in whys if why))
 
 
@@ -64,6 +68,30 @@ def resolve(
         if "\0" in value:
             raise SecretLacking(f"{name}: holds a zero byte, which no environment can")
     return found
+
+
+def fill(
+    container: Container,
+    desired: Desired,
+    environ: Mapping[str, str],
+    key: ProjectKey | None = None,
+    *,
+    root: Path = Path(),
+) -> Container:
+    """With every reference of its image and its registry's login resolved. `SecretLacking` where one is missing."""
+    sources = _Sources(desired, environ, root=root)
+    password = container.password
+    if container.sealed:
+        password = _unsealed("the registry's password", password, key)
+    else:
+        password = sources.value("registry_auth", password)
+    image, username = (sources.value("image", text) for text in (container.image, container.username))
+    for what, text in (("image", image), ("registry_auth", username), ("registry_auth", password)):
+        if re.search(r"[\0\r\n]", text):
+            raise SecretLacking(f"{what}: has several lines or a zero byte")
+    if not image or re.search(r"\s|^-", image):
+        raise SecretLacking("image: not the name of an image")
+    return replace(container, image=image, username=username, password=password, sealed=False)
 
 
 def _unsealed(name: str, text: str, key: ProjectKey | None) -> str:
@@ -87,6 +115,9 @@ def _references(spec: RunSpec) -> Iterator[tuple[str, str]]:
             yield "bare", name
         else:
             yield from ((found[1], found[2]) for found in REFERENCE.finditer(written))
+    box = spec.container
+    for text in (box.image, box.username, "" if box.sealed else box.password) if box else ():
+        yield from ((found[1], found[2]) for found in REFERENCE.finditer(text))
 
 
 def _why_not(

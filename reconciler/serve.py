@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from reconciler.grow import RESERVED, Growth, grow_for, grow_gang, shape_of, window
-from reconciler.place import misfit, shortage
+from reconciler.place import excluded, misfit, shortage
 from reconciler.retire import few
 from reconciler.stock import Shape, Stock, coming, unusable
 from reconciler.waiting import Demand, next_number, remember, waiting
@@ -53,6 +53,8 @@ class Server:
         shape = shape_of(self.growth, run)
         if shape.pool in self.draft.closed:
             self._unserved(run, self.draft.closed[shape.pool])
+        elif why := excluded(self.draft.pools[shape.pool], shape.need):
+            self._unserved(run, why)
         elif shape.nodes > 1:
             self._gang(demand, shape)
         else:

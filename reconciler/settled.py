@@ -15,7 +15,7 @@ Kind = Literal["done", "error", "interrupted", "stopped", "result lost"]
 RESULT_LOST = "result lost"
 MAX_DURATION = "max duration"
 # What a host says of a job that nobody ended (`reconciler.host_report`).
-BY_ITSELF = ("exit ", "killed by signal ")
+BY_ITSELF = ("exit ", "killed by signal ", "out of memory", "no image", "the container did", "no Python")
 
 
 class Cause(Value, frozen=True, kw_only=True):

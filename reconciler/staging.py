@@ -10,6 +10,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import PurePosixPath
 
+from reconciler.box import box_files, split_environment
 from reconciler.environment import environment, environment_file, hostfile, script
 from reconciler.runner import HostError, Order
 from schemas.base import NAME
@@ -18,17 +19,18 @@ from schemas.run import Probe
 
 def stage(order: Order) -> bytes:
     """Every file of the folder, private to its owner; `complete` is the last, so that a cut stream is noticed."""
+    probe, peers, commands = _probe(order), hostfile(order.peers, slots=len(order.gpus)), script(order)
     contents = {
         "supervisor.sh": _packaged("supervisor.sh"),
-        "rules.sh": _packaged("host_rules.sh"),
-        "env": environment_file(environment(order)),
-        "script": script(order),
+        **{f"{name}.sh": _packaged(f"host_{name}.sh") for name in _PROGRAMS},
+        **_environment(order, script=commands, hostfile=peers, probe=probe),
+        "script": commands,
         "order": _settings(order),
         "name": _name(order.name),
-        "hostfile": hostfile(order.peers, slots=len(order.gpus)),
-        **_probe(order),
-        "complete": b"",
+        "hostfile": peers,
+        **({} if probe is None else {"probe": probe}),
     }
+    contents["complete"] = b""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar:
         for name, content in contents.items():
@@ -36,6 +38,18 @@ def stage(order: Order) -> bytes:
             entry.size, entry.mode = len(content), 0o600
             tar.addfile(entry, io.BytesIO(content))
     return packed.getvalue()
+
+
+_PROGRAMS = ("rules", "containers", "run_container", "session", "enter")
+
+
+def _environment(order: Order, *, script: bytes, hostfile: bytes, probe: bytes | None) -> dict[str, bytes]:
+    every = environment(order)
+    if order.box is None:
+        return {"env": environment_file(every)}
+    passed, reserved = split_environment(every)
+    files = box_files(order, variables=passed, script=script, hostfile=hostfile, probe=probe)
+    return {"env": environment_file(passed), "env.reserved": reserved, **files}
 
 
 @cache
@@ -54,15 +68,39 @@ def _settings(order: Order) -> bytes:
         "inactivity": order.inactivity,
         "disk": order.disk,
         "log_blocks": max(1, order.log_limit // 512),
-        "working_dir": _inside(order.working_dir),
+        **_place(order),
         "notice": order.notice or "../../notice",
         "probe_interval": probe.interval,
         "probe_timeout": probe.timeout,
         "ready_after": probe.ready_after,
         "fail_after": probe.fail_after,
+        "probe_inside": int(order.box is not None and bool(probe.command)),
+        "python": order.python.replace(".", ""),
+        "warning": min(1800, order.inactivity // 2),
+        "keep_changes": int(order.keep_changes),
+        "changes_limit": _CHANGES_LIMIT,
+        "floor": order.disk_floor,
     }
     lines = (f"{name}={shlex.quote(str(value))}\n" for name, value in settings.items())
     return "".join(lines).encode("utf-8", "surrogateescape")
+
+
+_CHANGES_LIMIT = 256 * 1024  # KiB
+
+
+def _place(order: Order) -> dict[str, int | str]:
+    """Where it runs: `folder` is its working folder in the container, `inside` that it lies in the job's files."""
+    box, absolute = order.box, order.box is not None and order.working_dir.startswith("/")
+    below = "" if absolute else _inside(order.working_dir)
+    return {
+        "working_dir": below,
+        "inside": int(not absolute),
+        "folder": order.working_dir if absolute else f"/workflow/{below}".rstrip("/"),
+        "image": box.image if box else "",
+        "user": box.user if box else "",
+        "memory": box.memory if box else 0,
+        "gpus": ",".join(order.gpus),
+    }
 
 
 def _nap(order: Order) -> int:
@@ -84,12 +122,12 @@ def _inside(folder: str) -> str:
     return "" if str(path) == "." else str(path)
 
 
-def _probe(order: Order) -> dict[str, bytes]:
+def _probe(order: Order) -> bytes | None:
     """The probe as a script: a command, or a request by whatever the host has."""
     if order.probe is None:
-        return {}
+        return None
     if order.probe.command:
-        return {"probe": order.probe.command.encode("utf-8", "surrogateescape") + b"\n"}
+        return order.probe.command.encode("utf-8", "surrogateescape") + b"\n"
     if order.port is None:
         raise HostError("a probe of a path needs the service's port")
     url = shlex.quote(f"http://127.0.0.1:{order.port}/{order.probe.path.lstrip('/')}")
@@ -101,4 +139,4 @@ def _probe(order: Order) -> dict[str, bytes]:
         'if command -v wget; then exec wget -q -O /dev/null "$url"; fi\n'
         f'exec python3 -c {shlex.quote(python)} "$url"\n'
     )
-    return {"probe": text.encode()}
+    return text.encode()

@@ -5,8 +5,11 @@
 set -u
 umask 077
 . ./rules.sh
+. ./containers.sh
+. ./run_container.sh
+. ./session.sh
 . ./order
-here=$PWD token='' session='' leader='' group=''
+here=$PWD job=${PWD##*/} token='' session='' leader='' group='' engine=''
 recall .
 
 launch() { # becomes the job's shell, in a session of its own
@@ -19,21 +22,19 @@ launch() { # becomes the job's shell, in a session of its own
         if [ -f bundle.tar.gz ]; then
             tar -xzf bundle.tar.gz -C work.new || { echo "[dstack] the files could not be unpacked"; exit 1; }
         fi
+        [ "$keep_changes" = 0 ] || begin_changes work.new
         mv work.new work
     fi
-    mkdir -p "work/$working_dir" || exit 1
+    [ "$inside" = 0 ] || mkdir -p "work/$working_dir" || exit 1
+    [ -z "$image" ] || become_container
+    [ -z "$python" ] || make_python || { echo "python:$python" > failed && exit 1; }
     set -- "$(command -v bash || command -v sh)" "$here/$1"
     ! env --default-signal=INT,QUIT true 2>/dev/null || set -- "$(command -v env)" --default-signal=INT,QUIT "$@"
-    set -- "$token" "$here/work/$working_dir" "$here/hostfile" "$@"
+    set -- "$token" "$here/work/$working_dir" "$here/hostfile" "${python:+$here/venv}" "$@"
     take_environment "$@"
     cd "$2" || exit 1
-    shift 3
+    shift 4
     exec "$@"
-}
-
-take_environment() { # $1 claim, $2 working folder, $3 hostfile: no variable of ours is to be trusted after this
-    . ./env
-    command export DSTACK_CLAIM="$1" DSTACK_WORKING_DIR="$2" DSTACK_MPI_HOSTFILE="$3"
 }
 
 note() { printf '\n[dstack] %s\n' "$1" >> log; }
@@ -90,13 +91,6 @@ check() { # cause: why the job must end now, "" while it may go on
     fi
 }
 
-watch_activity() { # whoever attaches adds a byte to `active`
-    [ "$inactivity" -gt 0 ] || return 0
-    size=$(wc -c < active 2>/dev/null || echo 0)
-    [ "$size" = "$active" ] || active_at=$up active=$size
-    [ $((up - active_at)) -lt "$inactivity" ] || cause=inactivity:$inactivity
-}
-
 watch_disk() { # measured beside us: it may take long
     [ "$disk" -gt 0 ] && [ "$up" -ge "$disk_at" ] && [ ! -f disk.busy ] || return 0
     disk_at=$((up + 3 * nap))
@@ -139,14 +133,17 @@ ask_probe() {
 }
 
 probe() { # becomes the probe's shell, in the job's environment
-    set -- "$token" "$here/work/$working_dir" "$here/hostfile" "$(command -v bash || command -v sh)" "$here/probe"
+    [ "$probe_inside" = 0 ] || { recall_container . && probe_container; }
+    set -- "$token" "$here/work/$working_dir" "$here/hostfile" "${python:+$here/venv}" \
+        "$(command -v bash || command -v sh)" "$here/probe"
     take_environment "$@"
-    cd "$2" && exec "$4" "$5"
+    cd "$2" && exec "$5" "$6"
 }
 
 left() { # true while anything of this go lives: also what was launched and cannot be told by its claim yet
     find_processes .
     [ -z "$pids" ] || return 0
+    if [ -n "$engine" ] && { ! find_container . '' || [ -n "$boxes" ]; }; then return 0; fi
     [ ! -f code ] && read_start "$main" && [ -n "$born" ]
 }
 
@@ -159,11 +156,14 @@ finish_processes() { # $1 seconds between TERM, once to each, and KILL, until no
     read_uptime
     until=$((up + $1)) termed='' tries=0
     while left; do
-        if patient "$until"; then
+        if [ -n "$engine" ] && patient "$until"; then
+            [ -n "$termed" ] || { term_container . && termed=1; }
+        elif patient "$until"; then
             for pid in $pids; do
                 case " $termed " in *" $pid "*) ;; *) termed="$termed $pid" && kill -TERM "$pid" 2>/dev/null ;; esac
             done
         else
+            [ -z "$engine" ] || kill_container .
             kill_processes . 0
         fi
         tries=$((tries + 1))
@@ -208,6 +208,21 @@ run_once() {
     { read -r code < ./code; } 2>/dev/null || code=$status
     await "$reader" 30
     rm -f pipe
+    [ -z "$engine" ] || settle_container
+    { read -r cause < failed; } 2>/dev/null
+}
+
+get_ready() { # what the job needs before its commands; false with a cause where it is not to be had
+    [ -n "$image" ] || return 0
+    code=143 why=''
+    if choose_engine && get_image; then
+        [ -z "$cause" ]
+    else
+        code=1 cause=image
+        note "$why"
+        printf '%.400s\n' "$why" > why
+        return 1
+    fi
 }
 
 pause_before_restart() { # 1, 2, 4 … 60 s, from 1 again after a good minute
@@ -238,6 +253,18 @@ make_cgroup() { # where this system lets us: nothing can leave it, whatever it d
     if mkdir "$group" 2>/dev/null; then printf '%s\n' "$group" > cgroup; else group=''; fi
 }
 
+go_on() { # again and again, where it is a service
+    read_uptime
+    began=$up active_at=$up disk_at=$up probe_at=$up started=$(date +%s)
+    echo "$started" > started
+    while :; do
+        run_once
+        case $cause in '' | probe | oom:*) [ "$restart" = 1 ] && [ ! -e "$notice" ] || break ;; *) break ;; esac
+        pause_before_restart
+        [ -z "$cause" ] || break
+    done
+}
+
 supervise() {
     trap : USR1 TERM
     read_start $$ && read_boot
@@ -245,23 +272,19 @@ supervise() {
     mkdir begun 2>/dev/null || exit 0
     read_uptime
     began=$up started=$(date +%s)
-    echo "$started" > started
     printf '%0512d\n' 0 > reserve
     make_cgroup
     active='' active_at=$up disk_at=$up probe_at=$up good=0 bad=0 restarts=0 delay=1 cause=''
     tick &
     ticker=$!
-    while :; do
-        run_once
-        case $cause in '' | probe) [ "$restart" = 1 ] && [ ! -e "$notice" ] || break ;; *) break ;; esac
-        pause_before_restart
-        [ -z "$cause" ] || break
-    done
+    if get_ready; then go_on; fi
     kill $ticker 2>/dev/null
     case $cause in max-duration:* | inactivity:* | disk:*) note "ended: $cause" ;; esac
     noticed=0
     [ ! -e "$notice" ] || noticed=1
     drop_cgroup .
+    [ "$keep_changes" = 0 ] || [ ! -d work ] || end_changes
+    [ -z "$engine" ] || (cd ../.. && make_room "$floor") > /dev/null
     forget_secrets .
     write_end . "ended $code ${cause:-exit} $started $(date +%s) $noticed"
 }
@@ -269,5 +292,6 @@ supervise() {
 case ${1-} in
     launch) launch "$2" ;;
     probe) probe ;;
+    pull) pull ;;
     *) supervise ;;
 esac

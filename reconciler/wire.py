@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from reconciler.transport import Transport
     from schemas.desired import BackendConfig, Desired
     from schemas.instance import Instance
-    from schemas.run import RunSpec
+    from schemas.run import Container, RunSpec
     from schemas.state import Applied, Revision
 
 NONCE_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -114,6 +114,7 @@ def wire(site: Site, *, environ: Mapping[str, str], unattended: bool) -> Ports:
         who=who(),
         lacking=lacking_here(site, environ=environ),
         resolve=_resolver(site, environ=environ),
+        fill=_filler(site, environ=environ),
         bundle=lambda root, files, never: bundle(root, files, scratch=scratch_of(site), never=never),
         facts=_facts(site),
         unattended=unattended,
@@ -135,7 +136,7 @@ def lacking_here(site: Site, *, environ: Mapping[str, str]) -> Callable[[RunSpec
     """Why a run's secrets or variables are not to be had on this machine."""
 
     def lacking(spec: RunSpec, desired: Desired) -> str:
-        if not (spec.env or spec.sealed):
+        if not (spec.env or spec.sealed or spec.container):
             return ""
         from reconciler.secrets import lacking as missing
 
@@ -198,6 +199,17 @@ def _resolver(site: Site, *, environ: Mapping[str, str]) -> Callable[[RunSpec, D
         return resolved(spec, desired, environ, key, root=site.root)
 
     return resolve
+
+
+def _filler(site: Site, *, environ: Mapping[str, str]) -> Callable[[Container, Desired], Container]:
+    def fill(container: Container, desired: Desired) -> Container:
+        from reconciler.seal import project_key
+        from reconciler.secrets import fill as filled
+
+        key = project_key(site.keys, environ=environ, mint=False) if container.sealed else None
+        return filled(container, desired, environ, key, root=site.root)
+
+    return fill
 
 
 def _facts(site: Site) -> Callable[[Revision, Applied], GitFacts | None]:

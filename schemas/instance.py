@@ -149,6 +149,7 @@ class JobReport(Value, frozen=True, kw_only=True):
     lost      claimed, and its supervisor is dead without an exit code (a crash, a reboot)
 
     `run` is the run's name as its order had it, where the host tells: a rebuild asks for it.
+    `pulling` is how far its image has come, while it is not there yet.
     """
 
     id: str
@@ -160,6 +161,7 @@ class JobReport(Value, frozen=True, kw_only=True):
     ended_at: int | None = None
     ready: bool | None = None
     run: str = ""
+    pulling: str = ""
 
 
 class HostReport(Value, frozen=True, kw_only=True):
@@ -167,7 +169,8 @@ class HostReport(Value, frozen=True, kw_only=True):
 
     `not_visible` is true where the failure is ours (no key, no route): it counts against nobody.
     `jobs` has every job folder of the host, asked for or not. `foreign` tells of processes on its
-    GPUs that are none of its jobs'.
+    GPUs that are none of its jobs'. `runtime` is what containers are run by: docker, podman, "" for neither;
+    None where the host did not tell.
     """
 
     instance: str
@@ -181,5 +184,6 @@ class HostReport(Value, frozen=True, kw_only=True):
     generation: int = 0
     jobs: tuple[JobReport, ...] = ()
     resources: Resources | None = None
+    runtime: str | None = None
     degraded: str = ""
     foreign: str = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from schemas.base import Price, Seconds, Value
+from schemas.base import Mib, Price, Seconds, Value
 from schemas.profile import Retry
 from schemas.resources import Need, Where
 
@@ -17,6 +17,8 @@ class Pool(Value, frozen=True, kw_only=True):
 
     `unsupported` lists what is valid in the YAML and does not work yet; a pool with any is
     shown as unmet and nothing is launched or placed in it.
+    `default_image` is for its runs that name none; `isolation: container` refuses those that have none at all.
+    `disk_floor`: below so much free disk, images that we pulled and nothing uses are removed.
     `sources` maps a field to where its value was written: `pool`, `profile NAME`, `default`.
     `idle_duration` is `None` for off. `added_idle` is what `pool add` gives (72h by default).
     """
@@ -41,5 +43,8 @@ class Pool(Value, frozen=True, kw_only=True):
     paused: bool = False
     prevent_destroy: bool = False
     allow_foreign: bool = False
+    default_image: str = ""
+    isolation: Literal["process", "container"] = "process"
+    disk_floor: Mib = 5 * 1024
     unsupported: tuple[str, ...] = ()
     sources: tuple[tuple[str, str], ...] = ()

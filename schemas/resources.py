@@ -38,7 +38,10 @@ class GpuNeed(Value, frozen=True, kw_only=True):
 
 
 class Need(Value, frozen=True, kw_only=True):
-    """Resources asked for one node. An unasked kind is an empty `Span` (see `Offer.cloud`)."""
+    """Resources asked for one node. An unasked kind is an empty `Span` (see `Offer.cloud`).
+
+    `container`: it runs an image, so the host must have docker or podman.
+    """
 
     cpu_arch: str = ""
     cpu: Span = Span()
@@ -46,6 +49,7 @@ class Need(Value, frozen=True, kw_only=True):
     disk: Span = Span()
     shm: Mib | None = None
     gpu: GpuNeed | None = None
+    container: bool = False
 
 
 class Where(Value, frozen=True, kw_only=True):
@@ -72,10 +76,14 @@ class Gpu(Value, frozen=True, kw_only=True):
 
 
 class Resources(Value, frozen=True, kw_only=True):
-    """What a machine has, or, on `local`, the share that one instance may use."""
+    """What a machine has, or, on `local`, the share that one instance may use.
+
+    `runtime` runs containers: docker, podman, or "" where there is neither. What a cloud sells is not asked for it.
+    """
 
     cpus: int
     memory: Mib
     disk: Mib = 0
     cpu_arch: str = "x86"
     gpu: Gpu | None = None
+    runtime: str = ""

@@ -27,6 +27,24 @@ class Probe(Value, frozen=True, kw_only=True):
     fail_after: int = 3
 
 
+class Container(Value, frozen=True, kw_only=True):
+    """A run's image, and how it is run. `image`, `username` and `password` are as written: `${{ env.X }}` and
+    `${{ secrets.X }}` are resolved at use, never stored. `sealed`: the password is encrypted with the project key.
+
+    `entrypoint` None: `commands` are run by the image's shell, else they are its arguments.
+    `volumes` are `/instance/path:/path`.
+    """
+
+    image: str
+    username: str = ""
+    password: str = ""
+    sealed: bool = False
+    entrypoint: str | None = None
+    user: str = ""
+    privileged: bool = False
+    volumes: tuple[str, ...] = ()
+
+
 class RunSpec(Value, frozen=True, kw_only=True):
     """A run configuration with every value effective: flag > run > profile > pool > default.
 
@@ -34,6 +52,7 @@ class RunSpec(Value, frozen=True, kw_only=True):
     started), and `${{ env.X }}` / `${{ secrets.X }}` are resolved at use, never stored.
     `sealed` holds values given by `-e K=V`, encrypted with the project key.
     `hash` is of the run as written, without scheduling keys, plus `rerun`.
+    `inactivity` is how long a dev environment lives without anybody attached, `None` for off.
     """
 
     name: str
@@ -69,6 +88,8 @@ class RunSpec(Value, frozen=True, kw_only=True):
     probe: Probe | None = None
     shm: Mib | None = None
     python: str = ""
+    container: Container | None = None
+    inactivity: Seconds | None = None
     tags: tuple[tuple[str, str], ...] = ()
     unsupported: tuple[str, ...] = ()
     sources: tuple[tuple[str, str], ...] = ()
@@ -94,6 +115,7 @@ class Job(Value, frozen=True, kw_only=True):
     `reason` says why it ended, in words: "exit 3", "max duration 2h", "interrupted".
     `log` and `artifacts` are digests of blobs, set in the write that ends it; `artifacts` also while it runs,
     as of `saved_at`, where its run has `artifacts_every`.
+    `pulling` is how far its image has come, while it is not there yet.
     `halted`: its host accepted its end, and will refuse a start that comes later.
     """
 
@@ -111,6 +133,7 @@ class Job(Value, frozen=True, kw_only=True):
     log: str = ""
     artifacts: str = ""
     saved_at: int | None = None
+    pulling: str = ""
     halted: bool = False
 
 

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import real_engine
 from hypothesis import HealthCheck, settings
+from real_engine import Engine
 
 # A shared machine is slow at random: a deadline would fail healthy code.
 settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -38,3 +40,20 @@ def _own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
             patch.delenv(name, raising=False)
         yield
     shutil.rmtree(temporary, ignore_errors=True)
+
+
+ENGINES = {"podman": real_engine.podman, "docker": real_engine.docker}
+
+
+@pytest.fixture(scope="module", params=sorted(ENGINES))
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """Each real engine that works here, in turn; skipped with the reason where none does."""
+    if why := real_engine.why_no_engine(request.param):
+        pytest.skip(why)
+    folder = real_engine.folder_for_engines()
+    try:
+        yield ENGINES[request.param](folder)
+    except real_engine.Unusable as error:
+        pytest.skip(f"{request.param} does not work here: {error}")
+    finally:
+        real_engine.end_engines(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,11 @@ def alive(pid: int) -> bool:
 
 
 class RealHost:
-    def __init__(self, folder: Path, **options: Any) -> None:
+    def __init__(self, folder: Path, *, environ: Mapping[str, str] = os.environ, **options: Any) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.runner = HostRunner(lambda instance: LocalTransport(Path(instance.address), environ=os.environ), **options)
+        self.environ = environ
+        self.runner = HostRunner(lambda instance: LocalTransport(Path(instance.address), environ=environ), **options)
         self.instance = Instance(
             id="i-0",
             name="pool-0",

@@ -424,15 +424,14 @@ def test_what_does_not_work_yet_is_no_warning_but_told_apart(tmp_path: Path) -> 
     documents = loaded(
         tmp_path,
         main="backends: [{type: aws}, {type: local}]\npools: [{name: a, blocks: 2}]\nartifact_store: s3://x",
-        runs__r=RUN + "backends: [gcp]\nimage: x\nvolumes: ['/a:/b']",
+        runs__r=RUN + "backends: [gcp]\nimage: x\nvolumes: ['data:/b']",
     )
     assert documents.warnings == ()
     assert documents.unsupported == (
         ".dstack/main.yml:1:12: backends[0]: the backend `aws` is not supported yet",
         ".dstack/main.yml:2:9: pools[0]: `blocks` other than 1 are not supported yet",
         ".dstack/main.yml:3:17: artifact_store: `artifact_store`: an artifact store is not supported yet",
-        ".dstack/runs/r.yml:1:1: `image` is not supported yet",
-        ".dstack/runs/r.yml:1:1: `volumes` are not supported yet",
+        ".dstack/runs/r.yml:1:1: the volume `data`: network volumes are not supported yet, folders of the instance are",
         ".dstack/runs/r.yml:1:1: only the backend `gcp` is allowed and no such backend is declared: "
         "cloud backends are not supported yet",
     )

@@ -157,10 +157,11 @@ def test_wrong_files_are_located(documents: Documents, text: str, said: str) -> 
 
 def test_a_file_outside_of_the_project(documents: Documents, tmp_path_factory: pytest.TempPathFactory) -> None:
     file = tmp_path_factory.mktemp("other") / "x.yml"
-    file.write_text(TASK + "image: x")
+    file.write_text(TASK + "user: x")
     spec, warnings = read_run_file(file, documents=documents, desired=documents.desired, flags=RunFlags(), args=())
-    assert spec.unsupported == ("`image` is not supported yet",)
-    assert warnings == (f"{file}:1:1: `image` is not supported yet",)
+    why = "`user` needs an `image`: a process is run by whoever logs in to its host"
+    assert spec.unsupported == (why,)
+    assert warnings == (f"{file}:1:1: {why}",)
 
 
 def test_options_of_pool_add() -> None:

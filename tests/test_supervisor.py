@@ -333,8 +333,8 @@ def test_a_supervisor_that_comes_late_gives_way(host: RealHost) -> None:
     late = host.folder / "jobs" / "late"
     (host.folder / "claims" / "late").mkdir()
     until(lambda: host.job("late").phase == "lost")
-    for name in ("supervisor.sh", "rules.sh", "token"):
-        (late / name).write_bytes(host.at(job, name).read_bytes())
+    for path in (*host.at(job, ".").glob("*.sh"), host.at(job, "token")):
+        (late / path.name).write_bytes(path.read_bytes())
     (late / "order").touch()
     assert subprocess.run(["sh", "./supervisor.sh", "late"], cwd=late, check=False).returncode == 0
     assert host.job("late").phase == "lost"

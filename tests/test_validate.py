@@ -23,11 +23,9 @@ def test_what_dstack_0_18_accepts_is_valid(file: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "warned"),
     [
-        ("dev", "dev environments are not supported yet"),
-        ("task-image-only", "`image` is not supported yet"),
-        ("task-full", "`volumes` are not supported yet"),
+        ("task-full", "`volumes` need an `image`: a process finds the instance's folders where they are"),
+        ("task-full", "`shm_size` needs an `image`: a process has the host's own /dev/shm"),
         ("service", "gateway: has no effect: there is no gateway here"),
-        ("task-image", "`user` is not supported yet"),
     ],
 )
 def test_what_does_not_work_yet_is_warned_of(name: str, warned: str, tmp_path: Path) -> None:

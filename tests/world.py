@@ -202,6 +202,7 @@ class Site:
             who=who,
             lacking=lambda spec, desired: self.missing.get(spec.name, ""),
             resolve=lambda spec, desired: {},
+            fill=lambda container, desired: container,
             bundle=self.bundle,
             facts=no_facts,
         )

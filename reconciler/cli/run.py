@@ -23,7 +23,7 @@ from reconciler.load import Documents
 from reconciler.load_run import RunFlags, read_run_file, sealed_env
 from reconciler.wire import Site, nonce, now, who
 from reconciler.wish import add_run, carry
-from schemas.run import Run, RunSpec
+from schemas.run import Container, Run, RunSpec
 from schemas.state import State
 
 DEFAULT_FILE = ".dstack.yml"
@@ -87,13 +87,14 @@ def _spec(asked: RunAsk, *, documents: Documents, site: Site) -> RunSpec:
         say(f"warning: {warning}")
     _refuse_unused(asked.args, spec)
     if spec.unsupported:
-        raise Fail(f"{path}: not supported yet: {', '.join(spec.unsupported)}")
+        raise Fail(f"{path}: {'; '.join(spec.unsupported)}")
     relative = asked.working_dir.resolve().relative_to(site.root.resolve()).as_posix()
     return replace(
         spec,
         name=spec.name or _new_name(),
         working_dir=spec.working_dir or ("" if relative == "." else relative),
         sealed=_sealed(sealed_env(flags), site=site),
+        container=_sealed_login(spec.container, site=site),
     )
 
 
@@ -123,6 +124,14 @@ def _refuse_unused(args: tuple[str, ...], spec: RunSpec) -> None:
         f"{wrong}: the run's commands do not use ${{{{ run.args }}}}, so nobody would read it; "
         + (f"did you mean {hint}?" if hint else "see `dstack run --help`")
     )
+
+
+def _sealed_login(container: Container | None, *, site: Site) -> Container | None:
+    """A registry's password that stands in the file itself never enters the state."""
+    if container is None or not container.password or "${{" in container.password:
+        return container
+    ((_, password),) = _sealed({"registry_auth": container.password}, site=site)
+    return replace(container, password=password, sealed=True)
 
 
 def _sealed(values: Mapping[str, str], *, site: Site) -> tuple[tuple[str, str], ...]:

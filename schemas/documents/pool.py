@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from schemas.documents.profile import TAGS, RetryKey, SpotPolicy
 from schemas.documents.resources import Resources
 from schemas.documents.shape import Form, Schema, Shape, Wrong, each, form, inlined, kind_of, one_of
-from schemas.documents.span import COUNT_SPAN_SCHEMA, Duration, OffDuration, count_span
+from schemas.documents.span import COUNT_SPAN_SCHEMA, Duration, OffDuration, Size, count_span
 from schemas.documents.words import Flag, Money, Name, Names, Port, Positive, Text, Texts, string, whole
 
 Nodes = tuple[int, int | None, int | None]
@@ -134,3 +134,7 @@ class PoolForm(Form):
     paused: Flag | None = None
     prevent_destroy: Flag | None = None
     allow_foreign: Flag | None = None
+    default_image: Text | None = None
+    isolation: Annotated[
+        Literal["process", "container"], one_of("process", "container", what="an isolation")] | None = None
+    disk_floor: Size | None = None

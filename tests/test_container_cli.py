@@ -1,0 +1,126 @@
+"""Runs in containers by the real command, on this machine, with a real engine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command import Folder, Ran, folder_at
+from real_engine import IMAGE, Engine
+from real_host import until
+
+DOCUMENTS = """\
+project: {name: demo, id: demo12345678}
+backends: [{type: local, instances: 150}]
+pools:
+  - name: boxes
+    default: true
+    nodes: 0..2
+    idle_duration: 30m
+"""
+RUN = f"type: task\nname: boxed\nimage: {IMAGE}\n"
+
+
+class Project:
+    """A project whose commands reach the engine."""
+
+    def __init__(self, folder: Folder, engine: Engine) -> None:
+        self.folder, self.engine = folder, engine
+
+    def dstack(self, *args: str, **env: str) -> Ran:
+        return self.folder.dstack(*args, env={**self.engine.env, **env})
+
+    def run(self, text: str, *args: str, **env: str) -> Ran:
+        self.folder.write("run.yml", text)
+        return self.dstack("run", ".", "-f", "run.yml", "-y", *args, **env)
+
+    def row(self, name: str) -> dict[str, object]:
+        rows = json.loads(self.dstack("ps", "-a", "--json").out)
+        found = [row for row in rows if row["name"] == name]
+        return dict(found[0]) if found else {}
+
+
+@pytest.fixture
+def project(tmp_path: Path, engine: Engine) -> Iterator[Project]:
+    made = Project(folder_at(tmp_path, documents=DOCUMENTS), engine)
+    yield made
+    if not (made.folder.root / ".dstack" / "state").exists():
+        return
+    ended = made.dstack("destroy", "--confirm", "demo")
+    assert ended.code == 0, ended.said
+    assert engine.containers() == []
+
+
+def test_a_run_in_a_container_from_its_files_to_its_artifacts(project: Project, engine: Engine) -> None:
+    project.folder.write("in.txt", "hello\n")
+    text = RUN + "commands:\n- cat in.txt\n- echo $DSTACK_RUN_NAME > out.txt\n- ls /bin/busybox\nartifacts: [out.txt]\n"
+    ran = project.run(text)
+    assert (ran.code, ran.said.count("hello")) == (0, 1), ran.said
+    assert "/bin/busybox" in ran.out
+    assert project.dstack("artifacts", "boxed").code == 0
+    assert next(project.folder.root.rglob("out.txt")).read_text() == "boxed\n"
+    assert engine.containers() == []
+
+
+def test_a_secret_reaches_the_container_alone(project: Project) -> None:
+    text = RUN + "env: [TOKEN]\ncommands:\n- printf '%s' \"$TOKEN\" | wc -c\n- touch seen\n"
+    ran = project.run(text, TOKEN="two\nlines-991")
+    assert "13" in ran.out, ran.said
+    kept = [path for path in project.folder.root.parent.rglob("*") if path.is_file()]
+    assert [path for path in kept if b"lines-991" in path.read_bytes()] == []
+
+
+def test_more_memory_than_its_share_is_told(project: Project) -> None:
+    greedy = "x=$(dd if=/dev/zero bs=1M count=600 | tr '\\0' x); echo ${#x}"
+    ran = project.run(RUN + f"commands: [{json.dumps(greedy)}]\n")
+    assert ran.code == 1
+    assert str(project.row("boxed")["reason"]).startswith("out of memory: more than "), ran.said
+
+
+def test_a_stop_leaves_no_container(project: Project, engine: Engine) -> None:
+    ran = project.run(RUN + "commands: [echo ready; sleep 600]\n", "--detach")
+    assert ran.code == 0, ran.said
+    until(lambda: "ready" in project.dstack("logs", "boxed").out)
+    assert len(engine.containers()) == 1
+    assert project.dstack("stop", "boxed", "-y").code == 0
+    assert engine.containers() == []
+    assert project.row("boxed")["status"] == "terminated"
+
+
+def test_an_image_that_cannot_be_pulled(project: Project) -> None:
+    ran = project.run("type: task\nname: boxed\nimage: 127.0.0.1:9/none:1\ncommands: [true]\n")
+    assert ran.code == 1
+    row = project.row("boxed")
+    assert row["status"] == "failed"
+    assert "127.0.0.1:9/none:1" in str(row["reason"])
+    assert "refused" in str(row["reason"]), row
+
+
+def test_without_an_engine_the_plan_says_what_is_missing(project: Project) -> None:
+    project.folder.write(".dstack/runs/boxed.yml", RUN + "commands: [true]\n")
+    nothing = project.folder.root.parent / "bin"
+    nothing.mkdir()
+    for tool in ("git", "sh", "env"):
+        (nothing / tool).symlink_to(f"/usr/bin/{tool}")
+    said = project.dstack("plan", PATH=str(nothing)).out
+    assert "0 with a container runtime" in said
+    assert "launch" not in said
+
+
+def test_a_pool_that_runs_containers_only(project: Project) -> None:
+    project.folder.write(".dstack/pools.yml", DOCUMENTS + "    isolation: container\n")
+    project.folder.write(".dstack/runs/bare.yml", "type: task\nname: bare\ncommands: [true]\n")
+    assert "isolation: container" in project.dstack("plan").out
+    project.folder.write(".dstack/pools.yml", DOCUMENTS + f"    isolation: container\n    default_image: {IMAGE}\n")
+    ran = project.dstack("apply", "-y")
+    assert ran.code == 0, ran.said
+    until(lambda: project.dstack("apply", "-y").code == 0 and project.row("bare")["status"] == "done")
+
+
+def test_the_end_of_an_instance_ends_its_container(project: Project, engine: Engine) -> None:
+    project.run(RUN + "commands: [\"trap '' TERM; echo ready; sleep 600\"]\n", "--detach")
+    until(lambda: "ready" in project.dstack("logs", "boxed").out)
+    assert project.dstack("destroy", "--confirm", "demo").code == 0
+    assert engine.containers() == []
