@@ -15,6 +15,7 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -70,12 +71,23 @@ def bundle(
         make_private(folder)
     descriptor, name = tempfile.mkstemp(prefix=".dstack-", suffix=".tar.gz.tmp", dir=folder)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with _naming(name), os.fdopen(descriptor, "wb") as file:
             _pack(root, entries, file)
         return _named_by_content(Path(name)) if into else Path(name)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """A write that fails says nothing of its file by itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename:
+            raise
+        raise OSError(error.errno, error.strerror, path) from error
 
 
 def _named_by_content(path: Path) -> Path:

@@ -6,6 +6,7 @@ After each: one line that says it, exit 1, the state as it was, and the next app
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -74,6 +75,7 @@ def clean_refusal(ran: Ran) -> None:
     assert ran.code == 1, ran
     errors = [line for line in ran.err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, ran
+    assert re.match(r"error: [^:]+: ", errors[0]), f"of what? {errors[0]}"
     assert "defect" not in ran.err
     assert "Traceback" not in ran.err
 
@@ -81,12 +83,21 @@ def clean_refusal(ran: Ran) -> None:
 needs_strace = pytest.mark.skipif(bool(traced()), reason=traced() or "-")
 
 
+ONE_CALL = [
+    *((call, "EIO", number) for call in ("fsync", "rename") for number in range(1, 5)),
+    *(("write", "EIO", number) for number in range(1, 10)),
+    *(("write", "ENOSPC", number) for number in (2, 4, 5)),
+]
+
+
 @needs_strace
-@pytest.mark.parametrize("call", ["fsync", "rename"])
-@pytest.mark.parametrize("number", [1, 2, 3, 4])
-def test_one_call_fails_whichever_it_is(folder: Folder, call: str, number: int) -> None:
-    """Of files packed, of the state, of the ledger, of an instance: what is an effect's is told as failed."""
-    ran = failing(folder, call, error="EIO", when=str(number))
+@pytest.mark.parametrize(("call", "error", "number"), ONE_CALL)
+def test_one_call_fails_whichever_it_is(folder: Folder, call: str, error: str, number: int) -> None:
+    """Of files packed, of the state, of the ledger, of an instance: what is an effect's is told as failed.
+
+    Writes are those of each thread: what is said, a bundle, a blob, the state, the ledger, a host's answer.
+    """
+    ran = failing(folder, call, error=error, when=str(number))
     if ran.code:
         clean_refusal(ran)
     assert "defect" not in ran.err
@@ -103,6 +114,20 @@ def test_no_call_works_at_all(folder: Folder, call: str) -> None:
     clean_refusal(ran)
     assert "Input/output error" in ran.err
     assert state_of(folder) == before
+    heals(folder)
+
+
+@needs_strace
+@pytest.mark.parametrize("first", [1, 2, 4])
+def test_nothing_can_be_written_from_a_moment_on(folder: Folder, first: int) -> None:
+    """Not even what is wrong: the exit code says it."""
+    before = state_of(folder)
+    ran = failing(folder, "write", error="EIO", when=f"{first}+")
+    assert ran.code != 0
+    assert "Traceback" not in ran.said
+    if first < 4:
+        assert state_of(folder) == before
+    state_of(folder)
     heals(folder)
 
 

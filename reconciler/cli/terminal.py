@@ -20,9 +20,12 @@ class NoTerminal(Exception):
 
 
 def out(text: str) -> None:
-    """Data: text as it is, to stdout."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    """Data: text as it is, to stdout. A failure of that is an `OSError` that says so."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def say(message: str) -> None:
