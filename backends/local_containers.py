@@ -18,14 +18,14 @@ _TRIES = 5
 
 
 def runtime(environ: Mapping[str, str]) -> str:
-    """`docker` where its daemon answers on a socket of this machine, else `podman` where there is one, else "".
+    """`docker` where its daemon answers on a socket of this machine, else `podman` where there is one, else `none`.
 
     Asked of the socket itself: a plan has no time for a client. What does not work in spite of that, its job tells.
     """
     path = environ.get("PATH")
     if shutil.which("docker", path=path) and any(map(_answers, _sockets(environ))):
         return "docker"
-    return "podman" if shutil.which("podman", path=path) else ""
+    return "podman" if shutil.which("podman", path=path) else "none"
 
 
 def _sockets(environ: Mapping[str, str]) -> list[str]:

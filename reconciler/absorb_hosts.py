@@ -107,7 +107,7 @@ def _answered(instance: Instance, report: HostReport, *, now: int) -> Instance:
 
 def _resources(instance: Instance, report: HostReport) -> Resources:
     found = report.resources or instance.resources
-    return found if report.runtime in (None, found.runtime) else replace(found, runtime=report.runtime)
+    return found if report.runtime in ("", found.runtime) else replace(found, runtime=report.runtime)
 
 
 def _jobs(state: State, *, reports: Mapping[str, HostReport], before: State | None, now: int) -> State:

@@ -19,13 +19,13 @@ find_engine() { # engine: docker where its daemon is on this machine, else podma
 }
 
 recall_engine() { # runtime: what find_engine gives, asked again after 10 minutes, after one where there was none
-    runtime=- read_at=0 where=
+    runtime=none read_at=0 where=
     { read -r where read_at runtime < runtime; } 2>/dev/null
     life=600
-    [ "$runtime" != - ] || life=60
+    [ "$runtime" != none ] || life=60
     [ "$where" != "$boot" ] || [ $((up - read_at)) -ge "$life" ] || return 0
     find_engine
-    runtime=${engine:--}
+    runtime=${engine:-none}
     printf '%s %s %s\n' "$boot" "$up" "$runtime" > runtime.new && mv -f runtime.new runtime
 }
 

@@ -20,7 +20,7 @@ _OVER = re.compile(
     re.ASCII,
 )
 _MISSING = re.compile(r"missing ([A-Za-z0-9-]{1,80})\Z", re.ASCII)
-_RUNTIME = re.compile(r"runtime (docker|podman|-)\Z", re.ASCII)
+_RUNTIME = re.compile(r"runtime (docker|podman|none)\Z", re.ASCII)
 _PULLING = re.compile(r"pulling ([a-z0-9][a-z0-9-]{0,100}) (\d{1,5}|-) (\d{1,5}|-)\Z", re.ASCII)
 _WHY = re.compile(r"why ([a-z0-9][a-z0-9-]{0,100}) (.{0,2000})\Z")
 _FOREIGN = re.compile(r"foreign (\d{1,4}) (\d{1,10}) (\d{1,9}|-)\Z", re.ASCII)
@@ -58,7 +58,7 @@ def parse_report(answer: bytes, *, instance: str, now: int) -> HostReport:
         clock=int(clock),
         uptime=int(uptime),
         generation=int(generation),
-        runtime=next((found[1].strip("-") for found in map(_RUNTIME.match, facts) if found), None),
+        runtime=next((found[1] for found in map(_RUNTIME.match, facts) if found), ""),
         jobs=tuple(_jobs(facts)),
         degraded=_degraded([found[1] for found in map(_MISSING.match, facts) if found]),
         foreign="; ".join(_foreign(*found.groups()) for found in map(_FOREIGN.match, facts) if found),

@@ -80,38 +80,41 @@ begin_changes() { # $1 the files as they came
     fi
 }
 
-end_changes() { # the difference, and what is new, as files that are collected: at most `changes_limit` KiB of new ones
+end_changes() { # the difference, and what is new, as files that are collected: at most `changes_limit` KiB of each
     kept=$here/work/dstack-changes
     [ -d baseline ] || return 0
     rm -rf "$kept" && mkdir -p "$kept" || return 0
-    (
-        cd work || exit
-        # `intent to add` would show new files in the diff: they are kept whole instead.
-        baseline . diff --binary HEAD -- . ':(exclude)dstack-changes' > "$kept/changes.patch" 2>"$kept/notes.txt"
-        baseline . ls-files --others --exclude-standard -z -- . ':(exclude)dstack-changes' > "$kept/new" 2>>"$kept/notes.txt"
-        tr '\0' '\n' < "$kept/new" > "$kept/untracked.txt"
-        size=$(tr '\0' '\n' < "$kept/new" | while IFS= read -r file; do du -k "./$file" 2>/dev/null; done | { sum=0
-            while read -r one _; do sum=$((sum + one)); done
-            echo $sum
-        })
-        if [ "$size" -gt "$changes_limit" ]; then
-            echo "the new files have $size KiB, more than $changes_limit: only their names are kept; name what you need in artifacts" >> "$kept/notes.txt"
-        elif [ -s "$kept/new" ] && tar --version 2>/dev/null | grep -q GNU; then
-            tar -czf "$kept/untracked.tar.gz" --null --no-recursion --verbatim-files-from -T "$kept/new" 2>>"$kept/notes.txt"
-        elif [ -s "$kept/new" ]; then
-            tar -czf "$kept/untracked.tar.gz" -T "$kept/untracked.txt" 2>>"$kept/notes.txt"
-        fi
-        size=$(du -k "$kept/changes.patch" | { read -r one _ && echo "$one"; })
-        if [ "$size" -gt "$changes_limit" ]; then
-            rm -f "$kept/changes.patch"
-            echo "the diff has $size KiB, more than $changes_limit: it is not kept" >> "$kept/notes.txt"
-        fi
-        rm -f "$kept/new"
-        [ -s "$kept/changes.patch" ] || rm -f "$kept/changes.patch"
-        [ -s "$kept/untracked.txt" ] || rm -f "$kept/untracked.txt"
-        [ -s "$kept/notes.txt" ] || rm -f "$kept/notes.txt"
-    )
+    (cd work && keep_diff && keep_new) 2>> "$kept/notes.txt"
+    for file in "$kept"/*; do
+        [ -s "$file" ] || [ -d "$file" ] || rm -f "$file"
+    done
     rmdir "$kept" 2>/dev/null # where nothing was changed
-    set -- "$kept"/*
-    [ ! -e "$1" ] || note "what was changed is kept as the artifacts dstack-changes: $(cd "$kept" && echo *)"
+    [ ! -d "$kept" ] || note "what was changed is kept as the artifacts dstack-changes: $(cd "$kept" && echo *)"
+}
+
+keep_diff() {
+    baseline . diff --binary HEAD -- . ':(exclude)dstack-changes' > "$kept/changes.patch"
+    size=$(du -k "$kept/changes.patch" | { read -r size _ && echo "$size"; })
+    [ "${size:-0}" -gt "$changes_limit" ] || return 0
+    rm -f "$kept/changes.patch"
+    echo "the diff has $size KiB, more than $changes_limit: it is not kept" >&2
+}
+
+keep_new() { # by the names that git's rules do not leave out
+    baseline . ls-files --others --exclude-standard -z -- . ':(exclude)dstack-changes' > "$here/new"
+    [ -s "$here/new" ] || return 0
+    tr '\0' '\n' < "$here/new" > "$kept/untracked.txt"
+    size=$(xargs -0 du -k -- < "$here/new" | { sum=0
+        while read -r one _; do sum=$((sum + one)); done
+        echo $sum
+    })
+    if [ "$size" -gt "$changes_limit" ]; then
+        echo "the new files have $size KiB, more than $changes_limit: only their names are kept." \
+            "Name what you need in \`artifacts\`." >&2
+        return
+    fi
+    # shellcheck disable=SC2016  # for the shell that takes the names
+    xargs -0 sh -c 'for file; do
+        case $file in */*) mkdir -p "$0/${file%/*}" ;; *) mkdir -p "$0" ;; esac && { ln "$file" "$0/$file" 2>/dev/null || cp -P "$file" "$0/$file"; }
+    done' "$kept/untracked" < "$here/new"
 }

@@ -64,8 +64,7 @@ def excluded(pool: Pool, need: Need) -> str:
 
 def shortage(need: Need, resources: Resources, *, cloud: bool) -> str:
     """The first kind of resource that does not suffice: cpu, memory, disk, gpu …; "" if all do."""
-    # A cloud's machine is made with a runtime.
-    if need.container and not resources.runtime and not cloud:
+    if need.container and resources.runtime == "none":  # where it is not known yet, its host will tell
         return "container runtime"
     if need.cpu_arch and need.cpu_arch != resources.cpu_arch:
         return "cpu architecture"
@@ -152,7 +151,7 @@ def has(resources: Resources, *, kind: str) -> str:
         gpu = resources.gpu
         return f"{gpu.count}x{gpu.name} ({size(gpu.memory)})" if gpu and gpu.count else "none"
     if kind == "container runtime":
-        return resources.runtime or "neither docker nor podman"
+        return "neither docker nor podman" if resources.runtime == "none" else resources.runtime
     if kind == "cpu architecture":
         return resources.cpu_arch
     return {"cpu": str(resources.cpus), "memory": size(resources.memory), "disk": size(resources.disk)}[kind]

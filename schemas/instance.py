@@ -169,8 +169,7 @@ class HostReport(Value, frozen=True, kw_only=True):
 
     `not_visible` is true where the failure is ours (no key, no route): it counts against nobody.
     `jobs` has every job folder of the host, asked for or not. `foreign` tells of processes on its
-    GPUs that are none of its jobs'. `runtime` is what containers are run by: docker, podman, "" for neither;
-    None where the host did not tell.
+    GPUs that are none of its jobs'. `runtime` as in `Resources`.
     """
 
     instance: str
@@ -184,6 +183,6 @@ class HostReport(Value, frozen=True, kw_only=True):
     generation: int = 0
     jobs: tuple[JobReport, ...] = ()
     resources: Resources | None = None
-    runtime: str | None = None
+    runtime: str = ""
     degraded: str = ""
     foreign: str = ""

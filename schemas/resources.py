@@ -78,7 +78,7 @@ class Gpu(Value, frozen=True, kw_only=True):
 class Resources(Value, frozen=True, kw_only=True):
     """What a machine has, or, on `local`, the share that one instance may use.
 
-    `runtime` runs containers: docker, podman, or "" where there is neither. What a cloud sells is not asked for it.
+    `runtime` runs containers: docker, podman, or `none`; "" until its host has told.
     """
 
     cpus: int

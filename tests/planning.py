@@ -36,6 +36,8 @@ MACHINES = {
     "a10": Resources(cpus=8, memory=32 * 1024, disk=200 * 1024, gpu=Gpu(name="A10G", memory=24 * 1024, count=1)),
     "a100": Resources(cpus=12, memory=85 * 1024, disk=200 * 1024, gpu=Gpu(name="A100", memory=80 * 1024, count=1)),
     "a100x8": Resources(cpus=96, memory=1100 * 1024, disk=1000 * 1024, gpu=Gpu(name="A100", memory=80 * 1024, count=8)),
+    "bare": Resources(cpus=4, memory=16 * 1024, disk=200 * 1024, runtime="none"),
+    "docker": Resources(cpus=8, memory=32 * 1024, disk=200 * 1024, runtime="docker"),
     "uuids": Resources(
         cpus=8, memory=32 * 1024, disk=99 * 1024,
         gpu=Gpu(name="A100", memory=80 * 1024, count=2, uuids=("GPU-aa", "GPU-bb")),

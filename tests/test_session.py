@@ -15,6 +15,9 @@ from pathlib import Path
 import pytest
 from real_host import RealHost, until
 
+PLAIN = """
+sh env cat sed grep sort tr mkfifo mkdir rm mv sleep setsid du wc date tar head tail printf cp ln chmod cut
+""".split()  # noqa: SIM905
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -28,8 +31,7 @@ def host(tmp_path: Path) -> Iterator[RealHost]:
 def tools(folder: Path, *names: str) -> dict[str, str]:
     """An environment in which nothing but these programs and the system's plainest are found."""
     folder.mkdir()
-    plain = "sh env cat sed grep sort tr mkfifo mkdir rm mv sleep setsid du wc date tar head tail printf cp ln chmod cut".split()  # noqa: SIM905
-    for name in (*plain, *names):
+    for name in (*PLAIN, *names):
         found = shutil.which(name)
         if found:
             (folder / name).symlink_to(found)
@@ -87,7 +89,7 @@ def a_bundle(tmp_path: Path) -> Path:
 def test_a_dev_environment_stays_and_its_changes_are_kept(host: RealHost, tmp_path: Path) -> None:
     job = host.start("echo init done", stay=True, keep_changes=True, files_bundle=a_bundle(tmp_path))
     host.says(job, b"init done\n[dstack] ready\n")
-    edit = "echo two >> a.txt; rm gone.txt; mkdir d; printf 'new\\0file' > 'd/a new one'; echo x > big.log"
+    edit = "echo two >> a.txt; rm gone.txt; mkdir d; printf 'new\\0file' > 'd/a new one'; echo x > b.log; echo t > top"
     entered = subprocess.run(["sh", str(host.at(job, "enter.sh")), "sh", "-c", edit], check=False, timeout=30)
     assert entered.returncode == 0
     host.stop(job)
@@ -98,10 +100,10 @@ def test_a_dev_environment_stays_and_its_changes_are_kept(host: RealHost, tmp_pa
     with tarfile.open(collected.artifacts) as tar:
         tar.extractall(tmp_path / "kept", filter="data")
     kept = tmp_path / "kept" / "dstack-changes"
-    assert sorted(path.name for path in kept.iterdir()) == ["changes.patch", "untracked.tar.gz", "untracked.txt"]
-    assert (kept / "untracked.txt").read_text() == "d/a new one\n"
-    with tarfile.open(kept / "untracked.tar.gz") as tar:
-        assert tar.getnames() == ["d/a new one"]
+    assert sorted(path.name for path in kept.iterdir()) == ["changes.patch", "untracked", "untracked.txt"]
+    assert (kept / "untracked.txt").read_text() == "d/a new one\ntop\n"
+    assert (kept / "untracked" / "d" / "a new one").read_bytes() == b"new\0file"
+    assert (kept / "untracked" / "top").read_text() == "t\n"
     done = subprocess.run(["git", "apply", str(kept / "changes.patch")], cwd=tmp_path / "files", check=False)
     assert done.returncode == 0
     assert (tmp_path / "files" / "a.txt").read_text() == "one\ntwo\n"
@@ -171,3 +173,17 @@ def test_a_job_that_has_ended_cannot_be_entered(host: RealHost) -> None:
     entered = subprocess.run(["sh", str(host.at(job, "enter.sh")), "true"], capture_output=True, check=False)
     assert (entered.returncode, entered.stderr) == (1, b"this job has ended\n")
     assert stat.S_IMODE(host.at(job, "enter.sh").stat().st_mode) == 0o600
+
+
+def test_what_is_too_much_is_named_and_not_kept(host: RealHost, tmp_path: Path) -> None:
+    job = host.start(stay=True, keep_changes=True, files_bundle=a_bundle(tmp_path))
+    host.says(job, b"[dstack] ready\n")
+    order = host.at(job, "order")
+    assert "changes_limit=262144\n" in order.read_text()
+    host.at(job, "work/sparse").write_bytes(b"")
+    subprocess.run(["fallocate", "-l", "300M", str(host.at(job, "work/sparse"))], check=True)
+    host.stop(job)
+    host.over(job)
+    kept = host.at(job, "work/dstack-changes")
+    assert sorted(path.name for path in kept.iterdir()) == ["notes.txt", "untracked.txt"]
+    assert "only their names are kept" in (kept / "notes.txt").read_text()
