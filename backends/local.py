@@ -92,6 +92,7 @@ def _seen(folder: Path) -> Seen:
         resources=record.resources,
         address=str(folder / "host"),
         created_at=record.created_at,
+        ended_at=ended.at if ended else None,
     )
 
 

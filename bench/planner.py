@@ -23,7 +23,7 @@ from schemas.offer import Offer
 from schemas.pool import Pool
 from schemas.resources import Gpu, GpuNeed, Need, Resources, Span, SpotPolicy, Where
 from schemas.run import Attempt, Job, Run, RunSpec
-from schemas.state import Place, State
+from schemas.state import VERSION, Place, State
 
 SIZES = (1_000, 10_000, 100_000)
 NOW = 1_800_000_000
@@ -51,7 +51,7 @@ def world(size: int, *, seed: int = 7, pools: int = 20, shapes: int = SHAPES, of
     return World(
         desired=Desired(project="benchmark", pools=made, budget=Decimal(10**9)),
         state=State(
-            version=1,
+            version=VERSION,
             project="benchmark",
             lineage="l",
             places=places,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from reconciler.entries import billed_until
 from schemas.instance import Instance, Seen
 from schemas.launch import Intent
 from schemas.resources import Resources
@@ -98,6 +99,7 @@ def _sighted(instance: Instance, seen: Seen, *, at: int, now: int) -> Instance:
     instance = _facts(instance, seen, at=at)
     match seen.phase:
         case "ended":
+            instance = replace(instance, ended_at=seen.ended_at)
             return _gone(instance, reason=instance.reason or seen.reason or "ended by its place", now=now)
         case "ending":
             reason = instance.reason if instance.phase == "terminating" else seen.reason or "its place is ending it"
@@ -116,6 +118,7 @@ def _facts(instance: Instance, seen: Seen, *, at: int) -> Instance:
         zone=seen.zone or instance.zone,
         instance_type=seen.instance_type or instance.instance_type,
         price=instance.price if seen.price is None else seen.price,
+        priced_at=instance.priced_at if _same_price(instance, seen) else at,
         resources=seen.resources if first and seen.resources else instance.resources,
         address=seen.address or instance.address,
         internal_ip=seen.internal_ip or instance.internal_ip,
@@ -128,12 +131,20 @@ def _facts(instance: Instance, seen: Seen, *, at: int) -> Instance:
     )
 
 
+def _same_price(instance: Instance, seen: Seen) -> bool:
+    """What it was thought to cost before anybody saw it was never billed."""
+    return seen.price is None or instance.seen_at is None or seen.price == instance.price
+
+
 def _returned(instance: Instance, seen: Seen, *, at: int) -> Instance:
     """It was proven gone and is there again: nobody's. A listing that merely lags is not that."""
     if seen.phase in ("ended", "ending") or at <= (instance.terminated_at or 0) + LAG:
         return instance
     why = f"seen again after its end ({instance.reason})" if instance.reason else "seen again after its end"
-    back = replace(instance, phase="provisioning", orphan=why, terminated_at=None, ending=False, ready_at=None)
+    back = replace(
+        instance, phase="provisioning", orphan=why, ending=False, ready_at=None, terminated_at=None, ended_at=None,
+        priced_at=billed_until(instance, now=at),
+    )  # fmt: skip
     return _facts(back, seen, at=at)
 
 

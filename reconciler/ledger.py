@@ -33,6 +33,20 @@ class Ledger(Protocol):
         """Entries of that time or later, each once, in the order of their writing by month. Raises `StateRefused`."""
 
 
+class Telling:
+    """Appends to a ledger what it has not appended before: within one process nothing is told twice."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._told: set[str] = set()
+
+    def __call__(self, entries: Iterable[Entry]) -> None:
+        new = [entry for entry in entries if entry.id not in self._told]
+        if new:
+            self._ledger.append(new)
+            self._told.update(entry.id for entry in new)
+
+
 class FolderLedger:
     """`<folder>/2026-11.jsonl`, 0600."""
 

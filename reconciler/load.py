@@ -51,13 +51,24 @@ def load(root: Path, *, home: Path, known: tuple[str, Desired] | None = None) ->
     texts = [(file.relative_to(root).as_posix(), read_bytes(file)) for file in files]
     digest = _digest(texts)
     unsupported: tuple[str, ...]
-    if known and known == (digest, known[1]) and known[1].compiler == COMPILER and not own_file(home).exists():
+    if known and known[0] == digest and _holds(known[1]) and not own_file(home).exists():
         desired, unsupported = known[1], ()
     else:
         from reconciler.compile_files import compile_files
 
         desired, unsupported = compile_files(texts, own=own_file(home))
     return Documents(root, desired, digest, tuple(files), desired.warnings, unsupported)
+
+
+def _holds(desired: Desired) -> bool:
+    """Whether it is what this program would compile; where it may not, that is said with its line."""
+    if desired.compiler != COMPILER:
+        return False
+    if not desired.requires:
+        return True
+    from reconciler.requires import unmet_requirement
+
+    return not unmet_requirement(desired.requires)
 
 
 def _digest(texts: Iterable[tuple[str, bytes | str]]) -> str:

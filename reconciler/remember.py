@@ -20,19 +20,18 @@ SAME_VISIT = 60
 def write(ports: Ports, state: State, *, was: State | None, token: str) -> State:
     """Store `state` as the next generation after `was`. Raises `StateMoved`.
 
-    The ledger is told first: a writer killed between the two tells it again, under the same ids.
+    What the ledger is to hear is written with the state (`untold`), and told after it. So a write that
+    lost tells nothing, and what a writer was killed before telling is told by the next one, under the same ids.
     """
     now = ports.now()
     generation = (was.generation if was else state.generation) + 1
-    state = replace(state, generation=generation, ticks=_ticks(state, ports, now=now))
-    told = entries(was, state, by=ports.who)
-    facts = [entry for entry in told if entry.kind not in ("applied", "launched", "submitted")]
-    if facts:
-        ports.record(facts)
+    told = entries(was, state, by=ports.who, now=now)
+    state = replace(state, generation=generation, ticks=_ticks(state, ports, now=now), untold=told)
+    if was is not None and was.untold:
+        ports.record(was.untold)
     ports.store.write(state, token)
-    decisions = [entry for entry in told if entry.kind in ("applied", "launched", "submitted")]
-    if decisions:
-        ports.record(decisions)
+    if told:
+        ports.record(told)
     mark_done(ports, state)
     return state
 
@@ -84,7 +83,7 @@ def mark_done(ports: Ports, state: State) -> None:
 
 def _said(state: State) -> State:
     places = tuple(replace(place, observed_at=None) for place in state.places)
-    return replace(state, generation=0, ticks=(), places=places)
+    return replace(state, generation=0, ticks=(), untold=(), places=places)
 
 
 def _ticks(state: State, ports: Ports, *, now: int) -> tuple[Tick, ...]:

@@ -1,4 +1,4 @@
-"""The tables of `ps`, `pool ps` and `pool list`, by rich (imported when one is shown).
+"""The tables of `ps`, `pool ps`, `pool list` and `cost`, by rich (imported when one is shown).
 
 Where a table is wider than the terminal, its last columns become lines below it: a reason
 that is cut off or broken into syllables explains nothing.
@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from reconciler.cost import Cost
 from reconciler.explain_instances import InstanceRow, PoolRow
 from reconciler.explain_runs import RunRow
+from reconciler.render_cost import cost_cells, cost_heads
 from reconciler.render_words import ago, clean, price, resources, rough
 from reconciler.status import unreachable
 from schemas.instance import Instance
@@ -47,6 +49,13 @@ def pool_table(rows: Sequence[PoolRow], *, now: int, verbose: bool = False) -> R
     if verbose:
         lines = [[*line, ago(row.created_at, now=now)] for line, row in zip(lines, rows, strict=True)]
     return _fitted(heads, lines, core=len(heads), width=0)
+
+
+def cost_table(cost: Cost, *, width: int = 0) -> RenderableType:
+    """What it is by, INSTANCES TIME BOOT IDLE COST, and the total below."""
+    lines = [cost_cells(row, cost=cost) for row in cost.rows]
+    heads = cost_heads(cost)
+    return _fitted(heads, [*lines, cost_cells(cost.total, cost=cost, total=True)], core=len(heads), width=width)
 
 
 def _fitted(heads: list[str], lines: Lines, *, core: int, width: int) -> RenderableType:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import msgspec
 
 from reconciler.store import StateRefused
+from reconciler.upgrade import STEPS, Raw, older, upgraded
 from schemas.state import VERSION, Applied, Place, State
 
 COLLECTIONS = (
@@ -29,8 +30,9 @@ COLLECTIONS = (
     "capacity",
     "tombstones",
     "ticks",
+    "untold",
 )
-IDENTIFIED = ("instances", "runs", "attempts", "intents", "wishes")
+IDENTIFIED = ("instances", "runs", "attempts", "intents", "wishes", "untold")
 # A YAML reader gives up on a longer key.
 KEY_LIMIT = 1024
 
@@ -45,7 +47,11 @@ class Header(NamedTuple):
 
 
 def dumps(state: State) -> bytes:
-    """UTF-8. Lone surrogates become U+FFFD; a key of options over 1,023 characters is `StateRefused`."""
+    """UTF-8. Lone surrogates become U+FFFD; a key of options over 1,023 characters is `StateRefused`, an older
+    format too: what was read as if it were today's must not be taken for it.
+    """
+    if why := older(state.version):
+        raise StateRefused(why)
     try:
         text = _lines(_portable_options(state))
     except UnicodeEncodeError:
@@ -54,15 +60,18 @@ def dumps(state: State) -> bytes:
     return _escape(text)
 
 
-def loads(data: bytes, source: str) -> State:
-    """A state, or `StateRefused` naming `source`, what is wrong and what to do next. Nothing else is raised."""
+def loads(data: bytes, source: str, *, steps: Mapping[int, Callable[[Raw], Raw]] = STEPS) -> State:
+    """A state, or `StateRefused` naming `source`, what is wrong and what to do next. Nothing else is raised.
+
+    One of an older format comes as today's, with its old `version`: it can be looked at, and not written.
+    """
     _refuse_foreign(data, source)
     try:
         with _gc_paused():
-            state = _DECODER.decode(data)
+            state = _decoded(data, steps=steps)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise StateRefused(_why(data, source, error)) from error
-    if state.version != VERSION:
+    if state.version != VERSION and state.version not in steps:
         raise StateRefused(_wrong_version(source, state.version))
     _refuse_doubles(state, source)
     return state
@@ -161,6 +170,15 @@ def _portable(value: Any) -> Any:
 # ---------------------------------------------------------------- reading
 
 
+def _decoded(data: bytes, *, steps: Mapping[int, Callable[[Raw], Raw]]) -> State:
+    """Only a state that says in its first line that it is older takes the long way."""
+    seen = header(data)
+    if seen is None or seen.version not in steps or seen.version >= VERSION:
+        return _DECODER.decode(data)
+    raw = upgraded(msgspec.json.decode(data), version=seen.version, steps=steps)
+    return msgspec.convert(raw, State)
+
+
 @contextmanager
 def _gc_paused() -> Iterator[None]:
     """Building 100,000 records would otherwise be scanned over and over: twice the time."""
@@ -208,7 +226,7 @@ def _why(data: bytes, source: str, error: Exception) -> str:
         )
     seen = header(data)
     version = seen.version if seen else _loose_version(data)
-    if version is not None and version != VERSION:
+    if version is not None and version != VERSION and version not in STEPS:
         return _wrong_version(source, version)
     if not data.rstrip().endswith(b"}") and data.lstrip().startswith(b"{"):
         return f"{source}: truncated after {len(data)} bytes; restore it, or move it away and `dstack state rebuild`"

@@ -66,6 +66,18 @@ class FolderStore:
         self._seen = _header_of(state)
         return _token(data)
 
+    def keep_copy(self, name: str) -> str:
+        """See `Store.keep_copy`. One that is there already was made by somebody who did not come to the end."""
+        data = self._bytes()
+        copy = self._path.with_name(f"{self._path.name}.{name}")
+        try:
+            if data is not None and not copy.exists():
+                _write_new(copy, data)
+                sync_folder(self._folder)
+        except OSError as error:
+            raise StateRefused(f"{copy}: cannot be written: {error.strerror}; nothing was changed") from error
+        return str(copy)
+
     # ------------------------------------------------------------ what is refused
 
     def _refuse_folder(self) -> None:

@@ -21,6 +21,7 @@ from reconciler.fold import Ahead, Collected, Outcome, Refused, StartFailed, fol
 from reconciler.observe import observe
 from reconciler.ports import Connections, Ports
 from reconciler.remember import land
+from reconciler.upgrade import older
 from schemas.plan import Permissions, Plan
 from schemas.state import State
 
@@ -59,12 +60,25 @@ def tick(ports: Ports, ask: TickAsk) -> TickResult:
     for _ in range(AGAIN):
         try:
             begun = begin(ports, desired=ask.documents.desired if ask.documents else ask.carried)
+            if why := _unfit(begun.state, ask):
+                return _refusal(why)
             return _Tick(ports=ports, ask=ask, begun=begun, ends=ports.clock() + ask.deadline).run()
         except TickRefused as error:
             return _refusal(str(error))
         except OtherWorld:
             continue
     return _refusal("another state of this project appeared, again and again, while this was planned: try again")
+
+
+def _unfit(state: State, ask: TickAsk) -> str:
+    """Why this program may not tick here; "" if it may. The documents at hand rule, else the applied ones."""
+    desired = ask.documents.desired if ask.documents else state.applied.desired if state.applied else ask.carried
+    if desired is not None and desired.requires:
+        from reconciler.requires import unmet_requirement
+
+        if why := unmet_requirement(desired.requires):
+            return why
+    return older(state.version) if ask.act else ""
 
 
 def _refusal(why: str) -> TickResult:

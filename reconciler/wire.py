@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.blobs import FolderBlobs
-from reconciler.ledger import FolderLedger, Ledger
+from reconciler.ledger import FolderLedger, Ledger, Telling
 from reconciler.markers import Markers
 from reconciler.store import StateRefused
 from reconciler.store_folder import FolderStore
@@ -103,7 +103,7 @@ def wire(site: Site, *, environ: Mapping[str, str], unattended: bool) -> Ports:
         store=store,
         blobs=blobs_of(site),
         markers=markers_of(site),
-        record=ledger_of(site).append,
+        record=Telling(ledger_of(site)),
         connect=connector(site, address=store.address),
         runner=HostRunner(_transports(environ), scratch=scratch_of(site)),
         now=now,

@@ -34,6 +34,8 @@ class Instance(Value, frozen=True, kw_only=True):
     `ending`: its place showed it on its way out, so that its end need not be asked for again.
     `network` names the network that it shares with others ("": that of its place), `internal_ip` is its
     address there, where other nodes reach it ("": `address`). `via` is the jump that leads us to it.
+    `priced_at`: since when it costs `price` (`None`: since `created_at`). `ended_at` is when its place says
+    that it ended, where the place tells; `terminated_at` is when we knew.
     """
 
     id: str
@@ -65,6 +67,8 @@ class Instance(Value, frozen=True, kw_only=True):
     last_job_end: int | None = None
     terminate_at: int | None = None
     terminated_at: int | None = None
+    priced_at: int | None = None
+    ended_at: int | None = None
     idle_duration: Seconds | None = 300
     idle_source: str = "default"
     max_lifetime: Seconds | None = None
@@ -93,7 +97,7 @@ class Seen(Value, frozen=True, kw_only=True):
     """An instance as its place lists it. `id`, `launch`, `pool`, `lineage`, `generation` are our tags.
 
     `phase`: starting | running | ending | ended. An ended one stays listed for a while, or
-    for good; `interrupted` says that the place took it away (a spot kill).
+    for good; `interrupted` says that the place took it away (a spot kill). `ended_at` is when, where it tells.
     """
 
     external_id: str
@@ -117,6 +121,7 @@ class Seen(Value, frozen=True, kw_only=True):
     via: str = ""
     machine_id: str = ""
     created_at: int | None = None
+    ended_at: int | None = None
 
 
 class Listing(Value, frozen=True, kw_only=True):

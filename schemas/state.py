@@ -8,11 +8,13 @@ from schemas.base import Price, Seconds, Value
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Instance
 from schemas.launch import Intent
+from schemas.ledger import Entry
 from schemas.profile import Retry
 from schemas.resources import Need, Where
 from schemas.run import Attempt, Run
 
-VERSION = 1
+VERSION = 2
+"""1: the first. 2: `untold`, and since when an instance costs what it costs."""
 
 
 class Revision(Value, frozen=True, kw_only=True):
@@ -133,7 +135,8 @@ class State(Value, frozen=True, kw_only=True):
     """Everything remembered. Collections are tuples in a stable order, keyed by their `id` or `name`.
 
     `generation` grows by one in every write. `lineage` is minted with the state and never
-    changes: a state of another lineage is another world.
+    changes: a state of another lineage is another world. `untold` is what the ledger is to hear of
+    the write that made this generation: if its writer was killed before it told, the next one tells.
     """
 
     version: int
@@ -152,3 +155,4 @@ class State(Value, frozen=True, kw_only=True):
     capacity: tuple[Capacity, ...] = ()
     tombstones: tuple[Tombstone, ...] = ()
     ticks: tuple[Tick, ...] = ()
+    untold: tuple[Entry, ...] = ()

@@ -26,7 +26,7 @@ from schemas.offer import Offer
 from schemas.plan import Action, Assign, Attach, Detach, Launch, Permissions, Plan, Resume, Stop, Terminate, Update
 from schemas.resources import Gpu, Resources
 from schemas.run import LIVE_JOB, Attempt, Job
-from schemas.state import Place, State
+from schemas.state import VERSION, Place, State
 
 NOW = 1_800_000_000
 MACHINES = {
@@ -62,7 +62,7 @@ def world_of(case: Mapping[str, Any], *, nonce: str = "n0000000") -> World:
         each.setdefault("config", {"name": each["name"].split("/")[0], "type": each["name"].split("/")[0]})
         each.setdefault("observed_at", NOW - 60)
     remembered = {
-        "version": 1, "project": "testproject", "lineage": "l1", "generation": 7, **state,
+        "version": VERSION, "project": "testproject", "lineage": "l1", "generation": 7, **state,
         "instances": instances, "runs": runs, "attempts": attempts, "places": list(places.values()),
     }  # fmt: skip
     return World(

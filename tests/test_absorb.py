@@ -14,7 +14,7 @@ from schemas.instance import HostReport, Instance, JobReport, Listing, Seen
 from schemas.launch import Intent, Request
 from schemas.resources import Resources
 from schemas.run import Attempt, Job
-from schemas.state import Place, State
+from schemas.state import VERSION, Place, State
 
 NOW = 1_800_000_000
 PLACE = "fake/r1"
@@ -54,7 +54,7 @@ def an_intent(*ids: str, not_after: int = NOW + 600) -> Intent:
 
 def a_state(*instances: Instance, **fields: Any) -> State:
     place = Place(name=PLACE, config=FAKE, region="r1", identity="me")
-    known = {"version": 1, "project": "proj12345", "lineage": "lin", "generation": 5, "places": (place,)}
+    known = {"version": VERSION, "project": "proj12345", "lineage": "lin", "generation": 5, "places": (place,)}
     return State(**{**known, "instances": instances, **fields})
 
 

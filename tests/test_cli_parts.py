@@ -22,7 +22,7 @@ from schemas.plan import Plan
 from schemas.pool import Pool
 from schemas.resources import Gpu, GpuNeed, Need, Resources, Span, Where
 from schemas.run import Attempt, Job, Run, RunSpec
-from schemas.state import State
+from schemas.state import VERSION, State
 
 BOX = Resources(cpus=4, memory=8192)
 GPU_BOX = Resources(cpus=8, memory=65536, gpu=Gpu(name="a100", memory=81920))
@@ -106,7 +106,7 @@ def an_offer(price: str | None, **values: object) -> Offer:
 def test_idle_comes_first_then_the_cheapest_then_what_is_not_to_be_had() -> None:
     busy = Attempt(id="a", run="r", number=1, jobs=(Job(id="j", instance="busy", status="running"),))
     state = State(
-        version=1, project="p" * 8, lineage="l",
+        version=VERSION, project="p" * 8, lineage="l",
         instances=(
             an_instance("busy"), an_instance("idle"), an_instance("other", pool="q"),
             an_instance("lost", unreachable_since=5), an_instance("leaving", draining="max lifetime"),
@@ -127,7 +127,7 @@ def test_no_offers_always_have_a_reason() -> None:
     need = Need(gpu=GpuNeed(count=Span(min=2, max=2)))
     offers = [an_offer("1"), an_offer("2"), an_offer("3", resources=GPU_BOX)]
     asked = Asked(need=need, where=Where(), pool=Pool(name="p"))
-    assert offer_rows(asked, state=State(version=1, project="p", lineage="l"), offers=offers) == []
+    assert offer_rows(asked, state=State(version=VERSION, project="p", lineage="l"), offers=offers) == []
     said = why_none(asked, offers=offers)
     assert "asked, it has none (2 offers)" in said
     assert "1x" in said
@@ -162,7 +162,7 @@ def test_the_newest_run_of_a_name_is_meant() -> None:
     attempts = tuple(
         Attempt(id=f"r2-0-{n}", run="r2", number=n, jobs=(Job(id=f"r2-0-{n}-0", instance="i"),)) for n in (1, 2)
     )
-    state = State(version=1, project="p", lineage="l", runs=runs, attempts=attempts)
+    state = State(version=VERSION, project="p", lineage="l", runs=runs, attempts=attempts)
     assert find_run(state, "train").id == "r2"
     assert find_run(state, "r1").id == "r1"
     newest = find_attempt(state, runs[1], replica=0, number=0)

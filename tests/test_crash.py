@@ -28,14 +28,17 @@ from world import Site, apply, apply_ask, cron, desired, offer, task
 from backends.base import TryLater
 from backends.fake import Fault
 from reconciler.ask import TickAsk
+from reconciler.cost import cost
+from reconciler.entries import billed_until
 from reconciler.ports import Ports
 from reconciler.tick import tick
 from reconciler.wish import stop_run
 from schemas.desired import Desired
+from schemas.ledger import Entry
 from schemas.plan import Permissions
 from schemas.pool import Pool
 from schemas.profile import Retry
-from schemas.run import RUN_ENDED
+from schemas.run import LIVE_JOB, RUN_ENDED
 from schemas.state import State
 
 # ---------------------------------------------------------------- the world changes while nobody looks
@@ -174,10 +177,35 @@ def check(site: Site, documents: Desired) -> None:
         assert len(proven) <= 1 or run.spec.retry.interruption, f"{run.spec.name} was repeated"
     done = {(run.spec.name, run.spec.hash) for run in state.runs if run.status == "done"}
     assert site.markers.known == done
+    check_ledger(site, state)
     assert len(owned) == documents.pools[0].nodes_min
     again = apply(site, documents)
     assert again.plan.actions == ()
     assert again.outcomes == ()
+
+
+def check_ledger(site: Site, state: State) -> None:
+    """Nothing is lost, nothing counts twice, and nothing was told that did not come true."""
+    told = {entry.id: entry for entry in (*site.ledger, *state.untold)}
+    assert all(told[entry.id] == entry for entry in site.ledger), "told in two ways"
+    owned = {one.id: one for one in state.instances if one.external_id}
+    over = {key for key, one in owned.items() if one.phase == "terminated"}
+    kinds: dict[str, list[Entry]] = {}
+    for entry in told.values():
+        kinds.setdefault(entry.kind, []).append(entry)
+    assert {entry.instance for entry in kinds.get("ended", ())} == over
+    assert {entry.instance for entry in kinds.get("billed", ())} >= over  # others had another price once
+    assert {entry.instance for entry in kinds["seen"]} == set(owned)
+    assert {entry.instance for entry in kinds["launched"]} == {one.id for one in state.instances}
+    assert {entry.run for entry in kinds["submitted"]} == {run.id for run in state.runs}
+    assert {entry.run for entry in kinds["finished"]} == {run.id for run in state.runs if run.status in RUN_ENDED}
+    jobs = [job for attempt in state.attempts for job in attempt.jobs]
+    begun = {f"used:{job.id}" for job in jobs if job.started_at is not None and job.status not in LIVE_JOB}
+    assert {entry.id for entry in kinds.get("used", ())} == begun
+    now = site.clock.now()
+    found = cost(told.values(), state, since=0, until=now, by="run")
+    assert found.total.seconds == sum(billed_until(one, now=now) - one.created_at for one in owned.values())
+    assert sum(row.cost for row in found.rows) == found.total.cost
 
 
 LAGS = (0, 1, 2)

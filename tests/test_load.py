@@ -471,8 +471,12 @@ def test_which_project_this_is_does_not_need_valid_documents(tmp_path: Path) -> 
         ("~=1.2.3", "1.3.0", False),
         (">1.0,<=1.1", "1.1", True),
         (">=0.10", "0.9", False),
+        (">=0.4", "0.4.0rc1", False),
+        (">=0.4,<0.6", "0.5.dev1", True),
+        ("==1.0", "1.0+local", True),
     ],
 )
 def test_required_versions(requires: str, version: str, met: bool) -> None:
     message = unmet_requirement(requires, version=version)
-    assert message == ("" if met else f"dstack-pools {version} is installed, and the documents require {requires}")
+    said = f"dstack {version} is installed, and the documents require {requires}: `pip install "
+    assert message == ("" if met else f"{said}'dstack-pools{requires}'`, or change `requires`")

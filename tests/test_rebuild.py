@@ -14,7 +14,7 @@ from schemas.launch import Intent, Request
 from schemas.pool import Pool
 from schemas.resources import Resources
 from schemas.run import Attempt, Job, Run, RunSpec
-from schemas.state import Applied, Place, Revision, State, Tombstone, Wish
+from schemas.state import VERSION, Applied, Place, Revision, State, Tombstone, Wish
 
 NOW = 1_000_000
 BOX = Resources(cpus=2, memory=2048)
@@ -174,7 +174,7 @@ def intent(id: str, *ids: str) -> Intent:
 
 def living() -> State:
     return State(
-        version=1,
+        version=VERSION,
         project="abcdefgh1",
         lineage="l",
         generation=3,
@@ -233,7 +233,7 @@ def ended(id: str, at: int, name: str = "gone", **changes: object) -> Run:
 
 def test_what_ended_long_ago_leaves() -> None:
     state = State(
-        version=1,
+        version=VERSION,
         project="abcdefgh1",
         lineage="l",
         runs=(ended("r1", OLD), ended("r2", YOUNG), Run(id="r3", spec=TRAIN, submitted_at=0)),
@@ -269,12 +269,12 @@ def test_an_ended_run_that_is_still_declared_stays() -> None:
     applied = Applied(revision=Revision(digest="d"), by="x", at=0, desired=DESIRED)
     declared = ended("r1", OLD, "train")
     wished = ended("r2", OLD, "train", origin="run")
-    state = State(version=1, project="abcdefgh1", lineage="l", applied=applied, runs=(declared, wished))
+    state = State(version=VERSION, project="abcdefgh1", lineage="l", applied=applied, runs=(declared, wished))
     assert prune(state, now=LATER).runs == (declared,)
 
 
 def test_tombstones_are_bounded() -> None:
     graves = tuple(Tombstone(id=str(index), kind="launch", at=LATER, why="") for index in range(10_005))
-    state = prune(State(version=1, project="abcdefgh1", lineage="l", tombstones=graves), now=LATER)
+    state = prune(State(version=VERSION, project="abcdefgh1", lineage="l", tombstones=graves), now=LATER)
     assert len(state.tombstones) == 10_000
     assert state.tombstones[-1].id == "10004"

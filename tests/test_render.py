@@ -34,7 +34,7 @@ from schemas.plan import Assign, IdleNote, Launch, Plan, Resume, Stop, Terminate
 from schemas.pool import Pool
 from schemas.resources import Gpu, Resources
 from schemas.run import Attempt, Job, Run, RunSpec
-from schemas.state import Applied, Override, Place, Revision, State
+from schemas.state import VERSION, Applied, Override, Place, Revision, State
 
 NOW = 1_764_000_000
 A100 = Resources(cpus=10, memory=80 * 1024, disk=200 * 1024, gpu=Gpu(name="a100", memory=80 * 1024))
@@ -63,7 +63,7 @@ def a_state() -> State:
         jobs=(Job(id="r3-0-1-0", instance="i-gpu-9", status="failed", exit_code=3, reason="exit 3"),),
     )  # fmt: skip
     return State(
-        version=1, project="helloexample", lineage="l" * 16, generation=7,
+        version=VERSION, project="helloexample", lineage="l" * 16, generation=7,
         applied=Applied(
             revision=Revision(digest="d" * 64), by="ann@lab", at=NOW - 600,
             desired=Desired(pools=(Pool(name="gpu", default=True, nodes_min=0), Pool(name="cpu"))),

@@ -163,14 +163,14 @@ def test_a_read_only_folder_is_a_clear_error() -> None:
             import filelock
             from reconciler.store import StateRefused
             from reconciler.store_folder import FolderStore
-            from schemas.state import State
+            from schemas.state import VERSION, State
             if os.geteuid() == 0:
                 os.setgid(65534)
                 os.setuid(65534)
             store = FolderStore(Path({str(folder)!r}), "{PROJECT}")
             assert store.read() == (None, "")
             try:
-                store.write(State(version=1, project="{PROJECT}", lineage="a"), "")
+                store.write(State(version=VERSION, project="{PROJECT}", lineage="a"), "")
             except StateRefused as error:
                 print(error)
         """

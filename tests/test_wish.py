@@ -23,7 +23,7 @@ from schemas.instance import Instance, Phase
 from schemas.pool import Pool
 from schemas.resources import Resources
 from schemas.run import Attempt, Job, JobStatus, Run, RunSpec, RunStatus
-from schemas.state import Applied, Override, Revision, State, Wish
+from schemas.state import VERSION, Applied, Override, Revision, State, Wish
 
 GPU = Pool(name="gpu", nodes_min=2, nodes_target=3, nodes_max=4)
 CPU = Pool(name="cpu")
@@ -34,7 +34,7 @@ CHECKOUT = Desired(
     runs=(RunSpec(name="declared"),),
     warnings=("a warning",),
 )
-EMPTY = State(version=1, project="abcdefgh1", lineage="l", generation=4)
+EMPTY = State(version=VERSION, project="abcdefgh1", lineage="l", generation=4)
 
 
 def applied(*pools: Pool, state: State = EMPTY) -> State:

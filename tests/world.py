@@ -72,6 +72,9 @@ class MemoryStore:
         self.writes += 1
         return self._token()
 
+    def keep_copy(self, name: str) -> str:
+        return f"memory.{name}"
+
     def _token(self) -> str:
         return hashlib.sha256(self.data).hexdigest() if self.data else ""
 

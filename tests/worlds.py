@@ -19,7 +19,7 @@ from schemas.pool import Pool
 from schemas.profile import Retry
 from schemas.resources import GpuNeed, Need, Span, Where
 from schemas.run import Attempt, Job, Run, RunSpec
-from schemas.state import Capacity, Override, Place, State, Wish
+from schemas.state import VERSION, Capacity, Override, Place, State, Wish
 
 POOLS = ("a", "a", "a", "b", "c")
 REGIONS = ("us", "eu")
@@ -211,7 +211,7 @@ def worlds(draw: st.DrawFn) -> World:
     return World(
         desired=desired,
         state=State(
-            version=1,
+            version=VERSION,
             project="testproject",
             lineage="l",
             instances=tuple(instances),

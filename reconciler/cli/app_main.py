@@ -41,6 +41,7 @@ def apply(
     first_run: o.FirstRun = False,
     replace: o.Replace = None,
     assume_lost: o.AssumeLost = None,
+    upgrade_state: Annotated[bool, typer.Option("--upgrade-state", help="Upgrade the state's format first.")] = False,
 ) -> int:
     """Observe, plan, ask, do it, and wait until it is seen. Safe to kill at any point."""
     from reconciler.cli.apply import ApplyFlags, run_apply
@@ -50,6 +51,7 @@ def apply(
             file=file, yes=yes, yes_above=yes_above, detach=detach, deadline=deadline, strict=strict, pool=pool,
             config_force=config_force, allow_destroy=tuple(allow_destroy or ()), allow_mass_destroy=allow_mass_destroy,
             first_run=first_run, replace=tuple(replace or ()), assume_lost=tuple(assume_lost or ()),
+            upgrade_state=upgrade_state,
         )
     )  # fmt: skip
 
@@ -155,6 +157,31 @@ def artifacts(
     return fetch_artifacts(name, folder=folder, job=job)
 
 
+def cost(
+    since: o.Since = "",
+    by: Annotated[str, typer.Option(metavar="WHAT", help="pool, user, run, backend or tag.")] = "pool",
+    as_json: o.AsJson = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, without a total.")] = False,
+) -> int:
+    """Show what was billed, by whom it was used and how much of it was idle; this month's, if nothing is said."""
+    from reconciler.cli.cost import show_cost
+
+    return show_cost(since=since, by=by, as_json=as_json, as_csv=as_csv)
+
+
+def events(
+    since: o.Since = "",
+    pool: o.PoolName = "",
+    run: Annotated[str, typer.Option("--run", metavar="RUN", help="Only this run, by name or id.")] = "",
+    as_json: o.AsJson = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more, until Ctrl-C.")] = False,
+) -> int:
+    """List what happened: launches, ends, runs, applies; the last day's, if nothing is said."""
+    from reconciler.cli.cost import show_events
+
+    return show_events(since=since, pool=pool, run=run, as_json=as_json, follow=follow)
+
+
 def validate(
     paths: Annotated[list[Path] | None, typer.Argument(metavar="[PATH]...", help="Default: this project.")] = None,
 ) -> int:
@@ -221,6 +248,8 @@ COMMANDS: dict[str, Callable[[typer.Typer], None]] = {
     "logs": _command(logs),
     "stop": _command(stop),
     "artifacts": _command(artifacts),
+    "cost": _command(cost),
+    "events": _command(events),
     "validate": _command(validate),
     "schema": _command(schema),
     "init": _command(init),

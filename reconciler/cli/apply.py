@@ -24,10 +24,11 @@ from reconciler.fold import Failed, Refused, StartFailed
 from reconciler.load import Documents
 from reconciler.render_words import clean
 from reconciler.settle import Settled, settle, settled
+from reconciler.store import Store
 from reconciler.tick import TickResult, tick
 from schemas.plan import Permissions
 from schemas.run import RUN_ENDED
-from schemas.state import State
+from schemas.state import VERSION, State
 
 DONE = {
     "launch": "launched", "attach": "attached", "assign": "assigned", "stop": "stopped", "terminate": "terminated",
@@ -50,6 +51,7 @@ class ApplyFlags:
     first_run: bool = False
     replace: tuple[str, ...] = ()
     assume_lost: tuple[str, ...] = ()
+    upgrade_state: bool = False
 
 
 def run_apply(flags: ApplyFlags) -> int:
@@ -58,6 +60,8 @@ def run_apply(flags: ApplyFlags) -> int:
     check_pool(flags.pool, documents.desired)
     site = site_of(documents)
     ports = replace(ports_of(site), bundle=packer(site, yes=flags.yes))
+    if flags.upgrade_state:
+        _upgrade(ports.store)
     with Progress() as progress, Interrupts(told=progress.told) as interrupts:
         ask = _ask(flags, documents, interrupts=interrupts)
         limit = seconds(flags.deadline, flag="--deadline") if flags.deadline else None
@@ -68,6 +72,14 @@ def run_apply(flags: ApplyFlags) -> int:
             done = settle(ports, ask, until=settled, progress=progress, deadline=limit)
     tell(ports.store.notes)
     return _report(done, interrupted=interrupts.count > 0, strict=flags.strict, detached=flags.detach)
+
+
+def _upgrade(store: Store) -> None:
+    from reconciler.upgrade import upgrade
+
+    kept = upgrade(store)
+    say(f"note: the state is of format {VERSION} now; as it was it is kept as {kept}" if kept
+        else f"note: there is no state of an older format than {VERSION}: nothing to upgrade")  # fmt: skip
 
 
 def _ask(flags: ApplyFlags, documents: Documents, *, interrupts: Interrupts) -> TickAsk:

@@ -19,6 +19,7 @@ from reconciler.explain import explain
 from reconciler.load import Documents
 from reconciler.plan import plan as make_plan
 from reconciler.render_plan import render_plan
+from reconciler.upgrade import older
 from reconciler.wire import STATE, Site, connector, lacking_here, markers_of, nonce, now, store_of
 from reconciler.world import World
 from schemas.desired import Desired
@@ -77,7 +78,13 @@ def stored(documents: Documents, permissions: Permissions, *, known: State | Non
         done=done,
     )
     made = make_plan(world)
-    return replace(made, warnings=(*found.warnings, *made.warnings)), state
+    return replace(made, warnings=(*_format(state), *found.warnings, *made.warnings)), state
+
+
+def _format(state: State) -> tuple[str, ...]:
+    """What apply asks for first, where the state is of an older format."""
+    why = older(state.version)
+    return (why,) if why else ()
 
 
 def _lacking(site: Site, desired: Desired, state: State) -> dict[str, str]:
@@ -102,8 +109,9 @@ def refreshed(documents: Documents, permissions: Permissions) -> tuple[Plan, Sta
     )
     if result.refused:
         raise Fail(result.refused)
-    made = replace(result.plan, warnings=(*result.warnings, *result.plan.warnings))
-    return made, result.state or _empty(documents.desired.project)
+    state = result.state or _empty(documents.desired.project)
+    made = replace(result.plan, warnings=(*_format(state), *result.warnings, *result.plan.warnings))
+    return made, state
 
 
 def check_pool(name: str, desired: Desired) -> None:

@@ -39,6 +39,7 @@ def _facts(state: State, *, address: str) -> dict[str, object]:
     return {
         "address": address,
         "project": state.project,
+        "format": state.version,
         "lineage": state.lineage,
         "generation": state.generation,
         "applied": rules,

@@ -14,12 +14,14 @@ SYNONYMS = {
     "rm": "pool remove", "remove": "pool remove", "add": "pool add", "create": "pool create", "down": "destroy",
     "fleet": "pool", "fleets": "pool", "instances": "pool ps", "nodes": "pool ps", "diff": "plan", "preview": "plan",
     "log": "logs", "tail": "logs -f", "check": "validate", "lint": "validate", "config": "init", "setup": "init",
+    "bill": "cost", "billing": "cost", "price": "cost", "history": "events", "event": "events", "audit": "events",
     "refresh": "plan --refresh", "forget": "state forget", "rebuild": "state rebuild", "drain": "pool drain",
     "pause": "pool pause", "resume": "pool resume", "server": "apply", "help": "--help", "version": "--version",
     "set-default": "pool set-default", "add-ssh": "pool add-ssh", "output": "artifacts", "download": "artifacts",
 }  # fmt: skip
 COMMANDS = (
-    "plan", "apply", "run", "ps", "logs", "stop", "artifacts", "pool", "validate", "schema", "init", "destroy", "state",
+    "plan", "apply", "run", "ps", "logs", "stop", "artifacts", "pool", "cost", "events", "validate", "schema",
+    "init", "destroy", "state",
 )  # fmt: skip
 GROUPS = {
     "dstack": COMMANDS,

@@ -128,6 +128,8 @@ _BUILDERS: dict[str, tuple[str, _Builder]] = {
     "plan-json": ("dstack plan --json", printed.plan),
     "ps-json": ("dstack ps --json", printed.ps),
     "pool-ps-json": ("dstack pool ps --json", printed.pool_ps),
+    "cost-json": ("dstack cost --json", printed.cost),
+    "events-json": ("dstack events --json", printed.events),
 }
 NAMES = tuple(_BUILDERS)
 

@@ -1,4 +1,4 @@
-"""The JSON that `plan`, `ps` and `pool ps` print, stable from version 1 on: schemas by hand.
+"""The JSON that `plan`, `ps`, `pool ps`, `cost` and `events` print, stable from version 1 on: schemas by hand.
 
 Times are ISO 8601 in UTC, prices are dollars an hour.
 """
@@ -18,6 +18,8 @@ _TEXTS: Schema = {"type": "array", "items": _TEXT}
 KINDS = ("launch", "attach", "assign", "stop", "terminate", "detach", "update")
 RUN_STATUSES = ("submitted", "provisioning", "running", "terminating", "done", "failed", "terminated", "aborted")
 INSTANCE_STATUSES = ("pending", "provisioning", "idle", "busy", "holding", "terminating", "terminated")
+
+EVENTS = ("applied", "launched", "seen", "ready", "ended", "lost", "submitted", "started", "finished", "billed", "used")
 
 
 def plan() -> Schema:
@@ -47,6 +49,27 @@ def pool_ps() -> Schema:
         "spot": {"type": "boolean"}, "price": _PRICE, "status": {"enum": list(INSTANCE_STATUSES)}, "reason": _MAYBE,
         "unreachable": {"type": "boolean"}, "observed_at": _MAYBE_TIME, "created_at": _MAYBE_TIME,
         "idle_since": _MAYBE_TIME, "reap_at": _MAYBE_TIME, "runs": _TEXTS})}
+
+
+def cost() -> Schema:
+    amount: Schema = {"type": "number", "minimum": 0}
+    row = _record({
+        "name": _TEXT, "id": _TEXT, "kind": {"enum": ["", "idle", "boot", "none"]}, "instances": _COUNT,
+        "hours": amount, "boot_hours": amount, "idle_hours": amount,
+        "idle_share": {"type": "number", "minimum": 0, "maximum": 1}, "cost": amount, "idle_cost": amount,
+        "unpriced_hours": amount})
+    return _record({
+        "version": {"const": 1}, "project": _TEXT, "since": _TIME, "until": _TIME,
+        "by": {"enum": ["pool", "user", "run", "backend", "tag"]}, "rows": {"type": "array", "items": row},
+        "total": row, "alive": _COUNT})
+
+
+def events() -> Schema:
+    return {"type": "array", "items": _record({
+        "id": _TEXT, "at": _TIME, "kind": {"enum": list(EVENTS)}, "subject": _TEXT, "name": _TEXT, "pool": _TEXT,
+        "run": _TEXT, "user": _TEXT, "place": _TEXT, "instance": _TEXT, "instance_type": _TEXT,
+        "spot": {"type": "boolean"}, "price": _PRICE, "seconds": _COUNT,
+        "tags": {"type": "object", "additionalProperties": _TEXT}, "by": _TEXT, "why": _TEXT})}
 
 
 def _record(properties: Schema) -> Schema:

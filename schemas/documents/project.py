@@ -9,7 +9,8 @@ from schemas.documents.shape import Form, Shape, Wrong, form, inlined, kind_of
 from schemas.documents.span import DURATION_SCHEMA, duration
 from schemas.documents.words import Flag, Money, ProjectId, Text, Texts, matching, whole
 
-REQUIRES = r"\s*(?:>=|<=|==|!=|<|>|~=)\s*[0-9]+(?:\.[0-9]+){0,3}\s*"
+# What `packaging` reads, less what nobody needs here: `~=1` says nothing, so it wants two numbers.
+REQUIRES = r"\s*(?:(?:>=|<=|==|!=|<|>)\s*[0-9]+(?:\.[0-9]+){0,3}|~=\s*[0-9]+(?:\.[0-9]+){1,3})\s*"
 
 
 PROJECT_NAME = matching(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}", what="a project's name: letters, digits, space, . _ -")

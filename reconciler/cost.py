@@ -1,0 +1,224 @@
+"""What instances cost and who used them, from the ledger and, of what lives, from the state. Pure.
+
+At each moment an instance costs its price of that moment; those whose jobs run then share it equally, and where none
+does it is idle (or, before its host first answered, boots). So the rows always add up to the bill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import pairwise
+from typing import Literal
+
+from reconciler.entries import billed_from, billed_until, boot_of, used_until
+from schemas.base import Price
+from schemas.instance import Instance
+from schemas.ledger import Entry
+from schemas.run import LIVE_JOB
+from schemas.state import State
+
+By = Literal["pool", "user", "run", "backend", "tag"]
+BYS: tuple[By, ...] = ("pool", "user", "run", "backend", "tag")
+Kind = Literal["", "idle", "boot", "none"]
+HOUR = 3600
+
+
+@dataclass(kw_only=True)
+class CostRow:
+    """`seconds` billed, of which `idle` and `boot` ran nothing; `cost` in $, of which `idle_cost` was idle.
+
+    `kind` is set where no name can stand: `idle` and `boot` are what nobody used, `none` what has no user or tag.
+    `unpriced` seconds have no known price and are in no cost. Fractions, so that the rows add up exactly.
+    """
+
+    name: str = ""
+    id: str = ""
+    kind: Kind = ""
+    instances: set[str] = field(default_factory=set)
+    seconds: Fraction = Fraction(0)
+    idle: Fraction = Fraction(0)
+    boot: Fraction = Fraction(0)
+    unpriced: Fraction = Fraction(0)
+    cost: Fraction = Fraction(0)
+    idle_cost: Fraction = Fraction(0)
+
+    @property
+    def idle_share(self) -> float:
+        """Of the time, from 0 to 1."""
+        return float(self.idle / self.seconds) if self.seconds else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """`rows` by cost, the dearest first; `total` counts every second once. `alive` are counted until `until`."""
+
+    since: int
+    until: int
+    by: By
+    rows: tuple[CostRow, ...]
+    total: CostRow
+    alive: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Billed:
+    instance: str
+    pool: str
+    backend: str
+    start: int
+    end: int
+    price: Price | None
+    ready: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Used:
+    start: int
+    end: int
+    run: str
+    name: str
+    user: str
+    tags: tuple[tuple[str, str], ...]
+
+
+def cost(entries: Iterable[Entry], state: State | None, *, since: int, until: int, by: By) -> Cost:
+    """Of the time from `since` to `until`, both in seconds since the epoch. `state` is read before the ledger."""
+    known = {entry.id: entry for entry in entries}
+    billed: dict[str, list[_Billed]] = {}
+    used: dict[str, list[_Used]] = {}
+    for interval in (*_billed(known.values()), *_alive(state, known, now=until)):
+        billed.setdefault(interval.instance, []).append(interval)
+    for instance, use in (*_used(known.values()), *_running(state, known, now=until)):
+        used.setdefault(instance, []).append(use)
+    tally = _Tally(by)
+    for instance, intervals in billed.items():
+        for moment in _moments(intervals, used.get(instance, ()), since=since, until=until):
+            tally.add(*moment)
+    alive = sum(1 for _ in _alive(state, known, now=until))
+    rows = sorted(tally.rows.values(), key=lambda row: (bool(row.kind), -row.cost, -row.seconds, row.name, row.id))
+    return Cost(since=since, until=until, by=by, rows=tuple(rows), total=tally.total, alive=alive)
+
+
+def _billed(entries: Iterable[Entry]) -> Iterator[_Billed]:
+    for one in entries:
+        if one.kind == "billed":
+            start = one.at - one.seconds
+            yield _Billed(
+                instance=one.instance, pool=one.pool, backend=one.place.partition("/")[0], start=start, end=one.at,
+                price=one.price, ready=start + one.boot,
+            )  # fmt: skip
+
+
+def _alive(state: State | None, known: dict[str, Entry], *, now: int) -> Iterator[_Billed]:
+    """Intervals that go on. One that the ledger has was told by a writer that the state did not hear of."""
+    for one in state.instances if state else ():
+        start = billed_from(one)
+        if _bills(one) and f"billed:{one.id}:{start}" not in known:
+            end = max(start, billed_until(one, now=now))
+            yield _Billed(
+                instance=one.id, pool=one.pool, backend=one.backend, start=start, end=end, price=one.price,
+                ready=start + boot_of(one, start=start, end=end),
+            )  # fmt: skip
+
+
+def _bills(one: Instance) -> bool:
+    return one.phase != "terminated" and bool(one.external_id)
+
+
+def _used(entries: Iterable[Entry]) -> Iterator[tuple[str, _Used]]:
+    for one in entries:
+        if one.kind == "used":
+            start = one.at - one.seconds
+            yield (
+                one.instance,
+                _Used(start=start, end=one.at, run=one.run, name=one.name, user=one.user, tags=one.tags),
+            )
+
+
+def _running(state: State | None, known: dict[str, Entry], *, now: int) -> Iterator[tuple[str, _Used]]:
+    runs = {run.id: run for run in state.runs} if state else {}
+    for attempt in state.attempts if state else ():
+        for job in attempt.jobs:
+            run = runs.get(attempt.run)
+            if run is None or job.started_at is None or job.status not in LIVE_JOB or f"used:{job.id}" in known:
+                continue
+            use = _Used(
+                start=job.started_at, end=used_until(job, now=now), run=run.id, name=run.spec.name, user=run.user,
+                tags=run.spec.tags,
+            )  # fmt: skip
+            yield job.instance, use
+
+
+Moment = tuple[_Billed, list[_Used], int, bool]
+
+
+def _moments(billed: Sequence[_Billed], used: Sequence[_Used], *, since: int, until: int) -> Iterator[Moment]:
+    """(interval, who used it, seconds, whether it was still booting) of each stretch in which nothing changes.
+
+    Where two intervals say a price for the same time, as after a rebuilt state, the one that began later rules.
+    """
+    changes = sorted({min(max(at, since), until) for at in _turns(billed, used)})
+    begins = sorted(used, key=lambda use: use.start)
+    active: list[_Used] = []
+    next_use = 0
+    for start, end in pairwise(changes):
+        while next_use < len(begins) and begins[next_use].start <= start:
+            active.append(begins[next_use])
+            next_use += 1
+        active = [use for use in active if use.end > start]
+        rules = max((one for one in billed if one.start <= start < one.end), key=lambda one: one.start, default=None)
+        if rules is not None:
+            yield rules, active, end - start, start < rules.ready
+
+
+def _turns(billed: Sequence[_Billed], used: Sequence[_Used]) -> Iterator[int]:
+    for one in billed:
+        yield from (one.start, min(one.ready, one.end), one.end)
+    for use in used:
+        yield from (use.start, use.end)
+
+
+class _Tally:
+    """Rows by name, and the total of all of them."""
+
+    def __init__(self, by: By) -> None:
+        self._by = by
+        self.rows: dict[tuple[str, str, str], CostRow] = {}
+        self.total = CostRow()
+
+    def add(self, one: _Billed, users: list[_Used], seconds: int, boots: bool) -> None:
+        kind: Kind = "" if users else "boot" if boots else "idle"
+        _add(self.total, one, Fraction(seconds), kind=kind)
+        if self._by in ("pool", "backend"):
+            _add(self._row(one.pool if self._by == "pool" else one.backend), one, Fraction(seconds), kind=kind)
+        elif kind:
+            _add(self._row(kind=kind), one, Fraction(seconds), kind=kind)
+        for use in users if self._by in ("user", "run", "tag") else ():
+            for row in self._of(use):
+                _add(row, one, Fraction(seconds) / len(users), kind="")
+
+    def _of(self, use: _Used) -> list[CostRow]:
+        """A run with several tags is in the row of each."""
+        if self._by == "run":
+            return [self._row(use.name or use.run, id=use.run)]
+        if self._by == "user":
+            return [self._row(use.user, kind="" if use.user else "none")]
+        return [self._row(f"{key}={value}") for key, value in use.tags] or [self._row(kind="none")]
+
+    def _row(self, name: str = "", *, id: str = "", kind: Kind = "") -> CostRow:
+        return self.rows.setdefault((name, id, kind), CostRow(name=name, id=id, kind=kind))
+
+
+def _add(row: CostRow, one: _Billed, seconds: Fraction, *, kind: Kind) -> None:
+    row.instances.add(one.instance)
+    row.seconds += seconds
+    amount = Fraction(0) if one.price is None else Fraction(one.price) * seconds / HOUR
+    row.cost += amount
+    row.unpriced += seconds if one.price is None else 0
+    if kind == "idle":
+        row.idle += seconds
+        row.idle_cost += amount
+    elif kind == "boot":
+        row.boot += seconds

@@ -1,0 +1,58 @@
+"""A state of an older format: read as today's by a chain of steps, and written so only when a person asks.
+
+Until then it can be looked at and planned on, and nothing is written. Older programs refuse what is written after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from msgspec.structs import replace
+
+from reconciler.store import StateMoved, StateRefused, Store
+from schemas.state import VERSION
+
+Raw = dict[str, Any]
+TRIES = 30
+
+
+def _second(raw: Raw) -> Raw:
+    """`untold`, `priced_at` and `ended_at` came: without them, nothing is untold and no price has changed."""
+    return raw
+
+
+STEPS: Mapping[int, Callable[[Raw], Raw]] = {1: _second}
+"""format -> what makes it the next one; a step may change `raw`, and never refuses."""
+
+
+def upgraded(raw: Raw, *, version: int, steps: Mapping[int, Callable[[Raw], Raw]] = STEPS) -> Raw:
+    """`raw`, of format `version`, as today's; its `version` says still what it was. `KeyError` without a way."""
+    for step in range(version, VERSION):
+        raw = steps[step](raw)
+    return {**raw, "version": version}
+
+
+def older(version: int) -> str:
+    """Why such a state is not written; "" for today's."""
+    if version == VERSION:
+        return ""
+    return (
+        f"the state is of format {version}, and this dstack writes format {VERSION}: "
+        "`dstack apply --upgrade-state` upgrades it and keeps a copy; older versions of dstack cannot read it then"
+    )
+
+
+def upgrade(store: Store) -> str:
+    """Write the state in today's format. Where the old bytes are kept; "" where there is nothing to upgrade."""
+    for _ in range(TRIES):
+        state, token = store.read()
+        if state is None or state.version == VERSION:
+            return ""
+        kept = store.keep_copy(f"format-{state.version}-generation-{state.generation}")
+        try:
+            store.write(replace(state, version=VERSION, generation=state.generation + 1), token)
+        except StateMoved:
+            continue
+        return kept
+    raise StateRefused(f"{store.address}: somebody else wrote it {TRIES} times meanwhile: try again")
