@@ -14,7 +14,6 @@ from typing import Literal
 
 from reconciler.entries import billed_from, billed_until, boot_of, used_until
 from schemas.base import Price
-from schemas.instance import Instance
 from schemas.ledger import Entry
 from schemas.run import LIVE_JOB
 from schemas.state import State
@@ -84,11 +83,12 @@ class _Used:
 
 
 def cost(entries: Iterable[Entry], state: State | None, *, since: int, until: int, by: By) -> Cost:
-    """Of the time from `since` to `until`, both in seconds since the epoch. `state` is read before the ledger."""
+    """Of the time from `since` to `until`, both in seconds since the epoch. `state` is the one that wrote the last."""
     known = {entry.id: entry for entry in entries}
     billed: dict[str, list[_Billed]] = {}
     used: dict[str, list[_Used]] = {}
-    for interval in (*_billed(known.values()), *_alive(state, known, now=until)):
+    alive = tuple(_alive(state, now=until))
+    for interval in (*_billed(known.values()), *alive):
         billed.setdefault(interval.instance, []).append(interval)
     for instance, use in (*_used(known.values()), *_running(state, known, now=until)):
         used.setdefault(instance, []).append(use)
@@ -96,9 +96,8 @@ def cost(entries: Iterable[Entry], state: State | None, *, since: int, until: in
     for instance, intervals in billed.items():
         for moment in _moments(intervals, used.get(instance, ()), since=since, until=until):
             tally.add(*moment)
-    alive = sum(1 for _ in _alive(state, known, now=until))
     rows = sorted(tally.rows.values(), key=lambda row: (bool(row.kind), -row.cost, -row.seconds, row.name, row.id))
-    return Cost(since=since, until=until, by=by, rows=tuple(rows), total=tally.total, alive=alive)
+    return Cost(since=since, until=until, by=by, rows=tuple(rows), total=tally.total, alive=len(alive))
 
 
 def _billed(entries: Iterable[Entry]) -> Iterator[_Billed]:
@@ -111,20 +110,16 @@ def _billed(entries: Iterable[Entry]) -> Iterator[_Billed]:
             )  # fmt: skip
 
 
-def _alive(state: State | None, known: dict[str, Entry], *, now: int) -> Iterator[_Billed]:
-    """Intervals that go on. One that the ledger has was told by a writer that the state did not hear of."""
+def _alive(state: State | None, *, now: int) -> Iterator[_Billed]:
+    """Intervals that go on."""
     for one in state.instances if state else ():
         start = billed_from(one)
-        if _bills(one) and f"billed:{one.id}:{start}" not in known:
+        if one.phase != "terminated" and one.external_id:
             end = max(start, billed_until(one, now=now))
             yield _Billed(
                 instance=one.id, pool=one.pool, backend=one.backend, start=start, end=end, price=one.price,
                 ready=start + boot_of(one, start=start, end=end),
             )  # fmt: skip
-
-
-def _bills(one: Instance) -> bool:
-    return one.phase != "terminated" and bool(one.external_id)
 
 
 def _used(entries: Iterable[Entry]) -> Iterator[tuple[str, _Used]]:
@@ -157,7 +152,8 @@ Moment = tuple[_Billed, list[_Used], int, bool]
 def _moments(billed: Sequence[_Billed], used: Sequence[_Used], *, since: int, until: int) -> Iterator[Moment]:
     """(interval, who used it, seconds, whether it was still booting) of each stretch in which nothing changes.
 
-    Where two intervals say a price for the same time, as after a rebuilt state, the one that began later rules.
+    Where two intervals say a price for the same time, as after a rebuilt state, the one that knows more of it rules:
+    that began later, or ended sooner.
     """
     changes = sorted({min(max(at, since), until) for at in _turns(billed, used)})
     begins = sorted(used, key=lambda use: use.start)
@@ -168,9 +164,13 @@ def _moments(billed: Sequence[_Billed], used: Sequence[_Used], *, since: int, un
             active.append(begins[next_use])
             next_use += 1
         active = [use for use in active if use.end > start]
-        rules = max((one for one in billed if one.start <= start < one.end), key=lambda one: one.start, default=None)
+        rules = max((one for one in billed if one.start <= start < one.end), key=_knows, default=None)
         if rules is not None:
             yield rules, active, end - start, start < rules.ready
+
+
+def _knows(one: _Billed) -> tuple[int, int]:
+    return one.start, -one.end
 
 
 def _turns(billed: Sequence[_Billed], used: Sequence[_Used]) -> Iterator[int]:

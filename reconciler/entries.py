@@ -88,10 +88,10 @@ def _bills(one: Instance) -> bool:
 
 
 def _instance(one: Instance, kind: EntryKind, *, at: int, by: str, since: int | None = None) -> Entry:
-    """`since` is an interval's beginning: what happens once in the life of an instance has none."""
-    moment = at if kind in ("ended", "ready") else since
+    """`since` is an interval's beginning. What may happen again in the life of an instance has its time in its id."""
+    key = f"{kind}:{one.id}" + (f":{since}" if since is not None else "")
     return Entry(
-        id=f"{kind}:{one.id}" if moment is None else f"{kind}:{one.id}:{moment}",
+        id=f"{key}:{at}" if kind in ("ended", "ready", "billed") else key,
         at=at,
         kind=kind,
         subject=f"instance {one.id}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -116,21 +116,21 @@ def event_json(entry: Entry) -> dict[str, Any]:
     }
 
 
-def event_line(entry: Entry) -> str:
-    """`2026-11-23T04:15:08Z  ended     instance gpu-0 (pool gpu, aws/us-east-1): idle for 5m  [cron@lab]`."""
+def event_line(entry: Entry, names: Mapping[str, str]) -> str:
+    """`2026-11-23T04:15:08Z  ended     instance gpu-0 (pool gpu): idle for 5m  [cron@lab]`; `names` by instance id."""
     what = entry.subject.partition(" ")[0]
     where = ", ".join([*([f"pool {entry.pool}"] if entry.pool else []), *([entry.place] if entry.place else [])])
     text = f"{stamp(entry.at)}  {entry.kind:<9}  {f'{what} {entry.name}'.strip()}"
-    text += (f" ({where})" if where else "") + (f": {said}" if (said := _said(entry)) else "")
+    text += (f" ({where})" if where else "") + (f": {said}" if (said := _said(entry, names)) else "")
     return clean(f"{text}  [{entry.by}]" if entry.by else text)
 
 
-def _said(entry: Entry) -> str:
+def _said(entry: Entry, names: Mapping[str, str]) -> str:
     if entry.kind == "billed":
         amount = "" if entry.price is None else f" = {price(entry.price * entry.seconds / HOUR)}"
         return f"{rough(entry.seconds)} at {hourly(entry.price)}{amount}"
     if entry.kind == "used":
-        return f"{rough(entry.seconds)} on {entry.instance}, {entry.why}"
+        return f"{rough(entry.seconds)} on {names.get(entry.instance, entry.instance)}, {entry.why}"
     if entry.kind == "applied":
         return f"commit {entry.why[:10]}" if entry.why else "documents without git"
     return entry.why

@@ -177,9 +177,9 @@ def events(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more, until Ctrl-C.")] = False,
 ) -> int:
     """List what happened: launches, ends, runs, applies; the last day's, if nothing is said."""
-    from reconciler.cli.cost import show_events
+    from reconciler.cli.cost import EventFlags, show_events
 
-    return show_events(since=since, pool=pool, run=run, as_json=as_json, follow=follow)
+    return show_events(EventFlags(since=since, pool=pool, run=run, as_json=as_json, follow=follow))
 
 
 def validate(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NoReturn
 
 from reconciler.cli.fail import Fail
@@ -16,12 +17,13 @@ from reconciler.cost import BYS, By, Cost, cost
 from reconciler.ledger import Ledger
 from reconciler.render_cost import cost_csv, cost_json, event_json, event_line
 from reconciler.render_words import counted, stamp
-from reconciler.wire import ledger_of, now
+from reconciler.wire import Site, ledger_of, now
 from schemas.ledger import Entry
 from schemas.state import State
 
 DAY = 86400
 POLL = 2.0
+TRIES = 5
 AT_MOST = 20  # a poll takes at most a twentieth of the time
 
 
@@ -32,8 +34,7 @@ def show_cost(*, since: str, by: str, as_json: bool, as_csv: bool) -> int:
     grouped = _by(by)
     where, until = site(), now()
     begun = moment(since, flag="--since", now=until) if since else month_began(until)
-    state = state_or_empty(where)  # before the ledger: what is in neither cannot be
-    told = entries_of(state, ledger_of(where), since=begun)
+    state, told = remembered(where, since=begun)
     found = cost(told, state, since=begun, until=until, by=grouped)
     if as_json:
         from reconciler.render_json import dump
@@ -66,59 +67,76 @@ def _show(found: Cost) -> None:
         say("a run with several tags stands in the line of each; the total counts it once")
 
 
-def entries_of(state: State, ledger: Ledger, *, since: int) -> Iterator[Entry]:
-    """The ledger, with what the writer of the state was killed before telling. `state` must have been read before."""
-    seen: set[str] = set()
-    for entry in ledger.read(since=since):
-        seen.add(entry.id)
-        yield entry
-    yield from (entry for entry in state.untold if entry.id not in seen and entry.at >= since)
+def remembered(where: Site, *, since: int) -> tuple[State, list[Entry]]:
+    """The state, and all that was told up to it and not after it, also what its writer was killed before telling."""
+    ledger = ledger_of(where)
+    state = state_or_empty(where)
+    for _ in range(TRIES):
+        told = {entry.id: entry for entry in ledger.read(since=since)}
+        latest = state_or_empty(where) if state.lineage else state
+        if latest.generation == state.generation:
+            break
+        state = latest
+    told |= {entry.id: entry for entry in state.untold if entry.at >= since}
+    return state, list(told.values())
 
 
-def show_events(*, since: str, pool: str, run: str, as_json: bool, follow: bool) -> int:
+@dataclass(frozen=True, kw_only=True)
+class EventFlags:
+    since: str = ""
+    pool: str = ""
+    run: str = ""
+    as_json: bool = False
+    follow: bool = False
+
+
+def show_events(flags: EventFlags) -> int:
     """Of the last day, where nothing is said. `follow` goes on until Ctrl-C, which is how one leaves it."""
     where, moment_now = site(), now()
-    begun = moment(since, flag="--since", now=moment_now) if since else moment_now - DAY
-    state, ledger = state_or_empty(where), ledger_of(where)
-    told = _chosen(entries_of(state, ledger, since=begun), pool=pool, run=run)
-    found = sorted(told, key=lambda entry: entry.at)
-    if not follow:
-        _print(found, as_json=as_json)
-        if not found and not as_json:
-            say(f"no events since {stamp(begun)}; `--since 7d` looks further back")
+    begun = moment(flags.since, flag="--since", now=moment_now) if flags.since else moment_now - DAY
+    state, told = remembered(where, since=begun)
+    found, names = _chosen(told, flags), {one.id: one.name for one in state.instances}
+    if flags.follow:
+        try:
+            _follow(found, ledger_of(where), since=begun, names=names, flags=flags)
+        except KeyboardInterrupt:
+            return 0
+    if flags.as_json:
+        from reconciler.render_json import dump
+
+        out(dump([event_json(entry) for entry in found]))
         return 0
-    try:
-        _follow(found, ledger, since=begun, pool=pool, run=run, as_json=as_json)
-    except KeyboardInterrupt:
-        return 0
+    out("".join(f"{event_line(entry, names)}\n" for entry in found))
+    if not found:
+        say(f"no events since {stamp(begun)}; `--since 7d` looks further back")
+    return 0
 
 
-def _follow(found: list[Entry], ledger: Ledger, *, since: int, pool: str, run: str, as_json: bool) -> NoReturn:
+def _follow(
+    found: list[Entry], ledger: Ledger, *, since: int, names: dict[str, str], flags: EventFlags
+) -> NoReturn:  # fmt: skip
     """Looks again and again, and sleeps far longer than it looks."""
     seen: set[str] = set()
-    cost_of_looking = 0.0
+    looking = 0.0
     while True:
         for entry in found:
             if entry.id not in seen:
                 seen.add(entry.id)
-                out((json.dumps(event_json(entry)) if as_json else event_line(entry)) + "\n")
-        time.sleep(max(POLL, AT_MOST * cost_of_looking))
+                if entry.subject.startswith("instance "):
+                    names.setdefault(entry.instance, entry.name)
+                out((json.dumps(event_json(entry)) if flags.as_json else event_line(entry, names)) + "\n")
+        time.sleep(max(POLL, AT_MOST * looking))
         began = time.monotonic()
-        found = sorted(_chosen(ledger.read(since=since), pool=pool, run=run), key=lambda entry: entry.at)
-        cost_of_looking = time.monotonic() - began
+        found = _chosen(ledger.read(since=since), flags)
+        looking = time.monotonic() - began
 
 
-def _chosen(entries: Iterable[Entry], *, pool: str, run: str) -> Iterator[Entry]:
-    for entry in entries:
-        of_run = not run or (bool(entry.run) and run in (entry.run, entry.name))
-        if of_run and pool in ("", entry.pool):
-            yield entry
-
-
-def _print(found: list[Entry], *, as_json: bool) -> None:
-    if as_json:
-        from reconciler.render_json import dump
-
-        out(dump([event_json(entry) for entry in found]))
-    else:
-        out("".join(f"{event_line(entry)}\n" for entry in found))
+def _chosen(entries: Iterable[Entry], flags: EventFlags) -> list[Entry]:
+    """Those asked for, in the order of their happening."""
+    pool, run = flags.pool, flags.run
+    mine = [
+        entry
+        for entry in entries
+        if pool in ("", entry.pool) and (not run or (entry.run and run in (entry.run, entry.name)))
+    ]
+    return sorted(mine, key=lambda entry: entry.at)
