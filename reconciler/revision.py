@@ -84,6 +84,13 @@ def _left_out(root: Path, *, environ: Environ) -> tuple[str, ...]:
     return tuple(line[2:] for line in lines if line.startswith("S ") and not (root / line[2:]).exists())
 
 
+def sparse(folder: Path, *, environ: Environ = None) -> str:
+    """A `.dstack` that git tracks around `folder` and a sparse checkout left out, from the repository's root; or ""."""
+    lines = (_git(folder, "ls-files", "-t", "--full-name", "--", ":(top)", environ=environ) or "").splitlines()
+    found = (re.match(rf"S ((?:.*/)?{re.escape(FOLDER)})/", line) for line in lines)
+    return next((match[1] for match in found if match), "")
+
+
 def _is_commit(text: str) -> bool:
     return re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", text) is not None
 
