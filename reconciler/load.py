@@ -49,7 +49,7 @@ def load(root: Path, *, home: Path, known: tuple[str, Desired] | None = None) ->
     """
     files = document_files(root)
     texts = [(file.relative_to(root).as_posix(), read_bytes(file)) for file in files]
-    digest = _digest(texts)
+    digest = digest_of(texts)
     unsupported: tuple[str, ...]
     if known and known[0] == digest and _holds(known[1]) and not own_file(home).exists():
         desired, unsupported = known[1], ()
@@ -71,7 +71,7 @@ def _holds(desired: Desired) -> bool:
     return not unmet_requirement(desired.requires)
 
 
-def _digest(texts: Iterable[tuple[str, bytes | str]]) -> str:
+def digest_of(texts: Iterable[tuple[str, bytes | str]]) -> str:
     digest = hashlib.sha256()
     for shown, data in texts:
         content = data if isinstance(data, bytes) else b""
