@@ -16,16 +16,19 @@ from schemas.desired import Desired
 from schemas.profile import Profile
 
 
-def compile_files(texts: Sequence[tuple[str, bytes | str]], *, own: Path) -> tuple[Desired, tuple[str, ...]]:
+def compile_files(
+    texts: Sequence[tuple[str, bytes | str]], *, own: Path, any_version: bool = False
+) -> tuple[Desired, tuple[str, ...]]:  # fmt: skip
     """What they ask for, and what of it does not work yet. Raises `Invalid`.
 
-    `texts` are (path from the root, bytes or why there are none).
+    `texts` are (path from the root, bytes or why there are none). `any_version` reads them only to compare with
+    others: they need not be meant for this program.
     """
     sources = [(_source(shown, data), shown.split("/")[-2:-1] == ["runs"]) for shown, data in texts]
     read = read_documents(sources)
     desired, unsupported = compile_documents(read, own=_own_profiles(own, read))
     _references(read, sources)
-    for entry in read.singles.get("requires", ()):
+    for entry in () if any_version else read.singles.get("requires", ()):
         from reconciler.requires import unmet_requirement
 
         if message := unmet_requirement(desired.requires):

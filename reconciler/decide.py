@@ -213,6 +213,8 @@ class _Table:
             named = permissions.destroy_pools if verdict.may_end else ()
             permissions = replace(permissions, may_end=permissions.may_end and may_end, destroy_pools=named)
             warnings = () if may_end else (verdict.why,)
+            if verdict.keep_revision and state.applied is not None:
+                mine = state.applied.revision
             state = apply(state, desired=desired, revision=mine, by=self.ports.who, now=now)
         if ask.wish is not None:
             state = with_places(ask.wish(state), ask.carried)

@@ -51,7 +51,7 @@ def load(root: Path, *, home: Path, known: tuple[str, Desired] | None = None) ->
     """
     files = document_files(root)
     texts = [(file.relative_to(root).as_posix(), read_bytes(file)) for file in files]
-    digest = _digest(texts)
+    digest = digest_of(texts)
     own = own_file(home)
     compiler = _compiler(own)
     unsupported: tuple[str, ...]
@@ -80,10 +80,10 @@ def _compiler(own: Path) -> str:
     """The rules that compile here: ours, and the user's own profiles where there are any."""
     if not own.is_file():
         return COMPILER
-    return f"{COMPILER}+{_digest([(own.name, read_bytes(own))])[:16]}"
+    return f"{COMPILER}+{digest_of([(own.name, read_bytes(own))])[:16]}"
 
 
-def _digest(texts: Iterable[tuple[str, bytes | str]]) -> str:
+def digest_of(texts: Iterable[tuple[str, bytes | str]]) -> str:
     digest = hashlib.sha256()
     for shown, data in texts:
         content = data if isinstance(data, bytes) else b""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -18,6 +18,10 @@ from schemas.base import Price
 from schemas.plan import Plan
 from schemas.state import State
 
+if TYPE_CHECKING:
+    from reconciler.gates import Held
+    from reconciler.subtract import Difference
+
 
 def dump(value: Any) -> str:
     """Indented JSON with a newline at its end; what could drive a terminal is escaped in it."""
@@ -29,7 +33,9 @@ def _escaped(found: re.Match[str]) -> str:
     return f"\\u{ord(found[0]):04x}"
 
 
-def plan_json(plan: Plan, state: State | None) -> dict[str, Any]:
+def plan_json(
+    plan: Plan, state: State | None, *, difference: Difference | None = None, gates: Sequence[Held] = ()
+) -> dict[str, Any]:  # fmt: skip
     """`observed_at` is the oldest good observation of any place: nothing below is fresher than it."""
     seen = [at for _, at, _ in plan.observed if at is not None]
     return {
@@ -41,6 +47,19 @@ def plan_json(plan: Plan, state: State | None) -> dict[str, Any]:
         "unmet": [{"subject": one.subject, "why": one.why} for one in plan.unmet],
         "warnings": list(plan.warnings),
         "cost": {"hourly_before": _number(plan.hourly_before), "hourly_after": _number(plan.hourly_after)},
+        "against": _against(difference) if difference else None,
+        "gates": [{"gate": one.gate, "failed": bool(one.why), "why": one.why} for one in gates],
+    }
+
+
+def _against(difference: Difference) -> dict[str, Any]:
+    return {
+        "commit": difference.commit,
+        "change": [_action(row) for row in difference.change],
+        "anyway": [_action(row) for row in difference.anyway],
+        "averted": [_action(row) for row in difference.averted],
+        "unmet": [{"subject": one.subject, "why": one.why} for one in difference.unmet],
+        "hourly_after": _number(difference.hourly),
     }
 
 

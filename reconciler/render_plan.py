@@ -6,12 +6,16 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from reconciler.explain import Kind, Row, counts, explain
 from reconciler.render_paint import Paint, plain
 from reconciler.render_words import clean, clock, counted, hourly, resources, rough, span
 from schemas.plan import Plan
 from schemas.state import Override, State
+
+if TYPE_CHECKING:
+    from reconciler.subtract import Difference
 
 COLOUR: dict[Kind, str] = {
     "launch": "green", "attach": "green", "assign": "cyan", "stop": "red", "terminate": "red", "detach": "red",
@@ -28,15 +32,17 @@ class Page:
     paint: Paint = plain
 
 
-def render_plan(plan: Plan, state: State | None, *, now: int, page: Page) -> str:
+def render_plan(
+    plan: Plan, state: State | None, *, now: int, page: Page, difference: Difference | None = None
+) -> str:  # fmt: skip
     """Text that ends in one summary line and a newline."""
     rows = explain(plan, state)
     parts = [
-        *_actions(rows, page=page),
-        *_section("Idle", _idle(plan, now=now), page=page),
+        *(action_lines(rows, page=page) if difference is None else _parted(difference, page=page)),
+        *_section("Idle", idle_lines(plan, now=now), page=page),
         *_section("Unmet", (f"{one.subject}: {one.why}" for one in plan.unmet), page=page, colour="yellow"),
         *_section("Overrides", plan.notes, page=page),
-        *_section("Observed", _observed(plan, now=now), page=page),
+        *_section("Observed", observed_lines(plan, now=now), page=page),
         *_section("Warnings", plan.warnings, page=page, colour="yellow"),
     ]
     if plan.next_actor:
@@ -44,6 +50,8 @@ def render_plan(plan: Plan, state: State | None, *, now: int, page: Page) -> str
     if parts:
         parts.append("")
     parts.append(page.paint(summary(plan, rows), "bold"))
+    if difference is not None:
+        parts.append(page.paint(f"Of this: {_own(difference, plan)}.", "bold"))
     return "\n".join(parts) + "\n"
 
 
@@ -55,7 +63,25 @@ def summary(plan: Plan, rows: Sequence[Row]) -> str:
     return f"Plan: {doing}{unmet}. {hourly(plan.hourly_before)} now → {hourly(plan.hourly_after)} after."
 
 
-def _actions(rows: Sequence[Row], *, page: Page) -> Iterator[str]:
+def _own(difference: Difference, plan: Plan) -> str:
+    change = plan.hourly_after - difference.hourly
+    own, anyway = len(difference.change), len(difference.anyway)
+    return f"{own} because of this change ({'+' if change >= 0 else '-'}{hourly(abs(change))}), {anyway} anyway"
+
+
+def _parted(difference: Difference, *, page: Page) -> Iterator[str]:
+    parts = (
+        (f"Because of this change (against {difference.commit[:10]})", difference.change),
+        ("Averted by this change", difference.averted),
+        ("Would happen anyway", difference.anyway),
+    )
+    for title, rows in parts:
+        if rows:
+            yield page.paint(f"{title}:", "bold")
+            yield from action_lines(rows, page=page)
+
+
+def action_lines(rows: Sequence[Row], *, page: Page) -> Iterator[str]:
     """Pools by name, each in the plan's own order; alike neighbours share one line."""
     ordered = sorted(rows, key=lambda row: row.pool)
     for pool, mine in groupby(ordered, key=lambda row: row.pool):
@@ -121,7 +147,7 @@ def _cost(row: Row, *, number: int) -> str:
     return ""
 
 
-def _idle(plan: Plan, *, now: int) -> Iterator[str]:
+def idle_lines(plan: Plan, *, now: int) -> Iterator[str]:
     for note in plan.idle:
         kept = f"idle duration {span(note.duration)}, {note.source}"
         if note.at is None:
@@ -142,7 +168,7 @@ def override(one: Override, *, now: int) -> str:
     return f"{what} {done} by {one.by} {rough(now - one.at)} ago, {end}{stop}{why}"
 
 
-def _observed(plan: Plan, *, now: int) -> Iterator[str]:
+def observed_lines(plan: Plan, *, now: int) -> Iterator[str]:
     for place, at, error in plan.observed:
         seen = "never" if at is None else f"{rough(max(0, now - at))} ago"
         yield f"{place}: {seen}" + (f", unknown since: {error}" if error else "")

@@ -84,6 +84,13 @@ def _left_out(root: Path, *, environ: Environ) -> tuple[str, ...]:
     return tuple(line[2:] for line in lines if line.startswith("S ") and not (root / line[2:]).exists())
 
 
+def sparse(folder: Path, *, environ: Environ = None) -> str:
+    """A `.dstack` that git tracks around `folder` and a sparse checkout left out, from the repository's root; or ""."""
+    lines = (_git(folder, "ls-files", "-t", "--full-name", "--", ":(top)", environ=environ) or "").splitlines()
+    found = (re.match(rf"S ((?:.*/)?{re.escape(FOLDER)})/", line) for line in lines)
+    return next((match[1] for match in found if match), "")
+
+
 def _is_commit(text: str) -> bool:
     return re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", text) is not None
 
@@ -95,15 +102,21 @@ def _git(root: Path, *words: str, environ: Environ) -> str | None:
 
 def _ask(root: Path, *words: str, environ: Environ) -> tuple[int, str]:
     """Exit status and output; 127 where git is not there or does not answer in time."""
+    code, output = run_git(root, *words, environ=environ)
+    return code, output.decode(errors="replace")
+
+
+def run_git(root: Path, *words: str, environ: Environ = None, said: bytes = b"") -> tuple[int, bytes]:
+    """The same, as bytes; `said` is its input."""
     # fsmonitor is a program that the repository's own configuration would have us start.
     command = ["git", "-c", "core.fsmonitor=false", "-c", "core.quotePath=false", "-C", str(root), *words]
     try:
         done = subprocess.run(  # noqa: S603 - a fixed program, no shell
-            command, env=_environment(environ), stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT
+            command, env=_environment(environ), input=said, capture_output=True, timeout=TIMEOUT
         )
     except (OSError, subprocess.TimeoutExpired, ValueError):
-        return 127, ""
-    return done.returncode, done.stdout.decode(errors="replace")
+        return 127, b""
+    return done.returncode, done.stdout
 
 
 def _environment(environ: Environ) -> dict[str, str]:

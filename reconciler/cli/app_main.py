@@ -18,13 +18,19 @@ def plan(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Save the plan for `dstack apply FILE`.")] = None,
     detailed_exitcode: Annotated[bool, typer.Option(help="Exit 2 when there are changes.")] = False,
     pool: o.PoolName = "",
+    against: Annotated[str, typer.Option(metavar="REV", help="Tell apart what a change since REV brings.")] = "",
+    fail_on: Annotated[str, typer.Option(metavar="GATES", help="Exit 1 on any of destroy, cost>N, unmet.")] = "",
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as a review comment, too.")] = None,
 ) -> int:
     """Show what apply would change, what it costs, and why. Changes nothing."""
     from reconciler.cli.plan import PlanFlags, show_plan
 
     return show_plan(
-        PlanFlags(refresh=refresh, as_json=as_json, out=out, detailed_exitcode=detailed_exitcode, pool=pool)
-    )
+        PlanFlags(
+            refresh=refresh, as_json=as_json, out=out, detailed_exitcode=detailed_exitcode, pool=pool,
+            against=against, fail_on=fail_on, markdown=markdown,
+        )
+    )  # fmt: skip
 
 
 def apply(

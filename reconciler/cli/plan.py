@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from reconciler.apply import apply
 from reconciler.cli.fail import Done
 from reconciler.cli.judged import judged
 from reconciler.cli.project import documents_of, ports_of, project_root, site_of, tell
@@ -20,14 +23,17 @@ from reconciler.load import Documents
 from reconciler.plan import plan as make_plan
 from reconciler.render_plan import render_plan
 from reconciler.upgrade import older
-from reconciler.wire import STATE, Site, connector, lacking_here, markers_of, nonce, now, store_of
+from reconciler.wire import STATE, Site, connector, lacking_here, markers_of, nonce, now, store_of, who
 from reconciler.world import World
 from schemas.desired import Desired
 from schemas.offer import Offer
 from schemas.plan import Permissions, Plan
 from schemas.resources import Need, Where
 from schemas.run import RUN_ENDED
-from schemas.state import VERSION, State
+from schemas.state import VERSION, Revision, State
+
+if TYPE_CHECKING:
+    from reconciler.cli.plan_review import Review
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +43,32 @@ class PlanFlags:
     out: Path | None = None
     detailed_exitcode: bool = False
     pool: str = ""
+    against: str = ""
+    fail_on: str = ""
+    markdown: Path | None = None
+
+    @property
+    def reviews(self) -> bool:
+        return bool(self.against or self.fail_on) or self.markdown is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Basis:
+    """What a plan rests on besides the documents: two plans of one basis differ by their documents alone."""
+
+    site: Site
+    state: State
+    done: frozenset[tuple[str, str]]
+    moment: int
+    nonce: str
 
 
 def show_plan(flags: PlanFlags) -> int:
-    """2 where there are changes and they were asked for by `--detailed-exitcode`, else 0."""
+    """2 where there are changes and they were asked for by `--detailed-exitcode`, 1 where a gate holds, else 0."""
+    if flags.reviews:
+        from reconciler.cli.plan_review import gates_of
+
+        gates_of(flags.fail_on)  # a mistyped gate is said at once
     root = project_root()
     known = None if flags.refresh else _peeked(root)
     documents = documents_of(root, known=known)
@@ -50,14 +78,50 @@ def show_plan(flags: PlanFlags) -> int:
         made, state = refreshed(documents, permissions)
     else:
         made, state = stored(documents, permissions, known=known)
-    if flags.out is not None:
-        from reconciler.cli.saved import save_plan
-
-        save_plan(flags.out, made, digest=documents.digest)
+    if flags.reviews:
+        return _reviewed(flags, made, state, documents, permissions)
+    _save(flags, made, documents)
     _print(made, state, as_json=flags.as_json)
     if flags.detailed_exitcode and explain(made, state):
         raise Done(2)
     return 0
+
+
+def _reviewed(
+    flags: PlanFlags, made: Plan, state: State, documents: Documents, permissions: Permissions
+) -> int:  # fmt: skip
+    from reconciler.cli import plan_review
+
+    site = site_of(documents)
+    done = markers_of(site).all() if site.project else frozenset()
+    basis = Basis(site=site, state=state, done=done, moment=made.made_at or now(), nonce=nonce())
+    found = plan_review.review(
+        made, basis, documents, permissions, against=flags.against, asked=plan_review.gates_of(flags.fail_on)
+    )
+    plan = replace(found.plan, warnings=made.warnings) if flags.against else found.plan
+    _save(flags, plan, documents)
+    if flags.markdown is not None:
+        from reconciler.render_markdown import render_markdown
+
+        text = render_markdown(
+            plan, found.state, now=basis.moment, difference=found.difference, gates=found.gates
+        )  # fmt: skip
+        plan_review.write_whole(flags.markdown, text, flag="--markdown")
+    _print(plan, found.state, as_json=flags.as_json, review=found)
+    plan_review.say_gates(found.gates)
+    if found.failed:
+        raise Done(1)
+    own = found.difference.own if found.difference else bool(explain(plan, found.state))
+    if flags.detailed_exitcode and own:
+        raise Done(2)
+    return 0
+
+
+def _save(flags: PlanFlags, plan: Plan, documents: Documents) -> None:
+    if flags.out is not None:
+        from reconciler.cli.saved import save_plan
+
+        save_plan(flags.out, plan, digest=documents.digest)
 
 
 def stored(documents: Documents, permissions: Permissions, *, known: State | None = None) -> tuple[Plan, State]:
@@ -66,19 +130,31 @@ def stored(documents: Documents, permissions: Permissions, *, known: State | Non
     state, done = _remembered(site, known)
     moment = now()
     found = judged(state, documents, now=moment)
-    state = conclude(found.state, now=moment)
-    world = World(
-        desired=documents.desired,
-        state=state,
-        offers=tuple(stored_offers(site, documents.desired, state)),
-        now=moment,
-        nonce=nonce(),
-        permissions=replace(permissions, may_end=found.may_end),
-        lacking=_lacking(site, documents.desired, state),
-        done=done,
-    )
-    made = make_plan(world)
+    basis = Basis(site=site, state=found.state, done=done, moment=moment, nonce=nonce())
+    made, state = _planned(basis, documents.desired, replace(permissions, may_end=found.may_end))
     return replace(made, warnings=(*_format(state), *found.warnings, *made.warnings)), state
+
+
+def planned(basis: Basis, digest: str, desired: Desired, permissions: Permissions) -> tuple[Plan, State]:
+    """The plan as if these documents ruled, wherever they came from."""
+    revision = Revision(digest=digest)
+    state = apply(basis.state, desired=desired, revision=revision, by=who(), now=basis.moment)
+    return _planned(dataclasses.replace(basis, state=state), desired, permissions)
+
+
+def _planned(basis: Basis, desired: Desired, permissions: Permissions) -> tuple[Plan, State]:
+    state = conclude(basis.state, now=basis.moment)
+    world = World(
+        desired=desired,
+        state=state,
+        offers=tuple(stored_offers(basis.site, desired, state)),
+        now=basis.moment,
+        nonce=basis.nonce,
+        permissions=permissions,
+        lacking=_lacking(basis.site, desired, state),
+        done=basis.done,
+    )
+    return make_plan(world), state
 
 
 def _format(state: State) -> tuple[str, ...]:
@@ -172,10 +248,12 @@ def _empty(project: str) -> State:
     return State(version=VERSION, project=project, lineage="")
 
 
-def _print(made: Plan, state: State, *, as_json: bool) -> None:
+def _print(made: Plan, state: State, *, as_json: bool, review: Review | None = None) -> None:
+    difference = review.difference if review else None
     if as_json:
         from reconciler.render_json import dump, plan_json
 
-        out(dump(plan_json(made, state)))
+        out(dump(plan_json(made, state, difference=difference, gates=review.gates if review else ())))
     else:
-        out(render_plan(made, state, now=made.made_at or now(), page=page(sys.stdout)))
+        moment = made.made_at or now()
+        out(render_plan(made, state, now=moment, page=page(sys.stdout), difference=difference))

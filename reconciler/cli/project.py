@@ -27,6 +27,10 @@ def project_root(start: Path | None = None) -> Path:
     for folder in (here, *here.parents):
         if (folder / ".dstack").is_dir() and folder != home:
             return folder
+    from reconciler.revision import sparse
+
+    if left_out := sparse(here):
+        raise Fail(f"{here}: a sparse checkout left out {left_out}: `git sparse-checkout add {left_out}`")
     raise Fail(f"{here}: {NO_PROJECT}")
 
 

@@ -26,13 +26,21 @@ def plan() -> Schema:
     action = _record({
         "kind": {"enum": list(KINDS)}, "symbol": {"enum": ["+", "~", "-", "→"]}, "pool": _MAYBE, "instance": _MAYBE,
         "run": _MAYBE, "backend": _MAYBE, "region": _MAYBE, "instance_type": _MAYBE, "price": _PRICE, "why": _TEXT})
+    actions: Schema = {"type": "array", "items": action}
+    unmet: Schema = {"type": "array", "items": _record({"subject": _TEXT, "why": _TEXT})}
+    against = _record({
+        "commit": _TEXT, "change": actions, "anyway": actions, "averted": actions, "unmet": unmet,
+        "hourly_after": {"type": "number", "minimum": 0}})
     return _record({
         "version": {"const": 1}, "project": _TEXT, "generation": _COUNT, "observed_at": _MAYBE_TIME,
-        "actions": {"type": "array", "items": action},
-        "unmet": {"type": "array", "items": _record({"subject": _TEXT, "why": _TEXT})},
+        "actions": actions,
+        "unmet": unmet,
         "warnings": _TEXTS,
         "cost": _record({"hourly_before": {"type": "number", "minimum": 0},
-                         "hourly_after": {"type": "number", "minimum": 0}})})
+                         "hourly_after": {"type": "number", "minimum": 0}}),
+        "against": {"anyOf": [against, {"type": "null"}]},
+        "gates": {"type": "array", "items": _record(
+            {"gate": _TEXT, "failed": {"type": "boolean"}, "why": _TEXT})}})
 
 
 def ps() -> Schema:

@@ -1,0 +1,78 @@
+"""`plan --fail-on destroy,cost>20,unmet`: what a review must not let pass. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from reconciler.explain import Row, explain
+from reconciler.render_words import hourly
+from reconciler.subtract import Difference
+from schemas.base import Price
+from schemas.plan import Plan
+from schemas.state import State
+
+KNOWN = "destroy, cost>N, unmet"
+ENDS = ("terminate", "detach", "stop")
+MOST = 10
+
+
+class BadGate(ValueError):
+    """A gate that is none; the message lists those that are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """`limit` is $/h, of `cost>N` alone. `name` is as written."""
+
+    name: str
+    limit: Price | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """A gate, and why it holds the plan back; "" where it lets it pass."""
+
+    gate: str
+    why: str
+
+
+def gates(text: str) -> tuple[Gate, ...]:
+    """Those that are named, once each. Raises `BadGate`."""
+    return tuple(dict.fromkeys(_gate(part.strip()) for part in text.split(",")))
+
+
+def _gate(name: str) -> Gate:
+    if name in ("destroy", "unmet"):
+        return Gate(name=name)
+    cost = re.fullmatch(r"cost *> *\$?([0-9]{1,9}(?:\.[0-9]{1,6})?)(?:/h)?", name)
+    if cost is None:
+        raise BadGate(f"--fail-on {name or '(nothing)'}: there is no such gate; there are {KNOWN} (N in $/h)")
+    return Gate(name=name.replace(" ", ""), limit=Decimal(cost[1]))
+
+
+def held(asked: Sequence[Gate], plan: Plan, state: State, *, difference: Difference | None) -> tuple[Held, ...]:
+    """Every gate with its answer. Against other documents only what the change does of its own counts, but for cost."""
+    rows = difference.change if difference else explain(plan, state)
+    unmet = difference.unmet if difference else plan.unmet
+    return tuple(Held(gate=gate.name, why=_why(gate, rows, unmet=len(unmet), plan=plan)) for gate in asked)
+
+
+def _why(gate: Gate, rows: Sequence[Row], *, unmet: int, plan: Plan) -> str:
+    if gate.limit is not None:
+        return _dear(gate.limit, rows, plan=plan)
+    if gate.name == "unmet":
+        return f"{unmet} unmet" if unmet else ""
+    ends = [f"{row.kind} {row.instance or row.run}" for row in rows if row.kind in ENDS]
+    more = f" and {len(ends) - MOST} more" if len(ends) > MOST else ""
+    return ", ".join(ends[:MOST]) + more
+
+
+def _dear(limit: Price, rows: Sequence[Row], *, plan: Plan) -> str:
+    """What has no known price may cost anything."""
+    unpriced = [row.instance for row in rows if row.kind == "launch" and row.price is None]
+    if unpriced:
+        return f"{unpriced[0]} has no known price"
+    return f"{hourly(plan.hourly_after)} after, above {hourly(limit)}" if plan.hourly_after > limit else ""

@@ -1,0 +1,79 @@
+"""The documents of another revision, read from git's own store: the work tree is neither read nor touched."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+
+from reconciler.document_files import FOLDER, MAX_BYTES, own_file
+from reconciler.load import Documents, digest_of
+from reconciler.problem import Invalid, Problem
+from reconciler.revision import run_git
+
+
+class NoRevision(Exception):
+    """Git has no such revision here; the message has the next command."""
+
+
+def documents_at(root: Path, revision: str, *, home: Path) -> tuple[Documents, str]:
+    """The documents under `root` as `revision` has them, and its commit. Raises `NoRevision`, `Invalid`."""
+    from reconciler.compile_files import compile_files
+
+    commit = _commit(root, revision)
+    texts = _texts(root, commit)
+    try:
+        desired, unsupported = compile_files(texts, own=own_file(home), any_version=True)
+    except Invalid as invalid:
+        found = [Problem(f"{commit[:10]}:{one.path}", one.line, one.col, one.message) for one in invalid.problems]
+        raise Invalid(found) from invalid
+    return Documents(root, desired, digest_of(texts), (), desired.warnings, unsupported), commit
+
+
+def _commit(root: Path, revision: str) -> str:
+    name = f"{revision}^{{commit}}"
+    code, said = run_git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", name)
+    commit = said.decode(errors="replace").split()[-1:]
+    if code != 0 or not commit:
+        why = "git is not there, or this is no repository" if code in (127, 128) else "git has no such commit here"
+        raise NoRevision(f"--against {revision}: {why}; `git fetch origin`, in a shallow clone `git fetch --unshallow`")
+    return commit[0]
+
+
+def _texts(root: Path, commit: str) -> list[tuple[str, bytes | str]]:
+    """(path from `root`, bytes or why there are none), as `load` reads them from a folder."""
+    code, listed = run_git(root, "ls-tree", "-r", "-z", commit, "--", FOLDER)
+    if code != 0:
+        raise NoRevision(f"git cannot list {FOLDER} of {commit[:10]}: is the repository whole? `git fsck`")
+    entries = [re.fullmatch(r"(\d+) (\w+) ([0-9a-f]+)\t(.*)", one, re.S) for one in _split(listed)]
+    chosen = sorted((match[4], match[1], match[3]) for match in entries if match and _is_document(match[4]))
+    contents = _contents(root, [digest for _, mode, digest in chosen if mode in ("100644", "100755")])
+    return [(path, contents.get(digest, "is a link there, which is not followed")) for path, _, digest in chosen]
+
+
+def _split(listed: bytes) -> list[str]:
+    return listed.decode(errors="surrogateescape").split("\0")
+
+
+def _is_document(path: str) -> bool:
+    parts = PurePosixPath(path)
+    folder = str(parts.parent)
+    return (
+        folder in (FOLDER, f"{FOLDER}/runs") and parts.suffix in (".yml", ".yaml") and not parts.name.startswith(".")
+    )
+
+
+def _contents(root: Path, digests: list[str]) -> dict[str, bytes | str]:
+    """Of all of them by one process: `DIGEST blob SIZE`, the bytes, a line's end; and so on."""
+    asked = "".join(f"{digest}\n" for digest in dict.fromkeys(digests))
+    code, said = run_git(root, "cat-file", "--batch", said=asked.encode()) if digests else (0, b"")
+    if code != 0:
+        raise NoRevision("git cannot read the documents of that revision: is the repository whole? `git fsck`")
+    found: dict[str, bytes | str] = {}
+    while said:
+        head, _, rest = said.partition(b"\n")
+        digest, kind, *size = head.decode(errors="replace").split()
+        if kind != "blob":
+            found[digest], said = "git does not have it here", rest
+            continue
+        found[digest], said = rest[: min(int(size[0]), MAX_BYTES + 1)], rest[int(size[0]) + 1 :]
+    return found

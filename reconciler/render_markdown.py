@@ -1,0 +1,118 @@
+"""A plan as a comment of at most 60,000 characters, edited in place by its first line. Pure.
+
+Whatever comes from documents, places or hosts stands in code blocks whose fence is longer than any run of backquotes
+in it, one line each, and no `@` in it has a name behind it: it can neither end its block nor call anybody.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reconciler.explain import Row, explain
+from reconciler.gates import Held
+from reconciler.render_plan import Page, action_lines, idle_lines, observed_lines, summary
+from reconciler.render_words import clean, counted, hourly, stamp
+from reconciler.subtract import Difference
+from schemas.plan import Plan
+from schemas.state import State
+
+LIMIT = 60_000
+# What stands around a block, its note of what was left out included.
+AROUND = 400
+NARROW = "\u200b"  # of no width: between an @ and a name, so that nobody is called
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Block:
+    title: str
+    lines: Sequence[str]
+    folded: bool = False
+    language: str = "text"
+
+
+def marker(project: str) -> str:
+    """The first line of the comment, which no reader sees: a CI job finds its own comment by it."""
+    return f"<!-- dstack-plan:{re.sub('[^a-z0-9]', '', project)} -->"
+
+
+def render_markdown(
+    plan: Plan, state: State, *, now: int, difference: Difference | None = None, gates: Sequence[Held] = ()
+) -> str:
+    """Ends with a newline. Blocks are cut by whole lines, and say how many are left out; the first have most room."""
+    rows = explain(plan, state)
+    head = f"{marker(plan.project)}\n### dstack {summary(plan, rows).replace('Plan:', 'plan:', 1)}\n"
+    if difference is not None:
+        head += f"\n{_against(difference, plan)}\n"
+    foot = f"\nMade at {stamp(plan.made_at or now)} on generation {plan.generation} of the state.\n"
+    blocks = _blocks(plan, rows, now=now, difference=difference, gates=gates)
+    left = LIMIT - len(head) - len(foot) - AROUND * len(blocks)
+    shown = []
+    for block in blocks:
+        text = _shown(block, room=left)
+        shown.append(text)
+        left -= max(0, len(text) - AROUND)
+    return head + "".join(shown) + foot
+
+
+def _against(difference: Difference, plan: Plan) -> str:
+    own = counted(len(difference.change), "action")
+    change = plan.hourly_after - difference.hourly
+    cost = f"{'+' if change >= 0 else '-'}{hourly(abs(change))}"
+    return f"Because of this change: {own}, {cost}. Compared with the documents of `{difference.commit[:10]}`."
+
+
+def _blocks(
+    plan: Plan, rows: Sequence[Row], *, now: int, difference: Difference | None, gates: Sequence[Held]
+) -> list[_Block]:  # fmt: skip
+    """In the order of their importance."""
+    failed = [f"{one.gate}: {one.why}" for one in gates if one.why]
+    change = rows if difference is None else difference.change
+    anyway, averted = ((), ()) if difference is None else (difference.anyway, difference.averted)
+    title = "Because of this change" if difference else "Actions"
+    found = [
+        _Block(title="Gates that hold this back", lines=failed),
+        _Block(title=title, lines=_diffed(change), language="diff"),
+        _Block(title="Averted by this change", lines=_diffed(averted)),
+        _Block(title="Unmet", lines=[f"{one.subject}: {one.why}" for one in plan.unmet]),
+        _Block(title="Warnings", lines=plan.warnings),
+        _Block(title="Would happen anyway", lines=_diffed(anyway), folded=True, language="diff"),
+        _Block(title="Overrides", lines=plan.notes),
+        _Block(title="Idle", lines=list(idle_lines(plan, now=now)), folded=True),
+        _Block(title="Observed", lines=list(observed_lines(plan, now=now)), folded=True),
+        _Block(title="Next", lines=[plan.next_actor] if plan.next_actor else []),
+    ]
+    return [block for block in found if block.lines]
+
+
+def _diffed(rows: Sequence[Row]) -> list[str]:
+    """With the symbol in the first column, where `diff` colours it."""
+    return [line.removeprefix("  ") for line in action_lines(rows, page=Page()) if line]
+
+
+def _shown(block: _Block, *, room: int) -> str:
+    lines = [_quiet(line) for line in block.lines]
+    kept: list[str] = []
+    used = 0
+    for line in lines:
+        used += len(line) + 3  # its end, and a backquote that the fence may need for it
+        if used > room:
+            break
+        kept.append(line)
+    note = f"\n{counted(len(lines) - len(kept), 'more line')} left out: `dstack plan` shows all.\n"
+    return _framed(block, kept, note=note if len(kept) < len(lines) else "", number=len(lines))
+
+
+def _framed(block: _Block, lines: list[str], *, note: str, number: int) -> str:
+    fence = "`" * (1 + max(2, *(len(run) for line in lines for run in re.findall("`+", line)), 0))
+    body = f"{fence}{block.language}\n" + "".join(f"{line}\n" for line in lines) + f"{fence}\n" if lines else ""
+    if block.folded:
+        return f"\n<details><summary>{block.title} ({counted(number, 'line')})</summary>\n\n{body}{note}\n</details>\n"
+    return f"\n**{block.title}**\n\n{body}{note}"
+
+
+def _quiet(line: str) -> str:
+    """One line that calls nobody, also where a robot reads the bare text, and that is no command of a robot."""
+    text = re.sub(r"@(?=\S)", f"@{NARROW}", clean(line))
+    return f" {text}" if text.startswith("/") else text
