@@ -27,6 +27,17 @@ class Unreachable(HostError):
         self.ours = ours
 
 
+class Untrusted(Unreachable):
+    """The host, or a jump before it, showed another key than the pinned one, or none is pinned. Nothing was done.
+
+    `shown` is that key (`ssh-ed25519 AAAA…`).
+    """
+
+    def __init__(self, message: str, *, shown: str = "") -> None:
+        super().__init__(message)
+        self.shown = shown
+
+
 class Fenced(HostError):
     """The host has seen a newer generation: read the state again. Nothing was done."""
 

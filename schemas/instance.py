@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from schemas.base import Price, Seconds, Value
+from schemas.host import Host
 from schemas.resources import Resources
 
 Phase = Literal["pending", "provisioning", "ready", "terminating", "terminated"]
@@ -36,6 +37,8 @@ class Instance(Value, frozen=True, kw_only=True):
     address there, where other nodes reach it ("": `address`). `via` is the jump that leads us to it.
     `priced_at`: since when it costs `price` (`None`: since `created_at`). `ended_at` is when its place says
     that it ended, where the place tells; `terminated_at` is when we knew.
+    `host`: how a declared server is reached; it goes with its declaration alone, never for being idle.
+    `unfit`: a check of its place that fails now; it is given no work.
     """
 
     id: str
@@ -91,6 +94,9 @@ class Instance(Value, frozen=True, kw_only=True):
     unreachable_why: str = ""
     stray_jobs: tuple[str, ...] = ()
     ending: bool = False
+    host: Host | None = None
+    kernel: str = ""
+    unfit: str = ""
 
 
 class Seen(Value, frozen=True, kw_only=True):
@@ -98,6 +104,7 @@ class Seen(Value, frozen=True, kw_only=True):
 
     `phase`: starting | running | ending | ended. An ended one stays listed for a while, or
     for good; `interrupted` says that the place took it away (a spot kill). `ended_at` is when, where it tells.
+    `unfit` says what is wrong with it, as far as its place can tell; it is then given no work.
     """
 
     external_id: str
@@ -122,6 +129,8 @@ class Seen(Value, frozen=True, kw_only=True):
     machine_id: str = ""
     created_at: int | None = None
     ended_at: int | None = None
+    kernel: str = ""
+    unfit: str = ""
 
 
 class Listing(Value, frozen=True, kw_only=True):
@@ -170,6 +179,7 @@ class HostReport(Value, frozen=True, kw_only=True):
     `not_visible` is true where the failure is ours (no key, no route): it counts against nobody.
     `jobs` has every job folder of the host, asked for or not. `foreign` tells of processes on its
     GPUs that are none of its jobs'. `runtime` as in `Resources`.
+    `untrusted`: it showed another key than the pinned one, or none is pinned.
     """
 
     instance: str
@@ -182,6 +192,7 @@ class HostReport(Value, frozen=True, kw_only=True):
     uptime: Seconds | None = None
     generation: int = 0
     jobs: tuple[JobReport, ...] = ()
+    untrusted: bool = False
     resources: Resources | None = None
     runtime: str = ""
     degraded: str = ""

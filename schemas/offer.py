@@ -15,6 +15,7 @@ class Offer(Value, frozen=True, kw_only=True):
 
     `cloud` is true where a new machine is bought: only there do the defaults
     `cpu 2.. memory 8GB.. disk 100GB..` apply to what was not asked.
+    `at` is its place where backend and region do not tell it: a declared host is one of its own.
     `free` is how many more of it the place has now; `None` is unknown.
     """
 
@@ -29,7 +30,8 @@ class Offer(Value, frozen=True, kw_only=True):
     availability: Availability = "unknown"
     free: int | None = None
     source: str = ""
+    at: str = ""
 
     @property
     def place(self) -> str:
-        return place_of(self.backend, self.region if self.cloud else "")
+        return self.at or place_of(self.backend, self.region if self.cloud else "")

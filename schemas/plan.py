@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from schemas.base import Price, Seconds, Value
+from schemas.host import Host
 from schemas.launch import Request
 from schemas.offer import Offer
 from schemas.run import Run
@@ -12,6 +13,8 @@ from schemas.run import Run
 
 class Launch(Value, frozen=True, kw_only=True, tag_field="kind", tag="launch"):
     """Ask a place for `ids` alike machines; what the instances will remember of their pool comes with it.
+
+    With `host`, the machine is there and declared: it is attached.
 
     A gang's are `reserved_for` it until `reserved_until`. Is this offer sold out, the next plan takes another.
     """
@@ -34,6 +37,7 @@ class Launch(Value, frozen=True, kw_only=True, tag_field="kind", tag="launch"):
     unattended: Seconds | None = 259200
     prevent_destroy: bool = False
     blocks: int = 1
+    host: Host | None = None
 
 
 class Resume(Value, frozen=True, kw_only=True, tag_field="kind", tag="resume"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from schemas.base import Mib, Price, Seconds, Value
+from schemas.host import Host
 from schemas.profile import Retry
 from schemas.resources import Need, Where
 
@@ -20,6 +21,7 @@ class Pool(Value, frozen=True, kw_only=True):
     `default_image` is for its runs that name none; `isolation: container` refuses those that have none at all.
     `disk_floor`: below so much free disk, images that we pulled and nothing uses are removed.
     `sources` maps a field to where its value was written: `pool`, `profile NAME`, `default`.
+    A pool with `hosts` has one instance for each of them, and no others.
     `idle_duration` is `None` for off. `added_idle` is what `pool add` gives (72h by default).
     """
 
@@ -46,5 +48,6 @@ class Pool(Value, frozen=True, kw_only=True):
     default_image: str = ""
     isolation: Literal["process", "container"] = "process"
     disk_floor: Mib = 5 * 1024
+    hosts: tuple[Host, ...] = ()
     unsupported: tuple[str, ...] = ()
     sources: tuple[tuple[str, str], ...] = ()

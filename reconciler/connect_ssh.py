@@ -1,0 +1,257 @@
+"""Open connections to declared servers: pinned keys only, each opened once and reused. Nothing is forwarded.
+
+A key that is not the pinned one is refused, on every jump too. What fails on our side (no key,
+no route, no jump) is told apart from what fails on theirs: it counts against nobody.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import fabric
+import paramiko
+
+from reconciler.resolve_ssh import Here, Hop
+from reconciler.runner import Unreachable, Untrusted
+from schemas.host import Host, fingerprint
+
+AT_ONCE = 48  # handshakes; each costs CPU here, and a jump takes only so many
+PER_HOST = 8  # a server allows ten sessions a connection unless told otherwise
+AGAIN = 3.0  # a failure answers for whoever else asks within that time
+KEEPALIVE = 15
+# What it has to say of a failure is in the exception, which we put into words.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+logging.getLogger("paramiko").propagate = False
+_NO_ROUTE = frozenset({errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """Seconds. `silence` is how long data of ours may stay unacknowledged before a line counts as cut."""
+
+    dial: float = 8.0
+    banner: float = 8.0
+    login: float = 10.0
+    silence: float = 12.0
+
+
+class Line:
+    """An open connection, and how long each step of it took (`steps`, in seconds)."""
+
+    def __init__(self, transport: paramiko.Transport, *, steps: dict[str, float]) -> None:
+        self.transport = transport
+        self.steps = steps
+        self.sessions = threading.BoundedSemaphore(PER_HOST)
+
+    @property
+    def host_key(self) -> str:
+        """`ssh-ed25519 AAAA…`, as the server showed it."""
+        shown = self.transport.get_remote_server_key()
+        return f"{shown.get_name()} {shown.get_base64()}"
+
+
+@dataclass(kw_only=True)
+class _Slot:
+    """One server by one way. Whoever holds `lock` connects; the others wait for what comes of it."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    line: Line | None = None
+    failure: Unreachable | None = None
+    failed_at: float = 0.0
+
+
+class Lines:
+    """Every open connection of this process. Thread-safe."""
+
+    def __init__(self, here: Here, *, patience: Patience | None = None) -> None:
+        self._here = here
+        self._patience = patience or Patience()
+        self._slots: dict[tuple[Hop, ...], _Slot] = {}
+        self._lock = threading.Lock()
+        self._at_once = threading.BoundedSemaphore(AT_ONCE)
+        # Without files: neither the user's fabric settings nor their ssh_config decide what is trusted or forwarded.
+        self._config = fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig())
+
+    def to(self, host: Host) -> Line:
+        """Raises `Unreachable`, or `Untrusted` for a key that is not the pinned one."""
+        return self._line(self._here.hops(host))
+
+    def close(self) -> None:
+        for slot in self._slots.values():
+            if slot.line is not None:
+                slot.line.transport.close()
+
+    def _line(self, hops: tuple[Hop, ...]) -> Line:
+        with self._lock:
+            slot = self._slots.setdefault(hops, _Slot())
+        with slot.lock:
+            if slot.line is not None and slot.line.transport.is_active():
+                return slot.line
+            if slot.failure is not None and time.monotonic() - slot.failed_at < AGAIN:
+                raise slot.failure
+            try:
+                slot.line, slot.failure = self._open(hops), None
+            except Unreachable as error:
+                slot.line, slot.failure, slot.failed_at = None, error, time.monotonic()
+                raise
+            return slot.line
+
+    def _open(self, hops: tuple[Hop, ...]) -> Line:
+        """The way to the last jump first; what fails there is our side, not the host's."""
+        *before, hop = hops
+        outer = None
+        if before:
+            try:
+                outer = self._line(tuple(before))
+            except Untrusted:
+                raise
+            except Unreachable as error:
+                raise Unreachable(f"not visible from here: {error}", ours=True) from error
+        if missing := [path for path in hop.identities if not path.is_file()]:
+            found = [path for path in hop.identities if path.is_file()]
+            if not found:
+                raise Unreachable(f"not visible from here: no key {missing[0]} on this machine", ours=True)
+        with self._at_once:
+            return self._dialled(hop, outer)
+
+    def _dialled(self, hop: Hop, outer: Line | None) -> Line:
+        began = time.monotonic()
+        sock = self._through(outer, hop) if outer else self._straight(hop)
+        reached = time.monotonic()
+        try:
+            return self._logged_in(hop, sock, steps={"reachable": reached - began})
+        except BaseException:
+            sock.close()
+            raise
+
+    def _straight(self, hop: Hop) -> socket.socket:
+        try:
+            sock = socket.create_connection((hop.hostname, hop.port), timeout=self._patience.dial)
+        except TimeoutError as error:
+            why = f"{hop.name}: {_at(hop)} does not answer within {self._patience.dial:g} s"
+            raise Unreachable(why) from error
+        except socket.gaierror as error:
+            why = f"not visible from here: no address for {hop.hostname} ({error.strerror})"
+            raise Unreachable(why, ours=True) from error
+        except OSError as error:
+            ours = error.errno in _NO_ROUTE
+            why = f"{'not visible from here: ' if ours else ''}{hop.name}: {_at(hop)}: {error.strerror or error}"
+            raise Unreachable(why, ours=ours) from error
+        with suppress(OSError, AttributeError):  # Linux: a cut line is noticed while somebody waits on it
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._patience.silence * 1000))
+        return sock
+
+    def _through(self, outer: Line, hop: Hop) -> socket.socket | paramiko.Channel:
+        try:
+            return outer.transport.open_channel(
+                "direct-tcpip", (hop.hostname, hop.port), ("", 0), timeout=self._patience.dial
+            )
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            if not outer.transport.is_active():
+                raise Unreachable("not visible from here: the jump hung up", ours=True) from error
+            raise Unreachable(f"{hop.name}: {_at(hop)} does not answer its jump: {_words(error)}") from error
+
+    def _logged_in(self, hop: Hop, sock: socket.socket | paramiko.Channel, *, steps: dict[str, float]) -> Line:
+        began = time.monotonic()
+        connection = _Pinned(hop, sock, config=self._config, patience=self._patience)
+        try:
+            connection.open()
+        except paramiko.BadHostKeyException as error:
+            raise Untrusted(_changed(hop, error.key), shown=_text(error.key)) from error
+        except paramiko.PasswordRequiredException as error:
+            raise Unreachable(f"not visible from here: {hop.name}: the key is locked: `ssh-add` it", ours=True) from error
+        except paramiko.AuthenticationException as error:
+            why = f"{hop.name}: login as {hop.user} was refused: {_words(error)}"
+            raise Unreachable(why) from error
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise _failed(hop, error, patience=self._patience) from error
+        transport = connection.transport
+        transport.set_keepalive(KEEPALIVE)
+        return Line(transport, steps={**steps, "login": time.monotonic() - began})
+
+
+class _Pinned(fabric.Connection):  # type: ignore[misc]
+    """A connection that knows one key. The library's own would accept any: its policy is replaced before it dials."""
+
+    def __init__(
+        self, hop: Hop, sock: socket.socket | paramiko.Channel, *, config: fabric.Config, patience: Patience
+    ) -> None:
+        super().__init__(
+            host=hop.hostname,
+            user=hop.user,
+            port=hop.port,
+            config=config,
+            gateway=False,
+            forward_agent=False,
+            connect_kwargs={
+                "sock": sock,
+                "key_filename": [str(path) for path in hop.identities if path.is_file()],
+                "look_for_keys": not hop.identities,
+                "banner_timeout": patience.banner,
+                "auth_timeout": patience.login,
+                "timeout": patience.dial + patience.banner,  # the rest of the greeting included
+            },
+        )
+        self.client.set_missing_host_key_policy(_Refuse(hop))
+        if hop.key:
+            kind, _, blob = hop.key.partition(" ")
+            name = hop.hostname if hop.port == 22 else f"[{hop.hostname}]:{hop.port}"
+            self.client.get_host_keys().add(name, kind, _key(hop, kind, blob))
+
+
+def _key(hop: Hop, kind: str, blob: str) -> paramiko.PKey:
+    import base64
+
+    try:
+        return paramiko.PKey.from_type_string(kind, base64.b64decode(blob))
+    except (ValueError, paramiko.SSHException, paramiko.pkey.UnknownKeyType) as error:
+        raise Untrusted(f"{hop.name}: its pinned host key cannot be read: {kind}") from error
+
+
+class _Refuse(paramiko.RejectPolicy):
+    """As the library's, but says which key was shown, and what to do."""
+
+    def __init__(self, hop: Hop) -> None:
+        self._hop = hop
+
+    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
+        shown = _text(key)
+        what = f"`dstack pool add-ssh {_at(self._hop)}` shows it and asks, or write `host_key: {shown}`"
+        if self._hop.key:  # of another type than the pinned one
+            raise Untrusted(_changed(self._hop, key), shown=shown)
+        raise Untrusted(f"{self._hop.name}: host key {fingerprint(shown)} is not known: {what}", shown=shown)
+
+
+def _changed(hop: Hop, key: paramiko.PKey) -> str:
+    shown = _text(key)
+    return (
+        f"{hop.name}: host key changed: {fingerprint(shown)} is shown, {fingerprint(hop.key)} is pinned. Somebody may be "
+        f"in between; if it was set up anew, `dstack pool add-ssh {_at(hop)}` shows the new key and asks"
+    )
+
+
+def _text(key: paramiko.PKey) -> str:
+    return f"{key.get_name()} {key.get_base64()}"
+
+
+def _failed(hop: Hop, error: Exception, *, patience: Patience) -> Unreachable:
+    said = _words(error)
+    if "No authentication methods available" in said:
+        return Unreachable(f"not visible from here: {hop.name}: no key to log in with on this machine", ours=True)
+    if "banner" in said.lower():
+        return Unreachable(f"{hop.name}: {_at(hop)} accepts and says nothing: no SSH greeting in {patience.banner:g} s")
+    return Unreachable(f"{hop.name}: {_at(hop)}: {said}")
+
+
+def _words(error: Exception) -> str:
+    return str(error).strip().rstrip(".") or type(error).__name__
+
+
+def _at(hop: Hop) -> str:
+    return hop.hostname if hop.port == 22 else f"{hop.hostname}:{hop.port}"

@@ -1,0 +1,197 @@
+"""The way to a declared server: programs as one command over a pinned connection, their data over its stdin.
+
+The login shell may be any, and may print what it likes: the command is one quoted word that sh, csh and fish
+read alike, and the answer begins behind a mark that nobody else knows.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import paramiko
+
+from reconciler.connect_ssh import Line
+from reconciler.runner import Unreachable
+from reconciler.transport import Answer
+
+CHUNK = 64 * 1024
+NOISE = 256 * 1024  # more before the mark is a flood
+_SMALL = 256 * 1024  # less than a channel's window: can be sent before anything is read
+# $1: the program, its awkward characters as octal escapes.
+_LOADER = """'p=$1; shift; eval "$(printf %b "$p")"'"""
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _-+=.,:;/@%$()[]{}<>|&*?#^~\"`")
+
+
+class Heard(NamedTuple):
+    """An answer with the noise that came before it."""
+
+    answer: Answer
+    noise: bytes
+
+
+class SshTransport:
+    """`line` gives the open connection; programs run in `folder`, a sh word, below the login's home ("" is the home).
+
+    A folder that is not there is `Unreachable`: its host is not (any more) as it was attached.
+    """
+
+    def __init__(self, line: Callable[[], Line], *, folder: str) -> None:
+        self._line = line
+        self._folder = folder
+
+    def run(
+        self,
+        program: str,
+        *,
+        args: Sequence[str] = (),
+        stdin: bytes | Path = b"",
+        to: Path | None = None,
+        timeout: float = 60.0,
+    ) -> Answer:
+        return self.hear(program, args=args, stdin=stdin, to=to, timeout=timeout).answer
+
+    def hear(
+        self,
+        program: str,
+        *,
+        args: Sequence[str] = (),
+        stdin: bytes | Path = b"",
+        to: Path | None = None,
+        timeout: float = 60.0,
+    ) -> Heard:
+        """As `run`, with what the login shell said of its own."""
+        line, ends = self._line(), time.monotonic() + timeout
+        mark = f"dstack-{secrets.token_hex(12)}"
+        if not line.sessions.acquire(timeout=timeout):
+            raise Unreachable(f"too much is under way on this host: no session came free in {timeout:g} s")
+        try:
+            with ExitStack() as opened:
+                source = opened.enter_context(stdin.open("rb")) if isinstance(stdin, Path) else stdin
+                sink = opened.enter_context(to.open("wb")) if to else None
+                channel = _begun(line, _command(program, mark, args=args, folder=self._folder), ends=ends)
+                opened.callback(channel.close)
+                _send(channel, source, ends=ends)
+                return _Ear(channel, mark=f"\n{mark}\n".encode(), sink=sink, ends=ends, timeout=timeout).hear()
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise Unreachable(f"the connection broke: {str(error).strip() or type(error).__name__}") from error
+        finally:
+            line.sessions.release()
+
+
+def _command(program: str, mark: str, *, args: Sequence[str], folder: str) -> str:
+    enter = f'cd "${{HOME:-.}}"/{folder} 2>/dev/null || exit 97\n' if folder else 'cd "${HOME:-.}" || exit 97\n'
+    whole = (
+        f"set -- {' '.join(map(shlex.quote, args))}\n"
+        "unset SSH_CLIENT SSH_CONNECTION SSH_TTY SSH_AUTH_SOCK SSH_ORIGINAL_COMMAND\n"
+        f"printf '\\n%s\\n' {mark}\n{enter}{program}\n"
+    )
+    return f"exec /bin/sh -c {_LOADER} sh '{_escaped(whole)}'"
+
+
+def _escaped(text: str) -> str:
+    """For `printf %b`, inside single quotes of any shell: no quote, backslash, line end or `!` of its own."""
+    return "".join(
+        char if char in _PLAIN else "".join(f"\\0{byte:03o}" for byte in char.encode("utf-8", "surrogateescape"))
+        for char in text
+    )
+
+
+def _begun(line: Line, command: str, *, ends: float) -> paramiko.Channel:
+    channel = line.transport.open_session(timeout=_left(ends, most=15.0))
+    channel.settimeout(_left(ends, most=15.0))
+    channel.exec_command(command.encode())
+    return channel
+
+
+def _left(ends: float, *, most: float) -> float:
+    return max(0.05, min(most, ends - time.monotonic()))
+
+
+def _send(channel: paramiko.Channel, source: bytes | IO[bytes], *, ends: float) -> None:
+    """What is large goes beside the reading: a program that answers meanwhile would wait for us, and we for it."""
+    if isinstance(source, bytes) and len(source) <= _SMALL:
+        _pour(channel, source, ends=ends)
+    else:
+        threading.Thread(target=_pour, args=(channel, source), kwargs={"ends": ends}, daemon=True).start()
+
+
+def _pour(channel: paramiko.Channel, source: bytes | IO[bytes], *, ends: float) -> None:
+    """A program may end without reading all of it: its exit says whether that was right."""
+    try:
+        if isinstance(source, bytes):
+            channel.sendall(source)
+        else:
+            while (block := source.read(CHUNK)) and time.monotonic() < ends:
+                channel.sendall(block)
+        channel.shutdown_write()
+    except (OSError, paramiko.SSHException):
+        channel.shutdown_write() if not channel.closed else None
+
+
+class _Ear:
+    """Reads one answer: noise up to the mark, then data, to the end."""
+
+    def __init__(
+        self, channel: paramiko.Channel, *, mark: bytes, sink: IO[bytes] | None, ends: float, timeout: float
+    ) -> None:
+        self._channel, self._mark, self._sink, self._ends, self._timeout = channel, mark, sink, ends, timeout
+        self._noise: bytes | None = None
+        self._early = b""
+        self._out: list[bytes] = []
+        self._err = b""
+
+    def hear(self) -> Heard:
+        while True:
+            self._channel.settimeout(_left(self._ends, most=1.0))
+            try:
+                data = self._channel.recv(CHUNK)
+            except TimeoutError:
+                data = None
+            self._hear_errors()
+            if data:
+                self._take(data)
+            elif data is not None:
+                break
+            if time.monotonic() > self._ends:
+                raise Unreachable(f"no answer in {self._timeout:g} s")
+        return self._settled()
+
+    def _hear_errors(self) -> None:
+        while self._channel.recv_stderr_ready():
+            self._err = (self._err + self._channel.recv_stderr(CHUNK))[-4000:]
+
+    def _take(self, data: bytes) -> None:
+        if self._noise is None:
+            self._early += data
+            before, found, data = self._early.partition(self._mark)
+            if not found:
+                if len(self._early) > NOISE:
+                    raise Unreachable("its login shell floods the answer: a non-interactive shell must print nothing")
+                return
+            self._noise, self._early = before, b""
+        if self._sink is None:
+            self._out.append(data)
+        else:
+            self._sink.write(data)
+
+    def _settled(self) -> Heard:
+        if not self._channel.status_event.wait(_left(self._ends, most=15.0)):
+            raise Unreachable("the connection broke before the program's end was told")
+        self._hear_errors()
+        code, err = self._channel.exit_status, self._err[-2000:].decode("utf-8", "replace").strip()
+        if code == -1:
+            raise Unreachable("the connection broke, or the program was killed")
+        if self._noise is None:
+            said = (self._early.decode("utf-8", "replace").strip() or err)[-200:]
+            raise Unreachable(f"its login shell ran nothing: it ended with {code}{f': {said}' if said else ''}")
+        if code == 97:
+            raise Unreachable("our folder there is gone, or cannot be entered")
+        return Heard(Answer(code, b"".join(self._out), err), self._noise)
+
