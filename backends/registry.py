@@ -9,6 +9,7 @@ from schemas.desired import BackendConfig
 
 CONNECT = {
     "local": "backends.local",
+    "ssh": "backends.ssh",
 }
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from reconciler.compile_hosts import twice
 from reconciler.compile_pool import DEFAULT_POOL, compile_pool
 from reconciler.compile_profile import Layer, compile_profile, layer_of
 from reconciler.compile_run import compile_run, run_hash
 from reconciler.contradict import pool_contradictions, project_contradictions, run_contradictions
 from reconciler.notice import run_notices, unsupported_notices
+from reconciler.known_hosts import Known
 from reconciler.problem import Problem, in_order
 from reconciler.read_documents import Entry, Read, entry_name
 from schemas.desired import BackendConfig, Cap, Desired, Secret
@@ -31,19 +33,21 @@ class Notes(NamedTuple):
 
 
 
-def compile_documents(read: Read, *, own: Iterable[Profile] = ()) -> tuple[Desired, list[Problem]]:
+def compile_documents(
+    read: Read, *, own: Iterable[Profile] = (), known: Known | None = None
+) -> tuple[Desired, list[Problem]]:
     """The documents' meaning, and what of it does not work yet, located.
 
     Problems are added to `read.problems`, contradictions are `Desired.warnings`.
 
-    `own` are the user's profiles: the project's of the same name win.
+    `own` are the user's profiles: the project's of the same name win. `known` are the project's pinned host keys.
     """
     notes = Notes([], [])
     backends = {config.name: config for config in map(_backend, read.backends)} or {"local": LOCAL}
     profiles = _profiles(read, own)
     for entry in read.profiles:
         _known_backends(entry.form.backends, backends, entry, read)
-    pools = _pools(read, profiles, backends, notes)
+    pools = _pools(read, profiles, backends, notes, known or Known(""))
     for entry in read.profiles:
         _known(entry.form.pool_name, pools, entry, ("pool_name",), read, kind="pools")
     runs = _runs(read, profiles, pools, backends, notes)
@@ -110,7 +114,7 @@ def _profiles(read: Read, own: Iterable[Profile]) -> dict[str, Profile]:
 
 
 def _pools(
-    read: Read, profiles: Mapping[str, Profile], backends: Mapping[str, BackendConfig], notes: Notes
+    read: Read, profiles: Mapping[str, Profile], backends: Mapping[str, BackendConfig], notes: Notes, known: Known
 ) -> dict[str, Pool]:
     default = _default_pool(read)
     pools: dict[str, Pool] = {}
@@ -118,15 +122,25 @@ def _pools(
         form = entry.form
         _known(form.profile, profiles, entry, ("profile",), read, kind="profiles")
         _known_backends(form.backends, backends, entry, read)
-        pool = compile_pool(form, profile=profiles.get(form.profile or ""), backends=backends)
+        pool = compile_pool(form, profile=profiles.get(form.profile or ""), backends=backends, known=known)
         if pool.name == default and not pool.default:
             pool = _replaced(pool, default=True)
         pools.setdefault(pool.name, pool)
         notes.warnings.extend(pool_contradictions(entry, pool))
         notes.unsupported.extend(unsupported_notices(entry, pool.unsupported))
+    _hosts_twice(read, pools)
     if not read.pools and "pools" not in read.broken:
         pools[DEFAULT_POOL] = Pool(name=DEFAULT_POOL, default=True, unsupported=_default_unsupported(backends))
     return pools
+
+
+def _hosts_twice(read: Read, pools: dict[str, Pool]) -> None:
+    """A server has one owner: a name or an address stands once in all pools."""
+    entries = {entry.form.name: entry for entry in read.pools}
+    for pool, first, host in twice(pools):
+        read.problems.append(entries[pool].problem(
+            f"host `{host.name}` ({host.address}) is declared already, in pool `{first}`: a host is in one pool, once",
+            "ssh", "hosts"))
 
 
 def _default_unsupported(backends: Mapping[str, BackendConfig]) -> tuple[str, ...]:

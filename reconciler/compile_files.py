@@ -8,6 +8,7 @@ from pathlib import Path
 from reconciler.check_references import check_references
 from reconciler.compile import compile_documents
 from reconciler.compile_profile import compile_profile
+from reconciler.known_hosts import Known
 from reconciler.problem import Invalid, in_order
 from reconciler.read_documents import Read, is_run, read_documents
 from reconciler.yaml_source import parse_yaml, read_yaml, unreadable
@@ -17,7 +18,7 @@ from schemas.profile import Profile
 
 
 def compile_files(
-    texts: Sequence[tuple[str, bytes | str]], *, own: Path, any_version: bool = False
+    texts: Sequence[tuple[str, bytes | str]], *, own: Path, known_hosts: str = "", any_version: bool = False
 ) -> tuple[Desired, tuple[str, ...]]:  # fmt: skip
     """What they ask for, and what of it does not work yet. Raises `Invalid`.
 
@@ -26,7 +27,7 @@ def compile_files(
     """
     sources = [(_source(shown, data), shown.split("/")[-2:-1] == ["runs"]) for shown, data in texts]
     read = read_documents(sources)
-    desired, unsupported = compile_documents(read, own=_own_profiles(own, read))
+    desired, unsupported = compile_documents(read, own=_own_profiles(own, read), known=Known(known_hosts))
     _references(read, sources)
     for entry in () if any_version else read.singles.get("requires", ()):
         from reconciler.requires import unmet_requirement

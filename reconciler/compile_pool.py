@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from reconciler.compile_hosts import compile_hosts
 from reconciler.compile_profile import Chosen
+from reconciler.known_hosts import Known
 from schemas.desired import BackendConfig
 from schemas.documents.pool import PoolForm
 from schemas.documents.span import OFF
@@ -17,8 +19,10 @@ DEFAULT_IDLE = 300
 DISK_FLOOR = 5 * 1024
 
 
-def compile_pool(form: PoolForm, *, profile: Profile | None, backends: Mapping[str, BackendConfig]) -> Pool:
-    """`profile` is the one that the pool names. `backends` are the declared ones by name."""
+def compile_pool(
+    form: PoolForm, *, profile: Profile | None, backends: Mapping[str, BackendConfig], known: Known
+) -> Pool:
+    """`profile` is the one that the pool names. `backends` are the declared ones by name; `known` pins its hosts."""
     chosen = Chosen([("pool", _layer(form)), *([(f"profile {profile.name}", profile)] if profile else [])])
     where = where_of(chosen, backends)
     low, target, high = form.nodes or (0, None, None)
@@ -48,6 +52,7 @@ def compile_pool(form: PoolForm, *, profile: Profile | None, backends: Mapping[s
         default_image=form.default_image or "",
         isolation=form.isolation or "process",
         disk_floor=DISK_FLOOR if form.disk_floor is None else form.disk_floor,
+        hosts=compile_hosts(form, known=known),
         unsupported=_unsupported(form, where, backends),
         sources=chosen.written(),
     )
@@ -108,9 +113,7 @@ def _layer(form: PoolForm) -> Profile:
 
 def _unsupported(form: PoolForm, where: Where, backends: Mapping[str, BackendConfig]) -> tuple[str, ...]:
     found = []
-    if form.ssh is not None:
-        found.append("SSH pools are not supported yet")
-    elif reason := unusable(where, backends):
+    if form.ssh is None and (reason := unusable(where, backends)):
         found.append(reason)
     if form.blocks is not None and form.blocks != 1:
         found.append("`blocks` other than 1 are not supported yet")

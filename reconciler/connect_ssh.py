@@ -134,14 +134,14 @@ class Lines:
         try:
             sock = socket.create_connection((hop.hostname, hop.port), timeout=self._patience.dial)
         except TimeoutError as error:
-            why = f"{hop.name}: {_at(hop)} does not answer within {self._patience.dial:g} s"
+            why = f"{_who(hop)}{_at(hop)} does not answer within {self._patience.dial:g} s"
             raise Unreachable(why) from error
         except socket.gaierror as error:
             why = f"not visible from here: no address for {hop.hostname} ({error.strerror})"
             raise Unreachable(why, ours=True) from error
         except OSError as error:
             ours = error.errno in _NO_ROUTE
-            why = f"{'not visible from here: ' if ours else ''}{hop.name}: {_at(hop)}: {error.strerror or error}"
+            why = f"{'not visible from here: ' if ours else ''}{_who(hop)}{_at(hop)}: {error.strerror or error}"
             raise Unreachable(why, ours=ours) from error
         with suppress(OSError, AttributeError):  # Linux: a cut line is noticed while somebody waits on it
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._patience.silence * 1000))
@@ -155,7 +155,7 @@ class Lines:
         except (paramiko.SSHException, EOFError, OSError) as error:
             if not outer.transport.is_active():
                 raise Unreachable("not visible from here: the jump hung up", ours=True) from error
-            raise Unreachable(f"{hop.name}: {_at(hop)} does not answer its jump: {_words(error)}") from error
+            raise Unreachable(f"{_who(hop)}{_at(hop)} does not answer its jump: {_words(error)}") from error
 
     def _logged_in(self, hop: Hop, sock: socket.socket | paramiko.Channel, *, steps: dict[str, float]) -> Line:
         began = time.monotonic()
@@ -165,9 +165,9 @@ class Lines:
         except paramiko.BadHostKeyException as error:
             raise Untrusted(_changed(hop, error.key), shown=_text(error.key)) from error
         except paramiko.PasswordRequiredException as error:
-            raise Unreachable(f"not visible from here: {hop.name}: the key is locked: `ssh-add` it", ours=True) from error
+            raise Unreachable(f"not visible from here: {_who(hop)}the key is locked: `ssh-add` it", ours=True) from error
         except paramiko.AuthenticationException as error:
-            why = f"{hop.name}: login as {hop.user} was refused: {_words(error)}"
+            why = f"{_who(hop)}login as {hop.user} was refused: {_words(error)}"
             raise Unreachable(why) from error
         except (paramiko.SSHException, EOFError, OSError) as error:
             raise _failed(hop, error, patience=self._patience) from error
@@ -211,7 +211,7 @@ def _key(hop: Hop, kind: str, blob: str) -> paramiko.PKey:
     try:
         return paramiko.PKey.from_type_string(kind, base64.b64decode(blob))
     except (ValueError, paramiko.SSHException, paramiko.pkey.UnknownKeyType) as error:
-        raise Untrusted(f"{hop.name}: its pinned host key cannot be read: {kind}") from error
+        raise Untrusted(f"{_who(hop)}its pinned host key cannot be read: {kind}") from error
 
 
 class _Refuse(paramiko.RejectPolicy):
@@ -231,7 +231,7 @@ class _Refuse(paramiko.RejectPolicy):
 def _changed(hop: Hop, key: paramiko.PKey) -> str:
     shown = _text(key)
     return (
-        f"{hop.name}: host key changed: {fingerprint(shown)} is shown, {fingerprint(hop.key)} is pinned. Somebody may be "
+        f"{_who(hop)}host key changed: {fingerprint(shown)} is shown, {fingerprint(hop.key)} is pinned. Somebody may be "
         f"in between; if it was set up anew, `dstack pool add-ssh {_at(hop)}` shows the new key and asks"
     )
 
@@ -243,14 +243,19 @@ def _text(key: paramiko.PKey) -> str:
 def _failed(hop: Hop, error: Exception, *, patience: Patience) -> Unreachable:
     said = _words(error)
     if "No authentication methods available" in said:
-        return Unreachable(f"not visible from here: {hop.name}: no key to log in with on this machine", ours=True)
+        return Unreachable(f"not visible from here: {_who(hop)}no key to log in with on this machine", ours=True)
     if "banner" in said.lower():
-        return Unreachable(f"{hop.name}: {_at(hop)} accepts and says nothing: no SSH greeting in {patience.banner:g} s")
-    return Unreachable(f"{hop.name}: {_at(hop)}: {said}")
+        return Unreachable(f"{_who(hop)}{_at(hop)} accepts and says nothing: no SSH greeting in {patience.banner:g} s")
+    return Unreachable(f"{_who(hop)}{_at(hop)}: {said}")
 
 
 def _words(error: Exception) -> str:
     return str(error).strip().rstrip(".") or type(error).__name__
+
+
+def _who(hop: Hop) -> str:
+    """Whoever reads it knows which host was asked; a jump must be named."""
+    return f"{hop.name}: " if hop.name else ""
 
 
 def _at(hop: Hop) -> str:

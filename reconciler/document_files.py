@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 FOLDER = ".dstack"
+KNOWN_HOSTS = ".dstack/known_hosts"
 MAX_BYTES = 8 * 1024 * 1024
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from reconciler.document_files import FOLDER, document_files, own_file, read_bytes
+from reconciler.document_files import FOLDER, KNOWN_HOSTS, document_files, own_file, read_bytes
 from reconciler.problem import Invalid as Invalid
 from reconciler.problem import Problem as Problem
 from schemas.desired import COMPILER, Desired
@@ -22,7 +22,7 @@ from schemas.desired import COMPILER, Desired
 class Documents:
     """A project's documents, all valid. `root` is the folder that holds `.dstack`.
 
-    `digest` is sha256 of the files' names and bytes. `warnings` are `path:line:col: message`,
+    `digest` is sha256 of the files' names and bytes, the pinned host keys (`known_hosts`) among them. `warnings` are `path:line:col: message`,
     and so is `unsupported`: what a plan shows as unmet (empty where `known` was taken).
     """
 
@@ -51,7 +51,9 @@ def load(root: Path, *, home: Path, known: tuple[str, Desired] | None = None) ->
     """
     files = document_files(root)
     texts = [(file.relative_to(root).as_posix(), read_bytes(file)) for file in files]
-    digest = digest_of(texts)
+    pins = root / KNOWN_HOSTS
+    pinned = read_bytes(pins) if pins.exists() else b""
+    digest = digest_of([*texts, *([(KNOWN_HOSTS, pinned)] if pinned else [])])
     own = own_file(home)
     compiler = _compiler(own)
     unsupported: tuple[str, ...]
@@ -60,7 +62,8 @@ def load(root: Path, *, home: Path, known: tuple[str, Desired] | None = None) ->
     else:
         from reconciler.compile_files import compile_files
 
-        desired, unsupported = compile_files(texts, own=own)
+        keys = pinned.decode("utf-8", "replace") if isinstance(pinned, bytes) else ""
+        desired, unsupported = compile_files(texts, own=own, known_hosts=keys)
         desired = replace(desired, compiler=compiler)
     return Documents(root, desired, digest, tuple(files), desired.warnings, unsupported)
 

@@ -22,7 +22,10 @@ _HOP = re.compile(r"(?:(?P<user>[^@\s]+)@)?(?:\[(?P<six>[^]]+)\]|(?P<host>[^:\s]
 
 @dataclass(frozen=True, kw_only=True)
 class Hop:
-    """One server to connect to: everything effective, paths expanded. `key` is its pin, "" where there is none."""
+    """One server to connect to: everything effective, paths expanded. `key` is its pin, "" where there is none.
+
+    `name` is what messages call it: "" for the host itself, `jump NAME` for one on the way.
+    """
 
     name: str
     hostname: str
@@ -43,7 +46,7 @@ class Here:
     def hops(self, host: Host) -> tuple[Hop, ...]:
         """The jumps in order, then the host itself."""
         jumps = host.jumps or self._own_jumps(host.hostname)
-        return (*(self._hop(jump, name=f"jump {jump.hostname}") for jump in jumps), self._hop(host, name=host.name))
+        return (*(self._hop(jump, name=f"jump {jump.hostname}") for jump in jumps), self._hop(host, name=""))
 
     def _hop(self, way: Host | Jump, *, name: str) -> Hop:
         found = self._lookup(way.hostname)

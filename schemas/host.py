@@ -40,7 +40,7 @@ class Host(Value, frozen=True, kw_only=True):
     price: Price = Price(0)
     region: str = ""
     blocks: int = 1
-    disk_floor: Mib = 1024
+    disk_floor: Mib = 5 * 1024
     gpus: bool = False
 
     @property

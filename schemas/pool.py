@@ -19,7 +19,7 @@ class Pool(Value, frozen=True, kw_only=True):
     `unsupported` lists what is valid in the YAML and does not work yet; a pool with any is
     shown as unmet and nothing is launched or placed in it.
     `default_image` is for its runs that name none; `isolation: container` refuses those that have none at all.
-    `disk_floor`: below so much free disk, images that we pulled and nothing uses are removed.
+    `disk_floor`: below so much free disk, images that we pulled and nothing uses are removed, and no work is given.
     `sources` maps a field to where its value was written: `pool`, `profile NAME`, `default`.
     A pool with `hosts` has one instance for each of them, and no others.
     `idle_duration` is `None` for off. `added_idle` is what `pool add` gives (72h by default).

@@ -8,7 +8,8 @@ from schemas.documents.profile import TAGS, RetryKey, SpotPolicy
 from schemas.documents.resources import Resources
 from schemas.documents.shape import Form, Schema, Shape, Wrong, each, form, inlined, kind_of, one_of
 from schemas.documents.span import COUNT_SPAN_SCHEMA, Duration, OffDuration, Size, count_span
-from schemas.documents.words import Flag, Money, Name, Names, Port, Positive, Text, Texts, string, whole
+from schemas.documents.words import NAME_SHAPE, Flag, Money, Name, Names, Port, Positive, Text, Texts, string, whole
+from schemas.host import fingerprint
 
 Nodes = tuple[int, int | None, int | None]
 
@@ -49,11 +50,25 @@ class BudgetForm(Form):
     max_hourly: Money
 
 
+def _host_key(value: Any) -> str:
+    """As `ssh-keyscan` prints it, with or without a comment."""
+    key = " ".join(string(value).split()[:2])
+    try:
+        fingerprint(key)
+    except ValueError:
+        raise Wrong("is no host key: `ssh-ed25519 AAAA…`, as `ssh-keyscan HOST` prints it behind the name") from None
+    return key
+
+
+HostKey = Annotated[str, Shape(_host_key, {"type": "string"})]
+
+
 class ProxyForm(Form):
     hostname: Text
     port: Port | None = None
     user: Text | None = None
     identity_file: Text | None = None
+    host_key: HostKey | None = None
 
 
 PROXY = Shape(lambda value: form(ProxyForm, value), lambda: inlined(ProxyForm))
@@ -68,20 +83,6 @@ def _blocks(value: Any) -> int:
 BLOCKS = Shape(_blocks, {"anyOf": [{"const": "auto"}, *whole(1, 1000).schema["anyOf"]]})  # type: ignore[index]
 
 
-class HostForm(Form):
-    hostname: Text
-    port: Port | None = None
-    user: Text | None = None
-    identity_file: Text | None = None
-    proxy_jump: Annotated[ProxyForm, PROXY] | None = None
-    internal_ip: Text | None = None
-    blocks: Annotated[int, BLOCKS] | None = None
-
-
-def _host(value: Any) -> Any:
-    return form(HostForm, value) if isinstance(value, dict) else string(value)
-
-
 def _network(value: Any) -> str:
     import ipaddress
 
@@ -93,6 +94,28 @@ def _network(value: Any) -> str:
     return network
 
 
+NETWORK = Shape(_network, {"type": "string"})
+
+
+class HostForm(Form):
+    hostname: Text
+    port: Port | None = None
+    user: Text | None = None
+    identity_file: Text | None = None
+    host_key: HostKey | None = None
+    proxy_jump: Annotated[ProxyForm, PROXY] | None = None
+    network: Annotated[str, NETWORK] | None = None
+    internal_ip: Text | None = None
+    name: Annotated[str, NAME_SHAPE] | None = None
+    region: Text | None = None
+    price: Money | None = None
+    blocks: Annotated[int, BLOCKS] | None = None
+
+
+def _host(value: Any) -> Any:
+    return form(HostForm, value) if isinstance(value, dict) else string(value)
+
+
 class SshForm(Form):
     """Hosts that are there already."""
 
@@ -101,7 +124,8 @@ class SshForm(Form):
     identity_file: Text | None = None
     proxy_jump: Annotated[ProxyForm, PROXY] | None = None
     hosts: Annotated[tuple[Any, ...], each(_host, lambda: {"anyOf": [{"type": "string"}, inlined(HostForm)]}, least=1)]
-    network: Annotated[str, Shape(_network, {"type": "string"})] | None = None
+    network: Annotated[str, NETWORK] | None = None
+    region: Text | None = None
 
 
 class PoolForm(Form):

@@ -1,0 +1,19 @@
+# $1 our folder, $2 instance id; stdin: the claim. Exits: 0 it is ours, 80 somebody's (whose, on stdout), 1 cannot.
+# The claim is a hard link: it appears whole, once, whoever else tries.
+# shellcheck shell=sh
+umask 077
+home=${HOME:?}
+mkdir -p "$home/$1/host" || exit 1
+staged=$home/$1/.claim.$$.$2
+if ! cat > "$staged" || ! grep -qx "id $2" "$staged"; then # a full disk, a cut line
+    rm -f "$staged"
+    exit 1
+fi
+if ! ln "$staged" "$home/$1/claim" 2>/dev/null && ! grep -qx "id $2" "$home/$1/claim"; then
+    rm -f "$staged"
+    [ -f "$home/$1/claim" ] || exit 1
+    cat "$home/$1/claim"
+    exit 80
+fi
+rm -f "$staged"
+date +%s | sed "s/\$/ $2/" > "$home/$1/tick"

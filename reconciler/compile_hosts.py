@@ -1,0 +1,91 @@
+"""A pool's servers as `Host` values: every value effective, the host's own before the pool's; each with its pin."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from reconciler.known_hosts import Known
+from schemas.base import NAME
+from schemas.documents.pool import HostForm, PoolForm, ProxyForm, SshForm
+from schemas.host import Host, Jump
+from schemas.pool import Pool
+from schemas.resources import Need
+
+
+def compile_hosts(form: PoolForm, *, known: Known) -> tuple[Host, ...]:
+    """In the order of the document. `known` are the project's pinned keys (`.dstack/known_hosts`)."""
+    ssh = form.ssh
+    if ssh is None:
+        return ()
+    forms = [one if isinstance(one, HostForm) else HostForm(hostname=one) for one in ssh.hosts]
+    return tuple(_host(one, form=form, ssh=ssh, known=known) for one in forms)
+
+
+def _host(one: HostForm, *, form: PoolForm, ssh: SshForm, known: Known) -> Host:
+    port = one.port or ssh.port
+    jump = one.proxy_jump or ssh.proxy_jump
+    blocks = one.blocks if one.blocks is not None else form.blocks
+    return Host(
+        name=one.name or name_of(one.hostname, port),
+        hostname=one.hostname,
+        port=port,
+        user=one.user or ssh.user or "",
+        identity_file=one.identity_file or ssh.identity_file or "",
+        host_key=one.host_key or known.key_of(one.hostname, port),
+        jumps=(_jump(jump, known=known),) if jump else (),
+        network=one.network or ssh.network or "",
+        internal_ip=one.internal_ip or "",
+        region=one.region or ssh.region or "",
+        **({} if one.price is None else {"price": one.price}),
+        **({} if blocks is None else {"blocks": blocks}),
+        **({} if form.disk_floor is None else {"disk_floor": form.disk_floor}),
+        gpus=_asks_gpus(form.resources or Need()),
+    )
+
+
+def _jump(form: ProxyForm, *, known: Known) -> Jump:
+    return Jump(
+        hostname=form.hostname,
+        port=form.port,
+        user=form.user or "",
+        identity_file=form.identity_file or "",
+        host_key=form.host_key or known.key_of(form.hostname, form.port),
+    )
+
+
+def _asks_gpus(need: Need) -> bool:
+    return need.gpu is not None and not need.gpu.count.holds(0)
+
+
+def name_of(hostname: str, port: int | None) -> str:
+    """What a host without a name is called: `node-7-lab` for `node-7.lab`, `host-10-0-0-7` for an address."""
+    text = re.sub("[^a-z0-9]+", "-", hostname.lower()).strip("-")
+    if _is_address(hostname) or not re.match("[a-z]", text):
+        text = f"host-{text}"
+    text += f"-{port}" if port not in (None, 22) else ""
+    return text if re.fullmatch(NAME, text) else text[:41].rstrip("-")
+
+
+def _is_address(hostname: str) -> bool:
+    try:
+        ipaddress.ip_address(hostname)
+    except ValueError:
+        return False
+    return True
+
+
+def twice(pools: dict[str, Pool]) -> tuple[tuple[str, str, Host], ...]:
+    """(pool, the pool that has it already, host) of each server that is declared a second time, by name or address."""
+    names: dict[str, str] = {}
+    ways: dict[tuple[str, int], str] = {}
+    found = []
+    for pool in pools.values():
+        for host in pool.hosts:
+            way = (host.hostname, host.port or 22)
+            first = names.get(host.name) or ways.get(way)
+            if first:
+                found.append((pool.name, first, host))
+            names.setdefault(host.name, pool.name)
+            ways.setdefault(way, pool.name)
+    return tuple(found)
