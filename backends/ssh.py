@@ -61,11 +61,6 @@ def connect(config: BackendConfig, region: str, setting: SshSetting) -> SshBacke
     return SshBackend(msgspec.convert(config.options["host"], Host), setting=setting)
 
 
-def config_of(host: Host) -> BackendConfig:
-    """The configuration that `connect` takes, as a place remembers it."""
-    return BackendConfig(name="ssh", type="ssh", options={"host": msgspec.to_builtins(host)})
-
-
 class Looked(NamedTuple):
     """One look at a server: what it said, with every check, those of the way there first."""
 
@@ -92,7 +87,7 @@ def look(reach: Reach, host: Host, *, project: str, thorough: bool = False, now:
     way = [Check(name=name, ok=True, took=round(seconds * 1000)) for name, seconds in said.steps.items()]
     key = Check(name="host-key", ok=True, said=fingerprint(said.host_key))
     shell = Check(name="shell", ok=True, took=took) if not said.noise.strip() else _noisy(said.noise)
-    checks = (*way, key, shell, *probed.checks, clock_check(probed, now=now), network, _owner(probed, project=project))
+    checks = (*way, key, shell, *probed.checks, clock_check(probed, now=now), network, _owner(probed, host=host, project=project))
     return Looked(probed, checks, host.internal_ip or address or host.hostname)
 
 
@@ -102,11 +97,11 @@ def _noisy(noise: bytes) -> Check:
     return Check(name="shell", ok=None, said=f"a login without a terminal prints {said}: its rc files should print nothing")
 
 
-def _owner(probed: Probed, *, project: str) -> Check:
+def _owner(probed: Probed, *, host: Host, project: str) -> Check:
     claim = probed.claim
     if not claim or claim.get("project") == project:
         return Check(name="owner", ok=True, said="ours" if claim else "nobody")
-    return Check(name="owner", ok=False, said=f"{owner_words(probed)}; `dstack pool add-ssh DEST --take-over`")
+    return Check(name="owner", ok=False, said=f"{owner_words(probed)}; `dstack pool add-ssh {host.address} --take-over`")
 
 
 def owner_words(probed: Probed) -> str:
@@ -175,7 +170,7 @@ class SshBackend:
     def _taken(self, claim: Mapping[str, str]) -> BackendError:
         name, project = claim.get("name", "?"), claim.get("project", "?")
         if project != self._setting.project:
-            return BackendError(f"project {project} has it, as {name}: `dstack pool add-ssh DEST --take-over`")
+            return BackendError(f"project {project} has it, as {name}: `dstack pool add-ssh {self._host.address} --take-over`")
         if claim.get("lineage") != self._setting.lineage:
             return BackendError(f"another copy of this project's state has it, as {name}: it is left alone")
         return NoCapacity(f"it is attached already, as {name} ({claim.get('place', '?')})", retry_after=60)
@@ -186,7 +181,7 @@ class SshBackend:
         claim = seen.probed.claim
         ours = claim.get("project") == self._setting.project and claim.get("place") == self.place
         if not ours and seen.bad and self._setting.lineage and not seen.probed.ended:
-            raise BackendError(seen.bad)
+            raise BackendError(f"checks failed: {seen.bad}")
         found = [self._claimed(seen)] if ours and (ids is None or claim.get("id") in ids) else []
         return [*found, *(_let_go(id) for id in seen.probed.ended if ids is None or id in ids)]
 

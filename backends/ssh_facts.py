@@ -66,7 +66,7 @@ def read_probe(out: bytes) -> Probed:
     if lines[0] != "dstack-probe 1" or lines[-2:] != [".", ""]:
         raise NotUnderstood(f"the server's answer is not understood: {ascii(lines[0][:60])}")
     body = lines[1:-2]
-    facts = dict(found.groups() for found in map(_FACT.match, body) if found)
+    facts = {found[1]: found[2] for found in map(_FACT.match, body) if found}
     tick = next((found for found in map(_TICK.match, body) if found), None)
     return Probed(
         machine_id=facts.get("machine", ""),
@@ -81,7 +81,7 @@ def read_probe(out: bytes) -> Probed:
             gpu=_gpus(line[4:] for line in body if line.startswith("gpu ")),
         ),
         checks=tuple(_check(*found.groups()) for found in map(_CHECK.match, body) if found),
-        claim=dict(found.groups() for found in map(_CLAIM.match, body) if found),
+        claim={found[1]: found[2] for found in map(_CLAIM.match, body) if found},
         tick=(int(tick[1]), tick[2]) if tick else None,
         jobs=_number(facts, "jobs"),
         ended=tuple(found[1] for found in map(_ENDED.match, body) if found),

@@ -67,6 +67,25 @@ def strangers(state: State, listings: Sequence[Listing]) -> tuple[str, ...]:
     )
 
 
+def changed_hosts(was: State, state: State) -> tuple[str, ...]:
+    """One sentence for each declared server that is not as it was when we last looked."""
+    before = {one.id: one for one in was.instances if one.host is not None}
+    found = []
+    for one in state.instances:
+        old = before.get(one.id)
+        if old is None or old.seen_at is None or one.phase == "terminated":
+            continue
+        if old.kernel and one.kernel != old.kernel:
+            found.append(f"{one.name}: the kernel changed from {old.kernel} to {one.kernel}")
+        for what, then, now in (
+            ("CPUs", old.resources.cpus, one.resources.cpus),
+            ("MB of memory", old.resources.memory, one.resources.memory),
+        ):
+            if then != now:
+                found.append(f"{one.name}: {now} {what} now, {then} before")
+    return tuple(found)
+
+
 def _clocks(state: State, reports: Sequence[HostReport]) -> dict[str, list[int]]:
     """place -> by how much our clock is off from that of each of its hosts that tells its own."""
     there = {instance.id: instance.place for instance in state.instances}
@@ -74,7 +93,10 @@ def _clocks(state: State, reports: Sequence[HostReport]) -> dict[str, list[int]]
     for report in reports:
         if report.clock is not None and not report.error and report.instance in there:
             found.setdefault(there[report.instance], []).append(report.at - report.clock)
-    return found
+    everybody = [off for each in found.values() for off in each]
+    # A declared server is a place of one host: it alone cannot tell whose clock is wrong.
+    alone = {place.name for place in state.places if place.config.type == "ssh"}
+    return {name: everybody if name in alone else each for name, each in found.items()}
 
 
 def _place(place: Place, listing: Listing | None, *, hosts: Sequence[int], now: int) -> Place:

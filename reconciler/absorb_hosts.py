@@ -15,7 +15,11 @@ from schemas.resources import Resources
 from schemas.run import Attempt, Job
 from schemas.state import State
 
+SKEW = 60
 ENOUGH = 3  # failed looks after which a host counts as unreachable
+
+
+_UNTRUSTED = "host key"  # as the transport words it: the pinned key is shown again, so the host is trusted again
 
 
 def absorb_hosts(state: State, *, reports: Sequence[HostReport], before: State | None, now: int) -> State:
@@ -29,7 +33,7 @@ def absorb_hosts(state: State, *, reports: Sequence[HostReport], before: State |
         if report is None or instance.phase in ("pending", "terminated"):
             instances.append(instance)
             continue
-        report = _checked(report, instance)
+        report = _in_our_time(_checked(report, instance))
         if report.error:
             stale = then is not None and _moved(then.get(instance.id), instance)
             instances.append(instance if stale else _failed_look(instance, report, ours=ours))
@@ -75,6 +79,22 @@ def _checked(report: HostReport, instance: Instance) -> HostReport:
     )
 
 
+def _in_our_time(report: HostReport) -> HostReport:
+    """A host whose clock is wrong tells wrong times: they are moved by as much."""
+    off = 0 if report.clock is None else report.at - report.clock
+    if abs(off) <= SKEW:
+        return report
+    jobs = tuple(
+        replace(
+            job,
+            started_at=None if job.started_at is None else job.started_at + off,
+            ended_at=None if job.ended_at is None else job.ended_at + off,
+        )
+        for job in report.jobs
+    )
+    return replace(report, jobs=jobs)
+
+
 def _failed_look(instance: Instance, report: HostReport, *, ours: frozenset[str]) -> Instance:
     """One that never answered is booting; one that did is not used from now on, and counts after three."""
     if report.not_visible or instance.phase != "ready":
@@ -86,6 +106,7 @@ def _failed_look(instance: Instance, report: HostReport, *, ours: frozenset[str]
         unreachable_since=instance.unreachable_since if instance.unreachable_since is not None else report.at,
         unreachable_why=instance.unreachable_why if instance.failed_looks >= ENOUGH else why,
         failed_looks=instance.failed_looks if shared else min(ENOUGH, instance.failed_looks + 1),
+        quarantined=report.error if report.untrusted else instance.quarantined,
     )
 
 
@@ -97,6 +118,7 @@ def _answered(instance: Instance, report: HostReport, *, now: int) -> Instance:
         boot_id=report.boot_id or instance.boot_id,
         machine_id=report.machine_id or instance.machine_id,
         resources=_resources(instance, report),
+        quarantined="" if _UNTRUSTED in instance.quarantined else instance.quarantined,
         degraded=report.degraded,
         foreign=report.foreign,
         unreachable_since=None,

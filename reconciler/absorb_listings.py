@@ -119,11 +119,13 @@ def _facts(instance: Instance, seen: Seen, *, at: int) -> Instance:
         instance_type=seen.instance_type or instance.instance_type,
         price=instance.price if seen.price is None else seen.price,
         priced_at=instance.priced_at if _same_price(instance, seen) else at,
-        resources=seen.resources if first and seen.resources else instance.resources,
+        resources=_resources(instance, seen, first=first),
         address=seen.address or instance.address,
         internal_ip=seen.internal_ip or instance.internal_ip,
         network=seen.network or instance.network,
         via=seen.via,
+        kernel=seen.kernel or instance.kernel,
+        unfit=seen.unfit,
         created_at=seen.created_at if first and seen.created_at else instance.created_at,
         seen_at=at if first else instance.seen_at,
         missing_since=None,
@@ -134,6 +136,15 @@ def _facts(instance: Instance, seen: Seen, *, at: int) -> Instance:
 def _same_price(instance: Instance, seen: Seen) -> bool:
     """What it was thought to cost before anybody saw it was never billed."""
     return seen.price is None or instance.seen_at is None or seen.price == instance.price
+
+
+def _resources(instance: Instance, seen: Seen, *, first: bool) -> Resources:
+    """As first seen; a declared server may be given more or less of what no job holds by name."""
+    if seen.resources is None or (not first and instance.host is None):
+        return instance.resources
+    if first:
+        return seen.resources
+    return replace(instance.resources, cpus=seen.resources.cpus, memory=seen.resources.memory)
 
 
 def _returned(instance: Instance, seen: Seen, *, at: int) -> Instance:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from reconciler.gather import gather
+from reconciler.host_places import config_of
 from reconciler.ports import Connections, Ports
 from schemas.base import place_of
 from schemas.desired import BackendConfig, Desired
@@ -53,7 +54,9 @@ def with_places(state: State, desired: Desired | None) -> State:
     known = {place.name: place for place in state.places}
     needed = {one.place for one in state.instances if one.phase != "terminated"}
     kept = [
-        replace(place, config=configs[place.name][0]) if place.name in configs else place
+        _as_declared(place, config=configs[place.name][0], used=place.name in needed)
+        if place.name in configs
+        else place
         for place in state.places
         if place.name in configs or place.name in needed or place.forgotten
     ]
@@ -65,11 +68,21 @@ def with_places(state: State, desired: Desired | None) -> State:
     return replace(state, places=(*kept, *new)) if new or tuple(kept) != state.places else state
 
 
+def _as_declared(place: Place, *, config: BackendConfig, used: bool) -> Place:
+    """A declared server that has nothing of ours is pinned to nobody: another machine may stand there now."""
+    if config.type == "ssh" and not used and (place.forgotten or place.answered_by):
+        return Place(name=place.name, config=config, region=place.region)
+    return replace(place, config=config)
+
+
 def _places(desired: Desired | None) -> Iterator[tuple[str, BackendConfig, str]]:
     for config in desired.backends if desired else ():
         if not config.unsupported:
             for region in config.regions or ("",):
                 yield place_of(config.name, region), config, region
+    for pool in desired.pools if desired else ():
+        for host in pool.hosts:
+            yield host.place, config_of(host), host.region
 
 
 def _refuse_living(ports: Ports, state: State) -> None:

@@ -6,9 +6,9 @@ import ipaddress
 import re
 
 from reconciler.known_hosts import Known
-from schemas.base import NAME
+from schemas.base import NAME, Price
 from schemas.documents.pool import HostForm, PoolForm, ProxyForm, SshForm
-from schemas.host import Host, Jump
+from schemas.host import DISK_FLOOR, Host, Jump
 from schemas.pool import Pool
 from schemas.resources import Need
 
@@ -37,9 +37,9 @@ def _host(one: HostForm, *, form: PoolForm, ssh: SshForm, known: Known) -> Host:
         network=one.network or ssh.network or "",
         internal_ip=one.internal_ip or "",
         region=one.region or ssh.region or "",
-        **({} if one.price is None else {"price": one.price}),
-        **({} if blocks is None else {"blocks": blocks}),
-        **({} if form.disk_floor is None else {"disk_floor": form.disk_floor}),
+        price=one.price or Price(0),
+        blocks=1 if blocks is None else blocks,
+        disk_floor=DISK_FLOOR if form.disk_floor is None else form.disk_floor,
         gpus=_asks_gpus(form.resources or Need()),
     )
 

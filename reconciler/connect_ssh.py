@@ -214,7 +214,7 @@ def _key(hop: Hop, kind: str, blob: str) -> paramiko.PKey:
         raise Untrusted(f"{_who(hop)}its pinned host key cannot be read: {kind}") from error
 
 
-class _Refuse(paramiko.RejectPolicy):
+class _Refuse(paramiko.RejectPolicy):  # type: ignore[misc]
     """As the library's, but says which key was shown, and what to do."""
 
     def __init__(self, hop: Hop) -> None:
@@ -225,7 +225,7 @@ class _Refuse(paramiko.RejectPolicy):
         what = f"`dstack pool add-ssh {_at(self._hop)}` shows it and asks, or write `host_key: {shown}`"
         if self._hop.key:  # of another type than the pinned one
             raise Untrusted(_changed(self._hop, key), shown=shown)
-        raise Untrusted(f"{self._hop.name}: host key {fingerprint(shown)} is not known: {what}", shown=shown)
+        raise Untrusted(f"{_who(self._hop)}host key {fingerprint(shown)} is not known: {what}", shown=shown)
 
 
 def _changed(hop: Hop, key: paramiko.PKey) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from reconciler.absorb import absorb, strangers
+from reconciler.absorb import absorb, changed_hosts, strangers
 from reconciler.apply import apply, bundled, unbundled, with_bundles
 from reconciler.ask import TickAsk
 from reconciler.authority import GitFacts, judge
@@ -165,14 +165,15 @@ class _Table:
         if view.fresh:
             state = with_places(state, self._brought(state))
             warnings += strangers(state, view.observed.listings)
-            state = absorb(
+            seen = absorb(
                 state,
                 listings=view.observed.listings,
                 reports=view.observed.reports,
                 now=now,
                 before=view.before,
             )
-            state, permissions, why = self._asked_for(state, now=now)
+            warnings += changed_hosts(state, seen)
+            state, permissions, why = self._asked_for(seen, now=now)
             warnings += why
         if state.applied is None:
             raise TickRefused("nothing is applied yet: `dstack apply`")

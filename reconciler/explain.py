@@ -94,7 +94,9 @@ def _rows(
         case Stop():
             return _stop(action, attempts=attempts, known=known)
         case Terminate():
-            return [_of_instance("terminate", action.instance, name=action.name, action=action, known=known)]
+            ended = known.get(action.instance)
+            kind: Kind = "detach" if ended is not None and ended.host is not None else "terminate"
+            return [_of_instance(kind, action.instance, name=action.name, action=action, known=known)]
         case Detach():
             return [_of_instance("detach", action.instance, name=action.name, action=action, known=known)]
         case Update():
@@ -106,10 +108,10 @@ def _rows(
 def _launch(action: Launch, name: str, *, named: Mapping[str, str]) -> Row:
     offer = action.offer
     return Row(
-        kind="launch", why=action.why, pool=action.pool, instance=name,
+        kind="launch" if action.host is None else "attach", why=action.why, pool=action.pool, instance=name,
         run=named.get(action.reserved_for, action.reserved_for),
         backend=offer.backend, region=offer.region, instance_type=offer.instance_type, price=offer.price,
-        resources=offer.resources, spot=offer.spot,
+        resources=offer.resources if action.host is None else None, spot=offer.spot,
     )  # fmt: skip
 
 
@@ -117,7 +119,7 @@ def _resume(action: Resume, name: str, *, known: Mapping[str, Instance]) -> Row:
     request = action.request
     first = next((known[key] for key in request.ids if key in known), None)
     return Row(
-        kind="launch", why=action.why, pool=request.pool, instance=name,
+        kind="attach" if first and first.host is not None else "launch", why=action.why, pool=request.pool, instance=name,
         backend=first.backend if first else request.place.split("/")[0], region=first.region if first else "",
         instance_type=request.instance_type, price=first.price if first else None,
         resources=first.resources if first else None, spot=request.spot,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -19,6 +19,7 @@ from reconciler.status import (
 )
 from schemas.instance import Instance
 from schemas.pool import Pool
+from schemas.resources import Resources
 from schemas.run import Job
 from schemas.state import Place, State
 
@@ -53,6 +54,7 @@ def explain_instances(state: State, *, now: int, pool: str = "") -> tuple[Instan
     places = {place.name: place for place in state.places}
     floors = _at_floor(state, jobs=jobs)
     living = [_shown(one, state) for one in state.instances if one.phase != "terminated" and pool in ("", one.pool)]
+    living += [one for one in _declared(state, places=places) if pool in ("", one.pool)]
     ordered = sorted(living, key=lambda one: (one.pool, _natural(one.name)))
     return tuple(
         _row(one, jobs=jobs, runs=names.get(one.id, ()), place=places.get(one.place), now=now, floors=floors)
@@ -103,6 +105,26 @@ def _row(
     )
 
 
+def _declared(state: State, *, places: Mapping[str, Place]) -> Iterator[Instance]:
+    """Declared servers that are not attached (yet), as if they were instances: why is what people look for."""
+    there = {one.place for one in state.instances if one.phase != "terminated"}
+    for pool in state.applied.desired.pools if state.applied else ():
+        for host in pool.hosts:
+            place = places.get(host.place)
+            error = place.error if place else ""
+            if host.place in there:
+                continue
+            refused = error.startswith(("checks failed: ", "quarantined: "))
+            yield Instance(
+                id=host.place, name=host.name, pool=pool.name, backend="ssh", place=host.place, region=host.region,
+                resources=Resources(cpus=0, memory=0), price=host.price, host=host,
+                reason="not attached yet: `dstack apply`" if not error else error if error.startswith("checks") else "",
+                quarantined=error.removeprefix("quarantined: ") if error.startswith("quarantined: ") else "",
+                unreachable_since=place.failing_since if place and error and not refused else None,
+                unreachable_why=error,
+            )  # fmt: skip
+
+
 def _at_floor(state: State, *, jobs: dict[str, list[Job]]) -> frozenset[str]:
     """Pools that are at their minimum, so that nothing idle of them goes."""
     pools = state.applied.desired.pools if state.applied else ()
@@ -126,7 +148,7 @@ def _flags(one: Instance) -> list[str]:
 def _reason(one: Instance, *, status: InstanceStatus, place: Place | None, now: int, kept: bool) -> str:
     """Why it is as it is, the worst first."""
     said = [_unreachable(one, now=now)] if unreachable(one) else []
-    if place is not None and place.error:
+    if place is not None and place.error and one.host is None:
         said.append(f"place unknown: {place.error}")
     said += [flag for flag in _flags(one) if flag != "unreachable"]
     if one.reason:
@@ -145,6 +167,8 @@ def _unreachable(one: Instance, *, now: int) -> str:
 
 
 def _idle_reason(one: Instance, *, kept: bool) -> str:
+    if one.host is not None:
+        return ""
     if kept:
         return "kept: the pool's minimum"
     return f"idle duration {span(one.idle_duration)} ({one.idle_source})"

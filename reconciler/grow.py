@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
+from reconciler.attach import waits
 from reconciler.limits import Room
 from reconciler.market import Market, Search
 from reconciler.retire import few, words
@@ -63,7 +64,9 @@ class Growth:
 
     def hopeless(self, pool: Pool, *, n: int = 1) -> str:
         """Why the pool may not grow at all, or ""."""
-        return self.draft.closed.get(pool.name, "") or self.room.full(pool, n=n)
+        return self.draft.closed.get(pool.name, "") or (
+            waits(self.draft, pool) if pool.hosts else self.room.full(pool, n=n)
+        )
 
     def order(self, order: Order, *, n: int, subject: str, name: str = "") -> None:
         """`subject` (a run's name) is listed in the reason; `name` is the instance's, if it was chosen."""
@@ -244,7 +247,7 @@ def grow_floors(growth: Growth) -> None:
     if not draft.rules_documents or draft.may.destroy_all:
         return
     for pool in draft.pools.values():
-        if pool.unsupported or not draft.covers(id="", pool=pool.name):
+        if pool.unsupported or pool.hosts or not draft.covers(id="", pool=pool.name):
             continue
         floor = floor_of(pool)
         staying = sum(id not in draft.leaving for id in draft.members[pool.name])

@@ -15,7 +15,7 @@ from pathlib import Path
 from reconciler.artifacts import choose, repack
 from reconciler.host_report import Unreadable, parse_report
 from reconciler.private import make_private
-from reconciler.runner import Collected, Fenced, HostError, Order, Unreachable
+from reconciler.runner import Collected, Fenced, HostError, Order, Unreachable, Untrusted
 from reconciler.staging import stage
 from reconciler.transport import Answer, Transport
 from schemas.instance import HostReport, Instance
@@ -53,7 +53,8 @@ class HostRunner:
             answer = self._ask(instance, "look", str(self._patience), *(gpu.uuids if gpu else ()))
             return parse_report(answer.out, instance=instance.id, now=now)
         except Unreachable as error:
-            return HostReport(instance=instance.id, at=now, error=str(error), not_visible=error.ours)
+            untrusted = isinstance(error, Untrusted)
+            return HostReport(instance=instance.id, at=now, error=str(error), not_visible=error.ours, untrusted=untrusted)
         except (HostError, Unreadable) as error:
             return HostReport(instance=instance.id, at=now, error=str(error))
 

@@ -117,6 +117,7 @@ def _pending(launch: Launch, *, id: str, name: str, now: int) -> Instance:
         unattended=launch.unattended,
         prevent_destroy=launch.prevent_destroy,
         blocks=launch.blocks,
+        host=launch.host,
         reserved_for=launch.reserved_for,
         reserved_until=launch.reserved_until,
     )

@@ -158,7 +158,8 @@ def _listed(ports: Ports, place: Place, connections: Connections) -> Callable[[]
     def ask() -> _Answer:
         at = ports.now()
         backend = connections.to(place)
-        listing = Listing(place=place.name, at=at, identity=backend.identity(), instances=tuple(backend.instances()))
+        seen = tuple(backend.instances())
+        listing = Listing(place=place.name, at=at, identity=backend.identity(), instances=seen)
         offers, warning = _offers(place, backend)
         return _Answer(listing=listing, offers=offers, warning=warning)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reconciler.attach import attach
 from reconciler.brake import brake
 from reconciler.enrol import enrol
 from reconciler.foresee import costs, foresee, next_actor
@@ -30,6 +31,7 @@ def plan(world: World) -> Plan:
     brake(draft)
     pools_left(draft)
     halt(draft)
+    attach(draft)
     growth = Growth(draft)
     serve(draft, growth)
     grow_wishes(growth)

@@ -104,6 +104,8 @@ def _note(draft: Draft, idle: list[Idle], *, above: int) -> None:
     going = {id for _, id in timed[: max(0, above)]}
     for each in idle:
         at, one, source = each.at, each.one, each.one.idle_source
+        if one.host is not None:  # it stays: nobody need read that of each
+            continue
         if one.prevent_destroy:
             at, source = None, "prevent_destroy"
         elif one.place in draft.unknown:

@@ -169,7 +169,12 @@ def override(one: Override, *, now: int) -> str:
 
 
 def observed_lines(plan: Plan, *, now: int) -> Iterator[str]:
+    hosts = [at for place, at, error in plan.observed if place.startswith("ssh/") and at is not None and not error]
+    if hosts:
+        yield f"ssh: {counted(len(hosts), 'host')}, {rough(max(0, now - min(hosts)))} ago"
     for place, at, error in plan.observed:
+        if place.startswith("ssh/") and not error:
+            continue
         seen = "never" if at is None else f"{rough(max(0, now - at))} ago"
         yield f"{place}: {seen}" + (f", unknown since: {error}" if error else "")
 

@@ -101,6 +101,8 @@ def size(mib: int) -> str:
 
 def resources(has: Resources) -> str:
     """`10xCPU, 80GB, 1xA100 (80GB)`."""
+    if not (has.cpus or has.memory or has.gpu):
+        return ""  # not looked at yet
     cpu = f"{has.cpus}xCPU" if has.cpu_arch == "x86" else f"{has.cpus}x{has.cpu_arch.upper()} CPU"
     parts = [cpu, size(has.memory)]
     if has.gpu is not None and has.gpu.count:

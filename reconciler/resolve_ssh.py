@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
@@ -60,13 +60,14 @@ class Here:
             key=way.host_key,
         )
 
-    def _lookup(self, hostname: str) -> Mapping[str, object] | dict[str, object]:  # type: ignore[type-arg,unused-ignore]
+    def _lookup(self, hostname: str) -> Mapping[str, Any]:
         if self._config is None:
             from paramiko import SSHConfig
 
             here = self._config_file.is_file()
             self._config = SSHConfig.from_path(str(self._config_file)) if here else SSHConfig()
-        return self._config.lookup(hostname)
+        found: Mapping[str, Any] = self._config.lookup(hostname)
+        return found
 
     def _path(self, written: str) -> Path:
         """`~` is this user's home; a relative one lies in the project."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from reconciler.attach import undeclared
 from reconciler.limits import Room, cap_covers, caps_now
 from reconciler.world import Draft, overrides, pool_subject, price_of, without
 from schemas.instance import Instance
@@ -23,18 +24,23 @@ UNREACHABLE_GRACE = 20 * MINUTE
 PROVISIONING_TIMEOUT = {"runpod": 20 * MINUTE, "kubernetes": 20 * MINUTE, "lambda": 30 * MINUTE}
 PROVISIONING_DEFAULT = 10 * MINUTE
 
+GONE = "left the documents"
 # Drains that these rules wrote themselves are lifted when their rule holds no more.
 OURS = ("left the documents", "max lifetime", "nodes lowered", "pool drained", "autoscale")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leave:
-    """Why an instance goes. `until`: a busy one is stopped then. `guarded`: `prevent_destroy` keeps it."""
+    """Why an instance goes. `until`: a busy one is stopped then. `guarded`: `prevent_destroy` keeps it.
+
+    `undeclared`: it is for a declared server too, which is let go then; every other reason lets it rest.
+    """
 
     why: str
     inferred: bool = False
     until: int | None = None
     guarded: bool = True
+    undeclared: bool = False
 
 
 def resume(draft: Draft) -> None:
@@ -64,6 +70,7 @@ def retire(draft: Draft) -> None:
         elif instance.draining:
             draft.leaving[instance.id] = instance.draining
     if draft.rules_documents and not draft.may.destroy_all:
+        _undeclared(draft, kept=kept)
         _over_nodes(draft, kept=kept)
         _over_caps(draft, kept=kept)
     for (pool, why), count in kept.items():
@@ -122,6 +129,9 @@ def _leave(draft: Draft, instance: Instance, *, leave: Leave, kept: dict[tuple[s
         kept[key] = kept.get(key, 0) + 1
         return
     draft.leaving[instance.id] = leave.why
+    if instance.host is not None and not leave.undeclared:
+        _rest(draft, instance, leave=leave)
+        return
     beyond_reach = draft.may.destroy_all and instance.unreachable_since is not None
     if draft.jobs.get(instance.id) and not beyond_reach:
         if not leave.inferred and (instance.draining, instance.drain_until) != (leave.why, leave.until):
@@ -136,11 +146,17 @@ def _leave(draft: Draft, instance: Instance, *, leave: Leave, kept: dict[tuple[s
     )
 
 
+def _rest(draft: Draft, instance: Instance, *, leave: Leave) -> None:
+    """A declared server is given no more work, and stays: only its declaration removes it."""
+    if draft.jobs.get(instance.id) and (instance.draining, instance.drain_until) != (leave.why, leave.until):
+        draft.update_instance(instance, why=f"drains: {leave.why}", draining=leave.why, drain_until=leave.until)
+
+
 # ---------------------------------------------------------------- the rules, first match wins
 
 
 def _destroyed(draft: Draft, instance: Instance) -> Leave | None:
-    return Leave(why="the project is destroyed") if draft.may.destroy_all else None
+    return Leave(why="the project is destroyed", undeclared=True) if draft.may.destroy_all else None
 
 
 def _orphaned(draft: Draft, instance: Instance) -> Leave | None:
@@ -149,7 +165,7 @@ def _orphaned(draft: Draft, instance: Instance) -> Leave | None:
     since = max(instance.created_at, instance.seen_at or 0)
     if draft.now < since + ORPHAN_GRACE:
         return None
-    return Leave(why=f"nobody owns it: {instance.orphan}", inferred=True, guarded=False)
+    return Leave(why=f"nobody owns it: {instance.orphan}", inferred=True, guarded=False, undeclared=True)
 
 
 def _pool_left(draft: Draft, instance: Instance) -> Leave | None:
@@ -159,7 +175,7 @@ def _pool_left(draft: Draft, instance: Instance) -> Leave | None:
         return None
     if not pool_may_go(draft, instance):
         return None
-    return Leave(why=f"pool {instance.pool} left the documents")
+    return Leave(why=f"pool {instance.pool} left the documents", undeclared=True)
 
 
 def pool_may_go(draft: Draft, instance: Instance) -> bool:
@@ -191,7 +207,7 @@ def _ill(draft: Draft, instance: Instance) -> Leave | None:
 
 
 def _never_ready(draft: Draft, instance: Instance) -> Leave | None:
-    if instance.phase != "provisioning" or instance.place in draft.unknown:
+    if instance.phase != "provisioning" or instance.place in draft.unknown or instance.host is not None:
         return None
     config = draft.backends.get(instance.backend)
     limit = PROVISIONING_TIMEOUT.get(config.type if config else "", PROVISIONING_DEFAULT)
@@ -218,10 +234,23 @@ _RULES: tuple[Callable[[Draft, Instance], Leave | None], ...] = (
 # ---------------------------------------------------------------- rules about many
 
 
+def _undeclared(draft: Draft, *, kept: dict[tuple[str, str], int]) -> None:
+    """A server that left its pool's `hosts`: let go once it is free; at once, with its runs, where a person said so."""
+    for one in undeclared(draft):
+        pool = draft.pool_of(one)
+        if one.id in draft.leaving or not draft.covers(id=one.id, pool=pool):
+            continue
+        if not (draft.may_end(pool) or one.draining == GONE):
+            draft.cannot(f"host {one.name}", f"left the documents, but this apply may not end it: {without(pool)}")
+            continue
+        until = draft.now if pool in draft.may.destroy_pools else one.drain_until if one.draining == GONE else None
+        _leave(draft, one, leave=Leave(why=GONE, until=until, undeclared=True), kept=kept)
+
+
 def _over_nodes(draft: Draft, *, kept: dict[tuple[str, str], int]) -> None:
     """`nodes` was lowered: declared ones go, free ones first; a run's and an added one stay."""
     for pool in draft.pools.values():
-        if pool.nodes_max is None or not draft.covers(id="", pool=pool.name):
+        if pool.nodes_max is None or pool.hosts or not draft.covers(id="", pool=pool.name):
             continue
         # What is unknown may be gone already: it is neither ended nor a reason to end another.
         staying = [one for one in _staying(draft, pool.name) if one.place not in draft.unknown]

@@ -22,7 +22,9 @@ from reconciler.store_folder import FolderStore
 if TYPE_CHECKING:
     from backends.base import Backend
     from reconciler.authority import GitFacts
+    from reconciler.connect_ssh import Lines
     from reconciler.ports import Ports
+    from reconciler.reach_ssh import SshReach
     from reconciler.transport import Transport
     from schemas.desired import BackendConfig, Desired
     from schemas.instance import Instance
@@ -68,6 +70,7 @@ class Surroundings:
     lineage: str
     state_address: str
     now: Callable[[], float]
+    reach: object = None
 
 
 def store_of(site: Site) -> FolderStore:
@@ -98,14 +101,14 @@ def wire(site: Site, *, environ: Mapping[str, str], unattended: bool) -> Ports:
     from reconciler.host_runner import HostRunner
     from reconciler.ports import Ports
 
-    store = store_of(site)
+    store, reach = store_of(site), reach_of(site)
     return Ports(
         store=store,
         blobs=blobs_of(site),
         markers=markers_of(site),
         record=Telling(ledger_of(site)),
-        connect=connector(site, address=store.address),
-        runner=HostRunner(_transports(environ), scratch=scratch_of(site)),
+        connect=connector(site, address=store.address, reach=reach),
+        runner=HostRunner(_transports(environ, reach), scratch=scratch_of(site)),
         now=now,
         clock=boot_clock,
         sleep=time.sleep,
@@ -121,12 +124,14 @@ def wire(site: Site, *, environ: Mapping[str, str], unattended: bool) -> Ports:
     )
 
 
-def connector(site: Site, *, address: str) -> Callable[[BackendConfig, str, str], Backend]:
+def connector(site: Site, *, address: str, reach: SshReach | None = None) -> Callable[[BackendConfig, str, str], Backend]:
     """`connect(config, region, lineage)` of `Ports`."""
     from backends.registry import connect
 
     def connected(config: BackendConfig, region: str, lineage: str) -> Backend:
-        around = Surroundings(project=site.project, lineage=lineage, state_address=address, now=time.time)
+        around = Surroundings(
+            project=site.project, lineage=lineage, state_address=address, now=time.time, reach=reach
+        )  # fmt: skip
         return connect(config, region, around)
 
     return connected
@@ -176,13 +181,28 @@ def who() -> str:
     return f"{user}@{socket.gethostname().split('.')[0]}"
 
 
-def _transports(environ: Mapping[str, str]) -> Callable[[Instance], Transport]:
+def reach_of(site: Site) -> SshReach:
+    """The way to declared servers, with the keys and `~/.ssh/config` of whoever runs this."""
+    from reconciler.reach_ssh import SshReach
+
+    def lines() -> Lines:
+        from reconciler.connect_ssh import Lines
+        from reconciler.resolve_ssh import Here
+
+        return Lines(Here(root=site.root, home=Path.home()))
+
+    return SshReach(lines, who=who())
+
+
+def _transports(environ: Mapping[str, str], reach: SshReach) -> Callable[[Instance], Transport]:
     """The way to an instance's host. On this machine its address is a folder."""
 
     def transport(instance: Instance) -> Transport:
         from reconciler.runner import Unreachable
         from reconciler.transport_local import LocalTransport
 
+        if instance.host is not None:
+            return reach.transport(instance.host, folder=f"{instance.host.folder}/host")
         if "/" not in instance.address:
             raise Unreachable(f"{instance.name}: hosts elsewhere are not supported yet", ours=True)
         return LocalTransport(Path(instance.address), environ=environ)

@@ -9,6 +9,9 @@ import hashlib
 from schemas.base import Mib, Price, Value
 
 
+DISK_FLOOR: Mib = 5 * 1024
+
+
 class Jump(Value, frozen=True, kw_only=True):
     """A server on the way. `None` and "" leave it to `~/.ssh/config` of whoever connects. `host_key` is its pin."""
 
@@ -40,7 +43,7 @@ class Host(Value, frozen=True, kw_only=True):
     price: Price = Price(0)
     region: str = ""
     blocks: int = 1
-    disk_floor: Mib = 5 * 1024
+    disk_floor: Mib = DISK_FLOOR
     gpus: bool = False
 
     @property

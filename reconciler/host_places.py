@@ -1,0 +1,13 @@
+"""A declared server as the configuration of a place. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from schemas.desired import BackendConfig
+from schemas.host import Host
+
+
+def config_of(host: Host) -> BackendConfig:
+    """What `backends.ssh` connects by, and a place remembers: also when the host has left the documents."""
+    return BackendConfig(name="ssh", type="ssh", options={"host": msgspec.to_builtins(host)})
