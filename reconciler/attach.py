@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from reconciler.status import degraded
 from reconciler.waiting import clock
 from reconciler.world import Draft
@@ -100,15 +98,14 @@ def _name(draft: Draft, wanted: str) -> str:
     return name
 
 
+def attaching(draft: Draft, pool: Pool) -> bool:
+    """Some of its servers will be there soon."""
+    return any(isinstance(action, Launch) and action.pool == pool.name for action in draft.actions)
+
+
 def waits(draft: Draft, pool: Pool) -> str:
     """Why a pool of servers grows by nothing: it has what is declared."""
+    if attaching(draft, pool):
+        return "its hosts are being attached"
     there = sum(1 for id in draft.members[pool.name] if draft.living[id].host is not None)
     return f"{there} of its {len(pool.hosts)} hosts are attached" if there < len(pool.hosts) else "all its hosts are taken"
-
-
-def undeclared(draft: Draft) -> Iterator[Instance]:
-    """Servers whose declaration is gone from a pool that is still there."""
-    places = {host.place for pool in draft.pools.values() for host in pool.hosts}
-    for one in list(draft.living.values()):
-        if one.host is not None and one.place not in places and draft.pool_of(one) in draft.pools:
-            yield one

@@ -6,7 +6,7 @@ anything answers, or a place cannot say, nothing is begun.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -85,6 +85,16 @@ def _places(desired: Desired | None) -> Iterator[tuple[str, BackendConfig, str]]
             yield host.place, config_of(host), host.region
 
 
+def _may_be_silent(state: State, found: Mapping[str, Sequence[Seen] | Exception]) -> frozenset[str]:
+    """Declared servers, provided that one of them answered: one that is down must not keep a lab from its first apply.
+
+    What it has of ours is not lost by that: its claim is of another lineage, and is left alone.
+    """
+    hosts = [place.name for place in state.places if place.config.type == "ssh"]
+    answered = any(not isinstance(found.get(name, TickRefused()), Exception) for name in hosts)
+    return frozenset(hosts) if answered else frozenset()
+
+
 def _refuse_living(ports: Ports, state: State) -> None:
     connections = Connections(ports, "")
 
@@ -92,10 +102,13 @@ def _refuse_living(ports: Ports, state: State) -> None:
         return connections.to(place).instances()
 
     tasks = {place.name: lambda place=place: ask(place) for place in state.places}
-    found = dict(gather(ports, tasks, limit=60.0))
+    found = dict(gather(ports, tasks, limit=60.0, width=max(32, len(tasks))))
+    silent = _may_be_silent(state, found)
     for name in tasks:
         answer = found.get(name)
         if answer is None or isinstance(answer, Exception):
+            if name in silent:
+                continue
             why = answer or "no answer"
             raise TickRefused(
                 f"there is no state at {ports.store.address}, and {name} cannot say whether this project has instances "

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from reconciler.attach import waits
+from reconciler.attach import attaching, waits
 from reconciler.limits import Room
 from reconciler.market import Market, Search
 from reconciler.retire import few, words
@@ -135,6 +135,8 @@ def grow_for(growth: Growth, run: Run, shape: Shape) -> str:
         return f"only instance {shape.instance_name} may run it"
     if shape.reuse_only:
         return "it may only reuse an instance"
+    if pool.hosts and attaching(growth.draft, pool):
+        return ""
     why = growth.hopeless(pool)
     if why:
         return why

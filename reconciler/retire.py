@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from reconciler.attach import undeclared
 from reconciler.limits import Room, cap_covers, caps_now
 from reconciler.world import Draft, overrides, pool_subject, price_of, without
 from schemas.instance import Instance
@@ -236,8 +235,11 @@ _RULES: tuple[Callable[[Draft, Instance], Leave | None], ...] = (
 
 def _undeclared(draft: Draft, *, kept: dict[tuple[str, str], int]) -> None:
     """A server that left its pool's `hosts`: let go once it is free; at once, with its runs, where a person said so."""
-    for one in undeclared(draft):
+    declared = {host.place for pool in draft.pools.values() for host in pool.hosts}
+    for one in list(draft.living.values()):
         pool = draft.pool_of(one)
+        if one.host is None or one.place in declared or pool not in draft.pools:
+            continue
         if one.id in draft.leaving or not draft.covers(id=one.id, pool=pool):
             continue
         if not (draft.may_end(pool) or one.draining == GONE):
