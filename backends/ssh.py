@@ -42,13 +42,15 @@ class Said(NamedTuple):
 class Reach(Protocol):
     """The way to a server. `rules` are the sh functions that know a job's processes."""
 
-    rules: str
-    who: str
+    @property
+    def rules(self) -> str: ...
+    @property
+    def who(self) -> str: ...
 
     def ask(
         self, host: Host, program: str, *, args: Sequence[str] = (), stdin: bytes = b"", timeout: float = LIMIT
     ) -> Said:
-        """Run sh text there. Raises `TryLater` where nothing came back, `BackendError` for a key that is not the pinned one."""
+        """Run sh text there. Raises `TryLater` where nothing came back, `BackendError` for another key than pinned."""
 
 
 class SshSetting(Setting, Protocol):
@@ -74,7 +76,7 @@ class Looked(NamedTuple):
 
 
 def look(reach: Reach, host: Host, *, project: str, thorough: bool = False, now: float) -> Looked:
-    """Every check of a server, in one round trip. Raises as `Reach.ask`, and `BackendError` for what is not understood."""
+    """Every check of a server, in one round trip. Raises as `Reach.ask`; `BackendError` for what is not understood."""
     began = time.monotonic()
     args = (host.folder, project, str(host.disk_floor), str(int(host.gpus)), str(int(thorough)), reach.who)
     said = reach.ask(host, _program("probe"), args=args)
@@ -87,28 +89,31 @@ def look(reach: Reach, host: Host, *, project: str, thorough: bool = False, now:
     way = [Check(name=name, ok=True, took=round(seconds * 1000)) for name, seconds in said.steps.items()]
     key = Check(name="host-key", ok=True, said=fingerprint(said.host_key))
     shell = Check(name="shell", ok=True, took=took) if not said.noise.strip() else _noisy(said.noise)
-    checks = (*way, key, shell, *probed.checks, clock_check(probed, now=now), network, _owner(probed, host=host, project=project))
+    owner = _owner(probed, host=host, project=project)
+    checks = (*way, key, shell, *probed.checks, clock_check(probed, now=now), network, owner)
     return Looked(probed, checks, host.internal_ip or address or host.hostname)
 
 
 def _noisy(noise: bytes) -> Check:
     """It corrupts nothing of ours, but scp, rsync and git of whoever works there."""
     said = ascii(noise.decode("utf-8", "replace").strip()[:60])
-    return Check(name="shell", ok=None, said=f"a login without a terminal prints {said}: its rc files should print nothing")
+    return Check(name="shell", ok=None, said=f"its rc files print {said} where there is no terminal: they should not")
 
 
 def _owner(probed: Probed, *, host: Host, project: str) -> Check:
     claim = probed.claim
     if not claim or claim.get("project") == project:
         return Check(name="owner", ok=True, said="ours" if claim else "nobody")
-    return Check(name="owner", ok=False, said=f"{owner_words(probed)}; `dstack pool add-ssh {host.address} --take-over`")
+    how = f"`dstack pool add-ssh {host.address} --take-over` takes it"
+    return Check(name="owner", ok=False, said=f"{owner_words(probed)}; {how}")
 
 
 def owner_words(probed: Probed) -> str:
     """Whose it is, since when, and when they last looked."""
     claim = probed.claim
     seen = f", last tick {_ago(probed.clock - probed.tick[0])} ago by {_ticker(probed.tick[1])}" if probed.tick else ""
-    return f"project {claim.get('project', '?')} has it, attached as {claim.get('name', '?')} by {claim.get('by', '?')}{seen}"
+    project, name, by = (claim.get(key, "?") for key in ("project", "name", "by"))
+    return f"project {project} has it, attached as {name} by {by}{seen}"
 
 
 def _ticker(who: str) -> str:
@@ -170,7 +175,8 @@ class SshBackend:
     def _taken(self, claim: Mapping[str, str]) -> BackendError:
         name, project = claim.get("name", "?"), claim.get("project", "?")
         if project != self._setting.project:
-            return BackendError(f"project {project} has it, as {name}: `dstack pool add-ssh {self._host.address} --take-over`")
+            how = f"`dstack pool add-ssh {self._host.address} --take-over` takes it"
+            return BackendError(f"project {project} has it, as {name}; {how}")
         if claim.get("lineage") != self._setting.lineage:
             return BackendError(f"another copy of this project's state has it, as {name}: it is left alone")
         return NoCapacity(f"it is attached already, as {name} ({claim.get('place', '?')})", retry_after=60)

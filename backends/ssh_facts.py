@@ -25,7 +25,7 @@ class NotUnderstood(Exception):
 
 
 class Check(Value, frozen=True, kw_only=True):
-    """`ok` None: nothing to check, or a thing that only some runs need and that is not there. `took` in milliseconds."""
+    """`ok` None: nothing to check, or something to know that is no fault. `took` in milliseconds."""
 
     name: str
     ok: bool | None
@@ -64,7 +64,7 @@ def read_probe(out: bytes) -> Probed:
     """Raises `NotUnderstood`, whatever the bytes."""
     lines = out.decode("utf-8", "replace").split("\n")
     if lines[0] != "dstack-probe 1" or lines[-2:] != [".", ""]:
-        raise NotUnderstood(f"the server's answer is not understood: {ascii(lines[0][:60])}")
+        raise NotUnderstood(f"the server's answer is not understood: {lines[0][:60]!a}")
     body = lines[1:-2]
     facts = {found[1]: found[2] for found in map(_FACT.match, body) if found}
     tick = next((found for found in map(_TICK.match, body) if found), None)
@@ -95,7 +95,7 @@ def read_probe(out: bytes) -> Probed:
 def _number(facts: Mapping[str, str], name: str) -> int:
     text = facts.get(name, "0").strip()
     if not re.fullmatch(r"\d{1,15}", text):
-        raise NotUnderstood(f"the server's answer is not understood: {name} {ascii(text[:40])}")
+        raise NotUnderstood(f"the server's answer is not understood: {name} {text[:40]!a}")
     return int(text)
 
 

@@ -90,7 +90,7 @@ if command -v nvidia-smi > /dev/null 2>&1; then
     listed=$(within 20 nvidia-smi --query-gpu=uuid,name,memory.total,compute_cap --format=csv,noheader,nounits 2>/dev/null)
     case $listed in
         GPU-* | MIG-*) echo "$listed" | sed 's/^/gpu /' && check gpus ok "$(echo "$listed" | wc -l | tr -d ' ')" ;;
-        *) if [ "$gpus" = 1 ]; then check gpus bad "nvidia-smi lists no GPU"; else check gpus none none; fi ;;
+        *) if [ "$gpus" = 1 ]; then check gpus bad "nvidia-smi lists no GPU"; else check gpus none; fi ;;
     esac
     within 20 nvidia-smi --query-compute-apps=gpu_uuid,pid,used_memory --format=csv,noheader,nounits 2>/dev/null |
         while IFS=', ' read -r uuid pid used; do
@@ -101,7 +101,7 @@ if command -v nvidia-smi > /dev/null 2>&1; then
 elif [ "$gpus" = 1 ]; then
     check nvidia-driver bad "no nvidia-smi on this login's PATH, and the pool asks for GPUs"
     check gpus bad none
-else check gpus none none; fi
+else check gpus none; fi
 
 fact addresses "$(ip -o -4 addr show 2>/dev/null | sed -n 's/^.* inet \([0-9.]*\).*$/\1/p' | tr '\n' ' ')"
 if grep -qs '^KillUserProcesses=yes' /etc/systemd/logind.conf /etc/systemd/logind.conf.d/*.conf 2>/dev/null &&

@@ -73,10 +73,7 @@ def _attached(draft: Draft, host: Host, *, pool: Pool) -> Launch:
         pool=pool.name,
         ids=(f"{id}-0",),
         names=(_name(draft, host.name),),
-        offer=Offer(
-            backend="ssh", region=host.region, instance_type="ssh", resources=UNKNOWN, price=host.price, cloud=False,
-            at=host.place,
-        ),  # fmt: skip
+        offer=_offer(host),
         why=f"declared, at {host.address}",
         idle_duration=None,
         idle_source=SOURCE,
@@ -86,6 +83,13 @@ def _attached(draft: Draft, host: Host, *, pool: Pool) -> Launch:
         blocks=host.blocks,
         host=host,
     )
+
+
+def _offer(host: Host) -> Offer:
+    return Offer(
+        backend="ssh", region=host.region, instance_type="ssh", resources=UNKNOWN, price=host.price, cloud=False,
+        at=host.place,
+    )  # fmt: skip
 
 
 def _name(draft: Draft, wanted: str) -> str:
@@ -108,4 +112,5 @@ def waits(draft: Draft, pool: Pool) -> str:
     if attaching(draft, pool):
         return "its hosts are being attached"
     there = sum(1 for id in draft.members[pool.name] if draft.living[id].host is not None)
-    return f"{there} of its {len(pool.hosts)} hosts are attached" if there < len(pool.hosts) else "all its hosts are taken"
+    every = len(pool.hosts)
+    return f"{there} of its {every} hosts are attached" if there < every else "all its hosts are taken"

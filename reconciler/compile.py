@@ -10,8 +10,8 @@ from reconciler.compile_pool import DEFAULT_POOL, compile_pool
 from reconciler.compile_profile import Layer, compile_profile, layer_of
 from reconciler.compile_run import compile_run, run_hash
 from reconciler.contradict import pool_contradictions, project_contradictions, run_contradictions
-from reconciler.notice import run_notices, unsupported_notices
 from reconciler.known_hosts import Known
+from reconciler.notice import run_notices, unsupported_notices
 from reconciler.problem import Problem, in_order
 from reconciler.read_documents import Entry, Read, entry_name
 from schemas.desired import BackendConfig, Cap, Desired, Secret

@@ -23,7 +23,7 @@ from schemas.host import Host, fingerprint
 
 AT_ONCE = 48  # handshakes; each costs CPU here, and a jump takes only so many
 PER_HOST = 8  # a server allows ten sessions a connection unless told otherwise
-AGAIN = 3.0  # a failure answers for whoever else asks within that time
+AGAIN, LATER = 3.0, 30.0  # a failure answers for whoever asks so soon after it; each further one twice as long
 KEEPALIVE = 15
 # What it has to say of a failure is in the exception, which we put into words.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -64,6 +64,7 @@ class _Slot:
     line: Line | None = None
     failure: Unreachable | None = None
     failed_at: float = 0.0
+    failures: int = 0
 
 
 class Lines:
@@ -93,12 +94,14 @@ class Lines:
         with slot.lock:
             if slot.line is not None and slot.line.transport.is_active():
                 return slot.line
-            if slot.failure is not None and time.monotonic() - slot.failed_at < AGAIN:
+            wait = min(LATER, AGAIN * 2.0 ** (slot.failures - 1))
+            if slot.failure is not None and time.monotonic() - slot.failed_at < wait:
                 raise slot.failure
             try:
-                slot.line, slot.failure = self._open(hops), None
+                slot.line, slot.failure, slot.failures = self._open(hops), None, 0
             except Unreachable as error:
                 slot.line, slot.failure, slot.failed_at = None, error, time.monotonic()
+                slot.failures += 1
                 raise
             return slot.line
 
@@ -112,6 +115,8 @@ class Lines:
             except Untrusted:
                 raise
             except Unreachable as error:
+                if error.ours:
+                    raise
                 raise Unreachable(f"not visible from here: {error}", ours=True) from error
         if missing := [path for path in hop.identities if not path.is_file()]:
             found = [path for path in hop.identities if path.is_file()]
@@ -165,7 +170,8 @@ class Lines:
         except paramiko.BadHostKeyException as error:
             raise Untrusted(_changed(hop, error.key), shown=_text(error.key)) from error
         except paramiko.PasswordRequiredException as error:
-            raise Unreachable(f"not visible from here: {_who(hop)}the key is locked: `ssh-add` it", ours=True) from error
+            why = f"not visible from here: {_who(hop)}the key is locked: `ssh-add` it"
+            raise Unreachable(why, ours=True) from error
         except paramiko.AuthenticationException as error:
             why = f"{_who(hop)}login as {hop.user} was refused: {_words(error)}"
             raise Unreachable(why) from error
@@ -231,8 +237,8 @@ class _Refuse(paramiko.RejectPolicy):  # type: ignore[misc]
 def _changed(hop: Hop, key: paramiko.PKey) -> str:
     shown = _text(key)
     return (
-        f"{_who(hop)}host key changed: {fingerprint(shown)} is shown, {fingerprint(hop.key)} is pinned. Somebody may be "
-        f"in between; if it was set up anew, `dstack pool add-ssh {_at(hop)}` shows the new key and asks"
+        f"{_who(hop)}host key changed: {fingerprint(shown)} is shown, {fingerprint(hop.key)} is pinned. Somebody "
+        f"may be in between; if it was set up anew, `dstack pool add-ssh {_at(hop)}` shows the new key and asks"
     )
 
 

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from reconciler.edit_block import block, end_of, newline_of
 from reconciler.edit_flow import append_flow, delete_flow, mark_flow
 
 NEW_FILE = "pools.yml"
@@ -48,7 +49,7 @@ def create_pool(folder: Path, name: str) -> Edit:
         if pools is None:
             continue
         _refuse_known(folder, name)
-        return _edited(path, text, splice=_appended(text, pools, name), change=_append(name))
+        return edited(path, text, splice=_appended(text, pools, name), change=_append(name))
     path = folder / NEW_FILE
     if path.exists():
         text = path.read_text()
@@ -59,25 +60,25 @@ def create_pool(folder: Path, name: str) -> Edit:
 
 def delete_pool(folder: Path, name: str) -> Edit:
     """Without that pool. The comment right above it goes with it, unless it heads the list."""
-    path, text, data, index = _find(folder, name)
+    path, text, data, index = find_pool(folder, name)
     pools = _pools(data)
 
     def change(fresh: Any) -> None:
         del fresh["pools"][index]
 
-    return _edited(path, text, splice=_without(text, pools, index), change=change)
+    return edited(path, text, splice=_without(text, pools, index), change=change)
 
 
 def set_default(folder: Path, name: str) -> tuple[Edit, ...]:
     """`default: true` for that pool and for no other; one edit a file that changes."""
-    _find(folder, name)
+    find_pool(folder, name)
     edits = []
     for path, text, data in _files(folder):
         pools = _pools(data)
         if pools is None:
             continue
         wanted = [_named(pool) == name for pool in pools]
-        edit = _edited(path, text, splice=_marked(text, pools, wanted), change=partial(_mark, wanted=wanted))
+        edit = edited(path, text, splice=_marked(text, pools, wanted), change=partial(_mark, wanted=wanted))
         if edit.after != edit.before:
             edits.append(edit)
     return tuple(edits)
@@ -134,7 +135,9 @@ def _named(pool: Any) -> str:
     return str(pool.get("name", "")) if hasattr(pool, "get") else ""
 
 
-def _find(folder: Path, name: str) -> tuple[Path, str, Any, int]:
+def find_pool(folder: Path, name: str) -> tuple[Path, str, Any, int]:
+    """Its file, the text and round-trip data of that, and its number there. Raises `EditRefused`."""
+    """path, text, round-trip data and the pool's index. Raises `EditRefused` where it is not declared."""
     known = []
     for path, text, data in _files(folder):
         names = [_named(pool) for pool in _pools(data) or ()]
@@ -169,7 +172,7 @@ def _mark(fresh: Any, *, wanted: Sequence[bool]) -> None:
             pool.pop("default", None)
 
 
-def _edited(path: Path, text: str, *, splice: str | None, change: Callable[[Any], None]) -> Edit:
+def edited(path: Path, text: str, *, splice: str | None, change: Callable[[Any], None]) -> Edit:
     """As spliced text where that reads back as meant, else as ruamel writes it."""
     meant = _read(path, text)
     change(meant)
@@ -195,50 +198,13 @@ def _plain(data: Any) -> Any:
 # ---------------------------------------------------------------- text of block lists
 
 
-def _block(text: str, pools: Any) -> tuple[list[str], list[int], int] | None:
-    """Lines, the line of each item's dash and the dashes' column; None where it is no plain block list."""
-    if not pools or pools.fa.flow_style():
-        return None
-    lines = text.splitlines(keepends=True)
-    starts = []
-    column = -1
-    for index in range(len(pools)):
-        line = pools.lc.item(index)[0]
-        while line >= 0 and not re.match(r" *-(\s|$)", lines[line]):
-            line -= 1
-        dash = len(lines[line]) - len(lines[line].lstrip(" ")) if line >= 0 else -1
-        if line < 0 or column not in (-1, dash):
-            return None
-        column = dash
-        starts.append(line)
-    return lines, starts, column
-
-
-def _end(lines: Sequence[str], start: int, column: int) -> int:
-    """The line after the last one of the item that starts at `start`; what follows it is not its own."""
-    end = start + 1
-    for number in range(start + 1, len(lines)):
-        stripped = lines[number].strip()
-        indent = len(lines[number]) - len(lines[number].lstrip(" "))
-        if not stripped:
-            continue
-        if indent <= column:
-            break
-        end = number + 1
-    return end
-
-
-def _newline(lines: Sequence[str]) -> str:
-    return "\r\n" if lines and lines[0].endswith("\r\n") else "\n"
-
-
 def _appended(text: str, pools: Any, name: str) -> str | None:
-    found = _block(text, pools)
+    found = block(text, pools)
     if found is None:
         return append_flow(text, name)
     lines, starts, column = found
-    newline = _newline(lines)
-    end = _end(lines, starts[-1], column)
+    newline = newline_of(lines)
+    end = end_of(lines, starts[-1], column)
     if not lines[end - 1].endswith("\n"):
         lines[end - 1] += newline
     lines.insert(end, f"{' ' * column}- name: {name}{newline}")
@@ -246,15 +212,15 @@ def _appended(text: str, pools: Any, name: str) -> str | None:
 
 
 def _without(text: str, pools: Any, index: int) -> str | None:
-    found = _block(text, pools)
+    found = block(text, pools)
     if found is None:
         return delete_flow(text, index)
     lines, starts, column = found
     if len(pools) == 1:
         head = "".join(lines[: starts[0]])
-        rest = "".join(lines[_end(lines, starts[0], column) :])
+        rest = "".join(lines[end_of(lines, starts[0], column) :])
         return re.sub(r"^pools\s*:", "pools: []", head, count=1, flags=re.MULTILINE) + rest
-    start, end = starts[index], _end(lines, starts[index], column)
+    start, end = starts[index], end_of(lines, starts[index], column)
     while index and lines[start - 1].lstrip().startswith("#"):
         start -= 1
     return "".join((*lines[:start], *lines[end:]))
@@ -262,7 +228,7 @@ def _without(text: str, pools: Any, index: int) -> str | None:
 
 def _marked(text: str, pools: Any, wanted: Sequence[bool]) -> str | None:
     """From the last pool to the first, so that line numbers hold."""
-    found = _block(text, pools)
+    found = block(text, pools)
     if found is None:
         return mark_flow(text, wanted)
     lines = found[0]
@@ -276,8 +242,8 @@ def _marked(text: str, pools: Any, wanted: Sequence[bool]) -> str | None:
         elif default:
             line, column = pool.lc.key("name")
             if not lines[line].endswith("\n"):
-                lines[line] += _newline(lines)
-            lines.insert(line + 1, f"{' ' * column}default: true{_newline(lines)}")
+                lines[line] += newline_of(lines)
+            lines.insert(line + 1, f"{' ' * column}default: true{newline_of(lines)}")
     return "".join(lines)
 
 

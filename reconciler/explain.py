@@ -119,7 +119,8 @@ def _resume(action: Resume, name: str, *, known: Mapping[str, Instance]) -> Row:
     request = action.request
     first = next((known[key] for key in request.ids if key in known), None)
     return Row(
-        kind="attach" if first and first.host is not None else "launch", why=action.why, pool=request.pool, instance=name,
+        kind="attach" if first and first.host is not None else "launch", why=action.why, pool=request.pool,
+        instance=name,
         backend=first.backend if first else request.place.split("/")[0], region=first.region if first else "",
         instance_type=request.instance_type, price=first.price if first else None,
         resources=first.resources if first else None, spot=request.spot,

@@ -53,8 +53,13 @@ class HostRunner:
             answer = self._ask(instance, "look", str(self._patience), *(gpu.uuids if gpu else ()))
             return parse_report(answer.out, instance=instance.id, now=now)
         except Unreachable as error:
-            untrusted = isinstance(error, Untrusted)
-            return HostReport(instance=instance.id, at=now, error=str(error), not_visible=error.ours, untrusted=untrusted)
+            return HostReport(
+                instance=instance.id,
+                at=now,
+                error=str(error),
+                not_visible=error.ours,
+                untrusted=isinstance(error, Untrusted),
+            )
         except (HostError, Unreadable) as error:
             return HostReport(instance=instance.id, at=now, error=str(error))
 

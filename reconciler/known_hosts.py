@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -60,3 +61,10 @@ def _hashed(pattern: str, name: str) -> bool:
         return hmac.compare_digest(made, base64.b64decode(digest))
     except ValueError:
         return False
+
+
+def with_keys(text: str, keys: Sequence[tuple[str, str]]) -> str:
+    """A file's text with (name, key) pinned: lines of the same name alone make way, all others stay as they are."""
+    names = {name for name, _ in keys}
+    kept = [line for line in text.splitlines() if (line.split() or [""])[0].lower() not in names]
+    return "".join(f"{line}\n" for line in (*kept, *(f"{name} {key}" for name, key in keys)))

@@ -22,8 +22,9 @@ from schemas.desired import COMPILER, Desired
 class Documents:
     """A project's documents, all valid. `root` is the folder that holds `.dstack`.
 
-    `digest` is sha256 of the files' names and bytes, the pinned host keys (`known_hosts`) among them. `warnings` are `path:line:col: message`,
-    and so is `unsupported`: what a plan shows as unmet (empty where `known` was taken).
+    `digest` is sha256 of the files' names and bytes, the pinned host keys (`known_hosts`) among them.
+    `warnings` are `path:line:col: message`, and so is `unsupported`: what a plan shows as unmet
+    (empty where `known` was taken).
     """
 
     root: Path

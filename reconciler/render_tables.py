@@ -33,13 +33,13 @@ def run_table(rows: Sequence[RunRow], *, now: int, width: int = 0, verbose: bool
     """
     heads = ["NAME", "BACKEND", "REGION", "RESOURCES", "SPOT", "PRICE", "STATUS", "SUBMITTED", "ERROR"]
     heads += ["ID", "ATTEMPT", "INSTANCES"] if verbose else []
-    return _fitted(heads, [_run_cells(row, now=now, verbose=verbose) for row in rows], core=8, width=width)
+    return fitted(heads, [_run_cells(row, now=now, verbose=verbose) for row in rows], core=8, width=width)
 
 
 def instance_table(rows: Sequence[InstanceRow], *, now: int, width: int = 0) -> RenderableType:
     """INSTANCE BACKEND REGION RESOURCES SPOT PRICE STATUS CREATED REASON."""
     heads = ["INSTANCE", "BACKEND", "REGION", "RESOURCES", "SPOT", "PRICE", "STATUS", "CREATED", "REASON"]
-    return _fitted(heads, [_instance_cells(row, now=now) for row in rows], core=8, width=width)
+    return fitted(heads, [_instance_cells(row, now=now) for row in rows], core=8, width=width)
 
 
 def pool_table(rows: Sequence[PoolRow], *, now: int, verbose: bool = False) -> RenderableType:
@@ -48,17 +48,17 @@ def pool_table(rows: Sequence[PoolRow], *, now: int, verbose: bool = False) -> R
     lines = [[row.pool.name, "default" if row.pool.default else "", f"{row.available}/{row.total}"] for row in rows]
     if verbose:
         lines = [[*line, ago(row.created_at, now=now)] for line, row in zip(lines, rows, strict=True)]
-    return _fitted(heads, lines, core=len(heads), width=0)
+    return fitted(heads, lines, core=len(heads), width=0)
 
 
 def cost_table(cost: Cost, *, width: int = 0) -> RenderableType:
     """What it is by, INSTANCES TIME BOOT IDLE COST, and the total below."""
     lines = [cost_cells(row, cost=cost) for row in cost.rows]
     heads = cost_heads(cost)
-    return _fitted(heads, [*lines, cost_cells(cost.total, cost=cost, total=True)], core=len(heads), width=width)
+    return fitted(heads, [*lines, cost_cells(cost.total, cost=cost, total=True)], core=len(heads), width=width)
 
 
-def _fitted(heads: list[str], lines: Lines, *, core: int, width: int) -> RenderableType:
+def fitted(heads: list[str], lines: Lines, *, core: int, width: int) -> RenderableType:
     """All columns where they fit, else the first `core` of them and the rest as lines below."""
     lines = [[clean(cell) for cell in line] for line in lines]
     widths = [max(len(cell) for cell in column) for column in zip(heads, *lines, strict=True)]

@@ -46,9 +46,11 @@ class Here:
     def hops(self, host: Host) -> tuple[Hop, ...]:
         """The jumps in order, then the host itself."""
         jumps = host.jumps or self._own_jumps(host.hostname)
-        return (*(self._hop(jump, name=f"jump {jump.hostname}") for jump in jumps), self._hop(host, name=""))
+        last = self._hop(host, name="")
+        return (*(self._hop(jump, name=f"jump {jump.hostname}", or_with=last) for jump in jumps), last)
 
-    def _hop(self, way: Host | Jump, *, name: str) -> Hop:
+    def _hop(self, way: Host | Jump, *, name: str, or_with: Hop | None = None) -> Hop:
+        """A jump that names no key is entered with the host's (`or_with`)."""
         found = self._lookup(way.hostname)
         written = [way.identity_file] if way.identity_file else found.get("identityfile", [])
         return Hop(
@@ -56,7 +58,7 @@ class Here:
             hostname=found.get("hostname", way.hostname),
             port=way.port or int(found.get("port", 22)),
             user=way.user or found.get("user", "") or getpass.getuser(),
-            identities=tuple(self._path(one) for one in written),
+            identities=tuple(self._path(one) for one in written) or (or_with.identities if or_with else ()),
             key=way.host_key,
         )
 

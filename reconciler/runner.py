@@ -30,7 +30,7 @@ class Unreachable(HostError):
 class Untrusted(Unreachable):
     """The host, or a jump before it, showed another key than the pinned one, or none is pinned. Nothing was done.
 
-    `shown` is that key (`ssh-ed25519 AAAA…`).
+    `shown` is that key (`ssh-ed25519 AAAA…`), "" where the pin itself cannot be read.
     """
 
     def __init__(self, message: str, *, shown: str = "") -> None:

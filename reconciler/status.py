@@ -51,7 +51,8 @@ def reap_at(instance: Instance) -> int | None:
 
 def degraded(instance: Instance, *, allow_foreign: bool) -> str:
     """Why it may be given no work although it answers; "" if it may."""
-    return "; ".join(why for why in (instance.degraded, instance.unfit, "" if allow_foreign else instance.foreign) if why)
+    found = (instance.degraded, instance.unfit, "" if allow_foreign else instance.foreign)
+    return "; ".join(why for why in found if why)
 
 
 def alive(instance: Instance) -> bool:

@@ -124,7 +124,9 @@ def wire(site: Site, *, environ: Mapping[str, str], unattended: bool) -> Ports:
     )
 
 
-def connector(site: Site, *, address: str, reach: SshReach | None = None) -> Callable[[BackendConfig, str, str], Backend]:
+def connector(
+    site: Site, *, address: str, reach: SshReach | None = None
+) -> Callable[[BackendConfig, str, str], Backend]:
     """`connect(config, region, lineage)` of `Ports`."""
     from backends.registry import connect
 
@@ -181,15 +183,15 @@ def who() -> str:
     return f"{user}@{socket.gethostname().split('.')[0]}"
 
 
-def reach_of(site: Site) -> SshReach:
-    """The way to declared servers, with the keys and `~/.ssh/config` of whoever runs this."""
+def reach_of(site: Site, *, config: Path | None = None) -> SshReach:
+    """The way to declared servers, with the keys and `~/.ssh/config` (or `config`) of whoever runs this."""
     from reconciler.reach_ssh import SshReach
 
     def lines() -> Lines:
         from reconciler.connect_ssh import Lines
         from reconciler.resolve_ssh import Here
 
-        return Lines(Here(root=site.root, home=Path.home()))
+        return Lines(Here(root=site.root, home=Path.home(), config=config))
 
     return SshReach(lines, who=who())
 

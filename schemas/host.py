@@ -8,7 +8,6 @@ import hashlib
 
 from schemas.base import Mib, Price, Value
 
-
 DISK_FLOOR: Mib = 5 * 1024
 
 

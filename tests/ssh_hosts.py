@@ -375,13 +375,13 @@ def silent_server(address: str = "127.0.0.1") -> Iterator[int]:
 
 
 NVIDIA_SMI = r"""#!/bin/sh
-# Answers as nvidia-smi does, from a file: GPUS has lines of `uuid, name, memory, capability`; APPS of `uuid, pid, memory`.
+# Answers as nvidia-smi does, from files: GPUS has `uuid, name, memory, capability`, APPS `uuid, pid, memory`.
 here=/mnt/bin
 case "$*" in
     *query-gpu=uuid,name*) cat $here/GPUS ;;
     *query-gpu=uuid*) cut -d, -f1 $here/GPUS ;;
     *query-compute-apps*) cat $here/APPS 2>/dev/null ;;
-    *) echo "| NVIDIA-SMI 550.54   Driver Version: 550.54.14    CUDA Version: $(cat $here/CUDA 2>/dev/null || echo 12.4) |" ;;
+    *) echo "| NVIDIA-SMI 550.54   Driver Version: 550.54.14    CUDA Version: $(cat $here/CUDA) |" ;;
 esac
 """
 

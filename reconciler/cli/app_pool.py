@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -92,11 +93,31 @@ def add(
     return add_to_pool(asked)
 
 
-def add_ssh(destination: Annotated[str, typer.Argument(metavar="DEST")]) -> int:
-    """Add a host by SSH (not supported yet)."""
-    from reconciler.cli.fail import Fail
+def add_ssh(
+    destination: Annotated[list[str], typer.Argument(metavar="DEST…", help="`[user@]host`, or `ssh://user@host:port`.")],
+    identity: Annotated[str, typer.Option("-i", metavar="KEY", help="The login's private key, on this machine.")] = "",
+    port: Annotated[int | None, typer.Option("-p", metavar="PORT", help="Of all destinations.")] = None,
+    login: Annotated[str, typer.Option("-l", metavar="USER", help="Of all destinations.")] = "",
+    option: Annotated[list[str] | None, typer.Option("-o", metavar="K=V", help="As `ssh` has it.")] = None,
+    jump: Annotated[str, typer.Option("-J", metavar="JUMP", help="`[user@]host[:port]` on the way.")] = "",
+    config: Annotated[Path | None, typer.Option("-F", metavar="FILE", help="Instead of ~/.ssh/config.")] = None,
+    region: Annotated[str, typer.Option(metavar="NAME", help="What runs may ask for as `regions`.")] = "",
+    pool: o.PoolName = "",
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="What the host is called.")] = "",
+    network: Annotated[str, typer.Option(metavar="CIDR", help="The network that its pool's hosts share.")] = "",
+    host_key: Annotated[str, typer.Option(metavar="KEY", help="The key that it must show: `ssh-ed25519 AAAA…`.")] = "",
+    take_over: Annotated[bool, typer.Option("--take-over", help="Also a host that another project has.")] = False,
+    yes: o.Yes = False,
+) -> int:
+    """Declare servers in a pool: look at them, show their keys, ask, and write them into the YAML."""
+    from reconciler.cli.pool_add_ssh import AddSshAsk, add_ssh
 
-    raise Fail("`dstack pool add-ssh` is not supported yet; the `local` backend runs on this machine")
+    flags = AddSshAsk(
+        destinations=tuple(destination), identity=identity, port=port, login=login, options=tuple(option or ()),
+        jump=jump, config=config, region=region, pool=pool, name=name, network=network, host_key=host_key,
+        take_over=take_over, yes=yes,
+    )  # fmt: skip
+    return add_ssh(flags)
 
 
 def remove(
@@ -146,8 +167,7 @@ def register(app: typer.Typer) -> None:
     pools.command("delete")(delete)
     pools.command("set-default")(set_default)
     pools.command("add")(add)
-    anything = {"ignore_unknown_options": True, "allow_extra_args": True}
-    pools.command("add-ssh", hidden=True, context_settings=anything)(add_ssh)
+    pools.command("add-ssh")(add_ssh)
     pools.command("remove")(remove)
     pools.command("rm", hidden=True)(remove)
     pools.command("drain")(drain)

@@ -77,12 +77,17 @@ def _refuse_living(name: str) -> None:
 
 
 def _write(root: Path, edits: tuple[Edit, ...]) -> None:
+    write_edits(root, edits)
+    say(COMMIT)
+
+
+def write_edits(root: Path, edits: tuple[Edit, ...]) -> None:
+    """Shown, tried on a copy, then written: nothing is where the documents would not be valid."""
     for edit in edits:
         out(edit.diff(root))
     _refuse_invalid(root, edits)
     for edit in edits:
         _replace(edit.path, edit.after)
-    say(COMMIT)
 
 
 def _refuse_invalid(root: Path, edits: tuple[Edit, ...]) -> None:

@@ -1,0 +1,287 @@
+"""`dstack pool add-ssh`: look at servers, show their keys, ask, and declare them in the YAML."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backends.base import BackendError
+from backends.ssh import owner_words, take_over
+from reconciler.cli.fail import Fail
+from reconciler.cli.pool_edit import COMMIT, write_edits
+from reconciler.cli.project import documents_of, ports_of, project_root, site
+from reconciler.cli.ssh_tables import check_lines, key_table
+from reconciler.cli.terminal import NoTerminal, ask, ask_typed, out, say, show, width
+from reconciler.compile_hosts import name_of
+from reconciler.destination import Asked, NotADestination, read_destination
+from reconciler.document_files import KNOWN_HOSTS
+from reconciler.edit import Edit, EditRefused, create_pool, declared
+from reconciler.edit_hosts import Entry, add_hosts, with_hosts
+from reconciler.known_hosts import read_known_hosts, with_keys
+from reconciler.reach_ssh import SshReach
+from reconciler.render_words import counted
+from reconciler.resolve_ssh import read_jump
+from reconciler.survey import Surveyed, Trusted, survey
+from reconciler.wire import reach_of
+from schemas.desired import Desired
+from schemas.host import Host, fingerprint
+from schemas.pool import Pool
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddSshAsk:
+    """The flags, as typed."""
+
+    destinations: tuple[str, ...]
+    identity: str = ""
+    port: int | None = None
+    login: str = ""
+    options: tuple[str, ...] = ()
+    jump: str = ""
+    config: Path | None = None
+    region: str = ""
+    pool: str = ""
+    name: str = ""
+    network: str = ""
+    host_key: str = ""
+    take_over: bool = False
+    yes: bool = False
+
+
+def add_ssh(flags: AddSshAsk) -> int:
+    """0 where every destination is declared afterwards; 1 where one could not be reached, or nothing was done."""
+    root = project_root()
+    where = site()
+    desired = documents_of(root).desired
+    pool = _pool(flags, desired)
+    hosts = _hosts(flags, desired, pool=pool)
+    reach = reach_of(where, config=flags.config)
+    found = survey(ports_of(where), reach, hosts, trusted=_trusted(flags, root), project=where.project)
+    _show(found)
+    usable = [one for one in found if one.looked is not None]
+    usable = [one for one in usable if _may_have(one, flags=flags, reach=reach, project=where.project)]
+    if not usable:
+        say("nothing was done")
+        return 1
+    if not _agreed(usable, pool=pool, yes=flags.yes):
+        say("nothing was done")
+        return 1
+    edits = _edits(root, usable, flags=flags, pool=pool, desired=desired)
+    write_edits(root, edits)
+    out(f"{', '.join(one.host.name for one in usable)}: declared in pool {pool}\n")
+    say(COMMIT)
+    return 0 if len(usable) == len(found) else 1
+
+
+# ---------------------------------------------------------------- what was typed
+
+
+def _pool(flags: AddSshAsk, desired: Desired) -> str:
+    """The named one, else the default one; a first one is made."""
+    if flags.pool:
+        return flags.pool
+    default = next((pool.name for pool in desired.pools if pool.default), "")
+    if not default:
+        raise Fail(f"no pool is the default one: --pool NAME ({', '.join(pool.name for pool in desired.pools)})")
+    return default
+
+
+def _hosts(flags: AddSshAsk, desired: Desired, *, pool: str) -> list[Host]:
+    if flags.name and len(flags.destinations) > 1:
+        raise Fail("--name is for one destination")
+    if flags.host_key and len(flags.destinations) > 1:
+        raise Fail("--host-key is for one destination")
+    known = next((one for one in desired.pools if one.name == pool), Pool(name=pool))
+    return [_host(flags, text, desired=desired, pool=known) for text in flags.destinations]
+
+
+def _asked(flags: AddSshAsk, text: str) -> Asked:
+    try:
+        return read_destination(
+            text, port=flags.port, login=flags.login, identity=flags.identity, jump=flags.jump, options=flags.options
+        )
+    except NotADestination as error:
+        raise Fail(str(error)) from error
+
+
+def _host(flags: AddSshAsk, text: str, *, desired: Desired, pool: Pool) -> Host:
+    """The declared one of that address, looked at again; else a new one with what the pool says of all of its hosts."""
+    asked = _asked(flags, text)
+    for one in asked.ignored:
+        say(f"note: -o {one} changes nothing here: keys are pinned, connections are ours")
+    mine = (asked.hostname, asked.port or 22)
+    for other in desired.pools:
+        for host in other.hosts:
+            if (host.hostname, host.port or 22) == mine:
+                if other.name != pool.name and flags.pool:
+                    raise Fail(f"{text} is declared in pool {other.name} already: a host is in one pool")
+                return host
+    sibling = pool.hosts[0] if pool.hosts else None
+    return Host(
+        name=flags.name or name_of(asked.hostname, asked.port),
+        hostname=asked.hostname,
+        port=asked.port,
+        user=asked.user or _shared(pool, "user"),
+        identity_file=_identity(asked) or _shared(pool, "identity_file"),
+        jumps=_jumps(asked) or (sibling.jumps if sibling and _same_jumps(pool) else ()),
+        network=flags.network or _shared(pool, "network"),
+        region=flags.region,
+        disk_floor=pool.disk_floor,
+        gpus=sibling.gpus if sibling else False,
+    )
+
+
+def _shared(pool: Pool, name: str) -> str:
+    """What all hosts of the pool have in common is what its `ssh` says."""
+    said = {getattr(host, name) for host in pool.hosts}
+    return str(said.pop()) if len(said) == 1 else ""
+
+
+def _same_jumps(pool: Pool) -> bool:
+    return len({host.jumps for host in pool.hosts}) == 1
+
+
+def _identity(asked: Asked) -> str:
+    """A path in the home folder is written so that it is the same for everybody."""
+    if not asked.identity_file:
+        return ""
+    path = Path(asked.identity_file).expanduser()
+    home = Path.home()
+    absolute = path if path.is_absolute() else Path.cwd() / path
+    return f"~/{absolute.relative_to(home)}" if absolute.is_relative_to(home) else str(absolute)
+
+
+def _jumps(asked: Asked) -> tuple[Any, ...]:
+    if not asked.jump:
+        return ()
+    try:
+        jumps = tuple(read_jump(one) for one in asked.jump.split(","))
+    except ValueError as error:
+        raise Fail(str(error)) from error
+    if len(jumps) > 1:
+        raise Fail(f"-J {asked.jump}: one jump can be declared; more of them belong into ~/.ssh/config")
+    return jumps
+
+
+def _trusted(flags: AddSshAsk, root: Path) -> Trusted:
+    given = " ".join(flags.host_key.split()[:2])
+    if given:
+        try:
+            fingerprint(given)
+        except ValueError as error:
+            raise Fail(f"--host-key: {error}") from error
+    return Trusted(
+        project=read_known_hosts(root / KNOWN_HOSTS),
+        user=read_known_hosts(Path.home() / ".ssh" / "known_hosts"),
+        given=given,
+    )
+
+
+# ---------------------------------------------------------------- what was found
+
+
+def _show(found: Sequence[Surveyed]) -> None:
+    keys = [key for one in found for key in one.keys]
+    if keys:
+        show(key_table(list(dict.fromkeys(keys)), width=width(sys.stdout)))
+    for one in found:
+        out("".join(f"{line}\n" for line in check_lines(one)))
+
+
+def _may_have(one: Surveyed, *, flags: AddSshAsk, reach: SshReach, project: str) -> bool:
+    """False where it is another project's, and stays so."""
+    assert one.looked is not None  # noqa: S101 - the caller keeps only those
+    claim = one.looked.probed.claim
+    if not claim or claim.get("project") == project:
+        return True
+    whose = owner_words(one.looked.probed)
+    if not flags.take_over:
+        say(f"{one.host.name}: {whose}; --take-over takes it")
+        return False
+    jobs = one.looked.probed.jobs
+    say(f"{one.host.name}: {whose}, {counted(jobs, 'job')} running")
+    owner = claim.get("project", "")
+    try:
+        agreed = (flags.yes and not jobs) or ask_typed("Its claim, its jobs and its folder there end.", word=owner)
+    except NoTerminal as error:
+        raise Fail(f"{one.host.name}: its {counted(jobs, 'job')} would end: that is asked at a terminal") from error
+    if not agreed:
+        return False
+    try:
+        take_over(reach, one.host)
+    except BackendError as error:
+        raise Fail(str(error)) from error
+    out(f"{one.host.name}: taken over from project {owner}\n")
+    return True
+
+
+def _agreed(usable: Sequence[Surveyed], *, pool: str, yes: bool) -> bool:
+    unsettled = [key for one in usable for key in one.keys if not key.settled]
+    if yes and unsettled:
+        listed = ", ".join(dict.fromkeys(key.name for key in unsettled))
+        raise Fail(
+            f"-y does not trust a key that nobody has seen ({listed}): compare it and answer, or use --host-key"
+        )
+    changed = [key.name for key in unsettled if key.trust == "changed"]
+    if changed:
+        say(f"warning: {', '.join(changed)}: not the pinned key: was it set up anew, or is somebody between?")
+    keys = "this key" if len(usable) == 1 else "these keys"
+    what = f"Trust {keys} and declare {counted(len(usable), 'host')} in pool {pool}?"
+    try:
+        return yes or ask(what)
+    except NoTerminal as error:
+        raise Fail("there is no terminal to ask at: -y with --host-key, or with keys in known_hosts") from error
+
+
+# ---------------------------------------------------------------- what is written
+
+
+def _edits(
+    root: Path, usable: Sequence[Surveyed], *, flags: AddSshAsk, pool: str, desired: Desired
+) -> tuple[Edit, ...]:
+    folder = root / ".dstack"
+    places = {(host.hostname, host.port or 22) for each in desired.pools for host in each.hosts}
+    new = [one.host for one in usable if (one.host.hostname, one.host.port or 22) not in places]
+    siblings = next((each for each in desired.pools if each.name == pool), Pool(name=pool))
+    entries = [_entry(host, flags=flags, siblings=siblings) for host in new]
+    edits: list[Edit] = []
+    try:
+        if entries and pool in declared(folder):
+            edits.append(add_hosts(folder, pool, entries))
+        elif entries:
+            edits.append(with_hosts(create_pool(folder, pool), pool, entries))
+    except EditRefused as error:
+        raise Fail(str(error)) from error
+    return (*edits, *_pins(root, usable))
+
+
+def _entry(host: Host, *, flags: AddSshAsk, siblings: Pool) -> Entry:
+    """What differs from the pool's own, so that a plain address stays one."""
+    said: dict[str, Any] = {"hostname": host.hostname}
+    for key, value in (("port", host.port), ("user", host.user), ("identity_file", host.identity_file),
+                       ("network", host.network)):  # fmt: skip
+        if value and not (siblings.hosts and str(value) == _shared(siblings, key)):
+            said[key] = value
+    if host.jumps and not (siblings.hosts and _same_jumps(siblings) and host.jumps[0].hostname == _jump_of(siblings)):
+        jump = host.jumps[0]
+        parts: Mapping[str, Any] = {"hostname": jump.hostname, "port": jump.port, "user": jump.user,
+                                    "identity_file": jump.identity_file}  # fmt: skip
+        said["proxy_jump"] = {key: value for key, value in parts.items() if value}
+    said |= {key: value for key, value in (("name", flags.name), ("region", flags.region)) if value}
+    return host.hostname if len(said) == 1 else said
+
+
+def _jump_of(pool: Pool) -> str:
+    return pool.hosts[0].jumps[0].hostname if pool.hosts[0].jumps else ""
+
+
+def _pins(root: Path, usable: Sequence[Surveyed]) -> tuple[Edit, ...]:
+    path = root / KNOWN_HOSTS
+    before = path.read_text() if path.exists() else ""
+    shown = dict.fromkeys((key.address, key.key) for one in usable for key in one.keys if key.trust != "known")
+    after = with_keys(before, tuple(shown))
+    return (Edit(path=path, before=before, after=after),) if shown and after != before else ()
+

@@ -1,0 +1,58 @@
+"""What was found of servers, for people: one table of keys, and the checks of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from backends.ssh_facts import Check
+from reconciler.render_tables import fitted
+from reconciler.render_words import clean, resources
+from reconciler.survey import ShownKey, Surveyed
+from schemas.host import fingerprint
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_WORDS = {
+    "known": "pinned",
+    "yours": "in your known_hosts",
+    "given": "given",
+    "new": "new: compare it on the server",
+    "changed": "CHANGED",
+}
+
+
+def key_table(keys: Sequence[ShownKey], *, width: int) -> RenderableType:
+    """HOST ADDRESS TYPE FINGERPRINT KEY; a changed one shows what is pinned below it."""
+    lines = [
+        [key.name, key.address, key.key.split()[0].removeprefix("ssh-"), fingerprint(key.key), _state(key)]
+        for key in keys
+    ]
+    return fitted(["HOST", "ADDRESS", "TYPE", "FINGERPRINT", "KEY"], lines, core=4, width=width)
+
+
+def _state(key: ShownKey) -> str:
+    return _WORDS[key.trust] + (f": pinned is {fingerprint(key.pinned)}" if key.trust == "changed" else "")
+
+
+def check_lines(one: Surveyed) -> Iterator[str]:
+    """Every check by its name, with the time it took; those that failed first."""
+    host = one.host
+    if one.looked is None:
+        yield clean(f"{host.name} ({host.address}): {one.error}")
+        return
+    has = one.looked.probed
+    yield clean(f"{host.name} ({host.address}): {resources(has.resources)}, {has.kernel}, as {has.login}")
+    checks = one.looked.checks
+    for check in (*(c for c in checks if c.ok is False), *(c for c in checks if c.ok is None and c.said)):
+        yield clean(f"  {'failed' if check.ok is False else 'note'}  {check.name}: {check.said}")
+    if has.foreign:
+        yield clean(f"  note  gpu-processes: {has.foreign}")
+    good = ", ".join(_good(check) for check in checks if check.ok)
+    yield clean(f"  ok    {good}")
+
+
+def _good(check: Check) -> str:
+    took = f" {check.took}ms" if check.took else ""
+    return f"{check.name}{took}"

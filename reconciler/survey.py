@@ -1,0 +1,122 @@
+"""Look at servers before they are declared: the keys they show, and every check, all at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from msgspec.structs import replace
+
+from backends.base import BackendError
+from backends.ssh import Looked, look
+from reconciler.gather import gather
+from reconciler.known_hosts import Known, name_of
+from reconciler.ports import Ports
+from reconciler.reach_ssh import SshReach
+from reconciler.runner import Unreachable, Untrusted
+from schemas.host import Host, Jump
+
+LIMIT = 90.0
+Trust = Literal["known", "yours", "given", "new", "changed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownKey:
+    """A key that a server showed. `trust`: known to the project, to the user alone, given by hand, new, or changed."""
+
+    name: str
+    address: str
+    key: str
+    trust: Trust
+    pinned: str = ""
+
+    @property
+    def settled(self) -> bool:
+        """A person has agreed to this very key before."""
+        return self.trust in ("known", "yours", "given")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surveyed:
+    """`host` with the keys that were shown as its pins. `error`: it cannot be logged in to; no `looked` then."""
+
+    host: Host
+    keys: tuple[ShownKey, ...] = ()
+    looked: Looked | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trusted:
+    """Where keys are looked up: the project's file, the user's own, and what was given by hand."""
+
+    project: Known
+    user: Known
+    given: str = ""
+
+    def of(self, name: str, way: Host | Jump, shown: str) -> ShownKey:
+        address = name_of(way.hostname, way.port)
+        known = self.project.keys_of(way.hostname, way.port)
+        trust: Trust = "new"
+        if self.given and isinstance(way, Host):
+            trust = "given" if shown == self.given else "changed"
+        elif known:
+            trust = "known" if known[0] == shown else "changed"
+        elif shown in self.user.keys_of(way.hostname, way.port):
+            trust = "yours"
+        pinned = self.given if self.given and isinstance(way, Host) else known[0] if known else ""
+        return ShownKey(name=name, address=address, key=shown, trust=trust, pinned=pinned)
+
+
+def survey(
+    ports: Ports, reach: SshReach, hosts: Sequence[Host], *, trusted: Trusted, project: str
+) -> tuple[Surveyed, ...]:
+    """In the order of `hosts`; one that hangs delays no other beyond its own deadline."""
+    tasks = {number: _Survey(reach, host, trusted, project).run for number, host in enumerate(hosts)}
+    found: Mapping[int, Surveyed | Exception] = dict(gather(ports, tasks, limit=LIMIT, width=64))
+    return tuple(_settled(found.get(number), host) for number, host in enumerate(hosts))
+
+
+def _settled(found: Surveyed | Exception | None, host: Host) -> Surveyed:
+    if isinstance(found, Surveyed):
+        return found
+    return Surveyed(host=host, error=f"{found}" if found else f"no answer within {LIMIT:.0f} s")
+
+
+@dataclass(kw_only=False)
+class _Survey:
+    reach: SshReach
+    host: Host
+    trusted: Trusted
+    project: str
+    keys: list[ShownKey] = field(default_factory=list)
+
+    def run(self) -> Surveyed:
+        host = self.host
+        try:
+            host = replace(host, jumps=tuple(self._jump(jump) for jump in host.jumps))
+            host = replace(host, host_key=self._key(host.name, host, host))
+            looked = look(self.reach, host, project=self.project, thorough=True, now=time.time())
+        except (Unreachable, BackendError) as error:
+            return Surveyed(host=host, keys=tuple(self.keys), error=str(error))
+        return Surveyed(host=host, keys=tuple(self.keys), looked=looked)
+
+    def _jump(self, jump: Jump) -> Jump:
+        alone = Host(
+            name=jump.hostname, hostname=jump.hostname, port=jump.port, user=jump.user,
+            identity_file=jump.identity_file,
+        )  # fmt: skip
+        return replace(jump, host_key=self._key(f"jump {jump.hostname}", jump, alone))
+
+    def _key(self, name: str, way: Host | Jump, host: Host) -> str:
+        """The key that it shows: nobody logs in to a server whose key is not pinned."""
+        try:
+            self.reach.lines.to(replace(host, host_key=""))
+        except Untrusted as error:
+            if not error.shown:
+                raise
+            self.keys.append(self.trusted.of(name, way, error.shown))
+            return error.shown
+        raise Unreachable(f"{name}: a server without a pinned key was trusted")
