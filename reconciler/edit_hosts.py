@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reconciler.edit import Edit, edited, find_pool
+from reconciler.edit import Edit, declared, edited, find_pool
 from reconciler.edit_block import block, end_of, newline_of
 
 Entry = str | Mapping[str, Any]
@@ -29,6 +29,15 @@ def add_hosts(folder: Path, pool: str, hosts: Sequence[Entry]) -> Edit:
 
     lines = [_written(one) for one in hosts]
     return edited(path, text, splice=_spliced(text, pools, index, lines), change=change)
+
+
+def said_of_all(folder: Path, pool: str) -> dict[str, Any]:
+    """What the `ssh` of that pool says of all its hosts: `user`, `port`, `identity_file`, `network`, `proxy_jump`."""
+    if pool not in declared(folder):
+        return {}
+    _, _, data, index = find_pool(folder, pool)
+    ssh = data["pools"][index].get("ssh")
+    return {key: value for key, value in ssh.items() if key != "hosts"} if isinstance(ssh, dict) else {}
 
 
 def with_hosts(made: Edit, pool: str, hosts: Sequence[Entry]) -> Edit:

@@ -28,11 +28,12 @@ def _unknown(state: State) -> Iterator[tuple[str, str]]:
 
 
 def _launches(state: State) -> Iterator[tuple[str, str]]:
-    pending = {one.id for one in state.instances if one.phase == "pending"}
+    pending = {one.id: one for one in state.instances if one.phase == "pending"}
     for intent in state.intents:
         for key, name in zip(intent.request.ids, intent.request.names, strict=False):
             if key in pending:
-                yield name, "launching" if not intent.refused else f"not launched: {intent.refused}"
+                doing = "launching" if pending[key].host is None else "attaching"
+                yield name, f"not launched: {intent.refused}" if intent.refused else doing
 
 
 def _instances(state: State) -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ from reconciler.compile_hosts import name_of
 from reconciler.destination import Asked, NotADestination, read_destination
 from reconciler.document_files import KNOWN_HOSTS
 from reconciler.edit import Edit, EditRefused, create_pool, declared
-from reconciler.edit_hosts import Entry, add_hosts, with_hosts
+from reconciler.edit_hosts import Entry, add_hosts, said_of_all, with_hosts
 from reconciler.known_hosts import read_known_hosts, with_keys
 from reconciler.reach_ssh import SshReach
 from reconciler.render_words import counted
@@ -27,7 +27,7 @@ from reconciler.resolve_ssh import read_jump
 from reconciler.survey import Surveyed, Trusted, survey
 from reconciler.wire import reach_of
 from schemas.desired import Desired
-from schemas.host import Host, fingerprint
+from schemas.host import Host, Jump, fingerprint
 from schemas.pool import Pool
 
 
@@ -57,7 +57,8 @@ def add_ssh(flags: AddSshAsk) -> int:
     where = site()
     desired = documents_of(root).desired
     pool = _pool(flags, desired)
-    hosts = _hosts(flags, desired, pool=pool)
+    shared = said_of_all(root / ".dstack", pool)
+    hosts = _hosts(flags, desired, pool=pool, shared=shared)
     reach = reach_of(where, config=flags.config)
     found = survey(ports_of(where), reach, hosts, trusted=_trusted(flags, root), project=where.project)
     _show(found)
@@ -69,7 +70,7 @@ def add_ssh(flags: AddSshAsk) -> int:
     if not _agreed(usable, pool=pool, yes=flags.yes):
         say("nothing was done")
         return 1
-    edits = _edits(root, usable, flags=flags, pool=pool, desired=desired)
+    edits = _edits(root, usable, flags=flags, pool=pool, desired=desired, shared=shared)
     write_edits(root, edits)
     out(f"{', '.join(one.host.name for one in usable)}: declared in pool {pool}\n")
     say(COMMIT)
@@ -89,13 +90,13 @@ def _pool(flags: AddSshAsk, desired: Desired) -> str:
     return default
 
 
-def _hosts(flags: AddSshAsk, desired: Desired, *, pool: str) -> list[Host]:
+def _hosts(flags: AddSshAsk, desired: Desired, *, pool: str, shared: Mapping[str, Any]) -> list[Host]:
     if flags.name and len(flags.destinations) > 1:
         raise Fail("--name is for one destination")
     if flags.host_key and len(flags.destinations) > 1:
         raise Fail("--host-key is for one destination")
     known = next((one for one in desired.pools if one.name == pool), Pool(name=pool))
-    return [_host(flags, text, desired=desired, pool=known) for text in flags.destinations]
+    return [_host(flags, text, desired=desired, pool=known, shared=shared) for text in flags.destinations]
 
 
 def _asked(flags: AddSshAsk, text: str) -> Asked:
@@ -107,41 +108,32 @@ def _asked(flags: AddSshAsk, text: str) -> Asked:
         raise Fail(str(error)) from error
 
 
-def _host(flags: AddSshAsk, text: str, *, desired: Desired, pool: Pool) -> Host:
+def _host(flags: AddSshAsk, text: str, *, desired: Desired, pool: Pool, shared: Mapping[str, Any]) -> Host:
     """The declared one of that address, looked at again; else a new one with what the pool says of all of its hosts."""
     asked = _asked(flags, text)
     for one in asked.ignored:
         say(f"note: -o {one} changes nothing here: keys are pinned, connections are ours")
-    mine = (asked.hostname, asked.port or 22)
+    port = asked.port or shared.get("port")
+    mine = (asked.hostname, port or 22)
     for other in desired.pools:
         for host in other.hosts:
             if (host.hostname, host.port or 22) == mine:
                 if other.name != pool.name and flags.pool:
                     raise Fail(f"{text} is declared in pool {other.name} already: a host is in one pool")
                 return host
-    sibling = pool.hosts[0] if pool.hosts else None
+    jump = shared.get("proxy_jump")
     return Host(
-        name=flags.name or name_of(asked.hostname, asked.port),
+        name=flags.name or name_of(asked.hostname, port),
         hostname=asked.hostname,
-        port=asked.port,
-        user=asked.user or _shared(pool, "user"),
-        identity_file=_identity(asked) or _shared(pool, "identity_file"),
-        jumps=_jumps(asked) or (sibling.jumps if sibling and _same_jumps(pool) else ()),
-        network=flags.network or _shared(pool, "network"),
+        port=port,
+        user=asked.user or str(shared.get("user", "")),
+        identity_file=_identity(asked) or str(shared.get("identity_file", "")),
+        jumps=_jumps(asked) or ((Jump(**{key: jump[key] for key in jump}),) if jump else ()),
+        network=flags.network or str(shared.get("network", "")),
         region=flags.region,
         disk_floor=pool.disk_floor,
-        gpus=sibling.gpus if sibling else False,
+        gpus=pool.need.gpu is not None and not pool.need.gpu.count.holds(0),
     )
-
-
-def _shared(pool: Pool, name: str) -> str:
-    """What all hosts of the pool have in common is what its `ssh` says."""
-    said = {getattr(host, name) for host in pool.hosts}
-    return str(said.pop()) if len(said) == 1 else ""
-
-
-def _same_jumps(pool: Pool) -> bool:
-    return len({host.jumps for host in pool.hosts}) == 1
 
 
 def _identity(asked: Asked) -> str:
@@ -240,13 +232,18 @@ def _agreed(usable: Sequence[Surveyed], *, pool: str, yes: bool) -> bool:
 
 
 def _edits(
-    root: Path, usable: Sequence[Surveyed], *, flags: AddSshAsk, pool: str, desired: Desired
+    root: Path,
+    usable: Sequence[Surveyed],
+    *,
+    flags: AddSshAsk,
+    pool: str,
+    desired: Desired,
+    shared: Mapping[str, Any],
 ) -> tuple[Edit, ...]:
     folder = root / ".dstack"
     places = {(host.hostname, host.port or 22) for each in desired.pools for host in each.hosts}
     new = [one.host for one in usable if (one.host.hostname, one.host.port or 22) not in places]
-    siblings = next((each for each in desired.pools if each.name == pool), Pool(name=pool))
-    entries = [_entry(host, flags=flags, siblings=siblings) for host in new]
+    entries = [_entry(host, flags=flags, shared=shared) for host in new]
     edits: list[Edit] = []
     try:
         if entries and pool in declared(folder):
@@ -258,24 +255,26 @@ def _edits(
     return (*edits, *_pins(root, usable))
 
 
-def _entry(host: Host, *, flags: AddSshAsk, siblings: Pool) -> Entry:
-    """What differs from the pool's own, so that a plain address stays one."""
-    said: dict[str, Any] = {"hostname": host.hostname}
-    for key, value in (("port", host.port), ("user", host.user), ("identity_file", host.identity_file),
-                       ("network", host.network)):  # fmt: skip
-        if value and not (siblings.hosts and str(value) == _shared(siblings, key)):
-            said[key] = value
-    if host.jumps and not (siblings.hosts and _same_jumps(siblings) and host.jumps[0].hostname == _jump_of(siblings)):
-        jump = host.jumps[0]
-        parts: Mapping[str, Any] = {"hostname": jump.hostname, "port": jump.port, "user": jump.user,
-                                    "identity_file": jump.identity_file}  # fmt: skip
-        said["proxy_jump"] = {key: value for key, value in parts.items() if value}
+def _entry(host: Host, *, flags: AddSshAsk, shared: Mapping[str, Any]) -> Entry:
+    """What differs from what the pool says of all its hosts, so that a plain address stays one."""
+    told: dict[str, Any] = {
+        "port": host.port,
+        "user": host.user,
+        "identity_file": host.identity_file,
+        "network": host.network,
+        "proxy_jump": _jump_entry(host),
+    }
+    said = {key: value for key, value in told.items() if value and value != shared.get(key)}
     said |= {key: value for key, value in (("name", flags.name), ("region", flags.region)) if value}
-    return host.hostname if len(said) == 1 else said
+    return {"hostname": host.hostname, **said} if said else host.hostname
 
 
-def _jump_of(pool: Pool) -> str:
-    return pool.hosts[0].jumps[0].hostname if pool.hosts[0].jumps else ""
+def _jump_entry(host: Host) -> dict[str, Any]:
+    if not host.jumps:
+        return {}
+    jump = host.jumps[0]
+    parts = {"hostname": jump.hostname, "port": jump.port, "user": jump.user, "identity_file": jump.identity_file}
+    return {key: value for key, value in parts.items() if value}
 
 
 def _pins(root: Path, usable: Sequence[Surveyed]) -> tuple[Edit, ...]:
