@@ -11,7 +11,7 @@ import shlex
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -123,16 +123,14 @@ def _send(channel: paramiko.Channel, source: bytes | IO[bytes], *, ends: float) 
 
 
 def _pour(channel: paramiko.Channel, source: bytes | IO[bytes], *, ends: float) -> None:
-    """A program may end without reading all of it: its exit says whether that was right."""
-    try:
+    """A program may end without reading all of it, and a line may break: its exit, or none, says what came of it."""
+    with suppress(OSError, EOFError, paramiko.SSHException):
         if isinstance(source, bytes):
             channel.sendall(source)
         else:
             while (block := source.read(CHUNK)) and time.monotonic() < ends:
                 channel.sendall(block)
         channel.shutdown_write()
-    except (OSError, paramiko.SSHException):
-        channel.shutdown_write() if not channel.closed else None
 
 
 class _Ear:

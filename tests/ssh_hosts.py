@@ -6,6 +6,7 @@ system is configured but a bridge, which goes with the lab. Where this system ca
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -16,8 +17,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from real_host import until
+
+from schemas.host import Host
 
 SSHD = "/usr/sbin/sshd"
 USER, UID = "ann", 21000
@@ -285,14 +289,14 @@ class Lab:
         return self.root / "login_key"
 
     def host(
-        self, name: str, *, networks: tuple[Network, ...] = (), small: str = "", shell: str = "/bin/sh",
+        self, name: str, *, networks: tuple[Network, ...] = (), small: str = "", login_shell: str = "/bin/sh",
         start: bool = True, environment: dict[str, str] | None = None,
     ) -> SshHost:  # fmt: skip
         """On the loopback address with a port of its own, or with an address of its own in each of `networks`."""
         addresses = tuple(network.address() for network in networks)
         made = SshHost(
             lab=self, name=name, root=self.root / name, networks=networks, addresses=addresses, small=small,
-            shell=shell, address=addresses[0] if addresses else "127.0.0.1",
+            shell=login_shell, address=addresses[0] if addresses else "127.0.0.1",
             port=22 if addresses else free_port(), environment=environment or {},
         )  # fmt: skip
         self.hosts.append(made)
@@ -392,3 +396,44 @@ def give_gpus(host: SshHost, *, count: int, cuda: str = "12.4", apps: str = "") 
     (host.root / "bin/GPUS").write_text("".join(f"{line}\n" for line in lines))
     (host.root / "bin/CUDA").write_text(cuda)
     (host.root / "bin/APPS").write_text(apps)
+
+
+def declared(host: SshHost, **changes: Any) -> Host:
+    """As its pool's document would say it."""
+    given: dict[str, Any] = {
+        "name": host.name, "hostname": host.address, "port": host.port, "user": USER,
+        "identity_file": str(host.lab.key), "host_key": host.key, "disk_floor": 0, **changes,
+    }  # fmt: skip
+    return Host(**given)
+
+
+def document(lab: Lab, *hosts: SshHost, more: str = "", pool: str = "") -> str:
+    """A project whose pool has these hosts. `more` are further items of `hosts`, `pool` further keys of the pool."""
+    items = [
+        f"{{hostname: {one.address}, port: {one.port}, name: {one.name}, host_key: {one.key}}}" for one in hosts
+    ]
+    items += [more] if more else []
+    return f"""\
+project: {{name: demo, id: demo12345678}}
+pools:
+  - name: lab
+    default: true
+    disk_floor: 0GB
+    {pool}
+    ssh:
+      user: {USER}
+      identity_file: {lab.key}
+      hosts: [{", ".join(items)}]
+"""
+
+
+def task(name: str, *commands: str, more: str = "") -> str:
+    """A run that any host fits."""
+    lines = "".join(f"  - {json.dumps(one)}\n" for one in commands)
+    return f"""\
+type: task
+name: {name}
+resources: {{cpu: 1.., memory: 0.1GB.., disk: 0GB..}}
+{more}
+commands:
+{lines}"""

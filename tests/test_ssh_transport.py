@@ -1,0 +1,313 @@
+"""The way to real OpenSSH servers: which keys are trusted, what login shells do to an answer, what counts as ours."""
+
+from __future__ import annotations
+
+import ast
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from real_host import until
+from ssh_hosts import USER, Lab, SshHost, a_lab, declared, silent_server, why_not
+
+from reconciler.connect_ssh import Lines, Patience
+from reconciler.resolve_ssh import Here
+from reconciler.runner import Unreachable, Untrusted
+from reconciler.transport_ssh import SshTransport, _escaped
+from schemas.host import Host, Jump, fingerprint
+
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
+
+ROOT = Path(__file__).parents[1]
+OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDKn1tMJaqkJ2oELlcE+FaIeBnvCrvhxNnUDzpfNB1l6"
+HASTY = Patience(dial=3, banner=2, login=5, silence=3)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with a_lab(tmp_path_factory.mktemp("lab")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def host(lab: Lab) -> SshHost:
+    return lab.host("plain")
+
+
+@pytest.fixture
+def lines(lab: Lab) -> Iterator[Lines]:
+    made = Lines(Here(root=lab.root, home=lab.root), patience=HASTY)
+    yield made
+    made.close()
+
+
+def way(lines: Lines, host: Host, *, folder: str = "") -> SshTransport:
+    return SshTransport(lambda: lines.to(host), folder=folder)
+
+
+# ---------------------------------------------------------------- any shell, any noise
+
+
+NOISY = {"bash": ".bashrc", "tcsh": ".cshrc", "fish": ".config/fish/config.fish"}
+
+
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash", "/usr/bin/tcsh", "/usr/bin/fish"])
+def test_every_login_shell_runs_the_same_program(lab: Lab, lines: Lines, shell: str) -> None:
+    if not Path(shell).exists():
+        pytest.skip(f"no {shell} here")
+    name = Path(shell).name
+    host = lab.host(f"shell-{name}", login_shell=shell)
+    noise = b""
+    if name in NOISY:
+        rc = host.home / NOISY[name]
+        rc.parent.mkdir(parents=True, exist_ok=True)
+        rc.write_text("echo Welcome! 100%\n")
+        noise = b"Welcome! 100%"
+    program = "printf '%s|' \"$@\" 'it''s \"quoted\" \\n!'; cat; echo oops >&2; exit 3"
+    heard = way(lines, declared(host)).hear(program, args=["a b", "$HOME `x` ü", ""], stdin=b"data\0\xff")
+    assert heard.answer.code == 3
+    assert heard.answer.out == "a b|$HOME `x` ü||its \"quoted\" \\n!|".encode() + b"data\0\xff"
+    assert heard.answer.err == "oops"
+    assert heard.noise.strip() == noise
+    host.stop()
+
+
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
+def test_what_is_sent_has_nothing_that_a_shell_reads_otherwise(text: str) -> None:
+    sent = _escaped(text)
+    assert not set(sent) & set("'!\n\r\\") - {"\\"}
+    assert sent.isascii()
+
+
+def test_a_shell_that_floods_is_refused(lab: Lab, lines: Lines) -> None:
+    host = lab.host("flood", login_shell="/bin/bash")
+    (host.home / ".bashrc").write_text("yes\n")
+    with pytest.raises(Unreachable, match="floods"):
+        way(lines, declared(host)).run("true", timeout=20)
+    host.stop()
+
+
+def test_a_login_that_runs_nothing_says_so(lab: Lab, lines: Lines) -> None:
+    host = lab.host("nologin", login_shell="/usr/sbin/nologin")
+    with pytest.raises(Unreachable, match=r"ran nothing.*not available"):
+        way(lines, declared(host)).run("true")
+    host.stop()
+
+
+def test_large_data_both_ways(lab: Lab, host: SshHost, lines: Lines, tmp_path: Path) -> None:
+    sent, came = tmp_path / "sent", tmp_path / "came"
+    sent.write_bytes(bytes(range(256)) * 50_000)
+    assert way(lines, declared(host)).run("cat", stdin=sent, to=came).code == 0
+    assert came.read_bytes() == sent.read_bytes()
+
+
+def test_a_program_that_reads_nothing_is_no_error(host: SshHost, lines: Lines) -> None:
+    assert way(lines, declared(host)).run("exit 5", stdin=b"x" * 4_000_000).code == 5
+
+
+def test_no_answer_in_time(host: SshHost, lines: Lines) -> None:
+    with pytest.raises(Unreachable, match=r"no answer in 0\.5 s"):
+        way(lines, declared(host)).run("sleep 5", timeout=0.5)
+
+
+def test_a_folder_that_is_gone_is_no_failed_program(host: SshHost, lines: Lines) -> None:
+    with pytest.raises(Unreachable, match="folder there is gone"):
+        way(lines, declared(host), folder="never/made").run("true")
+
+
+def test_nothing_of_ours_is_in_the_process_list_but_the_program(host: SshHost, lines: Lines) -> None:
+    there = way(lines, declared(host))
+    assert b"s3cr3t" not in there.run("read -r secret; ps axww -o args", stdin=b"s3cr3t-value\n").out
+    environment = there.run("env").out
+    assert b"HOME=/home/ann" in environment
+    assert b"SSH_" not in environment
+
+
+# ---------------------------------------------------------------- trust
+
+
+def test_an_unknown_key_is_refused_with_what_to_do(host: SshHost, lines: Lines) -> None:
+    with pytest.raises(Untrusted, match="not known: `dstack pool add-ssh") as told:
+        lines.to(declared(host, host_key=""))
+    assert told.value.shown == host.key
+    assert host.fingerprint in str(told.value)
+
+
+def test_a_changed_key_is_refused_with_both(host: SshHost, lines: Lines) -> None:
+    with pytest.raises(Untrusted, match="host key changed") as told:
+        lines.to(declared(host, host_key=OTHER_KEY))
+    assert host.fingerprint in str(told.value)
+    assert fingerprint(OTHER_KEY) in str(told.value)
+
+
+def test_a_key_of_another_type_than_the_pinned_one_is_a_changed_one(host: SshHost, lines: Lines) -> None:
+    rsa = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQC0g+ZTxC7weoIJLUafOgrm+h3dAxuNQhMqqDhXD3sTQO9N7JH0Tb2BZ0FvYhB6rAaAqmmF9uTD6tB8LkeLZQ9FkhS7kNcFHZ3V9rRFnVQwUPTqG4GdtW9w7m3d9ORGAgS8mMJ5L1ZBvJ5j6QhP5b2k9GgQn7w8e2w0a0QXcQ=="  # noqa: E501
+    with pytest.raises(Untrusted):
+        lines.to(declared(host, host_key=rsa))
+
+
+def test_the_servers_own_fingerprint_is_ours(host: SshHost) -> None:
+    assert fingerprint(host.key) == host.fingerprint
+
+
+def test_an_unknown_or_changed_jump_is_refused_too(lab: Lab, host: SshHost, lines: Lines) -> None:
+    behind = lab.host("behind")
+    for pin, says in (("", "not known"), (OTHER_KEY, "changed")):
+        jump = Jump(hostname=host.address, port=host.port, user=USER, identity_file=str(lab.key), host_key=pin)
+        with pytest.raises(Untrusted, match=rf"jump 127\.0\.0\.1: host key.*{says}"):
+            lines.to(declared(behind, jumps=(jump,)))
+    jump = replace(jump, host_key=host.key)
+    assert way(lines, declared(behind, jumps=(jump,))).run("hostname").out == b"behind\n"
+    with pytest.raises(Untrusted, match=r"^host key"):
+        lines.to(declared(behind, jumps=(jump,), host_key=""))
+
+
+def test_a_jump_of_the_users_own_configuration_is_pinned_by_the_users_own_keys(lab: Lab, host: SshHost) -> None:
+    home = lab.root / "somebody"
+    (home / ".ssh").mkdir(parents=True)
+    behind = lab.host("beyond")
+    (home / ".ssh/config").write_text(
+        f"Host beyond-*\n  HostName {behind.address}\n  Port {behind.port}\n  User {USER}\n"
+        f"  IdentityFile {lab.key}\n  ProxyJump {USER}@gate\n"
+        f"Host gate\n  HostName {host.address}\n  Port {host.port}\n  IdentityFile {lab.key}\n"
+    )
+    there = Host(name="beyond", hostname="beyond-1", host_key=behind.key)
+    with pytest.raises(Untrusted, match=r"jump gate: host key.*not known"):
+        Lines(Here(root=lab.root, home=home)).to(there)
+    (home / ".ssh/known_hosts").write_text(host.known)
+    lines = Lines(Here(root=lab.root, home=home))
+    assert way(lines, there).run("hostname").out == b"beyond\n"
+    lines.close()
+
+
+def test_what_the_document_says_wins_over_the_users_configuration(lab: Lab, host: SshHost) -> None:
+    home = lab.root / "other"
+    (home / ".ssh").mkdir(parents=True)
+    (home / ".ssh/config").write_text("Host *\n  User nobody\n  Port 1\n  IdentityFile /nowhere\n  ProxyJump nowhere\n")
+    (hop,) = Here(root=lab.root, home=home).hops(declared(host, jumps=()))[-1:]
+    assert (hop.user, hop.port, hop.identities) == (USER, host.port, (lab.key,))
+
+
+def test_no_policy_of_ours_accepts_a_key_that_nobody_pinned() -> None:
+    """Read from the sources: who would be trusted, forwarded or shown must be ours to decide."""
+    forbidden = {"AutoAddPolicy", "WarningPolicy", "load_system_host_keys", "forward_agent", "request_x11",
+                 "AgentRequestHandler", "request_forward_agent"}  # fmt: skip
+    found = []
+    for path in [*ROOT.glob("reconciler/**/*.py"), *ROOT.glob("backends/**/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = getattr(node, "id", None) or getattr(node, "attr", None) or getattr(node, "arg", None)
+            if name in forbidden and not (name == "forward_agent" and path.name == "connect_ssh.py"):
+                found.append(f"{path.name}: {name}")
+            if isinstance(node, ast.keyword) and node.arg == "forward_agent":
+                assert isinstance(node.value, ast.Constant)
+                assert node.value.value is False
+    assert found == []
+
+
+# ---------------------------------------------------------------- whose fault it is
+
+
+def test_what_is_missing_here_is_ours(lab: Lab, host: SshHost, lines: Lines) -> None:
+    ours = {
+        "no key": declared(host, identity_file="/nowhere/id"),
+        "no address for": declared(host, hostname="nowhere.invalid"),
+        "no key to log in with": replace(declared(host), identity_file=""),
+        "jump gone": declared(
+            host, jumps=(Jump(hostname="127.0.0.1", port=1, host_key=OTHER_KEY, identity_file=str(lab.key)),)
+        ),
+    }
+    for says, way_there in ours.items():
+        with pytest.raises(Unreachable, match=r"^not visible from here") as told:
+            lines.to(way_there)
+        assert told.value.ours, says
+
+
+def test_a_locked_key_is_ours(lab: Lab, host: SshHost, lines: Lines, tmp_path: Path) -> None:
+    import subprocess
+
+    locked = tmp_path / "locked"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", str(locked)], check=True)
+    with pytest.raises(Unreachable, match="locked: `ssh-add`") as told:
+        lines.to(declared(host, identity_file=str(locked)))
+    assert told.value.ours
+
+
+def test_what_is_refused_there_is_theirs(host: SshHost, lines: Lines) -> None:
+    for way_there in (declared(host, port=1), declared(host, user="nosuchuser")):
+        with pytest.raises(Unreachable) as told:
+            lines.to(way_there)
+        assert not told.value.ours
+
+
+def test_a_server_that_accepts_and_is_silent_costs_its_own_time_alone(host: SshHost, lines: Lines) -> None:
+    with silent_server() as port, ThreadPoolExecutor(2) as pool:
+        began = time.monotonic()
+        silent = pool.submit(lines.to, declared(host, port=port))
+        assert way(lines, declared(host)).run("true").code == 0
+        quick = time.monotonic() - began
+        with pytest.raises(Unreachable, match="accepts and says nothing"):
+            silent.result(timeout=30)
+        assert quick < time.monotonic() - began
+
+
+def test_one_outstanding_connection_a_host_and_a_failure_answers_for_whoever_asks(host: SshHost, lines: Lines) -> None:
+    with silent_server() as port, ThreadPoolExecutor(8) as pool:
+        began = time.monotonic()
+        asked = [pool.submit(lines.to, declared(host, port=port)) for _ in range(8)]
+        for one in asked:
+            with pytest.raises(Unreachable):
+                one.result(timeout=30)
+        assert time.monotonic() - began < 2 * (HASTY.banner + 1.5)  # eight in a row would be 16 s
+
+
+def test_connections_are_reused_and_opened_anew_when_they_broke(host: SshHost, lines: Lines) -> None:
+    there = declared(host)
+    first = lines.to(there)
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda n: way(lines, there).run(f"echo {n}").out, range(40)))
+    assert answers == [f"{n}\n".encode() for n in range(40)]
+    assert lines.to(there) is first
+    first.transport.close()
+    assert way(lines, there).run("echo again").out == b"again\n"
+    assert lines.to(there) is not first
+
+
+def test_a_line_that_is_cut_is_noticed(lab: Lab) -> None:
+    network = lab.network()
+    host = lab.host("far", networks=(network,))
+    lines = Lines(Here(root=lab.root, home=lab.root), patience=HASTY)
+    there = declared(host)
+    assert way(lines, there).run("hostname").out == b"far\n"
+    answers: list[str] = []
+
+    def ask() -> None:
+        try:
+            way(lines, there).run("sleep 3; echo x", timeout=40)
+        except Unreachable as error:
+            answers.append(str(error))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    host.cut()
+    began = time.monotonic()
+    with pytest.raises(Unreachable):
+        way(lines, there).run("true", timeout=15)
+    assert time.monotonic() - began < 16
+    host.mend()
+    asking.join(timeout=45)
+    assert not asking.is_alive()
+
+    def back() -> bool:  # a failure answers for a while
+        try:
+            return way(lines, there).run("echo back").out == b"back\n"
+        except Unreachable:
+            return False
+
+    until(back)
+    lines.close()
