@@ -96,7 +96,9 @@ if command -v nvidia-smi > /dev/null 2>&1; then
         while IFS=', ' read -r uuid pid used; do
             case $uuid in GPU-* | MIG-*) ;; *) continue ;; esac
             index=$(echo "$listed" | sed -n "/^$uuid/{=;q;}")
-            echo "foreign $((${index:-1} - 1)) $pid ${used:--}"
+            case $used in '' | *[!0-9]*) used=- ;; esac
+            case $pid in '' | *[!0-9]*) continue ;; esac
+            echo "foreign $((${index:-1} - 1)) $pid $used"
         done
 elif [ "$gpus" = 1 ]; then
     check nvidia-driver bad "no nvidia-smi on this login's PATH, and the pool asks for GPUs"
