@@ -106,8 +106,7 @@ def _place(place: Place, listing: Listing | None, *, hosts: Sequence[int], now: 
         return replace(place, error=listing.error, failing_since=place.failing_since or now)
     if place.identity and listing.identity != place.identity:
         other = listing.identity or "nobody"
-        why = f"answers as {other}, not as {place.identity}: nothing that it says is believed; use the account, "
-        why += f"machine or home of before, or `dstack state forget {place.name}` if that never returns"
+        why = _stranger(place, other=other)
         return replace(place, error=why, failing_since=place.failing_since or now, answered_by=other)
     # One host may be wrong by itself: we are off by no more than the host that agrees most with us says.
     skew = listing.at - listing.clock if listing.clock is not None else min(hosts, key=abs, default=0)
@@ -120,6 +119,17 @@ def _place(place: Place, listing: Listing | None, *, hosts: Sequence[int], now: 
         answered_by="",
         skew=skew if abs(skew) > SKEW else 0,
     )
+
+
+def _stranger(place: Place, *, other: str) -> str:
+    what = f"answers as {other}, not as {place.identity}: nothing that it says is believed; "
+    if place.config.type == "ssh":
+        return (
+            f"another machine answers there: {what}if it took the place of the old one for good, "
+            "`dstack state forget NAME` gives that one up, and the next apply attaches this one"
+        )
+    if_gone = f"`dstack state forget {place.name}` if that never returns"
+    return f"{what}use the account, machine or home of before, or {if_gone}"
 
 
 def _answers(state: State, listings: Sequence[Listing], *, off: int) -> dict[str, Answer]:
@@ -144,7 +154,8 @@ def _answers(state: State, listings: Sequence[Listing], *, off: int) -> dict[str
 
 def _of_known_places(state: State, reports: Sequence[HostReport]) -> Sequence[HostReport]:
     """On another machine, a path or an address of ours leads to something that only looks like ours."""
-    others = {place.name for place in state.places if place.answered_by}
+    # A declared server's own machine id tells that by itself, and it then counts as unreachable.
+    others = {place.name for place in state.places if place.answered_by and place.config.type != "ssh"}
     if not others:
         return reports
     there = {instance.id for instance in state.instances if instance.place in others}

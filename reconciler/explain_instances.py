@@ -148,7 +148,9 @@ def _flags(one: Instance) -> list[str]:
 def _reason(one: Instance, *, status: InstanceStatus, place: Place | None, now: int, kept: bool) -> str:
     """Why it is as it is, the worst first."""
     said = [_unreachable(one, now=now)] if unreachable(one) else []
-    if place is not None and place.error and one.host is None:
+    if place is not None and place.error and one.host is not None:
+        said += [] if unreachable(one) or one.quarantined else [place.error]
+    elif place is not None and place.error:
         said.append(f"place unknown: {place.error}")
     said += [flag for flag in _flags(one) if flag != "unreachable"]
     if one.reason:

@@ -1,0 +1,369 @@
+"""Runs on real servers with the real `dstack` command: what survives cuts, reboots, jumps, other machines of ours."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import DSTACK, Folder, Ran
+from real_host import until
+from ssh_hosts import Lab, SshHost, a_lab, document, silent_server, task, why_not
+
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
+
+RETRY = "retry: {on_events: [interruption], duration: 1h}"
+
+
+@dataclass
+class Shop:
+    """A project on a lab's servers. `home` stands for the machine that the command runs on."""
+
+    lab: Lab
+    folder: Folder
+    home: str = "home"
+
+    def documents(self, *hosts: SshHost, **changes: Any) -> None:
+        self.folder.write(".dstack/pools.yml", document(self.lab, *hosts, **changes))
+
+    def run_file(self, name: str, *commands: str, more: str = "") -> None:
+        self.folder.write(f".dstack/runs/{name}.yml", task(name, *commands, more=more))
+
+    def dstack(self, *args: str, ok: bool = True) -> Ran:
+        home = self.folder.root.parent / self.home
+        home.mkdir(exist_ok=True)
+        ran = self.folder.dstack(*args, env={"HOME": str(home)})
+        assert not ok or ran.code == 0, ran.said
+        return ran
+
+    def apply(self, *args: str, ok: bool = True) -> Ran:
+        return self.dstack("apply", "-y", "--detach", *args, ok=ok)
+
+    def runs(self) -> dict[str, dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.dstack("ps", "-a", "--json").out)
+        return {one["name"]: one for one in found}
+
+    def hosts(self) -> dict[str, dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.dstack("pool", "ps", "--json").out)
+        for one in found:
+            flags = [flag for flag in ("quarantined", "degraded") if f"{flag}: " in one["reason"]]
+            one["flags"] = [*flags, *(["unreachable"] if one["unreachable"] else [])]
+        return {one["name"]: one for one in found}
+
+    def comes_to(self, run: str, status: str, *args: str) -> None:
+        """By ticks."""
+
+        def there() -> bool:
+            self.apply(*args, ok=False)
+            return run in self.runs() and self.runs()[run]["status"] == status
+
+        until(there)
+
+    def attaches(self, *names: str) -> None:
+        def there() -> bool:
+            self.apply(ok=False)
+            return {name for name, one in self.hosts().items() if one["status"] == "idle"} >= set(names)
+
+        until(there)
+
+    def runs_on(self, run: str) -> SshHost:
+        busy = [name for name, one in self.hosts().items() if run in one["runs"]]
+        return next(host for host in self.lab.hosts if host.name == busy[0])
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    with a_lab(tmp_path / "lab") as lab:
+        yield Shop(lab, Folder(tmp_path / "project"))
+
+
+# ---------------------------------------------------------------- the ordinary
+
+
+def test_run_logs_artifacts_and_stop_over_a_jump(shop: Shop) -> None:
+    outer, inner = shop.lab.network(), shop.lab.network(routed=False)
+    jump = shop.lab.host("jump", networks=(outer, inner))
+    host = shop.lab.host("node", networks=(inner,))
+    via = f"proxy_jump: {{hostname: {jump.address}, user: ann, host_key: {jump.key}}}"
+    text = document(shop.lab, host).replace("    ssh:\n", f"    ssh:\n      {via}\n")
+    shop.folder.write(".dstack/pools.yml", text)
+    shop.folder.write("model.py", "weights = 7\n")
+    shop.run_file("train", "cat model.py", "hostname", "echo $TOKEN | wc -c", "echo done > result.txt",
+                  more="artifacts: [result.txt]\nenv:\n  TOKEN: ${{ env.TOKEN_HERE }}\nfiles: [model.py]")  # fmt: skip
+    env = {"TOKEN_HERE": "s3cr3t-t0ken", "HOME": str(shop.folder.root.parent / "home")}
+    (shop.folder.root.parent / "home").mkdir()
+    said = shop.folder.dstack("apply", "-y", env=env)
+    assert said.code == 0, said.said
+    until(lambda: shop.folder.dstack("apply", "-y", "--detach", env=env).code == 0 and _ended(shop, "train"))
+    assert shop.runs()["train"]["status"] == "done"
+    assert shop.dstack("logs", "train").out == "weights = 7\nnode\n13\n"
+    shop.dstack("artifacts", "train")
+    assert (shop.folder.root / "train-artifacts/result.txt").read_text() == "done\n"
+    shop.run_file("serve", "echo up; while :; do sleep 1; done")
+    until(lambda: shop.folder.dstack("apply", "-y", "--detach", env=env).code == 0 and "serve" in shop.runs())
+    until(lambda: shop.folder.dstack("apply", "-y", "--detach", env=env).code == 0 and _running(shop, "serve"))
+    following = subprocess.Popen(
+        [*DSTACK, "logs", "-f", "serve"], cwd=shop.folder.root, env={**shop.folder.env, **env}, stdout=subprocess.PIPE
+    )
+    assert following.stdout is not None
+    assert following.stdout.readline() == b"up\n"
+    shop.dstack("stop", "serve", "-y")
+    assert following.wait(timeout=60) == 0
+    assert shop.runs()["serve"]["status"] == "terminated"
+    for path in (*host.home.rglob("*"), *(shop.folder.root / ".dstack").rglob("*")):
+        assert not path.is_file() or b"s3cr3t-t0ken" not in path.read_bytes(), path
+
+
+def _ended(shop: Shop, run: str) -> bool:
+    return bool(shop.runs()[run]["status"] in ("done", "failed"))
+
+
+def _running(shop: Shop, run: str) -> bool:
+    return bool(shop.runs()[run]["status"] == "running")
+
+
+def test_a_host_that_left_its_pool_is_let_go_when_asked_and_cleaned(shop: Shop) -> None:
+    one, two = shop.lab.host("one"), shop.lab.host("two")
+    (two.home / "mine").write_text("kept")
+    shop.documents(one, two)
+    shop.run_file("long", "sleep 600", more="instance_name: two")
+    shop.apply()
+    shop.comes_to("long", "running")
+    shop.documents(one)
+    assert "two: left the documents, but this apply may not end it" in shop.apply().out.replace("\n", " ")
+    assert shop.hosts()["two"]["status"] == "busy"
+    shop.apply("--allow-destroy", "lab")
+    until(lambda: bool(shop.apply("--allow-destroy", "lab")) and "two" not in shop.hosts())
+    assert [path.name for path in two.home.iterdir()] == ["mine"]
+    assert not [line for line in two.processes() if "sleep 600" in line]
+    assert shop.hosts()["one"]["status"] == "idle"
+
+
+def test_a_host_without_what_was_asked_serves_runs_that_need_none_of_it(shop: Shop) -> None:
+    plain = shop.lab.host("plain")
+    shop.documents(plain)
+    shop.run_file("hello", "echo hi")
+    shop.folder.write(".dstack/runs/big.yml", task("big", "echo hi").replace("cpu: 1..", "gpu: 1"))
+    shop.comes_to("hello", "done")
+    assert shop.runs()["big"]["status"] == "submitted"
+    assert "gpu 1xgpu asked, it has none" in shop.dstack("plan").out.replace("\n      ", " ")
+
+
+# ---------------------------------------------------------------- cuts, reboots, other machines of ours
+
+
+def test_at_most_once_across_a_cut_and_from_another_machine(shop: Shop) -> None:
+    network = shop.lab.network()
+    host = shop.lab.host("far", networks=(network,))
+    shop.documents(host)
+    shop.run_file("once", "echo begun >> ~/count", "sleep 4", "echo over >> ~/count")
+    shop.apply()
+    until(lambda: bool(shop.apply()) and (host.home / "count").exists())
+    host.cut()
+    shop.home = "laptop"
+    for _ in range(2):
+        shop.apply()
+    assert shop.runs()["once"]["status"] == "running"
+    assert "unreachable" in shop.hosts()["far"]["flags"]
+    assert "--assume-lost once" in shop.dstack("plan").out.replace("\n", " ")
+    host.mend()
+    shop.home = "desktop"
+    shop.comes_to("once", "done")
+    assert (host.home / "count").read_text() == "begun\nover\n"
+
+
+def test_a_gang_and_a_single_run_outlive_a_short_cut(shop: Shop) -> None:
+    network = shop.lab.network()
+    hosts = [shop.lab.host(f"n{number}", networks=(network,)) for number in range(3)]
+    shop.documents(*hosts)
+    shop.run_file("pair", "echo rank >> ~/pair", "sleep 5", "echo rank $DSTACK_NODE_RANK of $DSTACK_NODES_NUM",
+                  more="nodes: 2")  # fmt: skip
+    shop.run_file("single", "echo single >> ~/single", "sleep 5")
+    shop.apply()
+    shop.comes_to("pair", "running")
+    shop.comes_to("single", "running")
+    victim = shop.runs_on("pair")
+    victim.cut()
+    shop.apply()
+    victim.mend()
+    shop.comes_to("pair", "done")
+    shop.comes_to("single", "done")
+    assert sum((host.home / "pair").exists() for host in hosts) == 2
+    for host in hosts:
+        for name in ("pair", "single"):
+            assert not (host.home / name).exists() or len((host.home / name).read_text().splitlines()) == 1
+
+
+def test_a_reboot_is_proof_and_the_run_goes_elsewhere(shop: Shop) -> None:
+    network = shop.lab.network()
+    hosts = [shop.lab.host(f"n{number}", networks=(network,)) for number in range(2)]
+    shop.documents(*hosts)
+    shop.run_file("train", "echo $DSTACK_ATTEMPT >> ~/tries", "[ $DSTACK_ATTEMPT = 2 ] || sleep 600", more=RETRY)
+    shop.apply()
+    shop.comes_to("train", "running")
+    victim = shop.runs_on("train")
+    other = next(host for host in hosts if host is not victim)
+    victim.cut()
+    for _ in range(3):
+        shop.apply()
+    assert shop.runs()["train"]["status"] == "running", "silence proves nothing"
+    assert not (other.home / "tries").exists()
+    victim.mend()
+    victim.reboot()
+    shop.comes_to("train", "done")
+    assert {path.read_text() for host in hosts if (path := host.home / "tries").exists()} <= {"1\n", "2\n", "1\n2\n"}
+
+
+def test_assumed_lost_it_goes_elsewhere_and_its_stray_job_is_ended_when_the_host_is_back(shop: Shop) -> None:
+    network = shop.lab.network()
+    hosts = [shop.lab.host(f"n{number}", networks=(network,)) for number in range(2)]
+    shop.documents(*hosts)
+    shop.run_file("train", "[ $DSTACK_ATTEMPT = 2 ] || sleep 600", more=RETRY)
+    shop.apply()
+    shop.comes_to("train", "running")
+    victim = shop.runs_on("train")
+    until(lambda: any("sleep 600" in line for line in victim.processes()))
+    victim.cut()
+    for _ in range(3):
+        shop.apply()
+    shop.apply("--assume-lost", "train")
+    shop.comes_to("train", "done")
+    assert any("sleep 600" in line for line in victim.processes())
+    victim.mend()
+    said: list[str] = []
+
+    def ended() -> bool:
+        said.append(shop.apply().said)
+        return not any("sleep 600" in line for line in victim.processes())
+
+    until(ended)
+    assert shop.runs()["train"]["status"] == "done"
+
+
+def test_all_behind_one_jump_lost_at_once_is_our_side(shop: Shop) -> None:
+    outer, inner = shop.lab.network(), shop.lab.network(routed=False)
+    jump = shop.lab.host("jump", networks=(outer, inner))
+    hosts = [shop.lab.host(f"n{number}", networks=(inner,)) for number in range(2)]
+    via = f"proxy_jump: {{hostname: {jump.address}, user: ann, host_key: {jump.key}}}"
+    shop.folder.write(".dstack/pools.yml", document(shop.lab, *hosts).replace("    ssh:\n", f"    ssh:\n      {via}\n"))
+    shop.run_file("long", "sleep 600", more=RETRY)
+    shop.apply()
+    shop.comes_to("long", "running")
+    jump.cut()
+    for _ in range(4):
+        shop.apply()
+    assert shop.runs()["long"]["status"] == "running"
+    assert {one["status"] for one in shop.hosts().values()} == {"busy", "idle"}
+    assert "not visible from here" in shop.dstack("pool", "ps").out
+    jump.mend()
+    shop.apply()
+    assert shop.runs()["long"]["status"] == "running"
+    shop.dstack("stop", "long", "-x", "-y")
+
+
+def test_a_laptop_without_the_route_ends_nothing(shop: Shop) -> None:
+    network = shop.lab.network()
+    hosts = [shop.lab.host(f"n{number}", networks=(network,)) for number in range(2)]
+    shop.documents(*hosts)
+    shop.run_file("long", "sleep 600", more=RETRY)
+    shop.apply()
+    shop.comes_to("long", "running")
+    before = shop.hosts()
+    for _ in range(4):
+        done = subprocess.run(
+            ["unshare", "--net", *DSTACK, "apply", "-y", "--detach"], cwd=shop.folder.root, env=shop.folder.env,
+            capture_output=True, text=True, timeout=90, check=False,
+        )  # fmt: skip
+        assert "not visible from here" in done.stdout, done.stdout + done.stderr
+    after = shop.hosts()
+    assert {name: one["status"] for name, one in after.items()} == {name: one["status"] for name, one in before.items()}
+    assert not any("unreachable" in one["flags"] for one in after.values())
+    shop.dstack("stop", "long", "-x", "-y")
+
+
+# ---------------------------------------------------------------- each in its named state, the others untouched
+
+
+def test_every_trouble_has_its_own_name_and_touches_nobody_else(shop: Shop) -> None:
+    lab, network = shop.lab, shop.lab.network()
+    good = lab.host("good", networks=(network,))
+    names = ("rekeyed", "swapped", "skewed")
+    hosts = {name: lab.host(name, networks=(network,)) for name in names}
+    hosts["noisy"] = lab.host("noisy", networks=(network,), login_shell="/bin/bash")
+    (hosts["noisy"].home / ".bashrc").write_text("echo noise\n")
+    with silent_server() as port:
+        more = f"{{hostname: 127.0.0.1, port: {port}, name: silent, host_key: {good.key}}}, {network.prefix}.250"
+        shop.documents(good, *hosts.values(), more=more)
+        shop.attaches("good", *hosts)
+        hosts["rekeyed"].new_key()
+        hosts["swapped"].new_machine()
+        hosts["skewed"].environment = {
+            "LD_PRELOAD": "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1", "FAKETIME": "+2h",
+        }  # fmt: skip
+        for name in names:
+            hosts[name].restart()
+        shop.run_file("hello", "echo hi", more="instance_name: noisy")
+        shop.run_file("late", "sleep 3; echo late", more="instance_name: skewed\nmax_duration: 1h")
+        shop.comes_to("hello", "done")
+        shop.comes_to("late", "done")
+        found = shop.hosts()
+        assert "quarantined" in found["rekeyed"]["flags"]
+        assert "host key changed" in found["rekeyed"]["reason"]
+        assert "unreachable" in found["swapped"]["flags"]
+        assert "another machine answers" in found["swapped"]["reason"]
+        assert "accepts and says nothing" in found["silent"]["reason"]
+        assert f"host-{network.prefix.replace('.', '-')}-250" in found
+        assert (found["good"]["status"], found["good"]["flags"], found["good"]["reason"]) == ("idle", [], "")
+        assert (found["skewed"]["status"], found["skewed"]["flags"]) == ("idle", [])
+        assert (found["noisy"]["status"], found["noisy"]["flags"]) == ("idle", [])
+        run = shop.runs()["late"]
+        assert run["exit_code"] == 0
+        assert abs(_seconds(run["finished_at"]) - _seconds(run["submitted_at"])) < 120
+        text = shop.dstack("plan").out.replace("\n      ", " ")
+        for name in ("rekeyed", "swapped", "silent"):
+            assert f"host {name}: " in text
+
+
+def _seconds(stamp: str) -> float:
+    from datetime import datetime
+
+    return datetime.fromisoformat(stamp).timestamp()
+
+
+def test_a_full_disk_loses_no_exit_code(shop: Shop) -> None:
+    host = shop.lab.host("small", small="600k")
+    shop.documents(host)
+    shop.run_file("fill", "dd if=/dev/zero of=big bs=4k 2>/dev/null || echo full", "exit 7")
+    shop.apply()
+    shop.comes_to("fill", "failed")
+    assert shop.runs()["fill"]["exit_code"] == 7
+
+
+def test_a_host_that_another_project_has_is_refused_by_name_until_taken_over(shop: Shop) -> None:
+    host = shop.lab.host("shared")
+    theirs = Shop(shop.lab, Folder(shop.folder.root.parent / "theirs"), home="theirhome")
+    theirs.folder.write(".dstack/pools.yml", document(shop.lab, host).replace("demo12345678", "theirs123456"))
+    theirs.run_file("job", "sleep 600")
+    theirs.apply()
+    theirs.comes_to("job", "running")
+    shop.documents(host)
+    said = shop.apply(ok=False).said.replace("\n", " ")
+    assert "project theirs123456 has it, attached as shared by" in said
+    assert "last tick" in said
+    refused = shop.dstack("pool", "add-ssh", "-y", "--host-key", host.key, "-p", str(host.port), host.address, ok=False)
+    assert "--take-over takes it" in refused.said
+    running = shop.dstack(
+        "pool", "add-ssh", "-y", "--take-over", "--host-key", host.key, "-p", str(host.port), host.address, ok=False
+    )
+    assert "its 1 job would end: that is asked at a terminal" in running.said
+    theirs.dstack("stop", "job", "-y")
+    taken = shop.dstack("pool", "add-ssh", "-y", "--take-over", "--host-key", host.key, "-p", str(host.port),
+                        host.address)  # fmt: skip
+    assert "taken over from project theirs123456" in taken.said
+    shop.attaches("shared")
+    theirs.apply(ok=False)
+    assert theirs.hosts()["shared"]["status"] != "busy"
