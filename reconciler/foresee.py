@@ -57,7 +57,7 @@ def _stopped(draft: Draft) -> Iterator[str]:
 def _above(draft: Draft) -> Iterator[str]:
     """More live than `nodes` allows now, where nothing of it ends: not a word would look like a mistake."""
     for pool in draft.pools.values():
-        if pool.nodes_max is None or len(draft.members[pool.name]) <= pool.nodes_max:
+        if pool.nodes_max is None or pool.hosts or len(draft.members[pool.name]) <= pool.nodes_max:
             continue
         staying = [id for id in draft.members[pool.name] if id not in draft.leaving]
         told = any(unmet.subject == f"pool {pool.name}" for unmet in draft.unmet)
