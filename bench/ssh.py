@@ -1,0 +1,152 @@
+"""Many real SSH servers on loopback: attaching and looking at all of them, beside a plain parallel `ssh` loop.
+
+`python -m bench.ssh [--hosts N]`; needs root, OpenSSH's server and the tests' folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+DSTACK = [sys.executable, "-m", "reconciler.cli.main"]
+HOSTS = 100
+TIMES = 3.0  # of the plain loop, for attaching and for looking together
+WARM = 0.030  # CPU seconds of ours a host, connections being open
+
+
+def why_not() -> str:
+    """Why it cannot be measured here; "" where it can."""
+    return str(_lab().why_not())
+
+
+def rows(hosts: int = HOSTS) -> list[dict[str, float]]:
+    """One: `hosts`, wall seconds of the `plain` loop (median of 3, taken in between), of the first `dstack apply`
+    (`attach`) and of another one (`status`); CPU seconds a host of a status pass on open connections (`warm`).
+    """
+    tools = _lab()
+    with tempfile.TemporaryDirectory(prefix="dstack-bench-") as scratch, tools.a_lab(Path(scratch, "lab")) as lab:
+        servers = [lab.host(f"n{number}") for number in range(hosts)]
+        project = Path(scratch, "project")
+        (project / ".dstack").mkdir(parents=True)
+        (project.parent / "home").mkdir()
+        (project / ".dstack/pools.yml").write_text(tools.document(lab, *servers))
+        plain = [_plain(lab, servers)]
+        attach = _seconds(lambda: _apply(project))
+        plain.append(_plain(lab, servers))
+        status = _seconds(lambda: _apply(project))
+        plain.append(_plain(lab, servers))
+        warm = _warm(lab, [tools.declared(server) for server in servers])
+    row = {"hosts": hosts, "plain": statistics.median(plain), "attach": attach, "status": status, "warm": warm}
+    return [row]
+
+
+def missed(row: dict[str, float]) -> list[str]:
+    """Which budgets it is over."""
+    found = []
+    if row["attach"] + row["status"] > TIMES * row["plain"]:
+        found.append(f"attach and status take {row['attach'] + row['status']:.1f} s, plain ssh {row['plain']:.1f} s")
+    if row["warm"] > WARM:
+        found.append(f"a warm status pass takes {row['warm'] * 1000:.1f} ms of CPU a host")
+    return found
+
+
+def _lab() -> Any:
+    """The servers of the tests."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    import ssh_hosts
+
+    return ssh_hosts
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began
+
+
+def _apply(project: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(project.parent / "home")}
+    done = subprocess.run(
+        [*DSTACK, "apply", "-y"], cwd=project, env=env, capture_output=True, text=True, check=False, timeout=600
+    )
+    if done.returncode:
+        raise SystemExit(f"dstack apply: exit {done.returncode}\n{done.stdout}{done.stderr}")
+
+
+def _plain(lab: Any, servers: Sequence[Any]) -> float:
+    """Wall seconds of one `ssh HOST true` each, all at once."""
+    trust = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
+    began = time.monotonic()
+    children = [
+        subprocess.Popen(
+            ["ssh", "-F", "/dev/null", "-i", str(lab.key), *trust, "-p", str(one.port), f"ann@{one.address}", "true"],
+            stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        for one in servers
+    ]  # fmt: skip
+    failed = sum(child.wait() != 0 for child in children)
+    assert not failed, f"{failed} of {len(children)} plain logins failed"
+    return time.monotonic() - began
+
+
+def _warm(lab: Any, hosts: Sequence[Any]) -> float:
+    """CPU seconds a host of a second look at each, as the runner looks."""
+    from reconciler.connect_ssh import Lines
+    from reconciler.host_runner import HostRunner
+    from reconciler.reach_ssh import SshReach
+    from reconciler.resolve_ssh import Here
+    from schemas.instance import Instance
+    from schemas.resources import Resources
+
+    reach = SshReach(lambda: Lines(Here(root=lab.root, home=lab.root)), who="bench")
+    runner = HostRunner(lambda one: reach.transport(one.host, folder=f"{one.host.folder}/host") if one.host else None)
+    instances = [
+        Instance(id=host.name, name=host.name, pool="lab", backend="ssh", place=host.place, host=host,
+                 resources=Resources(cpus=1, memory=1))
+        for host in hosts
+    ]  # fmt: skip
+
+    def look(instance: Instance) -> None:
+        report = runner.look(instance, now=0)
+        assert not report.error, report.error
+
+    with ThreadPoolExecutor(64) as pool:
+        list(pool.map(look, instances))
+        began = time.process_time()
+        list(pool.map(look, instances))
+        used = time.process_time() - began
+    reach.lines.close()
+    return used / len(hosts)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--hosts", type=int, default=HOSTS)
+    hosts = parser.parse_args().hosts
+    if reason := why_not():
+        print(f"not measured: {reason}")
+        return 0
+    (row,) = rows(hosts)
+    print(f"{'hosts':>6} {'plain ssh':>10} {'attach':>8} {'status':>8} {'times':>6} {'warm ms/host':>13}")
+    times = (row["attach"] + row["status"]) / row["plain"]
+    print(
+        f"{row['hosts']:>6.0f} {row['plain']:>9.1f}s {row['attach']:>7.1f}s {row['status']:>7.1f}s {times:>6.2f} "
+        f"{row['warm'] * 1000:>13.1f}"
+    )
+    over = missed(row)
+    print("\n".join(over) or "within its budgets")
+    return 1 if over else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
