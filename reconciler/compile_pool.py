@@ -10,13 +10,13 @@ from reconciler.known_hosts import Known
 from schemas.desired import BackendConfig
 from schemas.documents.pool import PoolForm
 from schemas.documents.span import OFF
+from schemas.host import DISK_FLOOR
 from schemas.pool import DAY, Pool
 from schemas.profile import Profile, Retry
 from schemas.resources import Need, Where
 
 DEFAULT_POOL = "default-pool"
 DEFAULT_IDLE = 300
-DISK_FLOOR = 5 * 1024
 
 
 def compile_pool(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
-from reconciler.document_files import FOLDER, MAX_BYTES, own_file
+from reconciler.document_files import FOLDER, KNOWN_HOSTS, MAX_BYTES, own_file
 from reconciler.load import Documents, digest_of
 from reconciler.problem import Invalid, Problem
 from reconciler.revision import run_git
@@ -20,13 +20,16 @@ def documents_at(root: Path, revision: str, *, home: Path) -> tuple[Documents, s
     from reconciler.compile_files import compile_files
 
     commit = _commit(root, revision)
-    texts = _texts(root, commit)
+    every = _texts(root, commit)
+    texts = [one for one in every if one[0] != KNOWN_HOSTS]
+    pins = [one for one in every if one[0] == KNOWN_HOSTS]
+    keys = "".join(data.decode("utf-8", "replace") for _, data in pins if isinstance(data, bytes))
     try:
-        desired, unsupported = compile_files(texts, own=own_file(home), any_version=True)
+        desired, unsupported = compile_files(texts, own=own_file(home), known_hosts=keys, any_version=True)
     except Invalid as invalid:
         found = [Problem(f"{commit[:10]}:{one.path}", one.line, one.col, one.message) for one in invalid.problems]
         raise Invalid(found) from invalid
-    return Documents(root, desired, digest_of(texts), (), desired.warnings, unsupported), commit
+    return Documents(root, desired, digest_of([*texts, *pins]), (), desired.warnings, unsupported), commit
 
 
 def _commit(root: Path, revision: str) -> str:
@@ -57,7 +60,7 @@ def _split(listed: bytes) -> list[str]:
 def _is_document(path: str) -> bool:
     parts = PurePosixPath(path)
     folder = str(parts.parent)
-    return (
+    return path == KNOWN_HOSTS or (
         folder in (FOLDER, f"{FOLDER}/runs") and parts.suffix in (".yml", ".yaml") and not parts.name.startswith(".")
     )
 

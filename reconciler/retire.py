@@ -194,7 +194,9 @@ def _drained(draft: Draft, instance: Instance) -> Leave | None:
 
 
 def _too_old(draft: Draft, instance: Instance) -> Leave | None:
-    if instance.max_lifetime is None or instance.host is not None or draft.now < instance.created_at + instance.max_lifetime:
+    if instance.max_lifetime is None or instance.host is not None:
+        return None
+    if draft.now < instance.created_at + instance.max_lifetime:
         return None
     return Leave(why=f"max lifetime {words(instance.max_lifetime)} is over")
 
