@@ -17,11 +17,17 @@ test: venv
 	@sh .ci/system-packages
 	$(BIN)/python -m pytest $(PYTEST)
 
-# SEED=N replays the commands and delays of a run that failed.
+# Everything that `make test` does only a part of: 200 kill -9, a death at every seam of real processes, at every
+# effect in every changed world, and longer lives of random projects. SEED=N replays a run that failed.
+CHAOS_SEED := $(if $(SEED),$(SEED),$(shell date +%s))
 chaos: venv
 	@sh .ci/system-packages
-	$(BIN)/python tests/chaos.py --kills 200 $(if $(SEED),--seed $(SEED))
+	@echo "make chaos SEED=$(CHAOS_SEED)"
+	$(BIN)/python tests/chaos.py --kills 200 --seed $(CHAOS_SEED)
 	DSTACK_TEST_SEAMS=all $(BIN)/python -m pytest $(PYTEST) tests/test_seams.py
+	DSTACK_TEST_CRASHES=all $(BIN)/python -m pytest $(PYTEST) tests/test_crash.py
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest $(PYTEST) -o faulthandler_timeout=0 \
+		--hypothesis-seed=$(CHAOS_SEED) tests/test_machine.py tests/test_laws_planner.py tests/test_fuzz.py
 
 # One alone: python tests/mutants.py NAME
 mutants: venv

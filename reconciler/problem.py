@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from reconciler.render_words import clean
+
 
 class Problem(NamedTuple):
-    """One thing that is wrong, where it was written: 1-based line and column."""
+    """One thing that is wrong, where it was written: 1-based line and column. As text it is one line.
+
+    What a document holds stands in the message: with its line ends it could pretend to be another message.
+    """
 
     path: str
     line: int
@@ -15,7 +20,7 @@ class Problem(NamedTuple):
     message: str
 
     def __str__(self) -> str:
-        return f"{self.path}:{self.line}:{self.col}: {self.message}"
+        return clean(f"{self.path}:{self.line}:{self.col}: {self.message}")
 
 
 class Invalid(Exception):

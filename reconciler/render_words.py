@@ -11,6 +11,7 @@ from schemas.resources import Resources
 
 # C0, DEL, C1 and the marks that reorder text: a vendor's message must not drive a terminal.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+FIRST, LAST = -62135596800, 253402300799  # of the years 1 and 9999
 _UNITS = ((7 * 86400, "w"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
@@ -82,12 +83,17 @@ def stamp(moment: int | None) -> str | None:
     """ISO 8601, UTC, to the second, as all JSON has it."""
     if moment is None:
         return None
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _calendar(moment).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _calendar(moment: int) -> datetime:
+    """A time that no calendar has is the first or the last that it has."""
+    return datetime.fromtimestamp(min(max(moment, FIRST), LAST), UTC)
 
 
 def clock(moment: int) -> str:
     """`04:15:08Z`, for the near future beside a relative time."""
-    return datetime.fromtimestamp(moment, UTC).strftime("%H:%M:%SZ")
+    return _calendar(moment).strftime("%H:%M:%SZ")
 
 
 def size(mib: int) -> str:

@@ -16,6 +16,7 @@ import msgspec
 
 from reconciler.store import StateRefused
 from reconciler.upgrade import STEPS, Raw, older, upgraded
+from schemas.base import Price, is_price
 from schemas.state import VERSION, Applied, Place, State
 
 COLLECTIONS = (
@@ -74,6 +75,8 @@ def loads(data: bytes, source: str, *, steps: Mapping[int, Callable[[Raw], Raw]]
     if state.version != VERSION and state.version not in steps:
         raise StateRefused(_wrong_version(source, state.version))
     _refuse_doubles(state, source)
+    if not all(map(is_price, _prices(state))):
+        raise StateRefused(f"{source}: damaged: a price that is none; restore it from a copy")
     return state
 
 
@@ -272,3 +275,17 @@ def _refuse_doubles(state: State, source: str) -> None:
         ids = {record.id for record in records}
         if len(ids) != len(records):
             raise StateRefused(f"{source}: two records of {name} have the same id; restore it from a copy")
+
+
+def _prices(state: State) -> Iterator[Price | None]:
+    yield from (one.price for one in state.instances)
+    for run in state.runs:
+        yield from (run.confirmed_price, run.spec.where.max_price)
+    yield from (wish.confirmed_price for wish in state.wishes)
+    yield from (intent.request.max_price for intent in state.intents)
+    if state.applied is not None:
+        desired = state.applied.desired
+        yield from (desired.budget, desired.confirm_above)
+        for pool in desired.pools:
+            yield from (pool.max_hourly, pool.where.max_price)
+        yield from (spec.where.max_price for spec in desired.runs)

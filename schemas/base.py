@@ -19,11 +19,19 @@ NAME = r"[a-z][a-z0-9-]{0,40}"
 PROJECT_ID = r"[a-z0-9]{8,32}"
 
 
+MOST = Price(10**12)
+
+
 class Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """A frozen value. Unknown fields are refused when it is read: never dropped.
 
     `frozen=True, kw_only=True` are repeated in every subclass: mypy and msgspec want it so.
     """
+
+
+def is_price(price: Price | None) -> bool:
+    """NaN compares with nothing, infinity is no price, and 1e99999 cannot be shown to a cent. Unknown is one."""
+    return price is None or (price.is_finite() and abs(price) < MOST)
 
 
 def place_of(backend: str, region: str = "") -> str:

@@ -87,13 +87,14 @@ def mutated(text: bytes, data: st.DataObject, *, most: int = 4) -> bytes:
     """With some stretches cut, doubled, or replaced by a few bytes or by what a writer might have meant."""
     changed = bytearray(text)
     for _ in range(data.draw(st.integers(1, most))):
-        at = data.draw(st.integers(0, len(changed)))
+        at = data.draw(SOMEWHERE) % (len(changed) + 1)
         end = min(len(changed), at + data.draw(st.sampled_from([0, 1, 1, 2, 5, 30])))
-        word = data.draw(st.one_of(st.binary(max_size=6), st.sampled_from(WORDS), st.just(bytes(changed[at:end]) * 2)))
-        changed[at:end] = word
+        word = data.draw(st.one_of(st.binary(max_size=6), st.sampled_from(WORDS), st.none()))
+        changed[at:end] = bytes(changed[at:end]) * 2 if word is None else word
     return bytes(changed)
 
 
+SOMEWHERE = st.integers(0, 10**6)  # the length of what is altered may differ from run to run
 WORDS = [
     b"", b"null", b"-1", b"0", b"1e999", b"99999999999999999999", b"[]", b"{}", b"&a ", b"*a", b"<<: *a",
     b"!!python/x ", b"\t", b"---\n", b"\xff", b"\x00", b"\x1b[31m", "\u202e".encode(), b"../..", b"$(id)", b"${{ ",
@@ -167,7 +168,9 @@ def test_a_state_of_any_bytes(folder: Folder, commands: Commands, state: Path, d
         state.write_bytes(whole)
 
 
-LOOKS = ("ps -a", "ps -av", "pool ps", "plan", "plan --json", "logs once", "pool list")
+LOOKS = (
+    "ps -a", "ps -av", "ps -a --json", "pool ps", "pool ps --json", "plan", "plan --json", "logs once", "pool list",
+)  # fmt: skip
 
 
 def _looked_at(folder: Folder, commands: Commands) -> int:
@@ -210,7 +213,7 @@ NUMBERS = [0, -1, 1, 2**31, 2**62, -(2**62)]
 def alter(value: Any, data: st.DataObject) -> None:
     """One leaf gets another value of its kind, or one record is doubled, dropped or turned round."""
     places = list(_places(value))
-    hold, key = places[data.draw(st.integers(0, len(places) - 1))]
+    hold, key = places[data.draw(SOMEWHERE) % len(places)]
     found = hold[key]
     match found:
         case bool():
@@ -220,7 +223,8 @@ def alter(value: Any, data: st.DataObject) -> None:
         case str():
             hold[key] = data.draw(st.sampled_from(STRINGS))
         case list():
-            hold[key] = data.draw(st.sampled_from([found[1:], found[::-1], [*found, *found[:1]], []]))
+            ways = [found[1:], found[::-1], [*found, *found[:1]], []]
+            hold[key] = ways[data.draw(st.integers(0, 3))]
         case _:
             hold.pop(key) if isinstance(hold, dict) else hold.clear()
 
@@ -317,7 +321,7 @@ def test_a_host_whose_files_are_noise(tmp_path_factory: pytest.TempPathFactory, 
     job = host.start("echo said")
     host.over(job)  # nothing of it lives any more
     files = sorted(path for path in host.folder.rglob("*") if path.is_file())
-    path = files[data.draw(st.integers(0, 1000)) % len(files)]
+    path = files[data.draw(SOMEWHERE) % len(files)]
     path.chmod(0o600)
     path.write_bytes(data.draw(st.sampled_from(NOISE)))
     report = host.runner.look(host.instance, now=5)

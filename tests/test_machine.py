@@ -3,9 +3,9 @@
 Every write of the state is held against the truth of the world (`tests/laws.py`), every step against what may
 not happen in between; at the end the world stands still, and everything must come to rest.
 
-To replay a failure: hypothesis prints the steps, a `@reproduce_failure(...)` line to put above
-`TestMachine`, and keeps the example in `.hypothesis/`, so that the next run begins with it. A whole run is repeated
-by `pytest tests/test_machine.py --hypothesis-seed=N`. `HYPOTHESIS_PROFILE=long` looks for longer.
+`make test` lives through the same 200 projects every time; `make chaos` through others, by a seed that it prints.
+The same seed is the same run: `make chaos SEED=N`, or this file alone with `HYPOTHESIS_PROFILE=long
+pytest tests/test_machine.py --hypothesis-seed=N`. Hypothesis prints the steps of the shortest failure that it finds.
 """
 
 from __future__ import annotations
@@ -397,6 +397,5 @@ def meaning(made: Plan) -> list[str]:
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = (
-    settings() if os.environ.get("HYPOTHESIS_PROFILE") == "long" else settings(max_examples=200, stateful_step_count=40)
-)
+LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
+TestMachine.settings = settings() if LONG else settings(max_examples=200, stateful_step_count=40)

@@ -161,6 +161,8 @@ def _edited(old: bytes, new: bytes) -> bytes:
         (_edited(b'"name":"gpu-2"', b'"name":"gpu-2","colour":1'), "the.yml: unknown field `colour` in instances[1]"),
         (_edited(b'"generation":7', b'"generation":7,"extra":1'), "the.yml: unknown field `extra`;"),
         (_edited(b'"generation":7', b'"generation":"7"'), "the.yml: damaged: Expected `int`, got `str`"),
+        (_edited(b'"price":"1E-7"', b'"price":"NaN"'), "the.yml: damaged: a price that is none; restore it"),
+        (_edited(b'"price":"1E-7"', b'"price":"1e99999"'), "the.yml: damaged: a price that is none; restore it"),
         (_edited(b'"pool":"gpu"', b'"pool":\xff\xff'), "the.yml: damaged: at line "),
         (_edited(b'"id":"abcdefgh2-0"', b'"id":"abcdefgh1-0"'), "the.yml: two records of instances have the same id"),
         (_edited(b'"instances":[\n', b'<<<<<<< HEAD\n"instances":[\n'), "the.yml: holds conflict markers of a merge."),

@@ -9,11 +9,10 @@ from pathlib import Path
 import msgspec
 
 from reconciler.cli.fail import Fail
-from schemas.base import Price, Value
+from schemas.base import Price, Value, is_price
 from schemas.plan import Launch, Plan
 
 VERSION = 1
-MOST = Price(10**12)
 MAX_BYTES = 256 * 1024 * 1024
 
 
@@ -59,7 +58,7 @@ def saved_plan(path: Path, *, digest: str) -> Plan:
         raise Fail(f"{path}: a plan of version {saved.dstack_plan}; save it again with `dstack plan --out {path}`")
     if saved.digest != digest:
         raise Fail(f"{path}: made from other documents than those here; look again: `dstack plan --out {path}`")
-    if not all(map(_is_price, _prices(saved.plan))):
+    if not all(map(is_price, _prices(saved.plan))):
         raise Fail(f"{path}: holds a price that is none; save it again with `dstack plan --out {path}`")
     return saved.plan
 
@@ -81,8 +80,3 @@ def _prices(plan: Plan) -> Iterator[Price | None]:
     yield plan.hourly_before
     yield plan.hourly_after
     yield from (action.offer.price for action in plan.actions if isinstance(action, Launch))
-
-
-def _is_price(price: Price | None) -> bool:
-    """NaN compares with nothing, and infinity is no price."""
-    return price is None or (price.is_finite() and abs(price) < MOST)
