@@ -1,7 +1,7 @@
 # demo: the main job on this machine.  test: everything.  check: lint and types.
 # chaos: 200 kill -9 and every seam, some minutes.  mutants: each promise switched off, and who notices.
-# bench: CPU seconds.  lock: the pinned dependencies, anew.
-.PHONY: demo test chaos mutants check bench bench-scale bench-peers lock schemas venv clean
+# bench: CPU seconds and memory beside their budgets; bench-peers: others beside ours.  lock: the pinned dependencies, anew.
+.PHONY: demo test chaos mutants check bench bench-peers lock schemas venv clean
 
 VENV := .venv
 BIN  := $(VENV)/bin
@@ -34,10 +34,7 @@ check: venv
 	$(BIN)/python -m pytest tests/test_schema.py -k committed
 
 bench: venv
-	$(BIN)/python -m bench.run
-
-bench-scale: venv
-	$(BIN)/python -m bench.scale
+	@$(BIN)/python -m bench.run
 
 bench-peers: venv
 	$(BIN)/python -m bench.peers

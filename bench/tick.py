@@ -1,4 +1,4 @@
-"""One tick on the fake backend that does a lot at once: 1,000 launches, 1,000 assignments, 1,000 ends.
+"""One tick on the fake backend that does a lot at once: 1,000 launches, 1,000 assignments, 1,000 ends. JSON on stdout.
 
 What counts is our own CPU: the time spent inside the fake's machines and places is taken off.
 The store writes and reads real bytes, in memory; one thread, so that nothing waits for another.
@@ -6,6 +6,7 @@ The store writes and reads real bytes, in memory; one thread, so that nothing wa
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import time
@@ -116,8 +117,7 @@ def _wrapped(thing: Any, meter: Meter, names: tuple[str, ...]) -> Any:
 
 
 def main() -> None:
-    for name, value in row().items():
-        print(f"{name:>14} {value:8.3f}")
+    print(json.dumps([row()]))
 
 
 if __name__ == "__main__":

@@ -8,47 +8,56 @@ machine offers, once with 100,000 offers. No catalog is that large yet: this fil
 from __future__ import annotations
 
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench.budgets import Row
+from bench.commands import cpu_and_memory
 
 SIZE, POOLS, SHAPES, OFFERS = 10_000, 50, 200, 100_000
 DSTACK = str(Path(sys.executable).with_name("dstack"))
 ROUNDS = 5
 
 
-def rows(*, rounds: int = ROUNDS) -> list[dict[str, float]]:
-    """One without and one with the offers: `offers`, CPU `seconds` (the median), `mebibytes` at the peak."""
-    import statistics
-
+def measure_whole(*, rounds: int = ROUNDS) -> list[Row]:
+    """Without and with the offers: CPU seconds (the median) and the memory at the peak."""
     with tempfile.TemporaryDirectory(prefix="dstack-bench-") as scratch:
         folder, offers = Path(scratch, "large"), Path(scratch, "offers.json")
-        # In a process of its own: what a child starts as, a copy of us, counts as its memory.
-        make = [sys.executable, str(Path(__file__)), "--make", str(folder), str(offers)]
-        subprocess.run(make, check=True)
-        commands = {0: [DSTACK, "plan"], OFFERS: [sys.executable, str(Path(__file__)), str(offers), "plan"]}
-        found: dict[int, list[tuple[float, float]]] = {count: [] for count in commands}
+        make_project(folder, size=SIZE, offers=offers)
+        commands = (
+            ("plan of 10,000 instances", "its memory", [DSTACK, "plan"]),
+            (
+                "plan of 10,000 instances, 100,000 offers", "its memory with the offers",
+                [sys.executable, str(Path(__file__)), str(offers), "plan"],
+            ),
+        )  # fmt: skip
+        taken: dict[str, list[tuple[float, float]]] = {what: [] for what, _, _ in commands}
         for turn in range(rounds + 1):
-            for count, command in commands.items():
-                cost = _cost(command, folder)
+            for what, _, command in commands:
+                cost = cpu_and_memory(command, cwd=folder, env=environment(folder))
                 if turn:  # the first is for the caches
-                    found[count].append(cost)
-        return [
-            {
-                "offers": count,
-                "seconds": statistics.median(seconds for seconds, _ in costs),
-                "mebibytes": max(mebibytes for _, mebibytes in costs),
-            }
-            for count, costs in found.items()
-        ]
+                    taken[what].append(cost)
+    return [row for what, memory, _ in commands for row in _rows(taken[what], what=what, memory=memory)]
 
 
-def _make(folder: Path, offers: Path) -> None:
+def _rows(costs: list[tuple[float, float]], *, what: str, memory: str) -> Iterator[Row]:
+    yield Row(what=what, value=statistics.median(seconds for seconds, _ in costs), unit="s")
+    yield Row(what=memory, value=max(mebibytes for _, mebibytes in costs), unit="MiB")
+
+
+def make_project(folder: Path, *, size: int, offers: Path) -> None:
+    """A project of so many instances, made in a process of its own; 100,000 offers go into their file."""
+    command = [sys.executable, str(Path(__file__)), "--make", str(folder), str(size), str(offers)]
+    subprocess.run(command, check=True)
+
+
+def _make(folder: Path, size: int, offers: Path) -> None:
     """A project that was applied once, its state filled by the seed."""
     import msgspec
     from msgspec.structs import replace
@@ -56,12 +65,12 @@ def _make(folder: Path, offers: Path) -> None:
     from bench import planner
     from reconciler.store_folder import FolderStore
 
-    made = planner.world(SIZE, pools=POOLS, shapes=SHAPES, offers=OFFERS)
+    made = planner.world(size, pools=POOLS, shapes=SHAPES, offers=OFFERS)
     (folder / ".dstack").mkdir(parents=True)
     text = "project: {name: large, id: largebenchmark}\npools:\n"
     text += "".join(f"  - name: {pool.name}\n    nodes: 0..1000\n" for pool in made.desired.pools)
     (folder / ".dstack" / "pools.yml").write_text(text)
-    subprocess.run([DSTACK, "apply", "-y"], cwd=folder, env=_env(folder), check=True, capture_output=True)
+    subprocess.run([DSTACK, "apply", "-y"], cwd=folder, env=environment(folder), check=True, capture_output=True)
     store = FolderStore(folder / ".dstack" / "state", "largebenchmark")
     state, token = store.read()
     assert state is not None
@@ -76,20 +85,11 @@ def _make(folder: Path, offers: Path) -> None:
     offers.write_bytes(msgspec.json.encode(made.offers))
 
 
-def _env(folder: Path) -> dict[str, str]:
-    return {**os.environ, "XDG_STATE_HOME": str(folder.parent / "home"), "HOME": str(folder.parent)}
-
-
-def _cost(command: list[str], folder: Path) -> tuple[float, float]:
-    child = subprocess.Popen(
-        command, cwd=folder, env=_env(folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    errors = child.stderr.read() if child.stderr else b""
-    _, status, used = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise SystemExit(f"{' '.join(command)}: exit {child.returncode}\n{errors.decode(errors='replace')}")
-    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+def environment(folder: Path) -> dict[str, str]:
+    """With `.pyc` files, in a folder of their own, also where a machine forbids to write them."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    made = {"XDG_STATE_HOME": str(folder.parent / "home"), "HOME": str(folder.parent)}
+    return {**kept, **made, "PYTHONPYCACHEPREFIX": str(folder.parent / "pyc")}
 
 
 def command(path: str, arguments: list[str]) -> int:
@@ -112,12 +112,9 @@ def command(path: str, arguments: list[str]) -> int:
 
 def main() -> None:
     if sys.argv[1:2] == ["--make"]:
-        _make(Path(sys.argv[2]), Path(sys.argv[3]))
+        _make(Path(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
         return
-    if len(sys.argv) > 1:
-        sys.exit(command(sys.argv[1], sys.argv[2:]))
-    for row in rows():
-        print(f"{row['offers']:>8.0f} offers {row['seconds']:8.3f} s {row['mebibytes']:6.0f} MiB")
+    sys.exit(command(sys.argv[1], sys.argv[2:]))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from reconciler.contradict import pool_contradictions, project_contradictions, r
 from reconciler.notice import run_notices, unsupported_notices
 from reconciler.problem import Problem, in_order
 from reconciler.read_documents import Entry, Read, entry_name
-from schemas.desired import COMPILER, BackendConfig, Cap, Desired, Secret
+from schemas.desired import BackendConfig, Cap, Desired, Secret
 from schemas.documents.backend import OTHER_TYPES, TYPES
 from schemas.documents.shape import suggestion
 from schemas.pool import Pool
@@ -59,7 +59,6 @@ def compile_documents(read: Read, *, own: Iterable[Profile] = ()) -> tuple[Desir
         authorized_keys=tuple(key for entry in read.singles.get("authorized_keys", ()) for key in entry.form),
         unsupported=tuple(_unsupported(read)),
         warnings=tuple(map(str, in_order(notes.warnings))),
-        compiler=COMPILER,
     ), in_order([*notes.unsupported, *_unsupported_entries(read, backends)])
 
 

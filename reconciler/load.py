@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from reconciler.document_files import FOLDER, document_files, own_file, read_bytes
 from reconciler.problem import Invalid as Invalid
 from reconciler.problem import Problem as Problem
@@ -44,25 +46,35 @@ def find_project(start: Path, *, home: Path | None = None) -> Path | None:
 def load(root: Path, *, home: Path, known: tuple[str, Desired] | None = None) -> Documents:
     """Raises `Invalid` with every problem of every file.
 
-    `known` is a digest and what it was compiled to (the applied documents): the same files
-    are then not read again, which saves half of a plan's time.
+    `known` is a digest and what it was compiled to (the applied documents): the same files, beside the
+    same profiles of the user, are then not read again, which saves half of a plan's time.
     """
     files = document_files(root)
     texts = [(file.relative_to(root).as_posix(), read_bytes(file)) for file in files]
     digest = _digest(texts)
+    own = own_file(home)
+    compiler = _compiler(own)
     unsupported: tuple[str, ...]
-    if known and known[0] == digest and _holds(known[1]) and not own_file(home).exists():
+    if known and known[0] == digest and _holds(known[1], compiler=compiler):
         desired, unsupported = known[1], ()
     else:
         from reconciler.compile_files import compile_files
 
-        desired, unsupported = compile_files(texts, own=own_file(home))
+        desired, unsupported = compile_files(texts, own=own)
+        desired = replace(desired, compiler=compiler)
     return Documents(root, desired, digest, tuple(files), desired.warnings, unsupported)
 
 
-def _holds(desired: Desired) -> bool:
-    """Whether it is what this program would compile; where it may not, that is said with its line."""
-    if desired.compiler != COMPILER:
+def _compiler(own: Path) -> str:
+    """The rules that compile here: ours, and the user's own profiles where there are any."""
+    if not own.is_file():
+        return COMPILER
+    return f"{COMPILER}+{_digest([(own.name, read_bytes(own))])[:16]}"
+
+
+def _holds(desired: Desired, *, compiler: str) -> bool:
+    """Whether it is what this program would compile here; where it may not, that is said with its line."""
+    if desired.compiler != compiler:
         return False
     if not desired.requires:
         return True

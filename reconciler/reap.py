@@ -5,8 +5,8 @@ Busy and holding ones are never reaped, but for a result that nobody collected w
 
 from __future__ import annotations
 
-from collections import Counter
-from operator import itemgetter
+from collections import defaultdict
+from operator import attrgetter, itemgetter
 
 import msgspec
 
@@ -22,8 +22,8 @@ from schemas.run import Job
 
 def reap(draft: Draft) -> None:
     """End idle instances whose idle duration is over (at the very second), and note the rest."""
-    free: dict[str, list[Idle]] = {}
-    staying: Counter[str] = Counter()
+    free: dict[str, Groups] = defaultdict(lambda: defaultdict(list))
+    staying: dict[str, int] = defaultdict(int)
     for one in draft.living.values():
         if one.phase != "ready" or one.id in draft.leaving:
             continue
@@ -31,7 +31,8 @@ def reap(draft: Draft) -> None:
         # It holds the floor while others go: not what may be gone already, nor what may never come.
         staying[pool] += one.place not in draft.unknown
         if _free(draft, one):
-            free.setdefault(pool, []).append(Idle(reap_at(one), idle_since(one) or 0, one))
+            age = (idle_since(one) or 0, len(one.name), one.name)
+            free[pool][one.origin == "declared", price_of(one)].append(Idle(reap_at(one), age, one))
     for name in draft.members:
         if name not in free or draft.may.only_pool not in ("", name):
             continue
@@ -42,11 +43,15 @@ def reap(draft: Draft) -> None:
 
 
 class Idle(msgspec.Struct, frozen=True, gc=False):
-    """A free instance, with when its idle time is over and since when it runs: each is asked for once."""
+    """A free instance, with when its idle time is over and what says how old that is: each is asked for once."""
 
     at: int | None
-    since: int
+    age: tuple[int, int, str]
     one: Instance
+
+
+# By whether they are declared, and by price: most comparisons would otherwise be of decimals, which are slow.
+Groups = dict[tuple[bool, Price], list[Idle]]
 
 
 def _free(draft: Draft, instance: Instance) -> bool:
@@ -62,20 +67,10 @@ def _abandoned(draft: Draft, instance: Instance, jobs: list[Job]) -> bool:
     return len(ends) == len(jobs) and draft.now >= max(ends) + instance.hold
 
 
-def _sorted(free: list[Idle]) -> list[Idle]:
-    """Which go first where some must stay: a run's and an added one, the dearest, the longest idle.
-
-    Grouped by price first: most comparisons would otherwise be of decimals, which are slow.
-    """
-    groups: dict[tuple[bool, Price], list[Idle]] = {}
-    for idle in free:
-        groups.setdefault((idle.one.origin == "declared", price_of(idle.one)), []).append(idle)
+def _sorted(groups: Groups) -> list[Idle]:
+    """Which go first where some must stay: a run's and an added one, the dearest, the longest idle."""
     order = sorted(groups, key=lambda group: (group[0], -group[1]))
-    return [idle for group in order for idle in sorted(groups[group], key=_age)]
-
-
-def _age(idle: Idle) -> tuple[int, int, str]:
-    return idle.since, len(idle.one.name), idle.one.name
+    return [idle for group in order for idle in sorted(groups[group], key=attrgetter("age"))]
 
 
 def _reap_due(draft: Draft, free: list[Idle], *, above: int) -> int:

@@ -45,8 +45,8 @@ class Desired(Value, frozen=True, kw_only=True):
     """What the documents ask for. `project` is "" until one is minted.
 
     `autoscale_enabled` false forbids spot launches by rule but keeps the rules.
-    `compiler` names the rules that compiled it: the same documents under the same rules give
-    the same value, so that they need not be read again.
+    `compiler` names the rules that compiled it, with the digest of the user's own profiles where there
+    were any: the same documents under the same rules give the same value, so that they need not be read again.
     `hint`s (`warnings`) are contradictions found while compiling, each one sentence.
     """
 
