@@ -107,7 +107,7 @@ def listed(schema: dict[str, Any]) -> list[dict[str, Any]]:
     return [kind["items"] for kind in kinds if "properties" in kind.get("items", {})]
 
 
-@pytest.mark.parametrize("name", ["plan-json", "ps-json", "pool-ps-json"])
+@pytest.mark.parametrize("name", ["plan-json", "ps-json", "pool-ps-json", "cost-json", "events-json"])
 def test_every_key_of_the_json_outputs_is_described(name: str) -> None:
     assert keys_of(schema_named(name)) - in_code(page("docs/json.md")) == set()
 
@@ -123,6 +123,21 @@ def test_every_command_that_is_named_exists() -> None:
     named = set(re.findall(r"`dstack (pool [a-z-]+|state [a-z-]+|[a-z]+)", text))
     unknown = [one for one in sorted(named) if dstack(*one.split(), "--help").returncode != 0]
     assert unknown == []
+
+
+def test_every_option_of_the_page_for_teams_exists() -> None:
+    """Of a command as it is named, and of the blocks that are to be typed."""
+    text = page("docs/teams.md")
+    lines = [*re.findall(r"`(dstack [^`]+)`", text), *re.findall(r"^    (dstack .*)$", text, re.M)]
+    wrong = []
+    for line in lines:
+        words = line.split()[1:]
+        options = [word for word in words if word.startswith("-")]
+        if options:
+            known = dstack(words[0], "--help").stdout
+            wrong += [f"{line}: {one}" for one in options if not re.search(rf"(?<![\w-]){one}(?![\w-])", known)]
+    assert wrong == []
+    assert len(lines) > 5
 
 
 @pytest.mark.parametrize("folder", [".", "examples/hello"])
@@ -212,7 +227,10 @@ def test_the_tour_of_the_readme(example: tuple[Path, dict[str, str]]) -> None:
 
 def check_json(folder: Path, environment: dict[str, str]) -> None:
     """Whatever the project has come to, the JSON outputs keep their schemas."""
-    for command, name in (("plan", "plan-json"), ("ps -a", "ps-json"), ("pool ps", "pool-ps-json")):
+    for command, name in (
+        ("plan", "plan-json"), ("ps -a", "ps-json"), ("pool ps", "pool-ps-json"), ("cost", "cost-json"),
+        ("events", "events-json"),
+    ):  # fmt: skip
         done = subprocess.run(
             ["dstack", *command.split(), "--json"], cwd=folder, env=environment, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=60, check=True,

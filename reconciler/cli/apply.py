@@ -52,10 +52,19 @@ class ApplyFlags:
     replace: tuple[str, ...] = ()
     assume_lost: tuple[str, ...] = ()
     upgrade_state: bool = False
+    metrics: Path | None = None
 
 
 def run_apply(flags: ApplyFlags) -> int:
     """The exit code: 0, 3 where something is still under way at the deadline, 130 after Ctrl-C."""
+    if flags.metrics is None:
+        return _apply(flags, [])
+    from reconciler.cli.metrics import measured
+
+    return measured(flags.metrics, lambda results: _apply(flags, results))
+
+
+def _apply(flags: ApplyFlags, results: list[TickResult]) -> int:
     documents = identified(project_root())
     check_pool(flags.pool, documents.desired)
     site = site_of(documents)
@@ -71,6 +80,7 @@ def run_apply(flags: ApplyFlags) -> int:
         else:
             done = settle(ports, ask, until=settled, progress=progress, deadline=limit)
     tell(ports.store.notes)
+    results.append(done.last)
     return _report(done, interrupted=interrupts.count > 0, strict=flags.strict, detached=flags.detach)
 
 
