@@ -184,7 +184,7 @@ def _runs(
             continue
         spec = compile_run(
             form, name=name, hash_=run_hash(entry.raw), layers=layers, pool=pool, backends=backends)
-        notes.warnings.extend((*run_notices(entry), *run_contradictions(entry, spec, pool)))
+        notes.warnings.extend((*run_notices(entry, boxed=spec.need.container), *run_contradictions(entry, spec, pool)))
         notes.unsupported.extend(unsupported_notices(entry, spec.unsupported))
         yield spec
 

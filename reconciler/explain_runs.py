@@ -23,6 +23,16 @@ class RunRow:
     attempts: tuple[Attempt, ...]
 
     @property
+    def status(self) -> str:
+        """The run's, or `pulling` while an image of it is not there yet."""
+        return "pulling" if self.run.status not in RUN_ENDED and self.pulling else self.run.status
+
+    @property
+    def pulling(self) -> str:
+        jobs = (job for one in self.attempts for job in one.jobs)
+        return next((job.pulling for job in jobs if job.pulling and job.status == "running"), "")
+
+    @property
     def price(self) -> Price | None:
         """$/h of all its instances; `None` without any, or where one is not priced."""
         prices = [one.price for one in self.instances]

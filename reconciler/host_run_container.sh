@@ -27,9 +27,9 @@ is_moving() { # a tag that may name another image by now: `latest`, or none
 }
 
 get_image() { # false, with `why` in the engine's own words, where it cannot be had; or with a cause to end
-    here=0
-    ! is_here || here=1
-    if [ $here = 1 ] && ! is_moving; then return; fi
+    had=0
+    ! is_here || had=1
+    if [ $had = 1 ] && ! is_moving; then return; fi
     (cd ../.. && make_room "$floor") | while read -r gone; do note "the unused image $gone was removed: little free disk"; done
     note "pulling $image"
     printf '0 -\n' > pulling
@@ -50,8 +50,8 @@ get_image() { # false, with `why` in the engine's own words, where it cannot be 
     pulled=1
     { read -r pulled < pull.code; } 2>/dev/null
     if [ "$pulled" = 0 ]; then
-        [ $here = 1 ] || remember_image
-    elif [ $here = 1 ]; then
+        [ $had = 1 ] || remember_image
+    elif [ $had = 1 ]; then
         note "$image could not be pulled: the one that is here is used"
     else
         why="image $image: $(last_words pulled)"

@@ -38,6 +38,13 @@ warn() { # in the log, and wherever somebody may see it
 
 tell_session() { [ "$1" = - ] || { printf '\r\n[dstack] %s\r\n' "$words" > "$1"; } 2>/dev/null; }
 
+find_uv() { # uv: also where its installer puts it, which no shell without a terminal has on PATH
+    for uv in "$(command -v uv)" "${HOME-}/.local/bin/uv" "${HOME-}/.cargo/bin/uv"; do
+        [ ! -x "$uv" ] || return 0
+    done
+    return 1
+}
+
 make_python() { # a virtual environment of the asked version, on PATH and beside the files; the log says how it failed
     version=${python%"${python#?}"}.${python#?}
     if [ ! -x venv/bin/python ]; then
@@ -45,7 +52,7 @@ make_python() { # a virtual environment of the asked version, on PATH and beside
         program=$(command -v "python$version") || program=
         if [ -n "$program" ] && "$program" -m venv venv > venv.log 2>&1; then
             :
-        elif uv=$(command -v uv); then
+        elif find_uv; then
             "$uv" venv --seed --python "$version" venv || return 1
         else
             cat venv.log 2>/dev/null

@@ -124,7 +124,7 @@ def _spec(entry: Entry, desired: Desired, flags: RunFlags, args: tuple[str, ...]
     spec = replace(
         spec, need=_need(spec.need, flags), args=args, env=_env(spec.env, flags.env),
         ports=(*(read_option(read_port, port, "--port") for port in flags.ports),) or spec.ports)
-    notices = [*run_notices(entry), *unsupported_notices(entry, spec.unsupported),
+    notices = [*run_notices(entry, boxed=spec.need.container), *unsupported_notices(entry, spec.unsupported),
                *run_contradictions(entry, spec, pool)]
     return spec, tuple(map(str, in_order(notices)))
 

@@ -33,15 +33,14 @@ def unsupported_notices(entry: Entry, reasons: Iterable[str]) -> Iterator[Proble
         yield entry.problem(reason)
 
 
-def run_notices(entry: Entry) -> Iterator[Problem]:
-    """What is said in vain, located."""
+def run_notices(entry: Entry, *, boxed: bool) -> Iterator[Problem]:
+    """What is said in vain, located. `boxed`: the run has an image, its own or its pool's."""
     for key, why in _NO_EFFECT.items():
         if getattr(entry.form, key, None) not in (None, False):
             yield entry.problem(f"has no effect: {why}", key, key=True)
-    if entry.form.image is None:
-        for key in ("entrypoint", "registry_auth"):
-            if getattr(entry.form, key) is not None:
-                yield entry.problem("has no effect without `image`", key, key=True)
+    for key, used in (("entrypoint", boxed), ("registry_auth", entry.form.image is not None)):
+        if not used and getattr(entry.form, key) is not None:
+            yield entry.problem("has no effect without `image`", key, key=True)
     yield from _literal_secrets(entry)
 
 

@@ -119,7 +119,7 @@ def _run_cells(row: RunRow, *, now: int, verbose: bool) -> list[str]:
     run, used = row.run, row.instances
     cells = [run.spec.name, *_machine_cells(used)]
     cells += [price(row.price) if used else "", _status(row), ago(run.submitted_at, now=now)]
-    cells += [row.reason or _pulling(row)]
+    cells += [row.reason or row.pulling]
     if verbose:
         cells += [run.id, str(row.attempt or ""), " ".join(one.name for one in used)]
     return cells
@@ -138,12 +138,7 @@ def _machine_cells(used: tuple[Instance, ...]) -> list[str]:
 def _status(row: RunRow) -> str:
     if row.run.status == "failed" and row.exit_code:
         return f"failed ({row.exit_code})"
-    return "pulling" if _pulling(row) else row.run.status
-
-
-def _pulling(row: RunRow) -> str:
-    jobs = (job for one in row.attempts for job in one.jobs)
-    return next((job.pulling for job in jobs if job.pulling and job.status == "running"), "")
+    return row.status
 
 
 def _instance_cells(row: InstanceRow, *, now: int) -> list[str]:

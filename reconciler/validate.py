@@ -72,7 +72,7 @@ def _run_file(path: Path) -> tuple[list[Problem], list[str]]:
         spec = compile_run(
             entry.form, name=entry.form.name or "", hash_="", layers=run_layers(entry.form, pick_profile("", {})),
             pool=Pool(name="default-pool"), backends=_any_backend(entry.form.backends))
-        warnings += [*run_notices(entry), *unsupported_notices(entry, spec.unsupported)]
+        warnings += [*run_notices(entry, boxed=spec.need.container), *unsupported_notices(entry, spec.unsupported)]
     return in_order(read.problems), [str(warning) for warning in in_order(warnings)]
 
 

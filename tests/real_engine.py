@@ -133,7 +133,9 @@ def end_engines(folder: Path) -> None:
     for mounted in reversed([line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]):
         if mounted.startswith(f"{folder}/"):
             subprocess.run(["umount", "-l", mounted], check=False)
-    shutil.rmtree(folder, ignore_errors=True)
+    deadline = time.monotonic() + 10
+    while folder.exists() and time.monotonic() < deadline:  # podman tidies up after an ended container by itself
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _proven(engine: Engine) -> Engine:

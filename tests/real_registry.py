@@ -10,8 +10,11 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from real_engine import IMAGE, Engine
 from real_host import until
 
@@ -24,6 +27,19 @@ storage: {{filesystem: {{rootdirectory: {folder}/images}}}}
 http: {{addr: "127.0.0.1:{port}"}}
 auth: {{htpasswd: {{realm: tests, path: {folder}/users}}}}
 """
+
+
+@contextmanager
+def registry_at(folder: Path) -> Iterator[Registry]:
+    """Below that folder; the test is skipped where there is none."""
+    if not shutil.which("docker-registry"):
+        pytest.skip("docker-registry is not installed")
+    (folder / "registry").mkdir()
+    registry = Registry(folder / "registry")
+    try:
+        yield registry
+    finally:
+        registry.end()
 
 
 class Registry:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import subprocess
 import tarfile
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from real_engine import IMAGE, Engine
 from real_host import RealHost, until
 
+from reconciler.host_runner import HostRunner
 from reconciler.runner import Box, HostError
+from reconciler.transport import Answer
+from reconciler.transport_local import LocalTransport
 from schemas.run import Probe
 
 
@@ -237,3 +243,40 @@ def test_an_entered_job_is_its_container(host: RealHost) -> None:
     assert (entered.stdout, entered.returncode) == (b"/tmp\nblue\n", 5)
     host.stop(job, abort=True)
     host.over(job)
+
+
+class _AsNobody:
+    """A login without rights, which may only ask docker."""
+
+    def __init__(self, folder: Path, environ: dict[str, str]) -> None:
+        self._way = LocalTransport(folder, environ=environ)
+
+    def run(self, program: str, *, args: Sequence[str] = (), **options: Any) -> Answer:
+        step = 'program=$1; shift; exec setpriv --reuid 65534 --regid 65534 --clear-groups sh -c "$program" sh "$@"'
+        return self._way.run(step, args=(program, *args), **options)
+
+
+def test_what_a_container_left_is_ours_again(engine: Engine) -> None:
+    if engine.name != "docker":
+        pytest.skip("only docker's containers are root's where we are not")
+    daemon = Path(engine.env["DOCKER_HOST"].removeprefix("unix://"))
+    daemon.chmod(0o666)
+    daemon.parent.chmod(0o711)
+    folder = Path(tempfile.mkdtemp(prefix="dstack-nobody-", dir="/tmp"))
+    os.chown(folder, 65534, 65534)
+    environ = {**os.environ, **engine.env, "HOME": str(folder), "DOCKER_CONFIG": str(folder)}
+    host = RealHost(folder / "host", environ=environ, patience=0)
+    os.chown(host.folder, 65534, 65534)
+    host.runner = HostRunner(lambda _: _AsNobody(host.folder, environ), patience=0)
+    job = host.start("umask 077", "mkdir d", "echo kept > d/secret.txt", "echo ready; sleep 600", box=a_box())
+    host.says(job, b"ready")
+    assert host.at(job, "work/d/secret.txt").stat().st_uid == 0
+    host.stop(job)
+    assert host.over(job).reason == "stopped"
+    assert host.at(job, "work/d/secret.txt").stat().st_uid == 65534
+    collected = host.runner.collect(host.instance, job, artifacts=("d",))
+    assert collected.artifacts is not None
+    host.runner.clean(host.instance, job)
+    assert not host.at(job, ".").exists()
+    assert engine.containers() == []
+    shutil.rmtree(folder)

@@ -10,6 +10,7 @@ import pytest
 from command import Folder, Ran, folder_at
 from real_engine import IMAGE, Engine
 from real_host import until
+from real_registry import PASSWORD, USER, registry_at
 
 DOCUMENTS = """\
 project: {name: demo, id: demo12345678}
@@ -124,3 +125,39 @@ def test_the_end_of_an_instance_ends_its_container(project: Project, engine: Eng
     until(lambda: "ready" in project.dstack("logs", "boxed").out)
     assert project.dstack("destroy", "--confirm", "demo").code == 0
     assert engine.containers() == []
+
+
+def test_a_password_in_the_file_enters_no_state(project: Project) -> None:
+    text = RUN + "registry_auth: {username: me, password: plain-6621}\ncommands: [echo ready; sleep 600]\n"
+    assert project.run(text, "--detach").code == 0
+    until(lambda: "ready" in project.dstack("logs", "boxed").out)
+    kept = [path for path in (project.folder.root / ".dstack").rglob("*") if path.is_file()]
+    assert [path for path in kept if b"plain-6621" in path.read_bytes()] == []
+    assert project.dstack("stop", "boxed", "-y").code == 0
+
+
+def test_a_dev_environment_in_a_container_keeps_what_was_changed(project: Project, engine: Engine) -> None:
+    project.folder.write("in.txt", "one\n")
+    text = f"type: dev-environment\nname: boxed\nide: vscode\nimage: {IMAGE}\ninit: [echo two >> in.txt]\n"
+    assert project.run(text, "--detach").code == 0
+    until(lambda: "[dstack] ready" in project.dstack("logs", "boxed").out)
+    assert project.dstack("stop", "boxed", "-y").code == 0
+    assert project.dstack("artifacts", "boxed").code == 0
+    patch = next(project.folder.root.rglob("changes.patch")).read_text()
+    assert "+two" in patch
+    assert engine.containers() == []
+
+
+def test_a_pull_is_shown(project: Project, tmp_path: Path) -> None:
+    with registry_at(tmp_path) as registry:
+        image = registry.push(project.engine, "team/tiny:1")
+        registry.pause()
+        auth = f"registry_auth: {{username: {USER}, password: \"${{{{ env.REGISTRY }}}}\"}}\n"
+        text = f"type: task\nname: boxed\nimage: {image}\n{auth}commands: [echo it runs]\n"
+        assert project.run(text, "--detach", REGISTRY=PASSWORD).code == 0
+        project.dstack("apply", "-y", "--deadline", "2s")
+        until(lambda: project.row("boxed").get("status") == "pulling")
+        assert "pulling" in project.dstack("ps").out
+        registry.go_on()
+        until(lambda: project.dstack("apply", "-y").code == 0 and project.row("boxed")["status"] == "done")
+    assert "it runs" in project.dstack("logs", "boxed").out

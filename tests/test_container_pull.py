@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from real_engine import IMAGE, Engine
 from real_host import RealHost, until
-from real_registry import PASSWORD, USER, Registry
+from real_registry import PASSWORD, USER, Registry, registry_at
 
 from reconciler.runner import Box
 
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[Registry]:
-    if not shutil.which("docker-registry"):
-        pytest.skip("docker-registry is not installed")
-    (tmp_path / "registry").mkdir()
-    made = Registry(tmp_path / "registry")
-    yield made
-    made.end()
+    with registry_at(tmp_path) as made:
+        yield made
 
 
 @pytest.fixture
