@@ -86,6 +86,32 @@ def header(data: bytes) -> Header | None:
         return None
 
 
+def header_of(state: State) -> Header:
+    return Header(state.version, state.project, state.lineage, state.generation)
+
+
+def refuse_backwards(source: str, old: Header | None, new: State, *, equal: bool = False) -> None:
+    """`StateRefused` where `new` is of another lineage than `old`, or not newer (`equal`: not older)."""
+    if old is None:
+        return
+    if old.lineage != new.lineage:
+        raise StateRefused(
+            f"{source}: lineage {new.lineage} is another world than {old.lineage}; "
+            "nothing was touched. Restore the right copy, or `dstack state rebuild`"
+        )
+    if new.generation < old.generation or (new.generation == old.generation and not equal):
+        raise StateRefused(
+            f"{source}: generation {new.generation} after {old.generation} was seen: a restored backup, it seems; "
+            "`dstack state rebuild` writes a newer one"
+        )
+
+
+def seal(state: State, *, to: str) -> bytes:
+    """What lies where `state` lay, once it lies at `to`: any version refuses it, this one says where to look."""
+    head = {**header_of(state)._asdict(), "moved_to": to}
+    return b"".join((_ENCODER.encode(head)[:-1], b",\n", b'"sealed":true', b"\n}\n"))
+
+
 # ---------------------------------------------------------------- writing
 
 _ENCODER = msgspec.json.Encoder()
@@ -195,6 +221,18 @@ class _Versioned(msgspec.Struct):
     version: int
 
 
+class _Sealed(msgspec.Struct):
+    moved_to: str
+
+
+def moved_to(data: bytes) -> str:
+    """Where a sealed state points; "" for any other."""
+    try:
+        return msgspec.json.decode(data, type=_Sealed).moved_to if len(data) < 4096 else ""
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return ""
+
+
 class _HeaderLine(_Versioned):
     project: str
     lineage: str
@@ -223,6 +261,11 @@ def _why(data: bytes, source: str, error: Exception) -> str:
         return (
             f"{source}: holds conflict markers of a merge. A state is never merged and does not belong in git: "
             "restore the newest copy, or `dstack state rebuild`"
+        )
+    if moved := moved_to(data):
+        return (
+            f"{source}: sealed: the state of this project lies at {moved} now: write `state: {moved}`, "
+            "or pull the commit that does"
         )
     seen = header(data)
     version = seen.version if seen else _loose_version(data)
