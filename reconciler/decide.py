@@ -20,6 +20,7 @@ from reconciler.begin import TickRefused, with_places
 from reconciler.conclude import conclude
 from reconciler.failover import failover
 from reconciler.intend import intend
+from reconciler.markers import markers_needed
 from reconciler.observe import Observed
 from reconciler.plan import plan
 from reconciler.ports import Connections, Documents, Ports
@@ -47,6 +48,7 @@ class OtherWorld(Exception):
 class View:
     """What a decision rests on. `fresh`: observation, documents and wish are not written yet.
 
+    `read` is the state and its token as they were when the look began: writing on them is refused if it moved.
     `approved` is what a person approved of an earlier plan; `refused` how many machines of it, by
     pool, were refused by their places.
     """
@@ -55,6 +57,7 @@ class View:
     missing: bool
     connections: Connections
     observed: Observed
+    read: tuple[State | None, str] | None = None
     fresh: bool = True
     approved: Plan | None = None
     refused: dict[str, int] = field(default_factory=dict)
@@ -82,7 +85,9 @@ def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View]) 
     table = _Table(ports=ports, ask=ask, nonce=ports.nonce())
     for attempt in range(TRIES):
         since = ports.clock()
-        stored, token = ports.store.read()
+        # What was read before the look still does for a first try: a tick with nothing to do reads once.
+        stored, token = view.read if view.read is not None else ports.store.read()
+        view = dataclasses.replace(view, read=None)
         _same_world(stored, view)
         draft = table.draft(stored, view)
         if not ask.act:
@@ -233,7 +238,7 @@ class _Table:
             nonce=self.nonce,
             permissions=permissions,
             lacking={**lacking, **self.lacking},
-            done=self.ports.markers.all(),
+            done=markers_needed(self.ports.markers, state, desired),
         )
 
     def intended(self, draft: _Draft, chosen: Plan, *, view: View) -> State | None:
@@ -257,7 +262,7 @@ class _Table:
         documents = self.ask.documents
         if documents is None:
             return with_bundles(state, {})
-        specs = unbundled(state, was=draft.was, done=self.ports.markers.all())
+        specs = unbundled(state, was=draft.was, done=markers_needed(self.ports.markers, state, documents.desired))
         return with_bundles(state, bundled(specs, pack=lambda files: self._packed(documents, files)))
 
     def _packed(self, documents: Documents, files: tuple[str, ...]) -> str:

@@ -97,10 +97,9 @@ class GcsObjects:
         def asked() -> Answer | None:
             try:
                 return call()
-            except NotFound as error:
-                # The same 404 tells a missing object and a missing bucket; only the words differ.
-                if "bucket does not exist" in str(error).lower():
-                    raise
+            except NotFound:
+                # The same 404 tells a missing object and a missing bucket: listing tells them apart.
+                next(iter(self._client.list_blobs(self._bucket, max_results=1, timeout=TIMEOUT)), None)
                 return None
 
         return self._asked(asked)

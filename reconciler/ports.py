@@ -48,7 +48,7 @@ class Ports:
     `lacking` says why a run's secrets or variables are not to be had here ("" if they are);
     `resolve` gives them, `fill` an image's name and login with theirs in place.
     `bundle(root, files, never)` packs a run's files, without those that secrets lie in (`never`);
-    `facts(mine, applied)` is what git proves.
+    `facts(mine, applied)` is what git proves. `artifacts` is where artifacts go, `blobs` where it is `None`.
     `record` appends entries to the ledger; one with a known id is dropped.
     """
 
@@ -70,6 +70,7 @@ class Ports:
     bundle: Callable[[Path, tuple[str, ...], tuple[str, ...]], Path]
     facts: Callable[[Revision, Applied], GitFacts | None]
     unattended: bool = False
+    artifacts: Blobs | None = None
 
 
 class Connections:

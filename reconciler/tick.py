@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
+from reconciler.alone import alone
 from reconciler.ask import TickAsk
 from reconciler.begin import Begin, TickRefused, begin
 from reconciler.conclude import conclude
@@ -57,9 +58,12 @@ class TickResult:
 
 def tick(ports: Ports, ask: TickAsk) -> TickResult:
     """Observe, plan, do, remember. Raises `StateRefused` for a state that must not be touched."""
+    desired = ask.documents.desired if ask.documents else ask.carried
+    if ports.unattended and ask.act and desired is not None and (why := alone(desired)):
+        return _refusal(why)
     for _ in range(AGAIN):
         try:
-            begun = begin(ports, desired=ask.documents.desired if ask.documents else ask.carried)
+            begun = begin(ports, desired=desired)
             if why := _unfit(begun.state, ask):
                 return _refusal(why)
             return _Tick(ports=ports, ask=ask, begun=begun, ends=ports.clock() + ask.deadline).run()
@@ -115,7 +119,14 @@ class _Tick:
     def _look(self) -> View:
         connections = Connections(self.ports, self.begun.state.lineage)
         observed = observe(self.ports, self.begun.state, connections)
-        return View(before=self.begun.state, missing=self.begun.missing, connections=connections, observed=observed)
+        read = (self.begun.stored, self.begun.token) if not self.plans else None
+        return View(
+            before=self.begun.state,
+            missing=self.begun.missing,
+            connections=connections,
+            observed=observed,
+            read=read,
+        )
 
     def _act(self, decision: Decision, connections: Connections) -> tuple[State, list[Outcome]]:
         """The effects of a written state, and those that only their folds show, each once."""
