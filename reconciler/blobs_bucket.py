@@ -24,6 +24,7 @@ from reconciler.objects import Item, Objects, ObjectsError
 PART = 16 << 20
 # One that was written this lately needs no new date to be safe from whoever expires what is old.
 FRESH = 12 * 3600
+CACHED = 7 * 86400
 GZIP = 31
 PACKED = b"\x1f\x8b"
 Told = Callable[[str, int, int], None]
@@ -45,11 +46,13 @@ class BucketBlobs:
     ) -> None:  # fmt: skip
         self._objects, self._under, self._cache = objects, under, cache
         self._now, self._told, self._part = now, told, part
+        self._trimmed = False
         self.address = f"{objects.url}/{under}"
 
     def put(self, data: bytes | Path) -> str:
         """See `Blobs.put`. What was sent of a large one before a kill is not sent again."""
         digest = self._cache.put(data)
+        self._trim()
         local = self._cache.verified(digest)
         size = local.stat().st_size
         try:
@@ -99,6 +102,15 @@ class BucketBlobs:
                 self._objects.delete(item.key)
         except ObjectsError as error:
             raise BlobError(f"blob {digest}: cannot be removed: {error}") from None
+
+    def _trim(self) -> None:
+        """Once a process: what the cache holds and nobody used for a week."""
+        if self._trimmed:
+            return
+        self._trimmed = True
+        for one in list(self._cache.stored()):
+            if one.at < self._now() - CACHED:
+                self._cache.remove(one.digest)
 
     # ------------------------------------------------------------ sending
 

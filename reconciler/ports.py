@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from backends.base import Backend
 from schemas.desired import BackendConfig, Desired
 from schemas.run import Container, RunSpec
-from schemas.state import Applied, Place, Revision
+from schemas.state import Applied, Place, Revision, State
 
 if TYPE_CHECKING:
     from reconciler.authority import GitFacts
@@ -49,6 +49,7 @@ class Ports:
     `resolve` gives them, `fill` an image's name and login with theirs in place.
     `bundle(root, files, never)` packs a run's files, without those that secrets lie in (`never`);
     `facts(mine, applied)` is what git proves. `artifacts` is where artifacts go, `blobs` where it is `None`.
+    `tidy` removes what lies beside the state and nobody needs; what it could not do, in words.
     `record` appends entries to the ledger; one with a known id is dropped.
     """
 
@@ -71,6 +72,7 @@ class Ports:
     facts: Callable[[Revision, Applied], GitFacts | None]
     unattended: bool = False
     artifacts: Blobs | None = None
+    tidy: Callable[[State], Sequence[str]] | None = None
 
 
 class Connections:

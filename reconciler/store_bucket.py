@@ -12,13 +12,16 @@ import secrets
 import time
 import zlib
 from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
 
-from reconciler.objects import Busy, Found, Moved, Objects, ObjectsError, Unsure
-from reconciler.statefile import Header, dumps, header_of, loads, refuse_backwards
+from reconciler.objects import Busy, Found, Moved, Objects, ObjectsError, Unsure, Version
+from reconciler.statefile import Header, dumps, header_of, loads, moved_to, refuse_backwards
 from reconciler.store import StateMoved, StateRefused
 from schemas.base import PROJECT_ID
 from schemas.state import State
 
+Answer = TypeVar("Answer")
 TRIES = 8
 LONGEST = 5.0
 GZIP = 31  # zlib: with gzip's header, so that every tool reads it
@@ -27,10 +30,14 @@ LEVEL = 1  # of 50 MB: 0.13 s and 5 MB; level 6 takes three times that for 3.7 M
 
 
 class BucketStore:
-    """`<prefix>/<project>.yml.gz`. A token is the object's tag: an ETag, or a generation."""
+    """`<prefix>/<project>.yml.gz`. A token is the object's tag: an ETag, or a generation.
+
+    `before` is the file where the state of this checkout lay before `state:` named a bucket: while it is there
+    and not sealed, an empty bucket is no new project.
+    """
 
     def __init__(
-        self, objects: Objects, project: str, *,
+        self, objects: Objects, project: str, *, before: Path | None = None,
         sleep: Callable[[float], None] = time.sleep, spread: Callable[[], float] = random.random,
     ) -> None:  # fmt: skip
         if not re.fullmatch(PROJECT_ID, project):
@@ -38,6 +45,7 @@ class BucketStore:
         self._objects = objects
         self._project = project
         self._key = f"{project}.yml.gz"
+        self._before = before
         self._sleep, self._spread = sleep, spread
         self._seen: Header | None = None
         self._known: tuple[str, Header] | None = None
@@ -48,6 +56,7 @@ class BucketStore:
         """See `Store.read`. One GET."""
         found = self._get()
         if found is None:
+            self._refuse_left_behind()
             return None, ""
         state = self._loaded(found.data)
         self._seen = header_of(state)
@@ -71,7 +80,7 @@ class BucketStore:
         aside = ""
         if found is not None:
             aside = f"{self._project}.yml.gz.before-{now}"
-            self._called(lambda: self._objects.put(aside, found.data, tag=""), what="kept aside")
+            self._keep(aside, found.data)
         nonce = secrets.token_hex(12)
         tag = self._put(packed(dumps(state), nonce=nonce), found.tag if found else "", nonce=nonce)
         self._seen = header_of(state)
@@ -87,6 +96,15 @@ class BucketStore:
         """Store these bytes where the token holds, whatever they say; else `StateMoved`."""
         nonce = secrets.token_hex(12)
         return self._put(packed(data, nonce=nonce), token, nonce=nonce)
+
+    def versions(self) -> list[Version]:
+        """What the bucket keeps of it, the newest first."""
+        return self._called(lambda: self._objects.versions(self._key), what="listed")
+
+    def version(self, id: str) -> bytes:
+        """The document that it was, unpacked."""
+        data = self._called(lambda: self._objects.get_version(self._key, id), what="read")
+        return unpacked(data, f"{self.address} version {id}")
 
     # ------------------------------------------------------------ reading
 
@@ -105,6 +123,17 @@ class BucketStore:
             )
         refuse_backwards(self.address, self._seen, state, equal=True)
         return state
+
+    def _refuse_left_behind(self) -> None:
+        try:
+            data = self._before.read_bytes() if self._before is not None else b""
+        except OSError:
+            return  # not there, or not ours to read
+        if data and not moved_to(data):
+            raise StateRefused(
+                f"{self.address}: there is no state, but this checkout has one in {self._before}: write `state:` as it "
+                f"was, then `dstack state migrate --to {self._objects.url}`; or move that file away"
+            )
 
     # ------------------------------------------------------------ writing
 
@@ -150,13 +179,19 @@ class BucketStore:
             raise StateMoved(f"{self.address}: somebody else wrote it first")
         return ""
 
-    def _called(self, call: Callable[[], str], *, what: str) -> None:
+    def _keep(self, aside: str, data: bytes) -> None:
         try:
-            call()
+            self._objects.put(aside, data, tag="")
         except Moved:
-            return  # of that second already: the same
+            return  # of that second already: a try before this one
         except ObjectsError as error:
-            raise StateRefused(f"{self.address}: the old one cannot be {what}: {error}; nothing was written") from None
+            raise StateRefused(f"{self.address}: what is there cannot be kept: {error}; nothing was written") from None
+
+    def _called(self, call: Callable[[], Answer], *, what: str) -> Answer:
+        try:
+            return call()
+        except ObjectsError as error:
+            raise StateRefused(f"{self.address}: its versions cannot be {what}: {error}") from None
 
 
 def packed(data: bytes, *, nonce: str) -> bytes:

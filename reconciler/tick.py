@@ -18,6 +18,7 @@ from reconciler.conclude import conclude
 from reconciler.decide import Decision, OtherWorld, View, decide
 from reconciler.effects import Effect, effects
 from reconciler.execute import execute
+from reconciler.expire import due
 from reconciler.fold import Ahead, Collected, Outcome, Refused, StartFailed, fold
 from reconciler.observe import observe
 from reconciler.ports import Connections, Ports
@@ -182,6 +183,9 @@ class _Tick:
 
     def _result(self, decision: Decision, *, state: State) -> TickResult:
         first, last = self.plans[0], self.plans[-1]
+        told: Sequence[str] = ()
+        if self.written and self.ports.tidy is not None and due(self.begun.stored, state):
+            told = self.ports.tidy(state)
         actions = tuple(action for plan in self.plans for action in plan.actions)
         plan = replace(last, actions=actions, hourly_before=first.hourly_before, generation=first.generation)
         return TickResult(
@@ -193,7 +197,7 @@ class _Tick:
             ahead=self._ahead(),
             written=self.written,
             permissions=decision.permissions,
-            warnings=decision.warnings,
+            warnings=(*decision.warnings, *told),
         )
 
 

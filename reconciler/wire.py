@@ -87,13 +87,14 @@ class Surroundings:
     now: Callable[[], float]
 
 
-def store_of(site: Site) -> Store:
-    """The project's state, wherever it lies. Nothing is read yet."""
+def store_of(site: Site, *, moving: bool = False) -> Store:
+    """The project's state, wherever it lies. Nothing is read yet. `moving`: one in the checkout is no surprise."""
     where = site.location
     if isinstance(where, Bucket):
         from reconciler.store_bucket import BucketStore
 
-        return BucketStore(_objects(where), site.project)
+        before = None if moving else site.root / STATE / f"{site.project}.yml"
+        return BucketStore(_objects(where), site.project, before=before)
     return FolderStore(site.folder, site.project)
 
 
@@ -167,16 +168,19 @@ def _location(text: str, *, key: str) -> Location:
 def wire(site: Site, *, environ: Mapping[str, str], unattended: bool, told: Told | None = None) -> Ports:
     """Ports on the real world. Nothing is read or made until they are used."""
     from reconciler.bundle import bundle
+    from reconciler.expire import tidying
     from reconciler.host_runner import HostRunner
     from reconciler.ports import Ports
 
-    store = store_of(site)
+    store, ledger = store_of(site), ledger_of(site)
+    blobs, artifacts = blobs_of(site, told=told), artifacts_of(site, told=told)
     return Ports(
         store=store,
-        blobs=blobs_of(site, told=told),
-        artifacts=artifacts_of(site, told=told),
+        blobs=blobs,
+        artifacts=artifacts,
+        tidy=tidying([blobs, artifacts] if site.artifacts else [blobs], store=store, ledger=ledger, now=now),
         markers=markers_of(site),
-        record=Telling(ledger_of(site)),
+        record=Telling(ledger),
         connect=connector(site, address=store.address),
         runner=HostRunner(_transports(environ), scratch=scratch_of(site)),
         now=now,

@@ -82,6 +82,7 @@ def rebuild_state(*, yes: bool) -> int:
     documents = identified(project_root())
     where = site_of(documents)
     ports = ports_of(where)
+    _refuse_sealed(ports)
     above = _generation(ports)
     from reconciler.cli.rebuilding import rebuilt
 
@@ -102,6 +103,18 @@ def rebuild_state(*, yes: bool) -> int:
     if held:
         say(f"held until `dstack apply --first-run`, since nobody knows whether they ran: {', '.join(held)}")
     return 0
+
+
+def _refuse_sealed(ports: Ports) -> None:
+    """Whoever rebuilds where a state was moved away from would make a second one."""
+    from reconciler.statefile import moved_to
+
+    try:
+        data, _ = ports.store.raw()
+    except StateRefused:
+        return  # said by whoever reads it next
+    if to := moved_to(data):
+        raise Fail(f"{ports.store.address}: sealed: the state lies at {to} now: write `state: {to}` in .dstack")
 
 
 def _generation(ports: Ports) -> int:
