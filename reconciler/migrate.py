@@ -15,7 +15,8 @@ from reconciler.blobs import Blobs
 from reconciler.ledger import Ledger
 from reconciler.markers import Markers
 from reconciler.markers_bucket import BucketMarkers
-from reconciler.statefile import dumps, loads, moved_to, seal
+from reconciler.pointer import moved_to, pointer
+from reconciler.statefile import dumps, loads
 from reconciler.store import StateMoved, StateRefused, Store
 from schemas.state import State
 
@@ -55,7 +56,7 @@ def migrate(old: Memory, new: Memory, *, tell: Callable[[str], object]) -> Moved
         done = _sum(done, _copy(old, new, tell=tell))
         _write(new.store, state)
         try:
-            old.store.replace_raw(seal(state, to=new.url), token)
+            old.store.replace_raw(pointer(state, to=new.url), token)
         except StateMoved:
             tell("somebody wrote the state meanwhile: what is new is copied too")
             continue

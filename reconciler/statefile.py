@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from reconciler.pointer import moved_to
 from reconciler.store import StateRefused
 from reconciler.upgrade import STEPS, Raw, older, upgraded
 from schemas.state import VERSION, Applied, Place, State
@@ -104,12 +105,6 @@ def refuse_backwards(source: str, old: Header | None, new: State, *, equal: bool
             f"{source}: generation {new.generation} after {old.generation} was seen: a restored backup, it seems; "
             "`dstack state rebuild` writes a newer one"
         )
-
-
-def seal(state: State, *, to: str) -> bytes:
-    """What lies where `state` lay, once it lies at `to`: any version refuses it, this one says where to look."""
-    head = {**header_of(state)._asdict(), "moved_to": to}
-    return b"".join((_ENCODER.encode(head)[:-1], b",\n", b'"sealed":true', b"\n}\n"))
 
 
 # ---------------------------------------------------------------- writing
@@ -219,18 +214,6 @@ def _gc_paused() -> Iterator[None]:
 
 class _Versioned(msgspec.Struct):
     version: int
-
-
-class _Sealed(msgspec.Struct):
-    moved_to: str
-
-
-def moved_to(data: bytes) -> str:
-    """Where a sealed state points; "" for any other."""
-    try:
-        return msgspec.json.decode(data, type=_Sealed).moved_to if len(data) < 4096 else ""
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return ""
 
 
 class _HeaderLine(_Versioned):

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from reconciler.objects import Busy, Found, Moved, Objects, ObjectsError, Unsure, Version
-from reconciler.statefile import Header, dumps, header_of, loads, moved_to, refuse_backwards
+from reconciler.pointer import moved_to
+from reconciler.statefile import Header, dumps, header_of, loads, refuse_backwards
 from reconciler.store import StateMoved, StateRefused
 from schemas.base import PROJECT_ID
 from schemas.state import State
@@ -79,13 +80,21 @@ class BucketStore:
         found = self._get()
         aside = ""
         if found is not None:
-            aside = f"{self._project}.yml.gz.before-{now}"
+            aside = f"{self._key}.before-rebuild-{now}"
             self._keep(aside, found.data)
         nonce = secrets.token_hex(12)
         tag = self._put(packed(dumps(state), nonce=nonce), found.tag if found else "", nonce=nonce)
         self._seen = header_of(state)
         self._known = tag, self._seen
         return f"{self._objects.url}/{aside}" if aside else ""
+
+    def keep_copy(self, name: str) -> str:
+        """See `Store.keep_copy`."""
+        found = self._get()
+        copy = f"{self._key}.{name}"
+        if found is not None:
+            self._keep(copy, found.data)
+        return f"{self._objects.url}/{copy}"
 
     def raw(self) -> tuple[bytes, str]:
         """The document as stored, unpacked, and its token; `(b"", "")` where there is none."""

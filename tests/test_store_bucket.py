@@ -15,7 +15,8 @@ from store_conformance import PROJECT, Open, StoreConformance, a_state
 
 from reconciler.objects import Objects, ObjectsError
 from reconciler.open_bucket import open_bucket
-from reconciler.statefile import dumps, seal
+from reconciler.pointer import pointer
+from reconciler.statefile import dumps
 from reconciler.store import StateMoved, StateRefused
 from reconciler.store_bucket import BucketStore, nonce_of, packed, unpacked
 from schemas.location import Bucket, location
@@ -179,7 +180,7 @@ def test_azure_says_no_to_another_key(server_of: Callable[[str], Server]) -> Non
         (b"not gzip at all", "damaged: not a gzip file"),
         (packed(dumps(a_state(4)), nonce="00")[:-20], "truncated"),
         (packed(b"", nonce="00"), "empty"),
-        (packed(seal(a_state(4), to="s3://elsewhere/x"), nonce="00"), "state: s3://elsewhere/x"),
+        (packed(pointer(a_state(4), to="s3://elsewhere/x"), nonce="00"), "state: s3://elsewhere/x"),
         (packed(dumps(a_state(4, project="another12")), nonce="00"), "project another12"),
     ],
 )
@@ -194,8 +195,8 @@ def test_an_unreadable_one_is_superseded_and_kept(server: Server, bucket: str) -
     objects.put(f"{PROJECT}.yml.gz", b"noise")
     store = store_at(bucket, server.environ)
     kept = store.supersede(a_state(9), now=77)
-    assert kept == f"{bucket}/{PROJECT}.yml.gz.before-77"
-    found = objects.get(f"{PROJECT}.yml.gz.before-77")
+    assert kept == f"{bucket}/{PROJECT}.yml.gz.before-rebuild-77"
+    found = objects.get(f"{PROJECT}.yml.gz.before-rebuild-77")
     assert found is not None
     assert found.data == b"noise"
     assert store_at(bucket, server.environ).read()[0] == a_state(9)

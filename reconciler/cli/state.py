@@ -107,7 +107,7 @@ def rebuild_state(*, yes: bool) -> int:
 
 def _refuse_sealed(ports: Ports) -> None:
     """Whoever rebuilds where a state was moved away from would make a second one."""
-    from reconciler.statefile import moved_to
+    from reconciler.pointer import moved_to
 
     try:
         data, _ = ports.store.raw()
