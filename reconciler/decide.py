@@ -26,10 +26,11 @@ from reconciler.plan import plan
 from reconciler.ports import Connections, Documents, Ports
 from reconciler.prepare import prepare
 from reconciler.prune import KEEP, prune
+from reconciler.recover import Found, recover
 from reconciler.remember import TRIES, differs, heartbeat_due, jitter, write
 from reconciler.secrets import secret_files
 from reconciler.settled import MAX_DURATION
-from reconciler.store import StateMoved
+from reconciler.store import StateMoved, StateRefused
 from reconciler.world import World
 from schemas.desired import Desired
 from schemas.launch import Request
@@ -86,10 +87,16 @@ def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View]) 
     for attempt in range(TRIES):
         since = ports.clock()
         # What was read before the look still does for a first try: a tick with nothing to do reads once.
-        stored, token = view.read if view.read is not None else ports.store.read()
+        early = view.read
+        stored, token = early if early is not None else ports.store.read()
         view = dataclasses.replace(view, read=None)
         _same_world(stored, view)
-        draft = table.draft(stored, view)
+        try:
+            draft = table.draft(stored, view)
+        except StateRefused:
+            if early is None:
+                raise
+            continue  # it seems to be older than the world: perhaps another wrote and launched while we looked
         if not ask.act:
             return draft.decision(view)
         if ask.confirm is not None and view.approved is None:
@@ -161,6 +168,7 @@ class _Table:
     packed: dict[tuple[str, ...], str] = field(default_factory=dict)
     capacity: tuple[Capacity, ...] = ()
     lacking: dict[str, str] = field(default_factory=dict)
+    recovered: dict[str, Found | None] = field(default_factory=dict)
 
     def draft(self, stored: State | None, view: View) -> _Draft:
         """The state as it is, with what we saw and were asked for, and the plan on that."""
@@ -182,6 +190,7 @@ class _Table:
         if state.applied is None:
             raise TickRefused("nothing is applied yet: `dstack apply`")
         desired = state.applied.desired
+        state = recover(self.ports, state, known=self.recovered, now=now)
         state = prune(conclude(state, now=now), now=now, keep=KEEP if desired.keep is None else desired.keep)
         state = replace(state, capacity=(*state.capacity, *self.capacity)) if self.capacity else state
         made = plan(self._world(state, view, permissions=permissions, now=now))

@@ -1,4 +1,4 @@
-"""What lies where a state lay, once it lies elsewhere: every version refuses it, and this one says where to look. Pure."""
+"""What lies where a state lay, once it lies elsewhere: every version refuses it, this one says where to look."""
 
 from __future__ import annotations
 

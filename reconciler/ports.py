@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from backends.base import Backend
+from schemas.delivery import Delivery
 from schemas.desired import BackendConfig, Desired
 from schemas.run import Container, RunSpec
 from schemas.state import Applied, Place, Revision, State
@@ -16,6 +17,7 @@ from schemas.state import Applied, Place, Revision, State
 if TYPE_CHECKING:
     from reconciler.authority import GitFacts
     from reconciler.blobs import Blobs
+    from reconciler.deliveries import Delivered
     from reconciler.runner import Runner
     from reconciler.store import Store
 
@@ -49,6 +51,7 @@ class Ports:
     `resolve` gives them, `fill` an image's name and login with theirs in place.
     `bundle(root, files, never)` packs a run's files, without those that secrets lie in (`never`);
     `facts(mine, applied)` is what git proves. `artifacts` is where artifacts go, `blobs` where it is `None`.
+    `deliver(job, seconds)` lets a host put a job's result itself; `delivered` is what it put.
     `tidy` removes what lies beside the state and nobody needs; what it could not do, in words.
     `record` appends entries to the ledger; one with a known id is dropped.
     """
@@ -72,6 +75,8 @@ class Ports:
     facts: Callable[[Revision, Applied], GitFacts | None]
     unattended: bool = False
     artifacts: Blobs | None = None
+    deliver: Callable[[str, int | None], tuple[Delivery, ...]] | None = None
+    delivered: Callable[[str], Delivered | None] | None = None
     tidy: Callable[[State], Sequence[str]] | None = None
 
 

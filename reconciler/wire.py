@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from backends.base import Backend
     from reconciler.authority import GitFacts
     from reconciler.blobs_bucket import Told
+    from reconciler.deliveries import Deliveries
     from reconciler.markers_bucket import BucketMarkers
     from reconciler.objects import Objects
     from reconciler.ports import Ports
@@ -131,6 +132,16 @@ def scratch_of(site: Site) -> Path:
     return site.beside / "blobs"
 
 
+def deliveries_of(site: Site) -> Deliveries | None:
+    """How hosts put results themselves; with a state in a folder they cannot."""
+    where = site.location
+    if not isinstance(where, Bucket):
+        return None
+    from reconciler.deliveries import Deliveries
+
+    return Deliveries(_objects(where), f"{site.project}/results", scratch=scratch_of(site))
+
+
 def markers_of(site: Site) -> Markers | BucketMarkers:
     where = site.location
     if isinstance(where, Bucket):
@@ -173,13 +184,15 @@ def wire(site: Site, *, environ: Mapping[str, str], unattended: bool, told: Told
     from reconciler.ports import Ports
 
     store, ledger = store_of(site), ledger_of(site)
-    blobs, artifacts = blobs_of(site, told=told), artifacts_of(site, told=told)
+    blobs, artifacts, deliveries = blobs_of(site, told=told), artifacts_of(site, told=told), deliveries_of(site)
     return Ports(
         store=store,
         blobs=blobs,
         artifacts=artifacts,
         tidy=tidying([blobs, artifacts] if site.artifacts else [blobs], store=store, ledger=ledger, now=now),
         markers=markers_of(site),
+        deliver=deliveries.requests if deliveries else None,
+        delivered=deliveries.result if deliveries else None,
         record=Telling(ledger),
         connect=connector(site, address=store.address),
         runner=HostRunner(_transports(environ), scratch=scratch_of(site)),
