@@ -198,6 +198,8 @@ class LocalBackend:
         if not self._setting.lineage:
             return [seen for seen in foreign(self._setting) if ids is None or seen.external_id in ids]
         if ids is None:
+            for folder in self._folders():
+                local_record.follow(folder, address=self._setting.state_address)
             return [_seen(folder) for folder in self._folders()]
         return [_seen(self._lineage() / id) for id in ids if local_record.is_id(id)]
 

@@ -91,6 +91,19 @@ def read(folder: Path) -> Record | None:
         return None
 
 
+def follow(folder: Path, *, address: str) -> None:
+    """The state that it belongs to lies at `address` now: it must be missed there, not where it was."""
+    record = read(folder)
+    if record is None or record.state_address == address or read_ended(folder):
+        return
+    fresh = folder / f".instance.{uuid.uuid4().hex}"
+    try:
+        fresh.write_bytes(msgspec.json.encode(msgspec.structs.replace(record, state_address=address)))
+        os.replace(fresh, folder / "instance.json")
+    except OSError as error:
+        raise TryLater(f"cannot write {folder}: {error}") from error
+
+
 def read_ended(folder: Path) -> Ended | None:
     """None while it lives. The file's existence is the end, whatever a crash of the machine left in it."""
     content = _content(folder / "ended.json")

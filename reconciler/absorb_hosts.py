@@ -196,6 +196,11 @@ def _running(job: Job, said: JobReport, report: HostReport) -> Job:
     )
 
 
+def reported(job: Job, said: JobReport, *, attempt: Attempt, now: int) -> Job:
+    """`job`, of which somebody says that it ended and how; its result is to be collected."""
+    return _ended(job, said, attempt=attempt, now=now)
+
+
 def _ended(job: Job, said: JobReport, *, attempt: Attempt, now: int) -> Job:
     """Its result waits on the host; an aborted one's is not wanted."""
     return replace(

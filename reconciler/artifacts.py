@@ -34,6 +34,29 @@ def _patterns(glob: str) -> tuple[re.Pattern[str] | None, ...]:
     return tuple(None if part == "**" else re.compile(fnmatch.translate(part)) for part in PurePosixPath(glob).parts)
 
 
+def pattern_of(glob: str) -> str:
+    """The same as an extended regular expression on `./a/b`, for a host's grep. One that matches nothing where it
+    would leave the folder.
+    """
+    if not _lies_inside(glob):
+        return "^$"
+    parts = ["([^/]+/)*" if part == "**" else f"{_expression(part)}/" for part in PurePosixPath(glob).parts]
+    return "^\\./" + "".join(parts).removesuffix("/") + ("[^/]*(/.*)?$" if glob.endswith("**") else "(/.*)?$")
+
+
+def _expression(part: str) -> str:
+    found, inside = "", False
+    for letter in part:
+        if inside:
+            found += "^" if letter == "!" and found.endswith("[") else letter
+            inside = letter != "]"
+        elif letter == "[" and "]" in part:
+            found, inside = found + letter, True
+        else:
+            found += {"*": "[^/]*", "?": "[^/]"}.get(letter) or re.sub(r"([.^$+(){}|\\\[\]])", r"\\\1", letter)
+    return found
+
+
 def _matches(parts: tuple[str, ...], patterns: tuple[re.Pattern[str] | None, ...]) -> bool:
     """`*` and `?` stay in one folder; a folder's name takes everything in it."""
     if not patterns:

@@ -26,17 +26,22 @@ class TickRefused(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Begin:
-    """`state` has every place of the stored one and of `desired`. `missing`: nothing is stored yet."""
+    """`state` has every place of the stored one and of `desired`. `missing`: nothing is stored yet.
+
+    `stored` and `token` are as read.
+    """
 
     state: State
     missing: bool
+    stored: State | None = None
+    token: str = ""
 
 
 def begin(ports: Ports, *, desired: Desired | None) -> Begin:
     """The state to observe from. `desired` are the caller's documents, where it brought any."""
-    stored, _ = ports.store.read()
+    stored, token = ports.store.read()
     if stored is not None:
-        return Begin(state=with_places(stored, desired), missing=False)
+        return Begin(state=with_places(stored, desired), missing=False, stored=stored, token=token)
     if desired is None:
         raise TickRefused("nothing is applied yet: `dstack apply`")
     if not desired.project:

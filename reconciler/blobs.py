@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from reconciler.private import make_private
 
@@ -23,6 +23,13 @@ class BlobError(Exception):
     """Not there, damaged, or not to be written. The message names the digest or the path."""
 
 
+class Stored(NamedTuple):
+    """`at` is when it was put last, in epoch seconds."""
+
+    digest: str
+    at: int
+
+
 class Blobs(Protocol):
     """A digest is 64 hex digits: the sha256 of the content."""
 
@@ -33,7 +40,16 @@ class Blobs(Protocol):
         """The content, verified; else `BlobError`."""
 
     def path(self, digest: str) -> Path | None:
-        """A local file with the content, where this store has one. Not verified; never to be written."""
+        """A local file with the content; `None` where there is no such blob. Not verified; never to be written."""
+
+    def verified(self, digest: str) -> Path:
+        """`path`, of exactly that content; else `BlobError`."""
+
+    def stored(self) -> Iterator[Stored]:
+        """Everything there is."""
+
+    def remove(self, digest: str) -> None:
+        """For whoever knows that nothing needs it any more. Not there is no error."""
 
 
 class FolderBlobs:
@@ -66,7 +82,7 @@ class FolderBlobs:
         return found if found.is_file() else None
 
     def verified(self, digest: str) -> Path:
-        """`path`, of exactly that content; else `BlobError`."""
+        """See `Blobs.verified`."""
         found = self.path(digest)
         if found is None:
             raise BlobError(f"blob {digest}: not in {self._folder}")
@@ -78,19 +94,38 @@ class FolderBlobs:
             raise BlobError(f"{found}: damaged: its content is not what was stored")
         return found
 
+    def stored(self) -> Iterator[Stored]:
+        """See `Blobs.stored`."""
+        for path in self._folder.glob("[0-9a-f][0-9a-f]/*"):
+            with contextlib.suppress(FileNotFoundError):  # another removed it
+                if is_digest(path.name):
+                    yield Stored(path.name, int(path.stat().st_mtime))
+
+    def use(self, digest: str) -> Path | None:
+        """`path`; it counts as put now, and so does not expire."""
+        found = self.path(digest)
+        if found is not None:
+            os.utime(found)
+        return found
+
+    def scratch(self, name: str) -> Path:
+        """Of a temporary file that nobody else has, in the folder that `sweep` cleans."""
+        make_private(self._folder)
+        return self._folder / f".{name[:16]}-{secrets.token_hex(8)}.tmp"
+
     def digests(self) -> frozenset[str]:
         """Everything stored."""
-        return frozenset(path.name for path in self._folder.glob("[0-9a-f][0-9a-f]/*") if _is_digest(path.name))
+        return frozenset(path.name for path in self._folder.glob("[0-9a-f][0-9a-f]/*") if is_digest(path.name))
 
     def remove(self, digest: str) -> None:
-        """For whoever knows that nothing needs it any more. Not there is no error."""
+        """See `Blobs.remove`."""
         try:
             self._place(digest).unlink(missing_ok=True)
         except OSError as error:
             raise BlobError(f"blob {digest}: cannot be removed: {error.strerror}") from error
 
     def _place(self, digest: str) -> Path:
-        if not _is_digest(digest):
+        if not is_digest(digest):
             raise BlobError(f"{digest[:80]!r} is not the digest of a blob")
         return self._folder / digest[:2] / digest
 
@@ -101,7 +136,9 @@ class FolderBlobs:
         try:
             digest = _copy(data, temporary)
             target = self._place(digest)
-            if not _intact(target, digest):
+            if _intact(target, digest):
+                os.utime(target)  # put again: what is old expires
+            else:
                 make_private(target.parent)
                 temporary.replace(target)
                 _sync(target.parent)
@@ -118,7 +155,7 @@ class FolderBlobs:
                     leftover.unlink()
 
 
-def _is_digest(text: str) -> bool:
+def is_digest(text: str) -> bool:
     return re.fullmatch("[0-9a-f]{64}", text) is not None
 
 

@@ -306,17 +306,13 @@ def _autoscale(read: Read) -> dict[str, Any]:
 def _unsupported_entries(read: Read, backends: Mapping[str, BackendConfig]) -> Iterator[Problem]:
     for entry in read.backends:
         yield from unsupported_notices(entry, backends[entry_name(entry)].unsupported)
-    for key in ("artifact_store", "authorized_keys", "state"):
+    for key in ("authorized_keys",):
         for entry in read.singles.get(key, ())[:1]:
             yield from unsupported_notices(entry, (said for said in _unsupported(read) if f"`{key}`" in said))
 
 
 def _unsupported(read: Read) -> Iterator[str]:
-    for key, what in (("artifact_store", "an artifact store"), ("authorized_keys", "authorized keys")):
-        if read.singles.get(key):
-            yield f"`{key}`: {what} is not supported yet".replace("keys is", "keys are")
-    state = read.singles.get("state")
-    if state and "://" in str(state[0].form):
-        yield "a `state` in a bucket is not supported yet"
+    if read.singles.get("authorized_keys"):
+        yield "`authorized_keys`: authorized keys are not supported yet"
 
 

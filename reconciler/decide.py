@@ -20,15 +20,17 @@ from reconciler.begin import TickRefused, with_places
 from reconciler.conclude import conclude
 from reconciler.failover import failover
 from reconciler.intend import intend
+from reconciler.markers import markers_needed
 from reconciler.observe import Observed
 from reconciler.plan import plan
 from reconciler.ports import Connections, Documents, Ports
 from reconciler.prepare import prepare
 from reconciler.prune import KEEP, prune
+from reconciler.recover import Found, recover
 from reconciler.remember import TRIES, differs, heartbeat_due, jitter, write
 from reconciler.secrets import secret_files
 from reconciler.settled import MAX_DURATION
-from reconciler.store import StateMoved
+from reconciler.store import StateMoved, StateRefused
 from reconciler.world import World
 from schemas.desired import Desired
 from schemas.launch import Request
@@ -47,6 +49,7 @@ class OtherWorld(Exception):
 class View:
     """What a decision rests on. `fresh`: observation, documents and wish are not written yet.
 
+    `read` is the state and its token as they were when the look began: writing on them is refused if it moved.
     `approved` is what a person approved of an earlier plan; `refused` how many machines of it, by
     pool, were refused by their places.
     """
@@ -55,6 +58,7 @@ class View:
     missing: bool
     connections: Connections
     observed: Observed
+    read: tuple[State | None, str] | None = None
     fresh: bool = True
     approved: Plan | None = None
     refused: dict[str, int] = field(default_factory=dict)
@@ -82,9 +86,17 @@ def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View]) 
     table = _Table(ports=ports, ask=ask, nonce=ports.nonce())
     for attempt in range(TRIES):
         since = ports.clock()
-        stored, token = ports.store.read()
+        # What was read before the look still does for a first try: a tick with nothing to do reads once.
+        early = view.read
+        stored, token = early if early is not None else ports.store.read()
+        view = dataclasses.replace(view, read=None)
         _same_world(stored, view)
-        draft = table.draft(stored, view)
+        try:
+            draft = table.draft(stored, view)
+        except StateRefused:
+            if early is None:
+                raise
+            continue  # it seems to be older than the world: perhaps another wrote and launched while we looked
         if not ask.act:
             return draft.decision(view)
         if ask.confirm is not None and view.approved is None:
@@ -156,6 +168,7 @@ class _Table:
     packed: dict[tuple[str, ...], str] = field(default_factory=dict)
     capacity: tuple[Capacity, ...] = ()
     lacking: dict[str, str] = field(default_factory=dict)
+    recovered: dict[str, Found | None] = field(default_factory=dict)
 
     def draft(self, stored: State | None, view: View) -> _Draft:
         """The state as it is, with what we saw and were asked for, and the plan on that."""
@@ -178,6 +191,7 @@ class _Table:
         if state.applied is None:
             raise TickRefused("nothing is applied yet: `dstack apply`")
         desired = state.applied.desired
+        state = recover(self.ports, state, known=self.recovered, now=now)
         state = prune(conclude(state, now=now), now=now, keep=KEEP if desired.keep is None else desired.keep)
         state = replace(state, capacity=(*state.capacity, *self.capacity)) if self.capacity else state
         made = plan(self._world(state, view, permissions=permissions, now=now))
@@ -234,7 +248,7 @@ class _Table:
             nonce=self.nonce,
             permissions=permissions,
             lacking={**lacking, **self.lacking},
-            done=self.ports.markers.all(),
+            done=markers_needed(self.ports.markers, state, desired),
         )
 
     def intended(self, draft: _Draft, chosen: Plan, *, view: View) -> State | None:
@@ -258,7 +272,7 @@ class _Table:
         documents = self.ask.documents
         if documents is None:
             return with_bundles(state, {})
-        specs = unbundled(state, was=draft.was, done=self.ports.markers.all())
+        specs = unbundled(state, was=draft.was, done=markers_needed(self.ports.markers, state, documents.desired))
         return with_bundles(state, bundled(specs, pack=lambda files: self._packed(documents, files)))
 
     def _packed(self, documents: Documents, files: tuple[str, ...]) -> str:

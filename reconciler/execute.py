@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from backends.base import Backend, BackendError, NoCapacity, QuotaExceeded, TryLater
 from reconciler import fold, runner
+from reconciler.blobs import Blobs
 from reconciler.effects import Clean, Collect, Effect, End, Halt, Save, Send, Start
 from reconciler.fold import Outcome
 from reconciler.gather import gather
@@ -164,11 +165,15 @@ class _Hands:
         result = self.ports.runner.collect(host, collect.job, artifacts=collect.artifacts)
         try:
             log = self.ports.blobs.put(result.log)
-            return log, self.ports.blobs.put(result.artifacts) if result.artifacts else "", result.notes
+            return log, self._artifacts.put(result.artifacts) if result.artifacts else "", result.notes
         finally:
             result.log.unlink(missing_ok=True)
             if result.artifacts:
                 result.artifacts.unlink(missing_ok=True)
+
+    @property
+    def _artifacts(self) -> Blobs:
+        return self.ports.artifacts or self.ports.blobs
 
     def _backend(self, place: str) -> Backend:
         return self.connections.to(next(known for known in self.state.places if known.name == place))

@@ -65,6 +65,15 @@ def parse_report(answer: bytes, *, instance: str, now: int) -> HostReport:
     )
 
 
+def parse_end(line: bytes, *, job: str) -> JobReport:
+    """What a supervisor wrote at the end of a job, and put into the bucket. Raises `Unreadable`.
+
+    After the first line comes what was reserved for it on the disk.
+    """
+    first = line.split(b"\n", 1)[0].decode("utf-8", "replace")
+    return _job(f"job {job} {first} -")
+
+
 def _degraded(missing: list[str]) -> str:
     return f"missing GPU {', '.join(missing)}" if missing else ""
 

@@ -1,4 +1,4 @@
-"""Which project is this? The three keys that say so, without judging the documents."""
+"""Which project is this? The keys that say so, without judging the documents."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 from reconciler.document_files import document_files, read_bytes
 
-KEYS = (b"project", b"state", b"authority")
+KEYS = (b"project", b"state", b"authority", b"artifact_store")
 
 
 def identity(root: Path) -> tuple[dict[str, Any], str]:
-    """({project: {name, id}, state, authority} as far as written, the first problem or "").
+    """({project: {name, id}, state, authority, artifact_store} as far as written, the first problem or "").
 
     Only files that hold one of the words are read, as strictly and as safely as `load` does.
     """
@@ -33,7 +33,7 @@ def _take(file: Path, root: Path, found: dict[str, Any]) -> str:
 
     source, _ = read_yaml(file, shown=file.relative_to(root).as_posix())
     value = source.value if isinstance(source.value, dict) else {}
-    for key in ("state", "authority"):
+    for key in ("state", "authority", "artifact_store"):
         if isinstance(value.get(key), str):
             found[key] = value[key]
     if isinstance(value.get("project"), dict):

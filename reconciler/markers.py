@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
+from reconciler.ports import Done
 from reconciler.private import make_private
 from reconciler.store import StateRefused
 from schemas.base import NAME
+from schemas.desired import Desired
+from schemas.state import State
 
 HASH = r"[A-Za-z0-9]{1,128}"
 
@@ -48,10 +52,27 @@ class Markers:
         except OSError as error:
             # An empty answer here would start every finished run again.
             raise StateRefused(f"{self._folder}: cannot be read: {error.strerror}") from error
-        found = (re.fullmatch(rf"({NAME})\.({HASH})", name) for name in names)
-        return frozenset((match[1], match[2]) for match in found if match)
+        return parsed_markers(names)
 
     def _place(self, name: str, digest: str) -> Path:
-        if not re.fullmatch(NAME, name) or not re.fullmatch(HASH, digest):
-            raise ValueError(f"not a run and its hash: {name!r}, {digest!r}")
-        return self._folder / f"{name}.{digest}"
+        return self._folder / marker_name(name, digest)
+
+
+def markers_needed(markers: Done, state: State, desired: Desired) -> frozenset[tuple[str, str]]:
+    """All of them, where a declared run has no record that says more; else none: in a bucket they cost a request."""
+    recorded = {(run.spec.name, run.spec.hash) for run in state.runs}
+    unknown = any((spec.name, spec.hash) not in recorded for spec in desired.runs)
+    return markers.all() if unknown else frozenset()
+
+
+def marker_name(name: str, digest: str) -> str:
+    """`ValueError` for what could be another place."""
+    if not re.fullmatch(NAME, name) or not re.fullmatch(HASH, digest):
+        raise ValueError(f"not a run and its hash: {name!r}, {digest!r}")
+    return f"{name}.{digest}"
+
+
+def parsed_markers(names: Iterable[str]) -> frozenset[tuple[str, str]]:
+    """(run name, hash) of each that is a marker of ours."""
+    found = (re.fullmatch(rf"({NAME})\.({HASH})", name) for name in names)
+    return frozenset((match[1], match[2]) for match in found if match)

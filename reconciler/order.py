@@ -9,6 +9,8 @@ from pathlib import Path
 from reconciler.ports import Ports
 from reconciler.runner import Box, Order
 from reconciler.secrets import SecretLacking
+from schemas.base import Seconds
+from schemas.delivery import Delivery
 from schemas.desired import Desired
 from schemas.instance import Instance
 from schemas.run import Attempt, Job, Run, RunSpec
@@ -55,6 +57,7 @@ def order_of(
         probe=spec.probe,
         restart=spec.type == "service",
         artifacts=spec.artifacts,
+        deliveries=_deliveries(ports, job.id, spec, hold=host.hold if spec.hold is None else spec.hold),
         inactivity=spec.inactivity or 0,
         box=_box(ports, spec, state.applied.desired, host=host),
         python=spec.python,
@@ -107,6 +110,13 @@ def bundle_of(ports: Ports, run: Run) -> Path | None:
     if path is None:
         raise CannotOrder(f"its files ({run.bundle[:12]}) are not in the store")
     return path
+
+
+def _deliveries(ports: Ports, job: str, spec: RunSpec, *, hold: Seconds) -> tuple[Delivery, ...]:
+    """They hold for as long as the job may run, and its result may wait."""
+    if ports.deliver is None or spec.type == "service":
+        return ()
+    return ports.deliver(job, None if spec.max_duration is None else spec.max_duration + hold)
 
 
 def _address(address: str) -> str:

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from backends.base import Backend
+from schemas.delivery import Delivery
 from schemas.desired import BackendConfig, Desired
 from schemas.run import Container, RunSpec
-from schemas.state import Applied, Place, Revision
+from schemas.state import Applied, Place, Revision, State
 
 if TYPE_CHECKING:
     from reconciler.authority import GitFacts
     from reconciler.blobs import Blobs
+    from reconciler.deliveries import Delivered
     from reconciler.runner import Runner
     from reconciler.store import Store
 
@@ -48,7 +50,9 @@ class Ports:
     `lacking` says why a run's secrets or variables are not to be had here ("" if they are);
     `resolve` gives them, `fill` an image's name and login with theirs in place.
     `bundle(root, files, never)` packs a run's files, without those that secrets lie in (`never`);
-    `facts(mine, applied)` is what git proves.
+    `facts(mine, applied)` is what git proves. `artifacts` is where artifacts go, `blobs` where it is `None`.
+    `deliver(job, seconds)` lets a host put a job's result itself; `delivered` is what it put.
+    `tidy` removes what lies beside the state and nobody needs; what it could not do, in words.
     `record` appends entries to the ledger; one with a known id is dropped.
     """
 
@@ -70,6 +74,10 @@ class Ports:
     bundle: Callable[[Path, tuple[str, ...], tuple[str, ...]], Path]
     facts: Callable[[Revision, Applied], GitFacts | None]
     unattended: bool = False
+    artifacts: Blobs | None = None
+    deliver: Callable[[str, int | None], tuple[Delivery, ...]] | None = None
+    delivered: Callable[[str], Delivered | None] | None = None
+    tidy: Callable[[State], Sequence[str]] | None = None
 
 
 class Connections:

@@ -43,8 +43,9 @@ def prune(state: State, *, now: int, keep: Seconds | None = KEEP) -> State:
 
 
 def needed_blobs(state: State) -> frozenset[str]:
-    """Digests that a remembered run still refers to: its files, logs and artifacts."""
+    """Digests that a remembered run or the applied documents still refer to: files, logs and artifacts."""
     found = {run.bundle for run in state.runs}
+    found |= {digest for _, digest in state.applied.bundles} if state.applied else set()
     for attempt in state.attempts:
         for job in attempt.jobs:
             found |= {job.log, job.artifacts}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from schemas.base import Mib, Seconds, Value
+from schemas.delivery import Delivery
 from schemas.instance import HostReport, Instance
 from schemas.run import Probe
 
@@ -78,6 +79,7 @@ class Order(Value, frozen=True, kw_only=True):
     it is stopped, not with its commands; `keep_changes`: what was changed in its files becomes artifacts.
     `disk_floor` is what is made free by removing images that nothing uses (MiB).
     `working_dir` may be absolute in a container. `inactivity` 0 is off. `disk` 0 is no limit.
+    `deliveries` are how the host puts the result into a bucket itself.
     `log_limit` is in bytes; `grace` is between TERM and KILL.
     """
 
@@ -116,6 +118,7 @@ class Order(Value, frozen=True, kw_only=True):
     disk_floor: Mib = 0
     grace: Seconds = 10
     log_limit: int = 64 * 1024 * 1024
+    deliveries: tuple[Delivery, ...] = ()
 
 
 class Collected(Value, frozen=True, kw_only=True):

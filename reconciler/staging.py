@@ -10,10 +10,12 @@ from functools import cache
 from importlib.resources import files
 from pathlib import PurePosixPath
 
+from reconciler.artifacts import pattern_of
 from reconciler.box import box_files, split_environment
 from reconciler.environment import environment, environment_file, hostfile, script
 from reconciler.runner import HostError, Order
 from schemas.base import NAME
+from schemas.delivery import Delivery
 from schemas.run import Probe
 
 
@@ -30,6 +32,7 @@ def stage(order: Order) -> bytes:
         "hostfile": peers,
         **({} if probe is None else {"probe": probe}),
     }
+    contents |= _deliveries(order)
     contents["complete"] = b""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar:
@@ -50,6 +53,23 @@ def _environment(order: Order, *, script: bytes, hostfile: bytes, probe: bytes |
     passed, reserved = split_environment(every)
     files = box_files(order, variables=passed, script=script, hostfile=hostfile, probe=probe)
     return {"env": environment_file(passed), "env.reserved": reserved, **files}
+
+
+def _deliveries(order: Order) -> dict[str, bytes]:
+    """How the host puts the result into the bucket: a request a file, for curl, and which files are artifacts."""
+    if not order.deliveries:
+        return {}
+    patterns = "".join(f"{pattern_of(glob)}\n" for glob in order.artifacts)
+    return {
+        "deliver.sh": _packaged("host_deliver.sh"),
+        "put-patterns": patterns.encode("utf-8", "surrogateescape"),
+        **{f"put-{one.part}": _request(one) for one in order.deliveries},
+    }
+
+
+def _request(one: Delivery) -> bytes:
+    headers = "".join(f'header = "{name}: {value}"\n' for name, value in one.headers)
+    return f'url = "{one.url}"\n{headers}'.encode()
 
 
 @cache

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from reconciler.pointer import moved_to
 from reconciler.store import StateRefused
 from reconciler.upgrade import STEPS, Raw, older, upgraded
 from schemas.base import Price, is_price
@@ -87,6 +88,26 @@ def header(data: bytes) -> Header | None:
         return Header(**msgspec.json.decode(first, type=_HeaderLine).known())
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
+
+
+def header_of(state: State) -> Header:
+    return Header(state.version, state.project, state.lineage, state.generation)
+
+
+def refuse_backwards(source: str, old: Header | None, new: State, *, equal: bool = False) -> None:
+    """`StateRefused` where `new` is of another lineage than `old`, or not newer (`equal`: not older)."""
+    if old is None:
+        return
+    if old.lineage != new.lineage:
+        raise StateRefused(
+            f"{source}: lineage {new.lineage} is another world than {old.lineage}; "
+            "nothing was touched. Restore the right copy, or `dstack state rebuild`"
+        )
+    if new.generation < old.generation or (new.generation == old.generation and not equal):
+        raise StateRefused(
+            f"{source}: generation {new.generation} after {old.generation} was seen: a restored backup, it seems; "
+            "`dstack state rebuild` writes a newer one"
+        )
 
 
 # ---------------------------------------------------------------- writing
@@ -226,6 +247,11 @@ def _why(data: bytes, source: str, error: Exception) -> str:
         return (
             f"{source}: holds conflict markers of a merge. A state is never merged and does not belong in git: "
             "restore the newest copy, or `dstack state rebuild`"
+        )
+    if moved := moved_to(data):
+        return (
+            f"{source}: sealed: the state of this project lies at {moved} now: write `state: {moved}`, "
+            "or pull the commit that does"
         )
     seen = header(data)
     version = seen.version if seen else _loose_version(data)

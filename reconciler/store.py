@@ -37,3 +37,15 @@ class Store(Protocol):
 
     def keep_copy(self, name: str) -> str:
         """Copy the stored bytes, as they are, beside the state; `name` tells the copy from others. Its address."""
+
+    def supersede(self, state: State, *, now: int) -> str:
+        """Store `state` over whatever is there, readable or not, which is kept: its address, "" where nothing was.
+
+        For a person who repairs; `StateMoved` where somebody wrote meanwhile.
+        """
+
+    def raw(self) -> tuple[bytes, str]:
+        """The document as it is, readable or not, and its token; `(b"", "")` where there is none."""
+
+    def replace_raw(self, data: bytes, token: str) -> str:
+        """Store these bytes where `token` still holds, whatever they say: a seal. The new token, or `StateMoved`."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reconciler.private import distrust, make_private
-from reconciler.statefile import Header, dumps, header, loads
+from reconciler.statefile import Header, dumps, header, header_of, loads, refuse_backwards
 from reconciler.store import StateMoved, StateRefused
 from schemas.base import PROJECT_ID
 from schemas.state import State
@@ -20,7 +20,6 @@ from schemas.state import State
 LOCK_TIMEOUT = 30.0
 # Where a lock taken on one machine does not keep another one out.
 SHARED = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "fuse.sshfs", "fuse.s3fs", "fuse.rclone"})
-
 
 BESIDE = ("blobs", "done", "ledger")
 
@@ -47,7 +46,7 @@ class FolderStore:
             return None, ""
         state = loads(data, str(self._path))
         self._refuse_other(state)
-        self._seen = _header_of(state)
+        self._seen = header_of(state)
         return state, _token(data)
 
     def write(self, state: State, token: str) -> str:
@@ -61,9 +60,37 @@ class FolderStore:
             if (_token(current) if current is not None else "") != token:
                 raise StateMoved(f"{self._path}: somebody else wrote it first")
             if current is not None:
-                _refuse_backwards(self._path, header(current) or _header_of(loads(current, str(self._path))), state)
+                refuse_backwards(str(self._path), header(current) or header_of(loads(current, str(self._path))), state)
             self._replace(data)
-        self._seen = _header_of(state)
+        self._seen = header_of(state)
+        return _token(data)
+
+    def supersede(self, state: State, *, now: int) -> str:
+        """See `Store.supersede`."""
+        self._make_folder()
+        kept = self._path.with_name(f"{self._path.name}.before-rebuild-{now}")
+        with self._lock():
+            there = self._path.exists() or self._path.is_symlink()
+            if there:
+                self._path.rename(kept)
+            self._replace(dumps(state))
+        self._seen = header_of(state)
+        return str(kept) if there else ""
+
+    def raw(self) -> tuple[bytes, str]:
+        """See `Store.raw`."""
+        self._refuse_folder()
+        data = self._bytes()
+        return (data, _token(data)) if data is not None else (b"", "")
+
+    def replace_raw(self, data: bytes, token: str) -> str:
+        """See `Store.replace_raw`."""
+        self._make_folder()
+        with self._lock():
+            current = self._bytes()
+            if (_token(current) if current is not None else "") != token:
+                raise StateMoved(f"{self._path}: somebody else wrote it first")
+            self._replace(data)
         return _token(data)
 
     def keep_copy(self, name: str) -> str:
@@ -146,7 +173,7 @@ class FolderStore:
                 f"{self._path}: is the state of project {state.project}, not of {self._project}; "
                 "see `project:` in .dstack/project.yml"
             )
-        _refuse_backwards(self._path, self._seen, state, equal=True)
+        refuse_backwards(str(self._path), self._seen, state, equal=True)
 
     # ------------------------------------------------------------ writing
 
@@ -238,24 +265,5 @@ def _write_new(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _header_of(state: State) -> Header:
-    return Header(state.version, state.project, state.lineage, state.generation)
-
-
 def _token(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _refuse_backwards(path: Path, old: Header | None, new: State, *, equal: bool = False) -> None:
-    if old is None:
-        return
-    if old.lineage != new.lineage:
-        raise StateRefused(
-            f"{path}: lineage {new.lineage} is another world than {old.lineage}; "
-            "nothing was touched. Restore the right copy, or `dstack state rebuild`"
-        )
-    if new.generation < old.generation or (new.generation == old.generation and not equal):
-        raise StateRefused(
-            f"{path}: generation {new.generation} after {old.generation} was seen: a restored backup, it seems; "
-            "`dstack state rebuild` writes a newer one"
-        )

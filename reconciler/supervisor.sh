@@ -287,6 +287,7 @@ supervise() {
     [ -z "$engine" ] || (cd ../.. && make_room "$floor") > /dev/null
     forget_secrets .
     write_end . "ended $code ${cause:-exit} $started $(date +%s) $noticed"
+    [ ! -f put-end ] || sh ./deliver.sh . # into the bucket: this host may be gone before anybody comes
 }
 
 case ${1-} in

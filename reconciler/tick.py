@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
+from reconciler.alone import alone
 from reconciler.ask import TickAsk
 from reconciler.begin import Begin, TickRefused, begin
 from reconciler.conclude import conclude
 from reconciler.decide import Decision, OtherWorld, View, decide
 from reconciler.effects import Effect, effects
 from reconciler.execute import execute
+from reconciler.expire import due
 from reconciler.fold import Ahead, Collected, Outcome, Refused, StartFailed, fold
 from reconciler.observe import observe
 from reconciler.ports import Connections, Ports
@@ -57,9 +59,12 @@ class TickResult:
 
 def tick(ports: Ports, ask: TickAsk) -> TickResult:
     """Observe, plan, do, remember. Raises `StateRefused` for a state that must not be touched."""
+    desired = ask.documents.desired if ask.documents else ask.carried
+    if ports.unattended and ask.act and desired is not None and (why := alone(desired)):
+        return _refusal(why)
     for _ in range(AGAIN):
         try:
-            begun = begin(ports, desired=ask.documents.desired if ask.documents else ask.carried)
+            begun = begin(ports, desired=desired)
             if why := _unfit(begun.state, ask):
                 return _refusal(why)
             return _Tick(ports=ports, ask=ask, begun=begun, ends=ports.clock() + ask.deadline).run()
@@ -115,7 +120,14 @@ class _Tick:
     def _look(self) -> View:
         connections = Connections(self.ports, self.begun.state.lineage)
         observed = observe(self.ports, self.begun.state, connections)
-        return View(before=self.begun.state, missing=self.begun.missing, connections=connections, observed=observed)
+        read = (self.begun.stored, self.begun.token) if not self.plans else None
+        return View(
+            before=self.begun.state,
+            missing=self.begun.missing,
+            connections=connections,
+            observed=observed,
+            read=read,
+        )
 
     def _act(self, decision: Decision, connections: Connections) -> tuple[State, list[Outcome]]:
         """The effects of a written state, and those that only their folds show, each once."""
@@ -171,6 +183,9 @@ class _Tick:
 
     def _result(self, decision: Decision, *, state: State) -> TickResult:
         first, last = self.plans[0], self.plans[-1]
+        told: Sequence[str] = ()
+        if self.written and self.ports.tidy is not None and due(self.begun.stored, state):
+            told = self.ports.tidy(state)
         actions = tuple(action for plan in self.plans for action in plan.actions)
         plan = replace(last, actions=actions, hourly_before=first.hourly_before, generation=first.generation)
         return TickResult(
@@ -182,7 +197,7 @@ class _Tick:
             ahead=self._ahead(),
             written=self.written,
             permissions=decision.permissions,
-            warnings=decision.warnings,
+            warnings=(*decision.warnings, *told),
         )
 
 

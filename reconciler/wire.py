@@ -10,19 +10,25 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reconciler.blobs import FolderBlobs
+from reconciler.blobs import Blobs, FolderBlobs
 from reconciler.ledger import FolderLedger, Ledger, Telling
 from reconciler.markers import Markers
-from reconciler.store import StateRefused
+from reconciler.store import StateRefused, Store
 from reconciler.store_folder import FolderStore
+from schemas.location import Bucket, Location, location
 
 if TYPE_CHECKING:
     from backends.base import Backend
     from reconciler.authority import GitFacts
+    from reconciler.blobs_bucket import Told
     from reconciler.connect_ssh import Lines
+    from reconciler.deliveries import Deliveries
+    from reconciler.markers_bucket import BucketMarkers
+    from reconciler.objects import Objects
     from reconciler.ports import Ports
     from reconciler.reach_ssh import SshReach
     from reconciler.transport import Transport
@@ -38,24 +44,36 @@ KEYS = ".dstack/keys"
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """A project where it lies: `root` holds `.dstack`, `state` is as written in the documents ("" is the default)."""
+    """A project where it lies: `root` holds `.dstack`, `state` is as written in the documents ("" is the default).
+
+    `artifacts` is `artifact_store` as written: where artifacts go when the state is a folder.
+    """
 
     root: Path
     project: str
     state: str = ""
     authority: str = ""
+    artifacts: str = ""
+
+    @property
+    def location(self) -> Location:
+        """Of the state. `StateRefused` where it is none."""
+        return _location(self.state, key="state")
 
     @property
     def folder(self) -> Path:
-        """The folder of the state. `StateRefused` for a kind of store that does not work yet."""
-        if "://" in self.state:
-            raise StateRefused(f"state: {self.state}: not supported yet; name a folder, or leave it out for {STATE}")
-        return self.root / (Path(self.state).expanduser() if self.state else STATE)
+        """Of the state; with a state in a bucket, of what is kept of it here: copies only."""
+        where = self.location
+        if isinstance(where, Bucket) or not where.path:
+            return self.root / STATE
+        return self.root / Path(where.path).expanduser()
 
     @property
     def beside(self) -> Path:
         """Where blobs, done-markers and the ledger lie. A folder that was named may hold several projects."""
-        return self.folder / self.project if self.state else self.folder
+        where = self.location
+        named = not isinstance(where, Bucket) and where.path
+        return self.folder / self.project if named else self.folder
 
     @property
     def keys(self) -> Path:
@@ -73,12 +91,43 @@ class Surroundings:
     reach: object = None
 
 
-def store_of(site: Site) -> FolderStore:
+def store_of(site: Site, *, moving: bool = False) -> Store:
+    """The project's state, wherever it lies. Nothing is read yet. `moving`: one in the checkout is no surprise."""
+    where = site.location
+    if isinstance(where, Bucket):
+        from reconciler.store_bucket import BucketStore
+
+        before = None if moving else site.root / STATE / f"{site.project}.yml"
+        return BucketStore(_objects(where), site.project, before=before)
     return FolderStore(site.folder, site.project)
 
 
-def blobs_of(site: Site) -> FolderBlobs:
-    return FolderBlobs(scratch_of(site))
+def blobs_of(site: Site, *, told: Told | None = None) -> Blobs:
+    """The files, logs and artifacts of runs. `told` hears of large transfers."""
+    where = site.location
+    local = FolderBlobs(scratch_of(site))
+    return _bucket_blobs(site, where, cache=local, told=told) if isinstance(where, Bucket) else local
+
+
+def artifacts_of(site: Site, *, told: Told | None = None) -> Blobs:
+    """Where artifacts go: beside the state, or with a state in a folder to `artifact_store`."""
+    beside = blobs_of(site, told=told)
+    if not site.artifacts or isinstance(site.location, Bucket):
+        return beside
+    from reconciler.blobs_apart import BlobsApart
+
+    where = _location(site.artifacts, key="artifact_store")
+    if isinstance(where, Bucket):
+        apart: Blobs = _bucket_blobs(site, where, cache=FolderBlobs(scratch_of(site) / "fetched"), told=told)
+    else:
+        apart = FolderBlobs(site.root / Path(where.path).expanduser() / site.project / "blobs")
+    return BlobsApart(apart, beside=beside)
+
+
+def _bucket_blobs(site: Site, where: Bucket, *, cache: FolderBlobs, told: Told | None) -> Blobs:
+    from reconciler.blobs_bucket import BucketBlobs
+
+    return BucketBlobs(_objects(where), f"{site.project}/blobs", cache=cache, told=told)
 
 
 def scratch_of(site: Site) -> Path:
@@ -86,27 +135,68 @@ def scratch_of(site: Site) -> Path:
     return site.beside / "blobs"
 
 
-def markers_of(site: Site) -> Markers:
+def deliveries_of(site: Site) -> Deliveries | None:
+    """How hosts put results themselves; with a state in a folder they cannot."""
+    where = site.location
+    if not isinstance(where, Bucket):
+        return None
+    from reconciler.deliveries import Deliveries
+
+    return Deliveries(_objects(where), f"{site.project}/results", scratch=scratch_of(site))
+
+
+def markers_of(site: Site) -> Markers | BucketMarkers:
+    where = site.location
+    if isinstance(where, Bucket):
+        from reconciler.markers_bucket import BucketMarkers
+
+        return BucketMarkers(_objects(where), f"{site.project}/done")
     return Markers(site.beside / "done")
 
 
 def ledger_of(site: Site) -> Ledger:
     """What happened and what it cost, by month."""
+    where = site.location
+    if isinstance(where, Bucket):
+        from reconciler.ledger_bucket import BucketLedger
+
+        return BucketLedger(_objects(where), f"{site.project}/ledger")
     return FolderLedger(site.beside / "ledger")
 
 
-def wire(site: Site, *, environ: Mapping[str, str], unattended: bool) -> Ports:
+@cache
+def _objects(where: Bucket) -> Objects:
+    """One client a bucket: credentials are looked for once, connections kept."""
+    from reconciler.open_bucket import open_bucket
+
+    return open_bucket(where, environ=os.environ)
+
+
+def _location(text: str, *, key: str) -> Location:
+    try:
+        return location(text)
+    except ValueError as error:
+        raise StateRefused(f"{key}: {error}") from None
+
+
+def wire(site: Site, *, environ: Mapping[str, str], unattended: bool, told: Told | None = None) -> Ports:
     """Ports on the real world. Nothing is read or made until they are used."""
     from reconciler.bundle import bundle
+    from reconciler.expire import tidying
     from reconciler.host_runner import HostRunner
     from reconciler.ports import Ports
 
-    store, reach = store_of(site), reach_of(site)
+    store, ledger, reach = store_of(site), ledger_of(site), reach_of(site)
+    blobs, artifacts, deliveries = blobs_of(site, told=told), artifacts_of(site, told=told), deliveries_of(site)
     return Ports(
         store=store,
-        blobs=blobs_of(site),
+        blobs=blobs,
+        artifacts=artifacts,
+        tidy=tidying([blobs, artifacts] if site.artifacts else [blobs], store=store, ledger=ledger, now=now),
         markers=markers_of(site),
-        record=Telling(ledger_of(site)),
+        deliver=deliveries.requests if deliveries else None,
+        delivered=deliveries.result if deliveries else None,
+        record=Telling(ledger),
         connect=connector(site, address=store.address, reach=reach),
         runner=HostRunner(_transports(environ, reach), scratch=scratch_of(site)),
         now=now,

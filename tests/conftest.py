@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import real_engine
+from buckets import Server, served
 from hypothesis import HealthCheck, settings
 from real_engine import Engine
 
@@ -65,3 +67,17 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
         pytest.skip(f"{request.param} does not work here: {error}")
     finally:
         real_engine.end_engines(folder)
+
+
+@pytest.fixture(scope="session")
+def server_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Server]]:
+    """A server of that kind, one for the session (of each worker), started when first asked for."""
+    with ExitStack() as stack:
+        running: dict[str, Server] = {}
+
+        def server(kind: str) -> Server:
+            if kind not in running:
+                running[kind] = stack.enter_context(served(kind, tmp_path_factory.mktemp(kind)))
+            return running[kind]
+
+        yield server

@@ -423,20 +423,20 @@ def test_find_project(tmp_path: Path) -> None:
 def test_what_does_not_work_yet_is_no_warning_but_told_apart(tmp_path: Path) -> None:
     documents = loaded(
         tmp_path,
-        main="backends: [{type: aws}, {type: local}]\npools: [{name: a, blocks: 2}]\nartifact_store: s3://x",
+        main="backends: [{type: aws}, {type: local}]\npools: [{name: a, blocks: 2}]\nauthorized_keys: [k]",
         runs__r=RUN + "backends: [gcp]\nimage: x\nvolumes: ['data:/b']",
     )
     assert documents.warnings == ()
     assert documents.unsupported == (
         ".dstack/main.yml:1:12: backends[0]: the backend `aws` is not supported yet",
         ".dstack/main.yml:2:9: pools[0]: `blocks` other than 1 are not supported yet",
-        ".dstack/main.yml:3:17: artifact_store: `artifact_store`: an artifact store is not supported yet",
+        ".dstack/main.yml:3:18: authorized_keys: `authorized_keys`: authorized keys are not supported yet",
         ".dstack/runs/r.yml:1:1: the volume `data`: network volumes are not supported yet, folders of the instance are",
         ".dstack/runs/r.yml:1:1: only the backend `gcp` is allowed and no such backend is declared: "
         "cloud backends are not supported yet",
     )
     assert documents.desired.runs[0].unsupported
-    assert documents.desired.unsupported == ("`artifact_store`: an artifact store is not supported yet",)
+    assert documents.desired.unsupported == ("`authorized_keys`: authorized keys are not supported yet",)
 
 
 def test_what_a_profile_names_is_known(tmp_path: Path) -> None:

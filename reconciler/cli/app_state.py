@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -34,10 +35,55 @@ def forget(
     return forget_subject(subject, confirmed=confirm)
 
 
+def pull(file: Annotated[Path | None, typer.Argument(metavar="[FILE]", show_default=False)] = None) -> int:
+    """Print the state, or write it into a new file."""
+    from reconciler.cli.state_file import pull_state
+
+    return pull_state(file)
+
+
+def push(file: Annotated[Path, typer.Argument(metavar="FILE")], yes: o.Yes = False) -> int:
+    """Put a pulled state back, unless somebody wrote since."""
+    from reconciler.cli.state_file import push_state
+
+    return push_state(file, yes=yes)
+
+
+def edit() -> int:
+    """Edit the state in $EDITOR; what does not read as a state is not stored."""
+    from reconciler.cli.state_file import edit_state
+
+    return edit_state()
+
+
+def migrate(
+    to: Annotated[str, typer.Option("--to", metavar="URL", help="s3://…, gs://…, az://… or a folder.")],
+    yes: o.Yes = False,
+) -> int:
+    """Move the state and all that lies beside it; the old place is sealed with a pointer."""
+    from reconciler.cli.state_move import migrate_state
+
+    return migrate_state(to, yes=yes)
+
+
+def rollback(
+    version: Annotated[str, typer.Argument(metavar="[VERSION]", show_default=False)] = "", yes: o.Yes = False
+) -> int:
+    """Put back what a bucket keeps; without VERSION list what it keeps."""
+    from reconciler.cli.state_move import list_versions, rollback_state
+
+    return rollback_state(version, yes=yes) if version else list_versions()
+
+
 def register(app: typer.Typer) -> None:
     """Hang `state` and its commands into `app`."""
-    states = new_app("Look at, rebuild or correct the project's memory.")
+    states = new_app("Look at, move, rebuild or correct the project's memory.")
     states.command("show")(show)
     states.command("rebuild")(rebuild)
     states.command("forget")(forget)
+    states.command("pull")(pull)
+    states.command("push")(push)
+    states.command("edit")(edit)
+    states.command("migrate")(migrate)
+    states.command("rollback")(rollback)
     app.add_typer(states, name="state")

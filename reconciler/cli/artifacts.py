@@ -6,13 +6,13 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from reconciler.blobs import FolderBlobs
+from reconciler.blobs import Blobs
 from reconciler.cli.fail import Fail
 from reconciler.cli.find_run import find_run
 from reconciler.cli.project import site, state_of
 from reconciler.cli.terminal import out, say
 from reconciler.render_words import counted, span
-from reconciler.wire import blobs_of
+from reconciler.wire import artifacts_of
 from schemas.run import RUN_ENDED, Job, Run
 from schemas.state import State
 
@@ -26,8 +26,9 @@ def fetch_artifacts(name: str, *, folder: Path | None, job: int | None) -> int:
     if not jobs:
         raise Fail(f"run {name} left no artifacts: {_why_none(run)}")
     target = folder if folder is not None else Path(f"{run.spec.name}-artifacts")
+    blobs = artifacts_of(where)
     number = sum(
-        _unpack(blobs_of(where), one, into=target if len(jobs) == 1 else target / f"node-{one.rank}") for one in jobs
+        _unpack(blobs, one, into=target if len(jobs) == 1 else target / f"node-{one.rank}") for one in jobs
     )
     out(f"{counted(number, 'file')} in {target}\n")
     return 0
@@ -49,7 +50,7 @@ def _why_none(run: Run) -> str:
     return f"it is {run.status}; they are stored {often}when it ends"
 
 
-def _unpack(blobs: FolderBlobs, job: Job, *, into: Path) -> int:
+def _unpack(blobs: Blobs, job: Job, *, into: Path) -> int:
     """How many files. Existing files are replaced; entries that would leave the folder are refused."""
     if blobs.path(job.artifacts) is None:
         raise Fail(f"the artifacts of {job.id} are not in the store any more")

@@ -20,6 +20,7 @@ from reconciler.cli.terminal import out, page, say
 from reconciler.conclude import conclude
 from reconciler.explain import explain
 from reconciler.load import Documents
+from reconciler.markers import markers_needed
 from reconciler.plan import plan as make_plan
 from reconciler.render_plan import render_plan
 from reconciler.upgrade import older
@@ -127,9 +128,10 @@ def _save(flags: PlanFlags, plan: Plan, documents: Documents) -> None:
 def stored(documents: Documents, permissions: Permissions, *, known: State | None = None) -> tuple[Plan, State]:
     """A plan on the state as it is stored (`known`, where it was read already): no cloud and no host is asked."""
     site = site_of(documents)
-    state, done = _remembered(site, known)
+    stored = _remembered(site, known)
     moment = now()
-    found = judged(state, documents, now=moment)
+    found = judged(stored, documents, now=moment)
+    done = markers_needed(markers_of(site), found.state, documents.desired) if site.project else frozenset()
     basis = Basis(site=site, state=found.state, done=done, moment=moment, nonce=nonce())
     made, state = _planned(basis, documents.desired, replace(permissions, may_end=found.may_end))
     return replace(made, warnings=(*_format(state), *found.warnings, *made.warnings)), state
@@ -233,15 +235,15 @@ def _peeked(root: Path) -> State | None:
     return state
 
 
-def _remembered(site: Site, known: State | None) -> tuple[State, frozenset[tuple[str, str]]]:
+def _remembered(site: Site, known: State | None) -> State:
     if not site.project:
-        return _empty(""), frozenset()
+        return _empty("")
     if known is not None and known.project == site.project and not site.state:
-        return known, markers_of(site).all()
+        return known
     store = store_of(site)
     state, _ = store.read()
     tell(store.notes)
-    return state or _empty(site.project), markers_of(site).all()
+    return state or _empty(site.project)
 
 
 def _empty(project: str) -> State:

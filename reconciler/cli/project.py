@@ -44,14 +44,24 @@ def site(start: Path | None = None) -> Site:
     if unreadable and not name:
         raise Fail(f"{unreadable}; see `dstack validate`")
     return Site(
-        root=root, project=name, state=str(found.get("state") or ""), authority=str(found.get("authority") or "")
+        root=root,
+        project=name,
+        state=str(found.get("state") or ""),
+        authority=str(found.get("authority") or ""),
+        artifacts=str(found.get("artifact_store") or ""),
     )
 
 
 def site_of(documents: Documents) -> Site:
     """Of documents that are loaded and have an id."""
     desired = documents.desired
-    return Site(root=documents.root, project=desired.project, state=desired.state, authority=desired.authority)
+    return Site(
+        root=documents.root,
+        project=desired.project,
+        state=desired.state,
+        authority=desired.authority,
+        artifacts=desired.artifact_store,
+    )
 
 
 def state_of(where: Site) -> State:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 from reconciler.cli.applied import identified, revision
 from reconciler.cli.fail import Done, Fail
@@ -83,6 +82,7 @@ def rebuild_state(*, yes: bool) -> int:
     documents = identified(project_root())
     where = site_of(documents)
     ports = ports_of(where)
+    _refuse_sealed(ports)
     above = _generation(ports)
     from reconciler.cli.rebuilding import rebuilt
 
@@ -96,12 +96,25 @@ def rebuild_state(*, yes: bool) -> int:
             raise Done(1)
     except NoTerminal as error:
         raise Fail("there is no terminal to ask at; nothing was done; add -y") from error
-    _put_aside(Path(ports.store.address))
-    ports.store.write(state, "")
+    kept = ports.store.supersede(state, now=now())
+    if kept:
+        say(f"note: the old state is kept as {kept}")
     out(f"{ports.store.address}: rebuilt, generation {state.generation}\n")
     if held:
         say(f"held until `dstack apply --first-run`, since nobody knows whether they ran: {', '.join(held)}")
     return 0
+
+
+def _refuse_sealed(ports: Ports) -> None:
+    """Whoever rebuilds where a state was moved away from would make a second one."""
+    from reconciler.pointer import moved_to
+
+    try:
+        data, _ = ports.store.raw()
+    except StateRefused:
+        return  # said by whoever reads it next
+    if to := moved_to(data):
+        raise Fail(f"{ports.store.address}: sealed: the state lies at {to} now: write `state: {to}` in .dstack")
 
 
 def _generation(ports: Ports) -> int:
@@ -113,11 +126,3 @@ def _generation(ports: Ports) -> int:
         return 0
     return state.generation if state else 0
 
-
-def _put_aside(path: Path) -> None:
-    """Nothing is lost: what was there may be looked at."""
-    if not path.exists() and not path.is_symlink():
-        return
-    kept = path.with_name(f"{path.name}.before-rebuild-{now()}")
-    path.rename(kept)
-    say(f"note: the old state is kept as {kept}")

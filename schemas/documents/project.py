@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from schemas.documents.shape import Form, Shape, Wrong, form, inlined, kind_of
 from schemas.documents.span import DURATION_SCHEMA, duration
-from schemas.documents.words import Flag, Money, ProjectId, Text, Texts, matching, whole
+from schemas.documents.words import TEXT_SCHEMA, Flag, Money, ProjectId, Text, Texts, matching, text, whole
+from schemas.location import location
 
 # What `packaging` reads, less what nobody needs here: `~=1` says nothing, so it wants two numbers.
 REQUIRES = r"\s*(?:(?:>=|<=|==|!=|<|>)\s*[0-9]+(?:\.[0-9]+){0,3}|~=\s*[0-9]+(?:\.[0-9]+){1,3})\s*"
@@ -121,19 +122,32 @@ def budget(value: Any) -> Any:
     return form(ProjectBudgetForm, value).max_hourly
 
 
+def place(value: Any) -> str:
+    """Where a state or artifacts lie: a folder, or a prefix in a bucket."""
+    written = text(value)
+    try:
+        location(written)
+    except ValueError as error:
+        raise Wrong(str(error)) from None
+    return written
+
+
+Place = Annotated[str, Shape(place, TEXT_SCHEMA)]
+
+
 class SingleKeys(Form):
     """Keys that a project says once, in whichever file."""
 
     project: Annotated[ProjectForm, Shape(
         lambda value: form(ProjectForm, value), lambda: inlined(ProjectForm))] | None = None
-    state: Text | None = None
+    state: Place | None = None
     authority: Text | None = None
     autoscale: Annotated[AutoscaleForm, Shape(lambda value: autoscale(value), lambda: {"anyOf": [
         {"type": "array", "items": inlined(CapForm)}, inlined(AutoscaleForm)]})] | None = None
     secrets: Annotated[tuple[tuple[str, str, str], ...], Shape(
         lambda value: secrets(value), _secrets_schema)] | None = None
     authorized_keys: Texts | None = None
-    artifact_store: Text | None = None
+    artifact_store: Place | None = None
     keep: Annotated[int, Shape(lambda value: duration(value), DURATION_SCHEMA)] | None = None
     confirm_above: Money | None = None
     budget: Annotated[Any, Shape(lambda value: budget(value), lambda: inlined(ProjectBudgetForm))] | None = None

@@ -1,0 +1,24 @@
+"""Whether a memory that only this machine has may launch what costs money while nobody looks. Pure."""
+
+from __future__ import annotations
+
+from schemas.desired import Desired
+from schemas.location import LOCAL, Bucket, location
+
+FREE = frozenset({"local", "kubernetes"})
+"""Types of backends whose instances are on no bill of ours: every other one has prices."""
+
+
+def alone(desired: Desired) -> str:
+    """Why such documents are refused without a terminal; "" where they are not.
+
+    A runner that forgets its disk would otherwise buy everything again, and remember nothing of it.
+    """
+    billed = sorted({config.name for config in desired.backends if config.type not in FREE and not config.unsupported})
+    if not billed or desired.state == LOCAL or isinstance(location(desired.state), Bucket):
+        return ""
+    return (
+        f"{', '.join(billed)} costs money, and the state is a folder of this machine: if its disk is lost, so is the "
+        "memory of what runs. Write `state: s3://BUCKET/PREFIX` (or gs://, az://); `state: local` says that this "
+        "machine alone reconciles, and keeps its disk"
+    )

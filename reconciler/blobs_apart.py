@@ -1,0 +1,37 @@
+"""Artifacts in a store of their own; those that were stored before there was one lie with the other blobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from reconciler.blobs import Blobs, Stored
+
+
+class BlobsApart:
+    """See `Blobs`: written to `apart`, read from there or else from `beside`."""
+
+    def __init__(self, apart: Blobs, *, beside: Blobs) -> None:
+        self._apart, self._beside = apart, beside
+
+    def put(self, data: bytes | Path) -> str:
+        return self._apart.put(data)
+
+    def get(self, digest: str) -> bytes:
+        return self._of(digest).get(digest)
+
+    def path(self, digest: str) -> Path | None:
+        return self._apart.path(digest) or self._beside.path(digest)
+
+    def verified(self, digest: str) -> Path:
+        return self._of(digest).verified(digest)
+
+    def stored(self) -> Iterator[Stored]:
+        """Of the store apart alone: the other one is listed by itself."""
+        return self._apart.stored()
+
+    def remove(self, digest: str) -> None:
+        self._apart.remove(digest)
+
+    def _of(self, digest: str) -> Blobs:
+        return self._apart if self._apart.path(digest) is not None else self._beside

@@ -1,0 +1,65 @@
+"""Blobs that no run needs any more go, and the ledger's many small objects become few. Seldom, and never in the way.
+
+A blob of a run that the state remembers is needed, however old it is: prune decides for how long a run is remembered.
+One that was put lately may belong to a run whose state is not written yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from reconciler.blobs import BlobError, Blobs
+from reconciler.ledger import Ledger
+from reconciler.prune import KEEP, needed_blobs
+from reconciler.store import StateRefused, Store
+from schemas.base import Seconds
+from schemas.state import State
+
+DAY = 86400
+LEAST = 2 * DAY
+
+
+def expire(blobs: Blobs, *, read: Callable[[], State | None], keep: Seconds | None, now: int) -> int:
+    """Remove what is older than `keep` and needed by nothing; how many went. Reads the state after the list."""
+    before = now - max(LEAST, KEEP if keep is None else keep)
+    old = [one.digest for one in blobs.stored() if one.at < before]
+    if not old:
+        return 0
+    state = read()
+    if state is None:  # missing is not empty
+        return 0
+    needed = needed_blobs(state)
+    gone = [digest for digest in old if digest not in needed]
+    for digest in gone:
+        blobs.remove(digest)
+    return len(gone)
+
+
+def due(was: State | None, state: State) -> bool:
+    """Whether the write that made `state` was the first of its day (UTC): once a day somebody tidies up."""
+    if was is None:
+        return False
+    then, now = (max((tick.at for tick in one.ticks), default=0) for one in (was, state))
+    return bool(then) and then // DAY < now // DAY
+
+
+def tidying(
+    stores: Sequence[Blobs], *, store: Store, ledger: Ledger, now: Callable[[], int]
+) -> Callable[[State], Sequence[str]]:
+    """`tidy` of `Ports`. What could not be done is returned in words, and tried again tomorrow."""
+
+    def tidy(state: State) -> Sequence[str]:
+        keep = state.applied.desired.keep if state.applied else None
+        problems = []
+        try:
+            for blobs in stores:
+                expire(blobs, read=lambda: store.read()[0], keep=keep, now=now())
+        except BlobError as error:
+            problems.append(f"old blobs were not removed: {error}")
+        try:
+            ledger.merge()
+        except StateRefused as error:
+            problems.append(str(error))
+        return problems
+
+    return tidy

@@ -1,0 +1,78 @@
+"""What a bucket can do for us: objects by key below one prefix, written on a condition. One file for each client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+
+class ObjectsError(Exception):
+    """It did not work, and would not if asked again. The message names the bucket, and holds no credential."""
+
+
+class Moved(ObjectsError):
+    """The condition did not hold: nothing was written."""
+
+
+class Busy(ObjectsError):
+    """Nothing was written; asked again it may be."""
+
+
+class Unsure(ObjectsError):
+    """No answer, or one that proves nothing: it may have been done, or be done yet."""
+
+
+class Found(NamedTuple):
+    """`tag` changes with every write: an ETag, or a generation. `at` is when, by the bucket's clock (epoch seconds)."""
+
+    data: bytes
+    tag: str
+    at: int
+
+
+class Item(NamedTuple):
+    """`key` is below the prefix; `at` is the last write in epoch seconds, by the bucket's clock."""
+
+    key: str
+    size: int
+    at: int
+
+
+class Version(NamedTuple):
+    """`id` is the bucket's own name for it."""
+
+    id: str
+    at: int
+
+
+class Objects(Protocol):
+    """Thread-safe. Reads are tried again by themselves, writes on a condition never: their caller settles them.
+
+    `url` is the bucket and the prefix, for people. Any call may raise `ObjectsError`.
+    """
+
+    url: str
+
+    def get(self, key: str) -> Found | None:
+        """None where there is no such object. A bucket that is not there is an error."""
+
+    def put(self, key: str, data: bytes, *, tag: str | None = None) -> str:
+        """The new tag. Written only where the object still has `tag`, or is not there for "": else `Moved`."""
+
+    def stat(self, key: str) -> Item | None:
+        """Without its content."""
+
+    def items(self, under: str) -> Iterator[Item]:
+        """Every object below that folder, sorted by key."""
+
+    def delete(self, key: str) -> None:
+        """Not there is no error."""
+
+    def sign_put(self, key: str, *, seconds: int) -> tuple[str, dict[str, str]]:
+        """A URL, and headers, with which anybody may write that object for so long, and nothing else."""
+
+    def versions(self, key: str) -> list[Version]:
+        """The newest first; none where the bucket keeps none."""
+
+    def get_version(self, key: str, id: str) -> bytes:
+        """That version's content."""

@@ -1,0 +1,172 @@
+"""Objects in Google Cloud Storage, by its official client. Credentials as every Google tool finds them.
+
+obstore speaks GCS' XML interface, which no server that our tests can start answers: docs/decisions/0010.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from reconciler.objects import Busy, Found, Item, Moved, ObjectsError, Unsure, Version
+from schemas.location import Bucket
+
+Answer = TypeVar("Answer")
+TIMEOUT = (5, 60)
+SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
+
+
+class GcsObjects:
+    """See `Objects`. A tag is a generation."""
+
+    def __init__(self, where: Bucket, client: Any, *, endpoint: str) -> None:
+        self.url = where.url
+        self._where = where
+        self._prefix = where.prefix
+        self._endpoint = endpoint
+        self._bucket = client.bucket(where.bucket)
+        self._client = client
+
+    def get(self, key: str) -> Found | None:
+        blob = self._blob(key)
+
+        def asked() -> Found:
+            blob.reload(timeout=TIMEOUT)
+            data = blob.download_as_bytes(if_generation_match=blob.generation, timeout=TIMEOUT, checksum=None)
+            return Found(bytes(data), str(blob.generation), int(blob.updated.timestamp()))
+
+        return self._maybe(asked)
+
+    def put(self, key: str, data: bytes, *, tag: str | None = None) -> str:
+        condition = {} if tag is None else {"if_generation_match": _generation(tag), "retry": None}
+        blob = self._blob(key)
+        self._asked(lambda: blob.upload_from_string(data, timeout=TIMEOUT, **condition))
+        return str(blob.generation)
+
+    def stat(self, key: str) -> Item | None:
+        blob = self._blob(key)
+
+        def asked() -> Item:
+            blob.reload(timeout=TIMEOUT)
+            return Item(key, int(blob.size), int(blob.updated.timestamp()))
+
+        return self._maybe(asked)
+
+    def items(self, under: str) -> Iterator[Item]:
+        start = self._full("")
+        found = self._asked(lambda: list(self._client.list_blobs(
+            self._bucket, prefix=f"{self._full(under)}/", timeout=TIMEOUT)))  # fmt: skip
+        yield from sorted(
+            Item(blob.name.removeprefix(start), int(blob.size), int(blob.updated.timestamp())) for blob in found
+        )
+
+    def delete(self, key: str) -> None:
+        self._maybe(lambda: self._blob(key).delete(timeout=TIMEOUT))
+
+    def sign_put(self, key: str, *, seconds: int) -> tuple[str, dict[str, str]]:
+        signer = _signer() if self._endpoint else None
+        return str(self._asked(lambda: self._blob(key).generate_signed_url(
+            version="v4", method="PUT", expiration=timedelta(seconds=seconds), credentials=signer,
+            api_access_endpoint=self._endpoint or None,
+        ))), {}  # fmt: skip
+
+    def versions(self, key: str) -> list[Version]:
+        found = self._asked(lambda: list(self._client.list_blobs(
+            self._bucket, prefix=self._full(key), versions=True, timeout=TIMEOUT)))  # fmt: skip
+        own = (blob for blob in found if blob.name == self._full(key))
+        return sorted(
+            (Version(str(blob.generation), int(blob.updated.timestamp())) for blob in own),
+            key=lambda one: int(one.id),
+            reverse=True,
+        )
+
+    def get_version(self, key: str, id: str) -> bytes:
+        blob = self._bucket.blob(self._full(key), generation=_generation(id))
+        return bytes(self._asked(lambda: blob.download_as_bytes(timeout=TIMEOUT)))
+
+    def _full(self, key: str) -> str:
+        return f"{self._prefix}/{key}" if self._prefix else key
+
+    def _blob(self, key: str) -> Any:
+        return self._bucket.blob(self._full(key))
+
+    def _maybe(self, call: Callable[[], Answer]) -> Answer | None:
+        from google.api_core.exceptions import NotFound
+
+        def asked() -> Answer | None:
+            try:
+                return call()
+            except NotFound:
+                # The same 404 tells a missing object and a missing bucket: listing tells them apart.
+                next(iter(self._client.list_blobs(self._bucket, max_results=1, timeout=TIMEOUT)), None)
+                return None
+
+        return self._asked(asked)
+
+    def _asked(self, call: Callable[[], Answer]) -> Answer:
+        """What it gives; its errors by what they mean, without the request."""
+        from google.api_core.exceptions import GoogleAPICallError, RetryError
+        from google.auth.exceptions import GoogleAuthError
+        from requests.exceptions import RequestException
+
+        try:
+            return call()
+        except GoogleAPICallError as error:
+            raise _meaning(self.url, error) from None
+        except GoogleAuthError as error:
+            raise ObjectsError(f"{self.url}: {_credentials(error)}") from None
+        except (RetryError, RequestException, ConnectionError) as error:
+            raise Unsure(f"{self.url}: no answer ({type(error).__name__})") from None
+
+
+def _meaning(url: str, error: Any) -> ObjectsError:
+    code, said = int(error.code or 0), str(error.message).split(": ", 1)[-1].split("\n")[0][:300]
+    match code:
+        case 412:
+            return Moved(f"{url}: {said}")
+        case 409 | 429:
+            return Busy(f"{url}: {said}")
+        case 404:
+            return ObjectsError(f"{url}: there is no such bucket ({said}): make it, or mend the address")
+        case _ if code >= 500 or code in (0, 408):
+            return Unsure(f"{url}: {said}")
+    return ObjectsError(f"{url}: {said}")
+
+
+def _credentials(error: Exception) -> str:
+    return (
+        f"no Google credentials that work here ({type(error).__name__}): `gcloud auth application-default login`, or "
+        "set GOOGLE_APPLICATION_CREDENTIALS"
+    )
+
+
+def _generation(tag: str) -> int:
+    """0 is what Google calls an object that is not there; a foreign tag is one that none has."""
+    return int(tag) if tag.isdigit() else 0 if not tag else 1
+
+
+def _signer() -> Any:
+    """Whoever may sign, where the client itself is a test's and has no key."""
+    from google.auth import default
+
+    return default()[0]
+
+
+def gcs_objects(where: Bucket, *, environ: Mapping[str, str]) -> GcsObjects:
+    """Objects of a bucket of Google Cloud Storage, or of a server that speaks like it (`STORAGE_EMULATOR_HOST`)."""
+    from google.auth import default
+    from google.auth.credentials import AnonymousCredentials
+    from google.auth.exceptions import GoogleAuthError
+    from google.cloud.storage import Client
+
+    endpoint = environ.get("STORAGE_EMULATOR_HOST", "")
+    try:
+        credentials = AnonymousCredentials() if endpoint else default(scopes=[SCOPE])[0]
+    except GoogleAuthError as error:
+        raise ObjectsError(f"{where.url}: {_credentials(error)}") from None
+    # No call of ours is about a project.
+    client = Client(
+        project="none", credentials=credentials, client_options={"api_endpoint": endpoint} if endpoint else None
+    )
+    return GcsObjects(where, client, endpoint=endpoint)

@@ -1,0 +1,101 @@
+"""Objects in S3, or in a server that speaks like it. Credentials as every AWS tool finds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from reconciler.objects import ObjectsError, Version
+from reconciler.objects_obstore import ObstoreObjects, client_options
+from schemas.location import Bucket
+
+if TYPE_CHECKING:
+    from obstore.store import RetryConfig, S3Store
+
+Answer = TypeVar("Answer")
+KEYS = {
+    "AWS_ACCESS_KEY_ID": "access_key_id", "AWS_SECRET_ACCESS_KEY": "secret_access_key", "AWS_SESSION_TOKEN": "token",
+}  # fmt: skip
+
+
+def s3_objects(where: Bucket, *, environ: Mapping[str, str]) -> ObstoreObjects:
+    """Objects of a bucket of S3, or of a server that speaks like it (`AWS_ENDPOINT_URL`)."""
+    from obstore.store import S3Store
+
+    endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or ""
+    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or ""
+    provider = _aws_chain(where, environ)
+    config: dict[str, Any] = {"region": region or (provider.config.get("region") if provider else "") or "us-east-1"}
+    if provider is None:
+        config |= {name: environ[said] for said, name in KEYS.items() if environ.get(said)}
+    if endpoint:
+        config |= {"endpoint": endpoint, "virtual_hosted_style_request": False}
+
+    def opened(retries: RetryConfig) -> S3Store:
+        return S3Store(
+            where.bucket,
+            prefix=where.prefix or None,
+            config=config,  # type: ignore[arg-type]
+            client_options=client_options(http=endpoint.startswith("http://")),
+            retry_config=retries,
+            credential_provider=provider,
+        )
+
+    return _Versioned(where.url, opened, where=where, endpoint=endpoint)
+
+
+def _aws_chain(where: Bucket, environ: Mapping[str, str]) -> Any:
+    """boto3's, which knows profiles, SSO and roles; it costs 100 ms that keys in the environment need not pay."""
+    if environ.get("AWS_ACCESS_KEY_ID") and environ.get("AWS_SECRET_ACCESS_KEY") and not environ.get("AWS_PROFILE"):
+        return None
+    from boto3 import Session
+    from botocore.exceptions import BotoCoreError
+    from obstore.auth.boto3 import Boto3CredentialProvider
+
+    try:
+        return Boto3CredentialProvider(Session())
+    except BotoCoreError as error:
+        raise ObjectsError(f"{where.url}: {error}") from None
+    except ValueError:
+        raise ObjectsError(
+            f"{where.url}: no AWS credentials here: set AWS_PROFILE (then `aws sso login` or `aws configure`), or "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this machine a role"
+        ) from None
+
+
+class _Versioned(ObstoreObjects):
+    """S3's old versions, which obstore does not list: boto3 does, and only a rollback pays for it."""
+
+    def __init__(self, url: str, open: Callable[[RetryConfig], S3Store], *, where: Bucket, endpoint: str) -> None:
+        super().__init__(url, open, headers={})
+        self._where, self._endpoint = where, endpoint
+
+    def versions(self, key: str) -> list[Version]:
+        pages = self._boto(lambda client: list(client.get_paginator("list_object_versions").paginate(
+            Bucket=self._where.bucket, Prefix=self._full(key))))  # fmt: skip
+        found = [
+            Version(one["VersionId"], int(one["LastModified"].timestamp()))
+            for page in pages
+            for one in page.get("Versions", ())
+            if one["Key"] == self._full(key) and one["VersionId"] != "null"
+        ]
+        return sorted(found, key=lambda one: one.at, reverse=True)
+
+    def get_version(self, key: str, id: str) -> bytes:
+        return self._boto(lambda client: bytes(client.get_object(
+            Bucket=self._where.bucket, Key=self._full(key), VersionId=id)["Body"].read()))  # fmt: skip
+
+    def _full(self, key: str) -> str:
+        return f"{self._where.prefix}/{key}" if self._where.prefix else key
+
+    def _boto(self, call: Callable[[Any], Answer]) -> Answer:
+        from boto3 import Session
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            return call(Session().client("s3", endpoint_url=self._endpoint or None))
+        except ClientError as error:
+            said = error.response.get("Error", {})
+            raise ObjectsError(f"{self.url}: {said.get('Code', '')}: {said.get('Message', '')}") from None
+        except BotoCoreError as error:
+            raise ObjectsError(f"{self.url}: {error}") from None

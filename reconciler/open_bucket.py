@@ -1,0 +1,40 @@
+"""A bucket of whichever cloud, opened: the one place that knows which client speaks to which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reconciler.objects import Objects, ObjectsError
+from reconciler.store import StateRefused
+from schemas.location import Bucket
+
+EXTRAS = {"s3": "aws", "gs": "gcp", "az": "azure"}
+
+
+def open_bucket(where: Bucket, *, environ: Mapping[str, str]) -> Objects:
+    """Objects below its prefix. Nothing is asked yet. `StateRefused` where its client or credentials are not here."""
+    try:
+        return _opened(where, environ)
+    except ImportError as error:
+        extra = EXTRAS[where.scheme]
+        raise StateRefused(
+            f"{where.url}: needs the extra `{extra}` (no module {error.name}): `pip install 'dstack-pools[{extra}]'`"
+        ) from None
+    except ObjectsError as error:
+        raise StateRefused(str(error)) from None
+
+
+def _opened(where: Bucket, environ: Mapping[str, str]) -> Objects:
+    match where.scheme:
+        case "s3":
+            from reconciler.objects_s3 import s3_objects
+
+            return s3_objects(where, environ=environ)
+        case "gs":
+            from reconciler.objects_gcs import gcs_objects
+
+            return gcs_objects(where, environ=environ)
+        case "az":
+            from reconciler.objects_azure import azure_objects
+
+            return azure_objects(where, environ=environ)

@@ -1,0 +1,210 @@
+"""A host puts its job's result into the bucket by itself: found when the host is gone, and no secret stays anywhere."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from buckets import AZURE_KEY, Server, boto
+from test_state_commands import PROJECT, Team, fresh, team
+
+from reconciler.artifacts import choose, pattern_of
+from reconciler.deliveries import Deliveries
+from reconciler.open_bucket import open_bucket
+from schemas.location import Bucket, location
+
+FILES = ["./a.csv", "./out/x.bin", "./out/deep/y.bin", "./a+b.txt", "./b.csv", "./log[1].txt", "./deep/a.csv"]
+GLOBS = [
+    "*.csv", "out", "out/**", "**/*.bin", "**", "a+b.txt", "out/*.bin", "[ab].csv", "[!a].csv", "**/a.csv", "../x",
+    "deep/",
+]  # fmt: skip
+SLOW = """\
+type: task
+name: slow
+commands:
+  - echo working
+  - mkdir -p out && echo 42 > out/answer.txt && echo no > other.txt
+  - while [ ! -f {gate} ]; do sleep 0.1; done
+  - echo finished
+artifacts: [out/**]
+"""
+
+
+@pytest.mark.parametrize("glob", GLOBS)
+def test_a_host_chooses_the_same_files(glob: str) -> None:
+    wanted, _ = choose(b"\0".join(path.encode() for path in FILES), [glob])
+    found = subprocess.run(
+        ["grep", "-E", "-e", pattern_of(glob)],
+        input="\n".join(FILES) + "\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert sorted(found.stdout.split()) == sorted(path.decode() for path in wanted)
+
+
+def until(true: Callable[[], object], *, seconds: float = 60) -> None:
+    ends = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < ends
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def moto(server_of: Callable[[str], Server]) -> Server:
+    return server_of("moto")
+
+
+def objects(server: Server, url: str) -> dict[str, bytes]:
+    bucket = url.split("/")[2]
+    listed = boto(server).list_objects_v2(Bucket=bucket).get("Contents", [])
+    return {one["Key"]: boto(server).get_object(Bucket=bucket, Key=one["Key"])["Body"].read() for one in listed}
+
+
+@pytest.fixture
+def running(tmp_path: Path, moto: Server) -> Iterator[tuple[Team, str, Path]]:
+    """A run that goes on until its gate is there."""
+    project, url, gate = team(tmp_path, moto), fresh(moto), tmp_path / "gate"
+    project.keep_in(url)
+    (project.root / ".dstack/runs/hello.yml").unlink()
+    project.write(".dstack/runs/slow.yml", SLOW.format(gate=gate))
+    done = project.at("apply", "-y")
+    assert done.code == 0, done.said
+    yield project, url, gate
+    gate.touch()
+    project.at("destroy", "--confirm", "project")
+
+
+def test_a_result_is_found_where_its_host_put_it(running: tuple[Team, str, Path], moto: Server) -> None:
+    """The machine goes before anybody came for the result: it is collected from the bucket, not lost."""
+    project, url, gate = running
+    gate.touch()
+    until(lambda: any(key.endswith("/artifacts") for key in objects(moto, url)))
+    hosts = list((project.root.parent / "home/state").rglob("instance.json"))
+    assert len(hosts) == 1
+    shutil.rmtree(hosts[0].parent)
+    done = project.at("apply", "-y")
+    assert done.code == 0, done.said
+    (run,) = json.loads(project.at("ps", "-a", "--json").out)
+    assert (run["status"], run["reason"], run["exit_code"]) == ("done", "", 0)
+    assert project.at("logs", "slow").out == "working\nfinished\n"
+    assert project.at("artifacts", "slow").out == "1 file in slow-artifacts\n"
+    assert (project.root / "slow-artifacts/out/answer.txt").read_text() == "42\n"
+
+
+def test_without_what_the_host_put_it_is_lost(running: tuple[Team, str, Path], moto: Server) -> None:
+    """The same, but the bucket has nothing: it is never guessed."""
+    project, _, _ = running
+    hosts = list((project.root.parent / "home/state").rglob("instance.json"))
+    shutil.rmtree(hosts[0].parent)
+    assert project.at("apply", "-y").code in (0, 1)
+    (run,) = json.loads(project.at("ps", "-a", "--json").out)
+    assert run["status"] != "done"
+
+
+def test_no_secret_is_anywhere(running: tuple[Team, str, Path], moto: Server) -> None:
+    """Neither a credential nor a request: not in the process list, in an object, the state, a log; on the host only
+    in files of its owner's, and only while the job runs.
+    """
+    project, url, gate = running
+    secrets = (b"X-Amz-Signature", b"testsecret")
+    home = project.root.parent / "home"
+    holders = [path for path in home.rglob("*") if path.is_file() and any(one in path.read_bytes() for one in secrets)]
+    assert {path.name for path in holders} == {"put-end", "put-log", "put-artifacts"}
+    assert all(path.stat().st_mode & 0o077 == 0 for path in holders)
+    gate.touch()
+    while not any(key.endswith("/artifacts") for key in objects(moto, url)):
+        listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, check=True).stdout
+        assert b"X-Amz-Signature" not in listed
+    until(lambda: not list(home.rglob("put-*")))
+    assert project.at("apply", "-y").code == 0
+    import gzip
+
+    for key, data in objects(moto, url).items():
+        plain = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
+        plain = gzip.decompress(plain) if plain.startswith(b"\x1f\x8b") else plain
+        assert not any(secret in plain for secret in secrets), key
+    for path in (path for folder in (project.root, home) for path in folder.rglob("*") if path.is_file()):
+        assert not any(secret in path.read_bytes() for secret in secrets), path
+
+
+# ---------------------------------------------------------------- what a request lets do
+
+
+def deliveries(server: Server, tmp_path: Path, prefix: str) -> Deliveries:
+    where = location(server.state("first-bucket", prefix))
+    assert isinstance(where, Bucket)
+    return Deliveries(open_bucket(where, environ=server.environ), f"{PROJECT}/results", scratch=tmp_path)
+
+
+def put(url: str, headers: tuple[tuple[str, str], ...], data: bytes) -> int:
+    flags = [word for name, value in headers for word in ("-H", f"{name}: {value}")]
+    done = subprocess.run(
+        ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-X", "PUT", "--data-binary", "@-", "-H",
+         "Content-Type: application/octet-stream", *flags, url],
+        input=data, capture_output=True, check=True, timeout=30,
+    )  # fmt: skip
+    return int(done.stdout)
+
+
+def test_azure_lets_that_object_be_written_and_no_other(server_of: Callable[[str], Server], tmp_path: Path) -> None:
+    """azurite checks signatures; moto does not."""
+    azure = server_of("azurite")
+    made = deliveries(azure, tmp_path, f"sas-{time.time_ns()}")
+    end, log, artifacts = made.requests("r1-0-1-0", seconds=3600)
+    assert [one.part for one in (end, log, artifacts)] == ["end", "log", "artifacts"]
+    assert AZURE_KEY not in end.url
+    assert put(end.url, end.headers, b"ended 3 exit 100 200 0\n" + b"0" * 400) == 201
+    assert put(end.url.replace("/end?", "/other?"), end.headers, b"x") == 403
+    assert put(end.url.replace("first-bucket", "other-bucket"), end.headers, b"x") == 403
+    found = made.result("r1-0-1-0")
+    assert found is not None
+    assert (found.end.exit_code, found.end.started_at, found.end.ended_at) == (3, 100, 200)
+    assert made.result("r1-0-1-1") is None
+
+
+@pytest.mark.parametrize("seconds", [None, 60, 10**9])
+def test_a_request_holds_for_seven_days_at_most(moto: Server, tmp_path: Path, seconds: int | None) -> None:
+    made = deliveries(moto, tmp_path, "x")
+    time_given = 60 if seconds == 60 else 7 * 86400
+    assert all(f"X-Amz-Expires={time_given}&" in one.url for one in made.requests("r1", seconds))
+
+
+@pytest.mark.parametrize("line", [b"", b"noise", b"ended x exit 1 2 0", b"ended 0 exit 1 2 0 \xff\xff"])
+def test_what_is_no_end_is_no_result(moto: Server, tmp_path: Path, line: bytes) -> None:
+    prefix = f"noise-{time.time_ns()}"
+    where = location(moto.state("first-bucket", prefix))
+    assert isinstance(where, Bucket)
+    open_bucket(where, environ=moto.environ).put(f"{PROJECT}/results/r1/end", line)
+    assert deliveries(moto, tmp_path, prefix).result("r1") is None
+
+
+def test_google_signs_with_a_service_account(
+    server_of: Callable[[str], Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fake-gcs-server takes a signed request without looking at the signature."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    google = server_of("fake-gcs")
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    account = {
+        "type": "service_account", "client_email": "ci@test.iam.gserviceaccount.com", "private_key": key.decode(),
+        "private_key_id": "1", "project_id": "test", "token_uri": "http://127.0.0.1:1/token",
+    }  # fmt: skip
+    file = tmp_path / "account.json"
+    file.write_text(json.dumps(account))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
+    made = deliveries(google, tmp_path, f"signed-{time.time_ns()}")
+    end, *_ = made.requests("r1", 3600)
+    assert put(end.url, end.headers, b"ended 0 exit 1 2 0\n") == 200
+    found = made.result("r1")
+    assert found is not None
+    assert found.end.exit_code == 0
