@@ -159,7 +159,7 @@ def unusable(draft: Draft, instance: Instance) -> str:
         return "owned by nobody"
     if instance.quarantined:
         return "quarantined"
-    if (instance.degraded or instance.foreign) and degraded(instance, allow_foreign=_shares(draft, instance)):
+    if (instance.degraded or instance.foreign or instance.unfit) and degraded(instance, allow_foreign=_shares(draft, instance)):
         return "degraded"
     if instance.unreachable_since is not None:
         return "unreachable"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 
 from schemas.base import Mib, Price, Value
@@ -65,7 +64,7 @@ def fingerprint(host_key: str) -> str:
     """`SHA256:…` of `ssh-ed25519 AAAA…`, as OpenSSH shows it. Raises `ValueError`."""
     try:
         blob = base64.b64decode(host_key.split()[1], validate=True)
-    except (IndexError, binascii.Error) as error:
+    except (IndexError, ValueError) as error:
         raise ValueError("not a host key: `ssh-ed25519 AAAA…` is one") from error
     return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 

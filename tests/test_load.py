@@ -76,7 +76,6 @@ def test_everything_is_compiled(tmp_path: Path) -> None:
     assert pool.prevent_destroy
     assert not pool.unsupported
     assert lab.unsupported == (
-        "SSH pools are not supported yet",
         "`blocks` other than 1 are not supported yet",
         "`placement: cluster` is not supported yet",
     )
