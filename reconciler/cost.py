@@ -104,8 +104,9 @@ def _billed(entries: Iterable[Entry]) -> Iterator[_Billed]:
     for one in entries:
         if one.kind == "billed":
             start = one.at - one.seconds
+            named = one.instance or one.subject.removeprefix("instance ")  # the first ledgers had the subject alone
             yield _Billed(
-                instance=one.instance, pool=one.pool, backend=one.place.partition("/")[0], start=start, end=one.at,
+                instance=named, pool=one.pool, backend=one.place.partition("/")[0], start=start, end=one.at,
                 price=one.price, ready=start + one.boot,
             )  # fmt: skip
 

@@ -23,22 +23,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from syrupy.assertion import SnapshotAssertion
+from world import Site, apply, desired
 
 from reconciler.cost import BYS, By, Cost, cost
 from reconciler.entries import entries
 from reconciler.ledger import FolderLedger, Telling
+from reconciler.remember import land, write
 from reconciler.render_cost import cost_csv, cost_json, event_json, event_line
 from reconciler.render_tables import cost_table
+from reconciler.store import StateMoved
 from schemas.documents.generate import schema
 from schemas.instance import Instance
 from schemas.ledger import Entry
+from schemas.pool import Pool
 from schemas.resources import Resources
 from schemas.run import Attempt, Job, Run, RunSpec
-from schemas.state import VERSION, State
+from schemas.state import VERSION, Capacity, State
 
 T = 1_793_491_200  # 2026-11-01T00:00:00Z
 HOUR = 3600
 BOX = Resources(cpus=4, memory=16384)
+SOLD_OUT = Capacity(place="aws", instance_type="p4d", until=2_000_000_000)
 
 
 def instance(id: str = "i", **fields: Any) -> Instance:
@@ -221,6 +226,41 @@ def test_told_twice_counts_once() -> None:
     over = state(ended(instance(), T + 4 * HOUR), runs=(run_of("x", job("x0", 0, 2)),))
     ledger = [*told(alive, over), *told(alive, over)]
     assert rows(asked(ledger, over)) == {"gpu": (4, 2, 8)}
+
+
+def test_a_write_that_lost_tells_nothing(tmp_path: Path) -> None:
+    """Somebody else's write came first: what ours would have told did not come true."""
+    site = Site(scratch=tmp_path)
+    apply(site, desired(pools=[Pool(name="default-pool", default=True, nodes_min=1)]))
+    before = site.state
+    ports = site.ports()
+    _, token = site.store.read()
+    site.store.write(replace(before, generation=before.generation + 1), token)
+    told_before = list(site.ledger)
+    gone = replace(before, instances=tuple(ended(one, T) for one in before.instances))
+    with pytest.raises(StateMoved):
+        write(ports, gone, was=before, token=token)
+    assert {entry.id for entry in site.ledger} == {entry.id for entry in told_before}
+
+
+def test_what_a_writer_was_killed_before_telling_the_next_one_tells(tmp_path: Path) -> None:
+    site = Site(scratch=tmp_path)
+    apply(site, desired(pools=[Pool(name="default-pool", default=True, nodes_min=1)]))
+    land(site.ports(), lambda state: replace(state, instances=tuple(ended(one, T) for one in state.instances)))
+    untold = site.state.untold
+    assert {entry.kind for entry in untold} == {"lost"}
+    site.ledger = [entry for entry in site.ledger if entry not in untold]
+    land(site.ports(), lambda state: replace(state, capacity=(*state.capacity, SOLD_OUT)))
+    assert {entry.id for entry in untold} <= {entry.id for entry in site.ledger}
+
+
+def test_lines_of_the_first_ledgers_are_read(tmp_path: Path) -> None:
+    line = {
+        "id": "billed:i", "at": T + HOUR, "kind": "billed", "subject": "instance i", "name": "gpu-0", "pool": "gpu",
+        "place": "aws/r", "price": "2", "seconds": HOUR, "idle": 60, "by": "x",
+    }  # fmt: skip
+    (tmp_path / "2026-11.jsonl").write_text(json.dumps(line) + "\n")
+    assert rows(asked(list(FolderLedger(tmp_path).read()), None)) == {"gpu": (1, 1, 2)}
 
 
 def test_nothing_is_told_twice_in_a_process(tmp_path: Path) -> None:
