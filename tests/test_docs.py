@@ -125,7 +125,7 @@ def test_every_command_that_is_named_exists() -> None:
     assert unknown == []
 
 
-@pytest.mark.parametrize("folder", [".", "examples/hello"])
+@pytest.mark.parametrize("folder", [".", "examples/hello", "examples/lab"])
 def test_the_committed_documents_are_valid(folder: str) -> None:
     done = dstack("validate", cwd=ROOT / folder)
     assert done.returncode == 0, done.stdout + done.stderr
