@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from reconciler.entries import billed_until
+from reconciler.host_places import host_of
 from schemas.instance import Instance, Seen
 from schemas.launch import Intent
 from schemas.resources import Resources
@@ -216,6 +217,7 @@ def _orphan(seen: Seen, answer: Answer, *, state: State, known: set[str], now: i
         via=seen.via,
         created_at=seen.created_at or now,
         seen_at=answer.at,
+        host=host_of(answer.place.config),
         orphan=f"given up: {lost.why}" if lost else "carries this project's tag, and the state does not know it",
     )
 

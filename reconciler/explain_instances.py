@@ -149,7 +149,8 @@ def _reason(one: Instance, *, status: InstanceStatus, place: Place | None, now: 
     """Why it is as it is, the worst first."""
     said = [_unreachable(one, now=now)] if unreachable(one) else []
     if place is not None and place.error and one.host is not None:
-        said += [] if unreachable(one) or one.quarantined else [place.error]
+        told = (unreachable(one) or one.quarantined) and not place.answered_by
+        said += [] if told else [place.error]
     elif place is not None and place.error:
         said.append(f"place unknown: {place.error}")
     said += [flag for flag in _flags(one) if flag != "unreachable"]

@@ -11,3 +11,8 @@ from schemas.host import Host
 def config_of(host: Host) -> BackendConfig:
     """What `backends.ssh` connects by, and a place remembers: also when the host has left the documents."""
     return BackendConfig(name="ssh", type="ssh", options={"host": msgspec.to_builtins(host)})
+
+
+def host_of(config: BackendConfig) -> Host | None:
+    """The declared server that a place is; `None` for any other place."""
+    return msgspec.convert(config.options["host"], Host) if config.type == "ssh" and "host" in config.options else None

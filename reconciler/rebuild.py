@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from msgspec.structs import replace
 
+from reconciler.host_places import host_of
 from schemas.desired import Desired
 from schemas.instance import HostReport, Instance, JobReport, Listing, Phase, Seen
 from schemas.pool import Pool
@@ -13,6 +15,7 @@ from schemas.resources import Resources
 from schemas.run import Attempt, Job, Run, RunSpec
 from schemas.state import VERSION, Applied, Place, Revision, State, Tombstone
 
+NOT_OURS = "checks failed: "  # as a declared server says it that has no claim of ours
 # A writer of the lost state may have got further than any tag or fence shows.
 MARGIN = 100
 
@@ -69,10 +72,13 @@ def _refuse_silence(places: Sequence[Place], listings: Sequence[Listing]) -> Non
     answered = {listing.place: listing for listing in listings}
     for place in places:
         listing = answered.get(place.name)
+        if listing is not None and listing.error.startswith(NOT_OURS):
+            continue  # it answered, and has nothing of ours
         if listing is None or listing.error or listing.partial:
+            where = "its pool's `hosts`" if place.config.type == "ssh" else "`backends`"
             why = listing.error if listing and listing.error else "no answer"
             raise RebuildRefused(
-                f"{place.name}: {why}; its instances would be forgotten. Mend that, or take it out of `backends` first"
+                f"{place.name}: {why}; its instances would be forgotten. Mend that, or take it out of {where} first"
             )
 
 
@@ -105,6 +111,7 @@ def _instances(
 ) -> tuple[Instance, ...]:
     pools = {pool.name: pool for pool in desired.pools}
     backends = {place.name: place.config.name for place in places}
+    servers = {place.name: host_of(place.config) for place in places}
     counts: dict[str, int] = {}
     made: dict[str, Instance] = {}
     for listing in listings:
@@ -117,10 +124,13 @@ def _instances(
                 seen, name=f"{pool}-{counts[pool]}", place=listing.place, pool=pools.get(pool, Pool(name=pool)), now=now
             )
             instance = replace(instance, backend=backends.get(listing.place, listing.place.split("/")[0]))
+            if (host := servers.get(listing.place)) is not None:
+                instance = replace(instance, name=host.name, origin="declared", blocks=host.blocks, host=host, **_STAYS)
             made[instance.id] = _looked_at(instance, hosts.get(instance.id), now=now)
     return tuple(made.values())
 
 
+_STAYS: dict[str, Any] = {"idle_duration": None, "idle_source": "declared host", "max_lifetime": None}
 _PHASES: dict[str, Phase] = {"starting": "provisioning", "ending": "terminating"}
 
 

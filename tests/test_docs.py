@@ -140,7 +140,7 @@ def test_every_option_of_the_page_for_teams_exists() -> None:
     assert len(lines) > 5
 
 
-@pytest.mark.parametrize("folder", [".", "examples/hello"])
+@pytest.mark.parametrize("folder", [".", "examples/hello", "examples/lab"])
 def test_the_committed_documents_are_valid(folder: str) -> None:
     done = dstack("validate", cwd=ROOT / folder)
     assert done.returncode == 0, done.stdout + done.stderr

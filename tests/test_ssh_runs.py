@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -332,6 +333,58 @@ def _seconds(stamp: str) -> float:
     from datetime import datetime
 
     return datetime.fromisoformat(stamp).timestamp()
+
+
+def test_a_lost_state_is_found_again_on_the_servers(shop: Shop) -> None:
+    one, two = shop.lab.host("one"), shop.lab.host("two")
+    shop.documents(one, two)
+    shop.run_file("long", "echo begun >> ~/count; sleep 3")
+    shop.apply()
+    shop.comes_to("long", "running")
+    for path in (shop.folder.root / ".dstack/state").glob("*.yml"):
+        path.unlink()
+    refused = shop.apply(ok=False)
+    assert refused.code == 1
+    assert "the state is missing, not empty" in refused.said
+    shop.dstack("state", "rebuild", "-y")
+    assert set(shop.hosts()) == {"one", "two"}
+    assert {found["status"] for found in shop.hosts().values()} <= {"idle", "busy", "holding"}
+    shop.comes_to("long", "done")
+    assert sum(len((host.home / "count").read_text().splitlines()) for host in (one, two)
+               if (host.home / "count").exists()) == 1  # fmt: skip
+
+
+def test_a_machine_that_took_an_old_address_is_a_new_one_once_the_old_is_given_up(shop: Shop) -> None:
+    host = shop.lab.host("node")
+    shop.documents(host)
+    shop.attaches("node")
+    host.new_machine()
+    shutil.rmtree(host.home / ".dstack-hosts")
+    host.restart()
+    shop.apply()
+    assert "another machine answers" in shop.hosts()["node"]["reason"]
+    shop.dstack("state", "forget", "node", "--confirm", "node")
+    shop.attaches("node")
+
+
+def test_a_person_who_pins_another_key_declares_another_machine(shop: Shop) -> None:
+    host = shop.lab.host("node")
+    shop.documents(host)
+    shop.run_file("long", "[ $DSTACK_ATTEMPT = 2 ] || sleep 600", more=RETRY)
+    shop.apply()
+    shop.comes_to("long", "running")
+    host.new_key()
+    host.new_machine()
+    host.new_boot()
+    shutil.rmtree(host.home / ".dstack-hosts")
+    host.restart()
+    shop.apply()
+    assert "quarantined" in shop.hosts()["node"]["flags"]
+    shop.documents(host)
+    for _ in range(2):
+        shop.apply()
+    assert shop.runs()["long"]["status"] == "running", "what the old machine ran is not proven ended"
+    shop.comes_to("long", "done", "--assume-lost", "long")
 
 
 def test_a_full_disk_loses_no_exit_code(shop: Shop) -> None:

@@ -1,0 +1,1 @@
+print("a model is trained here")
