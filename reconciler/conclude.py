@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
+from reconciler.drain import INSTANCE
 from reconciler.settled import Cause, cause_of, settle_jobs
 from schemas.base import Seconds
 from schemas.instance import Instance
@@ -191,12 +192,29 @@ def _over(job: Job) -> bool:
 
 def _expire(state: State, *, now: int) -> State:
     """Overrides, capacity memory and wishes whose time is over leave."""
-    digest = state.applied.revision.digest if state.applied else ""
+    digest, gone = state.applied.revision.digest if state.applied else "", _gone(state)
     return _changed(
         state,
-        overrides=tuple(each for each in state.overrides if _in_force(each, digest=digest, now=now)),
+        overrides=tuple(
+            each
+            for each in state.overrides
+            if _in_force(each, digest=digest, now=now) and each.subject not in gone
+        ),
         capacity=tuple(each for each in state.capacity if each.until > now),
         wishes=tuple(_open_wishes(state.wishes, state.instances)),
+    )
+
+
+def _gone(state: State) -> frozenset[str]:
+    """The subjects of overrides of instances that are no more: another one of that name is another one."""
+    if not any(each.subject.startswith(INSTANCE) for each in state.overrides):
+        return frozenset()
+    known = {one.id: one for one in state.instances}
+    named = (each.subject for each in state.overrides if each.subject.startswith(INSTANCE))
+    return frozenset(
+        subject
+        for subject in named
+        if (one := known.get(subject.removeprefix(INSTANCE))) is None or one.phase == "terminated"
     )
 
 

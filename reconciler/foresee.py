@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from reconciler.drain import INSTANCE, told
 from reconciler.limits import hourly
 from reconciler.retire import words
 from reconciler.waiting import clock
@@ -35,13 +36,17 @@ def foresee(draft: Draft) -> None:
 
 
 def _override(draft: Draft, override: Override) -> str:
-    word = {"drain": "drained", "pause": "paused", "autoscale": "autoscale"}[override.kind]
+    if override.kind != "autoscale":
+        return f"{_named(draft, override)}: {told(override, whole=True)}"
     value = "" if override.value is None else f" = {override.value}"
-    end = "until it is resumed" if override.until is None else f"until {clock(override.until)}"
-    if override.kind == "autoscale":
-        end = "until those documents are applied"
     reason = f" ({override.reason})" if override.reason else ""
-    return f"{override.subject or 'all spot'}: {word}{value} by {override.by}, {end}{reason}"
+    end = "until those documents are applied"
+    return f"{override.subject or 'all spot'}: autoscale{value} by {override.by}, {end}{reason}"
+
+
+def _named(draft: Draft, override: Override) -> str:
+    one = draft.living.get(override.subject.removeprefix(INSTANCE))
+    return one.name if one is not None and override.subject.startswith(INSTANCE) else override.subject
 
 
 def _stopped(draft: Draft) -> Iterator[str]:

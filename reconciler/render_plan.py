@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from reconciler.explain import Kind, Row, counts, explain
+from reconciler.moments import Here, localized
 from reconciler.render_paint import Paint, plain
 from reconciler.render_words import clean, clock, counted, hourly, resources, rough, span
 from schemas.plan import Plan
-from schemas.state import Override, State
+from schemas.state import State
 
 COLOUR: dict[Kind, str] = {
     "launch": "green", "attach": "green", "assign": "cyan", "stop": "red", "terminate": "red", "detach": "red",
@@ -22,10 +23,11 @@ MOST_ENDS = 30
 
 @dataclass(frozen=True)
 class Page:
-    """Where text goes: `width` columns (0: as wide as needed), painted or not."""
+    """Where text goes: `width` columns (0: as wide as needed), painted or not; `here`: in whose zone times are."""
 
     width: int = 0
     paint: Paint = plain
+    here: Here | None = None
 
 
 def render_plan(plan: Plan, state: State | None, *, now: int, page: Page) -> str:
@@ -132,16 +134,6 @@ def _idle(plan: Plan, *, now: int) -> Iterator[str]:
             yield f"{note.name}: goes in {rough(note.at - now)}, at {clock(note.at)} ({kept})"
 
 
-def override(one: Override, *, now: int) -> str:
-    """`pool gpu paused by ann@lab 2h ago, until 04:15:08Z (in 3m): maintenance`."""
-    done = {"drain": "drained", "pause": "paused", "autoscale": "autoscale set"}[one.kind]
-    what = one.subject if one.value is None else f"{one.subject} to {one.value}"
-    end = "until changed" if one.until is None else f"for {rough(one.until - now)} more, until {clock(one.until)}"
-    stop = f", runs stopped after {span(one.stop_after)}" if one.stop_after is not None else ""
-    why = f": {one.reason}" if one.reason else ""
-    return f"{what} {done} by {one.by} {rough(now - one.at)} ago, {end}{stop}{why}"
-
-
 def _observed(plan: Plan, *, now: int) -> Iterator[str]:
     for place, at, error in plan.observed:
         seen = "never" if at is None else f"{rough(max(0, now - at))} ago"
@@ -159,6 +151,7 @@ def _section(
 
 
 def _wrapped(text: str, *, page: Page, indent: str) -> list[str]:
+    text = localized(text, page.here)
     if not page.width or len(text) <= page.width:
         return [text]
     return textwrap.wrap(

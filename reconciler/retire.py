@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from reconciler.drain import INSTANCE_DRAINED, POOL_DRAINED, begun, drain_words, stop_at
 from reconciler.limits import Room, cap_covers, caps_now
 from reconciler.world import Draft, overrides, pool_subject, price_of, without
 from schemas.instance import Instance
@@ -24,17 +25,21 @@ PROVISIONING_TIMEOUT = {"runpod": 20 * MINUTE, "kubernetes": 20 * MINUTE, "lambd
 PROVISIONING_DEFAULT = 10 * MINUTE
 
 # Drains that these rules wrote themselves are lifted when their rule holds no more.
-OURS = ("left the documents", "max lifetime", "nodes lowered", "pool drained", "autoscale")
+OURS = ("left the documents", "max lifetime", "nodes lowered", POOL_DRAINED, INSTANCE_DRAINED, "autoscale")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leave:
-    """Why an instance goes. `until`: a busy one is stopped then. `guarded`: `prevent_destroy` keeps it."""
+    """Why an instance goes. `until`: a busy one is stopped then. `guarded`: `prevent_destroy` keeps it.
+
+    `stays`: it is only kept free of work: a person's host goes by its declaration alone.
+    """
 
     why: str
     inferred: bool = False
     until: int | None = None
     guarded: bool = True
+    stays: bool = False
 
 
 def resume(draft: Draft) -> None:
@@ -122,18 +127,24 @@ def _leave(draft: Draft, instance: Instance, *, leave: Leave, kept: dict[tuple[s
         kept[key] = kept.get(key, 0) + 1
         return
     draft.leaving[instance.id] = leave.why
+    if leave.stays:
+        _drain(draft, instance, leave=leave)
+        return
     beyond_reach = draft.may.destroy_all and instance.unreachable_since is not None
     if draft.jobs.get(instance.id) and not beyond_reach:
-        if not leave.inferred and (instance.draining, instance.drain_until) != (leave.why, leave.until):
-            draft.update_instance(
-                instance, why=f"drains: {leave.why}", draining=leave.why, drain_until=leave.until
-            )
+        if not leave.inferred:
+            _drain(draft, instance, leave=leave)
         return
     draft.actions.append(
         Terminate(
             instance=instance.id, name=instance.name, pool=instance.pool, why=leave.why, inferred=leave.inferred
         )
     )
+
+
+def _drain(draft: Draft, instance: Instance, *, leave: Leave) -> None:
+    if (instance.draining, instance.drain_until) != (leave.why, leave.until):
+        draft.update_instance(instance, why=f"drains: {leave.why}", draining=leave.why, drain_until=leave.until)
 
 
 # ---------------------------------------------------------------- the rules, first match wins
@@ -168,11 +179,15 @@ def pool_may_go(draft: Draft, instance: Instance) -> bool:
 
 
 def _drained(draft: Draft, instance: Instance) -> Leave | None:
+    config = draft.backends.get(instance.backend)
+    stays = config is not None and config.type == "ssh"
     for override in draft.drains:
         subject = pool_subject(override)
-        if draft.renamed.get(subject, subject) in (instance.pool, f"instance {instance.name}"):
-            until = None if override.stop_after is None else override.at + override.stop_after
-            return Leave(why=f"pool drained by {override.by}", until=until)
+        if draft.renamed.get(subject, subject) == instance.pool:
+            return Leave(why=drain_words(override, what="pool"), until=stop_at(override), stays=stays)
+    own = draft.own_drains.get(instance.id)
+    if own is not None and begun(own, now=draft.now):
+        return Leave(why=drain_words(own, what="instance"), until=stop_at(own), stays=stays)
     if instance.draining and not any(word in instance.draining for word in OURS):
         return Leave(why=instance.draining, until=instance.drain_until)
     return None

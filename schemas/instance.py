@@ -29,6 +29,8 @@ class Instance(Value, frozen=True, kw_only=True):
     `missing_since`/`absences`: good listings that did not have it. `unreachable_since`
     /`failed_looks`: looks at its host that failed. `reserved_for` is the run that it
     was made for, alone, until `reserved_until`; `wish` the `pool add` that asked for it.
+    `quarantined`: why it is given no more work; `trusted_at` is when a person lifted that: what failed before it
+    counts no more.
     `stray_jobs`: job folders on its host that nobody needs: unknown, given up, or collected.
     `foreign`: who else uses its GPUs: it is degraded, unless its pool has `allow_foreign`.
     `ending`: its place showed it on its way out, so that its end need not be asked for again.
@@ -82,6 +84,7 @@ class Instance(Value, frozen=True, kw_only=True):
     draining: str = ""
     drain_until: int | None = None
     quarantined: str = ""
+    trusted_at: int | None = None
     degraded: str = ""
     foreign: str = ""
     missing_since: int | None = None

@@ -17,6 +17,7 @@ from real_host import RealHost, until
 from reconciler.runner import Box, HostError
 from schemas.run import Probe
 
+
 @pytest.fixture
 def host(tmp_path: Path, engine: Engine) -> Iterator[RealHost]:
     rig = RealHost(tmp_path / "host", environ={**os.environ, **engine.env}, patience=0)
