@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from reconciler.drain import INSTANCE
+from reconciler.quarantine import quarantine
 from reconciler.settled import Cause, cause_of, settle_jobs
 from schemas.base import Seconds
 from schemas.instance import Instance
@@ -36,7 +37,7 @@ def conclude(state: State, *, now: int) -> State:
     )
     state = _changed(state, runs=runs)
     state = _changed(state, instances=_last_ends(state))
-    return _expire(state, now=now)
+    return _expire(quarantine(state, now=now), now=now)
 
 
 def _changed(state: State, **fields: tuple[object, ...]) -> State:

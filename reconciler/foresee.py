@@ -30,7 +30,7 @@ def foresee(draft: Draft) -> None:
         for what in pool.unsupported:
             draft.cannot(f"pool {pool.name}", what)
     if not draft.may.destroy_all:
-        draft.notes.extend((*_stopped(draft), *_above(draft)))
+        draft.notes.extend((*_stopped(draft), *_above(draft), *_quarantined(draft)))
     _lost_sight(draft)
     _unpriced(draft)
 
@@ -71,6 +71,13 @@ def _above(draft: Draft) -> Iterator[str]:
                 f"pool {pool.name}: {len(staying)} live, at most {pool.nodes_max} now; "
                 "what was made for a run or added by hand goes by its idle duration"
             )
+
+
+def _quarantined(draft: Draft) -> Iterator[str]:
+    """A person's host that is given no work: nobody but a person changes that."""
+    for one in draft.living.values():
+        if one.quarantined and one.id not in draft.leaving and one.phase == "ready":
+            yield f"{one.name}: quarantined: {one.quarantined}; `dstack pool resume {one.name}` gives it work again"
 
 
 def _lost_sight(draft: Draft) -> None:
