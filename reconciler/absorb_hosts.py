@@ -144,6 +144,11 @@ def _booted(job: Job, report: HostReport) -> bool:
 def _job(job: Job, report: HostReport, *, attempt: Attempt, known_absent: bool, booted: bool, now: int) -> Job:
     said = next((one for one in report.jobs if one.id == job.id), JobReport(id=job.id, phase="absent"))
     match job.status, said.phase:
+        case "assigned", "held":
+            return _held(job, said, report)
+        case "assigned", "running" if len(attempt.jobs) > 1 and attempt.released_at is None:
+            # Claimed, and not far enough to say that it is held back: without a release it does not run.
+            return _held(job, said, report)
         case (("assigned" | "running"), "running"):
             return _running(job, said, report)
         case (("assigned" | "running"), "ended"):
@@ -155,6 +160,10 @@ def _job(job: Job, report: HostReport, *, attempt: Attempt, known_absent: bool, 
             )
         case "assigned", "absent" if known_absent and job.halted:
             return _settled(job, attempt=attempt, reason="never started", interrupted=False, at=now)
+        case "assigned", "absent" if known_absent and job.held and attempt.released_at is None:
+            return replace(job, held="", port=0, boot_id="")  # nothing of it has run: it may be handed over again
+        case "assigned", "absent" if known_absent and job.held:
+            return _settled(job, attempt=attempt, reason="its host no longer has it", interrupted=booted, at=now)
         case "running", "absent" if known_absent:
             reason = "its host rebooted" if booted else "its host no longer has it"
             return _settled(job, attempt=attempt, reason=reason, interrupted=booted, at=now)
@@ -164,10 +173,16 @@ def _job(job: Job, report: HostReport, *, attempt: Attempt, known_absent: bool, 
             return job
 
 
+def _held(job: Job, said: JobReport, report: HostReport) -> Job:
+    held = "staged" if said.staged else "preparing"
+    return replace(job, held=held, port=said.port, pulling=said.pulling, boot_id=report.boot_id)
+
+
 def _running(job: Job, said: JobReport, report: HostReport) -> Job:
     return replace(
         job,
         status="running",
+        held="",
         boot_id=report.boot_id or job.boot_id,
         pulling=said.pulling,
         started_at=said.started_at if said.started_at is not None else job.started_at or report.at,
@@ -180,6 +195,7 @@ def _ended(job: Job, said: JobReport, *, attempt: Attempt, now: int) -> Job:
         job,
         status="aborted" if attempt.abort and attempt.stopping else "ended",
         pulling="",
+        held="",
         exit_code=said.exit_code,
         interrupted=said.interrupted,
         reason=attempt.stopping if attempt.abort and attempt.stopping else said.reason,

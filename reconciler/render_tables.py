@@ -143,7 +143,7 @@ def _status(row: RunRow) -> str:
 
 def _pulling(row: RunRow) -> str:
     jobs = (job for one in row.attempts for job in one.jobs)
-    return next((job.pulling for job in jobs if job.pulling and job.status == "running"), "")
+    return next((job.pulling for job in jobs if job.pulling and job.status in ("assigned", "running")), "")
 
 
 def _instance_cells(row: InstanceRow, *, now: int) -> list[str]:

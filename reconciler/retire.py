@@ -15,7 +15,7 @@ from reconciler.drain import INSTANCE_DRAINED, POOL_DRAINED, begun, drain_words,
 from reconciler.limits import Room, cap_covers, caps_now
 from reconciler.world import Draft, overrides, pool_subject, price_of, without
 from schemas.instance import Instance
-from schemas.plan import Resume, Terminate
+from schemas.plan import Terminate
 
 MINUTE = 60
 ORPHAN_GRACE = 10 * MINUTE
@@ -40,20 +40,6 @@ class Leave:
     until: int | None = None
     guarded: bool = True
     stays: bool = False
-
-
-def resume(draft: Draft) -> None:
-    """Open launches that are not seen yet are asked for again, the same request, while it lives."""
-    for intent in draft.world.state.intents:
-        request = intent.request
-        if intent.refused or draft.now >= request.not_after or request.place in draft.unknown:
-            continue
-        if not draft.covers(id=intent.id, pool=request.pool) and draft.may.only_pool:
-            continue
-        waiting = [id for id in request.ids if id in draft.living and draft.living[id].phase == "pending"]
-        if waiting:
-            why = f"asked for before, {len(waiting)} of {len(request.ids)} not seen yet"
-            draft.actions.append(Resume(launch=intent.id, request=request, why=why))
 
 
 def retire(draft: Draft) -> None:

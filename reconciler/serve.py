@@ -10,6 +10,7 @@ from collections import Counter
 
 from reconciler.drain import crosses, told
 from reconciler.grow import RESERVED, Growth, grow_for, grow_gang, shape_of, window
+from reconciler.master_port import master_port
 from reconciler.place import excluded, misfit, shortage
 from reconciler.retire import few, words
 from reconciler.stock import Shape, Stock, coming, unusable
@@ -111,6 +112,9 @@ class Server:
     def _assign(self, demand: Demand, instances: list[Instance]) -> None:
         run, draft = demand.run, self.draft
         number = next_number(draft, run, replica=demand.replica)
+        attempt = f"{run.id}-{demand.replica}-{number}"
+        port = master_port(attempt, taken=draft.ports)
+        draft.ports.add(port)
         for instance in instances:
             draft.taken[instance.id] = run.id
         names = few(instance.name for instance in instances)
@@ -119,12 +123,13 @@ class Server:
             Assign(
                 run=run.id,
                 name=run.spec.name,
-                attempt=f"{run.id}-{demand.replica}-{number}",
+                attempt=attempt,
                 number=number,
                 replica=demand.replica,
                 pool=draft.pool_name(run.spec.pool),
                 instances=tuple(instance.id for instance in instances),
                 gpus=tuple(instance.resources.gpu.uuids if instance.resources.gpu else () for instance in instances),
+                port=port,
                 why=why,
             )
         )

@@ -52,7 +52,8 @@ class Draft:
 
     `living` are the instances that count, by id; `members` their ids by (renamed) pool.
     `leaving` are those on their way out, and why: nothing is placed there. `taken` are those
-    given to a run by this plan. `runs` are the runs not ended, `live` and `tried` their attempts.
+    given to a run by this plan. `runs` are the runs not ended, `live` and `tried` their attempts,
+    `ports` those given to their masters.
     `closed` pools take no work: name -> why; `drains` are a person's, in force now. `closing` ones will be drained.
     `own_drains`: instance id -> the drain of it alone, in force or to come. `unknown` places: name -> why.
     `everything`: no scope narrows what this plan may touch.
@@ -71,6 +72,7 @@ class Draft:
     runs: dict[str, Run]
     live: dict[str, list[Attempt]]
     tried: dict[tuple[str, int], int]
+    ports: set[int]
     names: set[str]
     backends: dict[str, BackendConfig]
     drains: tuple[Override, ...]
@@ -219,6 +221,7 @@ def draft_of(world: World) -> Draft:
         runs=runs,
         live=live,
         tried=tried,
+        ports={attempt.port for attempts in live.values() for attempt in attempts},
         names={instance.name for instance in living.values()},
         backends={
             **{place.config.name: place.config for place in state.places},

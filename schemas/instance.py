@@ -147,16 +147,20 @@ class JobReport(Value, frozen=True, kw_only=True):
     """A job as its host reports it.
 
     absent    the host has never had it (or has cleaned it)
+    held      the host has it, and none of its commands has run: it waits for the other nodes. `staged`: it is
+              ready to; until then its files are unpacked or its image is pulled
     running   its supervisor lives
     ended     `exit_code` is known; the result waits to be collected
     lost      claimed, and its supervisor is dead without an exit code (a crash, a reboot)
 
-    `run` is the run's name as its order had it, where the host tells: a rebuild asks for it.
-    `pulling` is how far its image has come, while it is not there yet.
+    `run` is the run's name as its order had it, where the host tells: a rebuild asks for it. `port` is a free one
+    of the host, of a held job (0: not known). `pulling` is how far its image has come, while it is not there yet.
     """
 
     id: str
-    phase: Literal["absent", "running", "ended", "lost"]
+    phase: Literal["absent", "held", "running", "ended", "lost"]
+    staged: bool = False
+    port: int = 0
     exit_code: int | None = None
     reason: str = ""
     interrupted: bool = False
