@@ -29,6 +29,7 @@ class FakeJob:
     run: str = ""
     started_at: int | None = None
     ends_at: int | None = None
+    held_at: int | None = None
     exit_code: int | None = None
     reason: str = ""
     boot: int = 0
@@ -74,8 +75,8 @@ class Fault:
 class FakeWorld:
     """The truth, and the knobs that a test turns. `now` is its clock.
 
-    `lag` is by how many listings an answer is late. `boot` and `ending` are seconds. `shown` is for how many
-    seconds after its end a machine is still listed (`None`: for ever). `script`
+    `lag` is by how many listings an answer is late. `boot`, `ending` and `staging` (of a job that is held back) are
+    seconds. `shown` is for how many seconds after its end a machine is still listed (`None`: for ever). `script`
     gives a job's (seconds, exit code). `room` is how many of a type can live at once.
     `launched` counts real machines by instance id and `started` real starts by job id:
     either above 1 is a defect of whoever asked.
@@ -87,6 +88,7 @@ class FakeWorld:
     boot: int = 0
     ending: int = 0
     shown: int | None = None
+    staging: int = 0
     identity: str = "account-1"
     script: Callable[[str], tuple[int, int]] = lambda job: (60, 0)
     sold_out: set[str] = field(default_factory=set)

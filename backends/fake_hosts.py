@@ -17,6 +17,10 @@ class Behind(Exception):
     """The host has seen a newer generation."""
 
 
+class NotHeld(Exception):
+    """There is no such job that could be released."""
+
+
 class FakeHosts:
     """What can be asked of the machines of a world, by external id."""
 
@@ -38,22 +42,43 @@ class FakeHosts:
             jobs=tuple(self._report(id, job, machine) for id, job in machine.jobs.items() if _folder(job)),
         )
 
-    def start(self, external_id: str, job: str, *, generation: int, run: str = "") -> None:
-        """At most once for ever: a job that was started, halted or cleaned before is not started."""
+    def start(self, external_id: str, job: str, *, generation: int, run: str = "", hold_back: bool = False) -> bool:
+        """At most once for ever: a job that was started, halted or cleaned before is not started.
+
+        With `hold_back` it waits for its release; true where it is ready for it.
+        """
         machine = self._fenced(external_id, generation)
-        if job in machine.jobs:
-            return
-        seconds, exit_code = self._world.script(job)
         now = self._world.now()
+        if job not in machine.jobs and hold_back:
+            machine.jobs[job] = FakeJob(run=run, held_at=now, boot=machine.boot)
+        elif job not in machine.jobs:
+            machine.jobs[job] = FakeJob(run=run, boot=machine.boot)
+            self._begin(job, machine)
+        return self._staged(machine.jobs[job])
+
+    def release(self, external_id: str, job: str, *, generation: int) -> None:
+        machine = self._fenced(external_id, generation)
+        known = machine.jobs.get(job)
+        if known is None or known.halted or known.cleaned or self._dead(known, machine):
+            raise NotHeld(f"{job} is not held back there")
+        if known.started_at is None and known.ends_at is None:
+            self._begin(job, machine)
+
+    def _begin(self, job: str, machine: Machine) -> None:
+        seconds, exit_code = self._world.script(job)
+        now, known = self._world.now(), machine.jobs[job]
         self._world.started[job] += 1
-        machine.jobs[job] = FakeJob(
-            run=run, started_at=now, ends_at=now + seconds, exit_code=exit_code, boot=machine.boot
-        )
+        known.started_at, known.ends_at, known.exit_code = now, now + seconds, exit_code
+
+    def _staged(self, job: FakeJob) -> bool:
+        return job.held_at is not None and self._world.now() >= job.held_at + self._world.staging
 
     def stop(self, external_id: str, job: str, *, generation: int, why: str) -> None:
         machine = self._fenced(external_id, generation)
         known = machine.jobs.setdefault(job, FakeJob(halted=True))
-        if known.ends_at is not None and known.ends_at > self._world.now() and not self._dead(known, machine):
+        waits = known.held_at is not None and known.started_at is None and known.ends_at is None
+        goes_on = known.ends_at is not None and known.ends_at > self._world.now()
+        if (waits or goes_on) and not self._dead(known, machine):
             known.ends_at, known.exit_code, known.reason = self._world.now(), 143, why
 
     def collect(self, external_id: str, job: str) -> bytes:
@@ -86,7 +111,8 @@ class FakeHosts:
 
     def _dead(self, job: FakeJob, machine: Machine) -> bool:
         """It ran in an earlier boot, and had not ended when that one did."""
-        return job.lost or (job.boot != machine.boot and (job.ends_at or 0) > self._world.now())
+        over = job.ends_at is not None and job.ends_at <= self._world.now()
+        return job.lost or (job.boot != machine.boot and _known(job) and not over)
 
     def _report(self, id: str, job: FakeJob, machine: Machine) -> JobReport:
         if self._dead(job, machine):
@@ -102,8 +128,14 @@ class FakeHosts:
                 ended_at=job.ends_at,
                 run=job.run,
             )
+        if job.started_at is None:
+            return JobReport(id=id, phase="held", staged=self._staged(job), port=20000, run=job.run)
         return JobReport(id=id, phase="running", started_at=job.started_at, run=job.run)
 
 
 def _folder(job: FakeJob) -> bool:
-    return job.started_at is not None and not job.cleaned
+    return _known(job) and not job.cleaned
+
+
+def _known(job: FakeJob) -> bool:
+    return job.started_at is not None or job.held_at is not None

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
+from reconciler.status import UNTRUSTED
 from schemas.instance import HostReport, Instance, JobReport
 from schemas.resources import Resources
 from schemas.run import Attempt, Job
@@ -17,9 +18,6 @@ from schemas.state import State
 
 SKEW = 60
 ENOUGH = 3  # failed looks after which a host counts as unreachable
-
-
-_UNTRUSTED = "host key"  # as the transport words it: the pinned key is shown again, so the host is trusted again
 
 
 def absorb_hosts(state: State, *, reports: Sequence[HostReport], before: State | None, now: int) -> State:
@@ -118,7 +116,7 @@ def _answered(instance: Instance, report: HostReport, *, now: int) -> Instance:
         boot_id=report.boot_id or instance.boot_id,
         machine_id=report.machine_id or instance.machine_id,
         resources=_resources(instance, report),
-        quarantined="" if _UNTRUSTED in instance.quarantined else instance.quarantined,
+        quarantined="" if UNTRUSTED in instance.quarantined else instance.quarantined,
         degraded=report.degraded,
         foreign=report.foreign,
         unreachable_since=None,
@@ -166,6 +164,11 @@ def _booted(job: Job, report: HostReport) -> bool:
 def _job(job: Job, report: HostReport, *, attempt: Attempt, known_absent: bool, booted: bool, now: int) -> Job:
     said = next((one for one in report.jobs if one.id == job.id), JobReport(id=job.id, phase="absent"))
     match job.status, said.phase:
+        case "assigned", "held":
+            return _held(job, said, report)
+        case "assigned", "running" if len(attempt.jobs) > 1 and attempt.released_at is None:
+            # Claimed, and not far enough to say that it is held back: without a release it does not run.
+            return _held(job, said, report)
         case (("assigned" | "running"), "running"):
             return _running(job, said, report)
         case (("assigned" | "running"), "ended"):
@@ -177,6 +180,10 @@ def _job(job: Job, report: HostReport, *, attempt: Attempt, known_absent: bool, 
             )
         case "assigned", "absent" if known_absent and job.halted:
             return _settled(job, attempt=attempt, reason="never started", interrupted=False, at=now)
+        case "assigned", "absent" if known_absent and job.held and attempt.released_at is None:
+            return replace(job, held="", port=0, boot_id="")  # nothing of it has run: it may be handed over again
+        case "assigned", "absent" if known_absent and job.held:
+            return _settled(job, attempt=attempt, reason="its host no longer has it", interrupted=booted, at=now)
         case "running", "absent" if known_absent:
             reason = "its host rebooted" if booted else "its host no longer has it"
             return _settled(job, attempt=attempt, reason=reason, interrupted=booted, at=now)
@@ -186,10 +193,16 @@ def _job(job: Job, report: HostReport, *, attempt: Attempt, known_absent: bool, 
             return job
 
 
+def _held(job: Job, said: JobReport, report: HostReport) -> Job:
+    held = "staged" if said.staged else "preparing"
+    return replace(job, held=held, port=said.port, pulling=said.pulling, boot_id=report.boot_id)
+
+
 def _running(job: Job, said: JobReport, report: HostReport) -> Job:
     return replace(
         job,
         status="running",
+        held="",
         boot_id=report.boot_id or job.boot_id,
         pulling=said.pulling,
         started_at=said.started_at if said.started_at is not None else job.started_at or report.at,
@@ -207,6 +220,7 @@ def _ended(job: Job, said: JobReport, *, attempt: Attempt, now: int) -> Job:
         job,
         status="aborted" if attempt.abort and attempt.stopping else "ended",
         pulling="",
+        held="",
         exit_code=said.exit_code,
         interrupted=said.interrupted,
         reason=attempt.stopping if attempt.abort and attempt.stopping else said.reason,

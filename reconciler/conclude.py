@@ -11,6 +11,8 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
+from reconciler.drain import INSTANCE
+from reconciler.quarantine import quarantine
 from reconciler.settled import Cause, cause_of, settle_jobs
 from schemas.base import Seconds
 from schemas.instance import Instance
@@ -26,7 +28,7 @@ STABLE = 600
 
 def conclude(state: State, *, now: int) -> State:
     """The state with every consequence of its facts drawn; the same state where there is none."""
-    state = settle_jobs(state, now=now)
+    state = _released(settle_jobs(state, now=now), now=now)
     attempts: dict[str, list[Attempt]] = {}
     for attempt in state.attempts:
         attempts.setdefault(attempt.run, []).append(attempt)
@@ -35,13 +37,32 @@ def conclude(state: State, *, now: int) -> State:
     )
     state = _changed(state, runs=runs)
     state = _changed(state, instances=_last_ends(state))
-    return _expire(state, now=now)
+    return _expire(quarantine(state, now=now), now=now)
 
 
 def _changed(state: State, **fields: tuple[object, ...]) -> State:
     """Only what differs is replaced: an unchanged state stays the same object."""
     different = {name: value for name, value in fields.items() if getattr(state, name) != value}
     return replace(state, **different) if different else state
+
+
+def _released(state: State, *, now: int) -> State:
+    """An attempt of which every node is staged goes on, wherever it stands; written before any host is told."""
+    if not any(attempt.held_back and not attempt.stopping for attempt in state.attempts):
+        return state
+    return _changed(
+        state,
+        attempts=tuple(
+            replace(attempt, released_at=now)
+            if attempt.held_back and not attempt.stopping and all(_waits(job) for job in attempt.jobs)
+            else attempt
+            for attempt in state.attempts
+        ),
+    )
+
+
+def _waits(job: Job) -> bool:
+    return job.status == "assigned" and job.held == "staged" and not job.halted
 
 
 def _run(run: Run, attempts: list[Attempt], *, now: int) -> Run:
@@ -104,8 +125,10 @@ def _task_ended(run: Run, attempt: Attempt, *, now: int) -> Run:
         return _ended(run, "done", cause=cause, attempt=attempt, now=now)
     retry = run.spec.retry
     again = {"interrupted": retry.interruption, "error": retry.error}.get(cause.kind, False)
-    if again and not run.superseded_by:
-        wait = 0 if cause.kind == "interrupted" else _backoff(attempt.number)
+    # A machine was lost before anything ran on any: trying again repeats nothing.
+    unbegun = attempt.held_back and cause.kind == "interrupted"
+    if (again or unbegun) and not run.superseded_by:
+        wait = 0 if cause.kind == "interrupted" and not unbegun else _backoff(attempt.number)
         return _again(run, cause=cause, wait=wait, window=retry.duration, now=now)
     status: RunStatus = "terminated" if cause.kind == "stopped" else "failed"
     return _ended(run, status, cause=cause, attempt=attempt, now=now)
@@ -191,12 +214,29 @@ def _over(job: Job) -> bool:
 
 def _expire(state: State, *, now: int) -> State:
     """Overrides, capacity memory and wishes whose time is over leave."""
-    digest = state.applied.revision.digest if state.applied else ""
+    digest, gone = state.applied.revision.digest if state.applied else "", _gone(state)
     return _changed(
         state,
-        overrides=tuple(each for each in state.overrides if _in_force(each, digest=digest, now=now)),
+        overrides=tuple(
+            each
+            for each in state.overrides
+            if _in_force(each, digest=digest, now=now) and each.subject not in gone
+        ),
         capacity=tuple(each for each in state.capacity if each.until > now),
         wishes=tuple(_open_wishes(state.wishes, state.instances)),
+    )
+
+
+def _gone(state: State) -> frozenset[str]:
+    """The subjects of overrides of instances that are no more: another one of that name is another one."""
+    if not any(each.subject.startswith(INSTANCE) for each in state.overrides):
+        return frozenset()
+    known = {one.id: one for one in state.instances}
+    named = (each.subject for each in state.overrides if each.subject.startswith(INSTANCE))
+    return frozenset(
+        subject
+        for subject in named
+        if (one := known.get(subject.removeprefix(INSTANCE))) is None or one.phase == "terminated"
     )
 
 

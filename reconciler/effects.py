@@ -38,6 +38,14 @@ class Start(Value, frozen=True, kw_only=True):
     instance: str
 
 
+class Release(Value, frozen=True, kw_only=True):
+    """Let a job that its host holds back begin: every node of its attempt is staged. `port` is its master's."""
+
+    job: str
+    instance: str
+    port: int
+
+
 class Halt(Value, frozen=True, kw_only=True):
     """Tell a host to end a job, and to refuse any start of it that comes later."""
 
@@ -73,7 +81,7 @@ class Clean(Value, frozen=True, kw_only=True):
 
 COLLECTED = frozenset({"done", "failed"})  # any other may still run: given up, or unknown
 
-Effect = Send | End | Start | Halt | Collect | Save | Clean
+Effect = Send | End | Start | Release | Halt | Collect | Save | Clean
 
 
 def effects(state: State, *, now: int) -> tuple[Effect, ...]:
@@ -139,7 +147,10 @@ def _of_attempt(attempt: Attempt, *, known: _Known, now: int) -> Iterator[Effect
         elif job.status in ("assigned", "running") and attempt.stopping:
             yield Halt(job=job.id, instance=job.instance, abort=attempt.abort, why=attempt.stopping)
         elif job.status == "assigned" and not (broken or job.halted) and _startable(job, known=known):
-            yield Start(attempt=attempt.id, job=job.id, instance=job.instance)
+            if not job.held:
+                yield Start(attempt=attempt.id, job=job.id, instance=job.instance)
+            elif attempt.released_at is not None:
+                yield Release(job=job.id, instance=job.instance, port=attempt.jobs[0].port or attempt.port)
         elif job.status == "running" and _save_due(job, known.runs.get(attempt.run), now=now):
             yield Save(job=job.id, instance=job.instance, artifacts=_artifacts(attempt, known=known))
 

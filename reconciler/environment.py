@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shlex
 from collections.abc import Iterable, Sequence
 
+from reconciler.master_port import master_port
 from reconciler.runner import HostError, Order
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -49,9 +49,9 @@ def _ours(order: Order) -> dict[str, str]:
         "DSTACK_NODES_NUM": str(order.nodes),
         "DSTACK_NODES_IPS": "\n".join(order.peers),
         "DSTACK_MASTER_NODE_IP": order.peers[0] if order.peers else "127.0.0.1",
-        "DSTACK_MASTER_PORT": str(master_port(order.attempt)),
+        "DSTACK_MASTER_PORT": str(order.master_port or master_port(order.attempt)),
         "DSTACK_GPUS_PER_NODE": str(len(order.gpus)),
-        "DSTACK_GPUS_NUM": str(len(order.gpus) * order.nodes),
+        "DSTACK_GPUS_NUM": str(sum(order.peer_slots) if order.peer_slots else len(order.gpus) * order.nodes),
     }
 
 
@@ -61,11 +61,6 @@ def _check(variables: dict[str, str]) -> None:
             raise HostError(f"not a name for an environment variable: {name!r}")
         if "\0" in value:
             raise HostError(f"the value of {name} holds a NUL character")
-
-
-def master_port(attempt: str) -> int:
-    """The same on every node of an attempt, and another one in its next: 20000–29999."""
-    return 20000 + int(hashlib.sha256(attempt.encode()).hexdigest()[:8], 16) % 10000
 
 
 def environment_file(variables: dict[str, str]) -> bytes:
@@ -93,9 +88,9 @@ def arguments(order: Order) -> list[str]:
     return found
 
 
-def hostfile(peers: Sequence[str], *, slots: int) -> bytes:
-    """For mpirun: one node a line."""
-    return _bytes(f"{peer} slots={max(1, slots)}\n" for peer in peers)
+def hostfile(peers: Sequence[str], *, slots: Sequence[int]) -> bytes:
+    """For mpirun: one node a line, with its GPUs; one without any has one slot."""
+    return _bytes(f"{peer} slots={max(1, count)}\n" for peer, count in zip(peers, slots, strict=True))
 
 
 def _bytes(lines: Iterable[str]) -> bytes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from backends.base import Backend, BackendError, NoCapacity, QuotaExceeded, TryLater
 from reconciler import fold, runner
 from reconciler.blobs import Blobs
-from reconciler.effects import Clean, Collect, Effect, End, Halt, Save, Send, Start
+from reconciler.effects import Clean, Collect, Effect, End, Halt, Release, Save, Send, Start
 from reconciler.fold import Outcome
 from reconciler.gather import gather
 from reconciler.order import CannotOrder, order_of
@@ -63,7 +63,7 @@ def subject(effect: Effect) -> str:
             return f"launch of {', '.join(effect.request.names)}"
         case End():
             return f"end of {len(effect.external_ids)} in {effect.place}"
-        case Start() | Halt() | Collect() | Save() | Clean():
+        case Start() | Release() | Halt() | Collect() | Save() | Clean():
             return f"job {effect.job}"
 
 
@@ -107,6 +107,10 @@ class _Hands:
                 return fold.Accepted(place=effect.place, external_ids=effect.external_ids)
             case Start():
                 return self._start(effect)
+            case Release():
+                host = self._instance(effect.instance)
+                self.ports.runner.release(host, effect.job, generation=self.state.generation, port=effect.port)
+                return fold.Started(job=effect.job, boot_id=host.boot_id, at=self.ports.now())
             case Halt():
                 self._stop(effect.instance, effect.job, abort=effect.abort, why=effect.why)
                 return fold.Halted(job=effect.job)
@@ -148,11 +152,13 @@ class _Hands:
             instances=self.instances,
         )
         try:
-            self.ports.runner.start(host, order)
+            held = self.ports.runner.start(host, order)
         except (runner.Fenced, runner.Unreachable):
             raise
         except runner.HostError as error:
             return fold.StartFailed(job=start.job, why=str(error), at=self.ports.now())
+        if held is not None:
+            return fold.Staged(job=start.job, boot_id=host.boot_id, staged=held.staged, port=held.port)
         return fold.Started(job=start.job, boot_id=host.boot_id, at=self.ports.now())
 
     def _stop(self, instance: str, job: str, *, abort: bool, why: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from reconciler.drain import INSTANCE, INSTANCE_DRAINED, POOL_DRAINED, told
 from reconciler.render_words import rough, span
 from reconciler.status import (
     InstanceStatus,
@@ -21,7 +22,7 @@ from schemas.instance import Instance
 from schemas.pool import Pool
 from schemas.resources import Resources
 from schemas.run import Job
-from schemas.state import Place, State
+from schemas.state import Override, Place, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +54,15 @@ def explain_instances(state: State, *, now: int, pool: str = "") -> tuple[Instan
     names = _run_names(state)
     places = {place.name: place for place in state.places}
     floors = _at_floor(state, jobs=jobs)
+    drains = _drains(state, now=now)
     living = [_shown(one, state) for one in state.instances if one.phase != "terminated" and pool in ("", one.pool)]
     living += [one for one in _declared(state, places=places) if pool in ("", one.pool)]
     ordered = sorted(living, key=lambda one: (one.pool, _natural(one.name)))
     return tuple(
-        _row(one, jobs=jobs, runs=names.get(one.id, ()), place=places.get(one.place), now=now, floors=floors)
+        _row(
+            one, jobs=jobs, runs=names.get(one.id, ()), place=places.get(one.place), now=now, floors=floors,
+            drain=drains.get(INSTANCE + one.id) or drains.get(one.pool),
+        )
         for one in ordered
     )
 
@@ -88,7 +93,7 @@ def _pool_row(pool: Pool, *, living: list[Instance], jobs: Mapping[str, list[Job
 
 def _row(
     one: Instance, *, jobs: dict[str, list[Job]], runs: tuple[str, ...], place: Place | None, now: int,
-    floors: frozenset[str],
+    floors: frozenset[str], drain: Override | None,
 ) -> InstanceRow:  # fmt: skip
     status = instance_status(one, jobs)
     idle = status == "idle"
@@ -97,7 +102,7 @@ def _row(
     return InstanceRow(
         instance=one,
         status=status,
-        reason=_reason(one, status=status, place=place, now=now, kept=kept),
+        reason=_reason(one, status=status, place=place, now=now, kept=kept, drain=drain),
         idle_since=idle_since(one) if idle else None,
         reap_at=goes,
         observed_at=place.observed_at if place else None,
@@ -145,15 +150,30 @@ def _flags(one: Instance) -> list[str]:
     return [*(["unreachable"] if unreachable(one) else []), *found]
 
 
-def _reason(one: Instance, *, status: InstanceStatus, place: Place | None, now: int, kept: bool) -> str:
+OURS = (f"draining: {POOL_DRAINED}", f"draining: {INSTANCE_DRAINED}")
+
+
+def _drains(state: State, *, now: int) -> dict[str, Override]:
+    """By pool and by `instance ID`: the drain in force, else the one that begins next."""
+    found: dict[str, Override] = {}
+    for each in sorted(state.overrides, key=lambda each: each.begins or each.at, reverse=True):
+        if each.kind == "drain" and (each.until is None or each.until > now):
+            found[each.subject] = each
+    return found
+
+
+def _reason(
+    one: Instance, *, status: InstanceStatus, place: Place | None, now: int, kept: bool, drain: Override | None
+) -> str:  # fmt: skip
     """Why it is as it is, the worst first."""
     said = [_unreachable(one, now=now)] if unreachable(one) else []
     if place is not None and place.error and one.host is not None:
-        told = (unreachable(one) or one.quarantined) and not place.answered_by
-        said += [] if told else [place.error]
+        known = (unreachable(one) or one.quarantined) and not place.answered_by
+        said += [] if known else [place.error]
     elif place is not None and place.error:
         said.append(f"place unknown: {place.error}")
-    said += [flag for flag in _flags(one) if flag != "unreachable"]
+    said += [flag for flag in _flags(one) if flag != "unreachable" and not (drain and flag.startswith(OURS))]
+    said += [told(drain, whole=True)] if drain else []
     if one.reason:
         said.append(one.reason)
     if status == "idle" and not said:

@@ -60,11 +60,15 @@ def _attempt(attempt: Attempt, *, hosts: dict[str, str]) -> str:
     on = ", ".join(dict.fromkeys(hosts.get(job.instance, job.instance) for job in waiting))
     if attempt.stopping:
         return f"being stopped on {on} ({attempt.stopping})"
-    if any(job.status == "assigned" for job in waiting):
-        return f"starting on {on}"
     pulling = next((job.pulling for job in waiting if job.pulling), "")
     if pulling:
         return f"{pulling} on {on}"
+    behind = [job for job in waiting if job.status == "assigned" and job.held != "staged"]
+    if attempt.held_back and behind and len(behind) < len(waiting):
+        late = ", ".join(hosts.get(job.instance, job.instance) for job in behind)
+        return f"ready on {len(waiting) - len(behind)} of {len(waiting)} nodes, not yet on {late}"
+    if any(job.status == "assigned" for job in waiting):
+        return f"starting on {on}"
     if any(job.status == "ended" for job in waiting):
         return f"result on {on} not stored yet"
     return ""

@@ -47,6 +47,15 @@ class Started(Value, frozen=True, kw_only=True):
     at: int
 
 
+class Staged(Value, frozen=True, kw_only=True):
+    """The host claimed the job and holds it back; `staged`: all that its commands need is there. `port` is free."""
+
+    job: str
+    boot_id: str
+    staged: bool
+    port: int = 0
+
+
 class StartFailed(Value, frozen=True, kw_only=True):
     """The host did not start it, and would not if asked again."""
 
@@ -99,7 +108,9 @@ class Ahead(Value, frozen=True, kw_only=True):
     why: str
 
 
-Outcome = Sent | Refused | Accepted | Started | StartFailed | Halted | Collected | Saved | Cleaned | Failed | Ahead
+Outcome = (
+    Sent | Refused | Accepted | Staged | Started | StartFailed | Halted | Collected | Saved | Cleaned | Failed | Ahead
+)
 
 
 def fold(state: State, outcomes: Sequence[Outcome], *, now: int) -> State:
@@ -149,11 +160,14 @@ def _fold(memory: _Memory, outcome: Outcome, *, now: int) -> None:
             _sent(memory, outcome)
         case Refused():
             _refused(memory, outcome, now=now)
+        case Staged() if _is(memory, outcome.job, "assigned"):
+            held = "staged" if outcome.staged else "preparing"
+            memory.change(outcome.job, held=held, boot_id=outcome.boot_id, port=outcome.port)
         case Started() if _is(memory, outcome.job, "assigned"):
-            # Claimed and started in one command: the answer of that command is the host's word.
-            memory.change(outcome.job, status="running", boot_id=outcome.boot_id, started_at=outcome.at)
+            # Claimed and started, or released, in one command: its answer is the host's word.
+            memory.change(outcome.job, status="running", held="", boot_id=outcome.boot_id, started_at=outcome.at)
         case StartFailed() if _is(memory, outcome.job, "assigned"):
-            memory.change(outcome.job, status="failed", reason=outcome.why, ended_at=outcome.at)
+            memory.change(outcome.job, status="failed", held="", reason=outcome.why, ended_at=outcome.at)
         case Halted() if outcome.job in memory.jobs:
             memory.change(outcome.job, halted=True)
         case Collected() if outcome.job in memory.jobs:

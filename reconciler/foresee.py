@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from reconciler.drain import INSTANCE, told
 from reconciler.limits import hourly
 from reconciler.retire import words
+from reconciler.status import UNTRUSTED
 from reconciler.waiting import clock
 from reconciler.world import Draft, overrides
 from schemas.base import Price
@@ -29,19 +31,23 @@ def foresee(draft: Draft) -> None:
         for what in pool.unsupported:
             draft.cannot(f"pool {pool.name}", what)
     if not draft.may.destroy_all:
-        draft.notes.extend((*_stopped(draft), *_above(draft)))
+        draft.notes.extend((*_stopped(draft), *_above(draft), *_quarantined(draft)))
     _lost_sight(draft)
     _unpriced(draft)
 
 
 def _override(draft: Draft, override: Override) -> str:
-    word = {"drain": "drained", "pause": "paused", "autoscale": "autoscale"}[override.kind]
+    if override.kind != "autoscale":
+        return f"{_named(draft, override)}: {told(override, whole=True)}"
     value = "" if override.value is None else f" = {override.value}"
-    end = "until it is resumed" if override.until is None else f"until {clock(override.until)}"
-    if override.kind == "autoscale":
-        end = "until those documents are applied"
     reason = f" ({override.reason})" if override.reason else ""
-    return f"{override.subject or 'all spot'}: {word}{value} by {override.by}, {end}{reason}"
+    end = "until those documents are applied"
+    return f"{override.subject or 'all spot'}: autoscale{value} by {override.by}, {end}{reason}"
+
+
+def _named(draft: Draft, override: Override) -> str:
+    one = draft.living.get(override.subject.removeprefix(INSTANCE))
+    return one.name if one is not None and override.subject.startswith(INSTANCE) else override.subject
 
 
 def _stopped(draft: Draft) -> Iterator[str]:
@@ -66,6 +72,13 @@ def _above(draft: Draft) -> Iterator[str]:
                 f"pool {pool.name}: {len(staying)} live, at most {pool.nodes_max} now; "
                 "what was made for a run or added by hand goes by its idle duration"
             )
+
+
+def _quarantined(draft: Draft) -> Iterator[str]:
+    """A host that nobody but a person gives work again; one with a wrong key says its own way out."""
+    for one in draft.living.values():
+        if one.quarantined and UNTRUSTED not in one.quarantined and one.id not in draft.leaving and one.phase == "ready":
+            yield f"{one.name}: quarantined: {one.quarantined}; `dstack pool resume {one.name}` gives it work again"
 
 
 def _lost_sight(draft: Draft) -> None:

@@ -125,6 +125,7 @@ def shape_of(growth: Growth, run: Run) -> Shape:
         reuse_only=spec.reuse_only,
         ceiling=None if confirmed is None else confirmed * FAILOVER,
         nodes=spec.nodes,
+        lasts=spec.max_duration if growth.draft.own_drains else 0,
     )
 
 

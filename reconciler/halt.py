@@ -5,14 +5,19 @@ A stop is a mark; the host does it, and the attempt counts as ended only when it
 
 from __future__ import annotations
 
+from functools import partial
+
 from reconciler.retire import words
+from reconciler.settled import NOT_STARTED
 from reconciler.world import Draft
 from schemas.plan import Stop
-from schemas.run import Attempt, Run
+from schemas.run import Attempt, Job, Run
 
 # The host enforces max_duration; the plan steps in only where it should long have.
 OVERDUE = 600
 GOES_ON = ("assigned", "running")
+# Pulling an image may take long; while one node does, the others hold their machines for nothing.
+READY = 1800
 
 
 def halt(draft: Draft) -> None:
@@ -49,11 +54,30 @@ def _reason(draft: Draft, run: Run, attempt: Attempt) -> str:
             break
     else:
         return ""
-    return _gang(run, attempt) or _overdue(draft, run, attempt) or _drained(draft, attempt)
+    return _gang(draft, run, attempt) or _overdue(draft, run, attempt) or _drained(draft, attempt)
 
 
-def _gang(run: Run, attempt: Attempt) -> str:
-    """All nodes or none, at the end too: one that failed or was lost ends the others."""
+def _gang(draft: Draft, run: Run, attempt: Attempt) -> str:
+    """All nodes or none: one that cannot be made ready keeps the others from starting, one that fails ends them."""
+    why = _broken(run, attempt)
+    if not attempt.held_back:
+        return why
+    if not why and draft.now >= attempt.assigned_at + READY:
+        why = next(filter(None, map(partial(_unready, draft), attempt.jobs)), "")
+    return f"{NOT_STARTED}: {why}" if why else ""
+
+
+def _unready(draft: Draft, job: Job) -> str:
+    """One that was never handed over, because nobody ticked, may still be: it is not waited for in vain."""
+    one = draft.living.get(job.instance)
+    dark = one is not None and one.unreachable_since is not None
+    if one is None or job.held == "staged" or not (dark or job.held):
+        return ""
+    why = f": {one.unreachable_why or 'no answer'}" if dark else ""
+    return f"node {job.rank} ({one.name}) was not ready within {words(READY)}{why}"
+
+
+def _broken(run: Run, attempt: Attempt) -> str:
     for job in attempt.jobs:
         if job.status in GOES_ON:
             continue

@@ -81,6 +81,11 @@ tell() { # $1 job, $2 its folder
         { read -r restarts < "$2/restarts"; } 2>/dev/null
         { read -r began < "$2/started"; } 2>/dev/null
         if supervised "$2"; then
+            if [ -f "$2/hold" ] && [ ! -f "$2/go" ]; then
+                port=-
+                { read -r port < "$2/staged"; } 2>/dev/null
+                echo "held $1 $port"
+            fi
             echo "job $1 running $ready ${began:--} ${restarts:-0} $name"
             return
         elif [ ! -d "$2/begun" ] && ! { doubted "claims/$1" && mkdir -p "$2" && mkdir "$2/begun" 2>/dev/null; }; then

@@ -23,6 +23,7 @@ _MISSING = re.compile(r"missing ([A-Za-z0-9-]{1,80})\Z", re.ASCII)
 _RUNTIME = re.compile(r"runtime (docker|podman|none)\Z", re.ASCII)
 _PULLING = re.compile(r"pulling ([a-z0-9][a-z0-9-]{0,100}) (\d{1,5}|-) (\d{1,5}|-)\Z", re.ASCII)
 _WHY = re.compile(r"why ([a-z0-9][a-z0-9-]{0,100}) (.{0,2000})\Z")
+_HELD = re.compile(r"held ([a-z0-9][a-z0-9-]{0,100}) (\d{1,5}|-)\Z", re.ASCII)
 _FOREIGN = re.compile(r"foreign (\d{1,4}) (\d{1,10}) (\d{1,9}|-)\Z", re.ASCII)
 _CAUSES = {
     "stop": "stopped",
@@ -32,6 +33,7 @@ _CAUSES = {
     "probe": "its probe failed",
     "image": "no image",
     "container": "the container did not start",
+    "barrier": "its start was never released",
     "lost": "its supervisor died without a result",
 }
 
@@ -88,13 +90,22 @@ def _jobs(facts: list[str]) -> Iterator[JobReport]:
     """What else is told of a job stands beside its line."""
     pulling = {found[1]: _progress(found[2], found[3]) for found in map(_PULLING.match, facts) if found}
     why = {found[1]: clean(found[2])[:400] for found in map(_WHY.match, facts) if found}
+    held = {found[1]: found[2] for found in map(_HELD.match, facts) if found}
     for line in facts:
-        if any(other.match(line) for other in (_MISSING, _FOREIGN, _RUNTIME, _PULLING, _WHY)):
+        if any(other.match(line) for other in (_MISSING, _FOREIGN, _RUNTIME, _PULLING, _WHY, _HELD)):
             continue
         job = _job(line)
         if job.id in why:
             job = replace(job, reason=f"{job.reason}: {why[job.id]}" if job.reason else why[job.id])
-        yield replace(job, pulling=pulling[job.id]) if job.id in pulling and job.phase == "running" else job
+        if job.phase == "running":
+            job = replace(job, pulling=pulling.get(job.id, ""))
+            job = _held(job, port=_number(held[job.id])) if job.id in held else job
+        yield job
+
+
+def _held(job: JobReport, *, port: int | None) -> JobReport:
+    """It has the port as soon as it is staged."""
+    return replace(job, phase="held", staged=port is not None, port=port or 0, started_at=None)
 
 
 def _progress(done: str, layers: str) -> str:

@@ -15,12 +15,13 @@ from pathlib import Path
 from reconciler.artifacts import choose, repack
 from reconciler.host_report import Unreadable, parse_report
 from reconciler.private import make_private
-from reconciler.runner import Collected, Fenced, HostError, Order, Unreachable, Untrusted
+from reconciler.runner import Collected, Fenced, Held, HostError, Order, Unreachable, Untrusted
 from reconciler.staging import stage
 from reconciler.transport import Answer, Transport
 from schemas.instance import HostReport, Instance
 
 _JOB = re.compile(r"[a-z0-9][a-z0-9-]{0,100}\Z")
+_STAGED = re.compile(rb"staged (\d{1,5})$", re.ASCII | re.MULTILINE)
 _CHUNK = 1024 * 1024
 _NO_BUNDLE = 77
 _LONG = 1800.0  # a large transfer; everything else answers in seconds
@@ -31,6 +32,7 @@ _FAILURES = {
     76: "the instance is being ended",
     77: "the run's files did not arrive",
     79: "the job still runs",
+    80: "it is not held back there any more",
 }
 
 
@@ -63,7 +65,7 @@ class HostRunner:
         except (HostError, Unreadable) as error:
             return HostReport(instance=instance.id, at=now, error=str(error))
 
-    def start(self, instance: Instance, order: Order) -> None:
+    def start(self, instance: Instance, order: Order) -> Held | None:
         _checked(order.job)
         token = secrets.token_hex(16)
         folder, bundle = stage(order), order.files_bundle
@@ -73,7 +75,13 @@ class HostRunner:
         if answer.code == _NO_BUNDLE and bundle:
             self._put(instance, bundle, f"{order.job}.{token}")
             answer = self._send(instance, _program("start"), args, stdin=folder)
-        _settled(answer)
+        told = _STAGED.match(_settled(answer).out)
+        if not order.hold_back:
+            return None
+        return Held(staged=told is not None, port=int(told[1]) if told else 0)
+
+    def release(self, instance: Instance, job: str, *, generation: int, port: int) -> None:
+        self._ask(instance, "release", _checked(job), str(generation), str(port))
 
     def _put(self, instance: Instance, bundle: Path, name: str) -> None:
         """Beside the job's own folder, under a name of its own: whoever cleans the host leaves it alone."""

@@ -10,7 +10,19 @@ umask 077
 mkdir -p claims spent jobs stage bundles || exit 1
 [ ! -e ending ] || exit 76
 pass_fence "$3" || exit 75
-if [ -d "claims/$job" ] || [ -d "spent/$job" ]; then exit 0; fi
+tell_held() { # $1 job folder: how far one that is held back is; not for long, where an image is pulled
+    [ -f "$1/hold" ] || return 0
+    tries=0
+    while [ $tries -lt 20 ] && [ ! -f "$1/staged" ] && [ ! -f "$1/end" ]; do
+        tries=$((tries + 1))
+        sleep 0.1 2>/dev/null || sleep 1
+    done
+    if { read -r port < "$1/staged"; } 2>/dev/null; then echo "staged $port"; fi
+}
+if [ -d "claims/$job" ] || [ -d "spent/$job" ]; then
+    tell_held "jobs/$job"
+    exit 0
+fi
 [ -z "$bundle" ] || [ -f "$sent" ] || [ -f "bundles/$bundle" ] || exit 77
 give_up() { rm -rf "$staged" "$sent"; exit "$1"; }
 mkdir "$staged" && tar -xf - -C "$staged" && [ -f "$staged/complete" ] || give_up 1
@@ -33,3 +45,5 @@ if [ -d "spent/$job" ]; then
 fi
 mv "$staged" "jobs/$job" && cd "jobs/$job" || exit 1
 setsid sh ./supervisor.sh "$job" < /dev/null > /dev/null 2>&1 &
+tell_held .
+exit 0

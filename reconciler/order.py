@@ -16,6 +16,8 @@ from schemas.instance import Instance
 from schemas.run import Attempt, Job, Run, RunSpec
 from schemas.state import State
 
+HOLD_BACK = 3600  # a node that nobody releases gives its machine back after so long
+
 
 class CannotOrder(Exception):
     """Something that the job needs is not to be had here. The message says what."""
@@ -28,6 +30,7 @@ def order_of(
     if run is None or state.applied is None:
         raise CannotOrder("its run is not in the state")
     host, spec = instances[job.instance], run.spec
+    nodes = sorted(attempt.jobs, key=lambda one: one.rank)
     return Order(
         run=run.id,
         attempt=attempt.id,
@@ -38,9 +41,10 @@ def order_of(
         replica=attempt.replica,
         rank=job.rank,
         nodes=len(attempt.jobs),
-        peers=tuple(
-            _address(instances[one.instance].address) for one in sorted(attempt.jobs, key=lambda one: one.rank)
-        ),
+        peers=tuple(_address(instances[one.instance]) for one in nodes),
+        peer_slots=tuple(len(one.gpus) for one in nodes),
+        hold_back=HOLD_BACK if len(nodes) > 1 else 0,
+        master_port=attempt.port,
         project=state.project,
         env=_environment(ports, spec, state.applied.desired),
         commands=spec.commands,
@@ -119,6 +123,7 @@ def _deliveries(ports: Ports, job: str, spec: RunSpec, *, hold: Seconds) -> tupl
     return ports.deliver(job, None if spec.max_duration is None else spec.max_duration + hold)
 
 
-def _address(address: str) -> str:
-    """A folder is an instance on this machine."""
+def _address(one: Instance) -> str:
+    """Where the other nodes reach it: in the network that they share, where it is named. A folder is this machine."""
+    address = one.internal_ip or one.address
     return "127.0.0.1" if not address or "/" in address else address

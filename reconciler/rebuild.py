@@ -12,7 +12,7 @@ from schemas.desired import Desired
 from schemas.instance import HostReport, Instance, JobReport, Listing, Phase, Seen
 from schemas.pool import Pool
 from schemas.resources import Resources
-from schemas.run import Attempt, Job, Run, RunSpec
+from schemas.run import Attempt, Job, JobStatus, Run, RunSpec
 from schemas.state import VERSION, Applied, Place, Revision, State, Tombstone
 
 NOT_OURS = "checks failed: "  # as a declared server says it that has no claim of ours
@@ -131,6 +131,7 @@ def _instances(
 
 
 _STAYS: dict[str, Any] = {"idle_duration": None, "idle_source": "declared host", "max_lifetime": None}
+_STATUS: dict[str, JobStatus] = {"ended": "ended", "held": "assigned"}
 _PHASES: dict[str, Phase] = {"starting": "provisioning", "ending": "terminating"}
 
 
@@ -211,12 +212,24 @@ def _runs(
             id = f"{run}-{replica}-{number}"
             known = attempts.get(id)
             jobs = (*(known.jobs if known else ()), _job(job, instance, rank=rank))
-            attempts[id] = Attempt(
-                id=id, run=run, number=number, replica=replica, assigned_at=now,
-                jobs=tuple(sorted(jobs, key=lambda each: each.rank)),
+            attempts[id] = _attempt(
+                Attempt(
+                    id=id, run=run, number=number, replica=replica, assigned_at=now,
+                    jobs=tuple(sorted(jobs, key=lambda each: each.rank)),
+                )
             )  # fmt: skip
             runs[run] = _run(run, runs.get(run), job, specs=specs, pool=instance.pool, number=number, now=now)
     return tuple(runs.values()), tuple(attempts.values())
+
+
+def _attempt(attempt: Attempt) -> Attempt:
+    """One of several nodes goes on where any of them runs; where all are held back, nobody knows which are missing."""
+    held = [job for job in attempt.jobs if job.held]
+    if not held:
+        return attempt
+    if any(job.status == "running" for job in attempt.jobs):
+        return replace(attempt, released_at=attempt.assigned_at)
+    return replace(attempt, stopping="not started: held back when the state was rebuilt")
 
 
 def _job(job: JobReport, instance: Instance, *, rank: int) -> Job:
@@ -224,7 +237,9 @@ def _job(job: JobReport, instance: Instance, *, rank: int) -> Job:
         id=job.id,
         instance=instance.id,
         rank=rank,
-        status="ended" if job.phase == "ended" else "running",
+        status=_STATUS.get(job.phase, "running"),
+        held=("staged" if job.staged else "preparing") if job.phase == "held" else "",
+        port=job.port,
         boot_id=instance.boot_id,
         started_at=job.started_at,
         ended_at=job.ended_at,

@@ -9,10 +9,11 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from reconciler.explain import Kind, Row, counts, explain
+from reconciler.moments import Here, localized
 from reconciler.render_paint import Paint, plain
 from reconciler.render_words import clean, clock, counted, hourly, resources, rough, span
 from schemas.plan import Plan
-from schemas.state import Override, State
+from schemas.state import State
 
 if TYPE_CHECKING:
     from reconciler.subtract import Difference
@@ -26,10 +27,11 @@ MOST_ENDS = 30
 
 @dataclass(frozen=True)
 class Page:
-    """Where text goes: `width` columns (0: as wide as needed), painted or not."""
+    """Where text goes: `width` columns (0: as wide as needed), painted or not; `here`: in whose zone times are."""
 
     width: int = 0
     paint: Paint = plain
+    here: Here | None = None
 
 
 def render_plan(
@@ -158,16 +160,6 @@ def idle_lines(plan: Plan, *, now: int) -> Iterator[str]:
             yield f"{note.name}: goes in {rough(note.at - now)}, at {clock(note.at)} ({kept})"
 
 
-def override(one: Override, *, now: int) -> str:
-    """`pool gpu paused by ann@lab 2h ago, until 04:15:08Z (in 3m): maintenance`."""
-    done = {"drain": "drained", "pause": "paused", "autoscale": "autoscale set"}[one.kind]
-    what = one.subject if one.value is None else f"{one.subject} to {one.value}"
-    end = "until changed" if one.until is None else f"for {rough(one.until - now)} more, until {clock(one.until)}"
-    stop = f", runs stopped after {span(one.stop_after)}" if one.stop_after is not None else ""
-    why = f": {one.reason}" if one.reason else ""
-    return f"{what} {done} by {one.by} {rough(now - one.at)} ago, {end}{stop}{why}"
-
-
 def observed_lines(plan: Plan, *, now: int) -> Iterator[str]:
     hosts = [at for place, at, error in plan.observed if place.startswith("ssh/") and at is not None and not error]
     if hosts:
@@ -190,6 +182,7 @@ def _section(
 
 
 def _wrapped(text: str, *, page: Page, indent: str) -> list[str]:
+    text = localized(text, page.here)
     if not page.width or len(text) <= page.width:
         return [text]
     return textwrap.wrap(

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from reconciler.drain import INSTANCE_DRAINED, POOL_DRAINED, begun, drain_words, stop_at
 from reconciler.limits import Room, cap_covers, caps_now
 from reconciler.world import Draft, overrides, pool_subject, price_of, without
 from schemas.instance import Instance
-from schemas.plan import Resume, Terminate
+from schemas.plan import Terminate
 
 MINUTE = 60
 ORPHAN_GRACE = 10 * MINUTE
@@ -25,7 +26,7 @@ PROVISIONING_DEFAULT = 10 * MINUTE
 
 GONE = "left the documents"
 # Drains that these rules wrote themselves are lifted when their rule holds no more.
-OURS = ("left the documents", "max lifetime", "nodes lowered", "pool drained", "autoscale")
+OURS = ("left the documents", "max lifetime", "nodes lowered", POOL_DRAINED, INSTANCE_DRAINED, "autoscale")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,18 +43,6 @@ class Leave:
     undeclared: bool = False
 
 
-def resume(draft: Draft) -> None:
-    """Open launches that are not seen yet are asked for again, the same request, while it lives."""
-    for intent in draft.world.state.intents:
-        request = intent.request
-        if intent.refused or draft.now >= request.not_after or request.place in draft.unknown:
-            continue
-        if not draft.covers(id=intent.id, pool=request.pool) and draft.may.only_pool:
-            continue
-        waiting = [id for id in request.ids if id in draft.living and draft.living[id].phase == "pending"]
-        if waiting:
-            why = f"asked for before, {len(waiting)} of {len(request.ids)} not seen yet"
-            draft.actions.append(Resume(launch=intent.id, request=request, why=why))
 
 
 def retire(draft: Draft) -> None:
@@ -129,14 +118,13 @@ def _leave(draft: Draft, instance: Instance, *, leave: Leave, kept: dict[tuple[s
         return
     draft.leaving[instance.id] = leave.why
     if instance.host is not None and not leave.undeclared:
-        _rest(draft, instance, leave=leave)
+        if draft.jobs.get(instance.id):
+            _drain(draft, instance, leave=leave)
         return
     beyond_reach = draft.may.destroy_all and instance.unreachable_since is not None
     if draft.jobs.get(instance.id) and not beyond_reach:
-        if not leave.inferred and (instance.draining, instance.drain_until) != (leave.why, leave.until):
-            draft.update_instance(
-                instance, why=f"drains: {leave.why}", draining=leave.why, drain_until=leave.until
-            )
+        if not leave.inferred:
+            _drain(draft, instance, leave=leave)
         return
     draft.actions.append(
         Terminate(
@@ -145,9 +133,9 @@ def _leave(draft: Draft, instance: Instance, *, leave: Leave, kept: dict[tuple[s
     )
 
 
-def _rest(draft: Draft, instance: Instance, *, leave: Leave) -> None:
-    """A declared server is given no more work, and stays: only its declaration removes it."""
-    if draft.jobs.get(instance.id) and (instance.draining, instance.drain_until) != (leave.why, leave.until):
+def _drain(draft: Draft, instance: Instance, *, leave: Leave) -> None:
+    """It is given no more work. A declared server stays: only its declaration removes it."""
+    if (instance.draining, instance.drain_until) != (leave.why, leave.until):
         draft.update_instance(instance, why=f"drains: {leave.why}", draining=leave.why, drain_until=leave.until)
 
 
@@ -185,9 +173,11 @@ def pool_may_go(draft: Draft, instance: Instance) -> bool:
 def _drained(draft: Draft, instance: Instance) -> Leave | None:
     for override in draft.drains:
         subject = pool_subject(override)
-        if draft.renamed.get(subject, subject) in (instance.pool, f"instance {instance.name}"):
-            until = None if override.stop_after is None else override.at + override.stop_after
-            return Leave(why=f"pool drained by {override.by}", until=until)
+        if draft.renamed.get(subject, subject) == instance.pool:
+            return Leave(why=drain_words(override, what="pool"), until=stop_at(override))
+    own = draft.own_drains.get(instance.id)
+    if own is not None and begun(own, now=draft.now):
+        return Leave(why=drain_words(own, what="instance"), until=stop_at(own))
     if instance.draining and not any(word in instance.draining for word in OURS):
         return Leave(why=instance.draining, until=instance.drain_until)
     return None

@@ -78,6 +78,8 @@ class Order(Value, frozen=True, kw_only=True):
     `box` None is a process of the host; `python` then asks for that version, as "3.12". `stay`: the job ends when
     it is stopped, not with its commands; `keep_changes`: what was changed in its files becomes artifacts.
     `disk_floor` is what is made free by removing images that nothing uses (MiB).
+    `peer_slots` are the GPUs of each node. `master_port` is proposed: the master's host takes the next that is free.
+    `hold_back`: its commands begin when it is released; after so many seconds without, it ends. 0: at once.
     `working_dir` may be absolute in a container. `inactivity` 0 is off. `disk` 0 is no limit.
     `deliveries` are how the host puts the result into a bucket itself.
     `log_limit` is in bytes; `grace` is between TERM and KILL.
@@ -93,6 +95,8 @@ class Order(Value, frozen=True, kw_only=True):
     rank: int = 0
     nodes: int = 1
     peers: tuple[str, ...] = ("127.0.0.1",)
+    peer_slots: tuple[int, ...] = ()
+    hold_back: Seconds = 0
     project: str = ""
     env: Mapping[str, str] = {}
     commands: tuple[str, ...] = ()
@@ -106,6 +110,7 @@ class Order(Value, frozen=True, kw_only=True):
     cpus: int = 0
     disk: Mib = 0
     port: int | None = None
+    master_port: int = 0
     probe: Probe | None = None
     restart: bool = False
     artifacts: tuple[str, ...] = ()
@@ -119,6 +124,13 @@ class Order(Value, frozen=True, kw_only=True):
     grace: Seconds = 10
     log_limit: int = 64 * 1024 * 1024
     deliveries: tuple[Delivery, ...] = ()
+
+
+class Held(Value, frozen=True, kw_only=True):
+    """A job that its host holds back. `staged`: its commands could begin. `port` is free there; 0 is not known."""
+
+    staged: bool
+    port: int = 0
 
 
 class Collected(Value, frozen=True, kw_only=True):
@@ -138,10 +150,17 @@ class Runner(Protocol):
     def look(self, instance: Instance, *, now: int) -> HostReport:
         """Every job of the host and the host itself, in one round trip. Ends nothing that lives."""
 
-    def start(self, instance: Instance, order: Order) -> None:
+    def start(self, instance: Instance, order: Order) -> Held | None:
         """Start the job, at most once for ever: a second call is accepted and does nothing.
 
+        With `order.hold_back` nothing of the user's runs before `release`: how far it is by now is the answer.
         Raises `Fenced`, `Unreachable` (it may have started), `HostError` (it did not).
+        """
+
+    def release(self, instance: Instance, job: str, *, generation: int, port: int) -> None:
+        """Let a job that is held back begin, once; `port` is its attempt's master port. Again, it does nothing.
+
+        Raises `Fenced`, `Unreachable` (it may have begun), `HostError` (it waits no more, or is not there).
         """
 
     def stop(self, instance: Instance, job: str, *, generation: int, abort: bool, why: str) -> None:

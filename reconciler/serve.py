@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 
+from reconciler.drain import crosses, told
 from reconciler.grow import RESERVED, Growth, grow_for, grow_gang, shape_of, window
+from reconciler.master_port import master_port
 from reconciler.place import excluded, misfit, shortage
-from reconciler.retire import few
+from reconciler.retire import few, words
 from reconciler.stock import Shape, Stock, coming, unusable
 from reconciler.waiting import Demand, next_number, remember, waiting
 from reconciler.world import Draft
-from schemas.base import Price
+from schemas.base import Price, Seconds
 from schemas.instance import Instance
 from schemas.plan import Assign
 from schemas.run import Run
@@ -53,12 +55,19 @@ class Server:
         shape = shape_of(self.growth, run)
         if shape.pool in self.draft.closed:
             self._unserved(run, self.draft.closed[shape.pool])
-        elif why := excluded(self.draft.pools[shape.pool], shape.need):
+        elif why := self._crossing(run, shape) or excluded(self.draft.pools[shape.pool], shape.need):
             self._unserved(run, why)
         elif shape.nodes > 1:
             self._gang(demand, shape)
         else:
             self._single(demand, shape)
+
+    def _crossing(self, run: Run, shape: Shape) -> str:
+        """The drain that it might still run in, where one is announced for its pool."""
+        drain, lasts = self.draft.closing.get(shape.pool), run.spec.max_duration
+        if drain is None or not crosses(drain, now=self.draft.now, lasts=lasts):
+            return ""
+        return f"the pool is {told(drain)}; {_length(lasts)} would cross that"
 
     # ------------------------------------------------------------ one node
 
@@ -86,7 +95,7 @@ class Server:
         idle, reason = 0, ""
         for one, many in self.idle.samples(shape.pool):
             idle += many
-            reason = reason or misfit(shape.need, shape.where, one, cloud=False)
+            reason = reason or misfit(shape.need, shape.where, one, cloud=False) or self._drains(one, shape)
         others = Counter(self.kept_off.get(shape.pool, {}))
         others["busy"] = self.busy[shape.pool]
         rest = "".join(f", {count} {what}" for what, count in sorted(others.items()) if count)
@@ -94,9 +103,18 @@ class Server:
             return f"no idle instance{rest}"
         return f"0 of {idle} idle instance{'s' if idle > 1 else ''} fit{f': {reason}' if reason else ''}{rest}"
 
+    def _drains(self, one: Instance, shape: Shape) -> str:
+        drain = self.draft.own_drains.get(one.id)
+        if drain is None or not crosses(drain, now=self.draft.now, lasts=shape.lasts):
+            return ""
+        return f"{one.name} is {told(drain)}; {_length(shape.lasts)} would cross that"
+
     def _assign(self, demand: Demand, instances: list[Instance]) -> None:
         run, draft = demand.run, self.draft
         number = next_number(draft, run, replica=demand.replica)
+        attempt = f"{run.id}-{demand.replica}-{number}"
+        port = master_port(attempt, taken=draft.ports)
+        draft.ports.add(port)
         for instance in instances:
             draft.taken[instance.id] = run.id
         names = few(instance.name for instance in instances)
@@ -105,12 +123,13 @@ class Server:
             Assign(
                 run=run.id,
                 name=run.spec.name,
-                attempt=f"{run.id}-{demand.replica}-{number}",
+                attempt=attempt,
                 number=number,
                 replica=demand.replica,
                 pool=draft.pool_name(run.spec.pool),
                 instances=tuple(instance.id for instance in instances),
                 gpus=tuple(instance.resources.gpu.uuids if instance.resources.gpu else () for instance in instances),
+                port=port,
                 why=why,
             )
         )
@@ -143,6 +162,7 @@ class Server:
         """What the gang could have, its own first, then idle, then coming, cheapest first."""
         bound = (mine[0].backend, mine[0].region) if mine else None
         found: dict[Region, list[Instance]] = {}
+        mine = [one for one in mine if not self._drains(one, shape)]
         ours = sorted(mine, key=lambda one: (coming(self.draft, one), len(one.name), one.name))
         most = 2 * shape.nodes
         for one in (*ours, *self.idle.fitting(shape, most=most), *self.soon.fitting(shape, most=most)):
@@ -209,6 +229,10 @@ class Server:
 
     def _hope(self, shape: Shape | None) -> bool:
         return bool(self.draft.unknown) or (shape is not None and _busy_fits(self.draft, shape))
+
+
+def _length(seconds: Seconds | None) -> str:
+    return "max_duration off" if seconds is None else f"max_duration {words(seconds)}"
 
 
 def serve(draft: Draft, growth: Growth) -> None:

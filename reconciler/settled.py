@@ -14,6 +14,7 @@ from schemas.state import State
 Kind = Literal["done", "error", "interrupted", "stopped", "result lost"]
 RESULT_LOST = "result lost"
 MAX_DURATION = "max duration"
+NOT_STARTED = "not started"
 # What a host says of a job that nobody ended (`reconciler.host_report`).
 BY_ITSELF = ("exit ", "killed by signal ", "out of memory", "no image", "the container did", "no Python")
 
@@ -45,11 +46,13 @@ def cause_of(run: Run, attempt: Attempt) -> Cause:
         first = min(wrong, key=lambda job: (job.ended_at or 0, job.rank))
         cause = _cause(first)
         if len(jobs) > 1 and cause.reason:
-            cause = replace(cause, reason=f"node {first.rank}: {cause.reason}")
+            prefix = f"{NOT_STARTED}: " if attempt.held_back else ""
+            cause = replace(cause, reason=f"{prefix}node {first.rank}: {cause.reason}")
         return cause
     ended = next(job for job in jobs if job.status in ("terminated", "aborted"))
     reason = attempt.stopping or ended.reason or ended.status
-    kind: Kind = "interrupted" if "drained by now" in reason else "stopped"
+    apart = "drained by now" in reason or reason.startswith(NOT_STARTED)
+    kind: Kind = "interrupted" if apart else "stopped"
     return Cause(kind=kind, reason=reason, exit_code=ended.exit_code)
 
 
@@ -72,15 +75,18 @@ def settle_jobs(state: State, *, now: int) -> State:
     """Live jobs of machines proven gone, and of unreachable ones that a person gave up, are lost."""
     gone = {one.id: one for one in state.instances if one.phase == "terminated"}
     assumed = {run.id for run in state.runs if run.assume_lost}
-    dark = {one.id: one for one in state.instances if one.unreachable_since is not None} if assumed else {}
+    halting = any(attempt.stopping and attempt.held_back and attempt.live for attempt in state.attempts)
+    dark = (
+        {one.id: one for one in state.instances if one.unreachable_since is not None} if assumed or halting else {}
+    )
     given_up: dict[str, list[str]] = {}
     attempts = tuple(
-        _settle(attempt, gone=gone, dark=dark if attempt.run in assumed else {}, given_up=given_up, now=now)
+        _settle(attempt, gone=gone, dark=dark, assumed=attempt.run in assumed, given_up=given_up, now=now)
         for attempt in state.attempts
     )
     if attempts != state.attempts:
         state = replace(state, attempts=attempts)
-    if not assumed:
+    if not (assumed or given_up):
         return state
     runs = tuple(replace(run, assume_lost=False) if run.assume_lost else run for run in state.runs)
     instances = tuple(
@@ -95,6 +101,7 @@ def _settle(
     *,
     gone: dict[str, Instance],
     dark: dict[str, Instance],
+    assumed: bool,
     given_up: dict[str, list[str]],
     now: int,
 ) -> Attempt:
@@ -106,7 +113,11 @@ def _settle(
         if job.status in LIVE_JOB and job.instance in gone:
             one = gone[job.instance]
             job = _lost(job, reason=one.reason or "its machine ended", at=one.terminated_at or now)
-        elif job.status in LIVE_JOB and job.instance in dark:
+        elif job.status == "assigned" and job.instance in dark and attempt.stopping and attempt.held_back:
+            # Its release was never written, and never will be: what its host holds back runs nothing.
+            given_up.setdefault(job.instance, []).append(job.id)
+            job = replace(job, status="terminated", held="", reason=attempt.stopping, ended_at=now)
+        elif assumed and job.status in LIVE_JOB and job.instance in dark:
             given_up.setdefault(job.instance, []).append(job.id)
             job = _lost(job, reason="assumed lost by a person", at=now)
         elif job.status not in LIVE_JOB and job.ended_at is None:

@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from reconciler.artifacts import pattern_of
 from reconciler.box import box_files, split_environment
 from reconciler.environment import environment, environment_file, hostfile, script
+from reconciler.master_port import master_port
 from reconciler.runner import HostError, Order
 from schemas.base import NAME
 from schemas.delivery import Delivery
@@ -21,7 +22,8 @@ from schemas.run import Probe
 
 def stage(order: Order) -> bytes:
     """Every file of the folder, private to its owner; `complete` is the last, so that a cut stream is noticed."""
-    probe, peers, commands = _probe(order), hostfile(order.peers, slots=len(order.gpus)), script(order)
+    probe, commands = _probe(order), script(order)
+    peers = hostfile(order.peers, slots=order.peer_slots or [len(order.gpus)] * len(order.peers))
     contents = {
         "supervisor.sh": _packaged("supervisor.sh"),
         **{f"{name}.sh": _packaged(f"host_{name}.sh") for name in _PROGRAMS},
@@ -31,6 +33,7 @@ def stage(order: Order) -> bytes:
         "name": _name(order.name),
         "hostfile": peers,
         **({} if probe is None else {"probe": probe}),
+        **({"hold": b""} if order.hold_back else {}),
     }
     contents |= _deliveries(order)
     contents["complete"] = b""
@@ -100,6 +103,8 @@ def _settings(order: Order) -> bytes:
         "keep_changes": int(order.keep_changes),
         "changes_limit": _CHANGES_LIMIT,
         "floor": order.disk_floor,
+        "hold_back": order.hold_back,
+        "master_port": order.master_port or master_port(order.attempt),
     }
     lines = (f"{name}={shlex.quote(str(value))}\n" for name, value in settings.items())
     return "".join(lines).encode("utf-8", "surrogateescape")

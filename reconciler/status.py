@@ -11,6 +11,9 @@ from typing import Literal
 from schemas.instance import Instance
 from schemas.run import Attempt, Job
 
+# As a transport words a quarantine for the wrong key: when the pinned one is shown again, it is over.
+UNTRUSTED = "host key"
+
 InstanceStatus = Literal["pending", "provisioning", "idle", "busy", "holding", "terminating", "terminated"]
 
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from itertools import islice
 from operator import itemgetter
 
+from reconciler.drain import INSTANCE_DRAINED, POOL_DRAINED, begun, crosses
 from reconciler.place import fits
 from reconciler.status import degraded
 from reconciler.world import Draft
-from schemas.base import Price
+from schemas.base import Price, Seconds
 from schemas.instance import Instance
 from schemas.resources import Need, Where
+from schemas.state import Override
 
 _DEAR = Price("Infinity")
 
@@ -21,6 +23,7 @@ _DEAR = Price("Infinity")
 class Shape:
     """What a waiting node asks for; runs of one shape are served alike. `ceiling` is in $/h.
 
+    `lasts`: for how long it may run, where a drain to come makes that matter; `None` is for ever.
     Made by `Shapes`, one per content, and compared by identity: to hash what is asked costs more than to serve it.
     """
 
@@ -31,6 +34,7 @@ class Shape:
     reuse_only: bool = False
     ceiling: Price | None = None
     nodes: int = 1
+    lasts: Seconds | None = 0
 
 
 class Shapes:
@@ -41,9 +45,9 @@ class Shapes:
 
     def shape(
         self, *, pool: str, need: Need, where: Where, instance_name: str = "", reuse_only: bool = False,
-        ceiling: Price | None = None, nodes: int = 1,
+        ceiling: Price | None = None, nodes: int = 1, lasts: Seconds | None = 0,
     ) -> Shape:  # fmt: skip
-        key = (pool, need, where, instance_name, reuse_only, ceiling, nodes)
+        key = (pool, need, where, instance_name, reuse_only, ceiling, nodes, lasts)
         found = self._made.get(key)
         if found is None:
             found = self._made[key] = Shape(*key)
@@ -53,11 +57,14 @@ class Shapes:
 class Alike:
     """Instances of a pool that differ in nothing that a run may ask for, but their names."""
 
-    def __init__(self, sample: Instance) -> None:
+    def __init__(self, sample: Instance, *, drain: Override | None, now: int) -> None:
         self.sample = sample
         self.free: list[Instance] = []
+        self.drain, self.now = drain, now
 
     def fits(self, shape: Shape) -> bool:
+        if self.drain is not None and crosses(self.drain, now=self.now, lasts=shape.lasts):
+            return False
         return fits(shape.need, shape.where, self.sample, cloud=False)
 
 
@@ -129,11 +136,11 @@ def _classes(draft: Draft, instances: Iterable[Instance]) -> list[Alike]:
     for one in instances:
         key = (
             draft.pool_of(one), one.backend, one.region, one.zone, one.instance_type,
-            one.spot, one.price, one.resources,
+            one.spot, one.price, one.resources, draft.own_drains.get(one.id),
         )  # fmt: skip
         alike = found.get(key)
         if alike is None:
-            alike = found[key] = Alike(one)
+            alike = found[key] = Alike(one, drain=draft.own_drains.get(one.id), now=draft.now)
         alike.free.append(one)
     for alike in found.values():
         alike.free.sort(key=lambda each: (len(each.name), each.name), reverse=True)
@@ -153,13 +160,17 @@ def _order(one: Instance) -> tuple[object, ...]:
 
 def unusable(draft: Draft, instance: Instance) -> str:
     """Why it may be given no work, in a word; "" if it may, as far as health and documents are concerned."""
-    if instance.id in draft.leaving:
-        return "leaving"
+    if (why := draft.leaving.get(instance.id)) is not None:
+        return "drained" if why.startswith((POOL_DRAINED, INSTANCE_DRAINED)) else "leaving"
     if instance.orphan:
         return "owned by nobody"
     if instance.quarantined:
         return "quarantined"
-    if (instance.degraded or instance.foreign or instance.unfit) and degraded(instance, allow_foreign=_shares(draft, instance)):
+    own = draft.own_drains.get(instance.id) if draft.own_drains else None
+    if own is not None and begun(own, now=draft.now):
+        return "drained"
+    troubled = instance.degraded or instance.foreign or instance.unfit
+    if troubled and degraded(instance, allow_foreign=_shares(draft, instance)):
         return "degraded"
     if instance.unreachable_since is not None:
         return "unreachable"

@@ -26,8 +26,10 @@ launch() { # becomes the job's shell, in a session of its own
         mv work.new work
     fi
     [ "$inside" = 0 ] || mkdir -p "work/$working_dir" || exit 1
-    [ -z "$image" ] || become_container
     [ -z "$python" ] || make_python || { echo "python:$python" > failed && exit 1; }
+    choose_port
+    [ "$hold_back" -eq 0 ] || await_release
+    [ -z "$image" ] || become_container
     set -- "$(command -v bash || command -v sh)" "$here/$1"
     ! env --default-signal=INT,QUIT true 2>/dev/null || set -- "$(command -v env)" --default-signal=INT,QUIT "$@"
     set -- "$token" "$here/work/$working_dir" "$here/hostfile" "${python:+$here/venv}" "$@"
@@ -35,6 +37,27 @@ launch() { # becomes the job's shell, in a session of its own
     cd "$2" || exit 1
     shift 4
     exec "$@"
+}
+
+choose_port() { # port: the first from the proposed one on that nobody listens on
+    if { read -r port < port.chosen; } 2>/dev/null; then return; fi
+    port=$master_port
+    while grep -qsE "^ *[0-9]+: [0-9A-F]+:$(printf %04X "$port") [0-9A-F]+:0000 0A " /proc/net/tcp /proc/net/tcp6; do
+        port=$((20000 + (port - 19963) % 10000))
+    done
+    keep_port
+}
+
+keep_port() { # also where the environment is taken from, by whatever takes it
+    echo "$port" > port.chosen
+    echo "command export DSTACK_MASTER_PORT=$port" >> ./env
+}
+
+await_release() { # everything is there; `go` comes from whoever releases us, or is closed by our supervisor
+    echo "$port" > staged.new && mv staged.new staged
+    until read -r port < go; do sleep 0.2 || sleep 1; done 2> /dev/null
+    [ "$port" != - ] || exit 143
+    keep_port
 }
 
 note() { printf '\n[dstack] %s\n' "$1" >> log; }
@@ -53,7 +76,8 @@ go() { # one go of the commands; `main` is over as soon as they are
     keep_log < pipe &
     reader=$!
     ( # its own words ("Terminated") are not the job's
-        setsid sh ./supervisor.sh launch script < /dev/null > pipe 2>&1
+        setsid sh ./supervisor.sh launch script < /dev/null > pipe 2>&1 &
+        wait $! # dash keeps the redirections of what it waits for in the foreground: those words would be in the log
         code=$?
         echo "$code" > code.new && mv code.new code
         exit "$code" # where the disk is full
@@ -71,15 +95,27 @@ tick() { # wakes us up; `wait` alone has no time limit
     done
 }
 
+begin_now() { # released: whatever it may use counts from here
+    hold_back=0 began=$up active_at=$up started=$(date +%s)
+    echo "$started" > started
+}
+
+close_door() { # nobody released it in time; whoever does it just now comes first
+    echo - > go.no && ln go.no go 2>/dev/null && cause=barrier
+}
+
 check() { # cause: why the job must end now, "" while it may go on
     read_uptime
     recall . # the folder may be gone before its job is
+    if [ "$hold_back" -gt 0 ] && [ -f go ]; then begin_now; fi
     if [ ! -f token ] || [ -e ../../ending ]; then
         cause=retired
     elif [ -f abort ]; then
         cause=abort
     elif [ -f stop ]; then
         cause=stop
+    elif [ "$hold_back" -gt 0 ]; then
+        [ $((up - began)) -lt "$hold_back" ] || close_door
     elif [ "$max_duration" -gt 0 ] && [ $((up - began)) -gt "$max_duration" ]; then
         cause=max-duration:$max_duration
     elif [ -f full ]; then
@@ -255,8 +291,8 @@ make_cgroup() { # where this system lets us: nothing can leave it, whatever it d
 
 go_on() { # again and again, where it is a service
     read_uptime
-    began=$up active_at=$up disk_at=$up probe_at=$up started=$(date +%s)
-    echo "$started" > started
+    began=$up active_at=$up disk_at=$up probe_at=$up
+    [ "$hold_back" -gt 0 ] || begin_now
     while :; do
         run_once
         case $cause in '' | probe | oom:*) [ "$restart" = 1 ] && [ ! -e "$notice" ] || break ;; *) break ;; esac
@@ -271,7 +307,8 @@ supervise() {
     printf '%s %s %s\n' "$$" "$born" "$boot" > pid.new && mv pid.new pid
     mkdir begun 2>/dev/null || exit 0
     read_uptime
-    began=$up started=$(date +%s)
+    began=$up started=-
+    [ "$hold_back" -gt 0 ] || begin_now
     printf '%0512d\n' 0 > reserve
     make_cgroup
     active='' active_at=$up disk_at=$up probe_at=$up good=0 bad=0 restarts=0 delay=1 cause=''

@@ -11,6 +11,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
+from reconciler.drain import INSTANCE, INSTANCE_DRAINED, POOL_DRAINED
 from reconciler.status import alive, jobs_by_instance
 from schemas.base import Seconds
 from schemas.desired import Desired
@@ -205,43 +206,81 @@ def set_override(
     subject: str,
     by: str,
     now: int,
+    begins: int | None = None,
     until: int | None = None,
     stop_after: Seconds | None = None,
     reason: str = "",
     value: int | None = None,
     digest: str = "",
 ) -> State:
-    """`drain` or `pause` a pool, or an `autoscale` word. It replaces one of the same kind and subject."""
+    """`drain` a pool or an instance, `pause` a pool, or an `autoscale` word. It replaces one of the same subject."""
     if kind != "autoscale":
-        _refuse_unknown_pool(state, subject)
-    if until is not None and until <= now:
-        raise WishRefused(f"{kind} {subject}: its end is already past")
+        subject = _subject(state, subject, instances=kind == "drain")
+    if begins is not None and begins <= now:
+        raise WishRefused(f"{kind} {subject}: its begin is already past")
+    if until is not None and until <= max(now, begins or 0):
+        raise WishRefused(f"{kind} {subject}: its end is already past" + (" when it begins" if until > now else ""))
     override = Override(
-        kind=kind, subject=subject, by=by, at=now, until=until, stop_after=stop_after,
+        kind=kind, subject=subject, by=by, at=now, begins=begins, until=until, stop_after=stop_after,
         reason=reason, value=value, digest=digest,
     )  # fmt: skip
     kept = tuple(each for each in state.overrides if (each.kind, each.subject) != (kind, subject))
     return replace(state, overrides=(*kept, override))
 
 
-def clear_override(state: State, *, subject: str, kinds: tuple[Kind, ...] = ("drain", "pause")) -> State:
-    """`pool resume`: the pool's drain and pause end."""
+def clear_override(
+    state: State, *, subject: str, now: int, kinds: tuple[Kind, ...] = ("drain", "pause")
+) -> State:  # fmt: skip
+    """`pool resume`: a pool's drain and pause end, or an instance's drain and quarantine."""
+    name, subject = subject, _subject(state, subject, instances=True)
     kept = tuple(each for each in state.overrides if each.subject != subject or each.kind not in kinds)
-    if len(kept) == len(state.overrides):
-        _refuse_unknown_pool(state, subject)
-        raise WishRefused(f"{subject} is neither drained nor paused: nothing to resume")
-    return replace(state, overrides=kept)
+    ill = [one for one in state.instances if one.quarantined and alive(one) and subject == INSTANCE + one.id]
+    if len(kept) == len(state.overrides) and not ill:
+        more = " nor quarantined" if subject.startswith(INSTANCE) else ""
+        raise WishRefused(f"{name} is neither drained nor paused{more}: nothing to resume")
+    return replace(
+        state,
+        overrides=kept,
+        instances=tuple(_resumed(one, subject=subject, now=now) for one in state.instances),
+    )
+
+
+def _resumed(one: Instance, *, subject: str, now: int) -> Instance:
+    """What failed on it before a person trusts it again is no longer held against it."""
+    if subject == INSTANCE + one.id and alive(one):
+        own = one.draining.startswith(INSTANCE_DRAINED)
+        one = replace(one, quarantined="", trusted_at=now if one.quarantined else one.trusted_at)
+    else:
+        own = one.pool == subject and one.draining.startswith(POOL_DRAINED)
+    return replace(one, draining="", drain_until=None) if own else one
+
+
+def _subject(state: State, name: str, *, instances: bool) -> str:
+    """What an override names: a pool by its name, else a living instance by its id."""
+    if not instances or name in _known_pools(state) or not any(alive(one) for one in _called(state, name)):
+        _refuse_unknown_pool(state, name, instances=instances)
+        return name
+    return INSTANCE + _living(state, name, pool="").id
+
+
+def _called(state: State, name: str) -> Iterable[Instance]:
+    return (one for one in state.instances if name in (one.name, one.id))
 
 
 # ---------------------------------------------------------------- rules of all
 
 
-def _refuse_unknown_pool(state: State, pool: str) -> None:
+def _refuse_unknown_pool(state: State, pool: str, *, instances: bool = False) -> None:
+    known = _known_pools(state)
+    if pool not in known:
+        why = _unknown_pool(pool, known)
+        raise WishRefused(f"{why}; and no instance of that name: `dstack pool ps`" if instances else why)
+
+
+def _known_pools(state: State) -> set[str]:
     """A pool is known while it is applied, and while it has living instances."""
     applied = [each.name for each in state.applied.desired.pools] if state.applied else []
-    living = [each.pool for each in state.instances if alive(each)]
-    if pool not in applied and pool not in living:
-        raise WishRefused(_unknown_pool(pool, {*applied, *living}))
+    return {*applied, *(each.pool for each in state.instances if alive(each))}
 
 
 def _listed(names: Iterable[str]) -> str:

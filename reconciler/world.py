@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
+from reconciler.drain import begun, of_instances, to_come, told
 from reconciler.status import InstanceStatus, alive, instance_status
 from schemas.base import Price
 from schemas.desired import BackendConfig, Desired
@@ -51,8 +52,10 @@ class Draft:
 
     `living` are the instances that count, by id; `members` their ids by (renamed) pool.
     `leaving` are those on their way out, and why: nothing is placed there. `taken` are those
-    given to a run by this plan. `runs` are the runs not ended, `live` and `tried` their attempts.
-    `closed` pools take no work: name -> why; `drains` are a person's, in force now. `unknown` places: name -> why.
+    given to a run by this plan. `runs` are the runs not ended, `live` and `tried` their attempts,
+    `ports` those given to their masters.
+    `closed` pools take no work: name -> why; `drains` are a person's, in force now. `closing` ones will be drained.
+    `own_drains`: instance id -> the drain of it alone, in force or to come. `unknown` places: name -> why.
     `everything`: no scope narrows what this plan may touch.
     """
 
@@ -60,6 +63,8 @@ class Draft:
     pools: dict[str, Pool]
     renamed: dict[str, str]
     closed: dict[str, str]
+    closing: dict[str, Override]
+    own_drains: dict[str, Override]
     unknown: dict[str, str]
     living: dict[str, Instance]
     members: dict[str, list[str]]
@@ -67,6 +72,7 @@ class Draft:
     runs: dict[str, Run]
     live: dict[str, list[Attempt]]
     tried: dict[tuple[str, int], int]
+    ports: set[int]
     names: set[str]
     backends: dict[str, BackendConfig]
     drains: tuple[Override, ...]
@@ -206,6 +212,8 @@ def draft_of(world: World) -> Draft:
         pools=pools,
         renamed=renamed,
         closed=dict(_closed(world)),
+        closing=to_come(state.overrides, now=world.now),
+        own_drains=of_instances(state.overrides, now=world.now),
         unknown={place.name: place.error or "forgotten" for place in state.places if place.error or place.forgotten},
         living=living,
         members=members,
@@ -213,12 +221,13 @@ def draft_of(world: World) -> Draft:
         runs=runs,
         live=live,
         tried=tried,
+        ports={attempt.port for attempts in live.values() for attempt in attempts},
         names={instance.name for instance in living.values()},
         backends={
             **{place.config.name: place.config for place in state.places},
             **{config.name: config for config in world.desired.backends},
         },
-        drains=tuple(overrides(world, kinds=("drain",))),
+        drains=tuple(one for one in overrides(world, kinds=("drain",)) if begun(one, now=world.now)),
     )
 
 
@@ -254,8 +263,8 @@ def _closed(world: World) -> Iterator[tuple[str, str]]:
         elif pool.paused:
             yield pool.name, "the pool is paused in the documents"
     for override in sorted(overrides(world, kinds=("pause", "drain")), key=lambda each: (each.at, each.kind)):
-        word = "paused" if override.kind == "pause" else "drained"
-        yield pool_subject(override), f"the pool is {word} by {override.by}"
+        if begun(override, now=world.now):
+            yield pool_subject(override), f"the pool is {told(override)}"
 
 
 def overrides(world: World, *, kinds: tuple[str, ...]) -> Iterator[Override]:

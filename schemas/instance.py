@@ -30,6 +30,8 @@ class Instance(Value, frozen=True, kw_only=True):
     `missing_since`/`absences`: good listings that did not have it. `unreachable_since`
     /`failed_looks`: looks at its host that failed. `reserved_for` is the run that it
     was made for, alone, until `reserved_until`; `wish` the `pool add` that asked for it.
+    `quarantined`: why it is given no more work; `trusted_at` is when a person lifted that: what failed before it
+    counts no more.
     `stray_jobs`: job folders on its host that nobody needs: unknown, given up, or collected.
     `foreign`: who else uses its GPUs: it is degraded, unless its pool has `allow_foreign`.
     `ending`: its place showed it on its way out, so that its end need not be asked for again.
@@ -85,6 +87,7 @@ class Instance(Value, frozen=True, kw_only=True):
     draining: str = ""
     drain_until: int | None = None
     quarantined: str = ""
+    trusted_at: int | None = None
     degraded: str = ""
     foreign: str = ""
     missing_since: int | None = None
@@ -153,16 +156,20 @@ class JobReport(Value, frozen=True, kw_only=True):
     """A job as its host reports it.
 
     absent    the host has never had it (or has cleaned it)
+    held      the host has it, and none of its commands has run: it waits for the other nodes. `staged`: it is
+              ready to; until then its files are unpacked or its image is pulled
     running   its supervisor lives
     ended     `exit_code` is known; the result waits to be collected
     lost      claimed, and its supervisor is dead without an exit code (a crash, a reboot)
 
-    `run` is the run's name as its order had it, where the host tells: a rebuild asks for it.
-    `pulling` is how far its image has come, while it is not there yet.
+    `run` is the run's name as its order had it, where the host tells: a rebuild asks for it. `port` is a free one
+    of the host, of a held job (0: not known). `pulling` is how far its image has come, while it is not there yet.
     """
 
     id: str
-    phase: Literal["absent", "running", "ended", "lost"]
+    phase: Literal["absent", "held", "running", "ended", "lost"]
+    staged: bool = False
+    port: int = 0
     exit_code: int | None = None
     reason: str = ""
     interrupted: bool = False

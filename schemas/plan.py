@@ -58,7 +58,7 @@ class Attach(Value, frozen=True, kw_only=True, tag_field="kind", tag="attach"):
 
 
 class Assign(Value, frozen=True, kw_only=True, tag_field="kind", tag="assign"):
-    """Start one attempt: all its jobs at once. `instances[rank]` runs node `rank`."""
+    """Start one attempt: all its jobs at once. `instances[rank]` runs node `rank`; `port` is its master's."""
 
     run: str
     name: str
@@ -68,6 +68,7 @@ class Assign(Value, frozen=True, kw_only=True, tag_field="kind", tag="assign"):
     pool: str
     instances: tuple[str, ...]
     gpus: tuple[tuple[str, ...], ...] = ()
+    port: int = 0
     why: str
 
 

@@ -117,6 +117,8 @@ class Job(Value, frozen=True, kw_only=True):
     as of `saved_at`, where its run has `artifacts_every`.
     `pulling` is how far its image has come, while it is not there yet.
     `halted`: its host accepted its end, and will refuse a start that comes later.
+    `held`, while it is assigned: its host has it, and holds it back until every node of its attempt is "staged".
+    `port` is then one that is free there.
     """
 
     id: str
@@ -135,6 +137,8 @@ class Job(Value, frozen=True, kw_only=True):
     saved_at: int | None = None
     pulling: str = ""
     halted: bool = False
+    held: Literal["", "preparing", "staged"] = ""
+    port: int = 0
 
 
 class Attempt(Value, frozen=True, kw_only=True):
@@ -142,6 +146,8 @@ class Attempt(Value, frozen=True, kw_only=True):
 
     Its id is `<run id>-<replica>-<number>`. `stopping` is why its end was asked for
     (written before the host is told); `abort` skips the grace.
+    One of several jobs is held back on its hosts until `released_at` is written: before that, none of its commands
+    has run anywhere, nor will. `port` is for its master, as the plan proposes it.
     """
 
     id: str
@@ -153,10 +159,17 @@ class Attempt(Value, frozen=True, kw_only=True):
     stopping: str = ""
     stop_asked_at: int | None = None
     abort: bool = False
+    released_at: int | None = None
+    port: int = 0
 
     @property
     def live(self) -> bool:
         return any(job.status in LIVE_JOB for job in self.jobs)
+
+    @property
+    def held_back(self) -> bool:
+        """Proven to have run nothing: its release was never written."""
+        return len(self.jobs) > 1 and self.released_at is None and all(job.started_at is None for job in self.jobs)
 
 
 RunStatus = Literal["submitted", "provisioning", "running", "terminating", "done", "failed", "terminated", "aborted"]

@@ -87,13 +87,16 @@ class Wish(Value, frozen=True, kw_only=True):
 class Override(Value, frozen=True, kw_only=True):
     """A person's word that holds over the documents: `pool drain|pause|resume`, `autoscale …`.
 
-    `until` ends it; an autoscale one (`digest` set) ends when other documents are applied.
+    `subject` is a pool's name, `instance ID`, or an `autoscale` one's type. A drain holds from `begins` (`None`:
+    from `at`, when it was said), and stops what still runs `stop_after` later. `until` ends it; an autoscale one
+    (`digest` set) ends when other documents are applied.
     """
 
     kind: Literal["drain", "pause", "autoscale"]
     subject: str
     by: str
     at: int
+    begins: int | None = None
     until: int | None = None
     stop_after: Seconds | None = None
     reason: str = ""

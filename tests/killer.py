@@ -14,7 +14,7 @@ COUNTED = {
     "store": ("write",),
     "blobs": ("put",),
     "markers": ("put",),
-    "runner": ("start", "stop", "collect", "clean"),
+    "runner": ("start", "release", "stop", "collect", "clean"),
     "backend": ("prepare", "launch", "terminate"),
 }
 

@@ -91,6 +91,7 @@ def check(site: Site, before: State | None, after: State, *, may: May) -> list[s
         step.declares_what_is_newer,
         step.believes_only_what_is_so,
         step.attempts_after_proof,
+        step.gangs_begin_together,
         step.places_whole,
         step.results_are_kept,
         step.ends_have_reasons,
@@ -216,6 +217,16 @@ class Step:
             machine = self.machine(self.now[job.instance]) if job.instance in self.now else None
             if machine is not None and job.id not in self.given_up and self.runs_now(machine, job.id):
                 yield f"{new.id} is begun while {job.id} runs"
+
+    def gangs_begin_together(self) -> Iterator[str]:
+        """Nothing of several nodes begins before all were ready and that was written."""
+        for attempt in self.after.attempts:
+            if attempt.released_at is None and len(attempt.jobs) > 1:
+                for job in attempt.jobs:
+                    machine = self.machine(self.now[job.instance]) if job.instance in self.now else None
+                    known = machine.jobs.get(job.id) if machine else None
+                    if known is not None and known.started_at is not None:
+                        yield f"{job.id} began before its attempt was released"
 
     def places_whole(self) -> Iterator[str]:
         """All nodes or none, in one place, each on a machine that is free and well."""

@@ -133,7 +133,7 @@ class People(RuleBasedStateMachine):
     def pool_overridden(self, kind: Any, stop_after: int | None) -> None:
         now = self.field.site.clock.now()
         if kind == "resume":
-            self._wish(lambda state: clear_override(state, subject="a"))
+            self._wish(lambda state: clear_override(state, subject="a", now=now))
         else:
             self._wish(
                 lambda state: set_override(

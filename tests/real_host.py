@@ -100,9 +100,9 @@ class RealHost:
         """For the end of a test: nothing that it started outlives it."""
         (self.folder / "ending").touch()
         for job in self.look().jobs:
-            if job.phase == "running":
+            if job.phase in ("running", "held"):
                 self.stop(job.id, abort=True, generation=10**9)
-        until(lambda: all(job.phase != "running" for job in self.look().jobs))
+        until(lambda: all(job.phase not in ("running", "held") for job in self.look().jobs))
 
 
 def an_order(*commands: str, job: str = "r1-0-1-0", **changes: Any) -> Order:

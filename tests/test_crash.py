@@ -127,7 +127,27 @@ def ends(site: Site, ports: Ports) -> None:
         tick(ports, TickAsk())
 
 
-STORIES: dict[str, Callable[[Site, Ports], None]] = {"first-runs": first_runs, "ends": ends}
+def slow_gang(site: Site, ports: Ports) -> None:
+    """A node takes its time to be ready; then one of another attempt reboots while it is held back."""
+    site.world.staging = 15
+    documents = desired(pools=[POOL], runs=RUNS[1:])
+    tick(ports, apply_ask(documents))
+    for _ in range(5):
+        site.clock.at += 10
+        tick(ports, TickAsk())
+    changed = desired(pools=[POOL], runs=(replace(RUNS[1], hash="other", rerun=1),))
+    site.clock.at += 60
+    tick(ports, apply_ask(changed))
+    site.clock.at += 10
+    tick(ports, TickAsk())
+    for machine in site.world.living():
+        machine.boot += 1
+    for _ in range(3):
+        site.clock.at += 10
+        tick(ports, TickAsk())
+
+
+STORIES: dict[str, Callable[[Site, Ports], None]] = {"first-runs": first_runs, "ends": ends, "slow-gang": slow_gang}
 
 
 def effects_of(story: str) -> int:
@@ -172,9 +192,11 @@ def check(site: Site, documents: Desired) -> None:
     assert max(site.world.started.values()) == 1, "a job started twice"
     for run in state.runs:
         proven = [attempt for attempt in state.attempts if attempt.run == run.id]
+        unbegun = [attempt for attempt in proven if attempt.held_back]
+        assert not any(job.id in site.world.started for attempt in unbegun for job in attempt.jobs), "half a gang began"
         begun = {job for job in site.world.started if job.startswith(run.id)}
         assert begun <= {job.id for attempt in proven for job in attempt.jobs}, "a job that nobody remembers"
-        assert len(proven) <= 1 or run.spec.retry.interruption, f"{run.spec.name} was repeated"
+        assert len(proven) - len(unbegun) <= 1 or run.spec.retry.interruption, f"{run.spec.name} was repeated"
     done = {(run.spec.name, run.spec.hash) for run in state.runs if run.status == "done"}
     assert site.markers.known == done
     check_ledger(site, state)

@@ -94,6 +94,22 @@ def test_a_minimum_that_can_be_met_is_met(world: World) -> None:
 
 
 @given(worlds())
+def test_nothing_is_placed_that_might_run_into_a_drain(world: World) -> None:
+    made = plan(world)
+    specs = {run.id: run.spec for run in world.state.runs}
+    specs |= {update.enrol.id: update.enrol.spec for update in updates(made) if update.enrol is not None}
+    for drain in (each for each in world.state.overrides if each.kind == "drain"):
+        begins = drain.begins or drain.at
+        for action in made.actions:
+            named = {f"instance {id}" for id in action.instances} if isinstance(action, Assign) else set()
+            if isinstance(action, Assign) and (drain.subject in named or drain.subject == action.pool):
+                lasts = specs[action.run].max_duration
+                assert lasts is not None
+                assert begins > NOW
+                assert NOW + lasts <= begins
+
+
+@given(worlds())
 def test_idle_ends_leave_the_floor(world: World) -> None:
     made = plan(world)
     idle = Counter(action.pool for action in made.actions if isinstance(action, Terminate) and "idle for" in action.why)

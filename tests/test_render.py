@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from decimal import Decimal
+from zoneinfo import ZoneInfo
 
 import jsonschema
 import pytest
@@ -21,7 +22,7 @@ from reconciler.explain_runs import explain_runs
 from reconciler.render_json import dump, instances_json, plan_json, runs_json
 from reconciler.render_offers import OfferRow, offer_table, shown
 from reconciler.render_paint import ansi
-from reconciler.render_plan import Page, override, render_plan
+from reconciler.render_plan import Page, render_plan
 from reconciler.render_tables import instance_table, pool_table, run_table
 from reconciler.render_words import ago, clean, hourly, resources, rough, size, span, stamp
 from schemas.base import Price
@@ -34,7 +35,7 @@ from schemas.plan import Assign, IdleNote, Launch, Plan, Resume, Stop, Terminate
 from schemas.pool import Pool
 from schemas.resources import Gpu, Resources
 from schemas.run import Attempt, Job, Run, RunSpec
-from schemas.state import VERSION, Applied, Override, Place, Revision, State
+from schemas.state import VERSION, Applied, Place, Revision, State
 
 NOW = 1_764_000_000
 A100 = Resources(cpus=10, memory=80 * 1024, disk=200 * 1024, gpu=Gpu(name="a100", memory=80 * 1024))
@@ -263,9 +264,11 @@ def test_a_place_that_keeps_everybody_waiting_says_why() -> None:
     ]
 
 
-def test_an_override_is_told_with_its_author_and_end() -> None:
-    one = Override(kind="pause", subject="gpu", by="ann@lab", at=NOW - 60, until=NOW + 120, reason="maintenance")
-    assert override(one, now=NOW) == "gpu paused by ann@lab 1m ago, for 2m more, until 16:02:00Z: maintenance"
+def test_times_in_a_plan_are_local_where_a_person_reads_them() -> None:
+    made = replace(a_plan(), notes=("gpu: drained by ann, until 2026-11-03 21:00Z",))
+    berlin = Page(here=lambda moment: moment.astimezone(ZoneInfo("Europe/Berlin")))
+    assert "until 2026-11-03 22:00 CET" in render_plan(made, None, now=NOW, page=berlin)
+    assert "until 2026-11-03 21:00Z" in render_plan(made, None, now=NOW, page=Page())
 
 
 @pytest.mark.parametrize(

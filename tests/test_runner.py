@@ -17,9 +17,10 @@ from real_host import RealHost, an_order, until
 
 from reconciler.artifacts import choose, repack
 from reconciler.bundle import bundle
-from reconciler.environment import environment, master_port
+from reconciler.environment import environment
 from reconciler.host_report import Unreadable, exit_words, parse_report
 from reconciler.host_runner import HostRunner
+from reconciler.master_port import master_port
 from reconciler.runner import Fenced, HostError, Order, Unreachable
 from reconciler.staging import stage
 from reconciler.transport import Answer

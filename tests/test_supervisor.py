@@ -54,6 +54,12 @@ def test_commands_end_at_the_first_that_fails(host: RealHost) -> None:
     assert host.log(job) == b"/\n"
 
 
+def test_what_our_own_shells_say_of_a_kill_is_not_in_the_log(host: RealHost) -> None:
+    job = host.start("echo mine", "kill -TERM $$")
+    assert host.over(job).exit_code == 143
+    assert host.log(job) == b"mine\n"
+
+
 def test_the_signals_of_a_keyboard_work_in_a_job(host: RealHost) -> None:
     job = host.start("trap 'echo got it; exit 5' INT", "kill -INT $$", "echo not here")
     assert host.over(job).exit_code == 5

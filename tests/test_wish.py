@@ -271,9 +271,34 @@ def test_resuming() -> None:
     scale = Override(kind="autoscale", subject="gpu", by="a", at=0, value=3, digest="d")
     state = replace(applied(GPU, CPU), overrides=(scale,))
     state = set_override(state, kind="pause", subject="gpu", by="ana", now=1)
-    assert clear_override(state, subject="gpu").overrides == (scale,)
-    assert "nothing to resume" in refused(lambda: clear_override(state, subject="cpu"))
-    assert "no pool nope" in refused(lambda: clear_override(state, subject="nope"))
+    assert clear_override(state, subject="gpu", now=5).overrides == (scale,)
+    assert "nothing to resume" in refused(lambda: clear_override(state, subject="cpu", now=5))
+    assert "no pool nope" in refused(lambda: clear_override(state, subject="nope", now=5))
+
+
+def test_an_instance_is_drained_and_resumed_by_its_id() -> None:
+    """Its name may be given to another one; its id never is."""
+    ill = replace(instance("gpu-1"), quarantined="3 jobs failed", draining="instance drained by ana")
+    state = replace(applied(GPU), instances=(instance("gpu-0"), ill))
+    drained = set_override(state, kind="drain", subject="gpu-1", by="ana", now=1, begins=5)
+    assert [(each.subject, each.begins) for each in drained.overrides] == [("instance gpu-1-id", 5)]
+    back = clear_override(drained, subject="gpu-1", now=9)
+    assert back.overrides == ()
+    assert (back.instances[1].quarantined, back.instances[1].draining, back.instances[1].trusted_at) == ("", "", 9)
+    assert back.instances[0] == state.instances[0]
+    assert "nothing to resume" in refused(lambda: clear_override(back, subject="gpu-1", now=9))
+    assert "no instance of that name" in refused(lambda: set_override(state, kind="drain", subject="x", by="a", now=1))
+    assert refused(lambda: set_override(state, kind="pause", subject="gpu-1", by="a", now=1)).startswith("no pool")
+
+
+def test_a_drain_begins_before_it_ends_and_not_in_the_past() -> None:
+    state = applied(GPU)
+    assert "begin is already past" in refused(
+        lambda: set_override(state, kind="drain", subject="gpu", by="a", now=9, begins=9)
+    )
+    assert "past when it begins" in refused(
+        lambda: set_override(state, kind="drain", subject="gpu", by="a", now=1, begins=9, until=9)
+    )
 
 
 def test_overrides_of_nothing_or_of_the_past() -> None:

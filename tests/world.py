@@ -13,11 +13,11 @@ from typing import Any
 
 from backends.base import Backend
 from backends.fake import FakeWorld
-from backends.fake_hosts import Behind, FakeHosts, Silent
+from backends.fake_hosts import Behind, FakeHosts, NotHeld, Silent
 from reconciler.ask import TickAsk
 from reconciler.authority import GitFacts
 from reconciler.ports import Ports
-from reconciler.runner import Collected, Fenced, HostError, Order, Unreachable
+from reconciler.runner import Collected, Fenced, Held, HostError, Order, Unreachable
 from reconciler.statefile import dumps, loads
 from reconciler.store import StateMoved
 from reconciler.tick import TickResult, tick
@@ -117,10 +117,17 @@ class FakeRunner:
     def look(self, instance: Instance, *, now: int) -> HostReport:
         return self._hosts.look(instance.external_id, instance=instance.id, now=now)
 
-    def start(self, instance: Instance, order: Order) -> None:
-        _asked(
-            lambda: self._hosts.start(instance.external_id, order.job, generation=order.generation, run=order.name)
+    def start(self, instance: Instance, order: Order) -> Held | None:
+        hosts, hold = self._hosts, bool(order.hold_back)
+        ready = _asked(
+            lambda: hosts.start(
+                instance.external_id, order.job, generation=order.generation, run=order.name, hold_back=hold
+            )
         )
+        return Held(staged=ready, port=20000) if hold else None
+
+    def release(self, instance: Instance, job: str, *, generation: int, port: int) -> None:
+        _asked(lambda: self._hosts.release(instance.external_id, job, generation=generation))
 
     def stop(self, instance: Instance, job: str, *, generation: int, abort: bool, why: str) -> None:
         _asked(lambda: self._hosts.stop(instance.external_id, job, generation=generation, why=why))
@@ -147,6 +154,8 @@ def _asked(call: Callable[[], Any]) -> Any:
         return call()
     except Silent as error:
         raise Unreachable(str(error)) from error
+    except NotHeld as error:
+        raise HostError(str(error)) from error
     except Behind as error:
         raise Fenced(str(error)) from error
 

@@ -171,6 +171,7 @@ def a_spec(draw: st.DrawFn, name: str, *, calm: bool) -> RunSpec:
         where=Where(spot="auto") if calm else draw(WHERES),
         priority=draw(st.sampled_from([10, 50, 90])),
         reuse_only=draw(rarely(st.just(True), otherwise=False)),
+        max_duration=draw(st.sampled_from([None, 10, 3600])),
         retry=draw(st.sampled_from([Retry(), Retry(no_capacity=True, interruption=True, error=True)])),
     )
 
@@ -219,7 +220,7 @@ def worlds(draw: st.DrawFn) -> World:
             attempts=tuple(attempts),
             places=tuple(draw(a_place(region)) for region in REGIONS),
             wishes=draw(sometimes(st.just((Wish(id="w", pool="a", count=2, at=NOW - 60),)), otherwise=())),
-            overrides=draw(rarely(overrides(), otherwise=())),
+            overrides=draw(sometimes(overrides(), otherwise=())),
             capacity=draw(rarely(capacities(), otherwise=())),
         ),
         offers=draw(offers()),
@@ -257,7 +258,10 @@ def overrides(draw: st.DrawFn) -> tuple[Override, ...]:
     kind = draw(st.sampled_from(["drain", "pause"]))
     until = draw(st.sampled_from([None, NOW + 60]))
     stop_after = draw(st.sampled_from([None, 0, 900]))
-    return (Override(kind=kind, subject="a", by="ann", at=NOW - 60, until=until, stop_after=stop_after),)
+    begins = draw(st.sampled_from([None, NOW - 30, NOW + 30])) if kind == "drain" else None
+    subject = "a" if kind == "pause" else draw(st.sampled_from(["a", "instance i0"]))
+    word = Override(kind=kind, subject=subject, by="ann", at=NOW - 60, begins=begins, until=until)
+    return (replace(word, stop_after=stop_after),)
 
 
 @st.composite

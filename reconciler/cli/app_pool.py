@@ -11,8 +11,10 @@ from reconciler.cli import options as o
 from reconciler.cli.app import new_app
 
 RequiredPool = Annotated[str, typer.Option("--pool", metavar="NAME", help="The pool.")]
-For = Annotated[str, typer.Option("--for", metavar="DUR", help="Until then (default: until `pool resume`).")]
+For = Annotated[str, typer.Option("--for", metavar="DUR", help="Ends that long after it begins.")]
+Until = Annotated[str, typer.Option("--until", metavar="TIME", help="Ends then (default: with `pool resume`).")]
 Reason = Annotated[str, typer.Option(metavar="TEXT", help="Shown in every plan.")]
+Held = Annotated[str, typer.Argument(metavar="NAME", help="A pool, or one instance.")]
 PoolArgument = Annotated[str, typer.Argument(metavar="POOL")]
 
 
@@ -133,29 +135,32 @@ def remove(
 
 
 def drain(
-    pool: PoolArgument,
+    name: Held,
+    at: Annotated[str, typer.Option("--at", metavar="TIME", help="From then: 22:00, 'tomorrow 06:00', 2h, ISO.")] = "",
+    until: Until = "",
     duration: For = "",
-    stop_after: Annotated[str, typer.Option(metavar="DUR", help="Stop runs that are still there then.")] = "",
+    stop_after: Annotated[str, typer.Option(metavar="DUR", help="Stop what still runs that long after.")] = "",
     reason: Reason = "",
 ) -> int:
-    """Start nothing more in a pool, and let its instances go as they fall idle."""
-    from reconciler.cli.pool_override import override_pool
+    """Start nothing more in a pool or on an instance, and let its instances go as they fall idle."""
+    from reconciler.cli.pool_override import Word, override_pool
 
-    return override_pool(pool, kind="drain", duration=duration, stop_after=stop_after, reason=reason)
+    word = Word(kind="drain", at=at, until=until, duration=duration, stop_after=stop_after, reason=reason)
+    return override_pool(name, word)
 
 
-def pause(pool: PoolArgument, duration: For = "", reason: Reason = "") -> int:
+def pause(pool: PoolArgument, until: Until = "", duration: For = "", reason: Reason = "") -> int:
     """Launch nothing more in a pool."""
-    from reconciler.cli.pool_override import override_pool
+    from reconciler.cli.pool_override import Word, override_pool
 
-    return override_pool(pool, kind="pause", duration=duration, stop_after="", reason=reason)
+    return override_pool(pool, Word(kind="pause", until=until, duration=duration, reason=reason))
 
 
-def resume(pool: PoolArgument) -> int:
-    """Take back `pool drain` and `pool pause`."""
+def resume(name: Held) -> int:
+    """Take back `pool drain` and `pool pause`, and trust a quarantined instance again."""
     from reconciler.cli.pool_override import resume_pool
 
-    return resume_pool(pool)
+    return resume_pool(name)
 
 
 def register(app: typer.Typer) -> None:

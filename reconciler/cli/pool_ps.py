@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from reconciler.cli.fail import Fail
@@ -10,6 +12,7 @@ from reconciler.cli.project import documents_of, project_root, site, site_of, st
 from reconciler.cli.stale import say_age
 from reconciler.cli.terminal import out, say, show, width
 from reconciler.explain_instances import InstanceRow, explain_instances, explain_pools
+from reconciler.moments import localized
 from reconciler.wire import Site, now, store_of
 from schemas.state import State
 
@@ -73,4 +76,5 @@ def _explained(state: State, *, pool: str) -> tuple[InstanceRow, ...]:
 def _table(rows: tuple[InstanceRow, ...]) -> RenderableType:
     from reconciler.render_tables import instance_table
 
+    rows = tuple(dataclasses.replace(row, reason=localized(row.reason, datetime.astimezone)) for row in rows)
     return instance_table(rows, now=now(), width=width(sys.stdout))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from datetime import datetime
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from reconciler.render_paint import Paint, ansi, plain
@@ -37,7 +38,7 @@ def say(message: str) -> None:
 def page(stream: TextIO | None = None) -> Page:
     """The width and colours of stdout (or `stream`): no bounds and no colour where it is no terminal."""
     target = sys.stdout if stream is None else stream
-    return Page(width=width(target), paint=painter(target))
+    return Page(width=width(target), paint=painter(target), here=datetime.astimezone)
 
 
 def width(stream: TextIO) -> int:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
 
 from reconciler.cli.fail import Fail
+from reconciler.moments import Here
+
+_CLOCK = re.compile(r"(?:(today|tomorrow) )?(\d{1,2}):(\d{2})\Z", re.ASCII)
+_ISO = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2})?(Z|[+-]\d{2}:\d{2})?\Z", re.ASCII)
+_DURATION = re.compile(r"\d[0-9a-z]*\Z", re.ASCII)
 
 
 def seconds(text: str, *, flag: str) -> int:
@@ -32,3 +38,29 @@ def month_began(now: int) -> int:
     """The first of the month, in UTC, as the ledger's files are cut."""
     today = datetime.fromtimestamp(now, UTC)
     return int(today.replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp())
+
+
+def when(text: str, *, flag: str, now: int, here: Here = datetime.astimezone) -> int:
+    """A moment in seconds since the epoch: `2h` from now, `22:00` (the next one), `tomorrow 06:00`, or ISO.
+
+    Without an offset it is local time, by `here`. `Fail` names the flag.
+    """
+    said = " ".join(text.split())
+    try:
+        if clock := _CLOCK.match(said):
+            return _next(here(datetime.fromtimestamp(now, UTC)), clock, here=here)
+        if _ISO.match(said):
+            return int(here(datetime.fromisoformat(said.replace("Z", "+00:00"))).timestamp())
+    except (ValueError, OverflowError) as error:
+        raise Fail(f"{flag} {text}: {error}") from None
+    if _DURATION.match(said):
+        return now + seconds(said, flag=flag)
+    raise Fail(f"{flag} {text}: must be such as 2h, 22:00, `tomorrow 06:00` or 2026-11-03T22:00")
+
+
+def _next(local: datetime, clock: re.Match[str], *, here: Here) -> int:
+    """That time of the day: of the named one, else the next to come. Days are counted on the calendar."""
+    first = local.replace(tzinfo=None, hour=int(clock[2]), minute=int(clock[3]), second=0, microsecond=0)
+    if clock[1] == "tomorrow" or (not clock[1] and here(first) <= local):
+        first += timedelta(days=1)
+    return int(here(first).timestamp())

@@ -1,0 +1,74 @@
+"""Whom a drain speaks of, from when, and what it keeps off. Pure.
+
+In force it keeps off everything; still to come it keeps off what might run on when it begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from reconciler.moments import moment
+from schemas.base import Seconds
+from schemas.state import Override
+
+INSTANCE = "instance "
+# What drains of ours write on an instance begins with one of these.
+POOL_DRAINED, INSTANCE_DRAINED = "pool drained", "instance drained"
+
+
+def begun(override: Override, *, now: int) -> bool:
+    return override.begins is None or override.begins <= now
+
+
+def to_come(overrides: Iterable[Override], *, now: int) -> dict[str, Override]:
+    """pool -> the drain that begins next there."""
+    found: dict[str, Override] = {}
+    for each in overrides:
+        if each.kind == "drain" and not each.subject.startswith(INSTANCE) and not begun(each, now=now):
+            known = found.setdefault(each.subject, each)
+            found[each.subject] = min(known, each, key=_begins)
+    return found
+
+
+def of_instances(overrides: Iterable[Override], *, now: int) -> dict[str, Override]:
+    """Instance id -> the drain of it alone: the one in force, else the one that begins next."""
+    found: dict[str, Override] = {}
+    for each in overrides:
+        if each.kind == "drain" and each.subject.startswith(INSTANCE) and (each.until is None or each.until > now):
+            id = each.subject.removeprefix(INSTANCE)
+            found[id] = min(found.get(id, each), each, key=_begins)
+    return found
+
+
+def _begins(override: Override) -> int:
+    return override.at if override.begins is None else override.begins
+
+
+def crosses(override: Override, *, now: int, lasts: Seconds | None) -> bool:
+    """What starts now, and may last that long (`None`: for ever), might still run when it begins."""
+    return override.begins is not None and (lasts is None or now + lasts > override.begins)
+
+
+def stop_at(override: Override) -> int | None:
+    """When what still runs is stopped; `None` is never."""
+    return None if override.stop_after is None else _begins(override) + override.stop_after
+
+
+def drain_words(override: Override, *, what: Literal["pool", "instance"]) -> str:
+    """Why an instance leaves: stable while the drain lasts."""
+    return f"{POOL_DRAINED if what == 'pool' else INSTANCE_DRAINED} by {override.by}{_reason(override)}"
+
+
+def told(override: Override, *, whole: bool = False) -> str:
+    """`drained by ann@lab from 2026-11-03 21:00Z until 2026-11-04 05:00Z (disk swap)`; `whole`: also what it stops."""
+    word = "paused" if override.kind == "pause" else "drained"
+    begins = "" if override.begins is None else f" from {moment(override.begins)}"
+    ends = "until it is resumed" if override.until is None else f"until {moment(override.until)}"
+    stop = stop_at(override) if whole else None
+    stops = "" if stop is None else f", what still runs at {moment(stop)} is stopped"
+    return f"{word} by {override.by}{begins}{' ' if begins else ', '}{ends}{stops}{_reason(override)}"
+
+
+def _reason(override: Override) -> str:
+    return f" ({override.reason})" if override.reason else ""

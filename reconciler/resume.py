@@ -1,0 +1,20 @@
+"""Open launches are asked for again. Pure."""
+
+from __future__ import annotations
+
+from reconciler.world import Draft
+from schemas.plan import Resume
+
+
+def resume(draft: Draft) -> None:
+    """Open launches that are not seen yet are asked for again, the same request, while it lives."""
+    for intent in draft.world.state.intents:
+        request = intent.request
+        if intent.refused or draft.now >= request.not_after or request.place in draft.unknown:
+            continue
+        if not draft.covers(id=intent.id, pool=request.pool) and draft.may.only_pool:
+            continue
+        waiting = [id for id in request.ids if id in draft.living and draft.living[id].phase == "pending"]
+        if waiting:
+            why = f"asked for before, {len(waiting)} of {len(request.ids)} not seen yet"
+            draft.actions.append(Resume(launch=intent.id, request=request, why=why))
