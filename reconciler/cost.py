@@ -6,6 +6,7 @@ does it is idle (or, before its host first answered, boots). So the rows always 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -96,8 +97,9 @@ def cost(entries: Iterable[Entry], state: State | None, *, since: int, until: in
     for instance, intervals in billed.items():
         for moment in _moments(intervals, used.get(instance, ()), since=since, until=until):
             tally.add(*moment)
-    rows = sorted(tally.rows.values(), key=lambda row: (bool(row.kind), -row.cost, -row.seconds, row.name, row.id))
-    return Cost(since=since, until=until, by=by, rows=tuple(rows), total=tally.total, alive=len(alive))
+    total, rows = tally.rows()
+    rows.sort(key=lambda row: (bool(row.kind), -row.cost, -row.seconds, row.name, row.id))
+    return Cost(since=since, until=until, by=by, rows=tuple(rows), total=total, alive=len(alive))
 
 
 def _billed(entries: Iterable[Entry]) -> Iterator[_Billed]:
@@ -181,43 +183,57 @@ def _turns(billed: Sequence[_Billed], used: Sequence[_Used]) -> Iterator[int]:
         yield from (use.start, use.end)
 
 
+Key = tuple[str, str, Kind]
+TOTAL: Key = ("", "", "")
+
+
 class _Tally:
-    """Rows by name, and the total of all of them."""
+    """Whole seconds by row, kind, price and number of those who share; fractions only when all is told."""
 
     def __init__(self, by: By) -> None:
         self._by = by
-        self.rows: dict[tuple[str, str, str], CostRow] = {}
-        self.total = CostRow()
+        self._seconds: Counter[tuple[Key | None, Kind, Price | None, int]] = Counter()
+        self._instances: dict[Key | None, set[str]] = {}
 
     def add(self, one: _Billed, users: list[_Used], seconds: int, boots: bool) -> None:
         kind: Kind = "" if users else "boot" if boots else "idle"
-        _add(self.total, one, Fraction(seconds), kind=kind)
+        self._add(None, one, seconds, kind=kind)
         if self._by in ("pool", "backend"):
-            _add(self._row(one.pool if self._by == "pool" else one.backend), one, Fraction(seconds), kind=kind)
+            self._add((one.pool if self._by == "pool" else one.backend, "", ""), one, seconds, kind=kind)
         elif kind:
-            _add(self._row(kind=kind), one, Fraction(seconds), kind=kind)
-        for use in users if self._by in ("user", "run", "tag") else ():
-            for row in self._of(use):
-                _add(row, one, Fraction(seconds) / len(users), kind="")
+            self._add(("", "", kind), one, seconds, kind=kind)
+        else:
+            for use in users:
+                for key in self._keys(use):
+                    self._add(key, one, seconds, kind="", among=len(users))
 
-    def _of(self, use: _Used) -> list[CostRow]:
+    def _add(self, key: Key | None, one: _Billed, seconds: int, *, kind: Kind, among: int = 1) -> None:
+        self._seconds[key, kind, one.price, among] += seconds
+        self._instances.setdefault(key, set()).add(one.instance)
+
+    def _keys(self, use: _Used) -> list[Key]:
         """A run with several tags is in the row of each."""
         if self._by == "run":
-            return [self._row(use.name or use.run, id=use.run)]
+            return [(use.name or use.run, use.run, "")]
         if self._by == "user":
-            return [self._row(use.user, kind="" if use.user else "none")]
-        return [self._row(f"{key}={value}") for key, value in use.tags] or [self._row(kind="none")]
+            return [(use.user, "", "" if use.user else "none")]
+        return [(f"{key}={value}", "", "") for key, value in use.tags] or [("", "", "none")]
 
-    def _row(self, name: str = "", *, id: str = "", kind: Kind = "") -> CostRow:
-        return self.rows.setdefault((name, id, kind), CostRow(name=name, id=id, kind=kind))
+    def rows(self) -> tuple[CostRow, list[CostRow]]:
+        """The total, and the rows in no order."""
+        found = {key: CostRow(instances=names) for key, names in self._instances.items()}
+        for (key, kind, price, among), seconds in self._seconds.items():
+            _add(found[key], Fraction(seconds, among), price, kind=kind)
+        for key, row in found.items():
+            row.name, row.id, row.kind = key or TOTAL
+        return found.pop(None, CostRow()), list(found.values())
 
 
-def _add(row: CostRow, one: _Billed, seconds: Fraction, *, kind: Kind) -> None:
-    row.instances.add(one.instance)
+def _add(row: CostRow, seconds: Fraction, price: Price | None, *, kind: Kind) -> None:
     row.seconds += seconds
-    amount = Fraction(0) if one.price is None else Fraction(one.price) * seconds / HOUR
+    amount = Fraction(0) if price is None else Fraction(price) * seconds / HOUR
     row.cost += amount
-    row.unpriced += seconds if one.price is None else 0
+    row.unpriced += seconds if price is None else 0
     if kind == "idle":
         row.idle += seconds
         row.idle_cost += amount
