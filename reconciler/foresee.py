@@ -77,7 +77,8 @@ def _above(draft: Draft) -> Iterator[str]:
 def _quarantined(draft: Draft) -> Iterator[str]:
     """A host that nobody but a person gives work again; one with a wrong key says its own way out."""
     for one in draft.living.values():
-        if one.quarantined and UNTRUSTED not in one.quarantined and one.id not in draft.leaving and one.phase == "ready":
+        told = one.id not in draft.leaving and one.phase == "ready"
+        if told and one.quarantined and UNTRUSTED not in one.quarantined:
             yield f"{one.name}: quarantined: {one.quarantined}; `dstack pool resume {one.name}` gives it work again"
 
 
