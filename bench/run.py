@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import commands, whole
-from bench.budgets import Row, better, lines, missed
+from bench.budgets import BUDGETS, Row, better, lines, missed
 from bench.pace import pace
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +33,7 @@ def main() -> None:
         *_judged(whole.measure_whole),
         *_judged(lambda: _steps(grown)),
         *_judged(_tick),
+        *_judged(_bucket),
     ]
     machine = {
         "python": platform.python_version(), "machine": platform.machine(), "cpus": os.cpu_count(),
@@ -90,6 +91,12 @@ def _tick() -> list[Row]:
         Row(what="a tick with nothing to do", value=found["idle seconds"], unit="s"),
         Row(what="writes of a tick with nothing to do", value=found["idle writes"], unit="writes"),
     ]
+
+
+def _bucket() -> list[Row]:
+    (found,) = _child("bench.bucket")
+    units = {what: unit for what, (_, unit) in BUDGETS.items()}
+    return [Row(what=what, value=value, unit=units.get(what, "retries")) for what, value in found.items()]
 
 
 def _child(module: str) -> list[dict[str, float]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from buckets import KINDS, Server, boto
 from command import POOLS, Folder, Ran, folder_at
+from fault_proxy import FaultProxy
 
 NUMBERS = itertools.count()
 RUN = "type: task\nname: hello\ncommands: [echo hi there, echo 7 > out.txt]\nartifacts: [out.txt]\n"
@@ -240,3 +241,22 @@ def test_where_no_versions_are_kept(tmp_path: Path, moto: Server) -> None:
     project.keep_in(fresh(moto))
     assert project.at("apply", "-y").code == 0
     assert "keeps no versions" in project.at("state", "rollback").err
+
+
+# ---------------------------------------------------------------- what it costs
+
+
+@pytest.mark.parametrize("kind", ["moto", "seaweedfs", "azurite"])
+def test_nothing_to_do_is_one_request(tmp_path: Path, server_of: Callable[[str], Server], kind: str) -> None:
+    """Google's client asks twice for one object: for what it is, and for its content of that generation."""
+    server = server_of(kind)
+    project = team(tmp_path, server)
+    project.keep_in(server.state("first-bucket", f"cost-{os.getpid()}-{next(NUMBERS)}"))
+    ran_once(project)
+    assert project.at("apply", "-y").code == 0
+    proxy = FaultProxy(server.port)
+    for words in (("apply", "-y"), ("plan",), ("ps", "-a"), ("state", "show")):
+        proxy.seen.clear()
+        assert project.dstack(*words, env=server.at(proxy.port)).code == 0
+        assert proxy.methods() == ["GET"], words
+    proxy.close()
