@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import TypeVar
 
 from reconciler.ports import Ports
@@ -16,32 +16,44 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 WIDTH = 32
+SPARED = 2.0
 
 
 def gather(
-    ports: Ports, tasks: Mapping[Key, Callable[[], Value]], *, limit: float, width: int = WIDTH
+    ports: Ports,
+    tasks: Mapping[Key, Callable[[], Value]],
+    *,
+    limit: float,
+    width: int = WIDTH,
+    spare: Container[Key] = (),
 ) -> Iterator[tuple[Key, Value | Exception]]:
     """Each task's answer, or what it raised, as they come; those not there in time are missing.
 
-    `limit` is in seconds for as many tasks as go at once. Whatever is not an `Exception`
-    (a Ctrl-C, a kill) is raised here.
+    `limit` is in seconds for as many tasks as go at once. The `spare` ones alone are waited for no longer
+    than all others took. Whatever is not an `Exception` (a Ctrl-C, a kill) is raised here.
     """
     waiting: queue.SimpleQueue[tuple[Key, Callable[[], Value]]] = queue.SimpleQueue()
     answers: queue.SimpleQueue[tuple[Key, Value | BaseException]] = queue.SimpleQueue()
     over = threading.Event()
     for item in tasks.items():
         waiting.put(item)
-    ends = ports.clock() + limit * (1 + (len(tasks) - 1) // width)
+    began = ports.clock()
+    ends = began + limit * (1 + (len(tasks) - 1) // width)
     for _ in range(min(width, len(tasks))):
         ports.spawn(lambda: _work(waiting, answers, over))
+    awaited = sum(key not in spare for key in tasks)
     try:
         for _ in tasks:
+            if not awaited:
+                ends = min(ends, ports.clock() + max(SPARED, ports.clock() - began))
+                awaited = -1
             try:
                 key, answer = answers.get(timeout=max(0.0, ends - ports.clock()))
             except queue.Empty:
                 return
             if isinstance(answer, BaseException) and not isinstance(answer, Exception):
                 raise answer
+            awaited -= key not in spare
             yield key, answer
     finally:
         over.set()

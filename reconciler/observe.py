@@ -40,6 +40,7 @@ def observe(ports: Ports, state: State, connections: Connections) -> Observed:
         ports,
         {place.name: _listed(ports, place, connections) for place in places},
         {one.id: _looked(ports, one) for one in known},
+        failing=_failing(state),
     )
     listings = [answer.listing for answer in first.places.values()]
     seen = absorb(state, listings=listings, reports=(), now=ports.now(), newest=False)
@@ -124,9 +125,25 @@ def _missing(state: State, answers: Mapping[str, _Answer]) -> dict[str, tuple[st
     return {name: tuple(sorted(ids - listed[name])) for name, ids in found.items() if name in listed}
 
 
+def _failing(state: State) -> dict[str, str]:
+    """Declared servers with nothing of ours that could not be used last time: why. Nobody waits for them alone."""
+    used = {one.place for one in state.instances if one.phase != "terminated"}
+    return {
+        place.name: place.error
+        for place in state.places
+        if place.config.type == "ssh" and place.error and place.name not in used
+    }
+
+
 def _ask(
-    ports: Ports, places: Mapping[str, Callable[[], _Answer]], hosts: Mapping[str, Callable[[], HostReport]]
+    ports: Ports,
+    places: Mapping[str, Callable[[], _Answer]],
+    hosts: Mapping[str, Callable[[], HostReport]],
+    *,
+    failing: Mapping[str, str] | None = None,
 ) -> _Wave:
+    """`failing` places that do not answer at once are as they were."""
+    known = failing or {}
     tasks: dict[tuple[str, str], Callable[[], _Answer | HostReport]] = {
         **{("place", name): task for name, task in places.items()},
         **{("host", id): task for id, task in hosts.items()},
@@ -134,10 +151,13 @@ def _ask(
     at = ports.now()
     limit = PLACE_LIMIT if places else HOST_LIMIT
     answers = {
-        name: _Answer(listing=Listing(place=name, at=at, error=f"no answer within {limit:.0f} s")) for name in places
+        name: _Answer(listing=Listing(place=name, at=at, error=known.get(name) or f"no answer within {limit:.0f} s"))
+        for name in places
     }
     reports = {id: HostReport(instance=id, at=at, error=f"no answer within {limit:.0f} s") for id in hosts}
-    for (kind, name), answer in gather(ports, tasks, limit=limit, width=max(32, len(places) + 16)):
+    for (kind, name), answer in gather(
+        ports, tasks, limit=limit, width=max(32, len(places) + 16), spare={("place", name) for name in known}
+    ):
         match answer:
             case _Answer():
                 answers[name] = answer

@@ -160,6 +160,9 @@ def remove_instance(state: State, name: str, *, by: str, now: int, pool: str = "
     `force`, drained: its attempts are marked as stopping, and it ends when they have.
     """
     instance = _living(state, name, pool=pool)
+    if instance.host is not None:
+        where = f"`hosts` of pool {instance.pool}"
+        raise WishRefused(f"{name} is declared: take {instance.host.address} out of {where}, and `dstack apply`")
     if instance.prevent_destroy:
         raise WishRefused(f"{name} has prevent_destroy: take that out of pool {instance.pool} and `dstack apply` first")
     busy = jobs_by_instance(state.attempts).get(instance.id, [])

@@ -14,27 +14,51 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from real_host import RealHost, an_order, until
+from ssh_hosts import UID, a_lab, declared, why_not
 
 from reconciler.artifacts import choose, repack
 from reconciler.bundle import bundle
+from reconciler.connect_ssh import Lines
 from reconciler.environment import environment
 from reconciler.host_report import Unreadable, exit_words, parse_report
 from reconciler.host_runner import HostRunner
 from reconciler.master_port import master_port
+from reconciler.resolve_ssh import Here
 from reconciler.runner import Fenced, HostError, Order, Unreachable
 from reconciler.staging import stage
 from reconciler.transport import Answer
 from reconciler.transport_local import LocalTransport
+from reconciler.transport_ssh import SshTransport
 from schemas.instance import HostReport
 from schemas.resources import Gpu, Resources
 from schemas.run import Probe
 
+# It looks at paths, processes or programs as this machine has them.
+on_this_machine = pytest.mark.parametrize("host", ["here"], indirect=True)
 
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[RealHost]:
-    rig = RealHost(tmp_path / "host", patience=0)
+
+@pytest.fixture(params=["here", "by ssh"])
+def host(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RealHost]:
+    """The same promises whatever leads to the host."""
+    rig = RealHost(tmp_path / "host", patience=0) if request.param == "here" else request.getfixturevalue("ssh_host")
     yield rig
     rig.end_everything()
+
+
+@pytest.fixture
+def ssh_host(tmp_path: Path) -> Iterator[RealHost]:
+    if why_not():
+        pytest.skip(why_not())
+    with a_lab(tmp_path / "lab") as lab:
+        server = lab.host("server")
+        folder = server.home / "folder"
+        rig = RealHost(folder, patience=0)
+        os.chown(folder, UID, UID)
+        lines = Lines(Here(root=lab.root, home=lab.root))
+        way = SshTransport(lambda: lines.to(declared(server)), folder="folder")
+        rig.runner = HostRunner(lambda instance: way, patience=0)
+        yield rig
+        lines.close()
 
 
 def test_a_job_finds_its_variables() -> None:
@@ -76,6 +100,7 @@ def test_a_job_without_gpus_sees_none_unless_it_says_so() -> None:
     assert environment(an_order(env={"CUDA_VISIBLE_DEVICES": "0"}))["CUDA_VISIBLE_DEVICES"] == "0"
 
 
+@on_this_machine
 def test_the_variables_of_the_host_are_true_there(host: RealHost) -> None:
     show = 'pwd; echo "$DSTACK_WORKING_DIR"; cat "$DSTACK_MPI_HOSTFILE"; echo "$DSTACK_NODES_IPS"'
     job = host.start(show, working_dir="a/b", peers=("10.0.0.1", "10.0.0.2"), gpus=("GPU-a",), nodes=2)
@@ -229,6 +254,7 @@ def test_nothing_starts_on_a_host_that_ends(host: RealHost) -> None:
         host.start("true")
 
 
+@on_this_machine
 def test_what_a_dead_starter_staged_does_not_stay(host: RealHost) -> None:
     left = host.folder / "stage" / "r9-0-1-0.0123"
     left.mkdir(parents=True)
@@ -427,6 +453,7 @@ def test_a_look_never_raises(host: RealHost, answer: Answer | Exception, error: 
     assert report == HostReport(instance="i-0", at=5, error=error, not_visible=ours)
 
 
+@on_this_machine
 def test_a_missing_gpu_makes_the_host_degraded(host: RealHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tool = tmp_path / "bin" / "nvidia-smi"
     tool.parent.mkdir()
@@ -439,6 +466,7 @@ def test_a_missing_gpu_makes_the_host_degraded(host: RealHost, tmp_path: Path, m
         assert (report.error, report.degraded) == ("", degraded)
 
 
+@on_this_machine
 def test_who_else_uses_its_gpus_is_told(host: RealHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """GPU-2 has a process of a job of ours, one of somebody else, and one that cannot be seen; GPU-9 is not ours."""
     other = subprocess.Popen(["sleep", "600"])
@@ -469,6 +497,7 @@ def _nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, *, gpus: str, app
     monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
 
 
+@on_this_machine
 def test_a_folder_that_is_gone_is_unreachable(host: RealHost) -> None:
     moved = msgspec.structs.replace(host.instance, address=str(host.folder / "gone"))
     assert "no folder" in host.runner.look(moved, now=5).error

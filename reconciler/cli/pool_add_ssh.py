@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from backends.base import BackendError
 from backends.ssh import owner_words, take_over
 from reconciler.cli.fail import Fail
@@ -23,7 +25,7 @@ from reconciler.edit_hosts import Entry, add_hosts, said_of_all, with_hosts
 from reconciler.known_hosts import read_known_hosts, with_keys
 from reconciler.reach_ssh import SshReach
 from reconciler.render_words import counted
-from reconciler.resolve_ssh import read_jump
+from reconciler.resolve_ssh import Here, Hop, read_jump
 from reconciler.survey import Surveyed, Trusted, survey
 from reconciler.wire import reach_of
 from schemas.desired import Desired
@@ -122,7 +124,7 @@ def _host(flags: AddSshAsk, text: str, *, desired: Desired, pool: Pool, shared: 
                     raise Fail(f"{text} is declared in pool {other.name} already: a host is in one pool")
                 return host
     jump = shared.get("proxy_jump")
-    return Host(
+    host = Host(
         name=flags.name or name_of(asked.hostname, port),
         hostname=asked.hostname,
         port=port,
@@ -134,6 +136,33 @@ def _host(flags: AddSshAsk, text: str, *, desired: Desired, pool: Pool, shared: 
         disk_floor=pool.disk_floor,
         gpus=pool.need.gpu is not None and not pool.need.gpu.count.holds(0),
     )
+    return _resolved(host, config=flags.config) if flags.config else host
+
+
+def _resolved(host: Host, *, config: Path) -> Host:
+    """With what `-F` says: nobody else has that file, so it is written down."""
+    if not config.is_file():
+        raise Fail(f"-F {config}: no such file")
+    *before, last = Here(root=Path.cwd(), home=Path.home(), config=config).hops(host)
+    if len(before) > 1:
+        raise Fail(f"-F {config}: one jump can be declared; more of them belong into ~/.ssh/config")
+    return replace(
+        host,
+        hostname=last.hostname,
+        port=last.port if last.port != 22 else host.port,
+        user=last.user,
+        identity_file=_first(last),
+        jumps=tuple(
+            Jump(hostname=one.hostname, port=one.port if one.port != 22 else None, user=one.user,
+                 identity_file=_first(one))
+            for one in before
+        ),
+    )  # fmt: skip
+
+
+def _first(hop: Hop) -> str:
+    found = next((path for path in hop.identities if path.is_file()), None)
+    return _portable(found) if found else ""
 
 
 def _identity(asked: Asked) -> str:
@@ -141,8 +170,11 @@ def _identity(asked: Asked) -> str:
     if not asked.identity_file:
         return ""
     path = Path(asked.identity_file).expanduser()
+    return _portable(path if path.is_absolute() else Path.cwd() / path)
+
+
+def _portable(absolute: Path) -> str:
     home = Path.home()
-    absolute = path if path.is_absolute() else Path.cwd() / path
     return f"~/{absolute.relative_to(home)}" if absolute.is_relative_to(home) else str(absolute)
 
 
