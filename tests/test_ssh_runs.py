@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from command import DSTACK, Folder, Ran
 from real_host import until
-from ssh_hosts import Lab, SshHost, a_lab, document, silent_server, task, why_not
+from ssh_hosts import Lab, SshHost, a_lab, document, give_gpus, silent_server, task, why_not
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
 
@@ -420,3 +420,52 @@ def test_a_host_that_another_project_has_is_refused_by_name_until_taken_over(sho
     shop.attaches("shared")
     theirs.apply(ok=False)
     assert theirs.hosts()["shared"]["status"] != "busy"
+
+
+def test_facts_are_read_again_at_every_apply(shop: Shop) -> None:
+    host = shop.lab.host("gpus")
+    give_gpus(host, count=4)
+    host.program("uname", "#!/bin/sh\n[ $1 = -m ] && echo x86_64 || echo Linux 6.1.0-20\n")
+    shop.documents(host)
+    shop.attaches("gpus")
+    assert "4xA100" in shop.hosts()["gpus"]["resources"]
+    (host.root / "bin/APPS").write_text("GPU-00000003, 4312, 72704\n")
+    host.program("uname", "#!/bin/sh\n[ $1 = -m ] && echo x86_64 || echo Linux 6.1.0-25\n")
+    said = shop.apply().said.replace("\n      ", " ")
+    assert "host gpus: given no work: gpu 3: pid 4312, 71 GB" in said
+    assert "gpus: the kernel changed from Linux 6.1.0-20 to Linux 6.1.0-25" in said
+    (host.root / "bin/APPS").write_text("")
+    (host.root / "bin/GPUS").write_text("".join((host.root / "bin/GPUS").read_text().splitlines(keepends=True)[:3]))
+    shop.apply()
+    assert shop.hosts()["gpus"]["flags"] == ["degraded"]
+    assert "missing GPU GPU-00000003" in shop.hosts()["gpus"]["reason"]
+    (host.root / "bin/CUDA").write_text("11.0")
+    assert "driver 550.54.14 has CUDA 11.0, 12.1 is the least" in shop.apply().said.replace("\n      ", " ")
+
+
+def test_only_its_declaration_removes_a_host(shop: Shop) -> None:
+    host = shop.lab.host("kept")
+    shop.documents(host)
+    shop.attaches("kept")
+    refused = shop.dstack("pool", "remove", "kept", "-y", ok=False)
+    assert refused.code == 1
+    assert "kept is declared: take 127.0.0.1" in refused.said
+    host.stop()
+    for _ in range(4):
+        shop.apply()
+    assert shop.hosts()["kept"]["unreachable"]
+    host.start()
+    shop.apply()
+    assert (shop.hosts()["kept"]["status"], shop.hosts()["kept"]["unreachable"]) == ("idle", False)
+
+
+def test_a_destroyed_project_lets_its_servers_go(shop: Shop) -> None:
+    host = shop.lab.host("node")
+    (host.home / "mine").write_text("kept")
+    shop.documents(host)
+    shop.run_file("long", "sleep 600")
+    shop.apply()
+    shop.comes_to("long", "running")
+    shop.dstack("destroy", "--confirm", "demo")
+    assert [path.name for path in host.home.iterdir()] == ["mine"]
+    assert not [line for line in host.processes() if "sleep 600" in line]
