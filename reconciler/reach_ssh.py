@@ -9,11 +9,11 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from backends.base import BackendError, TryLater
-from backends.ssh import Said
 from reconciler.runner import Unreachable, Untrusted
 from schemas.host import Host
 
 if TYPE_CHECKING:
+    from backends.ssh import Said
     from reconciler.connect_ssh import Lines
     from reconciler.transport_ssh import SshTransport
 
@@ -47,6 +47,8 @@ class SshReach:
     def ask(
         self, host: Host, program: str, *, args: Sequence[str] = (), stdin: bytes = b"", timeout: float = 45.0
     ) -> Said:
+        from backends.ssh import Said
+
         try:
             heard = self.transport(host).hear(program, args=args, stdin=stdin, timeout=timeout)
             line = self.lines.to(host)
