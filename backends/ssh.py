@@ -23,7 +23,8 @@ from schemas.launch import Request
 from schemas.offer import Offer
 from schemas.resources import Need, Where
 
-LIMIT = 45.0
+LIMIT = 45.0  # seconds; ending the jobs of a server may take 30
+LOOK = 30.0
 TAKEN = 80
 STUBBORN = 81
 
@@ -79,7 +80,7 @@ def look(reach: Reach, host: Host, *, project: str, thorough: bool = False, now:
     """Every check of a server, in one round trip. Raises as `Reach.ask`; `BackendError` for what is not understood."""
     began = time.monotonic()
     args = (host.folder, project, str(host.disk_floor), str(int(host.gpus)), str(int(thorough)), reach.who)
-    said = reach.ask(host, _program("probe"), args=args)
+    said = reach.ask(host, _program("probe"), args=args, timeout=LOOK)
     try:
         probed = read_probe(said.out)
     except NotUnderstood as error:

@@ -23,6 +23,7 @@ from schemas.instance import HostReport, Instance
 _JOB = re.compile(r"[a-z0-9][a-z0-9-]{0,100}\Z")
 _STAGED = re.compile(rb"staged (\d{1,5})$", re.ASCII | re.MULTILINE)
 _CHUNK = 1024 * 1024
+LOOK = 30.0
 _NO_BUNDLE = 77
 _LONG = 1800.0  # a large transfer; everything else answers in seconds
 _PUT = """umask 077; mkdir -p stage && cat > "stage/$1.part" && [ "$(wc -c < "stage/$1.part")" -eq "$2" ] \
@@ -52,7 +53,9 @@ class HostRunner:
     def look(self, instance: Instance, *, now: int) -> HostReport:
         try:
             gpu = instance.resources.gpu
-            answer = self._ask(instance, "look", str(self._patience), *(gpu.uuids if gpu else ()))
+            args = (str(self._patience), *(gpu.uuids if gpu else ()))
+            # A host that hangs must not hold up a whole tick.
+            answer = _settled(self._send(instance, _program("look"), args, timeout=LOOK))
             return parse_report(answer.out, instance=instance.id, now=now)
         except Unreachable as error:
             return HostReport(

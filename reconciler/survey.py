@@ -58,7 +58,7 @@ class Trusted:
 
     def of(self, name: str, way: Host | Jump, shown: str) -> ShownKey:
         address = name_of(way.hostname, way.port)
-        known = self.project.keys_of(way.hostname, way.port)
+        known = (way.host_key,) if way.host_key else self.project.keys_of(way.hostname, way.port)
         trust: Trust = "new"
         if self.given and isinstance(way, Host):
             trust = "given" if shown == self.given else "changed"

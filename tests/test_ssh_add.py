@@ -192,3 +192,16 @@ def test_a_configuration_of_ones_own(folder: Folder, lab: Lab, server: SshHost, 
     assert ran.code == 0, ran.said
     assert f"hostname: {server.address}, port: {server.port}, user: ann, identity_file: {lab.key}" in pools(folder)
     assert folder.dstack("apply", "-y").code == 0, "it needs that configuration no more"
+
+
+def test_a_key_in_the_documents_is_changed_there(folder: Folder, lab: Lab) -> None:
+    host = lab.host("pinned")
+    hosts = f"[{{hostname: {host.address}, port: {host.port}, host_key: {host.key}}}]"
+    folder.write(".dstack/pools.yml", POOLS + f"    ssh:\n      hosts: {hosts}\n")
+    host.new_key()
+    host.restart()
+    ran = add(folder, lab, "-p", str(host.port), host.address)
+    assert ran.code == 1
+    assert f"`host_key` in the documents pins another key; if it was set up anew, write there {host.key}" in ran.err
+    assert known(folder) == ""
+    host.stop()

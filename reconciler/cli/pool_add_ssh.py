@@ -64,6 +64,7 @@ def add_ssh(flags: AddSshAsk) -> int:
     reach = reach_of(where, config=flags.config)
     found = survey(ports_of(where), reach, hosts, trusted=_trusted(flags, root), project=where.project)
     _show(found)
+    _refuse_own_pins(found, hosts, root=root)
     usable = [one for one in found if one.looked is not None]
     usable = [one for one in usable if _may_have(one, flags=flags, reach=reach, project=where.project)]
     if not usable:
@@ -213,6 +214,19 @@ def _show(found: Sequence[Surveyed]) -> None:
         show(key_table(list(dict.fromkeys(keys)), width=width(sys.stdout)))
     for one in found:
         out("".join(f"{line}\n" for line in check_lines(one)))
+
+
+def _refuse_own_pins(found: Sequence[Surveyed], hosts: Sequence[Host], *, root: Path) -> None:
+    """A `host_key` in the documents wins over known_hosts: another key in there would change nothing."""
+    pinned = read_known_hosts(root / KNOWN_HOSTS)
+    for one, host in zip(found, hosts, strict=True):
+        own = host.host_key and host.host_key != pinned.key_of(host.hostname, host.port)
+        for key in one.keys:
+            if own and key.trust == "changed" and key.name == host.name:
+                raise Fail(
+                    f"{host.name}: its `host_key` in the documents pins another key; if it was set up anew, "
+                    f"write there {key.key}"
+                )
 
 
 def _may_have(one: Surveyed, *, flags: AddSshAsk, reach: SshReach, project: str) -> bool:
