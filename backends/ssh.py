@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from backends.base import BackendError, NoCapacity, Setting, TryLater
-from backends.ssh_facts import Check, NotUnderstood, Probed, clock_check, network_check, read_probe
+from backends.ssh_facts import Check, NotUnderstood, Probed, clock_check, gpu_checks, network_check, read_probe
 from schemas.desired import BackendConfig
 from schemas.host import Host, fingerprint
 from schemas.instance import Seen
@@ -79,7 +79,7 @@ class Looked(NamedTuple):
 def look(reach: Reach, host: Host, *, project: str, thorough: bool = False, now: float) -> Looked:
     """Every check of a server, in one round trip. Raises as `Reach.ask`; `BackendError` for what is not understood."""
     began = time.monotonic()
-    args = (host.folder, project, str(host.disk_floor), str(int(host.gpus)), str(int(thorough)), reach.who)
+    args = (host.folder, project, str(host.disk_floor), str(int(host.gpu is not None)), str(int(thorough)), reach.who)
     said = reach.ask(host, _program("probe"), args=args, timeout=LOOK)
     try:
         probed = read_probe(said.out)
@@ -91,7 +91,7 @@ def look(reach: Reach, host: Host, *, project: str, thorough: bool = False, now:
     key = Check(name="host-key", ok=True, said=fingerprint(said.host_key))
     shell = Check(name="shell", ok=True, took=took) if not said.noise.strip() else _noisy(said.noise)
     owner = _owner(probed, host=host, project=project)
-    checks = (*way, key, shell, *probed.checks, clock_check(probed, now=now), network, owner)
+    checks = (*way, key, shell, *gpu_checks(probed, host.gpu), clock_check(probed, now=now), network, owner)
     return Looked(probed, checks, host.internal_ip or address or host.hostname)
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from backends.local_machine import parse_gpus
 from schemas.base import Seconds, Value
-from schemas.resources import Gpu, Resources
+from schemas.resources import Gpu, GpuNeed, Resources, Span
 
 _FACT = re.compile(r"fact ([a-z]{1,20}) (.{1,400})\Z")
 _CHECK = re.compile(r"check ([a-z-]{1,30}) (ok|bad|none) (\d{1,9}) ?(.{0,400})\Z")
@@ -119,6 +119,33 @@ def _gpus(lines: Iterable[str]) -> Gpu | None:
     alike = [one for one in every if (one.name, one.memory) == (name, memory)]
     uuids = tuple(uuid for one in alike for uuid in one.uuids)
     return msgspec.structs.replace(alike[0], count=len(alike), uuids=uuids)
+
+
+def gpu_checks(probed: Probed, need: GpuNeed | None) -> tuple[Check, ...]:
+    """Its own checks; that of its GPUs fails too where they are not what its pool asks for."""
+    gpu = probed.resources.gpu
+    if need is None or gpu is None or _suffices(gpu, need):
+        return probed.checks
+    names = ",".join(need.names).upper() or need.vendor or "gpu"
+    said = f"{_span(need.count)}x{names} ({_span(need.memory, 1024)}GB) asked by its pool, it has "
+    said += f"{gpu.count}x{gpu.name.upper()} ({round(gpu.memory / 1024)}GB)"
+    bad = Check(name="gpus", ok=False, said=said.replace(" (GB)", ""))
+    return (*(check for check in probed.checks if check.name != "gpus"), bad)
+
+
+def _suffices(gpu: Gpu, need: GpuNeed) -> bool:
+    return (
+        need.count.holds(gpu.count)
+        and (not need.names or gpu.name.lower() in need.names)
+        and need.memory.holds(gpu.memory)
+        and need.total_memory.holds(gpu.memory * gpu.count)
+        and need.compute_capability.holds(gpu.compute_capability)
+    )
+
+
+def _span(span: Span, unit: int = 1) -> str:
+    low, high = (None if end is None else f"{end / unit:g}" for end in (span.min, span.max))
+    return (low or "") if low == high else f"{low or ''}..{high or ''}"
 
 
 def clock_check(probed: Probed, *, now: float, skew: Seconds = 60) -> Check:

@@ -10,7 +10,7 @@ from schemas.base import NAME, Price
 from schemas.documents.pool import HostForm, PoolForm, ProxyForm, SshForm
 from schemas.host import DISK_FLOOR, Host, Jump
 from schemas.pool import Pool
-from schemas.resources import Need
+from schemas.resources import GpuNeed, Need
 
 
 def compile_hosts(form: PoolForm, *, known: Known) -> tuple[Host, ...]:
@@ -40,7 +40,7 @@ def _host(one: HostForm, *, form: PoolForm, ssh: SshForm, known: Known) -> Host:
         price=one.price or Price(0),
         blocks=1 if blocks is None else blocks,
         disk_floor=DISK_FLOOR if form.disk_floor is None else form.disk_floor,
-        gpus=_asks_gpus(form.resources or Need()),
+        gpu=gpu_need(form.resources or Need()),
     )
 
 
@@ -54,8 +54,9 @@ def _jump(form: ProxyForm, *, known: Known) -> Jump:
     )
 
 
-def _asks_gpus(need: Need) -> bool:
-    return need.gpu is not None and not need.gpu.count.holds(0)
+def gpu_need(need: Need) -> GpuNeed | None:
+    """What a server without it does not satisfy."""
+    return None if need.gpu is None or need.gpu.count.holds(0) else need.gpu
 
 
 def name_of(hostname: str, port: int | None) -> str:

@@ -21,6 +21,13 @@ def pool_contradictions(entry: Entry, pool: Pool) -> Iterator[Problem]:
         yield entry.problem(
             f"has no effect: `nodes: {pool.nodes_min}` is fixed, so no idle instance ever goes",
             "idle_duration")
+    if pool.hosts:
+        yield from (
+            entry.problem("has no effect: a pool of servers has exactly those of its `hosts`", key)
+            for key in ("nodes", "backends", "instance_types", "spot_policy", "idle_duration", "max_lifetime")
+            if getattr(entry.form, key) is not None
+        )
+        return
     if pool.nodes_max == 0:
         yield entry.problem("the pool may hold no instance: nothing can run in it", "nodes")
     cost = floor_cost(pool)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 
 from schemas.base import Mib, Price, Value
+from schemas.resources import GpuNeed
 
 DISK_FLOOR: Mib = 5 * 1024
 
@@ -26,7 +27,7 @@ class Host(Value, frozen=True, kw_only=True):
     `host_key` is its pin, `ssh-ed25519 AAAA…`, from `host_key` or `.dstack/known_hosts`; "" is refused.
     `jumps` lead there, the nearest to us first. `internal_ip` is what other nodes call it by;
     hosts of a pool with the same `network` (a CIDR, or "") reach each other.
-    `disk_floor` is the free disk below which it is not used; `gpus`: GPUs are asked of it.
+    `disk_floor` is the free disk below which it is not used; `gpu` what its pool asks of each server's GPUs.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Host(Value, frozen=True, kw_only=True):
     region: str = ""
     blocks: int = 1
     disk_floor: Mib = DISK_FLOOR
-    gpus: bool = False
+    gpu: GpuNeed | None = None
 
     @property
     def place(self) -> str:

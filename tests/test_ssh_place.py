@@ -24,7 +24,7 @@ from reconciler.reach_ssh import SshReach
 from reconciler.resolve_ssh import Here
 from schemas.host import Host
 from schemas.launch import Request
-from schemas.resources import Need, Where
+from schemas.resources import GpuNeed, Need, Span, Where
 
 needs_hosts = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
 
@@ -260,15 +260,17 @@ def test_a_plain_server_passes_every_check(rig: SshRig) -> None:
 @needs_hosts
 def test_all_that_is_wrong_is_said_at_once(lab: Lab, server: SshHost) -> None:
     give_gpus(server, count=2, cuda="11.8")
-    host = declared(server, disk_floor=2**40, gpus=True, network="192.168.77.0/24")
+    need = GpuNeed(count=Span(min=4), names=("h100",))
+    host = declared(server, disk_floor=2**40, gpu=need, network="192.168.77.0/24")
     rig = SshRig(lab, host)
     attached_elsewhere = SshRig(lab, declared(server))
     attach(attached_elsewhere, "theirs", project="project2")
     bad = {name: said for name, (ok, said) in rig.checks().items() if ok is False}
-    assert set(bad) == {"disk", "nvidia-driver", "network", "owner"}
+    assert set(bad) == {"disk", "nvidia-driver", "gpus", "network", "owner"}
+    assert bad["gpus"] == "4..xH100 asked by its pool, it has 2xA100 (80GB)"
     assert "CUDA 11.8, 12.1 is the least" in bad["nvidia-driver"]
     assert "no address in 192.168.77.0/24" in bad["network"]
-    with pytest.raises(BackendError, match=r"^checks failed: .*disk: .*nvidia-driver: .*network: .*owner: "):
+    with pytest.raises(BackendError, match=r"^checks failed: .*disk: .*nvidia-driver: .*gpus: .*network: .*owner: "):
         rig.connect().instances()
 
 
@@ -284,7 +286,7 @@ def test_gpus_are_told_with_memory_and_uuids_and_who_uses_them(rig: SshRig, serv
 
 @needs_hosts
 def test_gpus_that_are_asked_for_and_not_there(lab: Lab, server: SshHost) -> None:
-    found = SshRig(lab, declared(server, gpus=True)).checks()
+    found = SshRig(lab, declared(server, gpu=GpuNeed())).checks()
     assert found["nvidia-driver"][0] is False
     assert found["gpus"][0] is False
 

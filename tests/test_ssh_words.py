@@ -14,6 +14,7 @@ from reconciler.known_hosts import Known, name_of, with_keys
 from reconciler.load import Invalid, load
 from reconciler.resolve_ssh import read_jump
 from schemas.host import Host, Jump
+from schemas.resources import GpuNeed, Span
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDKn1tMJaqkJ2oELlcE+FaIeBnvCrvhxNnUDzpfNB1l6"
 OTHER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0wx3qoQoFhTmLJIv18Giyg2IHmB/3Us0lEmQxur6hp"
@@ -130,7 +131,7 @@ def test_a_hosts_own_word_wins_over_its_pools(tmp_path: Path) -> None:
     assert (second.price, second.internal_ip, second.network) == (second.price, "10.0.0.7", "10.0.0.0/24")
     assert str(second.price) == "1.25"
     assert first.jumps == (Jump(hostname="gate", host_key=KEY),)
-    assert first.gpus
+    assert first.gpu == GpuNeed(count=Span(min=1))
     assert first.disk_floor == 20 * 1024
 
 

@@ -17,7 +17,7 @@ from reconciler.cli.pool_edit import COMMIT, write_edits
 from reconciler.cli.project import documents_of, ports_of, project_root, site
 from reconciler.cli.ssh_tables import check_lines, key_table
 from reconciler.cli.terminal import NoTerminal, ask, ask_typed, out, say, show, width
-from reconciler.compile_hosts import name_of
+from reconciler.compile_hosts import gpu_need, name_of
 from reconciler.destination import Asked, NotADestination, read_destination
 from reconciler.document_files import KNOWN_HOSTS
 from reconciler.edit import Edit, EditRefused, create_pool, declared
@@ -135,7 +135,7 @@ def _host(flags: AddSshAsk, text: str, *, desired: Desired, pool: Pool, shared: 
         network=flags.network or str(shared.get("network", "")),
         region=flags.region,
         disk_floor=pool.disk_floor,
-        gpus=pool.need.gpu is not None and not pool.need.gpu.count.holds(0),
+        gpu=gpu_need(pool.need),
     )
     return _resolved(host, config=flags.config) if flags.config else host
 
