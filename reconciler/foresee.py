@@ -93,11 +93,14 @@ def _lost_sight(draft: Draft) -> None:
                 if one is None or one.unreachable_since is None or job.status not in ("assigned", "running"):
                     continue
                 why = one.unreachable_why or "no answer"
-                draft.cannot(
-                    f"run {run.spec.name}",
-                    f"{one.name} has not answered since {clock(one.unreachable_since)} ({why}); it is not repeated "
-                    f"until that attempt is proven ended; `--assume-lost {run.spec.name}` takes it as lost",
+                what = (
+                    "nothing of it has run: it is placed anew when that has lasted"
+                    if attempt.held_back
+                    else "it is not repeated until that attempt is proven ended; "
+                    f"`--assume-lost {run.spec.name}` takes it as lost"
                 )
+                since = clock(one.unreachable_since)
+                draft.cannot(f"run {run.spec.name}", f"{one.name} has not answered since {since} ({why}); {what}")
                 break
 
 
