@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from reconciler.drain import INSTANCE, told
 from reconciler.limits import hourly
 from reconciler.retire import words
+from reconciler.returned import returned
 from reconciler.status import UNTRUSTED
 from reconciler.waiting import clock
 from reconciler.world import Draft, overrides
@@ -31,7 +32,7 @@ def foresee(draft: Draft) -> None:
         for what in pool.unsupported:
             draft.cannot(f"pool {pool.name}", what)
     if not draft.may.destroy_all:
-        draft.notes.extend((*_stopped(draft), *_above(draft), *_quarantined(draft)))
+        draft.notes.extend((*_stopped(draft), *_above(draft), *_quarantined(draft), *_returned(draft)))
     _lost_sight(draft)
     _unpriced(draft)
 
@@ -72,6 +73,11 @@ def _above(draft: Draft) -> Iterator[str]:
                 f"pool {pool.name}: {len(staying)} live, at most {pool.nodes_max} now; "
                 "what was made for a run or added by hand goes by its idle duration"
             )
+
+
+def _returned(draft: Draft) -> Iterator[str]:
+    for one, job, run in returned(draft.world.state):
+        yield f"{one.name} answers again: job {job.id} of run {run} ({job.reason}) is ended there and removed"
 
 
 def _quarantined(draft: Draft) -> Iterator[str]:
