@@ -40,7 +40,7 @@ def compile_pool(
         idle_duration=chosen.duration("idle_duration", "idle_off", DEFAULT_IDLE),
         retry=chosen.pick("retry", Retry()),
         placement=form.placement or "any",
-        blocks=1 if form.blocks is None else max(form.blocks, 1),
+        blocks=1 if form.blocks is None else form.blocks,
         tags=chosen.pick("tags", ()),
         max_lifetime=None if form.max_lifetime in (None, OFF) else form.max_lifetime,
         hold=DAY if form.hold is None else form.hold,
@@ -115,8 +115,6 @@ def _unsupported(form: PoolForm, where: Where, backends: Mapping[str, BackendCon
     found = []
     if form.ssh is None and (reason := unusable(where, backends)):
         found.append(reason)
-    if form.blocks is not None and form.blocks != 1:
-        found.append("`blocks` other than 1 are not supported yet")
     if form.placement == "cluster":
         found.append("`placement: cluster` is not supported yet")
     return tuple(found)

@@ -72,7 +72,8 @@ def run_contradictions(entry: Entry, spec: RunSpec, pool: Pool) -> Iterator[Prob
         ("disk (MiB)", spec.need.disk, pool.need.disk),
         ("GPUs", _gpus(spec.need.gpu), _gpus(pool.need.gpu)),
     ):
-        if _apart(asked, had):
+        # A share of an instance has less than it.
+        if _apart(asked, had) and (pool.blocks == 1 or _apart(asked, Span(max=had.max))):
             yield entry.problem(
                 f"no pool can fit it: it needs {_shown(asked)} {what}, and pool `{pool.name}` has {_shown(had)}",
                 "resources")

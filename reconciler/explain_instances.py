@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from reconciler.drain import INSTANCE, INSTANCE_DRAINED, POOL_DRAINED, told
 from reconciler.render_words import rough, span
+from reconciler.share import shared, used
 from reconciler.status import (
     InstanceStatus,
     degraded,
@@ -27,7 +28,10 @@ from schemas.state import Override, Place, State
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceRow:
-    """An instance with what is derived of it. `reap_at` is `None` unless it is idle and will go."""
+    """An instance with what is derived of it. `reap_at` is `None` unless it is idle and will go.
+
+    `blocks` are (those in use, all) where it is shared, else (0, 1).
+    """
 
     instance: Instance
     status: InstanceStatus
@@ -36,6 +40,7 @@ class InstanceRow:
     reap_at: int | None
     observed_at: int | None
     runs: tuple[str, ...]
+    blocks: tuple[int, int] = (0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +91,13 @@ def _shown(one: Instance, state: State) -> Instance:
 
 def _pool_row(pool: Pool, *, living: list[Instance], jobs: Mapping[str, list[Job]]) -> PoolRow:
     mine = [one for one in living if one.pool == pool.name]
-    usable = [one for one in mine if instance_status(one, jobs) == "idle" and not _flags(one)]
+    usable = [one for one in mine if _has_room(one, jobs) and not _flags(one)]
     created = min((one.created_at for one in mine if one.created_at), default=None)
     return PoolRow(pool=pool, available=len(usable), total=len(mine), created_at=created)
+
+
+def _has_room(one: Instance, jobs: Mapping[str, list[Job]]) -> bool:
+    return one.phase == "ready" and (not jobs.get(one.id) or used(jobs[one.id], of=shared(one)) < shared(one))
 
 
 def _row(
@@ -107,6 +116,7 @@ def _row(
         reap_at=goes,
         observed_at=place.observed_at if place else None,
         runs=runs,
+        blocks=(used(jobs.get(one.id, ()), of=shared(one)), shared(one)),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from reconciler.returned import returned
 from schemas.run import Attempt
 from schemas.state import State
 
@@ -37,9 +38,14 @@ def _launches(state: State) -> Iterator[tuple[str, str]]:
 
 
 def _instances(state: State) -> Iterator[tuple[str, str]]:
+    strays: dict[str, list[str]] = {}
+    for one, _, run in returned(state):
+        strays.setdefault(one.id, []).append(run)
     for one in state.instances:
         if one.phase == "provisioning":
             yield one.name, "starting up"
+        elif one.id in strays:
+            yield one.name, f"answers again: ending {', '.join(strays[one.id])} there"
         elif one.phase == "terminating":
             yield one.name, f"ending ({one.reason})" if one.reason else "ending"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from reconciler.share import share_of
 from schemas.base import Price
 from schemas.instance import Instance
 from schemas.run import RUN_ENDED, Attempt, Run
@@ -13,7 +14,7 @@ from schemas.state import State
 
 @dataclass(frozen=True, kw_only=True)
 class RunRow:
-    """A run with its latest attempts (one a replica) and the instances that they use or used."""
+    """A run with its latest attempts (one a replica) and the instances that they use or used: its share of them."""
 
     run: Run
     attempt: int
@@ -64,13 +65,13 @@ def _latest_attempts(attempts: Iterable[Attempt]) -> dict[str, tuple[Attempt, ..
 
 def _row(run: Run, *, attempts: tuple[Attempt, ...], instances: dict[str, Instance]) -> RunRow:
     ended = run.status in RUN_ENDED
-    used = [job.instance for one in attempts if ended or one.live for job in one.jobs]
+    used = {job.instance: job for one in attempts if ended or one.live for job in one.jobs}
     return RunRow(
         run=run,
         attempt=max((one.number for one in attempts), default=0),
         reason=_reason(run, attempts=attempts),
         exit_code=run.exit_code,
-        instances=tuple(instances[key] for key in dict.fromkeys(used) if key in instances),
+        instances=tuple(share_of(instances[key], job) for key, job in used.items() if key in instances),
         attempts=attempts,
     )
 

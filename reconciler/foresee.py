@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from reconciler.drain import INSTANCE, told
 from reconciler.limits import hourly
 from reconciler.retire import words
+from reconciler.returned import returned
 from reconciler.status import UNTRUSTED
 from reconciler.waiting import clock
 from reconciler.world import Draft, overrides
@@ -31,7 +32,7 @@ def foresee(draft: Draft) -> None:
         for what in pool.unsupported:
             draft.cannot(f"pool {pool.name}", what)
     if not draft.may.destroy_all:
-        draft.notes.extend((*_stopped(draft), *_above(draft), *_quarantined(draft)))
+        draft.notes.extend((*_stopped(draft), *_above(draft), *_quarantined(draft), *_returned(draft)))
     _lost_sight(draft)
     _unpriced(draft)
 
@@ -74,6 +75,11 @@ def _above(draft: Draft) -> Iterator[str]:
             )
 
 
+def _returned(draft: Draft) -> Iterator[str]:
+    for one, job, run in returned(draft.world.state):
+        yield f"{one.name} answers again: job {job.id} of run {run} ({job.reason}) is ended there and removed"
+
+
 def _quarantined(draft: Draft) -> Iterator[str]:
     """A host that nobody but a person gives work again; one with a wrong key says its own way out."""
     for one in draft.living.values():
@@ -93,11 +99,14 @@ def _lost_sight(draft: Draft) -> None:
                 if one is None or one.unreachable_since is None or job.status not in ("assigned", "running"):
                     continue
                 why = one.unreachable_why or "no answer"
-                draft.cannot(
-                    f"run {run.spec.name}",
-                    f"{one.name} has not answered since {clock(one.unreachable_since)} ({why}); it is not repeated "
-                    f"until that attempt is proven ended; `--assume-lost {run.spec.name}` takes it as lost",
+                what = (
+                    "nothing of it has run: it is placed anew when that has lasted"
+                    if attempt.held_back
+                    else "it is not repeated until that attempt is proven ended; "
+                    f"`--assume-lost {run.spec.name}` takes it as lost"
                 )
+                since = clock(one.unreachable_since)
+                draft.cannot(f"run {run.spec.name}", f"{one.name} has not answered since {since} ({why}); {what}")
                 break
 
 

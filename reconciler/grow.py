@@ -51,6 +51,7 @@ class Growth:
         self.market = Market(draft)
         self.shapes = Shapes()
         self.ordered: dict[str, int] = {}
+        self.newest: Offer | None = None
         self._orders: dict[tuple[object, ...], tuple[Order, list[tuple[str, str]]]] = {}
         self._searches: dict[Shape, Search] = {}
         self._offers: dict[int, Offer] = {}
@@ -72,6 +73,7 @@ class Growth:
         """`subject` (a run's name) is listed in the reason; `name` is the instance's, if it was chosen."""
         self.room.take(order.pool, order.offer, n)
         self.market.take(order.offer, n=n)
+        self.newest = order.offer
         self.ordered[order.pool] = self.ordered.get(order.pool, 0) + n
         key = (*order[:1], id(order.offer), *order[2:])
         _, wanted = self._orders.setdefault(key, (order, []))

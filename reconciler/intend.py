@@ -130,8 +130,9 @@ def _assign(marks: _Marks, assign: Assign, *, now: int) -> None:
     if any(id not in marks.instances or marks.instances[id].phase != "ready" for id in assign.instances):
         return
     gpus = assign.gpus or tuple(() for _ in assign.instances)
+    blocks = assign.blocks or tuple(1 for _ in assign.instances)
     jobs = tuple(
-        Job(id=f"{assign.attempt}-{rank}", instance=id, rank=rank, gpus=gpus[rank])
+        Job(id=f"{assign.attempt}-{rank}", instance=id, rank=rank, gpus=gpus[rank], blocks=blocks[rank])
         for rank, id in enumerate(assign.instances)
     )
     marks.attempts[assign.attempt] = Attempt(

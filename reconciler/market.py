@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from reconciler.limits import Room
 from reconciler.place import accepted, asked, refusal, shortage
+from reconciler.share import blocks_of, share_of_offer, suffices
 from reconciler.stock import Shape
 from reconciler.world import Draft
 from schemas.base import Price
@@ -32,7 +33,7 @@ class Market:
         self._pending: Counter[tuple[str, str, bool]] | None = None
         self._by_gpu: dict[tuple[str, bool], dict[Price, list[Offer]]] = defaultdict(lambda: defaultdict(list))
         self._aisles: dict[tuple[tuple[str, bool], ...], Aisle] = {}
-        self._shelves: dict[tuple[Need, Need, SpotPolicy], Shelf] = {}
+        self._shelves: dict[tuple[Need, Need, SpotPolicy, int], Shelf] = {}
         self._kinds: dict[tuple[Resources, bool], int] = {}
         self._capacity = _capacity(draft)
         self._unsupported = {config.name for config in draft.backends.values() if config.unsupported}
@@ -41,13 +42,14 @@ class Market:
             gpu, price = offer.resources.gpu, _DEAR if offer.price is None else offer.price
             self._by_gpu[gpu.name.lower() if gpu else "", offer.spot][price].append(offer)
 
-    def shelf(self, need: Need, pool_need: Need, *, spot: SpotPolicy) -> Shelf:
-        """The offers that suffice for both: spot, on-demand, or all of them."""
-        found = self._shelves.get((need, pool_need, spot))
+    def shelf(self, need: Need, pool_need: Need, *, spot: SpotPolicy, blocks: int = 1) -> Shelf:
+        """The offers that suffice for both (in some of their blocks for the first): spot, on-demand, or all of them."""
+        key = (need, pool_need, spot, blocks)
+        found = self._shelves.get(key)
         if found is None:
             needs = (need, pool_need)
-            found = self._shelves[need, pool_need, spot] = Shelf(
-                self._aisle(needs, spot=spot), needs=needs, market=self.size
+            found = self._shelves[key] = Shelf(
+                self._aisle(needs, spot=spot), needs=needs, market=self.size, blocks=blocks
             )
         return found
 
@@ -144,10 +146,10 @@ def _capacity(draft: Draft) -> dict[tuple[str, str, str, bool], Capacity]:
 class Shelf:
     """The offers whose resources suffice, by price, looked for no further than somebody asked."""
 
-    def __init__(self, aisle: Aisle, *, needs: tuple[Need, ...], market: int) -> None:
+    def __init__(self, aisle: Aisle, *, needs: tuple[Need, Need], market: int, blocks: int) -> None:
         self.offers: list[Offer] = []
         self.first_lost: dict[str, Offer] = {}
-        self._needs = needs
+        self._needs, self._blocks = needs, blocks
         self._aisle = aisle
         self._at = 0
         self._short: dict[int, str] = {}
@@ -180,7 +182,10 @@ class Shelf:
         return found
 
     def _shortage(self, offer: Offer) -> str:
-        return next(filter(None, (shortage(need, offer.resources, cloud=offer.cloud) for need in self._needs)), "")
+        need, pool_need = self._needs
+        of = blocks_of(self._blocks, offer.resources)
+        short = suffices(need, offer.resources, of=of, cloud=offer.cloud)
+        return short or shortage(pool_need, offer.resources, cloud=offer.cloud)
 
     def label(self, stage: str) -> str:
         """What was asked of a kind of resource that some had too little of."""
@@ -198,7 +203,7 @@ class Search:
 
     def __init__(self, market: Market, room: Room, *, shape: Shape, pool: Pool) -> None:
         self._market, self._room, self._shape, self._pool = market, room, shape, pool
-        self._shelf = market.shelf(shape.need, pool.need, spot=shape.where.spot)
+        self._shelf = market.shelf(shape.need, pool.need, spot=shape.where.spot, blocks=pool.blocks)
         self._at = 0
         self._dear = False  # whatever is left costs more than it may
         self._suiting: list[Offer] = []
@@ -234,12 +239,14 @@ class Search:
             unsuited = self._unsuited(offer)
             if not unsuited:
                 yield offer
-            elif unsuited in ("price", "ceiling"):
+            elif unsuited in ("price", "ceiling") and self._pool.blocks == 1:  # a share of a dearer one may cost less
                 self._dear = True
 
     def _unsuited(self, offer: Offer) -> str:
         """Which rule of the shape leaves it out: a stage, or ""."""
         ceiling = self._shape.ceiling
+        if self._pool.blocks != 1:
+            offer = share_of_offer(self._shape.need, offer, blocks=self._pool.blocks)
         refused = refusal(self._shape.where, offer)
         if not refused and ceiling is not None and (offer.price is None or offer.price > ceiling):
             return "ceiling"
@@ -265,7 +272,7 @@ class Search:
         left = self._market.size
         if not left:
             return "there are no offers"
-        shelf = self._market.shelf(self._shape.need, self._pool.need, spot="auto")
+        shelf = self._market.shelf(self._shape.need, self._pool.need, spot="auto", blocks=self._pool.blocks)
         lost = shelf.lost()
         short, first = set(lost), dict(shelf.first_lost)
         for offer in shelf.offers:
@@ -279,8 +286,13 @@ class Search:
                 label = shelf.label(stage) if stage in short else self._label(stage, first[stage])
                 text += f" → {left} with {label}"
                 if left == 0:
-                    return text + _cheapest(first.get(stage))
+                    return text + self._cheapest(first.get(stage))
         return text
+
+    def _cheapest(self, offer: Offer | None) -> str:
+        if offer is not None and self._pool.blocks != 1:
+            offer = share_of_offer(self._shape.need, offer, blocks=self._pool.blocks)
+        return _cheapest(offer)
 
     def _label(self, stage: str, first: Offer) -> str:
         if stage == "ceiling":
@@ -293,8 +305,8 @@ class Search:
 
 
 _STAGES = (
-    "gpu", "container runtime", "cpu architecture", "cpu", "memory", "disk", "spot", "backend", "region", "zone",
-    "instance type", "price", "ceiling", "elsewhere", "available", "budget", "autoscale",
+    "blocks", "gpu", "container runtime", "cpu architecture", "cpu", "memory", "disk", "spot", "backend", "region",
+    "zone", "instance type", "price", "ceiling", "elsewhere", "available", "budget", "autoscale",
 )  # fmt: skip
 _WORDS = {"available": "capacity now", "budget": "budget left", "autoscale": "an autoscale rule left"}
 

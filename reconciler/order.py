@@ -9,6 +9,7 @@ from pathlib import Path
 from reconciler.ports import Ports
 from reconciler.runner import Box, Order
 from reconciler.secrets import SecretLacking
+from reconciler.share import share_of
 from schemas.base import Seconds
 from schemas.delivery import Delivery
 from schemas.desired import Desired
@@ -55,15 +56,15 @@ def order_of(
         max_duration=spec.max_duration,
         hold=host.hold if spec.hold is None else spec.hold,
         gpus=job.gpus,
-        cpus=host.resources.cpus,
-        disk=host.resources.disk,
+        cpus=share_of(host, job).resources.cpus,
+        disk=share_of(host, job).resources.disk,
         port=spec.port,
         probe=spec.probe,
         restart=spec.type == "service",
         artifacts=spec.artifacts,
         deliveries=_deliveries(ports, job.id, spec, hold=host.hold if spec.hold is None else spec.hold),
         inactivity=spec.inactivity or 0,
-        box=_box(ports, spec, state.applied.desired, host=host),
+        box=_box(ports, spec, state.applied.desired, host=share_of(host, job)),
         python=spec.python,
         stay=spec.type == "dev-environment",
         keep_changes=spec.type == "dev-environment",
@@ -87,7 +88,7 @@ def _box(ports: Ports, spec: RunSpec, desired: Desired, *, host: Instance) -> Bo
         words = None if given.entrypoint is None else tuple(shlex.split(given.entrypoint))
     except (SecretLacking, ValueError) as error:
         raise CannotOrder(str(error)) from error
-    shared = host.backend == "local" or host.blocks > 1
+    shared = host.backend == "local" or host.blocks != 1
     return Box(
         image=given.image,
         username=given.username,

@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 
 from msgspec.structs import replace
 
-from reconciler.settled import RESULT_LOST
+from reconciler.settled import ASSUMED_LOST, RESULT_LOST
 from schemas.base import Seconds
 from schemas.instance import Instance
 from schemas.run import Attempt, Job, Run
@@ -111,12 +111,9 @@ def _fate(job: Job, attempt: Attempt, *, now: int) -> Fate:
     end = now if job.ended_at is None else job.ended_at
     if job.status == "done" or (began is not None and end - began > AT_ONCE):
         return "stood"
-    ours = bool(attempt.stopping) or job.interrupted or job.reason == RESULT_LOST or job.exit_code == 0
-    return "fell" if job.status in ("failed", "lost") and not ours and not _given_up(job) else ""
-
-
-def _given_up(job: Job) -> bool:
-    return job.reason.startswith("assumed lost")
+    ours = bool(attempt.stopping) or job.interrupted or job.exit_code == 0
+    untold = job.reason in (RESULT_LOST, ASSUMED_LOST)
+    return "fell" if job.status in ("failed", "lost") and not ours and not untold else ""
 
 
 def _in_a_row(one: Instance, trials: list[Trial]) -> list[Trial]:

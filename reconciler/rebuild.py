@@ -8,6 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from reconciler.host_places import host_of
+from reconciler.share import shared
 from schemas.desired import Desired
 from schemas.instance import HostReport, Instance, JobReport, Listing, Phase, Seen
 from schemas.pool import Pool
@@ -240,6 +241,7 @@ def _job(job: JobReport, instance: Instance, *, rank: int) -> Job:
         status=_STATUS.get(job.phase, "running"),
         held=("staged" if job.staged else "preparing") if job.phase == "held" else "",
         port=job.port,
+        blocks=shared(instance),  # how many it has is not known: nobody else gets any
         boot_id=instance.boot_id,
         started_at=job.started_at,
         ended_at=job.ended_at,

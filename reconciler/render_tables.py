@@ -143,7 +143,9 @@ def _status(row: RunRow) -> str:
 
 def _instance_cells(row: InstanceRow, *, now: int) -> list[str]:
     one = row.instance
-    status = f"{row.status} ({', '.join(row.runs)})" if row.runs else row.status
+    busy, of = row.blocks
+    status = f"{busy}/{of} {row.status}" if of > 1 and busy else row.status
+    status += f" ({', '.join(row.runs)})" if row.runs else ""
     if row.reap_at is not None:
         status += f", goes in {rough(row.reap_at - now)}" if row.reap_at > now else ", due to go"
     if unreachable(one):

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections import Counter
 
-from reconciler.drain import crosses, told
 from reconciler.grow import RESERVED, Growth, grow_for, grow_gang, shape_of, window
 from reconciler.master_port import master_port
-from reconciler.place import excluded, misfit, shortage
-from reconciler.retire import few, words
+from reconciler.passed_by import crossing, passed_by, pool_crossing
+from reconciler.place import excluded
+from reconciler.reservation import release
+from reconciler.retire import few
+from reconciler.share import Box, Boxes, Choice, blocks_of, shared, suffices
 from reconciler.stock import Shape, Stock, coming, unusable
 from reconciler.waiting import Demand, next_number, remember, waiting
 from reconciler.world import Draft
-from schemas.base import Price, Seconds
+from schemas.base import Price
 from schemas.instance import Instance
 from schemas.plan import Assign
 from schemas.run import Run
@@ -34,7 +36,11 @@ class Server:
         self.reserved: dict[str, list[Instance]] = {}
         self.kept_off: dict[str, Counter[str]] = {}
         self.busy: Counter[str] = Counter()
+        self.boxes, self.coming, self.fresh = Boxes(draft), Boxes(draft), Boxes(draft)
         for one in draft.living.values():
+            if one.blocks != 1 and (of := shared(one)) > 1:
+                self._share(one, of=of)
+                continue
             if draft.jobs.get(one.id):
                 self.busy[draft.pool_of(one)] += 1
                 continue
@@ -50,66 +56,89 @@ class Server:
         self.idle, self.soon = Stock(draft, ready), Stock(draft, soon)
         self._refused: dict[Shape, str] = {}
 
+    def _share(self, one: Instance, *, of: int) -> None:
+        """A box takes runs while any of its blocks is free; one kept for a gang is that gang's."""
+        draft = self.draft
+        box, pool = Box(one, of=of, jobs=draft.jobs.get(one.id, ())), draft.pool_of(one)
+        hindrance = unusable(draft, one)
+        if hindrance or one.reserved_for or not box.free:
+            if hindrance or box.free:
+                self.kept_off.setdefault(pool, Counter())[hindrance or "reserved"] += 1
+            else:
+                self.busy[pool] += 1
+            if one.reserved_for and not hindrance:
+                self.reserved.setdefault(one.reserved_for, []).append(one)
+                (self.coming if coming(draft, one) else self.boxes).add(box, pool="")  # nobody else looks there
+            return
+        (self.coming if coming(draft, one) else self.boxes).add(box, pool=pool)
+
     def serve(self, demand: Demand) -> None:
         run = demand.run
         shape = shape_of(self.growth, run)
         if shape.pool in self.draft.closed:
             self._unserved(run, self.draft.closed[shape.pool])
-        elif why := self._crossing(run, shape) or excluded(self.draft.pools[shape.pool], shape.need):
+        elif why := pool_crossing(self.draft, run, shape) or excluded(self.draft.pools[shape.pool], shape.need):
             self._unserved(run, why)
         elif shape.nodes > 1:
             self._gang(demand, shape)
         else:
             self._single(demand, shape)
 
-    def _crossing(self, run: Run, shape: Shape) -> str:
-        """The drain that it might still run in, where one is announced for its pool."""
-        drain, lasts = self.draft.closing.get(shape.pool), run.spec.max_duration
-        if drain is None or not crosses(drain, now=self.draft.now, lasts=lasts):
-            return ""
-        return f"the pool is {told(drain)}; {_length(lasts)} would cross that"
-
     # ------------------------------------------------------------ one node
 
     def _single(self, demand: Demand, shape: Shape) -> None:
         found = self.idle.first(shape)
+        choice = self.boxes.first(shape)
+        if choice is not None and isinstance(choice.box.machine, Instance) and not _cheaper(found, choice):
+            self._assign(demand, [choice.box.machine], shape=shape)
+            return
         if found is not None:
             self.idle.take(found)
-            self._assign(demand, [found])
+            self._assign(demand, [found], shape=shape)
             return
         awaited = self.soon.first(shape)
         if awaited is not None:
             self.soon.take(awaited)
             self._waits(demand.run, f"waits for {awaited.name}")
             return
+        if self._waits_for_a_share(demand.run, shape):
+            return
         why = self._refused.get(shape) or grow_for(self.growth, demand.run, shape)
         if why:
             if shape not in self._refused:
-                self._refused[shape] = why = f"{self._idle_funnel(shape)}; {why}"
+                self._refused[shape] = why = f"{self._passed_by(shape)}; {why}"
             self._unserved(demand.run, why, shape=shape)
         else:
+            self._ordered(shape)
             self._waits(demand.run, "waits for a new instance")
 
-    def _idle_funnel(self, shape: Shape) -> str:
-        """`0 of 3 idle instances fit: gpu 1xA100 asked, it has none; 1 busy, 1 unreachable`."""
-        idle, reason = 0, ""
-        for one, many in self.idle.samples(shape.pool):
-            idle += many
-            reason = reason or misfit(shape.need, shape.where, one, cloud=False) or self._drains(one, shape)
+    def _waits_for_a_share(self, run: Run, shape: Shape) -> bool:
+        """Of a box that comes, or that another run of this plan has ordered."""
+        choice = self.coming.first(shape) or self.fresh.first(shape)
+        if choice is None:
+            return False
+        machine = choice.box.machine
+        choice.box.take(choice.blocks)
+        self._waits(run, f"waits for {machine.name if isinstance(machine, Instance) else 'a new instance'}")
+        return True
+
+    def _ordered(self, shape: Shape) -> None:
+        """What is left of a machine just ordered serves the next runs."""
+        blocks, offer = self.draft.pools[shape.pool].blocks, self.growth.newest
+        if blocks != 1 and offer is not None and (of := blocks_of(blocks, offer.resources)) > 1:
+            box = Box(offer, of=of)
+            box.take(self.fresh.room(box, shape))
+            self.fresh.add(box, pool=shape.pool)
+
+    def _passed_by(self, shape: Shape) -> str:
         others = Counter(self.kept_off.get(shape.pool, {}))
         others["busy"] = self.busy[shape.pool]
-        rest = "".join(f", {count} {what}" for what, count in sorted(others.items()) if count)
-        if not idle:
-            return f"no idle instance{rest}"
-        return f"0 of {idle} idle instance{'s' if idle > 1 else ''} fit{f': {reason}' if reason else ''}{rest}"
+        return passed_by(
+            self.draft, shape, samples=self.idle.samples(shape.pool), boxes=self.boxes.of_pool(shape.pool),
+            others=others,
+        )  # fmt: skip
 
-    def _drains(self, one: Instance, shape: Shape) -> str:
-        drain = self.draft.own_drains.get(one.id)
-        if drain is None or not crosses(drain, now=self.draft.now, lasts=shape.lasts):
-            return ""
-        return f"{one.name} is {told(drain)}; {_length(shape.lasts)} would cross that"
-
-    def _assign(self, demand: Demand, instances: list[Instance]) -> None:
+    def _assign(self, demand: Demand, instances: list[Instance], *, shape: Shape) -> None:
         run, draft = demand.run, self.draft
         number = next_number(draft, run, replica=demand.replica)
         attempt = f"{run.id}-{demand.replica}-{number}"
@@ -117,8 +146,10 @@ class Server:
         draft.ports.add(port)
         for instance in instances:
             draft.taken[instance.id] = run.id
+        verb = _verb(len(instances), shared=any(self.boxes.of(one.id) for one in instances))
+        given = [self._hand_out(instance, shape) for instance in instances]
         names = few(instance.name for instance in instances)
-        why = f"{names} is idle and fits" if len(instances) == 1 else f"all {len(instances)} nodes are idle: {names}"
+        why = f"{names} {verb} and fits" if len(instances) == 1 else f"all {len(instances)} nodes {verb}: {names}"
         draft.actions.append(
             Assign(
                 run=run.id,
@@ -128,11 +159,20 @@ class Server:
                 replica=demand.replica,
                 pool=draft.pool_name(run.spec.pool),
                 instances=tuple(instance.id for instance in instances),
-                gpus=tuple(instance.resources.gpu.uuids if instance.resources.gpu else () for instance in instances),
+                gpus=tuple(gpus for _, gpus in given),
+                blocks=tuple(blocks for blocks, _ in given) if any(blocks != 1 for blocks, _ in given) else (),
                 port=port,
                 why=why,
             )
         )
+
+    def _hand_out(self, one: Instance, shape: Shape) -> tuple[int, tuple[str, ...]]:
+        """The blocks and GPUs that the run gets of it; they are taken."""
+        box = self.boxes.of(one.id)
+        if box is None:
+            return 1, one.resources.gpu.uuids if one.resources.gpu else ()
+        blocks = self.boxes.room(box, shape)
+        return blocks, box.take(blocks)
 
     # ------------------------------------------------------------ all nodes or none
 
@@ -148,7 +188,7 @@ class Server:
         if complete:
             cheapest = min(complete, key=lambda found: sum(one.price or Price(0) for one in found))
             self._take(cheapest)
-            self._assign(demand, cheapest)
+            self._assign(demand, cheapest, shape=shape)
             return
         enough = [found[: shape.nodes] for found in at_hand.values() if len(found) >= shape.nodes]
         if enough:
@@ -160,13 +200,14 @@ class Server:
 
     def _by_region(self, shape: Shape, *, mine: list[Instance]) -> dict[Region, list[Instance]]:
         """What the gang could have, its own first, then idle, then coming, cheapest first."""
-        bound = (mine[0].backend, mine[0].region) if mine else None
+        bound = self._network(mine[0]) if mine else None
         found: dict[Region, list[Instance]] = {}
-        mine = [one for one in mine if not self._drains(one, shape)]
+        mine = [one for one in mine if not crossing(self.draft, one, shape) and self._has_room(one, shape)]
         ours = sorted(mine, key=lambda one: (coming(self.draft, one), len(one.name), one.name))
         most = 2 * shape.nodes
-        for one in (*ours, *self.idle.fitting(shape, most=most), *self.soon.fitting(shape, most=most)):
-            region = (one.backend, one.region)
+        now, later = self.idle.fitting(shape, most=most), self.soon.fitting(shape, most=most)
+        for one in (*ours, *now, *_machines(self.boxes, shape), *later, *_machines(self.coming, shape)):
+            region = self._network(one)
             if bound is None or region == bound:
                 nodes = found.setdefault(region, [])
                 if len(nodes) < most:
@@ -180,7 +221,7 @@ class Server:
             self._unserved(run, self._refused[shape], shape=shape)
             return
         have = {region: len(found) for region, found in at_hand.items()}
-        only = (mine[0].backend, mine[0].region) if mine else None
+        only = self._network(mine[0]) if mine else None
         why, region = grow_gang(self.growth, run, shape, have=have, only=only)
         if region is None:
             most = max(have.values(), default=0)
@@ -192,6 +233,16 @@ class Server:
         self._reserve(run, at_hand.get(region, []))
         self._waits(run, f"waits for {shape.nodes - have.get(region, 0)} of its {shape.nodes} nodes")
 
+    def _network(self, one: Instance) -> Region:
+        """Where the nodes of a gang must all be: a person's hosts in one network, all others in one region."""
+        named = bool(one.network) and not self.draft.is_cloud(one.backend)
+        return one.backend, f"{one.region} network {one.network}" if named else one.region
+
+    def _has_room(self, one: Instance, shape: Shape) -> bool:
+        boxes = self.boxes if self.boxes.of(one.id) else self.coming
+        box = boxes.of(one.id)
+        return box is None or bool(boxes.room(box, shape))
+
     def _take(self, instances: list[Instance]) -> None:
         for one in instances:
             self.idle.take(one)
@@ -201,6 +252,8 @@ class Server:
         """Until a time, so that two gangs that each hold a half do not wait for each other for ever."""
         self._take(instances)
         for one in instances:
+            if (box := self.boxes.of(one.id) or self.coming.of(one.id)) is not None:
+                box.free = 0  # for the others of this plan
             if one.reserved_for != run.id:
                 self.draft.update_instance(
                     one, why=f"reserved for run {run.spec.name}", quiet=True,
@@ -231,33 +284,33 @@ class Server:
         return bool(self.draft.unknown) or (shape is not None and _busy_fits(self.draft, shape))
 
 
-def _length(seconds: Seconds | None) -> str:
-    return "max_duration off" if seconds is None else f"max_duration {words(seconds)}"
-
-
 def serve(draft: Draft, growth: Growth) -> None:
     """Every waiting run, in order."""
-    _release(draft)
+    release(draft)
     server = Server(draft, growth)
     for demand in waiting(draft):
         server.serve(demand)
 
 
-def _release(draft: Draft) -> None:
-    """A reservation ends at its time, or when its run waits no more."""
-    for one in list(draft.living.values()):
-        if not one.reserved_for:
-            continue
-        run = draft.runs.get(one.reserved_for)
-        over = one.reserved_until is not None and draft.now >= one.reserved_until
-        if over or run is None or run.stop_reason:
-            name = run.spec.name if run else one.reserved_for
-            why = f"no longer reserved for run {name}" + (": its time is over" if over else "")
-            draft.update_instance(one, why=why, reserved_for="", reserved_until=None)
+def _verb(nodes: int, *, shared: bool) -> str:
+    one = nodes == 1
+    if shared:
+        return "has room" if one else "have room"
+    return "is idle" if one else "are idle"
+
+
+def _machines(boxes: Boxes, shape: Shape) -> list[Instance]:
+    found = sorted(boxes.fitting(shape), key=lambda choice: (choice.price or Price(0), choice.box.free))
+    return [choice.box.machine for choice in found if isinstance(choice.box.machine, Instance)]
+
+
+def _cheaper(whole: Instance | None, choice: Choice) -> bool:
+    return whole is not None and (whole.price or Price(0)) < (choice.price or Price(0))
 
 
 def _busy_fits(draft: Draft, shape: Shape) -> bool:
     return any(
-        draft.jobs.get(id) and not shortage(shape.need, draft.living[id].resources, cloud=False)
+        draft.jobs.get(id)
+        and not suffices(shape.need, draft.living[id].resources, of=shared(draft.living[id]), cloud=False)
         for id in draft.members[shape.pool]
     )

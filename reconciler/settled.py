@@ -15,6 +15,7 @@ Kind = Literal["done", "error", "interrupted", "stopped", "result lost"]
 RESULT_LOST = "result lost"
 MAX_DURATION = "max duration"
 NOT_STARTED = "not started"
+ASSUMED_LOST = "assumed lost by a person"
 # What a host says of a job that nobody ended (`reconciler.host_report`).
 BY_ITSELF = ("exit ", "killed by signal ", "out of memory", "no image", "the container did", "no Python")
 
@@ -119,7 +120,7 @@ def _settle(
             job = replace(job, status="terminated", held="", reason=attempt.stopping, ended_at=now)
         elif assumed and job.status in LIVE_JOB and job.instance in dark:
             given_up.setdefault(job.instance, []).append(job.id)
-            job = _lost(job, reason="assumed lost by a person", at=now)
+            job = _lost(job, reason=ASSUMED_LOST, at=now)
         elif job.status not in LIVE_JOB and job.ended_at is None:
             job = replace(job, ended_at=now)
         settled.append(job)

@@ -58,7 +58,10 @@ class Attach(Value, frozen=True, kw_only=True, tag_field="kind", tag="attach"):
 
 
 class Assign(Value, frozen=True, kw_only=True, tag_field="kind", tag="assign"):
-    """Start one attempt: all its jobs at once. `instances[rank]` runs node `rank`; `port` is its master's."""
+    """Start one attempt: all its jobs at once. `instances[rank]` runs node `rank`; `port` is its master's.
+
+    `blocks[rank]`: how many of that instance's, where any is shared.
+    """
 
     run: str
     name: str
@@ -68,6 +71,7 @@ class Assign(Value, frozen=True, kw_only=True, tag_field="kind", tag="assign"):
     pool: str
     instances: tuple[str, ...]
     gpus: tuple[tuple[str, ...], ...] = ()
+    blocks: tuple[int, ...] = ()
     port: int = 0
     why: str
 

@@ -118,7 +118,7 @@ class Job(Value, frozen=True, kw_only=True):
     `pulling` is how far its image has come, while it is not there yet.
     `halted`: its host accepted its end, and will refuse a start that comes later.
     `held`, while it is assigned: its host has it, and holds it back until every node of its attempt is "staged".
-    `port` is then one that is free there.
+    `port` is then one that is free there. `blocks`: how many of its instance's it takes, where that is shared.
     """
 
     id: str
@@ -126,6 +126,7 @@ class Job(Value, frozen=True, kw_only=True):
     rank: int = 0
     status: JobStatus = "assigned"
     gpus: tuple[str, ...] = ()
+    blocks: int = 1
     boot_id: str = ""
     started_at: int | None = None
     ended_at: int | None = None

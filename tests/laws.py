@@ -11,6 +11,7 @@ from world import MemoryStore, Site
 
 from backends.fake import Machine
 from reconciler.settled import RESULT_LOST
+from reconciler.share import shared
 from reconciler.status import alive
 from schemas.instance import Instance
 from schemas.plan import Permissions
@@ -93,6 +94,7 @@ def check(site: Site, before: State | None, after: State, *, may: May) -> list[s
         step.attempts_after_proof,
         step.gangs_begin_together,
         step.places_whole,
+        step.shares_hold,
         step.results_are_kept,
         step.ends_have_reasons,
     )
@@ -239,10 +241,25 @@ class Step:
             if len(hosts) != specs[attempt.run].nodes or len({one.place for one in hosts}) != 1:
                 yield f"{attempt.id} has {len(hosts)} nodes in {len({one.place for one in hosts})} places"
             for one in hosts:
-                if one.phase != "ready" or one.orphan or one.unreachable_since is not None or busy[one.id] != 1:
+                if one.phase != "ready" or one.orphan or one.unreachable_since is not None or not busy[one.id]:
                     yield f"{attempt.id} is placed on {one.name}, which is {one.phase} with {busy[one.id]} jobs"
                 if one.place in self.errors:
                     yield f"{attempt.id} is placed in {one.place}, which is unknown"
+
+    def shares_hold(self) -> Iterator[str]:
+        """No more blocks than there are, no GPU twice: an instance that is not shared has one job."""
+        jobs: dict[str, list[Job]] = {}
+        for attempt in self.after.attempts:
+            for job in attempt.jobs:
+                if job.status in LIVE_JOB:
+                    jobs.setdefault(job.instance, []).append(job)
+        for id, here in jobs.items():
+            one = self.now[id]
+            gpus = [gpu for job in here for gpu in job.gpus]
+            if sum(job.blocks for job in here) > shared(one):
+                yield f"{one.name} has {len(here)} jobs in {shared(one)} blocks"
+            if len(gpus) != len(set(gpus)):
+                yield f"{one.name} gives a GPU out twice: {gpus}"
 
     def results_are_kept(self) -> Iterator[str]:
         for attempt in self.after.attempts:

@@ -38,6 +38,10 @@ MACHINES = {
     "a100x8": Resources(cpus=96, memory=1100 * 1024, disk=1000 * 1024, gpu=Gpu(name="A100", memory=80 * 1024, count=8)),
     "bare": Resources(cpus=4, memory=16 * 1024, disk=200 * 1024, runtime="none"),
     "docker": Resources(cpus=8, memory=32 * 1024, disk=200 * 1024, runtime="docker"),
+    "octo": Resources(
+        cpus=96, memory=1024 * 1024, disk=1000 * 1024,
+        gpu=Gpu(name="A100", memory=80 * 1024, count=8, uuids=tuple(f"GPU-{number}" for number in range(8))),
+    ),
     "uuids": Resources(
         cpus=8, memory=32 * 1024, disk=99 * 1024,
         gpu=Gpu(name="A100", memory=80 * 1024, count=2, uuids=("GPU-aa", "GPU-bb")),

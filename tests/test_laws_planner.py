@@ -13,6 +13,7 @@ from worlds import REGIONS, worlds
 
 from reconciler.place import fits
 from reconciler.plan import plan
+from reconciler.share import share_of, shared
 from reconciler.status import alive, jobs_by_instance
 from reconciler.world import World
 from schemas.base import place_of
@@ -140,15 +141,35 @@ def test_an_instance_is_given_to_one_run_that_it_fits(world: World) -> None:
     ended = {action.instance for action in made.actions if isinstance(action, Terminate)}
     busy = jobs_by_instance(world.state.attempts)
     given_away = [id for action in made.actions if isinstance(action, Assign) for id in action.instances]
-    assert not [id for id, count in Counter(given_away).items() if count > 1]
+    assert not [id for id, count in Counter(given_away).items() if count > 1 and shared(instances[id]) == 1]
+    jobs = {job.id: job for attempt in intended(world, made).attempts for job in attempt.jobs}
     for action in made.actions:
-        for id in action.instances if isinstance(action, Assign) else ():
+        for rank, id in enumerate(action.instances if isinstance(action, Assign) else ()):
             one, spec = instances[id], specs[action.run]  # type: ignore[union-attr]
             assert one.phase == "ready"
-            assert id not in busy
+            assert id not in busy or shared(one) > 1
             assert id not in ended
             assert (one.orphan, one.quarantined, one.degraded, one.unreachable_since) == ("", "", "", None)
-            assert fits(spec.need, spec.where, one, cloud=False)
+            own = share_of(one, jobs[f"{action.attempt}-{rank}"])  # type: ignore[union-attr]
+            assert fits(spec.need, spec.where, own, cloud=False)
+
+
+@given(worlds())
+def test_no_gpu_is_handed_out_twice_and_no_share_exceeded(world: World) -> None:
+    """Over everything that runs and is begun, on shared instances and others."""
+    _, world = lived(world, most=12)
+    instances = {one.id: one for one in world.state.instances}
+    for id, jobs in jobs_by_instance(world.state.attempts).items():
+        one = instances[id]
+        gpus = [gpu for job in jobs for gpu in job.gpus]
+        has = one.resources.gpu
+        assert len(gpus) == len(set(gpus))
+        assert set(gpus) <= set(has.uuids if has else ())
+        assert sum(job.blocks for job in jobs) <= shared(one)
+        shares = [share_of(one, job).resources for job in jobs]
+        for kind in ("cpus", "memory", "disk"):
+            assert sum(getattr(share, kind) for share in shares) <= getattr(one.resources, kind)
+
 
 
 def updates(made: Plan) -> list[Update]:

@@ -76,7 +76,6 @@ def test_everything_is_compiled(tmp_path: Path) -> None:
     assert pool.prevent_destroy
     assert not pool.unsupported
     assert lab.unsupported == (
-        "`blocks` other than 1 are not supported yet",
         "`placement: cluster` is not supported yet",
     )
     assert fixed.retry == Retry(no_capacity=True, interruption=True, error=True, duration=HOUR)
@@ -428,7 +427,6 @@ def test_what_does_not_work_yet_is_no_warning_but_told_apart(tmp_path: Path) -> 
     assert documents.warnings == ()
     assert documents.unsupported == (
         ".dstack/main.yml:1:12: backends[0]: the backend `aws` is not supported yet",
-        ".dstack/main.yml:2:9: pools[0]: `blocks` other than 1 are not supported yet",
         ".dstack/main.yml:3:18: authorized_keys: `authorized_keys`: authorized keys are not supported yet",
         ".dstack/runs/r.yml:1:1: the volume `data`: network volumes are not supported yet, folders of the instance are",
         ".dstack/runs/r.yml:1:1: only the backend `gcp` is allowed and no such backend is declared: "

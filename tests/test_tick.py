@@ -228,6 +228,27 @@ def test_a_silent_host_loses_no_run(site: Site) -> None:
     assert set(site.world.started.values()) == {1}
 
 
+def test_a_node_that_returns_ends_what_was_assumed_lost_on_it(site: Site) -> None:
+    """It runs on while nobody reaches it, and is repeated on a person's word alone; then its host answers again."""
+    site.world.script = lambda job: (100_000, 0)
+    apply(site, desired(runs=[task("train", retry=Retry(interruption=True))]))
+    ticks(site, 2)
+    (machine,) = site.world.living()
+    machine.silent = True
+    ticks(site, 4, apart=60)
+    cron(site, permissions=Permissions(assume_lost=("train",)))
+    ticks(site, 3, apart=60)
+    first, second = site.state.attempts
+    assert (first.jobs[0].reason, second.live) == ("assumed lost by a person", True)
+    machine.silent = False
+    result = cron(site)
+    said = f"answers again: job {first.jobs[0].id} of run train (assumed lost by a person) is ended there and removed"
+    assert [note for note in result.plan.notes if said in note]
+    assert machine.jobs[first.jobs[0].id].cleaned
+    assert (machine.jobs[first.jobs[0].id].ends_at or 0) <= site.clock.now()
+    assert not [note for result in ticks(site, 2) for note in result.plan.notes if "answers again" in note]
+
+
 @pytest.mark.parametrize("how", ["interrupt", "reboot"])
 def test_an_interrupted_run_is_tried_again(site: Site, how: str) -> None:
     retried = desired(runs=[task("train", retry=Retry(interruption=True))])

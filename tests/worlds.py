@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from planning import MACHINES, NOW
 
+from reconciler.share import Box, shared
 from reconciler.world import World
 from schemas.base import place_of
 from schemas.desired import BackendConfig, Cap, Desired
@@ -17,13 +18,13 @@ from schemas.offer import Offer
 from schemas.plan import Permissions
 from schemas.pool import Pool
 from schemas.profile import Retry
-from schemas.resources import GpuNeed, Need, Span, Where
+from schemas.resources import GpuNeed, Need, Resources, Span, Where
 from schemas.run import Attempt, Job, Run, RunSpec
 from schemas.state import VERSION, Capacity, Override, Place, State, Wish
 
 POOLS = ("a", "a", "a", "b", "c")
 REGIONS = ("us", "eu")
-KINDS = ("small", "big", "a10", "a100")
+KINDS = ("small", "big", "a10", "a100", "a100x8")
 PRICES = st.sampled_from([None, Decimal("0.10"), Decimal("0.50"), Decimal("1.20")])
 AGES = st.sampled_from([0, 1, 59, 299, 300, 301, 700, 1300, 4000, 90_000])
 NEEDS = st.sampled_from(
@@ -33,6 +34,8 @@ NEEDS = st.sampled_from(
         Need(),
         Need(cpu=Span(min=8)),
         Need(gpu=GpuNeed()),
+        Need(cpu=Span(min=2, max=12)),
+        Need(gpu=GpuNeed(count=Span(min=2, max=3))),
         Need(gpu=GpuNeed(names=("a100",))),
         Need(gpu=GpuNeed(names=("h100",))),
     ]
@@ -76,6 +79,7 @@ def a_pool(draw: st.DrawFn, name: str) -> Pool:
         paused=draw(rarely(st.just(True), otherwise=False)),
         prevent_destroy=draw(rarely(st.just(True), otherwise=False)),
         max_lifetime=draw(rarely(st.just(1000), otherwise=None)),
+        blocks=draw(sometimes(st.sampled_from([0, 2, 4]), otherwise=1)),
     )
 
 
@@ -116,6 +120,7 @@ def an_instance(draw: st.DrawFn, index: int, *, calm: bool) -> Instance:
     made = draw(AGES)
     ready = min(made, draw(AGES)) if phase in ("ready", "terminating") else None
     trouble = draw(troubles()) if not calm and draw(st.integers(0, 9)) > 6 else {}
+    blocks = draw(sometimes(st.sampled_from([0, 2, 3]), otherwise=1))
     return Instance(
         id=f"i{index}",
         name=f"{pool}-{index}",
@@ -124,7 +129,8 @@ def an_instance(draw: st.DrawFn, index: int, *, calm: bool) -> Instance:
         place=place_of("aws", region),
         region=region,
         instance_type=kind,
-        resources=MACHINES[kind],
+        resources=own_gpus(MACHINES[kind], index=index),
+        blocks=blocks,
         spot=draw(MAYBE()),
         price=draw(PRICES),
         external_id="" if phase == "pending" else f"x{index}",
@@ -137,6 +143,13 @@ def an_instance(draw: st.DrawFn, index: int, *, calm: bool) -> Instance:
         reserved_until=NOW + draw(st.sampled_from([-1, 0, 500])),
         **trouble,
     )
+
+
+def own_gpus(resources: Resources, *, index: int) -> Resources:
+    gpu = resources.gpu
+    if gpu is None:
+        return resources
+    return replace(resources, gpu=replace(gpu, uuids=tuple(f"GPU-{index}-{number}" for number in range(gpu.count))))
 
 
 def troubles() -> st.SearchStrategy[dict[str, Any]]:
@@ -236,7 +249,10 @@ def an_attempt(run: Run, *, hosts: list[Instance], status: Any) -> Attempt:
     ended = {"exit_code": 0, "ended_at": NOW - 30} if status == "ended" else {}
     started = None if status == "assigned" else NOW - 100
     jobs = tuple(
-        Job(id=f"{id}-{rank}", rank=rank, instance=one.id, status=status, started_at=started, **ended)
+        Job(
+            id=f"{id}-{rank}", rank=rank, instance=one.id, status=status, started_at=started,
+            gpus=Box(one, of=shared(one)).take(1), **ended,
+        )
         for rank, one in enumerate(hosts)
     )
     return Attempt(id=id, run=run.id, number=1, jobs=jobs, assigned_at=NOW - 200)

@@ -1,0 +1,67 @@
+"""Why nothing that is at hand does for a run, with numbers. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from reconciler.drain import crosses, told
+from reconciler.place import misfit
+from reconciler.retire import words
+from reconciler.share import Box, fewest
+from reconciler.stock import Shape
+from reconciler.world import Draft
+from schemas.base import Seconds
+from schemas.instance import Instance
+from schemas.run import Run
+
+
+def pool_crossing(draft: Draft, run: Run, shape: Shape) -> str:
+    """The drain that the run might still run in, where one is announced for its pool; else ""."""
+    drain, lasts = draft.closing.get(shape.pool), run.spec.max_duration
+    if drain is None or not crosses(drain, now=draft.now, lasts=lasts):
+        return ""
+    return f"the pool is {told(drain)}; {_length(lasts)} would cross that"
+
+
+def crossing(draft: Draft, one: Instance, shape: Shape) -> str:
+    """The same of an instance alone."""
+    drain = draft.own_drains.get(one.id)
+    if drain is None or not crosses(drain, now=draft.now, lasts=shape.lasts):
+        return ""
+    return f"{one.name} is {told(drain)}; {_length(shape.lasts)} would cross that"
+
+
+def passed_by(
+    draft: Draft, shape: Shape, *, samples: Iterable[tuple[Instance, int]], boxes: Iterable[Box], others: Counter[str]
+) -> str:
+    """`0 of 3 idle instances fit: gpu 1xA100 asked, it has none; 1 busy, 1 unreachable`.
+
+    `samples`: one of each kind that is idle, and how many; `boxes` those with free blocks; `others` by why not.
+    """
+    idle, reason = 0, ""
+    for one, many in samples:
+        idle += many
+        reason = reason or misfit(shape.need, shape.where, one, cloud=False) or crossing(draft, one, shape)
+    for box in boxes:
+        idle += 1
+        reason = reason or _box_misfit(draft, box, shape)
+    rest = "".join(f", {count} {what}" for what, count in sorted(others.items()) if count)
+    if not idle:
+        return f"no idle instance{rest}"
+    return f"0 of {idle} idle instance{'s' if idle > 1 else ''} fit{f': {reason}' if reason else ''}{rest}"
+
+
+def _box_misfit(draft: Draft, box: Box, shape: Shape) -> str:
+    """Why a shared instance does not do, whatever number of its blocks."""
+    one = box.machine
+    if not isinstance(one, Instance):
+        return ""
+    blocks = fewest(shape.need, one.resources, of=box.of)
+    if blocks > box.free:
+        return f"{blocks} of {one.name}'s {box.of} blocks needed, {box.free} free"
+    return misfit(shape.need, shape.where, one, cloud=False) or crossing(draft, one, shape)
+
+
+def _length(seconds: Seconds | None) -> str:
+    return "max_duration off" if seconds is None else f"max_duration {words(seconds)}"

@@ -1,0 +1,208 @@
+"""Instances that several runs share, in blocks of equal size. Pure.
+
+`blocks` of an instance is how many; 0 (`auto`) is one for each of its GPUs. A run takes the fewest blocks that suffice
+for it: so many of them have floor(amount x taken / all) of each resource, so that all of them together never have
+more than there is. GPUs are handed out by UUID; where these are not known yet, nothing is shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from reconciler.drain import crosses
+from reconciler.place import refusal, shortage
+from reconciler.stock import Shape
+from reconciler.world import Draft
+from schemas.base import Price
+from schemas.instance import Instance
+from schemas.offer import Offer
+from schemas.resources import Gpu, Need, Resources
+from schemas.run import Job
+
+
+def blocks_of(blocks: int, resources: Resources) -> int:
+    """How many an instance or an offer with these resources has."""
+    if blocks == 1:
+        return 1
+    gpus = resources.gpu.count if resources.gpu else 0
+    return max(1, blocks or gpus)
+
+
+def shared(one: Instance) -> int:
+    """The blocks of an instance; 1 where it is up and the UUIDs of its GPUs are not known."""
+    if one.blocks == 1:
+        return 1
+    gpu = one.resources.gpu
+    known = one.phase != "ready" or gpu is None or not gpu.count or len(gpu.uuids) == gpu.count
+    return blocks_of(one.blocks, one.resources) if known else 1
+
+
+def part(resources: Resources, *, blocks: int, of: int) -> Resources:
+    """What so many blocks have."""
+    if blocks >= of:
+        return resources
+    gpu = _gpus(resources.gpu, blocks=blocks, of=of) if resources.gpu else None
+    return replace(
+        resources,
+        cpus=resources.cpus * blocks // of,
+        memory=resources.memory * blocks // of,
+        disk=resources.disk * blocks // of,
+        gpu=gpu,
+    )
+
+
+def _gpus(gpu: Gpu, *, blocks: int, of: int) -> Gpu | None:
+    count = gpu.count * blocks // of
+    return replace(gpu, count=count, uuids=()) if count else None
+
+
+def part_price(price: Price | None, *, blocks: int, of: int) -> Price | None:
+    """A run's price is its share's."""
+    return price if price is None or blocks >= of else price * blocks / of
+
+
+def share_of(one: Instance, job: Job) -> Instance:
+    """The instance as the job has it: its share of the resources and of the price."""
+    of = shared(one)
+    if of == 1:
+        return one
+    gpu = one.resources.gpu
+    own = part(one.resources, blocks=job.blocks, of=of)
+    if own.gpu is not None and gpu is not None:
+        own = replace(own, gpu=replace(own.gpu, count=len(job.gpus), uuids=job.gpus))
+    return replace(one, resources=own, price=part_price(one.price, blocks=job.blocks, of=of))
+
+
+def share_of_offer(need: Need, offer: Offer, *, blocks: int) -> Offer:
+    """The offer at what a run's share of it costs."""
+    of = blocks_of(blocks, offer.resources)
+    return replace(offer, price=part_price(offer.price, blocks=fewest(need, offer.resources, of=of) or of, of=of))
+
+
+def suffices(need: Need, resources: Resources, *, of: int, cloud: bool) -> str:
+    """What a machine has too little of for the need, however many of its blocks; "" where some number suffices."""
+    if of == 1:
+        return shortage(need, resources, cloud=cloud)
+    whole = shortage(need, resources, cloud=cloud)
+    if fewest(need, resources, of=of):
+        # What nobody asked for is a rule about machines, not about shares of them.
+        return shortage(Need(), resources, cloud=cloud)
+    return whole or "blocks"
+
+
+def fewest(need: Need, resources: Resources, *, of: int) -> int:
+    """The fewest blocks that suffice for the need; 0 where none do."""
+    numbers = range(1, of + 1)
+    return next((n for n in numbers if not shortage(need, part(resources, blocks=n, of=of), cloud=False)), 0)
+
+
+def least(shape: Shape, machine: Instance | Offer, *, of: int) -> int:
+    """The fewest blocks that suffice for the shape, at a price that it accepts; 0 where none do."""
+    blocks = fewest(shape.need, machine.resources, of=of)
+    priced = replace(machine, price=part_price(machine.price, blocks=blocks, of=of)) if blocks else machine
+    return blocks if not refusal(shape.where, priced) else 0
+
+
+def used(jobs: Iterable[Job], *, of: int) -> int:
+    """Blocks that its jobs hold: those not settled yet."""
+    return min(of, sum(max(1, job.blocks) for job in jobs))
+
+
+class Box:
+    """A shared instance (or one that was just ordered) with what is free of it."""
+
+    def __init__(self, machine: Instance | Offer, *, of: int, jobs: Sequence[Job] = ()) -> None:
+        self.machine, self.of = machine, of
+        self.free = of - used(jobs, of=of)
+        taken = {gpu for job in jobs for gpu in job.gpus}
+        gpu = machine.resources.gpu
+        self.uuids = [uuid for uuid in (gpu.uuids if gpu else ()) if uuid not in taken]
+
+    def take(self, blocks: int) -> tuple[str, ...]:
+        """The UUIDs of the GPUs that come with so many blocks."""
+        own = part(self.machine.resources, blocks=blocks, of=self.of).gpu
+        self.free -= blocks
+        given = tuple(self.uuids[: own.count if own else 0])
+        del self.uuids[: len(given)]
+        return given
+
+
+class Choice(NamedTuple):
+    """A box and how many of its blocks a run would take."""
+
+    box: Box
+    blocks: int
+    price: Price | None
+
+
+class Boxes:
+    """Shared machines by pool. A run goes where its share is cheapest, and among equals into the fullest box."""
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self._by_pool: dict[str, list[Box]] = {}
+        self._least: dict[tuple[Shape, object], int] = {}
+        self._by_id: dict[str, Box] = {}
+
+    def add(self, box: Box, *, pool: str) -> None:
+        self._by_pool.setdefault(pool, []).append(box)
+        if isinstance(box.machine, Instance):
+            self._by_id[box.machine.id] = box
+
+    def of(self, instance: str) -> Box | None:
+        return self._by_id.get(instance)
+
+    def of_pool(self, pool: str) -> Sequence[Box]:
+        """Those with anything free."""
+        return [box for box in self._by_pool.get(pool, ()) if box.free]
+
+    def first(self, shape: Shape) -> Choice | None:
+        found = [(_order(choice), choice) for choice in self.fitting(shape)]
+        return min(found, key=lambda each: each[0])[1] if found else None
+
+    def fitting(self, shape: Shape) -> Iterator[Choice]:
+        """Those with room for the shape, in no order."""
+        for box in self._by_pool.get(shape.pool, ()):
+            blocks = self.room(box, shape) if box.free else 0
+            if blocks:
+                yield Choice(box, blocks, part_price(box.machine.price, blocks=blocks, of=box.of))
+
+    def room(self, box: Box, shape: Shape) -> int:
+        """How many blocks the shape would take of it; 0 where it does not fit in what is free."""
+        machine = box.machine
+        if isinstance(machine, Instance):
+            if shape.instance_name and shape.instance_name != machine.name:
+                return 0
+            drain = self._draft.own_drains.get(machine.id)
+            if drain is not None and crosses(drain, now=self._draft.now, lasts=shape.lasts):
+                return 0
+        elif shape.instance_name or shape.reuse_only:
+            return 0
+        key = (shape, _kind(box))
+        if key not in self._least:
+            self._least[key] = least(shape, machine, of=box.of)
+        blocks = self._least[key]
+        return blocks if blocks <= box.free else 0
+
+
+def _kind(box: Box) -> object:
+    """All that a shape may ask of it, but which GPUs these are."""
+    one = box.machine
+    gpu = replace(one.resources.gpu, uuids=()) if one.resources.gpu else None
+    return (
+        replace(one.resources, gpu=gpu), one.backend, one.region, one.zone, one.instance_type, one.spot, one.price,
+        box.of,
+    )  # fmt: skip
+
+
+_DEAR = Price("Infinity")
+
+
+def _order(choice: Choice) -> tuple[object, ...]:
+    machine = choice.box.machine
+    name = machine.name if isinstance(machine, Instance) else ""
+    price = _DEAR if choice.price is None else choice.price
+    return (price, choice.box.free - choice.blocks, len(name), name)
