@@ -77,7 +77,7 @@ class FakeWorld:
 
     `lag` is by how many listings an answer is late. `boot`, `ending` and `staging` (of a job that is held back) are
     seconds. `shown` is for how many seconds after its end a machine is still listed (`None`: for ever). `script`
-    gives a job's (seconds, exit code). `room` is how many of a type can live at once.
+    gives a job's (seconds, exit code). `jump` is what leads to a machine. `room` is how many of a type can live at once.
     `launched` counts real machines by instance id and `started` real starts by job id:
     either above 1 is a defect of whoever asked.
     """
@@ -91,6 +91,7 @@ class FakeWorld:
     staging: int = 0
     identity: str = "account-1"
     script: Callable[[str], tuple[int, int]] = lambda job: (60, 0)
+    jump: Callable[[str], str] = lambda external_id: ""
     sold_out: set[str] = field(default_factory=set)
     quotas: dict[str, str] = field(default_factory=dict)
     room: dict[str, int] = field(default_factory=dict)
@@ -272,6 +273,7 @@ class FakeBackend(Backend):
             price=offer.price if offer else None,
             resources=machine.resources,
             address=f"10.0.0.{machine.external_id[2:]}",
+            via=world.jump(machine.external_id),
             machine_id=f"machine-{machine.external_id}",
             created_at=machine.born,
         )

@@ -116,6 +116,7 @@ class Field:
     def __post_init__(self) -> None:
         self.site = Site(scratch=Path(tempfile.mkdtemp()), offers=OFFERS)
         self.site.world.script = self.script
+        self.site.world.jump = jump
         self.watch = Watch(self.site, self.broken)
 
     # ------------------------------------------------------------ reconcilers
@@ -259,6 +260,11 @@ class Field:
             if quiet >= 12:
                 return result
         raise AssertionError(f"never quiet: {result.plan.actions} {result.outcomes}")
+
+
+def jump(external_id: str) -> str:
+    """Every other machine is behind the one gate, or the other."""
+    return f"gate-{int(external_id[2:]) % 2}"
 
 
 def facts(mine: Revision, applied: Applied) -> GitFacts:

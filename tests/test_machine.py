@@ -18,7 +18,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 from killer import Killer, Sleeper
-from machine import EVERYTHING, FOR_EVER, KINDS, PLACES, Field, state_of
+from machine import EVERYTHING, FOR_EVER, KINDS, PLACES, Field, jump, state_of
 from msgspec.structs import replace
 from people import AGAIN, People, spec_of, who
 
@@ -203,11 +203,11 @@ class Machine(People):
             if machine.request.place == place:
                 machine.silent = silent
 
-    @rule(odd=st.integers(0, 1), silent=st.booleans())
-    def jump_cut_off(self, odd: int, silent: bool) -> None:
-        """Some hosts of every place are behind one jump: they are lost together, and come back together."""
+    @rule(gate=st.sampled_from(["gate-0", "gate-1"]), silent=st.booleans())
+    def jump_cut_off(self, gate: str, silent: bool) -> None:
+        """The hosts behind one jump, in every place, are lost together, and come back together."""
         for machine in self.field.site.world.living():
-            if int(machine.external_id[2:]) % 2 == odd:
+            if jump(machine.external_id) == gate:
                 machine.silent = silent
 
     # ------------------------------------------------------------ the state
