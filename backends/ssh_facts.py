@@ -79,6 +79,7 @@ def read_probe(out: bytes) -> Probed:
             disk=_number(facts, "disk"),
             cpu_arch="arm" if facts.get("arch", "") in ("aarch64", "arm64") else "x86",
             gpu=_gpus(line[4:] for line in body if line.startswith("gpu ")),
+            runtime=facts.get("runtime", "none"),
         ),
         checks=tuple(_check(*found.groups()) for found in map(_CHECK.match, body) if found),
         claim={found[1]: found[2] for found in map(_CLAIM.match, body) if found},

@@ -3,19 +3,21 @@
 # shellcheck shell=sh
 # shellcheck disable=SC2034,SC2094,SC2154
 
-find_engine() { # engine: docker where its daemon is on this machine, else podman, else ""
+engine_patience=60 # seconds for one answer of the engine; who must answer soon himself has less
+
+find_engine() { # $1 seconds of patience -> engine: docker where its daemon is on this machine, else podman, else ""
     engine=docker
     case ${DOCKER_HOST-} in
         '' | unix://*)
             # A `docker` that is podman's shim would not know docker's own flags.
-            case $(timeout 20 docker --version 2>/dev/null) in
+            case $(timeout "$1" docker --version 2>/dev/null) in
                 '' | *podman*) ;;
-                *) ! timeout 20 docker ps -q > /dev/null 2>&1 || return 0 ;;
+                *) ! timeout "$1" docker ps -q > /dev/null 2>&1 || return 0 ;;
             esac
             ;;
     esac
     engine=podman
-    timeout 20 podman --version > /dev/null 2>&1 || engine=
+    timeout "$1" podman --version > /dev/null 2>&1 || engine=
 }
 
 recall_engine() { # runtime: what find_engine gives, asked again after 10 minutes, after one where there was none
@@ -24,7 +26,7 @@ recall_engine() { # runtime: what find_engine gives, asked again after 10 minute
     life=600
     [ "$runtime" != none ] || life=60
     [ "$where" != "$boot" ] || [ $((up - read_at)) -ge "$life" ] || return 0
-    find_engine
+    find_engine 5 # a daemon that hangs must not make its host unreachable
     runtime=${engine:-none}
     printf '%s %s %s\n' "$boot" "$up" "$runtime" > runtime.new && mv -f runtime.new runtime
 }
@@ -38,7 +40,7 @@ recall_container() { # $1 job folder -> engine: "" where it has no container
 find_container() { # $1 job folder, $2 more flags -> boxes: its running containers; false where the engine does not say
     recall "$1"
     # shellcheck disable=SC2086
-    boxes=$(timeout 60 "$engine" ps -q $2 --filter "label=dstack.claim=$token" 2>/dev/null)
+    boxes=$(timeout "$engine_patience" "$engine" ps -q $2 --filter "label=dstack.claim=$token" 2>/dev/null)
 }
 
 term_container() { # $1 job folder: once to each of its processes, also where we may not see them
@@ -53,7 +55,7 @@ term_container() { # $1 job folder: once to each of its processes, also where we
 kill_container() { # $1 job folder; false where one of its containers may still run
     find_container "$1" '' || return 1
     for box in $boxes; do
-        timeout 60 "$engine" kill --signal KILL "$box" > /dev/null 2>&1
+        timeout "$engine_patience" "$engine" kill --signal KILL "$box" > /dev/null 2>&1
     done
     find_container "$1" '' && [ -z "$boxes" ]
 }
@@ -61,7 +63,7 @@ kill_container() { # $1 job folder; false where one of its containers may still 
 remove_container() { # $1 job folder; false where one of its containers may still be there
     find_container "$1" -a || return 1
     for box in $boxes; do
-        timeout 60 "$engine" rm -f "$box" > /dev/null 2>&1
+        timeout "$engine_patience" "$engine" rm -f "$box" > /dev/null 2>&1
     done
     find_container "$1" -a && [ -z "$boxes" ]
 }
@@ -76,7 +78,7 @@ own_files() { # $1 job folder: what a container left there becomes ours again
     [ -n "$(find "$1/work" ! -user "${mine%:*}" -print 2>/dev/null | head -n 1)" ] || return 0
     { read -r used < "$1/image"; } 2>/dev/null || return 0
     folder=$(cd "$1/work" && pwd) || return 0
-    timeout 600 "$engine" run --rm --pull never --network none --log-driver none --security-opt label=disable \
+    timeout $((engine_patience * 10)) "$engine" run --rm --pull never --network none --log-driver none --security-opt label=disable \
         --label "dstack.claim=$token" --user 0 --entrypoint chown --volume "$folder:/workflow" \
         "$used" -R "$mine" /workflow > /dev/null 2>&1
 }

@@ -6,7 +6,7 @@ umask 077
 read_uptime
 read_boot
 read_fence
-patience=$1 this_boot=$boot
+patience=$1 this_boot=$boot engine_patience=8
 shift
 machine=
 { read -r machine < /etc/machine-id; } 2>/dev/null

@@ -3,7 +3,7 @@
 # shellcheck disable=SC1091,SC2034,SC2094,SC2154
 
 choose_engine() { # false, with `why`, where there is none
-    find_engine
+    find_engine 60
     if [ -z "$engine" ]; then
         why='this host has neither docker nor podman'
         return 1

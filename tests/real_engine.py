@@ -101,7 +101,8 @@ def docker(folder: Path) -> Engine:
     socket = folder / "docker.sock"
     command = [
         # Also where the tests are killed, it ends with them.
-        "setpriv", "--pdeathsig", "TERM", str(shutil.which("dockerd")), "--storage-driver", "vfs", "--iptables=false", "--ip6tables=false",
+        "setpriv", "--pdeathsig", "TERM",
+        str(shutil.which("dockerd")), "--storage-driver", "vfs", "--iptables=false", "--ip6tables=false",
         "--bridge=none", "--host", f"unix://{socket}", "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec",
         "--pidfile", f"{folder}/docker.pid", "--config-file", f"{folder}/none.json",
     ]  # fmt: skip

@@ -280,3 +280,20 @@ def test_what_a_container_left_is_ours_again(engine: Engine) -> None:
     assert not host.at(job, ".").exists()
     assert engine.containers() == []
     shutil.rmtree(folder)
+
+
+def test_an_engine_that_hangs_is_no_proof_of_an_end(host: RealHost, engine: Engine) -> None:
+    if engine.name != "docker":
+        pytest.skip("podman has no daemon that could hang")
+    job = host.start("echo ready; sleep 600", box=a_box())
+    host.says(job, b"ready")
+    daemon = int((Path(engine.env["DOCKER_HOST"].removeprefix("unix://")).parent / "docker.pid").read_text())
+    os.kill(daemon, signal.SIGSTOP)
+    try:
+        os.kill(host.supervisor(job), signal.SIGKILL)
+        report = host.look()
+        assert [one.phase for one in report.jobs] == ["running"]
+    finally:
+        os.kill(daemon, signal.SIGCONT)
+    assert host.over(job).phase == "lost"
+    assert engine.containers() == []
