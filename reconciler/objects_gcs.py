@@ -5,6 +5,7 @@ obstore speaks GCS' XML interface, which no server that our tests can start answ
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -65,11 +66,22 @@ class GcsObjects:
         self._maybe(lambda: self._blob(key).delete(timeout=TIMEOUT))
 
     def sign_put(self, key: str, *, seconds: int) -> tuple[str, dict[str, str]]:
-        signer = _signer() if self._endpoint else None
-        return str(self._asked(lambda: self._blob(key).generate_signed_url(
-            version="v4", method="PUT", expiration=timedelta(seconds=seconds), credentials=signer,
-            api_access_endpoint=self._endpoint or None,
-        ))), {}  # fmt: skip
+        """Only a service account's key signs; whoever is logged in as a person has none."""
+
+        def asked() -> str:
+            signed = self._blob(key).generate_signed_url(
+                version="v4",
+                method="PUT",
+                expiration=timedelta(seconds=seconds),
+                credentials=_signer(self.url) if self._endpoint else None,
+                api_access_endpoint=self._endpoint or None,
+            )
+            return str(signed)
+
+        try:
+            return self._asked(asked), {}
+        except AttributeError:  # the library's way to say that these credentials have no key
+            raise ObjectsError(f"{self.url}: these credentials cannot sign a request") from None
 
     def versions(self, key: str) -> list[Version]:
         found = self._asked(lambda: list(self._client.list_blobs(
@@ -146,10 +158,12 @@ def _generation(tag: str) -> int:
     return int(tag) if tag.isdigit() else 0 if not tag else 1
 
 
-def _signer() -> Any:
-    """Whoever may sign, where the client itself is a test's and has no key."""
+def _signer(url: str) -> Any:
+    """Whoever may sign, where the client itself is a test's and has no key. No machine is asked for its identity."""
     from google.auth import default
 
+    if not os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
+        raise ObjectsError(f"{url}: there is no key to sign with: GOOGLE_APPLICATION_CREDENTIALS is not set")
     return default()[0]
 
 

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from reconciler.connect_ssh import Lines
     from reconciler.deliveries import Deliveries
     from reconciler.markers_bucket import BucketMarkers
-    from reconciler.objects import Objects
     from reconciler.ports import Ports
     from reconciler.reach_ssh import SshReach
     from reconciler.transport import Transport
@@ -95,18 +93,21 @@ def store_of(site: Site, *, moving: bool = False) -> Store:
     """The project's state, wherever it lies. Nothing is read yet. `moving`: one in the checkout is no surprise."""
     where = site.location
     if isinstance(where, Bucket):
-        from reconciler.store_bucket import BucketStore
+        from reconciler import beside_bucket
 
         before = None if moving else site.root / STATE / f"{site.project}.yml"
-        return BucketStore(_objects(where), site.project, before=before)
+        return beside_bucket.store(where, site.project, before=before)
     return FolderStore(site.folder, site.project)
 
 
 def blobs_of(site: Site, *, told: Told | None = None) -> Blobs:
     """The files, logs and artifacts of runs. `told` hears of large transfers."""
     where = site.location
-    local = FolderBlobs(scratch_of(site))
-    return _bucket_blobs(site, where, cache=local, told=told) if isinstance(where, Bucket) else local
+    if isinstance(where, Bucket):
+        from reconciler import beside_bucket
+
+        return beside_bucket.blobs(where, site.project, cache=scratch_of(site), told=told)
+    return FolderBlobs(scratch_of(site))
 
 
 def artifacts_of(site: Site, *, told: Told | None = None) -> Blobs:
@@ -114,20 +115,11 @@ def artifacts_of(site: Site, *, told: Told | None = None) -> Blobs:
     beside = blobs_of(site, told=told)
     if not site.artifacts or isinstance(site.location, Bucket):
         return beside
-    from reconciler.blobs_apart import BlobsApart
+    from reconciler import beside_bucket
 
     where = _location(site.artifacts, key="artifact_store")
-    if isinstance(where, Bucket):
-        apart: Blobs = _bucket_blobs(site, where, cache=FolderBlobs(scratch_of(site) / "fetched"), told=told)
-    else:
-        apart = FolderBlobs(site.root / Path(where.path).expanduser() / site.project / "blobs")
-    return BlobsApart(apart, beside=beside)
-
-
-def _bucket_blobs(site: Site, where: Bucket, *, cache: FolderBlobs, told: Told | None) -> Blobs:
-    from reconciler.blobs_bucket import BucketBlobs
-
-    return BucketBlobs(_objects(where), f"{site.project}/blobs", cache=cache, told=told)
+    cache = scratch_of(site)
+    return beside_bucket.apart(where, site.project, root=site.root, beside=beside, cache=cache, told=told)
 
 
 def scratch_of(site: Site) -> Path:
@@ -135,22 +127,12 @@ def scratch_of(site: Site) -> Path:
     return site.beside / "blobs"
 
 
-def deliveries_of(site: Site) -> Deliveries | None:
-    """How hosts put results themselves; with a state in a folder they cannot."""
-    where = site.location
-    if not isinstance(where, Bucket):
-        return None
-    from reconciler.deliveries import Deliveries
-
-    return Deliveries(_objects(where), f"{site.project}/results", scratch=scratch_of(site))
-
-
 def markers_of(site: Site) -> Markers | BucketMarkers:
     where = site.location
     if isinstance(where, Bucket):
-        from reconciler.markers_bucket import BucketMarkers
+        from reconciler import beside_bucket
 
-        return BucketMarkers(_objects(where), f"{site.project}/done")
+        return beside_bucket.markers(where, site.project)
     return Markers(site.beside / "done")
 
 
@@ -158,18 +140,20 @@ def ledger_of(site: Site) -> Ledger:
     """What happened and what it cost, by month."""
     where = site.location
     if isinstance(where, Bucket):
-        from reconciler.ledger_bucket import BucketLedger
+        from reconciler import beside_bucket
 
-        return BucketLedger(_objects(where), f"{site.project}/ledger")
+        return beside_bucket.ledger(where, site.project)
     return FolderLedger(site.beside / "ledger")
 
 
-@cache
-def _objects(where: Bucket) -> Objects:
-    """One client a bucket: credentials are looked for once, connections kept."""
-    from reconciler.open_bucket import open_bucket
+def _deliveries(site: Site) -> Deliveries | None:
+    """How hosts put results themselves; with a state in a folder they cannot."""
+    where = site.location
+    if not isinstance(where, Bucket):
+        return None
+    from reconciler import beside_bucket
 
-    return open_bucket(where, environ=os.environ)
+    return beside_bucket.deliveries(where, site.project, scratch=scratch_of(site))
 
 
 def _location(text: str, *, key: str) -> Location:
@@ -187,7 +171,7 @@ def wire(site: Site, *, environ: Mapping[str, str], unattended: bool, told: Told
     from reconciler.ports import Ports
 
     store, ledger, reach = store_of(site), ledger_of(site), reach_of(site)
-    blobs, artifacts, deliveries = blobs_of(site, told=told), artifacts_of(site, told=told), deliveries_of(site)
+    blobs, artifacts, deliveries = blobs_of(site, told=told), artifacts_of(site, told=told), _deliveries(site)
     return Ports(
         store=store,
         blobs=blobs,

@@ -208,3 +208,16 @@ def test_google_signs_with_a_service_account(
     found = made.result("r1")
     assert found is not None
     assert found.end.exit_code == 0
+
+
+@pytest.mark.parametrize("account", [None, "authorized_user"])
+def test_who_cannot_sign_starts_jobs_all_the_same(
+    server_of: Callable[[str], Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, account: str | None
+) -> None:
+    """Once such a job never started: the error of the signing was not one of the bucket's."""
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    if account:
+        person = {"type": account, "client_id": "a", "client_secret": "b", "refresh_token": "c"}
+        (tmp_path / "person.json").write_text(json.dumps(person))
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "person.json"))
+    assert deliveries(server_of("fake-gcs"), tmp_path, "unsigned").requests("r1", 60) == ()

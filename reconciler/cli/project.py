@@ -98,9 +98,10 @@ def tell(notes: list[str]) -> None:
 
 
 def ports_of(where: Site) -> Ports:
+    from reconciler.cli.transfer import Transfer
     from reconciler.wire import wire
 
-    return wire(where, environ=os.environ, unattended=not sys.stdin.isatty())
+    return wire(where, environ=os.environ, unattended=not sys.stdin.isatty(), told=Transfer().told)
 
 
 def documents_of(root: Path, *, known: State | None = None) -> Documents:

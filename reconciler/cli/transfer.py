@@ -26,8 +26,13 @@ class Transfer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._lock:
-            if self._progress is not None:
-                self._progress.stop()
+            self._end()
+
+    def _end(self) -> None:
+        """The bars go; the next large one makes new ones."""
+        if self._progress is not None:
+            self._progress.stop()
+        self._progress, self._tasks = None, {}
 
     def told(self, what: str, done: int, size: int) -> None:
         if not sys.stderr.isatty():
@@ -37,6 +42,8 @@ class Transfer:
             if what not in self._tasks:
                 self._tasks[what] = shown.add_task(what, total=size)
             shown.update(self._tasks[what], completed=done, visible=done < size)
+            if shown.finished:
+                self._end()
 
     def say(self, line: str) -> None:
         if not sys.stderr.isatty():
