@@ -77,8 +77,8 @@ class FakeWorld:
 
     `lag` is by how many listings an answer is late. `boot`, `ending` and `staging` (of a job that is held back) are
     seconds. `shown` is for how many seconds after its end a machine is still listed (`None`: for ever). `script`
-    gives a job's (seconds, exit code). `jump` is what leads to a machine. `room` is how many of a type can live at once.
-    `launched` counts real machines by instance id and `started` real starts by job id:
+    gives a job's (seconds, exit code). `jump` is what leads to a machine. `room` is how many of a type can live at
+    once. `launched` counts real machines by instance id and `started` real starts by job id:
     either above 1 is a defect of whoever asked.
     """
 

@@ -8,9 +8,10 @@ from reconciler.enrol import enrol
 from reconciler.foresee import costs, foresee, next_actor
 from reconciler.grow import Growth, grow_floors, grow_wishes
 from reconciler.halt import halt
+from reconciler.pools_left import pools_left
 from reconciler.reap import reap
 from reconciler.resume import resume
-from reconciler.retire import pools_left, retire
+from reconciler.retire import retire
 from reconciler.serve import serve
 from reconciler.world import Draft, World, draft_of
 from schemas.plan import Plan

@@ -291,28 +291,6 @@ def _worth(draft: Draft, instance: Instance) -> tuple[int, bool, object, int, st
     return (busy, not instance.draining, -price_of(instance), -instance.created_at, instance.name)
 
 
-def pools_left(draft: Draft) -> None:
-    """Pools that left the documents with live instances: said, with the flag that ends them."""
-    if not draft.rules_documents or draft.may.destroy_all:
-        return
-    for name, ids in draft.members.items():
-        if name in draft.pools or not draft.covers(id="", pool=name):
-            continue
-        staying = (draft.living[id] for id in ids if id not in draft.leaving and not draft.living[id].orphan)
-        owned = [one.id for one in staying if not (one.prevent_destroy and pool_may_go(draft, one))]
-        if not owned:
-            continue
-        listed = few(sorted(draft.living[id].name for id in owned))
-        draft.cannot(f"pool {name}", f"left the documents with {len(owned)} live ({listed}); {_way(draft, name)}")
-
-
-def _way(draft: Draft, pool: str) -> str:
-    """How a pool that left may go. Documents that may end nothing by themselves say why in a warning."""
-    if draft.may.may_end:
-        return f"`--allow-destroy {pool}` ends them"
-    return f"ending {without(pool)}"
-
-
 def few(names: Iterable[str], *, most: int = 4) -> str:
     listed = list(names)
     rest = len(listed) - most

@@ -22,8 +22,9 @@ from backends.base import Backend, TryLater
 from reconciler.ask import TickAsk
 from reconciler.authority import GitFacts
 from reconciler.cli.rebuilding import rebuilt
+from reconciler.forget import forget
 from reconciler.ports import Ports
-from reconciler.rebuild import RebuildRefused, forget
+from reconciler.rebuild import RebuildRefused
 from reconciler.remember import land
 from reconciler.store import StateRefused
 from reconciler.tick import TickResult, tick

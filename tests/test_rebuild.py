@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from reconciler.forget import forget
 from reconciler.prune import KEEP, needed_blobs, prune
-from reconciler.rebuild import MARGIN, RebuildRefused, forget, rebuild
+from reconciler.rebuild import MARGIN, RebuildRefused, rebuild
 from reconciler.status import instance_status, jobs_by_instance, reap_at
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import HostReport, Instance, JobReport, Listing, Seen

@@ -60,7 +60,7 @@ def _seen(place: Place) -> str:
 
 def forget_subject(subject: str, *, confirmed: str) -> int:
     """It is no longer counted; seen again, it is an orphan and ends."""
-    from reconciler.rebuild import forget
+    from reconciler.forget import forget
     from reconciler.remember import land
 
     where = site()
