@@ -184,8 +184,8 @@ class Step:
                 yield f"{one.name} ends ({one.reason}) while {id} runs on it"
         # A wrong clock is known by the hosts' own: where the host is silent, nothing contradicts it.
         if one.reason.startswith("idle for") and not machine.silent:
-            ends = [job.ends_at for job in machine.jobs.values() if job.ends_at is not None and not job.lost]
-            since = max([machine.born + world.boot, *ends])
+            jobs = [job for id, job in machine.jobs.items() if id not in self.given_up and not job.lost]
+            since = max([machine.born + world.boot, *(job.ends_at for job in jobs if job.ends_at is not None)])
             if now + TOLERANCE < since + (one.idle_duration or 0):
                 yield f"{one.name} ends idle after {now - since} s, not {one.idle_duration} s"
 
