@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backends.base import BackendError, TryLater
@@ -16,6 +17,18 @@ if TYPE_CHECKING:
     from backends.ssh import Said
     from reconciler.connect_ssh import Lines
     from reconciler.transport_ssh import SshTransport
+
+
+def reach_from(root: Path, *, who: str, config: Path | None = None) -> SshReach:
+    """With the keys and `~/.ssh/config` (or `config`) of whoever runs this; `root` is the project's folder."""
+
+    def lines() -> Lines:
+        from reconciler.connect_ssh import Lines
+        from reconciler.resolve_ssh import Here
+
+        return Lines(Here(root=root, home=Path.home(), config=config))
+
+    return SshReach(lines, who=who)
 
 
 class SshReach:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from msgspec.structs import replace
 
-from reconciler.host_places import host_of
+from reconciler.host_places import as_server
 from reconciler.share import shared
 from schemas.desired import Desired
 from schemas.instance import HostReport, Instance, JobReport, Listing, Phase, Seen
@@ -112,7 +111,7 @@ def _instances(
 ) -> tuple[Instance, ...]:
     pools = {pool.name: pool for pool in desired.pools}
     backends = {place.name: place.config.name for place in places}
-    servers = {place.name: host_of(place.config) for place in places}
+    configs = {place.name: place.config for place in places}
     counts: dict[str, int] = {}
     made: dict[str, Instance] = {}
     for listing in listings:
@@ -125,13 +124,12 @@ def _instances(
                 seen, name=f"{pool}-{counts[pool]}", place=listing.place, pool=pools.get(pool, Pool(name=pool)), now=now
             )
             instance = replace(instance, backend=backends.get(listing.place, listing.place.split("/")[0]))
-            if (host := servers.get(listing.place)) is not None:
-                instance = replace(instance, name=host.name, origin="declared", blocks=host.blocks, host=host, **_STAYS)
+            if listing.place in configs:
+                instance = as_server(instance, configs[listing.place])
             made[instance.id] = _looked_at(instance, hosts.get(instance.id), now=now)
     return tuple(made.values())
 
 
-_STAYS: dict[str, Any] = {"idle_duration": None, "idle_source": "declared host", "max_lifetime": None}
 _STATUS: dict[str, JobStatus] = {"ended": "ended", "held": "assigned"}
 _PHASES: dict[str, Phase] = {"starting": "provisioning", "ending": "terminating"}
 

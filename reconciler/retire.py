@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from reconciler.detach import GONE, departures
 from reconciler.drain import INSTANCE_DRAINED, POOL_DRAINED, begun, drain_words, stop_at
 from reconciler.limits import Room, cap_covers, caps_now
 from reconciler.world import Draft, overrides, pool_subject, price_of, without
@@ -24,7 +25,6 @@ UNREACHABLE_GRACE = 20 * MINUTE
 PROVISIONING_TIMEOUT = {"runpod": 20 * MINUTE, "kubernetes": 20 * MINUTE, "lambda": 30 * MINUTE}
 PROVISIONING_DEFAULT = 10 * MINUTE
 
-GONE = "left the documents"
 # Drains that these rules wrote themselves are lifted when their rule holds no more.
 OURS = ("left the documents", "max lifetime", "nodes lowered", POOL_DRAINED, INSTANCE_DRAINED, "autoscale")
 
@@ -58,7 +58,8 @@ def retire(draft: Draft) -> None:
         elif instance.draining:
             draft.leaving[instance.id] = instance.draining
     if draft.rules_documents and not draft.may.destroy_all:
-        _undeclared(draft, kept=kept)
+        for one, until in departures(draft):
+            _leave(draft, one, leave=Leave(why=GONE, until=until, undeclared=True), kept=kept)
         _over_nodes(draft, kept=kept)
         _over_caps(draft, kept=kept)
     for (pool, why), count in kept.items():
@@ -223,22 +224,6 @@ _RULES: tuple[Callable[[Draft, Instance], Leave | None], ...] = (
 
 
 # ---------------------------------------------------------------- rules about many
-
-
-def _undeclared(draft: Draft, *, kept: dict[tuple[str, str], int]) -> None:
-    """A server that left its pool's `hosts`: let go once it is free; at once, with its runs, where a person said so."""
-    declared = {host.place for pool in draft.pools.values() for host in pool.hosts}
-    for one in list(draft.living.values()):
-        pool = draft.pool_of(one)
-        if one.host is None or one.place in declared or pool not in draft.pools:
-            continue
-        if one.id in draft.leaving or not draft.covers(id=one.id, pool=pool):
-            continue
-        if not (draft.may_end(pool) or one.draining == GONE):
-            draft.cannot(f"host {one.name}", f"left the documents, but this apply may not end it: {without(pool)}")
-            continue
-        until = draft.now if pool in draft.may.destroy_pools else one.drain_until if one.draining == GONE else None
-        _leave(draft, one, leave=Leave(why=GONE, until=until, undeclared=True), kept=kept)
 
 
 def _over_nodes(draft: Draft, *, kept: dict[tuple[str, str], int]) -> None:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from backends.base import Backend
     from reconciler.authority import GitFacts
     from reconciler.blobs_bucket import Told
-    from reconciler.connect_ssh import Lines
     from reconciler.deliveries import Deliveries
     from reconciler.markers_bucket import BucketMarkers
     from reconciler.ports import Ports
@@ -169,8 +168,9 @@ def wire(site: Site, *, environ: Mapping[str, str], unattended: bool, told: Told
     from reconciler.expire import tidying
     from reconciler.host_runner import HostRunner
     from reconciler.ports import Ports
+    from reconciler.reach_ssh import reach_from
 
-    store, ledger, reach = store_of(site), ledger_of(site), reach_of(site)
+    store, ledger, reach = store_of(site), ledger_of(site), reach_from(site.root, who=who())
     blobs, artifacts, deliveries = blobs_of(site, told=told), artifacts_of(site, told=told), _deliveries(site)
     return Ports(
         store=store,
@@ -255,19 +255,6 @@ def who() -> str:
     except (KeyError, OSError):  # a container's user without a name
         user = str(os.getuid())
     return f"{user}@{socket.gethostname().split('.')[0]}"
-
-
-def reach_of(site: Site, *, config: Path | None = None) -> SshReach:
-    """The way to declared servers, with the keys and `~/.ssh/config` (or `config`) of whoever runs this."""
-    from reconciler.reach_ssh import SshReach
-
-    def lines() -> Lines:
-        from reconciler.connect_ssh import Lines
-        from reconciler.resolve_ssh import Here
-
-        return Lines(Here(root=site.root, home=Path.home(), config=config))
-
-    return SshReach(lines, who=who())
 
 
 def _transports(environ: Mapping[str, str], reach: SshReach) -> Callable[[Instance], Transport]:

@@ -112,7 +112,8 @@ def add_ssh(
     yes: o.Yes = False,
 ) -> int:
     """Declare servers in a pool: look at them, show their keys, ask, and write them into the YAML."""
-    from reconciler.cli.pool_add_ssh import AddSshAsk, add_ssh
+    from reconciler.cli.pool_add_ssh import add_ssh
+    from reconciler.cli.ssh_flags import AddSshAsk
 
     flags = AddSshAsk(
         destinations=tuple(destination), identity=identity, port=port, login=login, options=tuple(option or ()),

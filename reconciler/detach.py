@@ -1,0 +1,26 @@
+"""Declared servers that left their pool's `hosts`: which go, and when. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from reconciler.world import Draft, without
+from schemas.instance import Instance
+
+GONE = "left the documents"
+
+
+def departures(draft: Draft) -> Iterator[tuple[Instance, int | None]]:
+    """(server, when a busy one is stopped): at once where a person said so, else whenever it is free."""
+    declared = {host.place for pool in draft.pools.values() for host in pool.hosts}
+    for one in list(draft.living.values()):
+        pool = draft.pool_of(one)
+        if one.host is None or one.place in declared or pool not in draft.pools:
+            continue
+        if one.id in draft.leaving or not draft.covers(id=one.id, pool=pool):
+            continue
+        goes_on = one.draining == GONE  # an earlier apply's permission
+        if not (draft.may_end(pool) or goes_on):
+            draft.cannot(f"host {one.name}", f"left the documents, but this apply may not end it: {without(pool)}")
+            continue
+        yield one, draft.now if pool in draft.may.destroy_pools else one.drain_until if goes_on else None
