@@ -223,11 +223,11 @@ def _runs(
 
 def _attempt(attempt: Attempt) -> Attempt:
     """One of several nodes goes on where any of them runs; where all are held back, nobody knows which are missing."""
-    held = [job for job in attempt.jobs if job.held]
-    if not held:
-        return attempt
-    if any(job.status == "running" for job in attempt.jobs):
+    if len(attempt.jobs) > 1 and any(job.status == "running" for job in attempt.jobs):
         return replace(attempt, released_at=attempt.assigned_at)
+    if not any(job.held for job in attempt.jobs):
+        begun = len(attempt.jobs) > 1 and any(job.started_at is not None for job in attempt.jobs)
+        return replace(attempt, released_at=attempt.assigned_at) if begun else attempt
     return replace(attempt, stopping="not started: held back when the state was rebuilt")
 
 
