@@ -179,14 +179,16 @@ def _location(text: str, *, key: str) -> Location:
         raise StateRefused(f"{key}: {error}") from None
 
 
-def wire(site: Site, *, environ: Mapping[str, str], unattended: bool, told: Told | None = None) -> Ports:
-    """Ports on the real world. Nothing is read or made until they are used."""
+def wire(
+    site: Site, *, environ: Mapping[str, str], unattended: bool, told: Told | None = None, reach: SshReach | None = None
+) -> Ports:
+    """Ports on the real world. Nothing is read or made until they are used. `reach`: whose connections are shared."""
     from reconciler.bundle import bundle
     from reconciler.expire import tidying
     from reconciler.host_runner import HostRunner
     from reconciler.ports import Ports
 
-    store, ledger, reach = store_of(site), ledger_of(site), reach_of(site)
+    store, ledger, reach = store_of(site), ledger_of(site), reach or reach_of(site)
     blobs, artifacts, deliveries = blobs_of(site, told=told), artifacts_of(site, told=told), deliveries_of(site)
     return Ports(
         store=store,
