@@ -101,6 +101,7 @@ def compile_run(
         python=form.python or "",
         container=container,
         inactivity=_inactivity(form),
+        ide=form.ide if isinstance(form, DevEnvironmentForm) else "",
         tags=chosen.pick("tags", ()),
         unsupported=tuple(_unsupported(form, container, unusable(where, backends))),
         sources=chosen.written(),

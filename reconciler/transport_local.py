@@ -28,7 +28,7 @@ class LocalTransport:
 
     def __init__(self, folder: Path, *, environ: Mapping[str, str]) -> None:
         self._folder = folder
-        self._environ = {name: value for name, value in environ.items() if name in INHERITED or name[:3] == "LC_"}
+        self._environ = inherited(environ)
 
     def run(
         self,
@@ -63,6 +63,11 @@ class LocalTransport:
             )
         except OSError as error:
             raise HostError(f"sh did not start on this machine: {error}") from error
+
+
+def inherited(environ: Mapping[str, str]) -> dict[str, str]:
+    """What of our environment a program there has."""
+    return {name: value for name, value in environ.items() if name in INHERITED or name[:3] == "LC_"}
 
 
 def _finish(process: subprocess.Popen[bytes], *, given: bytes | None, timeout: float) -> Answer:

@@ -75,7 +75,7 @@ class SshTransport:
             with ExitStack() as opened:
                 source = opened.enter_context(stdin.open("rb")) if isinstance(stdin, Path) else stdin
                 sink = opened.enter_context(to.open("wb")) if to else None
-                channel = _begun(line, _command(program, mark, args=args, folder=self._folder), ends=ends)
+                channel = _begun(line, command(program, mark, args=args, folder=self._folder), ends=ends)
                 opened.callback(channel.close)
                 _send(channel, source, ends=ends)
                 return _Ear(channel, mark=f"\n{mark}\n".encode(), sink=sink, ends=ends, timeout=timeout).hear()
@@ -85,7 +85,8 @@ class SshTransport:
             line.sessions.release()
 
 
-def _command(program: str, mark: str, *, args: Sequence[str], folder: str) -> str:
+def command(program: str, mark: str, *, args: Sequence[str], folder: str) -> str:
+    """For any login shell. `mark`, on a line of its own, comes before the program's first byte."""
     enter = f'cd "${{HOME:-.}}"/{folder} 2>/dev/null || exit 97\n' if folder else 'cd "${HOME:-.}" || exit 97\n'
     whole = (
         f"set -- {' '.join(map(shlex.quote, args))}\n"
@@ -103,10 +104,10 @@ def _escaped(text: str) -> str:
     )
 
 
-def _begun(line: Line, command: str, *, ends: float) -> paramiko.Channel:
+def _begun(line: Line, text: str, *, ends: float) -> paramiko.Channel:
     channel = line.transport.open_session(timeout=_left(ends, most=15.0))
     channel.settimeout(_left(ends, most=15.0))
-    channel.exec_command(command.encode())
+    channel.exec_command(text.encode())
     return channel
 
 

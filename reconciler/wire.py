@@ -162,15 +162,17 @@ def _location(text: str, *, key: str) -> Location:
         raise StateRefused(f"{key}: {error}") from None
 
 
-def wire(site: Site, *, environ: Mapping[str, str], unattended: bool, told: Told | None = None) -> Ports:
-    """Ports on the real world. Nothing is read or made until they are used."""
+def wire(
+    site: Site, *, environ: Mapping[str, str], unattended: bool, told: Told | None = None, reach: SshReach | None = None
+) -> Ports:
+    """Ports on the real world. Nothing is read or made until they are used. `reach`: whose connections are shared."""
     from reconciler.bundle import bundle
     from reconciler.expire import tidying
     from reconciler.host_runner import HostRunner
     from reconciler.ports import Ports
     from reconciler.reach_ssh import reach_from
 
-    store, ledger, reach = store_of(site), ledger_of(site), reach_from(site.root, who=who())
+    store, ledger, reach = store_of(site), ledger_of(site), reach or reach_from(site.root, who=who())
     blobs, artifacts, deliveries = blobs_of(site, told=told), artifacts_of(site, told=told), _deliveries(site)
     return Ports(
         store=store,

@@ -52,7 +52,7 @@ class RunSpec(Value, frozen=True, kw_only=True):
     started), and `${{ env.X }}` / `${{ secrets.X }}` are resolved at use, never stored.
     `sealed` holds values given by `-e K=V`, encrypted with the project key.
     `hash` is of the run as written, without scheduling keys, plus `rerun`.
-    `inactivity` is how long a dev environment lives without anybody attached, `None` for off.
+    `inactivity` is how long a dev environment lives without anybody attached, `None` for off; `ide` is its editor.
     """
 
     name: str
@@ -90,6 +90,7 @@ class RunSpec(Value, frozen=True, kw_only=True):
     python: str = ""
     container: Container | None = None
     inactivity: Seconds | None = None
+    ide: str = ""
     tags: tuple[tuple[str, str], ...] = ()
     unsupported: tuple[str, ...] = ()
     sources: tuple[tuple[str, str], ...] = ()

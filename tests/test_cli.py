@@ -66,7 +66,7 @@ def test_errors(quiet: Folder, snapshot: SnapshotAssertion) -> None:
         "plan --pool nope", "apply nofile.json", "run .", "run . -f none.yml", "run nowhere", "pool delete -n nope",
         "pool create -n Bad_Name", "pool create -n bench", "pool set-default --pool nope", "pool add --gpu 1:1",
         "pool add --idle-duration soon", "pool add --spot --on-demand", "pool add --pool nope",
-        "pool add-ssh me@host", "pool add-ssh -i key -p 22 me@host -o A=b", "attach r",
+        "attach r", "cp r x", "cp r:x y",
         "autoscale allow t --max 1", "validate nowhere", "schema nope",
         "apply -y --deadline soon", "pool drain nope", "apply --yes-above much",
     )  # fmt: skip

@@ -222,11 +222,48 @@ def destroy(
     return run_destroy(deadline=deadline, confirmed=confirm)
 
 
-def attach(name: Annotated[str, typer.Argument(metavar="RUN")]) -> int:
-    """Attach to a run (not supported yet)."""
-    from reconciler.cli.fail import Fail
+def attach(
+    name: Annotated[str, typer.Argument(metavar="RUN")],
+    port: Annotated[
+        list[str] | None, typer.Option("--port", "-p", metavar="LOCAL:REMOTE", help="Also forward this port.")
+    ] = None,
+    job: Annotated[int, typer.Option(metavar="N", min=0, help="The node to attach to.")] = 0,
+    replica: Annotated[int, typer.Option(metavar="N", min=0, help="The replica of a service.")] = 0,
+    ssh_config: Annotated[
+        bool, typer.Option("--ssh-config/--no-ssh-config", help="Make `ssh RUN` enter the run.")
+    ] = True,
+    yes: o.Yes = False,
+) -> int:
+    """Follow a run with its ports forwarded, until Ctrl-C; `ssh RUN` and editors enter it."""
+    from reconciler.cli.attach import AttachFlags, attach_run
 
-    raise Fail(f"`dstack attach` is not supported yet; follow the log with `dstack logs -f {name}`")
+    return attach_run(
+        AttachFlags(name=name, ports=tuple(port or ()), job=job, replica=replica, ssh_config=ssh_config, yes=yes)
+    )
+
+
+def enter(
+    name: Annotated[str, typer.Argument(metavar="RUN")],
+    project: Annotated[Path, typer.Option(metavar="DIR", help="The project's folder.")] = Path(),
+    job: Annotated[int, typer.Option(metavar="N", min=0)] = 0,
+    replica: Annotated[int, typer.Option(metavar="N", min=0)] = 0,
+) -> int:
+    """What `ssh RUN` starts, as its ProxyCommand."""
+    from reconciler.cli.enter import enter_run
+
+    return enter_run(name, project=project, job=job, replica=replica)
+
+
+def cp(
+    source: Annotated[str, typer.Argument(metavar="RUN:PATH", help="Relative to the run's working folder.")],
+    target: Annotated[Path, typer.Argument(metavar="DEST", help="A file or folder here.")],
+    job: Annotated[int, typer.Option(metavar="N", min=0, help="The node to copy from.")] = 0,
+    replica: Annotated[int, typer.Option(metavar="N", min=0, help="The replica of a service.")] = 0,
+) -> int:
+    """Copy a file or folder out of a run: as it is now, or from its artifacts once it has ended."""
+    from reconciler.cli.copy import copy_out
+
+    return copy_out(source, target=target, job=job, replica=replica)
 
 
 def autoscale(args: Annotated[list[str] | None, typer.Argument(metavar="ACTION")] = None) -> int:
@@ -261,6 +298,8 @@ COMMANDS: dict[str, Callable[[typer.Typer], None]] = {
     "schema": _command(schema),
     "init": _command(init),
     "destroy": _command(destroy),
-    "attach": _command(attach, hidden=True),
+    "attach": _command(attach),
+    "cp": _command(cp),
+    "enter": _command(enter, hidden=True),
     "autoscale": _command(autoscale, hidden=True, context={"ignore_unknown_options": True}),
 }

@@ -13,7 +13,7 @@ from reconciler.cli.stale import say_age
 from reconciler.cli.terminal import say
 from reconciler.follow import Log, follow
 from reconciler.ports import Ports
-from reconciler.runner import HostError
+from reconciler.runner import HostError, Unreachable, Untrusted
 from reconciler.wire import Site
 from schemas.instance import Instance
 from schemas.run import RUN_ENDED, Attempt, Job, Run
@@ -51,7 +51,7 @@ def print_log(where: Site, *, state: State, run: Run, attempt: Attempt, rank: in
     host = next((one for one in state.instances if one.id == job.instance), None)
     if host is None:
         raise Fail(f"run {run.spec.name}: its instance {job.instance} is not known any more")
-    log = live_log(ports, where, host=host, job=job)
+    log = live_log(ports, where, host=host, job=job, lasting=until_end)
     if until_end:
         follow(log, write=write, sleep=time.sleep)
         return
@@ -61,17 +61,25 @@ def print_log(where: Site, *, state: State, run: Run, attempt: Attempt, rank: in
         offset += len(data)
 
 
-def live_log(ports: Ports, where: Site, *, host: Instance, job: Job) -> Log:
-    """From the host; once it was collected and cleaned there, from the store."""
+def live_log(ports: Ports, where: Site, *, host: Instance, job: Job, lasting: bool) -> Log:
+    """From the host; once it was collected and cleaned there, from the store.
+
+    `lasting`: a connection that breaks after the first answer is made again, for as long as that takes.
+    """
+    outage = _Outage(host.name) if lasting else None
 
     def read(offset: int) -> bytes:
         try:
             data = ports.runner.read_log(host, job.id, offset=offset)
         except HostError as error:
             stored = _collected(where, job)
-            if stored is None:
-                raise Fail(f"{host.name} does not answer: {error}; the log is stored when the run has ended") from error
-            return ports.blobs.get(stored.log)[offset:] if stored.log else b""
+            if stored is not None:
+                return ports.blobs.get(stored.log)[offset:] if stored.log else b""
+            if outage is not None and outage.lasts(error):
+                return b""
+            raise Fail(f"{host.name} does not answer: {error}; the log is stored when the run has ended") from error
+        if outage is not None:
+            outage.is_over()
         if data:
             return data
         stored = _collected(where, job)
@@ -84,6 +92,28 @@ def live_log(ports: Ports, where: Site, *, host: Instance, job: Job) -> Log:
         return any(one.id == job.id and one.phase in ("ended", "lost") for one in report.jobs)
 
     return Log(read=read, ended=ended)
+
+
+class _Outage:
+    """A host that answered once and does not now: told once, asked again after 1, 2, 4 … 30 s, and told when over."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._answered, self._wait = name, False, 0
+
+    def lasts(self, error: HostError) -> bool:
+        """Whether to ask again, after a pause. A host that never answered, or is another now, is an error."""
+        if not self._answered or not isinstance(error, Unreachable) or isinstance(error, Untrusted):
+            return False
+        if not self._wait:
+            say(f"{self._name}: {error}; the run goes on, trying again")
+        self._wait = min(30, self._wait * 2 or 1)
+        time.sleep(self._wait)
+        return True
+
+    def is_over(self) -> None:
+        if self._wait:
+            say(f"{self._name} answers again")
+        self._answered, self._wait = True, 0
 
 
 def write(data: bytes) -> None:

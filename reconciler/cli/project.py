@@ -13,6 +13,7 @@ from reconciler.wire import Site, store_of
 if TYPE_CHECKING:
     from reconciler.load import Documents
     from reconciler.ports import Ports
+    from reconciler.reach_ssh import SshReach
     from schemas.state import State
 
 NO_PROJECT = "no .dstack folder here or in a parent; `dstack init` makes one"
@@ -73,7 +74,19 @@ def state_of(where: Site) -> State:
     tell(store.notes)
     if state is None:
         raise Fail(f"{store.address}: {NO_STATE}; {LOST}")
+    forget_aliases(state)
     return state
+
+
+def forget_aliases(state: State) -> None:
+    """Whoever sees that a run has ended takes its `ssh RUN` away."""
+    if not (Path.home() / ".dstack" / "ssh").is_dir():
+        return
+    from reconciler.ssh_alias import Aliases
+    from schemas.run import RUN_ENDED
+
+    living = frozenset(run.id for run in state.runs if run.status not in RUN_ENDED)
+    Aliases(Path.home()).forget(project=state.project, living=living)
 
 
 def state_or_empty(where: Site) -> State:
@@ -97,11 +110,12 @@ def tell(notes: list[str]) -> None:
     notes.clear()
 
 
-def ports_of(where: Site) -> Ports:
+def ports_of(where: Site, *, reach: SshReach | None = None) -> Ports:
     from reconciler.cli.transfer import Transfer
     from reconciler.wire import wire
 
-    return wire(where, environ=os.environ, unattended=not sys.stdin.isatty(), told=Transfer().told)
+    told = Transfer().told
+    return wire(where, environ=os.environ, unattended=not sys.stdin.isatty(), told=told, reach=reach)
 
 
 def documents_of(root: Path, *, known: State | None = None) -> Documents:

@@ -148,7 +148,7 @@ class _Course:
             say(f"attempt {attempt.number} on {host.name}")
         else:
             say(f"run {self.run.spec.name} is running on {host.name}")
-        follow(live_log(self.ports, self.site, host=host, job=job), write=write, sleep=time.sleep)
+        follow(live_log(self.ports, self.site, host=host, job=job, lasting=True), write=write, sleep=time.sleep)
         return state_of(self.site)
 
     def _show_stored(self, state: State, attempt: Attempt) -> None:

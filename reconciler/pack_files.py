@@ -1,0 +1,44 @@
+"""A file or folder of a living job as a stream: one line, `dir` or `file`, and then a tar."""
+
+from __future__ import annotations
+
+import posixpath
+
+from reconciler.door import Door, Session
+from reconciler.enter_job import checked
+
+# $1 a path, from where it runs. A link is what it leads to; links further down stay links.
+_PACK = """\
+if [ -d "$1" ]; then cd -- "$1" && echo dir && exec tar -cf - .
+elif [ -f "$1" ]; then
+    case $1 in */*) cd -- "${1%/*}/" || exit 1 ;; esac
+    echo file && exec tar -chf - "./${1##*/}"
+else echo "no file or folder $1 there" >&2; exit 1
+fi"""
+# $1 the job, $2 the path, $3 the folder of its files where it runs, $4 `box` or "". What a container has is asked of
+# it: a link leads elsewhere on its host. Of one that has ended, its files are left.
+_FROM_HOST = (
+    """\
+cd "jobs/$1" 2>/dev/null && [ -d work ] || { echo "this job has not begun yet, or its files are gone" >&2; exit 1; }
+if [ "$4" = box ] && [ ! -f end ]; then
+    pack=$(cat <<'EOF'
+"""
+    + _PACK
+    + """
+EOF
+)
+    exec sh ./enter.sh sh -c "$pack" sh "$2"
+fi
+cd "work/$3" || exit 1
+set -- "$2"
+"""
+    + _PACK
+)
+
+
+def pack_files(door: Door, job: str, path: str, *, working_dir: str, boxed: bool) -> Session:
+    """`path` is relative to the working folder, or absolute where the job runs; "" is the folder itself."""
+    below = "" if posixpath.isabs(working_dir) else working_dir
+    session = door.run(_FROM_HOST, args=(checked(job), path or ".", below, "box" if boxed else ""))
+    session.end_input()
+    return session
