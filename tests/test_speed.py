@@ -107,11 +107,12 @@ SDKS = {"boto3", "botocore", "google", "azure", "kubernetes", "obstore", "fabric
 
 
 def test_sdks_are_imported_where_they_are_used() -> None:
-    """At the top of a module only in a vendor's own file, which the registry imports when it is configured."""
+    """At the top of a module only in a vendor's own file, or one of the way to servers: both are imported when needed."""
     wrong = [
         f"{path.relative_to(ROOT)}:{node.lineno}: {name}"
         for package in ("schemas", "backends", "reconciler")
         for path in sorted((ROOT / package).rglob("*.py"))
+        if not path.stem.endswith("_ssh")
         if package != "backends" or path.name in ("__init__.py", "base.py", "registry.py", "local.py", "fake.py")
         for node in ast.parse(path.read_text()).body
         for name in _imports(node)
