@@ -107,7 +107,7 @@ SDKS = {"boto3", "botocore", "google", "azure", "kubernetes", "obstore", "fabric
 
 
 def test_sdks_are_imported_where_they_are_used() -> None:
-    """At the top of a module only in a vendor's own file, or one of the way to servers: both are imported when needed."""
+    """At the top of a module only in a vendor's own file or on the way to servers: imported when needed."""
     wrong = [
         f"{path.relative_to(ROOT)}:{node.lineno}: {name}"
         for package in ("schemas", "backends", "reconciler")
