@@ -183,6 +183,12 @@ def _environ(kind: str, port: int) -> dict[str, str]:
             }  # fmt: skip
 
 
+def outliving_nobody() -> list[str]:
+    """What ends a server with the tests that started it, though they be killed."""
+    found = shutil.which("setpriv")
+    return [found, "--pdeathsig", "KILL"] if found else []
+
+
 @contextmanager
 def served(kind: str, folder: Path) -> Iterator[Server]:
     """One, ready to answer; ended by its id. Skips the test where there is none to be had."""
@@ -194,7 +200,7 @@ def served(kind: str, folder: Path) -> Iterator[Server]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            _command(kind, port, folder), cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            [*outliving_nobody(), *_command(kind, port, folder)], cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         )  # fmt: skip
     try:
