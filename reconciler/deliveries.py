@@ -61,6 +61,12 @@ class Deliveries:
         except (ObjectsError, Unreadable):
             return None
 
+    def expire(self, *, before: int) -> None:
+        """Remove what was put before that time: it was collected, or nobody asks any more."""
+        for item in list(self._objects.items(self._under)):
+            if item.at < before:
+                self._objects.delete(item.key)
+
     def _key(self, job: str, part: str) -> str:
         return f"{self._under}/{job}/{part}"
 

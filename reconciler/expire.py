@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from reconciler.blobs import BlobError, Blobs
+from reconciler.deliveries import Deliveries
 from reconciler.ledger import Ledger
+from reconciler.objects import ObjectsError
 from reconciler.prune import KEEP, needed_blobs
 from reconciler.store import StateRefused, Store
 from schemas.base import Seconds
@@ -44,7 +46,7 @@ def due(was: State | None, state: State) -> bool:
 
 
 def tidying(
-    stores: Sequence[Blobs], *, store: Store, ledger: Ledger, now: Callable[[], int]
+    stores: Sequence[Blobs], *, deliveries: Deliveries | None, store: Store, ledger: Ledger, now: Callable[[], int]
 ) -> Callable[[State], Sequence[str]]:
     """`tidy` of `Ports`. What could not be done is returned in words, and tried again tomorrow."""
 
@@ -54,7 +56,9 @@ def tidying(
         try:
             for blobs in stores:
                 expire(blobs, read=lambda: store.read()[0], keep=keep, now=now())
-        except BlobError as error:
+            if deliveries is not None:
+                deliveries.expire(before=now() - max(LEAST, KEEP if keep is None else keep))
+        except (BlobError, ObjectsError) as error:
             problems.append(f"old blobs were not removed: {error}")
         try:
             ledger.merge()

@@ -163,7 +163,7 @@ _CUT = {
     "certificate": "its certificate is not trusted",
     "timed out": "no answer in time",
     "TimedOut": "no answer in time",
-    "credential": "no credentials were found",
+    "credential": "no credentials were found, or they have expired: log in again",
 }
 
 

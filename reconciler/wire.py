@@ -174,11 +174,12 @@ def wire(
 
     store, ledger, reach = store_of(site), ledger_of(site), reach or reach_from(site.root, who=who())
     blobs, artifacts, deliveries = blobs_of(site, told=told), artifacts_of(site, told=told), _deliveries(site)
+    apart = [blobs, artifacts] if site.artifacts else [blobs]
     return Ports(
         store=store,
         blobs=blobs,
         artifacts=artifacts,
-        tidy=tidying([blobs, artifacts] if site.artifacts else [blobs], store=store, ledger=ledger, now=now),
+        tidy=tidying(apart, deliveries=deliveries, store=store, ledger=ledger, now=now),
         markers=markers_of(site),
         deliver=deliveries.requests if deliveries else None,
         delivered=deliveries.result if deliveries else None,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-Fault = Literal["", "refuse", "lose answer", "reset", "delay", "503"]
+Fault = Literal["", "refuse", "lose answer", "reset", "late", "503"]
 Choose = Callable[[str, str, int], Fault]
 """(method, path, number of the request) -> what happens to it."""
 
@@ -20,24 +20,29 @@ def nothing(method: str, path: str, number: int) -> Fault:
 @dataclass
 class FaultProxy:
     """`refuse`: cut before the server hears of it. `lose answer`: it is done, and its answer is not told.
-    `reset`: cut within the answer. `delay`: the answer waits for `release`. `503`: answered in the server's place.
+    `reset`: cut within the answer. `late`: cut, and done all the same when `arrive` is called.
+    `503`: answered in the server's place.
     """
 
     upstream: int
     choose: Choose = nothing
     seen: list[tuple[str, str]] = field(default_factory=list)
-    release: threading.Event = field(default_factory=threading.Event)
     port: int = 0
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
+        self._late: list[tuple[bytes, str]] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        self.release.set()
         self._listener.close()
+
+    def arrive(self) -> list[bytes]:
+        """What came late comes now; the first line of each answer, which nobody waits for any more."""
+        late, self._late = self._late, []
+        return [_forward(self.upstream, request, method).split(b"\r\n", 1)[0] for request, method in late]
 
     def methods(self) -> list[str]:
         with self._lock:
@@ -76,11 +81,12 @@ class FaultProxy:
         if fault == "503":
             client.sendall(b"HTTP/1.1 503 Slow Down\r\ncontent-length: 0\r\n\r\n")
             return True
+        if fault == "late":
+            self._late.append((head + body, method))
+            return False
         answer = _forward(self.upstream, head + body, method)
         if fault == "lose answer":
             return False
-        if fault == "delay":
-            self.release.wait(30)
         client.sendall(answer[: len(answer) // 2] if fault == "reset" else answer)
         return fault != "reset"
 

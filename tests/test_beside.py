@@ -16,6 +16,7 @@ from fault_proxy import FaultProxy
 
 from reconciler.blobs import BlobError, Blobs, FolderBlobs
 from reconciler.blobs_bucket import BucketBlobs
+from reconciler.deliveries import Deliveries
 from reconciler.expire import due, expire
 from reconciler.ledger import FolderLedger, Ledger
 from reconciler.ledger_bucket import BucketLedger
@@ -250,6 +251,16 @@ def test_old_blobs_go_unless_a_run_needs_them(beside: Beside) -> None:
 def test_the_first_write_of_a_day_tidies_up(was: int, now: int, expected: bool) -> None:
     assert due(state_with(ticked=was), state_with(ticked=now)) is expected
     assert not due(None, state_with(ticked=now))
+
+
+def test_what_hosts_put_goes_with_time(far: Beside) -> None:
+    made = Deliveries(far.objects(), "p/results", scratch=far.folder)
+    far.objects().put("p/results/r1/end", b"ended 0 exit 1 2 0\n")
+    (item,) = far.objects().items("p/results")
+    made.expire(before=item.at)
+    assert made.result("r1") is not None
+    made.expire(before=item.at + 1)
+    assert made.result("r1") is None
 
 
 # ---------------------------------------------------------------- markers

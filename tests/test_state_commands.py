@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -39,10 +40,10 @@ def team(tmp_path: Path, server: Server) -> Team:
     return made
 
 
-def ran_once(project: Team) -> None:
-    """Applied until the run is done and its result stored."""
+def ran_once(project: Team, *, times: int = 1) -> None:
+    """Applied until the run, or that many versions of it, are done and their results stored."""
     ends = time.monotonic() + 60
-    while "done" not in project.at("ps", "-a").out:
+    while project.at("ps", "-a").out.count(" done ") < times:
         assert time.monotonic() < ends
         done = project.at("apply", "-y")
         assert done.code == 0, done.said
@@ -150,8 +151,6 @@ def test_a_state_moves_with_all_that_lies_beside_it(
     assert (again.code, "0 blobs" in again.out) == (0, True), again.said
 
     project.keep_in(url)
-    import shutil
-
     shutil.rmtree(project.root / ".dstack/state/blobs")
     assert project.at("logs", "hello").out.endswith("hi there\n")
     assert project.at("artifacts", "hello").code == 0
@@ -241,6 +240,30 @@ def test_where_no_versions_are_kept(tmp_path: Path, moto: Server) -> None:
     project.keep_in(fresh(moto))
     assert project.at("apply", "-y").code == 0
     assert "keeps no versions" in project.at("state", "rollback").err
+
+
+# ---------------------------------------------------------------- artifacts elsewhere
+
+
+@pytest.mark.parametrize("kind", ["folder", "moto", "azurite"])
+def test_artifacts_of_a_state_in_a_folder_go_to_their_store(
+    tmp_path: Path, server_of: Callable[[str], Server], kind: str
+) -> None:
+    """And those of before there was one are found where they were put."""
+    server = server_of("moto" if kind == "folder" else kind)
+    project = team(tmp_path, server)
+    ran_once(project)
+    prefix = server.state("first-bucket", f"artifacts-{os.getpid()}-{next(NUMBERS)}")
+    project.write(".dstack/store.yml", f"artifact_store: {tmp_path / 'kept' if kind == 'folder' else prefix}\n")
+    assert project.at("artifacts", "hello").code == 0
+    project.write(".dstack/runs/hello.yml", RUN.replace("echo 7", "echo a second result"))
+    ran_once(project, times=2)
+    beside = sum(path.is_file() for path in (project.root / ".dstack/state/blobs").glob("[0-9a-f][0-9a-f]/*"))
+    shutil.rmtree(project.root / ".dstack/state/blobs/fetched", ignore_errors=True)
+    got = project.at("artifacts", "hello")
+    assert got.code == 0, got.said
+    assert (project.root / "hello-artifacts/out.txt").read_text() == "a second result\n"
+    assert beside == 4, "two bundles, the log that is the same of both, and the artifacts of before"
 
 
 # ---------------------------------------------------------------- what it costs

@@ -136,6 +136,19 @@ def test_ours_and_then_another_is_moved(wire: Callable[[list[Fault]], Wire], ope
     assert opened_plain().read()[0] == a_state(3)
 
 
+def test_a_write_that_arrives_late_finds_itself_overtaken(
+    wire: Callable[[list[Fault]], Wire], opened_plain: Open
+) -> None:
+    """The first try hangs somewhere while the second one lands: when it comes at last, its condition does not hold."""
+    first = opened_plain().write(a_state(1), "")
+    mine = wire(["late"])
+    token = mine.store.write(a_state(2), first)
+    third = opened_plain().write(a_state(3), token)
+    (answer,) = mine.proxy.arrive()
+    assert b" 412 " in answer
+    assert opened_plain().read() == (a_state(3), third)
+
+
 def test_after_enough_tries_it_says_that_it_does_not_know(
     wire: Callable[[list[Fault]], Wire], opened_plain: Open
 ) -> None:

@@ -11,6 +11,7 @@ from reconciler.cli.fail import Fail
 from reconciler.cli.find_run import find_run
 from reconciler.cli.project import site, state_of
 from reconciler.cli.terminal import out, say
+from reconciler.cli.transfer import Transfer
 from reconciler.render_words import counted, span
 from reconciler.wire import artifacts_of
 from schemas.run import RUN_ENDED, Job, Run
@@ -26,7 +27,7 @@ def fetch_artifacts(name: str, *, folder: Path | None, job: int | None) -> int:
     if not jobs:
         raise Fail(f"run {name} left no artifacts: {_why_none(run)}")
     target = folder if folder is not None else Path(f"{run.spec.name}-artifacts")
-    blobs = artifacts_of(where)
+    blobs = artifacts_of(where, told=Transfer().told)
     number = sum(
         _unpack(blobs, one, into=target if len(jobs) == 1 else target / f"node-{one.rank}") for one in jobs
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from reconciler.cli.fail import Fail
 from reconciler.cli.terminal import NoTerminal, ask, say
+from reconciler.cli.transfer import Transfer
 from reconciler.secrets import secret_files
 from reconciler.wire import Site, blobs_of, scratch_of
 from schemas.desired import Desired
@@ -17,7 +18,7 @@ def pack(site: Site, spec: RunSpec, *, desired: Desired, yes: bool) -> str:
     """The digest of the bundle in the store."""
     path = packer(site, yes=yes)(site.root, spec.files, secret_files(desired))
     try:
-        return blobs_of(site).put(path)
+        return blobs_of(site, told=Transfer().told).put(path)
     finally:
         path.unlink(missing_ok=True)
 
