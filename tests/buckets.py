@@ -200,7 +200,8 @@ def served(kind: str, folder: Path) -> Iterator[Server]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [*outliving_nobody(), *_command(kind, port, folder)], cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            [*outliving_nobody(), *_command(kind, port, folder)],
+            cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         )  # fmt: skip
     try:
