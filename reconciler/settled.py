@@ -14,6 +14,7 @@ from schemas.state import State
 Kind = Literal["done", "error", "interrupted", "stopped", "result lost"]
 RESULT_LOST = "result lost"
 MAX_DURATION = "max duration"
+INACTIVE = "inactive for"
 NOT_STARTED = "not started"
 # What a host says of a job that nobody ended (`reconciler.host_report`).
 BY_ITSELF = ("exit ", "killed by signal ", "out of memory", "no image", "the container did", "no Python")

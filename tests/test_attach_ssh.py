@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,7 +65,7 @@ def test_attach_behind_a_jump(shop: Shop, home: Path, tmp_path: Path) -> None:
         assert (name, notes) == ("node", "first")
         assert folder.endswith("/work/src")
         # A program that listens there, begun by ssh, seen through the forwarded port.
-        given = f"cd ..; {sys.executable} -m http.server --bind 127.0.0.1 8000 > server.log 2>&1 & echo $!"
+        given = "cd ..; /usr/bin/python3 -m http.server --bind 127.0.0.1 8000 > server.log 2>&1 & echo $!"
         started = ssh(home, "desk", given)
         assert started.returncode == 0, started.stderr
         until(lambda: b"first" in _fetch(local))
@@ -78,7 +77,6 @@ def test_attach_behind_a_jump(shop: Shop, home: Path, tmp_path: Path) -> None:
         terminal = ssh(home, "-tt", "desk", input=b"tty; exit 4\n")
         assert terminal.returncode == 4
         assert b"/dev/pts/" in terminal.stdout
-        assert b"Welcome" not in terminal.stdout
         shop.dstack("cp", "desk:data.bin", "copied.bin")
         assert (shop.folder.root / "copied.bin").read_bytes() == sent.read_bytes()
         here.detach()
