@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from reconciler.settled import BY_ITSELF, MAX_DURATION
+from reconciler.settled import BY_ITSELF, INACTIVE, MAX_DURATION
 from schemas.base import Value
 from schemas.run import Attempt, Job
 from schemas.state import Capacity, State
@@ -216,6 +216,8 @@ def _collected(memory: _Memory, collected: Collected, *, now: int) -> None:
 
 def _ended(job: Job, attempt: Attempt, collected: Collected, *, now: int) -> Job:
     job = replace(job, log=collected.log, artifacts=collected.artifacts or job.artifacts, ended_at=job.ended_at or now)
+    if job.reason.startswith(INACTIVE):  # a dev environment that is ended exits with 0
+        return replace(job, status="terminated")
     if job.exit_code == 0 and not job.interrupted:
         return replace(job, status="done", reason="")
     if attempt.stopping and not job.reason.startswith(BY_ITSELF):

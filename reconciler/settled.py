@@ -14,6 +14,7 @@ from schemas.state import State
 Kind = Literal["done", "error", "interrupted", "stopped", "result lost"]
 RESULT_LOST = "result lost"
 MAX_DURATION = "max duration"
+INACTIVE = "inactive for"
 NOT_STARTED = "not started"
 ASSUMED_LOST = "assumed lost by a person"
 # What a host says of a job that nobody ended (`reconciler.host_report`).

@@ -55,7 +55,10 @@ def unpack(
                 if name is None:
                     done.notes.append(f"left out, it leaves the folder: {member.name}")
                 elif wanted is not None:
-                    _take(member, packed, into, wanted, done=done, moved=moved)
+                    try:
+                        _take(member, packed, into, wanted, done=done, moved=moved)
+                    except (IsADirectoryError, NotADirectoryError, FileExistsError):
+                        done.notes.append(f"left out, something else is in its place: {member.name}")
     except (tarfile.TarError, EOFError) as error:
         done.cut = str(error) or type(error).__name__
     return done
@@ -76,10 +79,7 @@ def _take(
         done.notes.append(f"left out, a link is in its way: {name}")
     elif member.isdir():
         if not _is_folder(place, follow=not name):
-            if os.path.lexists(place):
-                done.notes.append(f"left out, something else is in its place: {name}")
-            else:
-                place.mkdir(parents=not name)
+            place.mkdir(parents=not name)
     elif member.isreg():
         done.size += _write(packed.extractfile(member), place, runs=bool(member.mode & 0o100), moved=moved)
         done.files += 1
@@ -172,4 +172,4 @@ def _stays(name: str, link: str) -> bool:
     """
     parts = [part for part in link.split("/") if part not in ("", ".")]
     ups = next((number for number, part in enumerate(parts) if part != ".."), len(parts))
-    return not link.startswith("/") and ".." not in parts[ups:] and ups <= name.count("/")
+    return bool(link) and not link.startswith("/") and ".." not in parts[ups:] and ups <= name.count("/")

@@ -34,10 +34,10 @@ NEEDS = "resources: {cpu: 1.., memory: 0.1GB.., disk: 0GB..}\n"
 class Attached:
     """`dstack attach` beside a test: what it has said so far, on stdout and stderr."""
 
-    def __init__(self, folder: Folder, *args: str, env: dict[str, str] | None = None) -> None:
+    def __init__(self, folder: Folder, *args: str, command: str = "attach", flags: tuple[str, ...] = ()) -> None:
         self.out, self.err = bytearray(), bytearray()
         self.process = subprocess.Popen(
-            [*DSTACK, "attach", *args], cwd=folder.root, env={**folder.env, **(env or {})}, stdin=subprocess.DEVNULL,
+            [*DSTACK, command, *args, *flags], cwd=folder.root, env=folder.env, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         self._readers = [
@@ -77,8 +77,8 @@ class Attached:
 
 
 @contextmanager
-def attached(folder: Folder, *args: str, env: dict[str, str] | None = None) -> Iterator[Attached]:
-    made = Attached(folder, *args, env=env)
+def attached(folder: Folder, *args: str) -> Iterator[Attached]:
+    made = Attached(folder, *args)
     try:
         yield made
     finally:
