@@ -15,7 +15,7 @@ from ssh_hosts import a_lab, document, free_port, why_not
 from test_attach import Attached, attached, ssh
 from test_ssh_runs import Shop
 
-pytestmark = pytest.mark.skipif(bool(why_not()) or not shutil.which("ssh"), reason=why_not() or "no OpenSSH client here")
+pytestmark = pytest.mark.skipif(bool(why_not()) or not shutil.which("ssh"), reason=why_not() or "no ssh here")
 
 
 @pytest.fixture

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import Folder, Ran, folder_at
+from command import DSTACK, Folder, Ran, folder_at
 from real_engine import IMAGE, Engine
 from real_host import until
 from real_registry import PASSWORD, USER, registry_at
@@ -88,6 +90,43 @@ def test_a_stop_leaves_no_container(project: Project, engine: Engine) -> None:
     assert project.dstack("stop", "boxed", "-y").code == 0
     assert engine.containers() == []
     assert project.row("boxed")["status"] == "terminated"
+
+
+def test_ssh_and_copies_enter_the_container(project: Project, tmp_path: Path) -> None:
+    project.folder.write("in.txt", "hello\n")
+    ran = project.run(
+        f"type: dev-environment\nname: boxed\nide: vscode\nimage: {IMAGE}\nenv: {{COLOUR: green}}\n", "--detach"
+    )
+    assert ran.code == 0, ran.said
+    until(lambda: "ready" in project.dstack("logs", "boxed").out)
+    home, where = tmp_path / "home", {**project.folder.env, **project.engine.env}
+    attached = subprocess.Popen(
+        [*DSTACK, "attach", "boxed"], cwd=project.folder.root, env=where, stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert attached.stderr is not None
+    said = b""
+    while b"open " not in said:
+        line = attached.stderr.readline()
+        assert line, said
+        said += line
+    attached.send_signal(signal.SIGINT)
+    attached.communicate(timeout=30)
+    assert b"open vscode://vscode-remote/ssh-remote+boxed/workflow\n" in said
+    ssh = ["ssh", "-F", str(home / ".dstack/ssh/config")]
+    seen = subprocess.run(
+        [*ssh, "boxed", "pwd; cat in.txt; echo $COLOUR; ls /bin/busybox; echo mine > /tmp/only-inside; exit 6"],
+        env=where, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (seen.returncode, seen.stdout) == (6, b"/workflow\nhello\ngreen\n/bin/busybox\n"), seen.stderr
+    shell = subprocess.run([*ssh, "-tt", "boxed"], env=where, input=b"tty; exit 5\n", capture_output=True, check=False)
+    assert shell.returncode == 5
+    assert b"/dev/pts/" in shell.stdout
+    assert project.dstack("cp", "boxed:/tmp/only-inside", "inside").code == 0
+    assert (project.folder.root / "inside").read_text() == "mine\n"
+    assert project.dstack("cp", "boxed:in.txt", "again").code == 0
+    assert (project.folder.root / "again").read_text() == "hello\n"
+    assert "no file or folder nothing there" in project.dstack("cp", "boxed:nothing", "x").err
 
 
 def test_an_image_that_cannot_be_pulled(project: Project) -> None:
