@@ -160,8 +160,9 @@ def test_an_alias_goes_with_its_run(desk: Folder, home: Path) -> None:
     entry = home / ".dstack/ssh/runs/desk.conf"
     assert entry.exists()
     assert entry.stat().st_mode & 0o777 == 0o600
+    assert desk.dstack("ps").code == 0
+    assert entry.exists()
     assert desk.dstack("stop", "desk", "-y").code == 0
-    assert desk.dstack("ps", "-a").code == 0
     assert not entry.exists()
     gone = desk.dstack("attach", "desk")
     assert gone.code == 1

@@ -159,7 +159,9 @@ def test_a_dev_environment_ends_for_inactivity_and_its_changes_are_kept(shop: Sh
         assert here.ends() == 0
         log = here.out.decode()
         assert log.index("nobody has been active for") < log.index("[dstack] ended: inactivity:12")
+    assert (home / ".dstack/ssh/runs/desk.conf").exists()
     shop.comes_to("desk", "terminated")
+    assert not (home / ".dstack/ssh/runs/desk.conf").exists(), "whoever applies sees the end"
     assert shop.runs()["desk"]["reason"] == "inactive for 12s"
     shop.dstack("artifacts", "desk", "kept")
     kept = shop.folder.root / "kept/dstack-changes"

@@ -13,7 +13,7 @@ from reconciler.cli.fail import Done, Fail
 from reconciler.cli.interrupts import Interrupts
 from reconciler.cli.plan import check_pool
 from reconciler.cli.progress import Progress
-from reconciler.cli.project import ports_of, project_root, site_of, tell
+from reconciler.cli.project import forget_aliases, ports_of, project_root, site_of, tell
 from reconciler.cli.run_files import packer
 from reconciler.cli.saved import saved_plan
 from reconciler.cli.terminal import interactive, out, say
@@ -81,6 +81,8 @@ def _apply(flags: ApplyFlags, results: list[TickResult]) -> int:
             done = settle(ports, ask, until=settled, progress=progress, deadline=limit)
     tell(ports.store.notes)
     results.append(done.last)
+    if done.last.state is not None:
+        forget_aliases(done.last.state)
     return _report(done, interrupted=interrupts.count > 0, strict=flags.strict, detached=flags.detach)
 
 

@@ -148,6 +148,8 @@ class _Course:
             say(f"attempt {attempt.number} on {host.name}")
         else:
             say(f"run {self.run.spec.name} is running on {host.name}")
+        if self.run.spec.ide:
+            say(f"`dstack attach {self.run.spec.name}` opens it in {self.run.spec.ide}")
         follow(live_log(self.ports, self.site, host=host, job=job, lasting=True), write=write, sleep=time.sleep)
         return state_of(self.site)
 

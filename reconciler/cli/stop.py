@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reconciler.cli.fail import Fail
 from reconciler.cli.find_run import find_run
-from reconciler.cli.project import site, state_of
+from reconciler.cli.project import forget_aliases, site, state_of
 from reconciler.cli.terminal import NoTerminal, out, say
 from reconciler.cli.wishing import Wished, agree, fulfil
 from reconciler.render_words import clean
@@ -29,6 +29,8 @@ def stop_run_named(name: str, *, abort: bool, yes: bool) -> int:
         wish=lambda state: stop_run(state, run.id, by=who(), now=now(), abort=abort), scope=(run.id,)
     )  # fmt: skip
     last = fulfil(where, wished, until=lambda state, plan: _ended(state, run.id, plan))
+    if last.state:
+        forget_aliases(last.state)
     ended = find_run(last.state, run.id) if last.state else run
     out(clean(f"run {run.spec.name} is {ended.status}{f': {ended.reason}' if ended.reason else ''}") + "\n")
     return 0
