@@ -135,7 +135,7 @@ def _used(entries: Iterable[Entry]) -> Iterator[tuple[str, _Used]]:
                 one.instance,
                 _Used(
                     start=start, end=one.at, run=one.run, name=one.name, user=one.user, tags=one.tags, blocks=one.blocks
-                ),  # fmt: skip
+                ),
             )
 
 
