@@ -1,7 +1,8 @@
 """What instances cost and who used them, from the ledger and, of what lives, from the state. Pure.
 
-At each moment an instance costs its price of that moment; those whose jobs run then share it equally, and where none
-does it is idle (or, before its host first answered, boots). So the rows always add up to the bill.
+At each moment an instance costs its price of that moment; those whose jobs run then share it, by the blocks that
+they take, and where none does it is idle (or, before its host first answered, boots). So the rows always add up
+to the bill.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ class _Used:
     name: str
     user: str
     tags: tuple[tuple[str, str], ...]
+    blocks: int
 
 
 def cost(entries: Iterable[Entry], state: State | None, *, since: int, until: int, by: By) -> Cost:
@@ -131,7 +133,9 @@ def _used(entries: Iterable[Entry]) -> Iterator[tuple[str, _Used]]:
             start = one.at - one.seconds
             yield (
                 one.instance,
-                _Used(start=start, end=one.at, run=one.run, name=one.name, user=one.user, tags=one.tags),
+                _Used(
+                    start=start, end=one.at, run=one.run, name=one.name, user=one.user, tags=one.tags, blocks=one.blocks
+                ),
             )
 
 
@@ -144,7 +148,7 @@ def _running(state: State | None, known: dict[str, Entry], *, now: int) -> Itera
                 continue
             use = _Used(
                 start=job.started_at, end=used_until(job, now=now), run=run.id, name=run.spec.name, user=run.user,
-                tags=run.spec.tags,
+                tags=run.spec.tags, blocks=job.blocks,
             )  # fmt: skip
             yield job.instance, use
 
@@ -188,11 +192,11 @@ TOTAL: Key = ("", "", "")
 
 
 class _Tally:
-    """Whole seconds by row, kind, price and number of those who share; fractions only when all is told."""
+    """Whole seconds by row, kind, price and share; fractions only when all is told."""
 
     def __init__(self, by: By) -> None:
         self._by = by
-        self._seconds: Counter[tuple[Key | None, Kind, Price | None, int]] = Counter()
+        self._seconds: Counter[tuple[Key | None, Kind, Price | None, tuple[int, int]]] = Counter()
         self._instances: dict[Key | None, set[str]] = {}
 
     def add(self, one: _Billed, users: list[_Used], seconds: int, boots: bool) -> None:
@@ -203,12 +207,15 @@ class _Tally:
         elif kind:
             self._add(("", "", kind), one, seconds, kind=kind)
         else:
+            taken = sum(use.blocks for use in users)
             for use in users:
                 for key in self._keys(use):
-                    self._add(key, one, seconds, kind="", among=len(users))
+                    self._add(key, one, seconds, kind="", share=(use.blocks, taken))
 
-    def _add(self, key: Key | None, one: _Billed, seconds: int, *, kind: Kind, among: int = 1) -> None:
-        self._seconds[key, kind, one.price, among] += seconds
+    def _add(
+        self, key: Key | None, one: _Billed, seconds: int, *, kind: Kind, share: tuple[int, int] = (1, 1)
+    ) -> None:  # fmt: skip
+        self._seconds[key, kind, one.price, share] += seconds
         self._instances.setdefault(key, set()).add(one.instance)
 
     def _keys(self, use: _Used) -> list[Key]:
@@ -222,8 +229,8 @@ class _Tally:
     def rows(self) -> tuple[CostRow, list[CostRow]]:
         """The total, and the rows in no order."""
         found = {key: CostRow(instances=names) for key, names in self._instances.items()}
-        for (key, kind, price, among), seconds in self._seconds.items():
-            _add(found[key], Fraction(seconds, among), price, kind=kind)
+        for (key, kind, price, (mine, of)), seconds in self._seconds.items():
+            _add(found[key], Fraction(seconds * mine, of), price, kind=kind)
         for key, row in found.items():
             row.name, row.id, row.kind = key or TOTAL
         return found.pop(None, CostRow()), list(found.values())

@@ -179,6 +179,7 @@ def _used(job: Job, run: Run | None, one: Instance | None, *, by: str) -> Entry:
         spot=one.spot if one else False,
         price=one.price if one else None,
         seconds=end - began,
+        blocks=job.blocks,
         tags=run.spec.tags if run else (),
         by=by,
         why=f"{job.status}: {job.reason}".rstrip(": "),

@@ -15,10 +15,10 @@ class Entry(Value, frozen=True, kw_only=True, forbid_unknown_fields=False):
     """`id` is the same whenever the same thing is told again: a reader drops the second telling.
 
     `billed` is an interval of an instance: the `seconds` up to `at` at `price` $/h, of which the first `boot`
-    passed before its host answered; told when it ends or its price changes. `used` is a job's interval on an
-    instance, told when the job has ended: the `seconds` up to `at`, for `run` of `user` with `tags`. What no job
-    used was idle. `subject` is `instance ID`, `run ID` or `project`; `name` is the instance's or the run's,
-    `instance` an instance's id.
+    passed before its host answered; told when it ends or its price changes. `used` is a job's interval on
+    `blocks` of an instance, told when the job has ended: the `seconds` up to `at`, for `run` of `user` with `tags`.
+    What no job used was idle. `subject` is `instance ID`, `run ID` or `project`; `name` is the instance's or the
+    run's, `instance` an instance's id.
     A reader passes over fields that it does not know: the ledger outlives versions of the program.
     """
 
@@ -37,6 +37,7 @@ class Entry(Value, frozen=True, kw_only=True, forbid_unknown_fields=False):
     price: Price | None = None
     seconds: Seconds = 0
     boot: Seconds = 0
+    blocks: int = 1
     tags: tuple[tuple[str, str], ...] = ()
     by: str = ""
     why: str = ""

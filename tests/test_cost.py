@@ -126,6 +126,14 @@ def test_two_runs_on_one_instance_share_it() -> None:
     assert asked(ledger, over).rows[0].idle_share == 0.25
 
 
+def test_of_a_shared_instance_each_pays_by_its_blocks() -> None:
+    both = (run_of("x", replace(job("x0", 0, 4), blocks=3)), run_of("y", job("y0", 0, 4), user="bob"))
+    over = state(ended(instance(blocks=8), T + 4 * HOUR), runs=both)
+    assert rows(asked(told(state(instance(blocks=8)), over), over, by="run")) == {"x": (3, 0, 6), "y": (1, 0, 2)}
+    busy = state(instance(blocks=8), runs=(run_of("x", replace(job("x0", 0), blocks=3)), run_of("y", job("y0", 0))))
+    assert rows(asked(told(busy), busy, by="run", until=4)) == {"x": (3, 0, 6), "y": (1, 0, 2)}
+
+
 def test_a_run_that_left_the_state_was_not_idle() -> None:
     """The state keeps ended runs for a while, instances may live longer."""
     busy = state(instance(), runs=(run_of("x", job("x0", 0)),))
