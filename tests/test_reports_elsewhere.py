@@ -40,8 +40,7 @@ class Elsewhere(Folder):
         return self.dstack(*args, env=self.server.environ)
 
 
-# Not fake-gcs: it has no key to sign with, so that no job can be given a request for its result.
-@pytest.fixture(params=[kind for kind in KINDS if kind != "fake-gcs"])
+@pytest.fixture(params=KINDS)
 def project(
     request: pytest.FixtureRequest, tmp_path: Path, server_of: Callable[[str], Server]
 ) -> Iterator[Elsewhere]:  # fmt: skip
