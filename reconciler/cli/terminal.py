@@ -21,18 +21,23 @@ class NoTerminal(Exception):
 
 
 def out(text: str) -> None:
-    """Data: text as it is, to stdout. A failure of that is an `OSError` that says so."""
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, "standard output") from error
+    """Data: text as it is, to stdout."""
+    _write(text, to=sys.stdout, name="standard output")
 
 
 def say(message: str) -> None:
     """A message: one line to stderr, safe on a terminal."""
-    sys.stderr.write("\n".join(clean(line) for line in message.split("\n")) + "\n")
-    sys.stderr.flush()
+    told = "\n".join(clean(line) for line in message.split("\n")) + "\n"
+    _write(told, to=sys.stderr, name="standard error")
+
+
+def _write(text: str, *, to: TextIO, name: str) -> None:
+    """A failure is an `OSError` that says of what."""
+    try:
+        to.write(text)
+        to.flush()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, name) from error
 
 
 def page(stream: TextIO | None = None) -> Page:
