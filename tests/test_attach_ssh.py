@@ -148,21 +148,21 @@ def test_each_node_is_followed_entered_and_copied_from(shop: Shop, home: Path) -
 def test_a_dev_environment_ends_for_inactivity_and_its_changes_are_kept(shop: Shop, home: Path) -> None:
     host = shop.lab.host("node")
     shop.documents(host)
-    dev(shop, more="inactivity_duration: 12s")
+    dev(shop, more="inactivity_duration: 20s")
     shop.apply()
     shop.comes_to("desk", "running")
     with attached(shop.folder, "desk") as here:
         here.says("`ssh -F")
-        edit = "echo second >> ../notes.txt; echo new > made.txt; echo no > x.log; sleep 14; echo awake"
+        edit = "echo second >> ../notes.txt; echo new > made.txt; echo no > x.log; sleep 22; echo awake"
         assert ssh(home, "desk", edit).stdout == b"awake\n", "a session without a terminal keeps it alive"
         here.says("nobody has been active for")
         assert here.ends() == 0
         log = here.out.decode()
-        assert log.index("nobody has been active for") < log.index("[dstack] ended: inactivity:12")
+        assert log.index("nobody has been active for") < log.index("[dstack] ended: inactivity:20")
     assert (home / ".dstack/ssh/runs/desk.conf").exists()
     shop.comes_to("desk", "terminated")
     assert not (home / ".dstack/ssh/runs/desk.conf").exists(), "whoever applies sees the end"
-    assert shop.runs()["desk"]["reason"] == "inactive for 12s"
+    assert shop.runs()["desk"]["reason"] == "inactive for 20s"
     shop.dstack("artifacts", "desk", "kept")
     kept = shop.folder.root / "kept/dstack-changes"
     assert "+second" in (kept / "changes.patch").read_text()
