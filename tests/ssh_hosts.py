@@ -308,6 +308,8 @@ class Lab:
     def network(self, *, routed: bool = True) -> Network:
         for number in range(1, 250):
             bridge = f"dsb{number}"
+            if any(Path("/sys/class/net").glob(f"{bridge}h*")):  # of a lab that was killed, not gone yet
+                continue
             done = subprocess.run(["ip", "link", "add", bridge, "type", "bridge"], capture_output=True, check=False)
             if done.returncode == 0:
                 break
