@@ -308,7 +308,6 @@ supervise() {
     mkdir begun 2>/dev/null || exit 0
     read_uptime
     began=$up started=-
-    [ "$hold_back" -gt 0 ] || begin_now
     printf '%0512d\n' 0 > reserve
     make_cgroup
     active='' active_at=$up disk_at=$up probe_at=$up good=0 bad=0 restarts=0 delay=1 cause=''
