@@ -34,6 +34,7 @@ def main() -> None:
         *_judged(lambda: _steps(grown)),
         *_judged(_tick),
         *_judged(_bucket),
+        *_judged(_ssh),
     ]
     machine = {
         "python": platform.python_version(), "machine": platform.machine(), "cpus": os.cpu_count(),
@@ -97,6 +98,22 @@ def _bucket() -> list[Row]:
     (found,) = _child("bench.bucket")
     units = {what: unit for what, (_, unit) in BUDGETS.items()}
     return [Row(what=what, value=value, unit=units.get(what, "retries")) for what, value in found.items()]
+
+
+def _ssh() -> list[Row]:
+    """Wall time beside the plain loop's, since both wait for the same servers; none where they cannot be started."""
+    return [
+        row
+        for found in _child("bench.ssh")
+        for row in (
+            Row(
+                what="attach and status of 100 servers",
+                value=(found["attach"] + found["status"]) / found["plain"],
+                unit="x plain ssh",
+            ),
+            Row(what="a look at one of them, connected", value=found["warm"], unit="s"),
+        )
+    ]
 
 
 def _child(module: str) -> list[dict[str, float]]:
