@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -28,6 +29,8 @@ settings.register_profile("long", parent=settings.get_profile("seeded"), max_exa
 def pytest_configure(config: pytest.Config) -> None:
     default = "ci" if config.getoption("hypothesis_seed", None) is None else "seeded"
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or default)
+    # Started in the background by a shell, we would ignore it, and so would every command that a test interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
