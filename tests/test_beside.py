@@ -176,7 +176,7 @@ def test_what_was_fetched_before_a_kill_is_not_fetched_again(far: Beside) -> Non
     fetched = [
         path
         for method, path in proxy.seen
-        if method == "GET" and "00" in path and ".gz" in path and "alt=json" not in path
+        if method == "GET" and "00" in path and ".gz" in path and "projection=" not in path
     ]
     proxy.close()
     assert len({path for path in fetched if "0000" in path}) == 2
