@@ -61,10 +61,11 @@ class Deliveries:
         A part that cannot be had is left out, and a note says so: how the job ended is known all the same.
         """
         try:
-            end = self._within(job, "end", limit=LARGEST_END)
+            there = self._is_there(job, "end", limit=LARGEST_END)
+            end = self._objects.get(self._key(job, "end")) if there else None
             if end is None:
                 return None
-            report = parse_end(end, job=job)
+            report = parse_end(end.data, job=job)
         except (ObjectsError, Unreadable, _TooLarge):
             return None
         log, notes = self._file(job, "log")
@@ -80,27 +81,26 @@ class Deliveries:
     def _key(self, job: str, part: str) -> str:
         return f"{self._under}/{job}/{part}"
 
-    def _within(self, job: str, part: str, *, limit: int) -> bytes | None:
-        """Its content, not asked for where it is too large."""
+    def _is_there(self, job: str, part: str, *, limit: int) -> bool:
+        """What is too large is not asked for."""
         found = self._objects.stat(self._key(job, part))
         if found is not None and found.size > limit:
             raise _TooLarge(f"{found.size} bytes are more than {limit}")
-        got = self._objects.get(self._key(job, part)) if found is not None else None
-        return got.data if got is not None else None
+        return found is not None
 
     def _file(self, job: str, part: str) -> tuple[Path | None, tuple[str, ...]]:
         path = None
         try:
-            data = self._within(job, part, limit=self._limit)
-            if data is None:
-                return None, ()
-            path = self._fresh()
-            path.write_bytes(data)
+            if self._is_there(job, part, limit=self._limit):
+                path = self._fresh()
+                if self._objects.download(self._key(job, part), path):
+                    return path, ()
+            notes: tuple[str, ...] = ()
         except (ObjectsError, OSError, _TooLarge) as error:
-            if path is not None:
-                path.unlink(missing_ok=True)
-            return None, (f"{part} could not be fetched: {error}; see {self._objects.url}/{self._key(job, part)}",)
-        return path, ()
+            notes = (f"{part} could not be fetched: {error}; see {self._objects.url}/{self._key(job, part)}",)
+        if path is not None:
+            path.unlink(missing_ok=True)
+        return None, notes
 
     def _artifacts(self, job: str) -> tuple[Path | None, tuple[str, ...]]:
         """Packed anew: nothing that a job wrote is unpacked as it is."""

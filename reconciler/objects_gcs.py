@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from reconciler.objects import Busy, Found, Item, Moved, ObjectsError, Unsure, Version
@@ -39,6 +40,17 @@ class GcsObjects:
         self._sleep, self._spread = sleep, spread
 
     def get(self, key: str) -> Found | None:
+        return self._read(key, lambda blob, **held: bytes(blob.download_as_bytes(**held)))
+
+    def download(self, key: str, into: Path) -> bool:
+        def asked(blob: Any, **held: Any) -> bytes:
+            with into.open("wb") as target:
+                blob.download_to_file(target, **held)
+            return b""
+
+        return self._read(key, asked) is not None
+
+    def _read(self, key: str, ask: Callable[..., bytes]) -> Found | None:
         """Asked for in two steps: where another writes between them, again. Only what has no metadata is absent."""
         for attempt in range(TRIES):
             if attempt:
@@ -46,7 +58,7 @@ class GcsObjects:
             blob = self._maybe(partial(self._described, key))
             if blob is None:
                 return None
-            data = self._content(key, int(blob.generation))
+            data = self._content(key, int(blob.generation), ask=ask)
             if data is not None:
                 return Found(data, str(blob.generation), int(blob.updated.timestamp()))
         raise Busy(f"{self.url}: others write {key} again and again while it is read: try again")
@@ -56,7 +68,7 @@ class GcsObjects:
         blob.reload(timeout=TIMEOUT)
         return blob
 
-    def _content(self, key: str, generation: int) -> bytes | None:
+    def _content(self, key: str, generation: int, *, ask: Callable[..., bytes]) -> bytes | None:
         """Of that generation; None where it is not the present one any more."""
         from google.api_core.exceptions import NotFound, PreconditionFailed
 
@@ -64,7 +76,7 @@ class GcsObjects:
 
         def asked() -> bytes | None:
             try:
-                return bytes(blob.download_as_bytes(if_generation_match=generation, timeout=TIMEOUT, checksum=None))
+                return ask(blob, if_generation_match=generation, timeout=TIMEOUT, checksum=None)
             except (NotFound, PreconditionFailed):
                 return None
 

@@ -253,6 +253,11 @@ class Dated:
     def get(self, key: str) -> Found | None:
         return Found(self.kept[key][0], "", self.kept[key][1]) if key in self.kept else None
 
+    def download(self, key: str, into: Path) -> bool:
+        found = self.get(key)
+        into.write_bytes(found.data if found else b"")
+        return found is not None
+
     def put(self, key: str, data: bytes, *, tag: str | None = None) -> str:
         self.kept[key] = data, self.at
         return ""
@@ -304,6 +309,15 @@ def test_what_is_put_again_while_old_ones_are_removed_stays(tmp_path: Path, wher
 def test_the_first_write_of_a_day_tidies_up(was: int, now: int, expected: bool) -> None:
     assert due(state_with(ticked=was), state_with(ticked=now)) is expected
     assert not due(None, state_with(ticked=now))
+
+
+@pytest.mark.parametrize("size", [0, 7, 12 * PART])
+def test_an_object_is_downloaded_into_a_file(far: Beside, size: int) -> None:
+    into = far.folder / "into"
+    far.objects().put("p/x", noise(size))
+    assert far.objects().download("p/x", into)
+    assert into.read_bytes() == noise(size)
+    assert not far.objects().download("p/y", into)
 
 
 def test_what_hosts_put_goes_with_time(far: Beside) -> None:
