@@ -48,6 +48,9 @@ class Blobs(Protocol):
     def stored(self) -> Iterator[Stored]:
         """Everything there is."""
 
+    def put_at(self, digest: str) -> int | None:
+        """When it was put last (epoch seconds), asked anew; `None` where there is no such blob."""
+
     def remove(self, digest: str) -> None:
         """For whoever knows that nothing needs it any more. Not there is no error."""
 
@@ -100,6 +103,15 @@ class FolderBlobs:
             with contextlib.suppress(FileNotFoundError):  # another removed it
                 if is_digest(path.name):
                     yield Stored(path.name, int(path.stat().st_mtime))
+
+    def put_at(self, digest: str) -> int | None:
+        """See `Blobs.put_at`."""
+        try:
+            return int(self._place(digest).stat().st_mtime)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise BlobError(f"blob {digest}: cannot be read: {error.strerror}") from error
 
     def use(self, digest: str) -> Path | None:
         """`path`; it counts as put now, and so does not expire."""

@@ -30,6 +30,9 @@ class BlobsApart:
         """Of the store apart alone: the other one is listed by itself."""
         return self._apart.stored()
 
+    def put_at(self, digest: str) -> int | None:
+        return self._apart.put_at(digest)
+
     def remove(self, digest: str) -> None:
         self._apart.remove(digest)
 

@@ -92,6 +92,15 @@ class BucketBlobs:
                 newest[found[1]] = max(item.at, newest.get(found[1], 0))
         yield from (Stored(digest, at) for digest, at in newest.items())
 
+    def put_at(self, digest: str) -> int | None:
+        """See `Blobs.put_at`. A part that was sent lately is of one that is put right now."""
+        start = self._start(digest)
+        try:
+            named = [self._objects.stat(start + suffix) for suffix in (".parts", ".gz")]
+        except ObjectsError as error:
+            raise BlobError(f"blob {digest}: cannot be asked for: {error}") from None
+        return max((item.at for item in (*named, *self._items(start)) if item is not None), default=None)
+
     def remove(self, digest: str) -> None:
         """See `Blobs.remove`. What names the parts goes first."""
         start = self._start(digest)

@@ -26,7 +26,7 @@ from reconciler.plan import plan
 from reconciler.ports import Connections, Documents, Ports
 from reconciler.prepare import prepare
 from reconciler.prune import KEEP, prune
-from reconciler.recover import Found, recover
+from reconciler.recover import Recovered, recover
 from reconciler.remember import TRIES, differs, heartbeat_due, jitter, write
 from reconciler.secrets import secret_files
 from reconciler.settled import MAX_DURATION
@@ -168,7 +168,7 @@ class _Table:
     packed: dict[tuple[str, ...], str] = field(default_factory=dict)
     capacity: tuple[Capacity, ...] = ()
     lacking: dict[str, str] = field(default_factory=dict)
-    recovered: dict[str, Found | None] = field(default_factory=dict)
+    recovered: dict[str, Recovered] = field(default_factory=dict)
 
     def draft(self, stored: State | None, view: View) -> _Draft:
         """The state as it is, with what we saw and were asked for, and the plan on that."""
@@ -191,7 +191,8 @@ class _Table:
         if state.applied is None:
             raise TickRefused("nothing is applied yet: `dstack apply`")
         desired = state.applied.desired
-        state = recover(self.ports, state, known=self.recovered, now=now)
+        state, why = recover(self.ports, state, known=self.recovered, now=now)
+        warnings += why
         state = prune(conclude(state, now=now), now=now, keep=KEEP if desired.keep is None else desired.keep)
         state = replace(state, capacity=(*state.capacity, *self.capacity)) if self.capacity else state
         made = plan(self._world(state, view, permissions=permissions, now=now))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 
@@ -55,6 +56,9 @@ class Objects(Protocol):
 
     def get(self, key: str) -> Found | None:
         """None where there is no such object. A bucket that is not there is an error."""
+
+    def download(self, key: str, into: Path) -> bool:
+        """Its content into that file, never whole in memory; whether there is such an object."""
 
     def put(self, key: str, data: bytes, *, tag: str | None = None) -> str:
         """The new tag. Written only where the object still has `tag`, or is not there for "": else `Moved`."""

@@ -6,8 +6,12 @@ obstore speaks GCS' XML interface, which no server that our tests can start answ
 from __future__ import annotations
 
 import os
+import random
+import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from reconciler.objects import Busy, Found, Item, Moved, ObjectsError, Unsure, Version
@@ -15,29 +19,68 @@ from schemas.location import Bucket
 
 Answer = TypeVar("Answer")
 TIMEOUT = (5, 60)
+TRIES = 8
+LONGEST = 2.0
 SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 
 
 class GcsObjects:
     """See `Objects`. A tag is a generation."""
 
-    def __init__(self, where: Bucket, client: Any, *, endpoint: str) -> None:
+    def __init__(
+        self, where: Bucket, client: Any, *, endpoint: str,
+        sleep: Callable[[float], None] = time.sleep, spread: Callable[[], float] = random.random,
+    ) -> None:  # fmt: skip
         self.url = where.url
         self._where = where
         self._prefix = where.prefix
         self._endpoint = endpoint
         self._bucket = client.bucket(where.bucket)
         self._client = client
+        self._sleep, self._spread = sleep, spread
 
     def get(self, key: str) -> Found | None:
+        return self._read(key, lambda blob, **held: bytes(blob.download_as_bytes(**held)))
+
+    def download(self, key: str, into: Path) -> bool:
+        def asked(blob: Any, **held: Any) -> bytes:
+            with into.open("wb") as target:
+                blob.download_to_file(target, **held)
+            return b""
+
+        return self._read(key, asked) is not None
+
+    def _read(self, key: str, ask: Callable[..., bytes]) -> Found | None:
+        """Asked for in two steps: where another writes between them, again. Only what has no metadata is absent."""
+        for attempt in range(TRIES):
+            if attempt:
+                self._sleep(min(LONGEST, 0.05 * 2**attempt) * (0.5 + self._spread()))
+            blob = self._maybe(partial(self._described, key))
+            if blob is None:
+                return None
+            data = self._content(key, int(blob.generation), ask=ask)
+            if data is not None:
+                return Found(data, str(blob.generation), int(blob.updated.timestamp()))
+        raise Busy(f"{self.url}: others write {key} again and again while it is read: try again")
+
+    def _described(self, key: str) -> Any:
         blob = self._blob(key)
+        blob.reload(timeout=TIMEOUT)
+        return blob
 
-        def asked() -> Found:
-            blob.reload(timeout=TIMEOUT)
-            data = blob.download_as_bytes(if_generation_match=blob.generation, timeout=TIMEOUT, checksum=None)
-            return Found(bytes(data), str(blob.generation), int(blob.updated.timestamp()))
+    def _content(self, key: str, generation: int, *, ask: Callable[..., bytes]) -> bytes | None:
+        """Of that generation; None where it is not the present one any more."""
+        from google.api_core.exceptions import NotFound, PreconditionFailed
 
-        return self._maybe(asked)
+        blob = self._bucket.blob(self._full(key), generation=generation)
+
+        def asked() -> bytes | None:
+            try:
+                return ask(blob, if_generation_match=generation, timeout=TIMEOUT, checksum=None)
+            except (NotFound, PreconditionFailed):
+                return None
+
+        return self._asked(asked)
 
     def put(self, key: str, data: bytes, *, tag: str | None = None) -> str:
         condition = {} if tag is None else {"if_generation_match": _generation(tag), "retry": None}
@@ -46,13 +89,8 @@ class GcsObjects:
         return str(blob.generation)
 
     def stat(self, key: str) -> Item | None:
-        blob = self._blob(key)
-
-        def asked() -> Item:
-            blob.reload(timeout=TIMEOUT)
-            return Item(key, int(blob.size), int(blob.updated.timestamp()))
-
-        return self._maybe(asked)
+        blob = self._maybe(partial(self._described, key))
+        return Item(key, int(blob.size), int(blob.updated.timestamp())) if blob is not None else None
 
     def items(self, under: str) -> Iterator[Item]:
         start = self._full("")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from reconciler.objects import Busy, Found, Item, Moved, ObjectsError, Unsure, Version
@@ -45,6 +46,17 @@ class ObstoreObjects:
             return Found(bytes(found.bytes()), str(found.meta["e_tag"]), int(found.meta["last_modified"].timestamp()))
 
         return self._maybe(asked)
+
+    def download(self, key: str, into: Path) -> bool:
+        import obstore
+
+        def asked() -> bool:
+            with into.open("wb") as target:
+                for part in obstore.get(self._reads, key).stream():
+                    target.write(part)
+            return True
+
+        return self._maybe(asked) is not None
 
     def put(self, key: str, data: bytes, *, tag: str | None = None) -> str:
         import obstore

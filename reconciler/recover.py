@@ -3,45 +3,80 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from reconciler.absorb_hosts import reported
+from reconciler.blobs import BlobError, Blobs
 from reconciler.fold import Collected, fold
 from reconciler.ports import Ports
+from reconciler.render_words import clean
 from schemas.instance import JobReport
 from schemas.run import LIVE_JOB, Attempt, Job
 from schemas.state import State
 
-Found = tuple[JobReport, Collected]
+MOST = 8  # notes of one job that a person is told
 
 
-def recover(ports: Ports, state: State, *, known: dict[str, Found | None], now: int) -> State:
-    """`state` with the results of jobs whose machine ended, or was given up. `known` keeps what was asked before."""
+class Recovered(NamedTuple):
+    """A job's end and its result in the store, where there is one; `notes` say what could not be had of it."""
+
+    end: JobReport | None = None
+    result: Collected | None = None
+    notes: tuple[str, ...] = ()
+
+
+def recover(ports: Ports, state: State, *, known: dict[str, Recovered], now: int) -> tuple[State, tuple[str, ...]]:
+    """`state` with the results of jobs whose machine ended, or was given up, and what could not be had of them.
+
+    `known` keeps what was asked before. Nothing that one host put stops the tick of all.
+    """
+    warnings: tuple[str, ...] = ()
     for attempt, job in list(_gone(state)) if ports.delivered is not None else ():
         if job.id not in known:
-            known[job.id] = _asked(ports, job.id)
+            known[job.id] = _guarded(ports, job.id)
         found = known[job.id]
-        if found is not None:
-            state = _with(state, reported(job, found[0], attempt=attempt, now=now))
-            state = fold(state, [found[1]], now=now)
-    return state
+        warnings += tuple(f"the result of {job.id}: {clean(note)[:400]}" for note in _few(found.notes))
+        if found.end is not None and found.result is not None:
+            state = _with(state, reported(job, found.end, attempt=attempt, now=now))
+            state = fold(state, [found.result], now=now)
+    return state, warnings
 
 
-def _asked(ports: Ports, job: str) -> Found | None:
+def _guarded(ports: Ports, job: str) -> Recovered:
+    try:
+        return _asked(ports, job)
+    except Exception as error:  # of a kind that nobody foresaw: told, and the others' tick goes on
+        return Recovered(notes=(f"cannot be read, and counts as lost: {type(error).__name__}: {error}",))
+
+
+def _asked(ports: Ports, job: str) -> Recovered:
     """What the host said of its end, and its result in the store."""
     found = ports.delivered(job) if ports.delivered is not None else None
     if found is None:
-        return None
+        return Recovered()
     try:
-        return found.end, Collected(
-            job=job,
-            log=ports.blobs.put(found.log) if found.log else "",
-            artifacts=(ports.artifacts or ports.blobs).put(found.artifacts) if found.artifacts else "",
-            notes=("its host is gone: this is what it stored itself", *found.notes),
-        )
+        log, why = _stored(ports.blobs, found.log, what="log")
+        artifacts, more = _stored(ports.artifacts or ports.blobs, found.artifacts, what="artifacts")
+        notes = (*found.notes, *why, *more)
+        said = ("its host is gone: this is what it stored itself", *notes)
+        return Recovered(found.end, Collected(job=job, log=log, artifacts=artifacts, notes=said), notes)
     finally:
         found.discard()
+
+
+def _stored(blobs: Blobs, path: Path | None, *, what: str) -> tuple[str, tuple[str, ...]]:
+    """The digest; "" for what is not there, or cannot be kept: then why."""
+    try:
+        return (blobs.put(path) if path is not None else ""), ()
+    except (BlobError, OSError) as error:
+        return "", (f"{what} could not be kept: {error}",)
+
+
+def _few(notes: tuple[str, ...]) -> tuple[str, ...]:
+    return notes if len(notes) <= MOST else (*notes[:MOST], f"and {len(notes) - MOST} more")
 
 
 def _gone(state: State) -> Iterator[tuple[Attempt, Job]]:

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import shutil
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace as change
 from pathlib import Path
+from typing import Any
 
 import pytest
 from buckets import AZURE_KEY, Server, boto
+from msgspec.structs import replace
+from test_beside import Dated
 from test_state_commands import PROJECT, Team, fresh, team
+from world import Site, apply, desired, task, ticks
 
 from reconciler.artifacts import choose, pattern_of
-from reconciler.deliveries import Deliveries
+from reconciler.blobs import BlobError
+from reconciler.deliveries import Delivered, Deliveries
+from reconciler.objects import Found
 from reconciler.open_bucket import open_bucket
+from reconciler.recover import Recovered, recover
+from schemas.instance import JobReport
 from schemas.location import Bucket, location
 
 FILES = ["./a.csv", "./out/x.bin", "./out/deep/y.bin", "./a+b.txt", "./b.csv", "./log[1].txt", "./deep/a.csv"]
@@ -123,8 +135,6 @@ def test_no_secret_is_anywhere(running: tuple[Team, str, Path], moto: Server) ->
         assert b"X-Amz-Signature" not in listed
     until(lambda: not list(home.rglob("put-*")))
     assert project.at("apply", "-y").code == 0
-    import gzip
-
     for key, data in objects(moto, url).items():
         plain = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
         plain = gzip.decompress(plain) if plain.startswith(b"\x1f\x8b") else plain
@@ -221,3 +231,115 @@ def test_who_cannot_sign_starts_jobs_all_the_same(
         (tmp_path / "person.json").write_text(json.dumps(person))
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "person.json"))
     assert deliveries(server_of("fake-gcs"), tmp_path, "unsigned").requests("r1", 60) == ()
+
+
+# ---------------------------------------------------------------- what a hostile host puts
+
+LIMIT = 1 << 16
+
+
+def tarred(name: str, data: bytes, **headers: str) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, pax_headers=headers) as made:
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        made.addfile(member, io.BytesIO(data))
+    return file.getvalue()
+
+
+GOOD = gzip.compress(tarred("a.txt", b"42"))
+HOSTILE = {
+    "not gzip": (b"noise", "could not be read"),
+    "a broken stream": (GOOD[:10] + b"\xff" * 50, "could not be read"),
+    "cut": (GOOD[:-20], "could not be read"),
+    "a bomb": (gzip.compress(b"\0" * (LIMIT * 64)), "more than 65536 bytes"),
+    "a tar with a bomb": (gzip.compress(tarred("a.txt", b"\0" * (LIMIT * 64))), "more than 65536 bytes"),
+    "too large": (bytes(LIMIT + 1), "65537 bytes are more than 65536; see memory://bucket/p/results/r1/artifacts"),
+    "a map that is no map": (gzip.compress(tarred("a", b"1", **{"GNU.sparse.map": "x,y"})), "could not be read"),
+}
+
+
+class Small(Dated):
+    """Nobody asks for what is larger than he can hold."""
+
+    def get(self, key: str) -> Found | None:
+        assert len(self.kept.get(key, (b"", 0))[0]) <= LIMIT
+        return super().get(key)
+
+
+def put_by_host(tmp_path: Path, **parts: bytes) -> Delivered | None:
+    bucket: Any = Small()
+    for part, data in parts.items():
+        bucket.put(f"p/results/r1/{part}", data)
+    return Deliveries(bucket, "p/results", scratch=tmp_path / "scratch", limit=LIMIT).result("r1")
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_artifacts_are_left_out_and_nothing_else(tmp_path: Path, kind: str) -> None:
+    data, why = HOSTILE[kind]
+    found = put_by_host(tmp_path, end=b"ended 3 exit 100 200 0\n", log=b"a log\n", artifacts=data)
+    assert found is not None
+    assert (found.end.exit_code, found.artifacts) == (3, None)
+    assert found.log is not None
+    assert found.log.read_bytes() == b"a log\n"
+    assert any(why in note for note in found.notes), found.notes
+    found.discard()
+    assert list((tmp_path / "scratch").iterdir()) == [], "no temporary file stays"
+
+
+def test_artifacts_of_a_good_host_are_taken(tmp_path: Path) -> None:
+    found = put_by_host(tmp_path, end=b"ended 0 exit 100 200 0\n", artifacts=GOOD)
+    assert found is not None
+    assert found.artifacts is not None
+    with tarfile.open(found.artifacts) as packed:
+        assert packed.getnames() == ["a.txt"]
+    assert (found.log, found.notes) == (None, ())
+    assert list((tmp_path / "scratch").iterdir()) == [found.artifacts]
+
+
+def test_a_log_or_an_end_that_is_too_large_is_not_fetched(tmp_path: Path) -> None:
+    found = put_by_host(tmp_path, end=b"ended 0 exit 100 200 0\n", log=bytes(LIMIT + 1))
+    assert found is not None
+    assert found.log is None
+    assert "log could not be fetched" in found.notes[0]
+    assert put_by_host(tmp_path, end=b"ended 0 exit 100 200 0\n" + bytes(2 << 20)) is None
+
+
+class Full:
+    """Blobs on a disk that is full."""
+
+    def put(self, data: bytes | Path) -> str:
+        raise BlobError("no space left")
+
+
+def test_one_result_stops_no_tick(tmp_path: Path) -> None:
+    """Whatever the reading of one raises, the other one is collected; a person hears of it."""
+    site = Site(scratch=tmp_path)
+    apply(site, desired(runs=[task("evil"), task("good")]))
+    ticks(site, 3)
+    state = site.state
+    state = replace(state, instances=tuple(replace(one, phase="terminated") for one in state.instances))
+    evil, good = (job.id for attempt in state.attempts for job in attempt.jobs)
+    asked: list[str] = []
+
+    def delivered(job: str) -> Delivered:
+        asked.append(job)
+        if job == evil:
+            raise RecursionError("of a kind that nobody\x1b[31m foresaw")
+        log = tmp_path / "log"
+        log.write_bytes(b"a log\n")
+        return Delivered(end=JobReport(id=good, phase="ended", exit_code=0, ended_at=200), log=log, notes=("n",) * 20)
+
+    known: dict[str, Recovered] = {}
+    ports = change(site.ports(), delivered=delivered)
+    for _ in range(2):
+        after, warnings = recover(ports, state, known=known, now=site.clock.now())
+        assert [job.status for attempt in after.attempts for job in attempt.jobs] == ["running", "done"]
+        assert "RecursionError" in warnings[0]
+        assert "\x1b" not in warnings[0]
+        assert warnings[-1].endswith("and 12 more")
+    assert asked == [evil, good], "each is asked for once a tick"
+    full: Any = Full()
+    after, warnings = recover(change(ports, blobs=full), state, known={}, now=site.clock.now())
+    assert [job.status for attempt in after.attempts for job in attempt.jobs] == ["running", "done"]
+    assert not (tmp_path / "log").exists()

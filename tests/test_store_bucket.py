@@ -13,7 +13,7 @@ from buckets import AZURE_KEY, KINDS, Server, free_ports
 from fault_proxy import Fault, FaultProxy
 from store_conformance import PROJECT, Open, StoreConformance, a_state
 
-from reconciler.objects import Objects, ObjectsError
+from reconciler.objects import Busy, Objects, ObjectsError
 from reconciler.open_bucket import open_bucket
 from reconciler.pointer import pointer
 from reconciler.statefile import dumps
@@ -157,6 +157,65 @@ def test_after_enough_tries_it_says_that_it_does_not_know(
     with pytest.raises(StateRefused, match="whether it was written is not known"):
         mine.store.write(a_state(2), first)
     assert opened_plain().read()[0] == a_state(1)
+
+
+class Between:
+    """Google's objects behind a proxy that lets another act whenever their content, not their metadata, is asked."""
+
+    def __init__(self, server: Server, bucket: str, *, acts: Callable[[Objects], object], times: int) -> None:
+        self.acts, self.times = acts, times
+        self.other = objects_at(bucket, server.environ)
+        self.proxy = FaultProxy(server.port, choose=self._choose)
+        self.slept: list[float] = []
+        self.objects = objects_at(bucket, server.at(self.proxy.port))
+        self.objects._sleep = self.slept.append  # type: ignore[attr-defined]
+
+    def _choose(self, method: str, path: str, number: int) -> Fault:
+        if "alt=media" in path and self.times:
+            self.times -= 1
+            self.acts(self.other)
+        return ""
+
+
+@pytest.fixture
+def between(server_of: Callable[[str], Server]) -> Iterator[Callable[..., Between]]:
+    made: list[Between] = []
+    server = server_of("fake-gcs")
+
+    def make(acts: Callable[[Objects], object], *, times: int) -> Between:
+        prefix = f"between-{os.getpid()}-{next(NUMBERS)}"
+        made.append(Between(server, server.state("first-bucket", prefix), acts=acts, times=times))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.proxy.close()
+
+
+@pytest.mark.parametrize("times", [0, 1, 3])
+def test_gcs_what_another_writes_while_it_is_read_is_read(between: Callable[..., Between], times: int) -> None:
+    """Once that was "there is no state": the content of a generation that is no longer there answers 404."""
+    tags: list[str] = []
+    mine = between(lambda other: tags.append(other.put("x", f"{len(tags)}".encode())), times=times)
+    tags.append(mine.other.put("x", b"0"))
+    found = mine.objects.get("x")
+    assert found is not None
+    assert (found.data, found.tag) == (f"{times}".encode(), tags[-1])
+    assert len(mine.slept) == times
+
+
+def test_gcs_what_another_removes_while_it_is_read_is_not_there(between: Callable[..., Between]) -> None:
+    mine = between(lambda other: other.delete("x"), times=1)
+    mine.other.put("x", b"0")
+    assert mine.objects.get("x") is None
+
+
+def test_gcs_what_others_never_stop_writing_is_no_answer_and_not_absent(between: Callable[..., Between]) -> None:
+    mine = between(lambda other: other.put("x", b"1"), times=99)
+    mine.other.put("x", b"0")
+    with pytest.raises(Busy, match="others write"):
+        mine.objects.get("x")
+    assert 5 < len(mine.slept) < 20
 
 
 # ---------------------------------------------------------------- what is refused, and in which words

@@ -103,6 +103,16 @@ def test_documents_are_judged_by_their_age(site: Site) -> None:
     assert [one.digest for one in site.state.history] == ["new", "old"]
 
 
+@pytest.mark.parametrize(
+    ("state", "unattended", "refused"), [("", True, True), ("local", True, False), ("", False, False)]
+)
+def test_nobody_watches_and_the_memory_is_a_folder(site: Site, state: str, unattended: bool, refused: bool) -> None:
+    """A place with prices: without a terminal nothing is bought from a memory that only this machine has."""
+    result = tick(change(site.ports(), unattended=unattended), apply_ask(replace(FLOOR, state=state)))
+    assert ("costs money" in result.refused) is refused
+    assert (site.store.writes > 0, len(site.world.machines)) == (not refused, 0 if refused else 1)
+
+
 # ---------------------------------------------------------------- confirmation
 
 
