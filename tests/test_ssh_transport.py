@@ -93,6 +93,39 @@ def test_a_shell_that_floods_is_refused(lab: Lab, lines: Lines) -> None:
     host.stop()
 
 
+FLOODS = {  # what the host does of its own -> what is said
+    "answer": ("printf '\\n%s\\n' \"$mark\"; exec yes", r"floods the answer: more comes"),
+    "errors": ("exec yes >&2", r"floods the answer: its errors"),
+    "slow-errors": ("while :; do echo oops >&2; done", r"no answer in 3 s|floods"),
+}
+
+
+@pytest.mark.parametrize("what", FLOODS)
+@pytest.mark.parametrize("to_file", [False, True])
+def test_a_host_that_floods_costs_neither_memory_nor_a_thread(
+    lab: Lab, lines: Lines, tmp_path: Path, what: str, to_file: bool
+) -> None:
+    does, says = FLOODS[what]
+    host = lab.host(f"flood-{what}-{to_file:d}", login_shell="/bin/bash")
+    # Read by a shell that sshd starts; it knows the command, and with it the mark.
+    told = "mark=$(tr '\\0' '\\n' < /proc/$$/cmdline | grep -o 'dstack-[0-9a-f]*' | head -n 1)"
+    (host.home / ".bashrc").write_text(f"{told}\n{does}\n")
+    began = time.monotonic()
+    sink = tmp_path / "came" if to_file else None
+    with pytest.raises(Unreachable, match=says):
+        way(lines, declared(host)).run("true", to=sink, timeout=3 if what == "slow-errors" else 30, most=1_000_000)
+    assert time.monotonic() - began < 29
+    assert sink is None or sink.stat().st_size <= 1_000_000
+    host.stop()
+
+
+def test_an_answer_of_just_what_is_allowed_comes_whole(host: SshHost, lines: Lines) -> None:
+    there = way(lines, declared(host))
+    assert len(there.run("head -c 300000 /dev/zero", most=300_000).out) == 300_000
+    with pytest.raises(Unreachable, match="floods the answer"):
+        there.run("head -c 300001 /dev/zero", most=300_000)
+
+
 def test_a_login_that_runs_nothing_says_so(lab: Lab, lines: Lines) -> None:
     host = lab.host("nologin", login_shell="/usr/sbin/nologin")
     with pytest.raises(Unreachable, match=r"ran nothing.*not available"):
