@@ -15,7 +15,16 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from backends.base import BackendError, NoCapacity, Setting, TryLater
-from backends.ssh_facts import Check, NotUnderstood, Probed, clock_check, gpu_checks, network_check, read_probe
+from backends.ssh_facts import (
+    Check,
+    NotUnderstood,
+    Probed,
+    clock_check,
+    gpu_checks,
+    network_check,
+    printable,
+    read_probe,
+)
 from schemas.desired import BackendConfig
 from schemas.host import Host, fingerprint
 from schemas.instance import Seen
@@ -154,7 +163,8 @@ class SshBackend:
         claim = "".join(f"{name} {_line(value)}\n" for name, value in self._claim(request).items())
         said = self._ask("attach", self._host.folder, request.ids[0], stdin=claim.encode())
         if said.code == TAKEN:
-            raise self._taken(dict(line.split(" ", 1) for line in said.out.decode().splitlines() if " " in line))
+            told = (printable(line) for line in said.out.decode("utf-8", "replace").split("\n"))
+            raise self._taken(dict(line[:200].split(" ", 1) for line in told if " " in line[:200]))
         if said.code:
             raise TryLater(f"our folder could not be made there: {said.err[-200:] or f'exit {said.code}'}")
         return self.instances(request.ids)

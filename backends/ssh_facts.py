@@ -12,9 +12,9 @@ from backends.local_machine import parse_gpus
 from schemas.base import Seconds, Value
 from schemas.resources import Gpu, GpuNeed, Resources, Span
 
-_FACT = re.compile(r"fact ([a-z]{1,20}) (.{1,400})\Z")
+_FACT = re.compile(r"fact ([a-z]{1,20}) (.{1,8000})\Z")
 _CHECK = re.compile(r"check ([a-z-]{1,30}) (ok|bad|none) (\d{1,9}) ?(.{0,400})\Z")
-_CLAIM = re.compile(r"claim ([a-z_]{1,20}) (.{0,200})\Z")
+_CLAIM = re.compile(r"claim ([a-z_]{1,20}) (.{0,200}).*\Z")
 _ENDED = re.compile(r"ended ([a-z0-9-]{1,100})\Z")
 _FOREIGN = re.compile(r"foreign (\d{1,4}) (\d{1,10}) (\d{1,9}|-)\Z")
 _TICK = re.compile(r"tick (\d{1,12}) (.{0,100})\Z")
@@ -37,6 +37,7 @@ class Probed(Value, frozen=True, kw_only=True):
     """`claim` is whose it is, empty where nobody's; `tick` when its owner last looked, and who did.
 
     `ended` are ids of ours that were let go and not yet told. `foreign` are processes on its GPUs.
+    All text is printable.
     """
 
     machine_id: str
@@ -62,7 +63,7 @@ class Probed(Value, frozen=True, kw_only=True):
 
 def read_probe(out: bytes) -> Probed:
     """Raises `NotUnderstood`, whatever the bytes."""
-    lines = out.decode("utf-8", "replace").split("\n")
+    lines = [printable(line) for line in out.decode("utf-8", "replace").split("\n")]
     if lines[0] != "dstack-probe 1" or lines[-2:] != [".", ""]:
         raise NotUnderstood(f"the server's answer is not understood: {lines[0][:60]!a}")
     body = lines[1:-2]
@@ -88,9 +89,21 @@ def read_probe(out: bytes) -> Probed:
         ended=tuple(found[1] for found in map(_ENDED.match, body) if found),
         runtime=facts.get("runtime", ""),
         login=facts.get("login", ""),
-        addresses=tuple(facts.get("addresses", "").split()),
+        addresses=tuple(map(_address, facts.get("addresses", "").split())),
         foreign="; ".join(_foreign(*found.groups()) for found in map(_FOREIGN.match, body) if found),
     )
+
+
+def printable(text: str) -> str:
+    """One line of a server's words, as they may be shown: nothing that a terminal obeys."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError as error:
+        raise NotUnderstood(f"the server's answer is not understood: address {text[:40]!a}") from error
 
 
 def _number(facts: Mapping[str, str], name: str) -> int:
@@ -164,5 +177,5 @@ def network_check(probed: Probed, network: str) -> tuple[Check, str]:
     for address in probed.addresses:
         if ipaddress.ip_address(address) in wanted:
             return Check(name="network", ok=True, said=address), address
-    has = ", ".join(one for one in probed.addresses if not one.startswith("127.")) or "none"
+    has = ", ".join(one for one in probed.addresses if not ipaddress.ip_address(one).is_loopback) or "none"
     return Check(name="network", ok=False, said=f"no address in {network}; it has {has}"), ""

@@ -105,7 +105,8 @@ elif [ "$gpus" = 1 ]; then
     check gpus bad none
 else check gpus none; fi
 
-fact addresses "$(ip -o -4 addr show 2>/dev/null | sed -n 's/^.* inet \([0-9.]*\).*$/\1/p' | tr '\n' ' ')"
+fact addresses "$(ip -o addr show 2>/dev/null |
+    sed -n '/ inet6 fe80:/d;s/^.* inet6\{0,1\} \([0-9A-Fa-f.:]*\).*$/\1/p' | tr '\n' ' ')"
 if grep -qs '^KillUserProcesses=yes' /etc/systemd/logind.conf /etc/systemd/logind.conf.d/*.conf 2>/dev/null &&
     [ ! -e "/var/lib/systemd/linger/$(id -un)" ]; then
     check lingering bad "this server ends a login's processes with its session: \`loginctl enable-linger\`"

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import errno
 import logging
+import selectors
 import socket
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import fabric
@@ -21,7 +23,8 @@ from reconciler.resolve_ssh import Here, Hop
 from reconciler.runner import Unreachable, Untrusted
 from schemas.host import Host, fingerprint
 
-AT_ONCE = 48  # handshakes; each costs CPU here, and a jump takes only so many
+AT_ONCE = 48  # key exchanges and logins; each costs CPU here
+DIALLED = 512  # that wait for a server to answer and greet: a silent one costs a thread and a socket
 PER_HOST = 8  # a server allows ten sessions a connection unless told otherwise
 AGAIN, LATER = 3.0, 30.0  # a failure answers for whoever asks so soon after it; each further one twice as long
 KEEPALIVE = 15
@@ -33,10 +36,14 @@ _NO_ROUTE = frozenset({errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL})
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """Seconds. `silence` is how long data of ours may stay unacknowledged before a line counts as cut."""
+    """Seconds. `silence` is how long data of ours may stay unacknowledged before a line counts as cut.
+
+    `turn` is how long one waits for others of this process to be done.
+    """
 
     dial: float = 8.0
     banner: float = 8.0
+    turn: float = 20.0
     login: float = 10.0
     silence: float = 12.0
 
@@ -68,14 +75,15 @@ class _Slot:
 
 
 class Lines:
-    """Every open connection of this process. Thread-safe."""
+    """Every open connection of this process. Thread-safe. `at_once` logins may be under way."""
 
-    def __init__(self, here: Here, *, patience: Patience | None = None) -> None:
+    def __init__(self, here: Here, *, patience: Patience | None = None, at_once: int = AT_ONCE) -> None:
         self._here = here
         self._patience = patience or Patience()
         self._slots: dict[tuple[Hop, ...], _Slot] = {}
         self._lock = threading.Lock()
-        self._at_once = threading.BoundedSemaphore(AT_ONCE)
+        self._dialling = threading.BoundedSemaphore(DIALLED)
+        self._logging_in = threading.BoundedSemaphore(at_once)
         # Without files: neither the user's fabric settings nor their ssh_config decide what is trusted or forwarded.
         self._config = fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig())
 
@@ -122,18 +130,40 @@ class Lines:
             found = [path for path in hop.identities if path.is_file()]
             if not found:
                 raise Unreachable(f"not visible from here: no key {missing[0]} on this machine", ours=True)
-        with self._at_once:
-            return self._dialled(hop, outer)
+        return self._dialled(hop, outer)
 
     def _dialled(self, hop: Hop, outer: Line | None) -> Line:
-        began = time.monotonic()
-        sock = self._through(outer, hop) if outer else self._straight(hop)
-        reached = time.monotonic()
+        """Whoever is silent keeps nobody else from logging in: that turn is taken when the greeting is there."""
+        with self._turn(self._dialling, "connections"):
+            began = time.monotonic()
+            sock = self._through(outer, hop) if outer else self._straight(hop)
+            try:
+                self._greeted(hop, sock)
+            except BaseException:
+                sock.close()
+                raise
+            steps = {"reachable": time.monotonic() - began}
         try:
-            return self._logged_in(hop, sock, steps={"reachable": reached - began})
+            with self._turn(self._logging_in, "logins"):
+                return self._logged_in(hop, sock, steps=steps)
         except BaseException:
             sock.close()
             raise
+
+    @contextmanager
+    def _turn(self, places: threading.BoundedSemaphore, what: str) -> Iterator[None]:
+        if not places.acquire(timeout=self._patience.turn):
+            why = f"too many {what} are under way on this machine: no turn came in {self._patience.turn:g} s"
+            raise Unreachable(f"not visible from here: {why}", ours=True)
+        try:
+            yield
+        finally:
+            places.release()
+
+    def _greeted(self, hop: Hop, sock: socket.socket | paramiko.Channel) -> None:
+        """Returns once it says something, or hangs up: what that is, the library reads."""
+        if not _speaks(sock, ends=time.monotonic() + self._patience.banner):
+            raise Unreachable(_silent(hop, self._patience))
 
     def _straight(self, hop: Hop) -> socket.socket:
         try:
@@ -251,8 +281,25 @@ def _failed(hop: Hop, error: Exception, *, patience: Patience) -> Unreachable:
     if "No authentication methods available" in said:
         return Unreachable(f"not visible from here: {_who(hop)}no key to log in with on this machine", ours=True)
     if "banner" in said.lower():
-        return Unreachable(f"{_who(hop)}{_at(hop)} accepts and says nothing: no SSH greeting in {patience.banner:g} s")
+        return Unreachable(_silent(hop, patience))
     return Unreachable(f"{_who(hop)}{_at(hop)}: {said}")
+
+
+def _silent(hop: Hop, patience: Patience) -> str:
+    return f"{_who(hop)}{_at(hop)} accepts and says nothing: no SSH greeting in {patience.banner:g} s"
+
+
+def _speaks(sock: socket.socket | paramiko.Channel, *, ends: float) -> bool:
+    """Whether there is anything to read, or an end, before `ends`; nothing is taken away."""
+    if isinstance(sock, paramiko.Channel):  # its pipe would cost two descriptors as long as it lives
+        while not (sock.recv_ready() or sock.closed or sock.eof_received):
+            if time.monotonic() > ends:
+                return False
+            time.sleep(0.02)
+        return True
+    with selectors.DefaultSelector() as selector:
+        selector.register(sock, selectors.EVENT_READ)
+        return bool(selector.select(max(0.0, ends - time.monotonic())))
 
 
 def _words(error: Exception) -> str:

@@ -23,6 +23,9 @@ from reconciler.transport import Answer
 
 CHUNK = 64 * 1024
 NOISE = 256 * 1024  # more before the mark is a flood
+IN_MEMORY = 64 * 1024**2  # bytes of an answer that is kept here
+ERRORS = 8 * 1024**2  # of what a program complains; the end of it is kept
+IN_FILE = 256 * 1024**3  # of one that goes into a file: artifacts may be large, a disk is not endless
 _SMALL = 256 * 1024  # less than a channel's window: can be sent before anything is read
 # $1: the program, its awkward characters as octal escapes.
 _LOADER = """'p=$1; shift; eval "$(printf %b "$p")"'"""
@@ -54,8 +57,9 @@ class SshTransport:
         stdin: bytes | Path = b"",
         to: Path | None = None,
         timeout: float = 60.0,
+        most: int | None = None,
     ) -> Answer:
-        return self.hear(program, args=args, stdin=stdin, to=to, timeout=timeout).answer
+        return self.hear(program, args=args, stdin=stdin, to=to, timeout=timeout, most=most).answer
 
     def hear(
         self,
@@ -65,8 +69,9 @@ class SshTransport:
         stdin: bytes | Path = b"",
         to: Path | None = None,
         timeout: float = 60.0,
+        most: int | None = None,
     ) -> Heard:
-        """As `run`, with what the login shell said of its own."""
+        """As `run`, with what the login shell said of its own. More than `most` bytes are no answer: `Unreachable`."""
         line, ends = self._line(), time.monotonic() + timeout
         mark = f"dstack-{secrets.token_hex(12)}"
         if not line.sessions.acquire(timeout=timeout):
@@ -78,7 +83,9 @@ class SshTransport:
                 channel = _begun(line, command(program, mark, args=args, folder=self._folder), ends=ends)
                 opened.callback(channel.close)
                 _send(channel, source, ends=ends)
-                return _Ear(channel, mark=f"\n{mark}\n".encode(), sink=sink, ends=ends, timeout=timeout).hear()
+                most = most or (IN_FILE if to else IN_MEMORY)
+                ear = _Ear(channel, mark=f"\n{mark}\n".encode(), sink=sink, most=most, ends=ends, timeout=timeout)
+                return ear.hear()
         except (paramiko.SSHException, EOFError, OSError) as error:
             raise Unreachable(f"the connection broke: {str(error).strip() or type(error).__name__}") from error
         finally:
@@ -138,9 +145,10 @@ class _Ear:
     """Reads one answer: noise up to the mark, then data, to the end."""
 
     def __init__(
-        self, channel: paramiko.Channel, *, mark: bytes, sink: IO[bytes] | None, ends: float, timeout: float
+        self, channel: paramiko.Channel, *, mark: bytes, sink: IO[bytes] | None, most: int, ends: float, timeout: float
     ) -> None:
         self._channel, self._mark, self._sink, self._ends, self._timeout = channel, mark, sink, ends, timeout
+        self._most, self._errors_most = most, ERRORS
         self._noise: bytes | None = None
         self._early = b""
         self._out: list[bytes] = []
@@ -163,8 +171,13 @@ class _Ear:
         return self._settled()
 
     def _hear_errors(self) -> None:
-        while self._channel.recv_stderr_ready():
-            self._err = (self._err + self._channel.recv_stderr(CHUNK))[-4000:]
+        """What is there by now. Its sender may be the quicker one: neither its time nor its size is without end."""
+        while self._channel.recv_stderr_ready() and time.monotonic() < self._ends:
+            data = self._channel.recv_stderr(CHUNK)
+            self._err = (self._err + data)[-4000:]
+            self._errors_most -= len(data)
+            if self._errors_most < 0:
+                raise Unreachable("it floods the answer: its errors have no end")
 
     def _take(self, data: bytes) -> None:
         if self._noise is None:
@@ -175,6 +188,9 @@ class _Ear:
                     raise Unreachable("its login shell floods the answer: a non-interactive shell must print nothing")
                 return
             self._noise, self._early = before, b""
+        self._most -= len(data)
+        if self._most < 0:
+            raise Unreachable("it floods the answer: more comes than any answer has")
         if self._sink is None:
             self._out.append(data)
         else:

@@ -21,6 +21,8 @@ from pseudo_terminal import at_terminal
 from real_host import until
 from ssh_hosts import free_port
 
+from reconciler.cli.attach import editor_words
+
 pytestmark = pytest.mark.skipif(not shutil.which("ssh"), reason="no OpenSSH client here")
 
 POOLS = """\
@@ -124,8 +126,9 @@ def desk(tmp_path: Path) -> Iterator[Folder]:
 def test_ssh_enters_the_run_as_if_it_were_a_host(desk: Folder, home: Path, tmp_path: Path) -> None:
     with attached(desk, "desk") as here:
         here.says("set up\n")
-        here.says("open vscode://vscode-remote/ssh-remote+desk/")
+        here.says("then it opens vscode://vscode-remote/ssh-remote+desk/")
         here.detach()
+    assert f"vscode does not know desk yet: `-y` lets {home}/.ssh/config include".encode() in here.err
     folder = re.search(rb"ssh-remote\+desk(/\S+)", bytes(here.err))
     assert folder
     assert Path(os.fsdecode(folder[1])).is_dir()
@@ -193,6 +196,7 @@ def test_the_users_own_configuration_gets_one_line_when_asked_for(desk: Folder, 
     for _ in range(2):
         with attached(desk, "desk", "-y") as here:
             here.says("`ssh desk` enters it")
+            here.says("\nopen vscode://vscode-remote/ssh-remote+desk/")
             here.detach()
     text = real.read_bytes()
     assert config.is_symlink()
@@ -221,8 +225,23 @@ def test_a_host_of_the_same_name_keeps_it(desk: Folder, home: Path) -> None:
     assert not (home / ".dstack/ssh/runs/desk.conf").exists()
     with attached(desk, "desk", "--no-ssh-config") as here:
         here.says("set up")
+        here.says("vscode cannot open /")
         here.detach()
     assert b"ssh desk" not in here.err
+    assert b"vscode://" not in here.err
+
+
+@pytest.mark.parametrize(
+    ("alias", "missing", "words"),
+    [
+        ("desk.2", "", "open cursor://vscode-remote/ssh-remote+desk.2/work/a%20b"),
+        ("web.r1", "", "open cursor://vscode-remote/ssh-remote+web.r1/work/a%20b"),
+        ("desk", "do X", "cursor does not know desk yet: do X; then it opens cursor://vscode-remote/ssh-remote+desk/"),
+        ("", "", "cursor cannot open /work/a b: it enters as `ssh` does, and this run has no alias"),
+    ],
+)
+def test_an_editor_enters_by_the_alias_that_ssh_knows(alias: str, missing: str, words: str) -> None:
+    assert editor_words("cursor", "/work/a b", alias=alias, missing=missing).startswith(words)
 
 
 def test_ports_on_this_machine(desk: Folder, home: Path) -> None:

@@ -56,7 +56,7 @@ def test_attach_behind_a_jump(shop: Shop, home: Path, tmp_path: Path) -> None:
     shop.comes_to("desk", "running")
     with attached(shop.folder, "desk", "-p", "*:8000") as here:
         here.says("set up\n")
-        here.says("open cursor://vscode-remote/ssh-remote+desk/home/ann/.dstack-hosts/")
+        here.says("then it opens cursor://vscode-remote/ssh-remote+desk/home/ann/.dstack-hosts/")
         local = here.local_port(8000)
         assert local == port
         ran = ssh(home, "desk", "hostname; pwd; cat ../notes.txt; echo $DSTACK_RUN_NAME >&2; exit 3")

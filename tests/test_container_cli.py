@@ -106,13 +106,13 @@ def test_ssh_and_copies_enter_the_container(project: Project, tmp_path: Path) ->
     )  # fmt: skip
     assert attached.stderr is not None
     said = b""
-    while b"open " not in said:
+    while b"vscode://" not in said:
         line = attached.stderr.readline()
         assert line, said
         said += line
     attached.send_signal(signal.SIGINT)
     attached.communicate(timeout=30)
-    assert b"open vscode://vscode-remote/ssh-remote+boxed/workflow\n" in said
+    assert b"then it opens vscode://vscode-remote/ssh-remote+boxed/workflow\n" in said
     ssh = ["ssh", "-F", str(home / ".dstack/ssh/config")]
     seen = subprocess.run(
         [*ssh, "boxed", "pwd; cat in.txt; echo $COLOUR; ls /bin/busybox; echo mine > /tmp/only-inside; exit 6"],

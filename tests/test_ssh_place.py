@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,8 @@ from ssh_hosts import Lab, SshHost, a_lab, declared, give_gpus, why_not
 
 from backends.base import Backend, BackendError, NoCapacity, TryLater
 from backends.registry import connect
-from backends.ssh import Looked, look, take_over
-from backends.ssh_facts import NotUnderstood, clock_check, read_probe
+from backends.ssh import Looked, look, owner_words, take_over
+from backends.ssh_facts import NotUnderstood, clock_check, network_check, read_probe
 from reconciler.connect_ssh import Lines, Patience
 from reconciler.host_places import config_of
 from reconciler.reach_ssh import SshReach
@@ -357,3 +358,64 @@ def test_our_folder_is_per_host_key() -> None:
     one = Host(name="a", hostname="a.lab", host_key="ssh-ed25519 AAAA")
     assert one.folder == Host(name="b", hostname="b.lab", host_key="ssh-ed25519 AAAA").folder
     assert one.folder != Host(name="a", hostname="a.lab", host_key="ssh-ed25519 AAAB").folder
+
+
+HEAD = b"dstack-probe 1\n"
+
+
+def test_nothing_that_a_terminal_obeys_comes_from_a_server() -> None:
+    evil = "\x1b]0;owned\x07\x1b[2J\r\u202e\x9b31m"
+    lines = [f"claim {name} {name}{evil}" for name in ("project", "name", "by")]
+    lines += [f"check home bad /home{evil}", f"fact kernel Linux{evil}", f"tick 5 ann@x{evil}"]
+    probed = read_probe(HEAD + "\n".join(lines).encode() + b"\n.\n")
+    told = (owner_words(probed), probed.bad, probed.kernel, *probed.claim.values())
+    assert all(text.isprintable() for text in told), told
+    assert probed.claim["project"].startswith("project?]0;owned")
+
+
+def test_a_long_claim_is_cut_and_still_one() -> None:
+    probed = read_probe(HEAD + b"claim project " + b"x" * 5000 + b"\n.\n")
+    assert probed.claim == {"project": "x" * 200}
+
+
+@pytest.mark.parametrize("odd", ["999.1.1.1", "10.0.0.1/24", "::g", "nonsense", "10.0.0.1 1.2"])
+def test_an_address_that_is_none_is_not_understood(odd: str) -> None:
+    with pytest.raises(NotUnderstood, match="address"):
+        read_probe(HEAD + f"fact addresses 127.0.0.1 {odd}\n.\n".encode())
+
+
+@pytest.mark.parametrize(
+    ("network", "ok", "said"),
+    [
+        ("10.0.0.0/8", True, "10.1.2.3"),
+        ("fd00:5::/64", True, "fd00:5::7"),
+        ("192.168.0.0/16", False, "no address in 192.168.0.0/16; it has 10.1.2.3, fd00:5::7"),
+    ],
+)
+def test_addresses_of_both_families(network: str, ok: bool, said: str) -> None:
+    probed = read_probe(HEAD + b"fact addresses 127.0.0.1 ::1 10.1.2.3 fd00:5::7 \n.\n")
+    check, _ = network_check(probed, network)
+    assert (check.ok, check.said) == (ok, said)
+
+
+@needs_hosts
+def test_a_network_of_ipv6_gives_its_address(lab: Lab) -> None:
+    host = lab.host("inside6", networks=(lab.network(),))
+    inside = ["nsenter", "--net", f"--target={host._inside()}"]
+    given = ["ip", "-6", "addr", "add", "fd00:213::7/64", "dev", "eth0", "nodad"]
+    if subprocess.run([*inside, *given], capture_output=True, check=False).returncode:
+        pytest.skip("no IPv6 here")
+    (seen,) = living(attach(SshRig(lab, declared(host, network="fd00:213::/64")), "l1"))
+    assert seen.internal_ip == "fd00:213::7"
+    host.stop()
+
+
+@needs_hosts
+def test_whose_it_is_may_be_any_bytes(lab: Lab, server: SshHost) -> None:
+    rig = SshRig(lab, declared(server))
+    attach(rig, "l1", project="project2")
+    (claim,) = server.home.glob(".dstack-hosts/*/claim")
+    claim.write_bytes(b"id l1-0\nproject \xff\x1b[2J\nname x\n")
+    with pytest.raises(BackendError) as told:
+        attach(rig, "l2")
+    assert str(told.value).isprintable()

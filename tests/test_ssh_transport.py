@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -91,6 +94,39 @@ def test_a_shell_that_floods_is_refused(lab: Lab, lines: Lines) -> None:
     with pytest.raises(Unreachable, match="floods"):
         way(lines, declared(host)).run("true", timeout=20)
     host.stop()
+
+
+FLOODS = {  # what the host does of its own -> what is said
+    "answer": ("printf '\\n%s\\n' \"$mark\"; exec yes", r"floods the answer: more comes"),
+    "errors": ("exec yes >&2", r"floods the answer: its errors"),
+    "slow-errors": ("while :; do echo oops >&2; done", r"no answer in 3 s|floods"),
+}
+
+
+@pytest.mark.parametrize("what", FLOODS)
+@pytest.mark.parametrize("to_file", [False, True])
+def test_a_host_that_floods_costs_neither_memory_nor_a_thread(
+    lab: Lab, lines: Lines, tmp_path: Path, what: str, to_file: bool
+) -> None:
+    does, says = FLOODS[what]
+    host = lab.host(f"flood-{what}-{to_file:d}", login_shell="/bin/bash")
+    # Read by a shell that sshd starts; it knows the command, and with it the mark.
+    told = "mark=$(tr '\\0' '\\n' < /proc/$$/cmdline | grep -o 'dstack-[0-9a-f]*' | head -n 1)"
+    (host.home / ".bashrc").write_text(f"{told}\n{does}\n")
+    began = time.monotonic()
+    sink = tmp_path / "came" if to_file else None
+    with pytest.raises(Unreachable, match=says):
+        way(lines, declared(host)).run("true", to=sink, timeout=3 if what == "slow-errors" else 30, most=1_000_000)
+    assert time.monotonic() - began < 29
+    assert sink is None or sink.stat().st_size <= 1_000_000
+    host.stop()
+
+
+def test_an_answer_of_just_what_is_allowed_comes_whole(host: SshHost, lines: Lines) -> None:
+    there = way(lines, declared(host))
+    assert len(there.run("head -c 300000 /dev/zero", most=300_000).out) == 300_000
+    with pytest.raises(Unreachable, match="floods the answer"):
+        there.run("head -c 300001 /dev/zero", most=300_000)
 
 
 def test_a_login_that_runs_nothing_says_so(lab: Lab, lines: Lines) -> None:
@@ -254,6 +290,79 @@ def test_a_server_that_accepts_and_is_silent_costs_its_own_time_alone(host: SshH
         with pytest.raises(Unreachable, match="accepts and says nothing"):
             silent.result(timeout=30)
         assert quick < time.monotonic() - began
+
+
+@contextmanager
+def many_silent(host: SshHost, count: int, *, greeting: bytes = b"") -> Iterator[list[Host]]:
+    """Servers that accept, and say the greeting alone."""
+    with ExitStack() as opened:
+        ports = [opened.enter_context(greeting_server(greeting)) for _ in range(count)]
+        yield [declared(host, name=f"silent{port}", port=port) for port in ports]
+
+
+@contextmanager
+def greeting_server(greeting: bytes) -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        held = []
+
+        def greet() -> None:
+            with suppress(OSError):
+                while True:
+                    held.append(server.accept()[0])
+                    held[-1].sendall(greeting)  # b"" is nothing
+
+        threading.Thread(target=greet, daemon=True).start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            for one in held:
+                one.close()
+
+
+@pytest.mark.parametrize("through_jump", [False, True])
+def test_silent_servers_take_no_turn_from_others(lab: Lab, host: SshHost, through_jump: bool) -> None:
+    lines = Lines(Here(root=lab.root, home=lab.root), patience=hasty(banner=6), at_once=2)
+    jump = Jump(hostname=host.address, port=host.port, user=USER, identity_file=str(lab.key), host_key=host.key)
+    jumps = (jump,) if through_jump else ()
+    with many_silent(host, 8) as silent, ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(lines.to, declared(host, name=one.name, port=one.port, jumps=jumps)) for one in silent]
+        until(lambda: all(one.running() for one in asked))
+        began = time.monotonic()
+        assert way(lines, declared(host, jumps=jumps)).run("true").code == 0
+        assert time.monotonic() - began < 5
+        assert not any(one.done() for one in asked)
+        for one in asked:
+            with pytest.raises(Unreachable, match="accepts and says nothing") as told:
+                one.result(timeout=30)
+            assert not told.value.ours
+    lines.close()
+
+
+def test_no_turn_in_time_is_ours(lab: Lab, host: SshHost) -> None:
+    patience = hasty(banner=6, turn=0.5)
+    lines = Lines(Here(root=lab.root, home=lab.root), patience=patience, at_once=1)
+    with many_silent(host, 1, greeting=b"SSH-2.0-slow\r\n") as (slow,), ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(lines.to, slow)
+        until(lambda: lines._logging_in._value == 0)
+        with pytest.raises(Unreachable, match=r"^not visible.*too many logins.*no turn came in 0\.5 s") as told:
+            lines.to(declared(host))
+        assert told.value.ours
+        with pytest.raises(Unreachable):
+            asked.result(timeout=30)
+    until(lambda: answers(lines, declared(host)))
+    lines.close()
+
+
+def answers(lines: Lines, host: Host) -> bool:
+    try:
+        return way(lines, host).run("true").code == 0
+    except Unreachable:
+        return False
+
+
+def hasty(**changes: float) -> Patience:
+    return dataclasses.replace(HASTY, **changes)
 
 
 def test_one_outstanding_connection_a_host_and_a_failure_answers_for_whoever_asks(host: SshHost, lines: Lines) -> None:

@@ -111,7 +111,10 @@ def _own_port(run: Run) -> list[tuple[int, int]]:
 
 @dataclass(kw_only=True)
 class _Attached:
-    """One job that somebody is attached to. `moved`: a forwarded port was used since activity was last marked."""
+    """One job that somebody is attached to. `moved`: a forwarded port was used since activity was last marked.
+
+    `alias` is what `ssh` enters it by, "" where there is none; `missing` says what must be done before it is known.
+    """
 
     where: Site
     run: Run
@@ -119,6 +122,8 @@ class _Attached:
     host: Instance
     door: Door
     moved: bool = False
+    alias: str = ""
+    missing: str = ""
 
     def mark(self) -> None:
         try:
@@ -163,12 +168,14 @@ class _Attached:
         except AliasRefused as error:
             say(f"note: {error}")
             return
+        self.alias = alias.typed
         if not aliases.included() and (flags.yes or _asked(aliases, alias)):
             aliases.include()
             say(f"{aliases.user_config} includes {aliases.config} now")
         if aliases.included():
             say(f"`ssh {alias.typed}` enters it")
         else:
+            self.missing = f"`-y` lets {aliases.user_config} include {aliases.config}"
             say(f"`ssh -F {aliases.config} {alias.typed}` enters it; `-y` lets {aliases.user_config} include that file")
 
     def tell_editor(self) -> None:
@@ -179,7 +186,7 @@ class _Attached:
             except HostError:
                 time.sleep(LOOK)
                 continue
-            say(f"open {editor_url(self.run.spec.ide, self.run.spec.name, folder)}")
+            say(editor_words(self.run.spec.ide, folder, alias=self.alias, missing=self.missing))
             return
 
 
@@ -190,6 +197,12 @@ def _asked(aliases: Aliases, alias: Alias) -> bool:
     )
 
 
-def editor_url(ide: str, alias: str, folder: str) -> str:
-    """What opens the editor on a folder of the run. Each of these editors knows VS Code's remote URLs."""
-    return f"{ide}://vscode-remote/ssh-remote+{alias}{quote(folder, errors='surrogateescape')}"
+def editor_words(ide: str, folder: str, *, alias: str, missing: str) -> str:
+    """How its editor opens the run's folder. Each of these editors knows VS Code's remote URLs.
+
+    They enter as `ssh ALIAS` does: without an alias not at all, and not before the user's ssh_config knows it.
+    """
+    if not alias:
+        return f"{ide} cannot open {folder}: it enters as `ssh` does, and this run has no alias"
+    url = f"{ide}://vscode-remote/ssh-remote+{alias}{quote(folder, errors='surrogateescape')}"
+    return f"{ide} does not know {alias} yet: {missing}; then it opens {url}" if missing else f"open {url}"
