@@ -200,7 +200,7 @@ class SshBackend:
             launch=claim.get("launch", ""),
             pool=claim.get("pool", ""),
             lineage=claim.get("lineage", ""),
-            generation=int(claim["generation"]) if claim.get("generation", "").isdecimal() else 0,
+            generation=int(claim.get("generation", "0")),
             region=host.region,
             instance_type="ssh",
             price=host.price,
@@ -210,7 +210,7 @@ class SshBackend:
             network=host.network or f"pool {claim.get('pool', '')}",
             via=host.jumps[0].hostname if host.jumps else "",
             machine_id=probed.machine_id,
-            created_at=int(claim["at"]) if claim.get("at", "").isdecimal() else None,
+            created_at=int(claim["at"]) if "at" in claim else None,
             kernel=probed.kernel,
             unfit=seen.bad,
         )

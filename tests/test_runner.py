@@ -223,6 +223,16 @@ def test_a_lower_generation_is_refused(host: RealHost) -> None:
     assert len(list((host.folder / "fence").iterdir())) <= 2
 
 
+@on_this_machine
+def test_a_fence_that_no_counter_reaches_is_not_one(host: RealHost) -> None:
+    for lie in ("9" * 200, "9" * 16, "-5", "x"):
+        (host.folder / "fence").mkdir(exist_ok=True)
+        (host.folder / "fence" / lie).touch()
+    assert host.look().generation == 0
+    host.stop(host.start("sleep 600"), abort=True)
+    assert host.look().generation == 1
+
+
 def test_a_stop_before_the_start_forbids_it(host: RealHost) -> None:
     host.stop("never")
     host.start("echo no", job="never")

@@ -338,6 +338,13 @@ def test_a_clock_that_is_off_is_told_and_no_fault() -> None:
     assert (check.ok, check.said) == (None, "7200 s behind ours")
 
 
+@pytest.mark.parametrize("line", ["generation " + "9" * 16, "generation -1", "generation \u0663", "at " + "1" * 13])
+def test_a_claim_whose_numbers_no_counter_reaches_is_not_understood(line: str) -> None:
+    with pytest.raises(NotUnderstood, match="its claim is not understood: "):
+        read_probe(f"dstack-probe 1\nclaim project p\nclaim {line}\n.\n".encode())
+    assert read_probe(b"dstack-probe 1\nclaim generation 999999999999999\n.\n").claim
+
+
 @given(st.binary(max_size=300))
 def test_any_bytes_are_an_answer_or_not_understood(noise: bytes) -> None:
     for text in (noise, b"dstack-probe 1\n" + noise + b"\n.\n"):
