@@ -49,5 +49,5 @@ def _why(state: State, generation: int, *, agreeing: int) -> str:
     others = "another place agrees" if agreeing == 1 else f"{agreeing} other places agree"
     return (
         f"it carries generation {generation}, this state is at {state.generation} and {others}: this project did not "
-        "write that, and uses and ends nothing there: see who has that login, then `dstack pool resume` it"
+        "write that, and uses and ends nothing there; see who has that login before it gets work again"
     )

@@ -259,9 +259,16 @@ def test_a_running_job_is_not_cleaned(host: RealHost) -> None:
 
 
 def test_nothing_starts_on_a_host_that_ends(host: RealHost) -> None:
-    host.runner.retire(host.instance)
+    host.runner.retire(host.instance, generation=1)
     with pytest.raises(HostError, match="being ended"):
         host.start("true")
+
+
+def test_a_host_is_not_retired_by_an_older_generation(host: RealHost) -> None:
+    host.over(host.start("true", generation=7))
+    with pytest.raises(Fenced):
+        host.runner.retire(host.instance, generation=6)
+    host.over(host.start("true", job="r2-0-1-0", generation=7))
 
 
 @on_this_machine
