@@ -7,8 +7,8 @@ rules, keeps no memory of its own and decides nothing. Any call may raise `TryLa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol, runtime_checkable
 
 from schemas.desired import BackendConfig
 from schemas.instance import Seen
@@ -26,6 +26,10 @@ class BackendError(Exception):
 
 class TryLater(BackendError):
     """Throttled, unreachable, timed out. From `launch`: something may have been made."""
+
+
+class Behind(BackendError):
+    """The place has been told of a newer generation: whoever asked is not the newest, and nothing was done."""
 
 
 class NoCapacity(BackendError):
@@ -70,8 +74,19 @@ class Backend(Protocol):
         Ended ones appear as ended or are absent. The answer may lag behind `launch` and `terminate`.
         """
 
-    def terminate(self, ids: Sequence[str]) -> None:
-        """Accepted, not ended: only `instances` says ended. An id already gone is no error. External ids."""
+    def terminate(self, ids: Sequence[str], *, generation: int = 0) -> None:
+        """Accepted, not ended: only `instances` says ended. An id already gone is no error. External ids.
+
+        A place whose machines remember generations raises `Behind` where one saw a higher one; 0 asks for no such look.
+        """
+
+
+@runtime_checkable
+class Acknowledged(Protocol):
+    """A place that tells of an end until it hears that this was written down."""
+
+    def acknowledge(self, living: Collection[str]) -> None:
+        """Of what its `instances` told, every instance is written down as ended whose id is not in `living`."""
 
 
 class Setting(Protocol):

@@ -191,7 +191,7 @@ class FakeBackend(Backend):
             seen = taken[max(0, len(taken) - 1 - world.lag)]
             return [one for one in seen if ids is None or one.external_id in ids]
 
-    def terminate(self, ids: Sequence[str]) -> None:
+    def terminate(self, ids: Sequence[str], *, generation: int = 0) -> None:
         world = self._world
         with world.lock:
             fault = world.fault("terminate")

@@ -203,7 +203,7 @@ class LocalBackend:
             return [_seen(folder) for folder in self._folders()]
         return [_seen(self._lineage() / id) for id in ids if local_record.is_id(id)]
 
-    def terminate(self, ids: Sequence[str]) -> None:
+    def terminate(self, ids: Sequence[str], *, generation: int = 0) -> None:
         """Returns when every process and container of their jobs is gone and their folders are emptied."""
         for id in ids:
             folder = self._lineage() / id

@@ -8,13 +8,13 @@ end detaches: it ends our jobs and removes our folder. One machine has one owner
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.resources import files
 from typing import NamedTuple, Protocol
 
 import msgspec
 
-from backends.base import BackendError, NoCapacity, Setting, TryLater
+from backends.base import BackendError, Behind, NoCapacity, Setting, TryLater
 from backends.ssh_facts import (
     Check,
     NotUnderstood,
@@ -34,6 +34,7 @@ from schemas.resources import Need, Where
 
 LIMIT = 45.0  # seconds; ending the jobs of a server may take 30
 LOOK = 30.0
+FENCED = 75
 TAKEN = 80
 STUBBORN = 81
 
@@ -210,7 +211,7 @@ class SshBackend:
             launch=claim.get("launch", ""),
             pool=claim.get("pool", ""),
             lineage=claim.get("lineage", ""),
-            generation=int(claim["generation"]) if claim.get("generation", "").isdecimal() else 0,
+            generation=int(claim.get("generation", "0")),
             region=host.region,
             instance_type="ssh",
             price=host.price,
@@ -220,19 +221,27 @@ class SshBackend:
             network=host.network or f"pool {claim.get('pool', '')}",
             via=host.jumps[0].hostname if host.jumps else "",
             machine_id=probed.machine_id,
-            created_at=int(claim["at"]) if claim.get("at", "").isdecimal() else None,
+            created_at=int(claim["at"]) if "at" in claim else None,
             kernel=probed.kernel,
             unfit=seen.bad,
         )
 
-    def terminate(self, ids: Sequence[str]) -> None:
+    def terminate(self, ids: Sequence[str], *, generation: int = 0) -> None:
         """Our jobs are ended, our folder is gone; the rest of the server is as it was."""
         for id in ids:
-            said = self._ask("detach", self._host.folder, self._setting.project, id)
+            said = self._ask("detach", self._host.folder, self._setting.project, id, str(generation or ""))
+            if said.code == FENCED:
+                raise Behind(f"{self._host.name} has been told of a newer generation")
             if said.code == STUBBORN:
                 raise TryLater(f"{self._host.name}: processes of its jobs do not end")
             if said.code:
                 raise TryLater(f"{self._host.name}: our folder could not be removed: {said.err[-200:]}")
+
+    def acknowledge(self, living: Collection[str]) -> None:
+        """Whom the server told to have been let go, and who is not living, it need not tell again."""
+        told = [id for id in self._seen.probed.ended if id not in living] if self._seen else []
+        if told:
+            self._ask("heard", self._host.folder, self._setting.project, *told)
 
     def _look(self) -> Looked:
         setting = self._setting

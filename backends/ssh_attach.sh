@@ -16,4 +16,5 @@ if ! ln "$staged" "$home/$1/claim" 2>/dev/null && ! grep -qx "id $2" "$home/$1/c
     exit 80
 fi
 rm -f "$staged"
+mkdir -p "$home/$1/host" || exit 1 # again: whoever let go just now removed it under us
 date +%s | sed "s/\$/ $2/" > "$home/$1/tick"

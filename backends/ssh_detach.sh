@@ -1,5 +1,6 @@
 # $1 our folder, $2 project or *, $3 instance id or *. Ends every job of the claim that it names, removes our folder, and
-# leaves a word of it until its project asks. Exits: 0 gone, or never there; 81 processes that do not end.
+# leaves a word of it until its project has heard it. $4 generation, or nothing.
+# Exits: 0 gone, or never there; 75 a newer generation was here; 81 processes that do not end.
 # The rules of a host's jobs come before this text.
 # shellcheck shell=sh
 # shellcheck disable=SC2154,SC2034
@@ -10,6 +11,8 @@ base=${HOME:?}/$1 project=$2 id=$3
 [ "$id" = '*' ] || grep -qx "id $id" "$base/claim" || exit 0
 owner=$(sed -n 's/^project //p' "$base/claim") was=$(sed -n 's/^id //p' "$base/claim")
 if cd "$base/host" 2>/dev/null; then
+    read_fence
+    [ -z "${4:-}" ] || [ "$highest" -le "$4" ] || exit 75
     true > ending # from now on nothing starts, and each supervisor ends its job when it wakes up
     read_uptime
     until=$((up + 20)) left=1

@@ -15,6 +15,7 @@ from schemas.resources import Gpu, GpuNeed, Resources, Span
 _FACT = re.compile(r"fact ([a-z]{1,20}) (.{1,8000})\Z")
 _CHECK = re.compile(r"check ([a-z-]{1,30}) (ok|bad|none) (\d{1,9}) ?(.{0,400})\Z")
 _CLAIM = re.compile(r"claim ([a-z_]{1,20}) (.{0,200}).*\Z")
+_NUMBERS = {"generation": 15, "at": 12}  # of a claim, and the most digits of each: as many as a host's fence may have
 _ENDED = re.compile(r"ended ([a-z0-9-]{1,100})\Z")
 _FOREIGN = re.compile(r"foreign (\d{1,4}) (\d{1,10}) (\d{1,9}|-)\Z")
 _TICK = re.compile(r"tick (\d{1,12}) (.{0,100})\Z")
@@ -83,7 +84,7 @@ def read_probe(out: bytes) -> Probed:
             runtime=facts.get("runtime", "none"),
         ),
         checks=tuple(_check(*found.groups()) for found in map(_CHECK.match, body) if found),
-        claim={found[1]: found[2] for found in map(_CLAIM.match, body) if found},
+        claim=_claim({found[1]: found[2] for found in map(_CLAIM.match, body) if found}),
         tick=(int(tick[1]), tick[2]) if tick else None,
         jobs=_number(facts, "jobs"),
         ended=tuple(found[1] for found in map(_ENDED.match, body) if found),
@@ -106,9 +107,17 @@ def _address(text: str) -> str:
         raise NotUnderstood(f"the server's answer is not understood: address {text[:40]!a}") from error
 
 
+def _claim(claim: Mapping[str, str]) -> Mapping[str, str]:
+    """Whoever has that login can write there: its numbers are numbers, and no larger than a counter gets."""
+    for name, digits in _NUMBERS.items():
+        if name in claim and not re.fullmatch(rf"[0-9]{{1,{digits}}}", claim[name]):
+            raise NotUnderstood(f"its claim is not understood: {name} {claim[name][:40]!a}")
+    return claim
+
+
 def _number(facts: Mapping[str, str], name: str) -> int:
     text = facts.get(name, "0").strip()
-    if not re.fullmatch(r"\d{1,15}", text):
+    if not re.fullmatch(r"[0-9]{1,15}", text):
         raise NotUnderstood(f"the server's answer is not understood: {name} {text[:40]!a}")
     return int(text)
 

@@ -14,8 +14,8 @@ from msgspec.structs import replace
 
 from reconciler.absorb_hosts import absorb_hosts
 from reconciler.absorb_listings import Answer, absorb_listings
-from reconciler.store import StateRefused
-from schemas.instance import HostReport, Listing
+from reconciler.distrust import distrust
+from schemas.instance import HostReport, Listing, Seen
 from schemas.state import Place, State
 
 SKEW = 60
@@ -32,9 +32,11 @@ def absorb(
 ) -> State:
     """The state with what was observed. `before` is the state that the observers started from.
 
-    Raises `StateRefused` where the world carries a generation above the state's. Of a state that was read
+    Raises `StateRefused` where the world carries a generation above the state's; where only single declared servers
+    do, those are quarantined (see `distrust`). Of a state that was read
     before the look (`newest` false) that proves nothing: another may have written and launched since.
     """
+    was, said = state, reports
     believed = {listing.place: listing for listing in listings if not listing.partial}
     told = _clocks(state, reports)
     state = replace(
@@ -46,8 +48,9 @@ def absorb(
     off = min((place.skew for place in state.places if place.skew), key=abs, default=0)
     answers = _answers(state, listings, off=off)
     reports = _of_known_places(state, reports)
-    if newest:
-        _refuse_restored(state, answers=answers, reports=reports)
+    if newest and (liars := distrust(state, seen=_ours(state, answers), reports=reports)):
+        listings, reports = _disowned(was, listings, said, liars=liars)
+        return absorb(was, listings=listings, reports=reports, now=now, before=before)
     state = absorb_listings(state, answers=answers, before=before, now=now - off)
     reports = [replace(report, at=report.at - off) for report in reports] if off else reports
     return absorb_hosts(state, reports=reports, before=before, now=now - off)
@@ -162,13 +165,24 @@ def _of_known_places(state: State, reports: Sequence[HostReport]) -> Sequence[Ho
     return [report for report in reports if report.instance not in there]
 
 
-def _refuse_restored(state: State, *, answers: Mapping[str, Answer], reports: Sequence[HostReport]) -> None:
-    listed = (seen for answer in answers.values() for seen in answer.seen if seen.lineage == state.lineage)
-    tags = [(seen.generation, seen.id) for seen in listed]
-    fences = [(report.generation, report.instance) for report in reports if not report.error]
-    newest = max((*tags, *fences), default=(0, ""))
-    if newest[0] > state.generation:
-        raise StateRefused(
-            f"the state is older than the world: generation {state.generation}, but {newest[1]} carries {newest[0]}; "
-            "it looks like a restored backup: put the newer one back, or `dstack state rebuild`"
-        )
+def _ours(state: State, answers: Mapping[str, Answer]) -> Mapping[str, Sequence[Seen]]:
+    return {name: [one for one in answer.seen if one.lineage == state.lineage] for name, answer in answers.items()}
+
+
+def _disowned(
+    state: State, listings: Sequence[Listing], reports: Sequence[HostReport], *, liars: Mapping[str, str]
+) -> tuple[list[Listing], list[HostReport]]:
+    """What those places said is no answer: it changes, starts and ends nothing."""
+    there = {instance.id: liars[instance.place] for instance in state.instances if instance.place in liars}
+    return (
+        [
+            replace(one, error=f"quarantined: {liars[one.place]}", instances=()) if one.place in liars else one
+            for one in listings
+        ],
+        [
+            HostReport(instance=one.instance, at=one.at, error=there[one.instance], untrusted=True)
+            if one.instance in there and not one.error
+            else one
+            for one in reports
+        ],
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from backends.base import Backend, BackendError, NoCapacity, QuotaExceeded, TryLater
+from backends.base import Backend, BackendError, Behind, NoCapacity, QuotaExceeded, TryLater
 from reconciler import fold, runner
 from reconciler.blobs import Blobs
 from reconciler.effects import Clean, Collect, Effect, End, Halt, Release, Save, Send, Start
@@ -93,7 +93,7 @@ class _Hands:
             return fold.Failed(subject=subject(effect), why="not begun: too much time has passed since it was written")
         try:
             return self._do(effect)
-        except runner.Fenced as error:
+        except (runner.Fenced, Behind) as error:
             return fold.Ahead(subject=subject(effect), why=str(error))
         except (runner.HostError, BackendError, CannotOrder) as error:
             return fold.Failed(subject=subject(effect), why=str(error))
@@ -103,7 +103,7 @@ class _Hands:
             case Send():
                 return self._send(effect)
             case End():
-                self._backend(effect.place).terminate(effect.external_ids)
+                self._backend(effect.place).terminate(effect.external_ids, generation=self.state.generation)
                 return fold.Accepted(place=effect.place, external_ids=effect.external_ids)
             case Start():
                 return self._start(effect)

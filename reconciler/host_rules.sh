@@ -96,7 +96,7 @@ pass_fence() { # $1 generation: false where a higher one has been here; it remem
 read_fence() { # highest
     highest=0
     for mark in fence/*; do
-        case ${mark#fence/} in '' | *[!0-9]*) continue ;; esac
+        case ${mark#fence/} in '' | *[!0-9]* | ????????????????*) continue ;; esac # what no counter reaches is not ours
         [ "${mark#fence/}" -le "$highest" ] || highest=${mark#fence/}
     done
 }

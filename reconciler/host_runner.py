@@ -136,8 +136,8 @@ class HostRunner:
         answer = self._send(instance, program, (_checked(job), str(max(0, offset) + 1), str(_CHUNK)))
         return _settled(answer).out
 
-    def retire(self, instance: Instance) -> None:
-        _settled(self._send(instance, "umask 077; true > ending", ()))
+    def retire(self, instance: Instance, *, generation: int) -> None:
+        self._ask(instance, "retire", str(generation))
 
     def _ask(self, instance: Instance, name: str, *args: str, stdin: bytes = b"") -> Answer:
         return _settled(self._send(instance, _program(name), args, stdin=stdin))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from backends.base import Backend
+from backends.base import Acknowledged, Backend, BackendError
 from schemas.delivery import Delivery
 from schemas.desired import BackendConfig, Desired
 from schemas.run import Container, RunSpec
@@ -95,3 +96,11 @@ class Connections:
             if place.name not in self._open:
                 self._open[place.name] = self._ports.connect(place.config, place.region, self._lineage)
             return self._open[place.name]
+
+    def acknowledge(self, state: State) -> None:
+        """`state` is written: what these places told of ends and is in it need not be told again."""
+        living = frozenset(one.id for one in state.instances if one.phase != "terminated")
+        for backend in tuple(self._open.values()):
+            if isinstance(backend, Acknowledged):
+                with suppress(BackendError):  # not heard: it tells again, and the next tick tries again
+                    backend.acknowledge(living)

@@ -18,6 +18,8 @@ from schemas.state import VERSION, Applied, Place, Revision, State
 NOT_OURS = "checks failed: "  # as a declared server says it that has no claim of ours
 # A writer of the lost state may have got further than any tag or fence shows.
 MARGIN = 100
+# No counter gets there: somebody wrote it on a server. Hosts read up to 15 digits, what comes after a rebuild too.
+BELIEVED = 10**14
 
 
 class RebuildRefused(Exception):
@@ -58,7 +60,7 @@ def rebuild(
         version=VERSION,
         project=project,
         lineage=chosen,
-        generation=max([above, *tags, *fences]) + MARGIN,
+        generation=max([above, *(one for one in (*tags, *fences) if one < BELIEVED)]) + MARGIN,
         applied=Applied(revision=revision, by=by, at=now, desired=desired),
         history=(revision,),
         places=tuple(_place(place, listings) for place in places),

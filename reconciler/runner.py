@@ -178,5 +178,5 @@ class Runner(Protocol):
     def read_log(self, instance: Instance, job: str, *, offset: int) -> bytes:
         """The log's bytes from `offset`, at most 1 MiB; empty where there is no more (yet)."""
 
-    def retire(self, instance: Instance) -> None:
-        """Nothing may start on this host any more. Optional before its end."""
+    def retire(self, instance: Instance, *, generation: int) -> None:
+        """Nothing may start on this host any more. Optional before its end. Raises `Fenced`."""

@@ -92,9 +92,9 @@ class Troubled(Backend):
             return ()
         return self._backend.instances(ids)
 
-    def terminate(self, ids: Sequence[str]) -> None:
+    def terminate(self, ids: Sequence[str], *, generation: int = 0) -> None:
         self._untouched("terminate")
-        self._backend.terminate(ids)
+        self._backend.terminate(ids, generation=generation)
 
     def _untouched(self, call: str) -> None:
         if self._trouble == "stranger":

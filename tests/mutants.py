@@ -201,7 +201,7 @@ MUTANTS = (
     Mutant(
         name="a restored backup",
         off="a state older than the world's tags is believed",
-        changes=(("reconciler/absorb.py", "    if newest[0] > state.generation:\n", "    if False:\n"),),
+        changes=(("reconciler/distrust.py", "    if not newer:\n", "    if True:\n"),),
         tests=("tests/test_absorb.py", "tests/test_tick.py"),
     ),
     Mutant(

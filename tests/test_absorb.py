@@ -244,6 +244,99 @@ def test_a_fence_of_a_later_generation_refuses_the_state() -> None:
         looked(a_state(an_instance()), report(generation=6))
 
 
+def servers(*names: str, cloud: bool = False) -> State:
+    """A project of that many declared servers, each a place of one instance; and one of a cloud, if asked."""
+    places = [
+        Place(name=f"ssh/{name}", config=BackendConfig(name="ssh", type="ssh"), identity=f"key {name}")
+        for name in names
+    ]
+    ours = [an_instance(f"l-{name}", place=f"ssh/{name}", machine_id="", pool="lab") for name in names]
+    if cloud:
+        places.append(Place(name=PLACE, config=FAKE, region="r1", identity="me"))
+        ours.append(an_instance("l-cloud", machine_id=""))
+    return a_state(*ours, places=tuple(places))
+
+
+def claims(**generations: int) -> list[Listing]:
+    return [
+        listing(
+            seen(f"l-{name}", generation=generation),
+            place=PLACE if name == "cloud" else f"ssh/{name}",
+            identity="me" if name == "cloud" else f"key {name}",
+        )
+        for name, generation in generations.items()
+    ]
+
+
+def fences(**generations: int) -> list[HostReport]:
+    return [report(instance=f"l-{name}", machine_id="", generation=number) for name, number in generations.items()]
+
+
+LIE = 999_999_999
+
+
+@pytest.mark.parametrize(
+    ("state", "claimed", "fenced"),
+    [
+        (servers("a", "b"), claims(a=LIE, b=3), fences(a=0, b=0)),
+        (servers("a", "b"), claims(a=3, b=3), fences(a=LIE, b=5)),
+        (servers("a", "b"), claims(a=3, b=3), fences(a=6, b=0)),
+        (servers("a", cloud=True), claims(a=LIE, cloud=2), fences(a=LIE, cloud=0)),
+        (servers("a", "b", "c"), claims(a=LIE, b=1, c=1), ()),
+    ],
+)
+def test_a_server_that_alone_says_a_later_generation_is_quarantined_and_stops_nobody_else(
+    state: State, claimed: list[Listing], fenced: list[HostReport]
+) -> None:
+    """Whoever has its login can write any number there."""
+    state = replace(
+        state,
+        attempts=(
+            an_attempt(Job(id="j", instance="l-a", status="running"), Job(id="k", instance="l-b", status="running")),
+        ),
+    )
+    fenced = fenced or fences(a=0, b=0)
+    after = absorb(state, listings=claimed, reports=fenced, now=NOW)
+    liar, *others = after.instances
+    assert (liar.phase, liar.unreachable_since) == ("ready", NOW)
+    assert "it carries generation" in liar.quarantined
+    assert after.places[0].error.startswith("quarantined: it carries generation")
+    assert job(after).status == "running", "its silence about a job proves nothing"
+    for other in others:
+        if any(one.instance == other.id for one in fenced):
+            assert (other.quarantined, other.unreachable_since) == ("", None)
+    assert not any(place.error for place in after.places[1:])
+
+
+def test_a_server_that_lied_and_says_what_is_true_again_waits_for_a_person() -> None:
+    lied = absorb(servers("a", "b"), listings=claims(a=LIE, b=3), reports=fences(a=0, b=0), now=NOW)
+    after = absorb(lied, listings=claims(a=3, b=3), reports=fences(a=0, b=0), now=NOW)
+    assert [(bool(one.quarantined), one.unreachable_since) for one in after.instances] == [(True, None), (False, None)]
+    assert not after.places[0].error
+
+
+@pytest.mark.parametrize(
+    ("state", "claimed", "fenced"),
+    [
+        (servers("a"), claims(a=6), fences(a=0)),
+        (servers("a", "b"), claims(a=6, b=7), fences(a=0, b=0)),
+        (servers("a", "b"), claims(a=3, b=3), fences(a=6, b=7)),
+        (servers("a", "b", "c"), claims(a=3, b=3, c=3), fences(a=6, b=7, c=0)),
+        (servers("a", cloud=True), claims(a=3, cloud=6), ()),
+        (servers("a", cloud=True), claims(a=3, cloud=3), fences(a=0, cloud=6)),
+        (servers("a", "b"), [*claims(a=6), listing(place="ssh/b", identity="key b")], ()),
+        (servers("a", "b"), [*claims(a=6), listing(place="ssh/b", error="timed out")], ()),
+        (servers("a", "b"), [*claims(a=6), replace(claims(b=3)[0], identity="somebody")], ()),
+    ],
+    ids=["alone", "all", "all fences", "most", "a cloud's tag", "a cloud's host", "silent", "error", "other machine"],
+)
+def test_where_nobody_contradicts_the_state_is_refused(
+    state: State, claimed: list[Listing], fenced: list[HostReport]
+) -> None:
+    with pytest.raises(StateRefused, match="older than the world"):
+        absorb(state, listings=claimed, reports=fenced, now=NOW)
+
+
 # ---------------------------------------------------------------- hosts
 
 

@@ -69,6 +69,12 @@ def test_its_generation_is_above_everything_seen() -> None:
     assert rebuilt(listing(seen(1)), above=99).generation == 99 + MARGIN
 
 
+def test_a_generation_that_no_counter_reaches_is_not_adopted() -> None:
+    """The next ones must still be numbers that a host reads."""
+    lie = report(1, generation=10**15 - 1)
+    assert rebuilt(listing(seen(1)), reports=(lie,)).generation == 11 + MARGIN
+
+
 def test_it_takes_the_lineage_of_its_instances() -> None:
     assert rebuilt(listing(seen(1))).lineage == "lin1"
     assert rebuilt(listing()).lineage == "noncenon"

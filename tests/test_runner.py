@@ -223,6 +223,16 @@ def test_a_lower_generation_is_refused(host: RealHost) -> None:
     assert len(list((host.folder / "fence").iterdir())) <= 2
 
 
+@on_this_machine
+def test_a_fence_that_no_counter_reaches_is_not_one(host: RealHost) -> None:
+    for lie in ("9" * 200, "9" * 16, "-5", "x"):
+        (host.folder / "fence").mkdir(exist_ok=True)
+        (host.folder / "fence" / lie).touch()
+    assert host.look().generation == 0
+    host.stop(host.start("sleep 600"), abort=True)
+    assert host.look().generation == 1
+
+
 def test_a_stop_before_the_start_forbids_it(host: RealHost) -> None:
     host.stop("never")
     host.start("echo no", job="never")
@@ -249,9 +259,16 @@ def test_a_running_job_is_not_cleaned(host: RealHost) -> None:
 
 
 def test_nothing_starts_on_a_host_that_ends(host: RealHost) -> None:
-    host.runner.retire(host.instance)
+    host.runner.retire(host.instance, generation=1)
     with pytest.raises(HostError, match="being ended"):
         host.start("true")
+
+
+def test_a_host_is_not_retired_by_an_older_generation(host: RealHost) -> None:
+    host.over(host.start("true", generation=7))
+    with pytest.raises(Fenced):
+        host.runner.retire(host.instance, generation=6)
+    host.over(host.start("true", job="r2-0-1-0", generation=7))
 
 
 @on_this_machine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -13,9 +14,9 @@ import pytest
 from backend_contract import FAR, BackendContract, BackendRig, living
 from hypothesis import given
 from hypothesis import strategies as st
-from ssh_hosts import Lab, SshHost, a_lab, declared, give_gpus, why_not
+from ssh_hosts import UID, Lab, SshHost, a_lab, declared, give_gpus, why_not
 
-from backends.base import Backend, BackendError, NoCapacity, TryLater
+from backends.base import Acknowledged, Backend, BackendError, Behind, NoCapacity, TryLater
 from backends.registry import connect
 from backends.ssh import Looked, look, owner_words, take_over
 from backends.ssh_facts import NotUnderstood, clock_check, network_check, read_probe
@@ -199,12 +200,18 @@ def test_one_machine_with_two_host_keys_is_two_servers(lab: Lab, server: SshHost
 
 
 @needs_hosts
-def test_letting_go_leaves_nothing_and_is_told_once(rig: SshRig, server: SshHost) -> None:
-    backend = attach(rig, "l1")
+def test_letting_go_leaves_nothing_and_is_told_until_it_was_heard(rig: SshRig, server: SshHost) -> None:
+    """An answer may be lost on its way, and whoever plans writes nothing down."""
+    attach(rig, "l1").terminate(["l1-0"])
     (server.home / "thesis.tex").write_text("mine")
-    backend.terminate(["l1-0"])
-    assert [(one.id, one.phase) for one in backend.instances()] == [("l1-0", "ended")]
-    assert backend.instances() == []
+    for _ in range(2):
+        backend = rig.connect()
+        assert isinstance(backend, Acknowledged)
+        assert [(one.id, one.phase) for one in backend.instances()] == [("l1-0", "ended")]
+        backend.acknowledge({"l1-0"})  # not written down as ended
+    rig.connect(project="project2").instances()
+    backend.acknowledge(())
+    assert rig.connect().instances() == []
     assert [path.name for path in server.home.iterdir()] == ["thesis.tex"]
 
 
@@ -214,6 +221,44 @@ def test_an_end_is_of_the_named_instance_and_project_alone(rig: SshRig) -> None:
     backend.terminate(["l0-0"])
     rig.connect(project="project2").terminate(["l1-0"])
     assert [one.id for one in living(backend)] == ["l1-0"]
+
+
+@needs_hosts
+def test_the_word_of_an_end_is_of_its_project_alone(rig: SshRig) -> None:
+    attach(rig, "l1").terminate(["l1-0"])
+    other = attach(rig, "l2", project="project2")
+    assert isinstance(other, Acknowledged)
+    other.acknowledge(())
+    other.terminate(["l2-0"])
+    assert [one.id for one in other.instances()] == ["l2-0"]
+    other.acknowledge(())
+    assert [(one.id, one.phase) for one in rig.connect().instances()] == [("l1-0", "ended")]
+
+
+@needs_hosts
+def test_whoever_is_behind_lets_no_server_go(rig: SshRig, server: SshHost) -> None:
+    backend = attach(rig, "l1")
+    (fence,) = server.home.glob(".dstack-hosts/*/host")
+    (fence / "fence").mkdir()
+    (fence / "fence/7").touch()
+    os.chown(fence / "fence", UID, UID)
+    with pytest.raises(Behind, match="newer generation"):
+        backend.terminate(["l1-0"], generation=6)
+    assert [one.id for one in living(backend)] == ["l1-0"]
+    backend.terminate(["l1-0"], generation=7)
+    assert living(backend) == []
+
+
+@needs_hosts
+def test_a_claim_has_its_folder_even_where_the_one_before_was_removed_meanwhile(rig: SshRig, server: SshHost) -> None:
+    """As where another lets go between the making of the folder and the claim."""
+    server.program("ln", '#!/bin/sh\nrm -rf "${2%/claim}/host"\nexec /usr/bin/ln "$@"\n')
+    attach(rig, "l1")
+    (folder,) = server.home.glob(".dstack-hosts/*")
+    assert (folder / "host").is_dir()
+    (folder / "host").rmdir()
+    attach(rig, "l1")
+    assert (folder / "host").is_dir()
 
 
 # ---------------------------------------------------------------- who it is
@@ -337,6 +382,13 @@ def test_a_clock_that_is_off_is_told_and_no_fault() -> None:
     assert clock_check(probed, now=1030).ok is True
     check = clock_check(probed, now=8200)
     assert (check.ok, check.said) == (None, "7200 s behind ours")
+
+
+@pytest.mark.parametrize("line", ["generation " + "9" * 16, "generation -1", "generation \u0663", "at " + "1" * 13])
+def test_a_claim_whose_numbers_no_counter_reaches_is_not_understood(line: str) -> None:
+    with pytest.raises(NotUnderstood, match="its claim is not understood: "):
+        read_probe(f"dstack-probe 1\nclaim project p\nclaim {line}\n.\n".encode())
+    assert read_probe(b"dstack-probe 1\nclaim generation 999999999999999\n.\n").claim
 
 
 @given(st.binary(max_size=300))

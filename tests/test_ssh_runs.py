@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -54,6 +55,11 @@ class Shop:
             flags = [flag for flag in ("quarantined", "degraded") if f"{flag}: " in one["reason"]]
             one["flags"] = [*flags, *(["unreachable"] if one["unreachable"] else [])]
         return {one["name"]: one for one in found}
+
+    def unmet(self) -> dict[str, str]:
+        """subject -> why, of a plan."""
+        found = json.loads(self.dstack("plan", "--json").out)["unmet"]
+        return {one["subject"]: one["why"] for one in found}
 
     def comes_to(self, run: str, status: str, *args: str) -> None:
         """By ticks."""
@@ -138,7 +144,8 @@ def test_a_host_that_left_its_pool_is_let_go_when_asked_and_cleaned(shop: Shop) 
     assert "two: left the documents, but this apply may not end it" in shop.apply().out.replace("\n", " ")
     assert shop.hosts()["two"]["status"] == "busy"
     shop.apply("--allow-destroy", "lab")
-    until(lambda: bool(shop.apply("--allow-destroy", "lab")) and "two" not in shop.hosts())
+    # A plan hears of the end too, and writes nothing down.
+    until(lambda: bool(shop.dstack("plan") and shop.apply("--allow-destroy", "lab")) and "two" not in shop.hosts())
     assert [path.name for path in two.home.iterdir()] == ["mine"]
     assert not [line for line in two.processes() if "sleep 600" in line]
     assert shop.hosts()["one"]["status"] == "idle"
@@ -171,6 +178,9 @@ def test_at_most_once_across_a_cut_and_from_another_machine(shop: Shop) -> None:
     assert shop.runs()["once"]["status"] == "running"
     assert "unreachable" in shop.hosts()["far"]["flags"]
     assert "--assume-lost once" in shop.dstack("plan").out.replace("\n", " ")
+    why = shop.unmet()["run once"]
+    assert why.startswith("far has not answered since ")
+    assert why.endswith("`--assume-lost once` takes it as lost")
     host.mend()
     shop.home = "desktop"
     shop.comes_to("once", "done")
@@ -231,6 +241,7 @@ def test_assumed_lost_it_goes_elsewhere_and_its_stray_job_is_ended_when_the_host
     victim.cut()
     for _ in range(3):
         shop.apply()
+    assert shop.unmet()["run train"].startswith(f"{victim.name} has not answered since ")
     shop.apply("--assume-lost", "train")
     shop.comes_to("train", "done")
     assert any("sleep 600" in line for line in victim.processes())
@@ -242,6 +253,8 @@ def test_assumed_lost_it_goes_elsewhere_and_its_stray_job_is_ended_when_the_host
         return not any("sleep 600" in line for line in victim.processes())
 
     until(ended)
+    told = rf"{victim.name} answers again: job \S+ of run train \(assumed lost by a person\) is ended there and removed"
+    assert re.search(told, " ".join(" ".join(said).split())), said
     assert shop.runs()["train"]["status"] == "done"
 
 

@@ -413,5 +413,5 @@ def test_a_folder_removed_under_a_job_ends_it(host: RealHost) -> None:
 def test_a_host_that_ends_takes_its_jobs_along(host: RealHost) -> None:
     job = host.start("trap '' TERM; sleep 600", inactivity=600, max_duration=10)
     host.supervisor(job)
-    host.runner.retire(host.instance)
+    host.runner.retire(host.instance, generation=1)
     assert host.over(job).reason == "its instance was ended"

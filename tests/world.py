@@ -145,7 +145,7 @@ class FakeRunner:
     def read_log(self, instance: Instance, job: str, *, offset: int) -> bytes:
         return _asked(lambda: self._hosts.collect(instance.external_id, job))[offset:]
 
-    def retire(self, instance: Instance) -> None:
+    def retire(self, instance: Instance, *, generation: int) -> None:
         raise HostError("not asked for")
 
 
