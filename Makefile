@@ -7,7 +7,8 @@ VENV := .venv
 BIN  := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-PYTEST ?= -n auto
+# Two for each processor: tests of real servers mostly wait for them.
+PYTEST ?= -n $(shell echo $$(($$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) * 2)))
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
 demo: venv
