@@ -69,7 +69,9 @@ class Attached:
     def detach(self) -> None:
         """Ctrl-C."""
         self.process.send_signal(signal.SIGINT)
-        assert self.ends() == 130, bytes(self.err)
+        # CPython dies of the signal itself where it came inside an `exec`, as an import of dataclasses does, though it
+        # was caught. A shell reads 130 of both.
+        assert self.ends() in (130, -signal.SIGINT), bytes(self.err)
 
     def local_port(self, remote: int) -> int:
         self.says(f"leads to port {remote} of")
