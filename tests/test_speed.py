@@ -183,6 +183,10 @@ def test_of_two_looks_the_less_noisy_counts() -> None:
     assert better([slower], first) == [slower]
 
 
+def test_growth_is_shown_and_fails_nothing() -> None:
+    assert Row(what="growth of plan, 10k to 100k", value=9.0, unit="x n log n").verdict == "over"
+
+
 def test_the_page_has_every_budget_and_no_other() -> None:
     page = (ROOT / "docs/speed.md").read_text()
     units = "s|x bare|x plain ssh|MiB|MB|writes|requests|reconcilers|x n log n"
