@@ -68,7 +68,7 @@ MUTANTS = (
         changes=(
             ("reconciler/effects.py", "now >= intent.request.not_after or ", ""),
             ("reconciler/execute.py", "if self.ports.now() >= send.request.not_after:", "if False:"),
-            ("reconciler/retire.py", "draft.now >= request.not_after or ", ""),
+            ("reconciler/resume.py", "draft.now >= request.not_after or ", ""),
         ),
         tests=("tests/test_effects.py", "tests/test_cases.py"),
     ),
@@ -113,13 +113,9 @@ MUTANTS = (
         name="proof of end before retry",
         off="a job on a host that does not answer is lost",
         changes=(
-            (
-                "reconciler/settled.py",
-                "if one.unreachable_since is not None} if assumed else {}",
-                "if one.unreachable_since is not None}",
-            ),
-            ("reconciler/settled.py", "dark=dark if attempt.run in assumed else {}", "dark=dark"),
-            ("reconciler/settled.py", "    if not assumed:\n        return state\n", ""),
+            ("reconciler/settled.py", " if assumed or halting else {}", ""),
+            ("reconciler/settled.py", "assumed=attempt.run in assumed", "assumed=True"),
+            ("reconciler/settled.py", "if not (assumed or given_up):", "if False:"),
         ),
         tests=("tests/test_tick.py", "tests/test_conclude.py"),
     ),
@@ -232,7 +228,7 @@ MUTANTS = (
         name="started once for ever",
         off="a job that was claimed before is started again",
         changes=(
-            ("reconciler/host_start.sh", 'if [ -d "claims/$job" ] || [ -d "spent/$job" ]; then exit 0; fi', ""),
+            ("reconciler/host_start.sh", 'if [ -d "claims/$job" ] || [ -d "spent/$job" ]; then', "if false; then"),
             ("reconciler/host_start.sh", """if ! mkdir "claims/$job" 2>/dev/null; then""", "if false; then"),
             ("reconciler/host_start.sh", """if [ -d "spent/$job" ]; then\n    rmdir""", "if false; then\n    rmdir"),
         ),
