@@ -1,0 +1,126 @@
+"""What AWS's error codes mean: one table, AWS's own words kept.
+
+A code that is not here is permanent, unless its answer was a failure of the server (5xx): of those nothing is known.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from backends.base import BackendError, NoCapacity, QuotaExceeded, TryLater
+
+Meaning = Literal["capacity", "unsupported", "quota", "later", "permanent"]
+
+ON_DEMAND_RETRY, SPOT_RETRY, UNSUPPORTED_RETRY = 180, 45, 3600  # seconds until an offer is tried again
+
+MEANINGS: dict[str, Meaning] = {
+    # This type, zone and purchase, now.
+    "InsufficientInstanceCapacity": "capacity",
+    "InsufficientHostCapacity": "capacity",
+    "InsufficientReservedInstanceCapacity": "capacity",
+    "InsufficientCapacity": "capacity",
+    "InsufficientCapacityOnHost": "capacity",
+    "InsufficientFreeAddressesInSubnet": "capacity",
+    "ReservationCapacityExceeded": "capacity",
+    "SpotMaxPriceTooLow": "capacity",
+    "UnfulfillableCapacity": "capacity",
+    # Never there, as configured: asked again much later.
+    "Unsupported": "unsupported",
+    "UnsupportedOperation": "unsupported",
+    # The account's own bounds. AWS's own page calls the spot count a limit of the account.
+    "VcpuLimitExceeded": "quota",
+    "InstanceLimitExceeded": "quota",
+    "MaxSpotInstanceCountExceeded": "quota",
+    "VolumeLimitExceeded": "quota",
+    "MaxIOPSLimitExceeded": "quota",
+    "AddressLimitExceeded": "quota",
+    "NetworkInterfaceLimitExceeded": "quota",
+    "PrivateIpAddressLimitExceeded": "quota",
+    "SecurityGroupLimitExceeded": "quota",
+    "RulesPerSecurityGroupLimitExceeded": "quota",
+    "PendingVerification": "later",
+    # Throttled, or a server's trouble: nothing is known of the call.
+    "RequestLimitExceeded": "later",
+    "Throttling": "later",
+    "ThrottlingException": "later",
+    "ThrottledException": "later",
+    "RequestThrottled": "later",
+    "RequestThrottledException": "later",
+    "TooManyRequestsException": "later",
+    "EC2ThrottledException": "later",
+    "BandwidthLimitExceeded": "later",
+    "PriorRequestNotComplete": "later",
+    "SlowDown": "later",
+    "RequestTimeout": "later",
+    "RequestTimeoutException": "later",
+    "ServiceUnavailable": "later",
+    "Unavailable": "later",
+    "InternalError": "later",
+    "InternalFailure": "later",
+    "InternalServerError": "later",
+    # The first request of that token made something: it is not lost, a listing shows it.
+    "IdempotentParameterMismatch": "later",
+    # Not yet known everywhere, as new things are.
+    "InvalidInstanceID.NotFound": "later",
+}
+
+
+def ask(client: Any, operation: str, **parameters: Any) -> Any:
+    """The answer of one call. Raises what its failure means (`backends.base`), never an error of botocore's."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        return getattr(client, operation)(**parameters)
+    except (ClientError, BotoCoreError) as error:
+        raise understood(error, operation=operation, spot="InstanceMarketOptions" in parameters) from None
+
+
+def understood(error: Exception, *, operation: str = "", spot: bool = False) -> BackendError:
+    """The meaning of an error of botocore's. `spot`: of a spot request, for which capacity returns sooner."""
+    code, words = code_of(error), words_of(error)
+    if not code:
+        return _without_answer(error, words)
+    match _meaning(error, code):
+        case "capacity":
+            return NoCapacity(words, retry_after=SPOT_RETRY if spot else ON_DEMAND_RETRY)
+        case "unsupported" if operation == "run_instances":
+            return NoCapacity(words, retry_after=UNSUPPORTED_RETRY)
+        case "quota":
+            return QuotaExceeded(words, quota=code)
+        case "later":
+            return TryLater(words)
+        case _:
+            return BackendError(words)
+
+
+def code_of(error: Exception) -> str:
+    """AWS's code, without the `Client.` or `Server.` that some calls put before it; "" where no answer came."""
+    response = getattr(error, "response", None) or {}
+    return re.sub(r"^(Client|Server)\.", "", str(response.get("Error", {}).get("Code", "")))
+
+
+def words_of(error: Exception) -> str:
+    """`Code: message`, in one line, without control characters, at most 600 characters."""
+    said = (getattr(error, "response", None) or {}).get("Error", {})
+    text = f"{said.get('Code', '')}: {said.get('Message', '')}" if said.get("Code") else str(error)
+    text = re.sub(r"\s*Encoded authorization failure message: \S+", "", text)
+    return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", text).split())[:600]
+
+
+def _meaning(error: Exception, code: str) -> Meaning:
+    known = MEANINGS.get(code)
+    if known is not None:
+        return known
+    status = (getattr(error, "response", None) or {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return "later" if status >= 500 else "permanent"
+
+
+def _without_answer(error: Exception, words: str) -> BackendError:
+    """Cut off or never reached: anything may have happened. What botocore itself refuses was never sent."""
+    from botocore.exceptions import HTTPClientError, IncompleteReadError, ResponseStreamingError
+    from botocore.parsers import ResponseParserError
+
+    if isinstance(error, HTTPClientError | IncompleteReadError | ResponseStreamingError | ResponseParserError):
+        return TryLater(words)
+    return BackendError(words)

@@ -1,0 +1,128 @@
+"""Clients of AWS, made one way only: its own chain of credentials, few attempts, short waits.
+
+A profile, SSO, a role (with its external id), a web identity (OIDC in CI), keys in the environment, an instance's own
+role and `AWS_ENDPOINT_URL` all work, since botocore finds them. `AWS_MAX_ATTEMPTS` and `AWS_RETRY_MODE` are a
+person's to set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from backends.base import BackendError
+
+if TYPE_CHECKING:
+    from schemas.desired import BackendConfig
+
+ATTEMPTS = "4"  # all in all; each RunInstances of ours carries a token, so that another attempt is the same request
+CONNECT, READ = 5, 30  # seconds
+POOL = 32  # requests at once
+KEYS = {
+    "access_key": "aws_access_key_id", "secret_key": "aws_secret_access_key", "session_token": "aws_session_token",
+}  # fmt: skip
+_REFERENCE = re.compile(r"\$\{\{ *(env|secrets)\.([A-Za-z_][A-Za-z0-9_]*) *\}\}")
+
+_lock = threading.Lock()
+_sessions: dict[str, Any] = {}
+_clients: dict[tuple[str, str, str], Any] = {}
+
+
+def client(config: BackendConfig, service: str, region: str) -> Any:
+    """A client of that service there, one for the process; it may be used by several threads at once.
+
+    No request is made, but where credentials must be asked for. `BackendError` where there are none, naming what
+    would give some.
+    """
+    own = _own(os.environ)
+    key = json.dumps([config.options.get("creds"), own], sort_keys=True)
+    with _lock:  # botocore's sessions are not safe to make clients with at once
+        if key not in _sessions:
+            _sessions[key] = _session(config, region)
+        if (key, service, region) not in _clients:
+            _clients[key, service, region] = _client(_sessions[key], service, region, own, name=config.name)
+        return _clients[key, service, region]
+
+
+def _own(environ: Mapping[str, str]) -> dict[str, str]:
+    """What of the environment makes another client."""
+    return {name: value for name, value in environ.items() if name.startswith("AWS_")}
+
+
+def _client(session: Any, service: str, region: str, environ: Mapping[str, str], *, name: str) -> Any:
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+
+    retries = {
+        "total_max_attempts": int(environ.get("AWS_MAX_ATTEMPTS") or ATTEMPTS),
+        "mode": environ.get("AWS_RETRY_MODE") or "standard",
+    }
+    settings = Config(
+        connect_timeout=CONNECT, read_timeout=READ, retries=retries, max_pool_connections=POOL,
+        user_agent_extra="dstack-pools",
+    )  # fmt: skip
+    try:
+        if session.get_credentials() is None:
+            raise BackendError(f"{name}: {NO_CREDENTIALS}")
+        return session.client(service, region_name=region, config=settings)
+    except (BotoCoreError, ValueError) as error:
+        raise BackendError(f"{name}: {error}") from None
+
+
+NO_CREDENTIALS = (
+    "no AWS credentials here: set AWS_PROFILE (then `aws sso login`, or `dstack aws configure`), or AWS_ACCESS_KEY_ID "
+    "and AWS_SECRET_ACCESS_KEY, or `creds: {profile: NAME}` of the backend, or give this machine a role"
+)
+
+
+def _session(config: BackendConfig, region: str) -> Any:
+    try:
+        from boto3 import Session
+        from botocore.exceptions import BotoCoreError
+    except ImportError:
+        raise BackendError(f"{config.name}: boto3 is missing: `pip install 'dstack-pools[aws]'`") from None
+    creds = config.options.get("creds") or {}
+    keys = {known: _value(config, name, creds[name]) for name, known in KEYS.items() if creds.get(name)}
+    try:
+        session = Session(profile_name=creds.get("profile") or None, region_name=region or "us-east-1", **keys)
+        return _as_role(session, creds) if creds.get("role_arn") else session
+    except BotoCoreError as error:
+        raise BackendError(f"{config.name}: {error}") from None
+
+
+def _value(config: BackendConfig, key: str, written: str) -> str:
+    """The documents hold a reference, never a value."""
+    found = _REFERENCE.fullmatch(written.strip())
+    if found is None:
+        raise BackendError(f"{config.name}: creds.{key} is no reference: `${{{{ env.NAME }}}}`")
+    value = os.environ.get(found[2])
+    if not value:
+        raise BackendError(f"{config.name}: creds.{key} needs {found[2]}, not set here")
+    return value
+
+
+def _as_role(session: Any, creds: Mapping[str, str]) -> Any:
+    """The role's own credentials, asked for when first needed and again before they end."""
+    from boto3 import Session
+    from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+    from botocore.session import get_session
+
+    extra = {"RoleSessionName": "dstack-pools"}
+    if creds.get("external_id"):
+        extra["ExternalId"] = creds["external_id"]
+    core = session._session
+    fetcher = AssumeRoleCredentialFetcher(
+        client_creator=core.create_client,
+        source_credentials=session.get_credentials(),
+        role_arn=creds["role_arn"],
+        extra_args=extra,
+    )
+    role = get_session()
+    role._credentials = DeferredRefreshableCredentials(
+        refresh_using=fetcher.fetch_credentials, method="assume-role"
+    )
+    return Session(botocore_session=role, region_name=session.region_name)
