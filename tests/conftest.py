@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import aws_double
 import pytest
 import real_engine
+from aws_double import AwsServer
 from buckets import Server, served
 from hypothesis import HealthCheck, settings
 from real_engine import Engine
@@ -88,4 +90,11 @@ def server_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[st
                 running[kind] = stack.enter_context(served(kind, tmp_path_factory.mktemp(kind)))
             return running[kind]
 
+        yield server
+
+
+@pytest.fixture(scope="session")
+def aws_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsServer]:
+    """The strict double of AWS, one for the session (of each worker); a test takes an `account` of its own."""
+    with aws_double.served(tmp_path_factory.mktemp("aws")) as server:
         yield server
