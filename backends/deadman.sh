@@ -9,16 +9,17 @@ verb=$1 base=$2 proc=${3:-/proc}
 first=600 grace=900 host=/nowhere
 
 recall() { # of our own memory: boots, each with the age at its begin; busy, when a job was last seen alive; tries
-    boots='' busy=0 tries=0 last='' last_up=0
+    boots='' busy=0 tries=0 last='' last_up=0 tick_at=0 tick=''
     {
-        while read -r word one two _; do
-            case $word:$two in
-                boot:*[!0-9]* | boot:) ;;
-                boot:*) boots="$boots$one $two|" ;;
-                now:*[!0-9]* | now:) ;;
-                now:*) last=$one last_up=$two ;;
+        while read -r word one two three _; do
+            case $word:$one:$two in # its numbers are numbers
+                boot:*:*[!0-9]* | now:*:*[!0-9]* | busy:*[!0-9]*:* | tries:*[!0-9]*:* | tick:*[!0-9]*:*) ;;
+                boot:*:?*) boots="$boots$one $two|" ;;
+                now:*:?*) last=$one last_up=$two ;;
+                busy:?*) busy=$one ;;
+                tries:?*) tries=$one ;;
+                tick:?*) tick_at=$one tick="$two $three" ;;
             esac
-            case $word:$one in busy:*[!0-9]* | tries:*[!0-9]*) ;; busy:*) busy=$one ;; tries:*) tries=$one ;; esac
         done < "$base/memory"
     } 2> /dev/null
     while read -r word one _; do
@@ -26,14 +27,12 @@ recall() { # of our own memory: boots, each with the age at its begin; busy, whe
     done < "$base/conf"
 }
 
-begin_of() { # $1 boot -> begin: the age at which it began; that of the oldest one known for any older
-    begin='' oldest=0 rest=$boots
-    while [ -n "$rest" ]; do
+begin_of() { # $1 boot -> begin: the age at which it began, "" of one that is forgotten
+    begin='' rest=$boots
+    while [ -n "$rest" ] && [ -z "$begin" ]; do
         one=${rest%%|*} rest=${rest#*|}
-        [ -n "$begin" ] || [ "${one%% *}" != "$1" ] || begin=${one##* }
-        oldest=${one##* }
+        [ "${one%% *}" != "$1" ] || begin=${one##* }
     done
-    begin=${begin:-$oldest}
 }
 
 read_age() { # age: seconds that this machine has run, of which `up` are of this boot
@@ -44,17 +43,18 @@ read_age() { # age: seconds that this machine has run, of which `up` are of this
         *"|$boot "*) ;;
         *)
             begin_of "$last"
-            boots="$boot $((begin + last_up))|$boots"
+            boots="$boot $((${begin:-0} + last_up))|$boots"
             ;;
     esac
     begin_of "$boot"
     age=$((begin + up))
 }
 
-age_of() { # $1 boot, $2 its uptime -> at: the age then, never later than now
+age_of() { # $1 boot, $2 its uptime -> at: the age then, never later than now; 0 where that is forgotten
     at=0
-    case $2 in '' | *[!0-9]*) return ;; esac
+    case $2 in '' | *[!0-9]* | ???????????*) return ;; esac
     begin_of "$1"
+    [ -n "$begin" ] || return
     at=$((begin + $2))
     [ "$at" -le "$age" ] || at=$age
 }
@@ -62,7 +62,8 @@ age_of() { # $1 boot, $2 its uptime -> at: the age then, never later than now
 keep() { # our memory of four boots, in one sector
     lines="now $boot $up
 busy $busy
-tries $tries" count=0 rest=$boots
+tries $tries
+tick $ticked $where_ticked" count=0 rest=$boots
     while [ -n "$rest" ] && [ $count -lt 4 ]; do
         lines="$lines
 boot ${rest%%|*}" rest=${rest#*|} count=$((count + 1))
@@ -75,14 +76,18 @@ later() { # $1 an age: the machine is needed until then at least
 }
 
 read_lease() { # what the last tick left: which rule (`-` for none yet), its span, and how long it had been idle
-    rule=- span=- idle_for=0 hold=86400 lifetime=- ticked=0
+    rule=- span=- idle_for=0 hold=86400 lifetime=- ticked=0 where='' up_then=''
     { read -r where up_then rule span idle_for hold lifetime _ < "$host/lease"; } 2> /dev/null
-    case $rule in idle | unattended) ;; *) rule=- && return ;; esac
+    where_ticked="$where $up_then"
+    case $rule in idle | unattended) ;; *) rule=- ;; esac
+    [ ${#where_ticked} -le 60 ] || rule=- # none of ours
+    [ "$rule" != - ] || { where_ticked='' && return; }
     case $span$lifetime in *[!0-9-]*) span=259200 lifetime=- ;; esac
     case $idle_for in '' | *[!0-9]*) idle_for=0 ;; esac
     case $hold in '' | *[!0-9]*) hold=86400 ;; esac
     age_of "$where" "$up_then"
     ticked=$at
+    [ "$tick" != "$where_ticked" ] || ticked=$tick_at # as it was noted then: its boot may be long forgotten
 }
 
 alive() { # $1 job folder: true while its supervisor lives; from: the age at which that began, 0 where it never did
@@ -104,7 +109,7 @@ limit_of() { # $1 job folder, $2 name -> limit: a number of its order, 0 is none
 }
 
 need_of_running() { # $1 job folder: for as long as it may run; it is not counted while its image is pulled, for an hour
-    busy=$age
+    running=1
     limit_of "$1" hold_back
     latest=$((from + 3600 + limit))
     begun=''
@@ -113,13 +118,15 @@ need_of_running() { # $1 job folder: for as long as it may run; it is not counte
     elif [ "$age" -lt "$latest" ]; then from=$age
     else from=$latest; fi
     limit_of "$1" max_duration
-    if [ "$limit" -gt 0 ]; then later $((from + limit + grace))
+    ends=$((from + limit + grace))
+    [ "$limit" -gt 0 ] && [ "$ends" -le "$age" ] || busy=$age # one that ought to be over counts no more
+    if [ "$limit" -gt 0 ]; then later "$ends"
     elif [ "$lifetime" != - ]; then later $((lifetime + grace))
     else until=never; fi
 }
 
 need() { # until: the age until which this machine is needed, or `never`
-    until=0 results=''
+    until=0 results='' running=''
     read_lease
     for job in "$host"/jobs/*; do
         [ -d "$job" ] || continue
@@ -139,7 +146,7 @@ need() { # until: the age until which this machine is needed, or `never`
         if [ "$lifetime" != - ]; then later $((lifetime + grace)); else until=never; fi
     elif [ "$rule" = unattended ]; then
         later $((ticked + span))
-    else
+    elif [ -z "$running" ]; then
         need_of_idle
     fi
 }
