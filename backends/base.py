@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol, runtime_checkable
 
+from backends.boot import Boot
 from schemas.desired import BackendConfig
 from schemas.instance import Seen
 from schemas.launch import Request
@@ -100,6 +101,9 @@ class Setting(Protocol):
     def state_address(self) -> str: ...
     @property
     def now(self) -> Callable[[], float]: ...
+    @property
+    def boot(self) -> Callable[[str], Boot]:
+        """Launch id -> what its machines are born with, the same each time. `BackendError` where no key is here."""
 
 
 Connect = Callable[[BackendConfig, str, Setting], Backend]

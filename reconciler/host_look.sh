@@ -66,7 +66,7 @@ lose() { # $1 job folder: its end is written once nothing of it lives; false whe
     drop_cgroup "$1"
     forget_secrets "$1"
     began=-
-    { read -r began < "$1/started"; } 2>/dev/null
+    { read -r began _ < "$1/started"; } 2>/dev/null
     write_end "$1" "lost - lost ${began:--} - 0"
 }
 
@@ -79,7 +79,7 @@ tell() { # $1 job, $2 its folder
         ready=- restarts=0 began=-
         { read -r ready < "$2/ready"; } 2>/dev/null || [ ! -f "$2/probe" ] || ready=0
         { read -r restarts < "$2/restarts"; } 2>/dev/null
-        { read -r began < "$2/started"; } 2>/dev/null
+        { read -r began _ < "$2/started"; } 2>/dev/null
         if supervised "$2"; then
             if [ -f "$2/hold" ] && [ ! -f "$2/go" ]; then
                 port=-

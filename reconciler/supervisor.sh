@@ -97,7 +97,7 @@ tick() { # wakes us up; `wait` alone has no time limit
 
 begin_now() { # released: whatever it may use counts from here
     hold_back=0 began=$up active_at=$up started=$(date +%s)
-    echo "$started" > started
+    echo "$started $up" > started
 }
 
 close_door() { # nobody released it in time; whoever does it just now comes first

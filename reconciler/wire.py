@@ -21,16 +21,13 @@ from reconciler.store_folder import FolderStore
 from schemas.location import Bucket, Location, location
 
 if TYPE_CHECKING:
-    from backends.base import Backend
     from reconciler.authority import GitFacts
     from reconciler.blobs_bucket import Told
     from reconciler.deliveries import Deliveries
     from reconciler.markers_bucket import BucketMarkers
     from reconciler.ports import Ports
     from reconciler.reach_ssh import SshReach
-    from reconciler.transport import Transport
-    from schemas.desired import BackendConfig, Desired
-    from schemas.instance import Instance
+    from schemas.desired import Desired
     from schemas.run import Container, RunSpec
     from schemas.state import Applied, Revision
 
@@ -75,17 +72,6 @@ class Site:
     @property
     def keys(self) -> Path:
         return self.root / KEYS
-
-
-@dataclass(frozen=True, kw_only=True)
-class Surroundings:
-    """What a backend may know of us (`backends.base.Setting`)."""
-
-    project: str
-    lineage: str
-    state_address: str
-    now: Callable[[], float]
-    reach: object = None
 
 
 def store_of(site: Site, *, moving: bool = False) -> Store:
@@ -171,6 +157,7 @@ def wire(
     from reconciler.host_runner import HostRunner
     from reconciler.ports import Ports
     from reconciler.reach_ssh import reach_from
+    from reconciler.surroundings import connector, transports
 
     store, ledger, reach = store_of(site), ledger_of(site), reach or reach_from(site.root, who=who())
     blobs, artifacts, deliveries = blobs_of(site, told=told), artifacts_of(site, told=told), _deliveries(site)
@@ -184,8 +171,8 @@ def wire(
         deliver=deliveries.requests if deliveries else None,
         delivered=deliveries.result if deliveries else None,
         record=Telling(ledger),
-        connect=connector(site, address=store.address, reach=reach),
-        runner=HostRunner(_transports(environ, reach), scratch=scratch_of(site)),
+        connect=connector(site, address=store.address, environ=environ, reach=reach),
+        runner=HostRunner(transports(environ, reach), scratch=scratch_of(site)),
         now=now,
         clock=boot_clock,
         sleep=time.sleep,
@@ -199,21 +186,6 @@ def wire(
         facts=_facts(site),
         unattended=unattended,
     )
-
-
-def connector(
-    site: Site, *, address: str, reach: SshReach | None = None
-) -> Callable[[BackendConfig, str, str], Backend]:
-    """`connect(config, region, lineage)` of `Ports`."""
-    from backends.registry import connect
-
-    def connected(config: BackendConfig, region: str, lineage: str) -> Backend:
-        around = Surroundings(
-            project=site.project, lineage=lineage, state_address=address, now=time.time, reach=reach
-        )  # fmt: skip
-        return connect(config, region, around)
-
-    return connected
 
 
 def lacking_here(site: Site, *, environ: Mapping[str, str]) -> Callable[[RunSpec, Desired], str]:
@@ -258,22 +230,6 @@ def who() -> str:
     except (KeyError, OSError):  # a container's user without a name
         user = str(os.getuid())
     return f"{user}@{socket.gethostname().split('.')[0]}"
-
-
-def _transports(environ: Mapping[str, str], reach: SshReach) -> Callable[[Instance], Transport]:
-    """The way to an instance's host. On this machine its address is a folder."""
-
-    def transport(instance: Instance) -> Transport:
-        from reconciler.runner import Unreachable
-        from reconciler.transport_local import LocalTransport
-
-        if instance.host is not None:
-            return reach.transport(instance.host, folder=f"{instance.host.folder}/host")
-        if "/" not in instance.address:
-            raise Unreachable(f"{instance.name}: hosts elsewhere are not supported yet", ours=True)
-        return LocalTransport(Path(instance.address), environ=environ)
-
-    return transport
 
 
 def _resolver(site: Site, *, environ: Mapping[str, str]) -> Callable[[RunSpec, Desired], Mapping[str, str]]:

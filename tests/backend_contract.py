@@ -9,7 +9,8 @@ from typing import Protocol
 import pytest
 from msgspec.structs import replace
 
-from backends.base import Backend, NoCapacity
+from backends.base import Backend, BackendError, NoCapacity
+from backends.boot import Boot
 from schemas.instance import Seen
 from schemas.launch import Request
 from schemas.offer import Offer
@@ -19,6 +20,11 @@ FAR = 4102444800  # the year 2100
 DECLARED = Offer(
     backend="ssh", region="", instance_type="ssh", resources=Resources(cpus=0, memory=0), price=None, cloud=False,
 )  # fmt: skip
+
+
+def no_boot(launch: str) -> Boot:
+    """Of a place whose machines are not born with anything of ours."""
+    raise BackendError(f"nothing is derived for {launch} here")
 
 
 class BackendRig(Protocol):

@@ -101,7 +101,7 @@ def words(folder: Folder) -> dict[str, bytes]:
     assert launches
     found = {"value": CANARY.encode(), "project key": coded, "raw project key": secret}
     for launch in sorted(launches):
-        for purpose in (launch, f"host:{launch}", f"host-key:{launch}"):
+        for purpose in (launch, f"host:{launch}", f"host-key:{launch}", f"endorse:{launch}", "login"):
             derived = ProjectKey(secret).derive(purpose)
             for name, form in (("raw", derived), ("hex", derived.hex().encode()), ("text", base64.b64encode(derived))):
                 found[f"{name} key of {purpose}"] = form

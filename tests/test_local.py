@@ -11,10 +11,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from backend_contract import BackendContract, BackendRig, an_offer, launch, living, request
+from backend_contract import BackendContract, BackendRig, an_offer, launch, living, no_boot, request
 from real_host import RealHost, alive, until
 
 from backends.base import BackendError, TryLater
+from backends.boot import Boot
 from backends.local import LocalBackend, connect, foreign, share
 from backends.local_machine import Machine, machine_id, measure, parse_gpus
 from schemas.desired import BackendConfig
@@ -28,6 +29,7 @@ class Surroundings:
     project: str = "project1"
     lineage: str = "lineage1"
     now: Callable[[], float] = lambda: 1790000000.0
+    boot: Callable[[str], Boot] = no_boot
 
 
 class LocalRig:

@@ -11,12 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
-from backend_contract import FAR, BackendContract, BackendRig, living
+from backend_contract import FAR, BackendContract, BackendRig, living, no_boot
 from hypothesis import given
 from hypothesis import strategies as st
 from ssh_hosts import UID, Lab, SshHost, a_lab, declared, give_gpus, why_not
 
 from backends.base import Acknowledged, Backend, BackendError, Behind, NoCapacity, TryLater
+from backends.boot import Boot
 from backends.registry import connect
 from backends.ssh import Looked, look, owner_words, take_over
 from backends.ssh_facts import NotUnderstood, clock_check, network_check, read_probe
@@ -38,6 +39,7 @@ class Setting:
     lineage: str = "lineage1"
     state_address: str = "/state.yml"
     now: Callable[[], float] = time.time
+    boot: Callable[[str], Boot] = no_boot
 
 
 class SshRig:

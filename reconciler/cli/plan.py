@@ -23,8 +23,9 @@ from reconciler.load import Documents
 from reconciler.markers import markers_needed
 from reconciler.plan import plan as make_plan
 from reconciler.render_plan import render_plan
+from reconciler.surroundings import connector
 from reconciler.upgrade import older
-from reconciler.wire import STATE, Site, connector, lacking_here, markers_of, nonce, now, store_of, who
+from reconciler.wire import STATE, Site, lacking_here, markers_of, nonce, now, store_of, who
 from reconciler.world import World
 from schemas.desired import Desired
 from schemas.offer import Offer

@@ -1,0 +1,180 @@
+#!/bin/sh
+# Ends this machine once nobody needs it any more, whoever has forgotten it. A timer asks it to `check` every minute.
+# $1 check | tell, $2 our folder, $3 the folder that tells of uptime, boot and processes (/proc where not given).
+# check: counts the time, and powers off when the lease is over. tell: the seconds that are left, or `-` for never; it
+# changes nothing, and anybody may ask. Time is uptime, summed over all boots: no clock moves it, no reboot renews it.
+# What it writes lies over what is there already: a full disk stops nothing.
+set -u
+verb=$1 base=$2 proc=${3:-/proc}
+first=600 grace=900 host=/nowhere
+
+recall() { # of our own memory: boots, each with the age at its begin; busy, when a job was last seen alive; tries
+    boots='' busy=0 tries=0 last='' last_up=0 tick_at=0 tick=''
+    {
+        while read -r word one two three _; do
+            case $word:$one:$two in # its numbers are numbers
+                boot:*:*[!0-9]* | now:*:*[!0-9]* | busy:*[!0-9]*:* | tries:*[!0-9]*:* | tick:*[!0-9]*:*) ;;
+                boot:*:?*) boots="$boots$one $two|" ;;
+                now:*:?*) last=$one last_up=$two ;;
+                busy:?*) busy=$one ;;
+                tries:?*) tries=$one ;;
+                tick:?*) tick_at=$one tick="$two $three" ;;
+            esac
+        done < "$base/memory"
+    } 2> /dev/null
+    while read -r word one _; do
+        case $word in first) first=$one ;; grace) grace=$one ;; host) host=$one ;; esac
+    done < "$base/conf"
+}
+
+begin_of() { # $1 boot -> begin: the age at which it began, "" of one that is forgotten
+    begin='' rest=$boots
+    while [ -n "$rest" ] && [ -z "$begin" ]; do
+        one=${rest%%|*} rest=${rest#*|}
+        [ "${one%% *}" != "$1" ] || begin=${one##* }
+    done
+}
+
+read_age() { # age: seconds that this machine has run, of which `up` are of this boot
+    read -r up _ < "$proc/uptime"
+    up=${up%%.*}
+    read -r boot < "$proc/sys/kernel/random/boot_id"
+    case "|$boots" in
+        *"|$boot "*) ;;
+        *)
+            begin_of "$last"
+            boots="$boot $((${begin:-0} + last_up))|$boots"
+            ;;
+    esac
+    begin_of "$boot"
+    age=$((begin + up))
+}
+
+age_of() { # $1 boot, $2 its uptime -> at: the age then, never later than now; 0 where that is forgotten
+    at=0
+    case $2 in '' | *[!0-9]* | ???????????*) return ;; esac
+    begin_of "$1"
+    [ -n "$begin" ] || return
+    at=$((begin + $2))
+    [ "$at" -le "$age" ] || at=$age
+}
+
+keep() { # our memory of four boots, in one sector
+    lines="now $boot $up
+busy $busy
+tries $tries
+tick $ticked $where_ticked" count=0 rest=$boots
+    while [ -n "$rest" ] && [ $count -lt 4 ]; do
+        lines="$lines
+boot ${rest%%|*}" rest=${rest#*|} count=$((count + 1))
+    done
+    printf '%-511s\n' "$lines" 1<> "$base/memory"
+}
+
+later() { # $1 an age: the machine is needed until then at least
+    [ "$until" = never ] || [ "$1" -le "$until" ] || until=$1
+}
+
+read_lease() { # what the last tick left: which rule (`-` for none yet), its span, and how long it had been idle
+    rule=- span=- idle_for=0 hold=86400 lifetime=- ticked=0 where='' up_then=''
+    { read -r where up_then rule span idle_for hold lifetime _ < "$host/lease"; } 2> /dev/null
+    where_ticked="$where $up_then"
+    case $rule in idle | unattended) ;; *) rule=- ;; esac
+    [ ${#where_ticked} -le 60 ] || rule=- # none of ours
+    [ "$rule" != - ] || { where_ticked='' && return; }
+    case $span$lifetime in *[!0-9-]*) span=259200 lifetime=- ;; esac
+    case $idle_for in '' | *[!0-9]*) idle_for=0 ;; esac
+    case $hold in '' | *[!0-9]*) hold=86400 ;; esac
+    age_of "$where" "$up_then"
+    ticked=$at
+    [ "$tick" != "$where_ticked" ] || ticked=$tick_at # as it was noted then: its boot may be long forgotten
+}
+
+alive() { # $1 job folder: true while its supervisor lives; from: the age at which that began, 0 where it never did
+    from=0 pid='' born='' where=''
+    { read -r pid born where _ < "$1/pid"; } 2> /dev/null
+    case $pid:$born in *[!0-9]*:* | *:*[!0-9]* | :* | *:) return 1 ;; esac
+    age_of "$where" $((born / hz))
+    from=$at
+    [ ! -f "$1/end" ] && [ "$where" = "$boot" ] && { read -r stat < "$proc/$pid/stat"; } 2> /dev/null || return 1
+    # shellcheck disable=SC2086
+    set -- ${stat##*") "}
+    case $1 in Z | X) return 1 ;; esac
+    [ "${20}" = "$born" ]
+}
+
+limit_of() { # $1 job folder, $2 name -> limit: a number of its order, 0 is none
+    limit=$(sed -n "s/^$2='\{0,1\}\([0-9]\{1,9\}\)'\{0,1\}\$/\1/p" "$1/order" 2> /dev/null)
+    limit=${limit:-0}
+}
+
+need_of_running() { # $1 job folder: for as long as it may run; it is not counted while its image is pulled, for an hour
+    running=1
+    limit_of "$1" hold_back
+    latest=$((from + 3600 + limit))
+    begun=''
+    { read -r _ begun _ < "$1/started"; } 2> /dev/null
+    if [ -n "$begun" ]; then age_of "$where" "$begun" && from=$at
+    elif [ "$age" -lt "$latest" ]; then from=$age
+    else from=$latest; fi
+    limit_of "$1" max_duration
+    ends=$((from + limit + grace))
+    [ "$limit" -gt 0 ] && [ "$ends" -le "$age" ] || busy=$age # one that ought to be over counts no more
+    if [ "$limit" -gt 0 ]; then later "$ends"
+    elif [ "$lifetime" != - ]; then later $((lifetime + grace))
+    else until=never; fi
+}
+
+need() { # until: the age until which this machine is needed, or `never`
+    until=0 results='' running=''
+    read_lease
+    for job in "$host"/jobs/*; do
+        [ -d "$job" ] || continue
+        if alive "$job"; then need_of_running "$job"; else results="$results $from"; fi
+    done
+    for from in $results; do # it ended between the last look at it and now: there is no telling by the clock
+        [ "$from" -ge "$busy" ] || from=$busy
+        [ "$from" -ge "$ticked" ] || [ "$from" -gt 0 ] || from=$ticked
+        later $((from + hold))
+    done
+    if [ "$rule" = - ]; then
+        later $((first + grace))
+        return
+    fi
+    later $((ticked + grace))
+    if [ "$span" = - ]; then
+        if [ "$lifetime" != - ]; then later $((lifetime + grace)); else until=never; fi
+    elif [ "$rule" = unattended ]; then
+        later $((ticked + span))
+    elif [ -z "$running" ]; then
+        need_of_idle
+    fi
+}
+
+need_of_idle() { # from the end of its last job: as the tick knew it, as we saw it, or as it was cleaned away since
+    from=$((ticked - idle_for))
+    [ "$from" -ge "$busy" ] || from=$busy
+    where='' up_then=''
+    { read -r where up_then _ < "$host/cleaned"; } 2> /dev/null
+    age_of "$where" "$up_then"
+    [ "$from" -ge "$at" ] || from=$at
+    later $((from + span + grace))
+}
+
+hz=$(getconf CLK_TCK 2> /dev/null) || hz=100
+recall
+read_age
+need
+if [ "$verb" = tell ]; then
+    if [ "$until" = never ]; then echo -; else echo $((until - age)); fi
+    exit 0
+fi
+if [ "$until" = never ] || [ "$until" -gt "$age" ]; then
+    tries=0
+    keep
+    exit 0
+fi
+tries=$((tries + 1))
+keep
+echo "dstack: nobody has needed this machine since its lease ended $((age - until)) s ago: it is powered off" >&2
+exec sh "$base/poweroff" $tries

@@ -1,0 +1,76 @@
+"""How a project's places and hosts are reached from here: a connection to each place, a way to each host."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from backends.base import Backend
+    from backends.boot import Boot
+    from reconciler.reach_ssh import SshReach
+    from reconciler.transport import Transport
+    from reconciler.wire import Site
+    from schemas.desired import BackendConfig
+    from schemas.instance import Instance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What a backend may know of us (`backends.base.Setting`)."""
+
+    project: str
+    lineage: str
+    state_address: str
+    now: Callable[[], float]
+    boot: Callable[[str], Boot]
+    reach: object = None
+
+
+def connector(
+    site: Site, *, address: str, environ: Mapping[str, str] | None = None, reach: SshReach | None = None
+) -> Callable[[BackendConfig, str, str], Backend]:
+    """`connect(config, region, lineage)` of `Ports`. Without `environ` nothing can be launched: no key is made."""
+    from backends.registry import connect
+
+    def connected(config: BackendConfig, region: str, lineage: str) -> Backend:
+        around = Surroundings(
+            project=site.project, lineage=lineage, state_address=address, now=time.time, reach=reach,
+            boot=_booter(site, environ=environ),
+        )  # fmt: skip
+        return connect(config, region, around)
+
+    return connected
+
+
+def transports(environ: Mapping[str, str], reach: SshReach) -> Callable[[Instance], Transport]:
+    """The way to an instance's host. On this machine its address is a folder."""
+
+    def transport(instance: Instance) -> Transport:
+        from reconciler.runner import Unreachable
+        from reconciler.transport_local import LocalTransport
+
+        if instance.host is not None:
+            return reach.transport(instance.host, folder=f"{instance.host.folder}/host")
+        if "/" not in instance.address:
+            raise Unreachable(f"{instance.name}: hosts elsewhere are not supported yet", ours=True)
+        return LocalTransport(Path(instance.address), environ=environ)
+
+    return transport
+
+
+def _booter(site: Site, *, environ: Mapping[str, str] | None) -> Callable[[str], Boot]:
+    def boot(launch: str) -> Boot:
+        from backends.base import BackendError
+        from reconciler.derive_boot import boot_of
+        from reconciler.seal import KeyRefused, project_key
+
+        try:
+            return boot_of(project_key(site.keys, environ=environ or {}, mint=environ is not None), launch)
+        except KeyRefused as error:
+            raise BackendError(f"no key for machines: {error}") from error
+
+    return boot

@@ -1,0 +1,100 @@
+"""What a machine is born with: keys that come from the project's key, always the same, and cloud-init's text."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from backends.boot import Boot, DeadMan
+from backends.user_data import MOST, SERVICE, TIMER, render
+from reconciler.derive_boot import boot_of, endorsement, host_key_of, login_of
+from reconciler.seal import ProjectKey
+from schemas.launch import Request
+
+KEY = ProjectKey(bytes(range(32)))
+REQUEST = Request(
+    place="aws/eu-west-1", launch="l-abc", token="t", ids=("l-abc-0",), names=("cloud-0",), pool="cloud",
+    instance_type="t3.small", project="demo12345678",
+)  # fmt: skip
+
+
+def test_the_same_launch_is_born_the_same_and_no_other(tmp_path: Path) -> None:
+    assert boot_of(KEY, "l-abc") == boot_of(ProjectKey(bytes(range(32))), "l-abc")
+    pairs = (host_key_of(KEY, "l-abc"), host_key_of(KEY, "l-abd"), login_of(KEY))
+    assert len({*(one.public for one in pairs), host_key_of(ProjectKey(b"x" * 32), "l-abc").public}) == 4
+
+
+@pytest.mark.parametrize("purpose", ["l-abc", "l-abd", ""])
+def test_openssh_reads_a_derived_key(purpose: str, tmp_path: Path) -> None:
+    pair = host_key_of(KEY, purpose) if purpose else login_of(KEY)
+    file = tmp_path / "key"
+    file.write_text(pair.private)
+    file.chmod(0o600)
+    read = subprocess.run(["ssh-keygen", "-y", "-f", str(file)], capture_output=True, text=True, check=True).stdout
+    assert read.split()[:2] == pair.public.split()
+
+
+def test_no_repr_shows_a_private_key() -> None:
+    boot = boot_of(KEY, "l-abc")
+    shown = f"{boot!r} {login_of(KEY)!r} {[boot]}"
+    assert not [line for line in boot.host_key_private.splitlines() if line in shown]
+
+
+def test_an_endorsement_is_of_one_machine_and_one_key() -> None:
+    told = {
+        endorsement(KEY, launch=launch, instance=instance, host_key=host_key)
+        for launch in ("l-abc", "l-abd")
+        for instance in ("i-1", "i-2")
+        for host_key in ("ssh-ed25519 AAAA", "ssh-ed25519 AAAB")
+    }
+    assert len(told) == 8
+    again = endorsement(KEY, launch="l-abc", instance="i-1", host_key="ssh-ed25519 AAAA root@host")
+    assert again in told
+
+
+def test_the_text_for_cloud_init_is_sh_and_arms_the_timer_first(tmp_path: Path) -> None:
+    boot = boot_of(KEY, "l-abc")
+    text = render(boot, request=REQUEST)
+    assert text == render(boot, request=REQUEST)
+    assert text.splitlines()[:2] == ["#cloud-boothook", "#!/bin/sh"]
+    assert len(text.encode()) < MOST
+    (tmp_path / "user-data").write_text(text)
+    subprocess.run(["dash", "-n", str(tmp_path / "user-data")], check=True)
+    steps = ("--no-block start dstack-deadman.timer", "PRIVATE KEY", "useradd", "HostKey ")
+    order = [text.index(step) for step in steps]
+    assert order[0] == min(order)
+
+
+def test_nothing_else_in_it_is_secret() -> None:
+    text = render(boot_of(KEY, "l-abc"), request=REQUEST)
+    assert login_of(KEY).private.splitlines()[2] not in text
+    assert text.count("PRIVATE KEY") == 2
+
+
+@pytest.mark.parametrize("name", ["x\nrm -rf /", "$(reboot)", "`reboot`"])
+def test_a_name_runs_nothing(name: str) -> None:
+    boot = Boot(host_key_private="p", host_key_public="q", authorized_keys=(), deadman=DeadMan(), user="a b")
+    request = Request(
+        place="aws", launch=name, token="", ids=(), names=(name,), pool=name, instance_type=name, project=name
+    )
+    text = render(boot, request=request)
+    assert name not in text
+    assert "user='a b'\n" in text
+
+
+def test_systemd_takes_the_units(tmp_path: Path) -> None:
+    """Also without a running systemd."""
+    for name, unit in (("dstack-deadman.service", SERVICE), ("dstack-deadman.timer", TIMER)):
+        (tmp_path / name).write_text(unit)
+    try:
+        done = subprocess.run(
+            ["systemd-analyze", "verify", *map(str, sorted(tmp_path.iterdir()))], capture_output=True, text=True,
+            timeout=60, check=False,
+        )  # fmt: skip
+    except FileNotFoundError:
+        pytest.skip("no systemd-analyze here")
+    ours = [line for line in done.stderr.splitlines() if "dstack-deadman" in line]
+    assert ours == []
+    assert done.returncode == 0, done.stderr
