@@ -300,7 +300,7 @@ def _autoscale(read: Read) -> dict[str, Any]:
     caps = tuple(
         Cap(instance_type=cap.instance_type, max=cap.max, backend=cap.backend or "", region=cap.region or "",
             spot=True if cap.spot is None else cap.spot) for cap in form.rules or ())
-    return {"caps": caps, "autoscale_enabled": form.enabled is not False}
+    return {"caps": caps, "ruled": form.rules is not None, "autoscale_enabled": form.enabled is not False}
 
 
 def _unsupported_entries(read: Read, backends: Mapping[str, BackendConfig]) -> Iterator[Problem]:

@@ -243,7 +243,7 @@ def _gone(state: State) -> frozenset[str]:
 def _in_force(override: Override, *, digest: str, now: int) -> bool:
     if override.until is not None and override.until <= now:
         return False
-    return not override.digest or override.digest == digest
+    return override.kind != "autoscale" or override.digest == digest
 
 
 def _open_wishes(wishes: tuple[Wish, ...], instances: tuple[Instance, ...]) -> Iterable[Wish]:

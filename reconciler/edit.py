@@ -44,7 +44,7 @@ class Edit:
 
 def create_pool(folder: Path, name: str) -> Edit:
     """`pools` of `folder` (a `.dstack`) with one more, at its end; in a file of its own where there is none."""
-    for path, text, data in _files(folder):
+    for path, text, data in round_trip(folder):
         pools = _pools(data)
         if pools is None:
             continue
@@ -73,7 +73,7 @@ def set_default(folder: Path, name: str) -> tuple[Edit, ...]:
     """`default: true` for that pool and for no other; one edit a file that changes."""
     find_pool(folder, name)
     edits = []
-    for path, text, data in _files(folder):
+    for path, text, data in round_trip(folder):
         pools = _pools(data)
         if pools is None:
             continue
@@ -86,13 +86,13 @@ def set_default(folder: Path, name: str) -> tuple[Edit, ...]:
 
 def declared(folder: Path) -> tuple[str, ...]:
     """The names of the pools that the documents have; the implied default pool is none of them."""
-    return tuple(_named(pool) for _, _, data in _files(folder) for pool in _pools(data) or ())
+    return tuple(_named(pool) for _, _, data in round_trip(folder) for pool in _pools(data) or ())
 
 
 # ---------------------------------------------------------------- reading
 
 
-def _files(folder: Path) -> list[tuple[Path, str, Any]]:
+def round_trip(folder: Path) -> list[tuple[Path, str, Any]]:
     """path, text and round-trip data of each document that ruamel can read."""
     found = []
     for path in sorted((*folder.glob("*.yml"), *folder.glob("*.yaml"))):
@@ -139,7 +139,7 @@ def find_pool(folder: Path, name: str) -> tuple[Path, str, Any, int]:
     """Its file, the text and round-trip data of that, and its number there. Raises `EditRefused`."""
     """path, text, round-trip data and the pool's index. Raises `EditRefused` where it is not declared."""
     known = []
-    for path, text, data in _files(folder):
+    for path, text, data in round_trip(folder):
         names = [_named(pool) for pool in _pools(data) or ()]
         if name in names:
             return path, text, data, names.index(name)
@@ -149,7 +149,7 @@ def find_pool(folder: Path, name: str) -> tuple[Path, str, Any, int]:
 
 
 def _refuse_known(folder: Path, name: str) -> None:
-    for path, _, data in _files(folder):
+    for path, _, data in round_trip(folder):
         if name in [_named(pool) for pool in _pools(data) or ()]:
             raise EditRefused(f"{path}: there is a pool {name} already")
 
@@ -182,7 +182,7 @@ def edited(path: Path, text: str, *, splice: str | None, change: Callable[[Any],
         _yaml(text).dump(meant, stream)
         after = stream.getvalue()
     if _plain(_read(path, after)) != _plain(meant):
-        raise EditRefused(f"{path}: its `pools` cannot be edited without harm; edit it by hand")
+        raise EditRefused(f"{path}: it cannot be edited without harm; edit it by hand")
     return Edit(path=path, before=text, after=after)
 
 

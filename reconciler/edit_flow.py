@@ -22,7 +22,7 @@ def delete_flow(text: str, index: int) -> str | None:
     pools = _flow_pools(text)
     if pools is None:
         return None
-    return _without(text, pools.value, index)
+    return without_part(text, pools.value, index)
 
 
 def mark_flow(text: str, wanted: Sequence[bool]) -> str | None:
@@ -57,7 +57,7 @@ def _mark(text: str, item: Any, *, default: bool) -> str:
     if default:
         value = item.value[index][1]
         return f"{text[: value.start_mark.index]}true{text[value.end_mark.index :]}"
-    return _without(text, [_Pair(key, value) for key, value in item.value], index)
+    return without_part(text, [_Pair(key, value) for key, value in item.value], index)
 
 
 class _Pair:
@@ -67,7 +67,7 @@ class _Pair:
         self.start_mark, self.end_mark = key.start_mark, value.end_mark
 
 
-def _without(text: str, parts: Sequence[Any], index: int) -> str:
+def without_part(text: str, parts: Sequence[Any], index: int) -> str:
     """The first goes with the comma behind it, any other with the one before it."""
     if index:
         start, end = parts[index - 1].end_mark.index, parts[index].end_mark.index

@@ -197,6 +197,7 @@ def capacity_of(request: Request, error: BackendError, *, now: int) -> Capacity:
         zone=request.zone,
         spot=request.spot,
         until=now + wait,
+        since=now,
         why=str(error),
         quota=error.quota if isinstance(error, QuotaExceeded) else "",
     )

@@ -193,8 +193,10 @@ def _sent(memory: _Memory, sent: Sent) -> None:
 
 def _refused(memory: _Memory, refused: Refused, *, now: int) -> None:
     """Nothing was made, so nothing can appear: what is still pending of it ends here."""
+    alike = [known for known in memory.capacity if _offer(known) == _offer(refused.capacity)]
+    since = min((known.since for known in alike if known.since is not None), default=refused.capacity.since)
     memory.capacity = [known for known in memory.capacity if _offer(known) != _offer(refused.capacity)]
-    memory.capacity.append(refused.capacity)
+    memory.capacity.append(replace(refused.capacity, since=since))
     intent = memory.intents.pop(refused.intent, None)
     for id in intent.request.ids if intent is not None else ():
         one = memory.instances.get(id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from reconciler.autoscale import word_of
 from reconciler.drain import INSTANCE, told
 from reconciler.limits import hourly
 from reconciler.retire import words
@@ -40,10 +41,7 @@ def foresee(draft: Draft) -> None:
 def _override(draft: Draft, override: Override) -> str:
     if override.kind != "autoscale":
         return f"{_named(draft, override)}: {told(override, whole=True)}"
-    value = "" if override.value is None else f" = {override.value}"
-    reason = f" ({override.reason})" if override.reason else ""
-    end = "until those documents are applied"
-    return f"{override.subject or 'all spot'}: autoscale{value} by {override.by}, {end}{reason}"
+    return f"autoscale: {word_of(override)}, by {override.by}, until other documents are applied"
 
 
 def _named(draft: Draft, override: Override) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
+from reconciler.autoscale import Rules, covers, kind, rules_of
 from reconciler.world import Draft, overrides
 from schemas.base import Price
-from schemas.desired import Cap
 from schemas.instance import Instance
 from schemas.offer import Offer
 from schemas.pool import Pool
@@ -20,8 +20,7 @@ class Room:
 
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
-        self._caps = caps_now(draft)
-        self._ruled = bool(self._caps) or not draft.world.desired.autoscale_enabled
+        self._rules = rules_now(draft)
         self.count: Counter[str] = Counter()
         self.hourly: dict[str, Price] = {}
         self.total = Price(0)
@@ -29,7 +28,7 @@ class Room:
         alike = Counter((instance.pool, instance.price) for instance in draft.living.values())
         for (pool, price), n in alike.items():
             self._add(draft.renamed.get(pool, pool), price, n=n)
-        for instance in draft.living.values() if self._caps else ():
+        for instance in draft.living.values() if self._rules.caps else ():
             self._capped.update(self._matching(instance))
 
     def _add(self, pool: str, price: Price | None, *, n: int) -> None:
@@ -39,7 +38,7 @@ class Room:
         self.total += cost
 
     def _matching(self, machine: Instance | Offer) -> list[int]:
-        return [index for index, cap in enumerate(self._caps) if cap_covers(cap, machine)]
+        return [index for index, cap in enumerate(self._rules.caps) if covers(cap, machine)]
 
     def take(self, pool: str, offer: Offer, n: int = 1) -> None:
         self._add(pool, offer.price, n=n)
@@ -71,49 +70,18 @@ class Room:
 
     def capped(self, offer: Offer, *, n: int) -> str:
         """Why an `autoscale` rule forbids it."""
-        if not self._ruled:
-            return ""
-        if offer.spot and not self._draft.world.desired.autoscale_enabled:
-            return "autoscale is disabled: no spot instances"
-        matching = self._matching(offer)
-        if offer.spot and not matching:
-            return f"autoscale allows no spot {offer.instance_type} in {offer.place}"
-        for index in matching:
-            if self._capped[index] + n > self._caps[index].max:
-                kind = "spot" if offer.spot else "on-demand"
-                return f"autoscale allows {self._caps[index].max} {kind} {offer.instance_type}"
+        if why := self._rules.forbids(offer):
+            return why
+        for index in self._matching(offer):
+            cap = self._rules.caps[index]
+            if self._capped[index] + n > cap.max:
+                return f"autoscale allows {cap.max} {kind(offer)} {offer.instance_type}"
         return ""
 
-    def excess(self) -> list[tuple[Cap, int]]:
-        """Rules with more living instances than they allow, and by how many."""
-        counted = ((cap, self._capped[index] - cap.max) for index, cap in enumerate(self._caps))
-        return [(cap, excess) for cap, excess in counted if excess > 0]
 
-
-def caps_now(draft: Draft) -> tuple[Cap, ...]:
-    """The documents' rules under the overrides of `autoscale` commands not applied yet.
-
-    An override's subject is an instance type, or "" for every spot instance; no value lifts it.
-    """
-    caps = list(draft.world.desired.caps)
-    for override in overrides(draft.world, kinds=("autoscale",)):
-        if override.value is None:
-            continue
-        if not override.subject:
-            caps = [Cap(instance_type="", max=override.value)]
-            continue
-        caps = [cap for cap in caps if cap.instance_type != override.subject or not cap.spot]
-        caps.append(Cap(instance_type=override.subject, max=override.value))
-    return tuple(caps)
-
-
-def cap_covers(cap: Cap, machine: Instance | Offer) -> bool:
-    return (
-        cap.spot == machine.spot
-        and cap.instance_type in ("", machine.instance_type)
-        and cap.backend in ("", machine.backend)
-        and cap.region in ("", machine.region)
-    )
+def rules_now(draft: Draft) -> Rules:
+    """The autoscale rules that this plan keeps to."""
+    return rules_of(draft.world.desired, overrides(draft.world, kinds=("autoscale",)))
 
 
 def hourly(draft: Draft) -> Price:

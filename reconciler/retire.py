@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
+from reconciler.autoscale import Rules, covers, rule_words
 from reconciler.detach import GONE, departures
 from reconciler.drain import INSTANCE_DRAINED, POOL_DRAINED, begun, drain_words, stop_at
-from reconciler.limits import Room, cap_covers, caps_now
-from reconciler.world import Draft, overrides, pool_subject, price_of, without
+from reconciler.limits import rules_now
+from reconciler.world import Draft, pool_subject, price_of, without
 from schemas.instance import Instance
 from schemas.plan import Terminate
 
@@ -61,6 +63,7 @@ def retire(draft: Draft) -> None:
         for one, until in departures(draft):
             _leave(draft, one, leave=Leave(why=GONE, until=until, undeclared=True), kept=kept)
         _over_nodes(draft, kept=kept)
+    if not draft.may.destroy_all:
         _over_caps(draft, kept=kept)
     for (pool, why), count in kept.items():
         draft.cannot(f"pool {pool}", f"{count} kept by prevent_destroy ({why})")
@@ -253,21 +256,45 @@ def _staying(draft: Draft, pool: str) -> Iterator[Instance]:
 
 
 def _over_caps(draft: Draft, *, kept: dict[tuple[str, str], int]) -> None:
-    """More than an `autoscale` rule allows: they drain, or end at once where a command said so."""
-    if not caps_now(draft):
-        return
-    for cap, _ in Room(draft).excess():
-        covered = [each for each in draft.living.values() if cap_covers(cap, each)]
-        staying = [each for each in covered if each.id not in draft.leaving and each.place not in draft.unknown]
-        excess = len(staying) - cap.max
-        if excess <= 0 or not draft.may.may_end:
+    """What the `autoscale` rules do not allow: it drains, or ends at once where a command said so.
+
+    A command's word holds in any tick; what the documents alone say needs the permission to end.
+    """
+    rules = rules_now(draft)
+    spared = 0
+    for instance, why in chain(_forbidden(draft, rules), _excess(draft, rules)):
+        if instance.id in draft.leaving or not draft.covers(id=instance.id, pool=instance.pool):
             continue
-        at_once = any(
-            override.subject in ("", cap.instance_type) for override in overrides(draft.world, kinds=("autoscale",))
-        )
-        why = f"autoscale allows {cap.max} {cap.instance_type or 'spot instances'}"
-        for instance in sorted(staying, key=lambda each: _worth(draft, each))[:excess]:
+        at_once = rules.at_once(instance)
+        goes_on = instance.draining.startswith("autoscale")  # an earlier apply's drain
+        if at_once or (draft.rules_documents and (draft.may_end(instance.pool) or goes_on)):
             _leave(draft, instance, leave=Leave(why=why, until=draft.now if at_once else None), kept=kept)
+        else:
+            spared += draft.rules_documents
+    if spared:
+        why = f"{spared} more than the autoscale rules allow, but this apply may not end them"
+        draft.cannot("project", f"{why}: {without('POOL')}")
+
+
+def _forbidden(draft: Draft, rules: Rules) -> list[tuple[Instance, str]]:
+    """Spot instances of types that no rule lists, or all of them where spot instances are disabled."""
+    if not rules.bind:
+        return []
+    found = ((one, rules.forbids(one)) for one in _at_hand(draft))
+    return [(one, why) for one, why in found if why]
+
+
+def _excess(draft: Draft, rules: Rules) -> Iterator[tuple[Instance, str]]:
+    """Those above each rule's maximum, the least worth first; what leaves already is none of them."""
+    for cap in rules.caps:
+        staying = [one for one in _at_hand(draft) if covers(cap, one) and not rules.forbids(one)]
+        going = sorted(staying, key=lambda each: _worth(draft, each))[: max(0, len(staying) - cap.max)]
+        yield from ((one, f"autoscale allows {cap.max} {rule_words(cap)}") for one in going)
+
+
+def _at_hand(draft: Draft) -> Iterator[Instance]:
+    """What is unknown may be gone already: it is neither ended nor a reason to end another."""
+    return (one for id, one in draft.living.items() if id not in draft.leaving and one.place not in draft.unknown)
 
 
 def _worth(draft: Draft, instance: Instance) -> tuple[int, bool, object, int, str]:

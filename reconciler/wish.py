@@ -20,7 +20,7 @@ from schemas.pool import Pool
 from schemas.run import RUN_ENDED, Attempt, Job, Run
 from schemas.state import Applied, Override, Revision, State, Wish
 
-Kind = Literal["drain", "pause", "autoscale"]
+Kind = Literal["drain", "pause"]
 
 
 class WishRefused(Exception):
@@ -213,19 +213,15 @@ def set_override(
     until: int | None = None,
     stop_after: Seconds | None = None,
     reason: str = "",
-    value: int | None = None,
-    digest: str = "",
 ) -> State:
-    """`drain` a pool or an instance, `pause` a pool, or an `autoscale` word. It replaces one of the same subject."""
-    if kind != "autoscale":
-        subject = _subject(state, subject, instances=kind == "drain")
+    """`drain` a pool or an instance, `pause` a pool. It replaces one of the same subject."""
+    subject = _subject(state, subject, instances=kind == "drain")
     if begins is not None and begins <= now:
         raise WishRefused(f"{kind} {subject}: its begin is already past")
     if until is not None and until <= max(now, begins or 0):
         raise WishRefused(f"{kind} {subject}: its end is already past" + (" when it begins" if until > now else ""))
     override = Override(
-        kind=kind, subject=subject, by=by, at=now, begins=begins, until=until, stop_after=stop_after,
-        reason=reason, value=value, digest=digest,
+        kind=kind, subject=subject, by=by, at=now, begins=begins, until=until, stop_after=stop_after, reason=reason,
     )  # fmt: skip
     kept = tuple(each for each in state.overrides if (each.kind, each.subject) != (kind, subject))
     return replace(state, overrides=(*kept, override))

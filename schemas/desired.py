@@ -9,7 +9,7 @@ from schemas.pool import Pool
 from schemas.profile import Profile
 from schemas.run import RunSpec
 
-COMPILER = "2"
+COMPILER = "3"
 """Raise it with every change of what documents mean: those compiled before are then read again."""
 
 
@@ -24,7 +24,10 @@ class BackendConfig(Value, frozen=True, kw_only=True):
 
 
 class Cap(Value, frozen=True, kw_only=True):
-    """An `autoscale` rule: at most `max` instances of a type in a region by purchase type."""
+    """An `autoscale` rule: at most `max` instances of a type in a region by purchase type.
+
+    Without a `backend` or a `region` it counts those of all. An `instance_type` of "" is every one.
+    """
 
     instance_type: str
     max: int
@@ -44,6 +47,7 @@ class Secret(Value, frozen=True, kw_only=True):
 class Desired(Value, frozen=True, kw_only=True):
     """What the documents ask for. `project` is "" until one is minted.
 
+    `ruled`: there is a list of autoscale rules, were it empty: spot instances are made only of the listed types.
     `autoscale_enabled` false forbids spot launches by rule but keeps the rules.
     `compiler` names the rules that compiled it, with the digest of the user's own profiles where there
     were any: the same documents under the same rules give the same value, so that they need not be read again.
@@ -59,6 +63,7 @@ class Desired(Value, frozen=True, kw_only=True):
     profiles: tuple[Profile, ...] = ()
     runs: tuple[RunSpec, ...] = ()
     caps: tuple[Cap, ...] = ()
+    ruled: bool = False
     autoscale_enabled: bool = True
     secrets: tuple[Secret, ...] = ()
     authorized_keys: tuple[str, ...] = ()

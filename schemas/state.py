@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from schemas.base import Price, Seconds, Value
-from schemas.desired import BackendConfig, Desired
+from schemas.desired import BackendConfig, Cap, Desired
 from schemas.instance import Instance
 from schemas.launch import Intent
 from schemas.ledger import Entry
@@ -87,9 +87,10 @@ class Wish(Value, frozen=True, kw_only=True):
 class Override(Value, frozen=True, kw_only=True):
     """A person's word that holds over the documents: `pool drain|pause|resume`, `autoscale …`.
 
-    `subject` is a pool's name, `instance ID`, or an `autoscale` one's type. A drain holds from `begins` (`None`:
-    from `at`, when it was said), and stops what still runs `stop_after` later. `until` ends it; an autoscale one
-    (`digest` set) ends when other documents are applied.
+    `subject` is a pool's name, `instance ID`, or what an `autoscale` one is about: the words of its rule (`cap`; a
+    maximum of 0 removes it), "every rule" that was there before it, or "spot instances" as such (`enabled`).
+    A drain holds from `begins` (`None`: from `at`, when it was said), and stops what still runs `stop_after` later.
+    `until` ends it; an autoscale one ends when other documents are applied than those of `digest`.
     """
 
     kind: Literal["drain", "pause", "autoscale"]
@@ -100,18 +101,20 @@ class Override(Value, frozen=True, kw_only=True):
     until: int | None = None
     stop_after: Seconds | None = None
     reason: str = ""
-    value: int | None = None
+    cap: Cap | None = None
+    enabled: bool | None = None
     digest: str = ""
 
 
 class Capacity(Value, frozen=True, kw_only=True):
-    """A place had no capacity or quota for an offer; it is not tried again until then."""
+    """A place had no capacity or quota for an offer; it is not tried again until then. `since`: when it said so."""
 
     place: str
     instance_type: str
     zone: str = ""
     spot: bool = False
     until: int
+    since: int | None = None
     why: str = ""
     quota: str = ""
 

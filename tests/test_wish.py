@@ -268,7 +268,7 @@ def test_overrides_replace_their_like() -> None:
 
 
 def test_resuming() -> None:
-    scale = Override(kind="autoscale", subject="gpu", by="a", at=0, value=3, digest="d")
+    scale = Override(kind="autoscale", subject="gpu", by="a", at=0, digest="d")
     state = replace(applied(GPU, CPU), overrides=(scale,))
     state = set_override(state, kind="pause", subject="gpu", by="ana", now=1)
     assert clear_override(state, subject="gpu", now=5).overrides == (scale,)
@@ -307,8 +307,3 @@ def test_overrides_of_nothing_or_of_the_past() -> None:
     assert "already past" in refused(lambda: set_override(state, kind="pause", subject="gpu", by="a", now=9, until=9))
     left = replace(applied(CPU), instances=(instance(pool="gpu"),))
     assert set_override(left, kind="drain", subject="gpu", by="a", now=1).overrides
-
-
-def test_autoscale_needs_no_pool() -> None:
-    state = set_override(EMPTY, kind="autoscale", subject="aws g5.xlarge", by="a", now=1, value=0, digest="d")
-    assert state.overrides[0].value == 0
