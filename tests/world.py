@@ -50,7 +50,7 @@ class Clock:
 
 
 class MemoryStore:
-    """A store that writes and reads real bytes. `clock` is its own, where it has one; `dated` how often it was asked."""
+    """A store that writes and reads real bytes. `clock` is its own, if any; `dated` how often it was asked."""
 
     address = "memory"
 
