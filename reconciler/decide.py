@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -29,12 +30,12 @@ from reconciler.prune import KEEP, prune
 from reconciler.recover import Recovered, recover
 from reconciler.remember import TRIES, differs, heartbeat_due, jitter, write
 from reconciler.secrets import secret_files
-from reconciler.settled import MAX_DURATION
 from reconciler.store import StateMoved, StateRefused
+from reconciler.withhold import withheld_by_the_clock
 from reconciler.world import World
 from schemas.desired import Desired
 from schemas.launch import Request
-from schemas.plan import Action, Permissions, Plan, Stop, Terminate, Unmet, Update
+from schemas.plan import Permissions, Plan
 from schemas.run import RUN_ENDED
 from schemas.state import Applied, Capacity, Revision, State
 
@@ -168,6 +169,7 @@ class _Table:
     packed: dict[tuple[str, ...], str] = field(default_factory=dict)
     capacity: tuple[Capacity, ...] = ()
     lacking: dict[str, str] = field(default_factory=dict)
+    dated: int | None = None
     recovered: dict[str, Recovered] = field(default_factory=dict)
 
     def draft(self, stored: State | None, view: View) -> _Draft:
@@ -196,8 +198,18 @@ class _Table:
         state = prune(conclude(state, now=now), now=now, keep=KEEP if desired.keep is None else desired.keep)
         state = replace(state, capacity=(*state.capacity, *self.capacity)) if self.capacity else state
         made = plan(self._world(state, view, permissions=permissions, now=now))
-        made = _while_the_clock_is_off(made, state, permissions)
+        made = withheld_by_the_clock(made, off=partial(self._clock_off, state), permissions=permissions)
         return _Draft(state=state, plan=made, desired=desired, permissions=permissions, was=was, warnings=warnings)
+
+    def _clock_off(self, state: State) -> tuple[str, int]:
+        """A place's by what it said when it was observed; the store is asked once, where something would end."""
+        for place in state.places:
+            if place.skew:
+                return place.name, place.skew
+        if self.dated is None:
+            date = self.ports.store.date()
+            self.dated = 0 if date is None else self.ports.now() - date
+        return self.ports.store.address, self.dated
 
     def _brought(self, state: State) -> Desired | None:
         """The documents whose places are asked besides the state's."""
@@ -282,31 +294,3 @@ class _Table:
             self.packed[files] = self.ports.blobs.put(bundle)
             bundle.unlink(missing_ok=True)
         return self.packed[files]
-
-
-def _while_the_clock_is_off(made: Plan, state: State, permissions: Permissions) -> Plan:
-    """Nothing ends for reasons of time; what a person asked for still does."""
-    off = [place for place in state.places if place.skew]
-    if not off or permissions.destroy_all or permissions.scope is not None:
-        return made
-    withheld = tuple(subject for one in made.actions if (subject := _by_the_clock(one)))
-    why = f"our clock and that of {off[0].name} are {abs(off[0].skew)} s apart: nothing ends until they agree"
-    return replace(
-        made,
-        actions=tuple(one for one in made.actions if not _by_the_clock(one)),
-        unmet=(*made.unmet, *(Unmet(subject=subject, why=f"not ended: {why}") for subject in withheld)),
-        warnings=(*made.warnings, why),
-    )
-
-
-def _by_the_clock(action: Action) -> str:
-    """The subject of an end that may have its reason in the time of day; "" for any other action."""
-    match action:
-        case Terminate():
-            return f"instance {action.name}"
-        case Stop() if action.why.startswith(MAX_DURATION) or "to be drained by now" in action.why:
-            return f"run {action.name}"
-        case Update() if action.changes.get("status") == "failed":
-            return f"run {action.name}"
-        case _:
-            return ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from reconciler.absorb import SKEW
 from reconciler.blobs import BlobError, Blobs
 from reconciler.deliveries import Deliveries
 from reconciler.ledger import Ledger
@@ -56,14 +57,20 @@ def tidying(
 ) -> Callable[[State], Sequence[str]]:
     """`tidy` of `Ports`. What could not be done is returned in words, and tried again tomorrow."""
 
+    def _remove_old(keep: Seconds | None) -> None:
+        for blobs in stores:
+            expire(blobs, read=lambda: store.read()[0], keep=keep, now=now())
+        if deliveries is not None:
+            deliveries.expire(before=now() - max(LEAST, KEEP if keep is None else keep))
+
     def tidy(state: State) -> Sequence[str]:
         keep = state.applied.desired.keep if state.applied else None
         problems = []
         try:
-            for blobs in stores:
-                expire(blobs, read=lambda: store.read()[0], keep=keep, now=now())
-            if deliveries is not None:
-                deliveries.expire(before=now() - max(LEAST, KEEP if keep is None else keep))
+            if why := _clock_off(store.date(), now=now()):
+                problems.append(f"old blobs were not removed: {why}")
+            else:
+                _remove_old(keep)
         except (BlobError, ObjectsError) as error:
             problems.append(f"old blobs were not removed: {error}")
         try:
@@ -73,3 +80,9 @@ def tidying(
         return problems
 
     return tidy
+
+
+def _clock_off(date: int | None, *, now: int) -> str:
+    """Why nothing is old by our clock: what was put a moment ago would be, by one that is a month ahead."""
+    off = 0 if date is None else now - date
+    return f"our clock is {abs(off)} s {'ahead of' if off > 0 else 'behind'} the store's" if abs(off) > SKEW else ""

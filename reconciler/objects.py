@@ -24,11 +24,10 @@ class Unsure(ObjectsError):
 
 
 class Found(NamedTuple):
-    """`tag` changes with every write: an ETag, or a generation. `at` is when, by the bucket's clock (epoch seconds)."""
+    """`tag` changes with every write: an ETag, or a generation."""
 
     data: bytes
     tag: str
-    at: int
 
 
 class Item(NamedTuple):
@@ -80,3 +79,6 @@ class Objects(Protocol):
 
     def get_version(self, key: str, id: str) -> bytes:
         """That version's content."""
+
+    def date(self) -> int | None:
+        """What time it is there (epoch seconds), asked now and without credentials; None where nobody says."""

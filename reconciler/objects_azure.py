@@ -41,7 +41,8 @@ def azure_objects(where: Bucket, *, environ: Mapping[str, str]) -> ObstoreObject
             credential_provider=_azure_chain(environ),
         )
 
-    return ObstoreObjects(where.url, opened, headers={"x-ms-blob-type": "BlockBlob"})
+    server = endpoint or f"https://{where.account}.blob.core.windows.net"
+    return ObstoreObjects(where.url, opened, server=server, headers={"x-ms-blob-type": "BlockBlob"})
 
 
 def _azure_chain(environ: Mapping[str, str]) -> Any:

@@ -6,81 +6,57 @@ obstore speaks GCS' XML interface, which no server that our tests can start answ
 from __future__ import annotations
 
 import os
-import random
-import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from reconciler.date_of import date_of
 from reconciler.objects import Busy, Found, Item, Moved, ObjectsError, Unsure, Version
 from schemas.location import Bucket
 
 Answer = TypeVar("Answer")
 TIMEOUT = (5, 60)
-TRIES = 8
-LONGEST = 2.0
+SERVER = "https://storage.googleapis.com"
 SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 
 
 class GcsObjects:
     """See `Objects`. A tag is a generation."""
 
-    def __init__(
-        self, where: Bucket, client: Any, *, endpoint: str,
-        sleep: Callable[[float], None] = time.sleep, spread: Callable[[], float] = random.random,
-    ) -> None:  # fmt: skip
+    def __init__(self, where: Bucket, client: Any, *, endpoint: str) -> None:
         self.url = where.url
         self._where = where
         self._prefix = where.prefix
         self._endpoint = endpoint
         self._bucket = client.bucket(where.bucket)
         self._client = client
-        self._sleep, self._spread = sleep, spread
 
     def get(self, key: str) -> Found | None:
-        return self._read(key, lambda blob, **held: bytes(blob.download_as_bytes(**held)))
+        """One request: what it answers is of one generation, and its headers name that."""
+
+        def asked() -> Found:
+            blob = self._blob(key)
+            data = bytes(blob.download_as_bytes(timeout=TIMEOUT, checksum=None))
+            if not blob.generation:
+                raise ObjectsError(f"{self.url}: the answer names no generation (x-goog-generation): a proxy cut it?")
+            return Found(data, str(blob.generation))
+
+        return self._maybe(asked)
 
     def download(self, key: str, into: Path) -> bool:
-        def asked(blob: Any, **held: Any) -> bytes:
+        def asked() -> bool:
             with into.open("wb") as target:
-                blob.download_to_file(target, **held)
-            return b""
+                self._blob(key).download_to_file(target, timeout=TIMEOUT, checksum=None)
+            return True
 
-        return self._read(key, asked) is not None
-
-    def _read(self, key: str, ask: Callable[..., bytes]) -> Found | None:
-        """Asked for in two steps: where another writes between them, again. Only what has no metadata is absent."""
-        for attempt in range(TRIES):
-            if attempt:
-                self._sleep(min(LONGEST, 0.05 * 2**attempt) * (0.5 + self._spread()))
-            blob = self._maybe(partial(self._described, key))
-            if blob is None:
-                return None
-            data = self._content(key, int(blob.generation), ask=ask)
-            if data is not None:
-                return Found(data, str(blob.generation), int(blob.updated.timestamp()))
-        raise Busy(f"{self.url}: others write {key} again and again while it is read: try again")
+        return self._maybe(asked) is not None
 
     def _described(self, key: str) -> Any:
         blob = self._blob(key)
         blob.reload(timeout=TIMEOUT)
         return blob
-
-    def _content(self, key: str, generation: int, *, ask: Callable[..., bytes]) -> bytes | None:
-        """Of that generation; None where it is not the present one any more."""
-        from google.api_core.exceptions import NotFound, PreconditionFailed
-
-        blob = self._bucket.blob(self._full(key), generation=generation)
-
-        def asked() -> bytes | None:
-            try:
-                return ask(blob, if_generation_match=generation, timeout=TIMEOUT, checksum=None)
-            except (NotFound, PreconditionFailed):
-                return None
-
-        return self._asked(asked)
 
     def put(self, key: str, data: bytes, *, tag: str | None = None) -> str:
         condition = {} if tag is None else {"if_generation_match": _generation(tag), "retry": None}
@@ -135,6 +111,10 @@ class GcsObjects:
         blob = self._bucket.blob(self._full(key), generation=_generation(id))
         return bytes(self._asked(lambda: blob.download_as_bytes(timeout=TIMEOUT)))
 
+    def date(self) -> int | None:
+        """See `Objects.date`."""
+        return date_of(self._endpoint or SERVER)
+
     def _full(self, key: str) -> str:
         return f"{self._prefix}/{key}" if self._prefix else key
 
@@ -148,8 +128,12 @@ class GcsObjects:
             try:
                 return call()
             except NotFound:
-                # The same 404 tells a missing object and a missing bucket: listing tells them apart.
-                next(iter(self._client.list_blobs(self._bucket, max_results=1, timeout=TIMEOUT)), None)
+                # The same 404 tells a missing object and a missing bucket: listing tells them apart. What lies
+                # beside our prefix we may not be allowed to list.
+                listed = self._client.list_blobs(
+                    self._bucket, prefix=self._full("") or None, max_results=1, timeout=TIMEOUT
+                )
+                next(iter(listed), None)
                 return None
 
         return self._asked(asked)
@@ -212,6 +196,8 @@ def gcs_objects(where: Bucket, *, environ: Mapping[str, str]) -> GcsObjects:
     from google.auth.exceptions import GoogleAuthError
     from google.cloud.storage import Client
 
+    # Else it asks for the bucket as well, in the background, for traces that nobody takes: with rights of its own.
+    os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
     endpoint = environ.get("STORAGE_EMULATOR_HOST", "")
     try:
         credentials = AnonymousCredentials() if endpoint else default(scopes=[SCOPE])[0]

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from reconciler.date_of import date_of
 from reconciler.objects import Busy, Found, Item, Moved, ObjectsError, Unsure, Version
 
 if TYPE_CHECKING:
@@ -28,12 +29,13 @@ class _Missing(ObjectsError):
 
 
 class ObstoreObjects:
-    """See `Objects`. `open(retries)` gives a client below the prefix."""
+    """See `Objects`. `open(retries)` gives a client below the prefix; `server` is where the bucket lies, as a URL."""
 
     def __init__(
-        self, url: str, open: Callable[[RetryConfig], S3Store | AzureStore], *, headers: dict[str, str]
+        self, url: str, open: Callable[[RetryConfig], S3Store | AzureStore], *, server: str, headers: dict[str, str]
     ) -> None:
         self.url = url
+        self._server = server
         self._reads = open(OFTEN)
         self._writes = open(NEVER)
         self._headers = headers
@@ -43,7 +45,7 @@ class ObstoreObjects:
 
         def asked() -> Found:
             found = obstore.get(self._reads, key)
-            return Found(bytes(found.bytes()), str(found.meta["e_tag"]), int(found.meta["last_modified"].timestamp()))
+            return Found(bytes(found.bytes()), str(found.meta["e_tag"]))
 
         return self._maybe(asked)
 
@@ -104,6 +106,10 @@ class ObstoreObjects:
 
     def get_version(self, key: str, id: str) -> bytes:
         raise ObjectsError(f"{self.url}: version {id} cannot be read here")
+
+    def date(self) -> int | None:
+        """See `Objects.date`."""
+        return date_of(self._server)
 
     def _maybe(self, call: Callable[[], Answer]) -> Answer | None:
         try:

@@ -41,7 +41,8 @@ def s3_objects(where: Bucket, *, environ: Mapping[str, str]) -> ObstoreObjects:
             credential_provider=provider,
         )
 
-    return _Versioned(where.url, opened, where=where, endpoint=endpoint)
+    server = endpoint or f"https://s3.{config['region']}.amazonaws.com"
+    return _Versioned(where.url, opened, where=where, endpoint=endpoint, server=server)
 
 
 def _aws_chain(where: Bucket, environ: Mapping[str, str]) -> Any:
@@ -66,8 +67,10 @@ def _aws_chain(where: Bucket, environ: Mapping[str, str]) -> Any:
 class _Versioned(ObstoreObjects):
     """S3's old versions, which obstore does not list: boto3 does, and only a rollback pays for it."""
 
-    def __init__(self, url: str, open: Callable[[RetryConfig], S3Store], *, where: Bucket, endpoint: str) -> None:
-        super().__init__(url, open, headers={})
+    def __init__(
+        self, url: str, open: Callable[[RetryConfig], S3Store], *, where: Bucket, endpoint: str, server: str
+    ) -> None:
+        super().__init__(url, open, server=server, headers={})
         self._where, self._endpoint = where, endpoint
 
     def versions(self, key: str) -> list[Version]:

@@ -49,3 +49,9 @@ class Store(Protocol):
 
     def replace_raw(self, data: bytes, token: str) -> str:
         """Store these bytes where `token` still holds, whatever they say: a seal. The new token, or `StateMoved`."""
+
+    def date(self) -> int | None:
+        """What time it is where the state lies (epoch seconds), asked now; `None` where that clock is ours.
+
+        One that does not say is named in `notes`.
+        """

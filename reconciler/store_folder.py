@@ -105,6 +105,10 @@ class FolderStore:
             raise StateRefused(f"{copy}: cannot be written: {error.strerror}; nothing was changed") from error
         return str(copy)
 
+    def date(self) -> int | None:
+        """See `Store.date`: a folder of this machine has this machine's clock."""
+        return None
+
     # ------------------------------------------------------------ what is refused
 
     def _refuse_folder(self) -> None:

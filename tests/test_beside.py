@@ -251,7 +251,7 @@ class Dated:
         self.kept: dict[str, tuple[bytes, int]] = {}
 
     def get(self, key: str) -> Found | None:
-        return Found(self.kept[key][0], "", self.kept[key][1]) if key in self.kept else None
+        return Found(self.kept[key][0], "") if key in self.kept else None
 
     def download(self, key: str, into: Path) -> bool:
         found = self.get(key)

@@ -269,9 +269,8 @@ def test_artifacts_of_a_state_in_a_folder_go_to_their_store(
 # ---------------------------------------------------------------- what it costs
 
 
-@pytest.mark.parametrize("kind", ["moto", "seaweedfs", "azurite"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_nothing_to_do_is_one_request(tmp_path: Path, server_of: Callable[[str], Server], kind: str) -> None:
-    """Google's client asks twice for one object: for what it is, and for its content of that generation."""
     server = server_of(kind)
     project = team(tmp_path, server)
     project.keep_in(server.state("first-bucket", f"cost-{os.getpid()}-{next(NUMBERS)}"))

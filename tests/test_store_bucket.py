@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -13,7 +14,7 @@ from buckets import AZURE_KEY, KINDS, Server, free_ports
 from fault_proxy import Fault, FaultProxy
 from store_conformance import PROJECT, Open, StoreConformance, a_state
 
-from reconciler.objects import Busy, Objects, ObjectsError
+from reconciler.objects import Objects, ObjectsError
 from reconciler.open_bucket import open_bucket
 from reconciler.pointer import pointer
 from reconciler.statefile import dumps
@@ -159,63 +160,38 @@ def test_after_enough_tries_it_says_that_it_does_not_know(
     assert opened_plain().read()[0] == a_state(1)
 
 
-class Between:
-    """Google's objects behind a proxy that lets another act whenever their content, not their metadata, is asked."""
+def test_gcs_one_answer_holds_content_and_generation(server_of: Callable[[str], Server]) -> None:
+    """Asked for in two steps, as once, what another writes between them was "there is no state"."""
+    server = server_of("fake-gcs")
+    url = server.state("first-bucket", f"once-{os.getpid()}-{next(NUMBERS)}")
+    other = objects_at(url, server.environ)
+    tags = [other.put("x", b"0")]
 
-    def __init__(self, server: Server, bucket: str, *, acts: Callable[[Objects], object], times: int) -> None:
-        self.acts, self.times = acts, times
-        self.other = objects_at(bucket, server.environ)
-        self.proxy = FaultProxy(server.port, choose=self._choose)
-        self.slept: list[float] = []
-        self.objects = objects_at(bucket, server.at(self.proxy.port))
-        self.objects._sleep = self.slept.append  # type: ignore[attr-defined]
-
-    def _choose(self, method: str, path: str, number: int) -> Fault:
-        if "alt=media" in path and self.times:
-            self.times -= 1
-            self.acts(self.other)
+    def between(method: str, path: str, number: int) -> Fault:
+        tags.append(other.put("x", str(number).encode()))
         return ""
 
-
-@pytest.fixture
-def between(server_of: Callable[[str], Server]) -> Iterator[Callable[..., Between]]:
-    made: list[Between] = []
-    server = server_of("fake-gcs")
-
-    def make(acts: Callable[[Objects], object], *, times: int) -> Between:
-        prefix = f"between-{os.getpid()}-{next(NUMBERS)}"
-        made.append(Between(server, server.state("first-bucket", prefix), acts=acts, times=times))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.proxy.close()
-
-
-@pytest.mark.parametrize("times", [0, 1, 3])
-def test_gcs_what_another_writes_while_it_is_read_is_read(between: Callable[..., Between], times: int) -> None:
-    """Once that was "there is no state": the content of a generation that is no longer there answers 404."""
-    tags: list[str] = []
-    mine = between(lambda other: tags.append(other.put("x", f"{len(tags)}".encode())), times=times)
-    tags.append(mine.other.put("x", b"0"))
-    found = mine.objects.get("x")
+    proxy = FaultProxy(server.port, choose=between)
+    found = objects_at(url, server.at(proxy.port)).get("x")
+    proxy.close()
     assert found is not None
-    assert (found.data, found.tag) == (f"{times}".encode(), tags[-1])
-    assert len(mine.slept) == times
+    assert (proxy.methods(), found.data, found.tag) == (["GET"], b"1", tags[-1])
 
 
-def test_gcs_what_another_removes_while_it_is_read_is_not_there(between: Callable[..., Between]) -> None:
-    mine = between(lambda other: other.delete("x"), times=1)
-    mine.other.put("x", b"0")
-    assert mine.objects.get("x") is None
+def test_every_server_says_what_time_it_is(server: Server, bucket: str) -> None:
+    proxy = FaultProxy(server.port)
+    said = store_at(bucket, server.at(proxy.port)).date()
+    proxy.close()
+    assert said is not None
+    assert abs(said - time.time()) < 30
+    assert proxy.methods() == ["HEAD"]
 
 
-def test_gcs_what_others_never_stop_writing_is_no_answer_and_not_absent(between: Callable[..., Between]) -> None:
-    mine = between(lambda other: other.put("x", b"1"), times=99)
-    mine.other.put("x", b"0")
-    with pytest.raises(Busy, match="others write"):
-        mine.objects.get("x")
-    assert 5 < len(mine.slept) < 20
+def test_a_server_that_says_no_time(server: Server, bucket: str) -> None:
+    (port,) = free_ports(1)
+    store = store_at(bucket, server.at(port))
+    assert (store.date(), store.date(), len(store.notes)) == (None, None, 1)
+    assert "by our clock alone" in store.notes[0]
 
 
 # ---------------------------------------------------------------- what is refused, and in which words

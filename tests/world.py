@@ -50,11 +50,13 @@ class Clock:
 
 
 class MemoryStore:
-    """A store that writes and reads real bytes."""
+    """A store that writes and reads real bytes. `clock` is its own, if any; `dated` how often it was asked."""
 
     address = "memory"
 
     def __init__(self) -> None:
+        self.clock: Callable[[], int] | None = None
+        self.dated = 0
         self.notes: list[str] = []
         self.data = b""
         self.writes = 0
@@ -74,6 +76,10 @@ class MemoryStore:
 
     def keep_copy(self, name: str) -> str:
         return f"memory.{name}"
+
+    def date(self) -> int | None:
+        self.dated += 1
+        return self.clock() if self.clock else None
 
     def _token(self) -> str:
         return hashlib.sha256(self.data).hexdigest() if self.data else ""
