@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from reconciler.absorb_hosts import absorb_hosts
 from reconciler.absorb_listings import Answer, absorb_listings
 from reconciler.distrust import distrust
+from reconciler.put_off import answered, failed
 from schemas.instance import HostReport, Listing, Seen
 from schemas.state import Place, State
 
@@ -106,15 +107,16 @@ def _place(place: Place, listing: Listing | None, *, hosts: Sequence[int], now: 
     if listing is None:
         return place
     if listing.error:
-        return replace(place, error=listing.error, failing_since=place.failing_since or now)
+        return failed(replace(place, error=listing.error, failing_since=place.failing_since or now), listing)
     if place.identity and listing.identity != place.identity:
         other = listing.identity or "nobody"
         why = _stranger(place, other=other)
-        return replace(place, error=why, failing_since=place.failing_since or now, answered_by=other)
+        place = replace(place, error=why, failing_since=place.failing_since or now, answered_by=other)
+        return failed(place, listing)
     # One host may be wrong by itself: we are off by no more than the host that agrees most with us says.
     skew = listing.at - listing.clock if listing.clock is not None else min(hosts, key=abs, default=0)
     return replace(
-        place,
+        answered(place),
         identity=listing.identity,
         observed_at=listing.at,
         error="",

@@ -195,7 +195,8 @@ def _job(job: Job, report: HostReport, *, attempt: Attempt, known_absent: bool, 
 
 def _held(job: Job, said: JobReport, report: HostReport) -> Job:
     held = "staged" if said.staged else "preparing"
-    return replace(job, held=held, port=said.port, pulling=said.pulling, boot_id=report.boot_id)
+    moved = report.at if (held, said.pulling) != (job.held, job.pulling) else job.moved_at
+    return replace(job, held=held, moved_at=moved, port=said.port, pulling=said.pulling, boot_id=report.boot_id)
 
 
 def _running(job: Job, said: JobReport, report: HostReport) -> Job:

@@ -30,6 +30,7 @@ class TickAsk:
     decline. It is called also for a plan without actions. `prompted`: it asks a person.
     `act` false writes and does nothing: `plan --refresh`. `deadline` is in seconds from now.
     `stop` true: no effect is begun any more. `tell` hears each written state.
+    `retry_hosts`: failing hosts are looked at although that is put off; `None`: where a person sits at a terminal.
     """
 
     documents: Documents | None = None
@@ -41,6 +42,7 @@ class TickAsk:
     confirm: Confirm | None = None
     prompted: bool = False
     act: bool = True
+    retry_hosts: bool | None = None
     deadline: float = 600.0
     stop: Callable[[], bool] = _never
     tell: Callable[[State], object] | None = None

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from reconciler.retire import words
 from reconciler.world import Draft, base36, without
+from schemas.instance import Instance
 from schemas.plan import Update
 from schemas.run import Run, RunSpec
 
@@ -47,13 +48,20 @@ def _assume_lost(draft: Draft) -> None:
         return
     for run in list(draft.runs.values()):
         named = run.spec.name in draft.may.assume_lost or run.id in draft.may.assume_lost
-        if named and not run.assume_lost and _out_of_sight(draft, run):
+        if not named or run.assume_lost:
+            continue
+        dark = [one for one in _hosts(draft, run) if one.unreachable_since is not None]
+        if any(draft.silent(one) for one in dark):
             draft.update_run(run, why="a person says that its unreachable attempt is lost", assume_lost=True)
+        elif dark:
+            grace = words(draft.grace(dark[0]))
+            why = f"{dark[0].name} is silent for less than its pool's unreachable_grace ({grace})"
+            draft.cannot(f"run {run.spec.name}", f"not taken as lost yet: {why}")
 
 
-def _out_of_sight(draft: Draft, run: Run) -> bool:
-    hosts = [draft.living.get(job.instance) for each in draft.live.get(run.id, ()) for job in each.jobs]
-    return any(host is not None and host.unreachable_since is not None for host in hosts)
+def _hosts(draft: Draft, run: Run) -> list[Instance]:
+    found = (draft.living.get(job.instance) for each in draft.live.get(run.id, ()) for job in each.jobs)
+    return [one for one in found if one is not None]
 
 
 def _covered(draft: Draft, spec: RunSpec) -> bool:

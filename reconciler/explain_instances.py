@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from reconciler.drain import INSTANCE, INSTANCE_DRAINED, POOL_DRAINED, told
+from reconciler.put_off import next_looks
 from reconciler.render_words import rough, span
 from reconciler.share import shared, used
 from reconciler.status import (
@@ -30,7 +31,8 @@ from schemas.state import Override, Place, State
 class InstanceRow:
     """An instance with what is derived of it. `reap_at` is `None` unless it is idle and will go.
 
-    `blocks` are (those in use, all) where it is shared, else (0, 1).
+    `blocks` are (those in use, all) where it is shared, else (0, 1). `next_look_at`: until then a failing server is
+    left alone by whoever looked at it last, at most.
     """
 
     instance: Instance
@@ -41,6 +43,7 @@ class InstanceRow:
     observed_at: int | None
     runs: tuple[str, ...]
     blocks: tuple[int, int] = (0, 1)
+    next_look_at: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,7 @@ def explain_instances(state: State, *, now: int, pool: str = "") -> tuple[Instan
     jobs = jobs_by_instance(state.attempts)
     names = _run_names(state)
     places = {place.name: place for place in state.places}
+    looks = next_looks(state)
     floors = _at_floor(state, jobs=jobs)
     drains = _drains(state, now=now)
     living = [_shown(one, state) for one in state.instances if one.phase != "terminated" and pool in ("", one.pool)]
@@ -66,7 +70,7 @@ def explain_instances(state: State, *, now: int, pool: str = "") -> tuple[Instan
     return tuple(
         _row(
             one, jobs=jobs, runs=names.get(one.id, ()), place=places.get(one.place), now=now, floors=floors,
-            drain=drains.get(INSTANCE + one.id) or drains.get(one.pool),
+            drain=drains.get(INSTANCE + one.id) or drains.get(one.pool), look=looks.get(one.place),
         )
         for one in ordered
     )
@@ -102,22 +106,32 @@ def _has_room(one: Instance, jobs: Mapping[str, list[Job]]) -> bool:
 
 def _row(
     one: Instance, *, jobs: dict[str, list[Job]], runs: tuple[str, ...], place: Place | None, now: int,
-    floors: frozenset[str], drain: Override | None,
+    floors: frozenset[str], drain: Override | None, look: int | None,
 ) -> InstanceRow:  # fmt: skip
     status = instance_status(one, jobs)
     idle = status == "idle"
     kept = one.pool in floors
     goes = None if kept or not idle else one.terminate_at or reap_at(one)
+    reason = _reason(one, status=status, place=place, now=now, kept=kept, drain=drain)
+    if look is not None and place is not None:
+        reason += f"; {place.failures} looks failed, {_next_look(look, now=now)}"
     return InstanceRow(
         instance=one,
         status=status,
-        reason=_reason(one, status=status, place=place, now=now, kept=kept, drain=drain),
+        reason=reason,
+        next_look_at=look,
         idle_since=idle_since(one) if idle else None,
         reap_at=goes,
         observed_at=place.observed_at if place else None,
         runs=runs,
         blocks=(used(jobs.get(one.id, ()), of=shared(one)), shared(one)),
     )
+
+
+def _next_look(at: int, *, now: int) -> str:
+    if at <= now:
+        return "looked at again by the next apply"
+    return f"looked at again in {rough(at - now)} (`dstack apply --retry-hosts`: now)"
 
 
 def _declared(state: State, *, places: Mapping[str, Place]) -> Iterator[Instance]:

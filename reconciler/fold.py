@@ -218,12 +218,10 @@ def _collected(memory: _Memory, collected: Collected, *, now: int) -> None:
 
 def _ended(job: Job, attempt: Attempt, collected: Collected, *, now: int) -> Job:
     job = replace(job, log=collected.log, artifacts=collected.artifacts or job.artifacts, ended_at=job.ended_at or now)
-    if job.reason.startswith(INACTIVE):  # a dev environment that is ended exits with 0
+    if job.reason.startswith((INACTIVE, MAX_DURATION)):  # cut off, though it exits with 0 as a dev environment does
         return replace(job, status="terminated")
     if job.exit_code == 0 and not job.interrupted:
         return replace(job, status="done", reason="")
     if attempt.stopping and not job.reason.startswith(BY_ITSELF):
         return replace(job, status="terminated", reason=attempt.stopping)
-    if job.reason.startswith(MAX_DURATION):
-        return replace(job, status="terminated")
     return replace(job, status="failed", reason=job.reason or f"exit {job.exit_code}")

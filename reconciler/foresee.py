@@ -13,7 +13,9 @@ from reconciler.status import UNTRUSTED
 from reconciler.waiting import clock
 from reconciler.world import Draft, overrides
 from schemas.base import Price
+from schemas.instance import Instance
 from schemas.plan import Launch, Terminate
+from schemas.run import Attempt, Run
 from schemas.state import Override, Tick
 
 
@@ -96,16 +98,24 @@ def _lost_sight(draft: Draft) -> None:
                 one = draft.living.get(job.instance)
                 if one is None or one.unreachable_since is None or job.status not in ("assigned", "running"):
                     continue
-                why = one.unreachable_why or "no answer"
-                what = (
-                    "nothing of it has run: it is placed anew when that has lasted"
-                    if attempt.held_back
-                    else "it is not repeated until that attempt is proven ended; "
-                    f"`--assume-lost {run.spec.name}` takes it as lost"
-                )
-                since = clock(one.unreachable_since)
-                draft.cannot(f"run {run.spec.name}", f"{one.name} has not answered since {since} ({why}); {what}")
+                _say_silent(draft, run, attempt, one=one)
                 break
+
+
+def _say_silent(draft: Draft, run: Run, attempt: Attempt, *, one: Instance) -> None:
+    """A hiccup is worth a word; what lasts is for a person to decide."""
+    since = one.unreachable_since or draft.now
+    said = f"{one.name} has not answered since {clock(since)} ({one.unreachable_why or 'no answer'})"
+    if not draft.silent(one):
+        until = f"is waited for until {clock(since + draft.grace(one))} (unreachable_grace {words(draft.grace(one))})"
+        draft.notes.append(f"run {run.spec.name}: {said}; it {until}")
+        return
+    what = (
+        "nothing of it has run: it is placed anew"
+        if attempt.held_back
+        else f"it is not repeated until that attempt is proven ended; `--assume-lost {run.spec.name}` takes it as lost"
+    )
+    draft.cannot(f"run {run.spec.name}", f"{said}; {what}")
 
 
 def _unpriced(draft: Draft) -> None:

@@ -16,8 +16,9 @@ from schemas.run import Attempt, Job, Run
 # The host enforces max_duration; the plan steps in only where it should long have.
 OVERDUE = 600
 GOES_ON = ("assigned", "running")
-# Pulling an image may take long; while one node does, the others hold their machines for nothing.
+# Without getting any further; while one node is made ready, the others hold their machines for nothing.
 READY = 1800
+LAYER = 7200  # an engine tells of whole layers only, and one may be large
 
 
 def halt(draft: Draft) -> None:
@@ -62,19 +63,23 @@ def _gang(draft: Draft, run: Run, attempt: Attempt) -> str:
     why = _broken(run, attempt)
     if not attempt.held_back:
         return why
-    if not why and draft.now >= attempt.assigned_at + READY:
-        why = next(filter(None, map(partial(_unready, draft), attempt.jobs)), "")
+    why = why or next(filter(None, map(partial(_unready, draft, attempt), attempt.jobs)), "")
     return f"{NOT_STARTED}: {why}" if why else ""
 
 
-def _unready(draft: Draft, job: Job) -> str:
+def _unready(draft: Draft, attempt: Attempt, job: Job) -> str:
     """One that was never handed over, because nobody ticked, may still be: it is not waited for in vain."""
     one = draft.living.get(job.instance)
-    dark = one is not None and one.unreachable_since is not None
-    if one is None or job.held == "staged" or not (dark or job.held):
+    if one is None or job.held == "staged":
         return ""
-    why = f": {one.unreachable_why or 'no answer'}" if dark else ""
-    return f"node {job.rank} ({one.name}) was not ready within {words(READY)}{why}"
+    if one.unreachable_since is not None:
+        over = draft.silent(one) and draft.now >= attempt.assigned_at + draft.grace(one)
+        return f"node {job.rank} ({one.name}) is silent: {one.unreachable_why or 'no answer'}" if over else ""
+    limit = LAYER if job.pulling else READY
+    if not job.held or draft.now < max(attempt.assigned_at, job.moved_at or 0) + limit:
+        return ""
+    what = f" ({job.pulling})" if job.pulling else ""
+    return f"node {job.rank} ({one.name}) got no further in {words(limit)}{what}"
 
 
 def _broken(run: Run, attempt: Attempt) -> str:

@@ -84,6 +84,7 @@ tell() { # $1 job, $2 its folder
             if [ -f "$2/hold" ] && [ ! -f "$2/go" ]; then
                 port=-
                 { read -r port < "$2/staged"; } 2>/dev/null
+                { true > "$2/looked"; } 2>/dev/null
                 echo "held $1 $port"
             fi
             echo "job $1 running $ready ${began:--} ${restarts:-0} $name"

@@ -24,6 +24,11 @@ _JOB = re.compile(r"[a-z0-9][a-z0-9-]{0,100}\Z")
 _STAGED = re.compile(rb"staged (\d{1,5})$", re.ASCII | re.MULTILINE)
 _CHUNK = 1024 * 1024
 LOOK = 30.0
+# Bytes of an answer. A host that sends more is not believed: what it costs is bounded by what it may have to say.
+_WORDS = 64 * 1024
+_REPORT = 8 * 1024 * 1024  # ten thousand jobs, each with a line or two
+_NAMES = 32 * 1024 * 1024  # a job's files
+_WHOLE_LOG = 256 * 1024 * 1024  # the supervisor keeps 64 MiB
 _NO_BUNDLE = 77
 _LONG = 1800.0  # a large transfer; everything else answers in seconds
 _PUT = """umask 077; mkdir -p stage && cat > "stage/$1.part" && [ "$(wc -c < "stage/$1.part")" -eq "$2" ] \
@@ -55,7 +60,7 @@ class HostRunner:
             gpu = instance.resources.gpu
             args = (str(self._patience), *(gpu.uuids if gpu else ()))
             # A host that hangs must not hold up a whole tick.
-            answer = _settled(self._send(instance, _program("look"), args, timeout=LOOK))
+            answer = _settled(self._send(instance, _program("look"), args, timeout=LOOK, most=_REPORT))
             return parse_report(answer.out, instance=instance.id, now=now)
         except Unreachable as error:
             return HostReport(
@@ -98,7 +103,8 @@ class HostRunner:
     def collect(self, instance: Instance, job: str, *, artifacts: tuple[str, ...]) -> Collected:
         log = self._fresh(".log")
         try:
-            _settled(self._send(instance, _LOG + "exec cat log", (_checked(job),), to=log, timeout=_LONG))
+            read = self._send(instance, _LOG + "exec cat log", (_checked(job),), to=log, timeout=_LONG, most=_WHOLE_LOG)
+            _settled(read)
             files, notes = self._collect_files(instance, job, artifacts) if artifacts else (None, ())
         except BaseException:
             log.unlink()
@@ -108,12 +114,12 @@ class HostRunner:
     def _collect_files(
         self, instance: Instance, job: str, globs: tuple[str, ...]
     ) -> tuple[Path | None, tuple[str, ...]]:
-        names, notes = choose(self._ask(instance, "files", "list", job).out, globs)
+        names, notes = choose(self._ask(instance, "files", "list", job, most=_NAMES).out, globs)
         if not names:
             return None, (*notes, "no file matches " + ", ".join(globs))
-        raw, wanted = self._fresh(".tar"), b"\0".join(names) + b"\0"
+        raw, wanted, program = self._fresh(".tar"), b"\0".join(names) + b"\0", _program("files")
         try:
-            answer = self._send(instance, _program("files"), ("pack", job), stdin=wanted, to=raw, timeout=_LONG)
+            answer = self._send(instance, program, ("pack", job), stdin=wanted, to=raw, timeout=_LONG, most=None)
             result, more = repack(raw, into=self._fresh(".tar.gz"))
         finally:
             raw.unlink()
@@ -133,14 +139,17 @@ class HostRunner:
 
     def read_log(self, instance: Instance, job: str, *, offset: int) -> bytes:
         program = _LOG + 'tail -c +"$2" log | head -c "$3"'
-        answer = self._send(instance, program, (_checked(job), str(max(0, offset) + 1), str(_CHUNK)))
+        args = (_checked(job), str(max(0, offset) + 1), str(_CHUNK))
+        answer = self._send(instance, program, args, most=_CHUNK)
         return _settled(answer).out
 
     def retire(self, instance: Instance, *, generation: int) -> None:
         self._ask(instance, "retire", str(generation))
 
-    def _ask(self, instance: Instance, name: str, *args: str, stdin: bytes = b"") -> Answer:
-        return _settled(self._send(instance, _program(name), args, stdin=stdin))
+    def _ask(
+        self, instance: Instance, name: str, *args: str, stdin: bytes = b"", most: int = _WORDS
+    ) -> Answer:
+        return _settled(self._send(instance, _program(name), args, stdin=stdin, most=most))
 
     def _send(
         self,
@@ -151,8 +160,11 @@ class HostRunner:
         stdin: bytes | Path = b"",
         to: Path | None = None,
         timeout: float = 60.0,
+        most: int | None = _WORDS,
     ) -> Answer:
-        return self._transport_for(instance).run(program, args=args, stdin=stdin, to=to, timeout=timeout)
+        """`most` None: artifacts may be as large as they are."""
+        way = self._transport_for(instance)
+        return way.run(program, args=args, stdin=stdin, to=to, timeout=timeout, most=most)
 
 
 @cache

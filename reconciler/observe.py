@@ -6,7 +6,7 @@ hosts that were just seen for the first time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from backends.base import Backend, BackendError
@@ -32,10 +32,15 @@ class Observed:
     warnings: tuple[str, ...] = ()
 
 
-def observe(ports: Ports, state: State, connections: Connections) -> Observed:
-    """Every place of the state that is not forgotten, and every host with an instance that may answer."""
-    places = [place for place in state.places if not place.forgotten]
-    known = list(_asked(state))
+def observe(
+    ports: Ports, state: State, connections: Connections, *, but: Container[str] = frozenset()
+) -> Observed:
+    """Every place of the state that is not forgotten, and every host with an instance that may answer.
+
+    The places of `but` are not asked, nor the hosts there: they are as they were.
+    """
+    places = [place for place in state.places if not place.forgotten and place.name not in but]
+    known = [one for one in _asked(state) if one.place not in but]
     first = _ask(
         ports,
         {place.name: _listed(ports, place, connections) for place in places},
@@ -45,7 +50,7 @@ def observe(ports: Ports, state: State, connections: Connections) -> Observed:
     listings = [answer.listing for answer in first.places.values()]
     seen = absorb(state, listings=listings, reports=(), now=ports.now(), newest=False)
     looked = {one.id for one in known}
-    new = [one for one in _asked(seen) if one.id not in looked]
+    new = [one for one in _asked(seen) if one.id not in looked and one.place not in but]
     missing = _missing(state, first.places)
     second = _ask(
         ports,
@@ -151,7 +156,7 @@ def _ask(
     at = ports.now()
     limit = PLACE_LIMIT if places else HOST_LIMIT
     answers = {
-        name: _Answer(listing=Listing(place=name, at=at, error=known.get(name) or f"no answer within {limit:.0f} s"))
+        name: _unanswered(ports, name, at=at, error=known.get(name) or f"no answer within {limit:.0f} s")
         for name in places
     }
     reports = {id: HostReport(instance=id, at=at, error=f"no answer within {limit:.0f} s") for id in hosts}
@@ -164,10 +169,14 @@ def _ask(
             case HostReport():
                 reports[name] = answer
             case _ if kind == "place":
-                answers[name] = _Answer(listing=Listing(place=name, at=at, error=_words(answer)))
+                answers[name] = _unanswered(ports, name, at=at, error=_words(answer))
             case _:
                 reports[name] = HostReport(instance=name, at=at, error=_words(answer))
     return _Wave(places=answers, reports=tuple(reports.values()))
+
+
+def _unanswered(ports: Ports, name: str, *, at: int, error: str) -> _Answer:
+    return _Answer(listing=Listing(place=name, at=at, error=error, by=ports.who))
 
 
 def _words(error: Exception) -> str:
@@ -179,7 +188,7 @@ def _listed(ports: Ports, place: Place, connections: Connections) -> Callable[[]
         at = ports.now()
         backend = connections.to(place)
         seen = tuple(backend.instances())
-        listing = Listing(place=place.name, at=at, identity=backend.identity(), instances=seen)
+        listing = Listing(place=place.name, at=at, identity=backend.identity(), instances=seen, by=ports.who)
         offers, warning = _offers(place, backend)
         return _Answer(listing=listing, offers=offers, warning=warning)
 

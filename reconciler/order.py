@@ -17,7 +17,7 @@ from schemas.instance import Instance
 from schemas.run import Attempt, Job, Run, RunSpec
 from schemas.state import State
 
-HOLD_BACK = 3600  # a node that nobody releases gives its machine back after so long
+HOLD_BACK = 3600  # a node that nobody looks at and nobody releases gives its machine back after so long
 
 
 class CannotOrder(Exception):

@@ -122,6 +122,7 @@ def _instance(row: InstanceRow) -> dict[str, Any]:
         "reason": row.reason,
         "unreachable": unreachable(one),
         "observed_at": stamp(row.observed_at),
+        "next_look_at": stamp(row.next_look_at),
         "created_at": stamp(one.created_at or None),
         "idle_since": stamp(row.idle_since),
         "reap_at": stamp(row.reap_at),

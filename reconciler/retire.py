@@ -23,7 +23,6 @@ from schemas.plan import Terminate
 MINUTE = 60
 ORPHAN_GRACE = 10 * MINUTE
 UNREACHABLE_LOOKS = 3
-UNREACHABLE_GRACE = 20 * MINUTE
 PROVISIONING_TIMEOUT = {"runpod": 20 * MINUTE, "kubernetes": 20 * MINUTE, "lambda": 30 * MINUTE}
 PROVISIONING_DEFAULT = 10 * MINUTE
 
@@ -212,12 +211,11 @@ def _never_ready(draft: Draft, instance: Instance) -> Leave | None:
 
 
 def _unreachable(draft: Draft, instance: Instance) -> Leave | None:
-    since = instance.unreachable_since
-    if since is None or instance.place in draft.unknown or not draft.is_cloud(instance.backend):
+    if instance.place in draft.unknown or not draft.is_cloud(instance.backend):
         return None
-    if instance.failed_looks < UNREACHABLE_LOOKS or draft.now < since + UNREACHABLE_GRACE:
+    if instance.failed_looks < UNREACHABLE_LOOKS or not draft.silent(instance):
         return None
-    why = f"unreachable for {words(UNREACHABLE_GRACE)} and idle: {instance.unreachable_why or 'no answer'}"
+    why = f"unreachable for {words(draft.grace(instance))} and idle: {instance.unreachable_why or 'no answer'}"
     return Leave(why=why, inferred=True)
 
 

@@ -79,7 +79,8 @@ class Order(Value, frozen=True, kw_only=True):
     it is stopped, not with its commands; `keep_changes`: what was changed in its files becomes artifacts.
     `disk_floor` is what is made free by removing images that nothing uses (MiB).
     `peer_slots` are the GPUs of each node. `master_port` is proposed: the master's host takes the next that is free.
-    `hold_back`: its commands begin when it is released; after so many seconds without, it ends. 0: at once.
+    `hold_back`: its commands begin when it is released; after so many seconds without, and without a look, it ends.
+    0: at once.
     `working_dir` may be absolute in a container. `inactivity` 0 is off. `disk` 0 is no limit.
     `deliveries` are how the host puts the result into a bucket itself.
     `log_limit` is in bytes; `grace` is between TERM and KILL.

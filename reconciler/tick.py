@@ -22,6 +22,7 @@ from reconciler.expire import due
 from reconciler.fold import Ahead, Collected, Outcome, Refused, StartFailed, fold
 from reconciler.observe import observe
 from reconciler.ports import Connections, Ports
+from reconciler.put_off import put_off
 from reconciler.remember import land
 from reconciler.upgrade import older
 from schemas.plan import Permissions, Plan
@@ -120,7 +121,7 @@ class _Tick:
 
     def _look(self) -> View:
         connections = Connections(self.ports, self.begun.state.lineage)
-        observed = observe(self.ports, self.begun.state, connections)
+        observed = observe(self.ports, self.begun.state, connections, but=self._put_off())
         read = (self.begun.stored, self.begun.token) if not self.plans else None
         return View(
             before=self.begun.state,
@@ -129,6 +130,11 @@ class _Tick:
             observed=observed,
             read=read,
         )
+
+    def _put_off(self) -> frozenset[str]:
+        """Failing hosts that are not due; who sits there and waits may have mended one just now."""
+        every = not self.ports.unattended if self.ask.retry_hosts is None else self.ask.retry_hosts
+        return frozenset() if every else put_off(self.begun.state, now=self.ports.now(), who=self.ports.who)
 
     def _act(self, decision: Decision, connections: Connections) -> tuple[State, list[Outcome]]:
         """The effects of a written state, and those that only their folds show, each once."""

@@ -26,10 +26,11 @@ class Transport(Protocol):
         stdin: bytes | Path = b"",
         to: Path | None = None,
         timeout: float = 60.0,
+        most: int | None = None,
     ) -> Answer:
         """Run POSIX sh text in the host's folder with `args` as $1…; a Path as stdin is streamed.
 
         The program text and `args` may be seen in process lists: no secret goes there.
-        `to` receives stdout as a stream. Raises `reconciler.runner.Unreachable` where no
-        answer came, or none in `timeout` seconds: the program may have run.
+        `to` receives stdout as a stream. An answer of more than `most` bytes is none. Raises
+        `reconciler.runner.Unreachable` where no answer came, or none in `timeout` seconds: the program may have run.
         """

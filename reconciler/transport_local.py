@@ -38,13 +38,17 @@ class LocalTransport:
         stdin: bytes | Path = b"",
         to: Path | None = None,
         timeout: float = 60.0,
+        most: int | None = None,
     ) -> Answer:
         with ExitStack() as opened:
             source = opened.enter_context(stdin.open("rb")) if isinstance(stdin, Path) else None
             sink = opened.enter_context(to.open("wb")) if to else None
             process = self._begin(program, args=args, source=source, sink=sink)
             given = None if isinstance(stdin, Path) else stdin
-            return _finish(process, given=given, timeout=timeout)
+            answer = _finish(process, given=given, timeout=timeout)
+            if most is not None and len(answer.out) > most:
+                raise Unreachable("it floods the answer: more comes than any answer has")
+            return answer
 
     def _begin(
         self, program: str, *, args: Sequence[str], source: IO[bytes] | None, sink: IO[bytes] | None

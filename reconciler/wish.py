@@ -12,7 +12,7 @@ from typing import Literal
 from msgspec.structs import replace
 
 from reconciler.drain import INSTANCE, INSTANCE_DRAINED, POOL_DRAINED
-from reconciler.status import alive, jobs_by_instance
+from reconciler.status import UNTRUSTED, alive, jobs_by_instance
 from schemas.base import Seconds
 from schemas.desired import Desired
 from schemas.instance import Instance
@@ -234,6 +234,9 @@ def clear_override(
     name, subject = subject, _subject(state, subject, instances=True)
     kept = tuple(each for each in state.overrides if each.subject != subject or each.kind not in kinds)
     ill = [one for one in state.instances if one.quarantined and alive(one) and subject == INSTANCE + one.id]
+    if untrusted := [one for one in ill if UNTRUSTED in one.quarantined]:
+        way = f"`dstack pool add-ssh {untrusted[0].host.address}`" if untrusted[0].host else "its pin"
+        raise WishRefused(f"{name} is quarantined for its host key, which no word of ours clears: {way} settles that")
     if len(kept) == len(state.overrides) and not ill:
         more = " nor quarantined" if subject.startswith(INSTANCE) else ""
         raise WishRefused(f"{name} is neither drained nor paused{more}: nothing to resume")

@@ -15,12 +15,12 @@ from msgspec.structs import replace
 
 from reconciler.drain import begun, of_instances, to_come, told
 from reconciler.status import InstanceStatus, alive, instance_status
-from schemas.base import Price
+from schemas.base import Price, Seconds
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Instance
 from schemas.offer import Offer
 from schemas.plan import Action, IdleNote, Permissions, Unmet, Update
-from schemas.pool import Pool
+from schemas.pool import GRACE, HOST_GRACE, Pool
 from schemas.run import LIVE_JOB, RUN_ENDED, Attempt, Job, Run
 from schemas.state import Override, State
 
@@ -107,6 +107,16 @@ class Draft:
     def pool_of(self, instance: Instance) -> str:
         """Where it counts; an orphan may belong to a pool that is no more."""
         return self.renamed.get(instance.pool, instance.pool)
+
+    def grace(self, instance: Instance) -> Seconds:
+        """For how long its silence is a hiccup, as its pool says; a pool that is no more had the default."""
+        pool = self.pools.get(self.pool_of(instance))
+        return pool.unreachable_grace if pool else GRACE if self.is_cloud(instance.backend) else HOST_GRACE
+
+    def silent(self, instance: Instance) -> bool:
+        """It has not answered for longer than its pool's grace."""
+        since = instance.unreachable_since
+        return since is not None and self.now >= since + self.grace(instance)
 
     @property
     def rules_documents(self) -> bool:

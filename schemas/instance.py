@@ -140,7 +140,7 @@ class Listing(Value, frozen=True, kw_only=True):
     """What one place answered. `error` set means unknown: `instances` then says nothing.
 
     `identity` is the account or machine that answered; another one than pinned is unknown.
-    `clock` is the place's own time, where it tells it. `partial` is a look-up by id.
+    `clock` is the place's own time, where it tells it. `partial` is a look-up by id. `by` is who asked.
     """
 
     place: str
@@ -150,6 +150,7 @@ class Listing(Value, frozen=True, kw_only=True):
     clock: int | None = None
     partial: bool = False
     instances: tuple[Seen, ...] = ()
+    by: str = ""
 
 
 class JobReport(Value, frozen=True, kw_only=True):

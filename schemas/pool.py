@@ -11,6 +11,8 @@ from schemas.resources import Need, Where
 
 HOUR = 3600
 DAY = 24 * HOUR
+GRACE: Seconds = 1200
+HOST_GRACE: Seconds = 120  # a person's own server: nothing is replaced, but somebody should hear of it
 
 
 class Pool(Value, frozen=True, kw_only=True):
@@ -22,6 +24,7 @@ class Pool(Value, frozen=True, kw_only=True):
     `disk_floor`: below so much free disk, images that we pulled and nothing uses are removed, and no work is given.
     `sources` maps a field to where its value was written: `pool`, `profile NAME`, `default`.
     A pool with `hosts` has one instance for each of them, and no others.
+    `unreachable_grace` is for how long a host's silence is a hiccup: its runs are waited for without more ado.
     `idle_duration` is `None` for off. `added_idle` is what `pool add` gives (72h by default).
     """
 
@@ -41,6 +44,7 @@ class Pool(Value, frozen=True, kw_only=True):
     max_lifetime: Seconds | None = None
     hold: Seconds = DAY
     unattended: Seconds | None = 3 * DAY
+    unreachable_grace: Seconds = GRACE
     max_hourly: Price | None = None
     paused: bool = False
     prevent_destroy: bool = False

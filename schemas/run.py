@@ -119,7 +119,8 @@ class Job(Value, frozen=True, kw_only=True):
     `pulling` is how far its image has come, while it is not there yet.
     `halted`: its host accepted its end, and will refuse a start that comes later.
     `held`, while it is assigned: its host has it, and holds it back until every node of its attempt is "staged".
-    `port` is then one that is free there. `blocks`: how many of its instance's it takes, where that is shared.
+    `moved_at` is when it last got further on its way there. `port` is then one that is free there.
+    `blocks`: how many of its instance's it takes, where that is shared.
     """
 
     id: str
@@ -140,6 +141,7 @@ class Job(Value, frozen=True, kw_only=True):
     pulling: str = ""
     halted: bool = False
     held: Literal["", "preparing", "staged"] = ""
+    moved_at: int | None = None
     port: int = 0
 
 

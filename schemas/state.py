@@ -52,6 +52,7 @@ class Place(Value, frozen=True, kw_only=True):
     nothing ends for reasons of time. `answered_by` is who answered in its stead, where that is
     another account or machine: then nothing there is believed, and nothing there is touched.
     `config` is kept so that a place with live instances stays known after it left the YAML.
+    `failures`: looks at a declared server that failed in a row, the last one at `failed_at`, from `failing_by`.
     """
 
     name: str
@@ -64,6 +65,9 @@ class Place(Value, frozen=True, kw_only=True):
     forgotten: bool = False
     skew: Seconds = 0
     answered_by: str = ""
+    failures: int = 0
+    failed_at: int | None = None
+    failing_by: str = ""
 
 
 class Wish(Value, frozen=True, kw_only=True):

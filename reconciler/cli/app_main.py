@@ -47,6 +47,7 @@ def apply(
     first_run: o.FirstRun = False,
     replace: o.Replace = None,
     assume_lost: o.AssumeLost = None,
+    retry_hosts: o.RetryHosts = False,
     metrics: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a Prometheus textfile.")] = None,
     upgrade_state: Annotated[bool, typer.Option("--upgrade-state", help="Upgrade the state's format first.")] = False,
 ) -> int:
@@ -58,7 +59,7 @@ def apply(
             file=file, yes=yes, yes_above=yes_above, detach=detach, deadline=deadline, strict=strict, pool=pool,
             config_force=config_force, allow_destroy=tuple(allow_destroy or ()), allow_mass_destroy=allow_mass_destroy,
             first_run=first_run, replace=tuple(replace or ()), assume_lost=tuple(assume_lost or ()),
-            upgrade_state=upgrade_state, metrics=metrics,
+            retry_hosts=retry_hosts, upgrade_state=upgrade_state, metrics=metrics,
         )
     )  # fmt: skip
 

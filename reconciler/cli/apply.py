@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,6 +52,7 @@ class ApplyFlags:
     first_run: bool = False
     replace: tuple[str, ...] = ()
     assume_lost: tuple[str, ...] = ()
+    retry_hosts: bool = False
     upgrade_state: bool = False
     metrics: Path | None = None
 
@@ -121,6 +123,7 @@ def _ask(flags: ApplyFlags, documents: Documents, *, interrupts: Interrupts) -> 
         ),
         confirm=approval,
         prompted=prompted,
+        retry_hosts=True if flags.retry_hosts else None,
         stop=interrupts.asked,
     )
 
@@ -176,11 +179,29 @@ def _say_failures(outcomes: tuple[object, ...]) -> bool:
 def _say_unknown(state: State | None) -> bool:
     """Places that could not be asked: a cron job that reaps nothing must not look well."""
     unknown = [place for place in state.places if place.error and not place.forgotten] if state else []
-    # One server of many is down now and then: the plan says so, and that is no error of this apply.
-    unknown = [place for place in unknown if place.config.type != "ssh"]
-    for place in unknown:
+    clouds = [place for place in unknown if place.config.type != "ssh"]
+    for place in clouds:
         say(f"error: {place.name} is unknown, nothing was done there: {clean(place.error)}")
-    return bool(unknown)
+    hosts = {place.name: place.error for place in unknown if place.config.type == "ssh"}
+    told = list(_hosts_lost(state, hosts)) if state and hosts else []
+    for error in told:
+        say(f"error: {clean(error)}")
+    return bool(clouds or told)
+
+
+def _hosts_lost(state: State, failing: Mapping[str, str]) -> Iterator[str]:
+    """One server of many is down now and then: the plan says so, and that is no error of this apply.
+
+    A pool that has none left is one, and so is a server of whose identity there is doubt.
+    """
+    for pool in state.applied.desired.pools if state.applied else ():
+        errors = [failing[host.place] for host in pool.hosts if host.place in failing]
+        if errors and len(errors) == len(pool.hosts):
+            yield f"pool {pool.name}: none of its hosts can be used: {errors[0]}"
+            continue
+        for host in pool.hosts:
+            if failing.get(host.place, "").startswith("quarantined: "):
+                yield f"host {host.name}: {failing[host.place]}"
 
 
 def _say_under_way(state: State | None) -> None:

@@ -10,7 +10,6 @@ from reconciler.cli.find_run import find_attempt, find_job, find_run
 from reconciler.cli.project import site, state_of
 from reconciler.open_door import open_door
 from reconciler.reach_ssh import reach_from
-from reconciler.serve_ssh import serve_ssh
 from reconciler.ssh_alias import Aliases
 from reconciler.wire import who
 from schemas.instance import Instance
@@ -20,6 +19,8 @@ from schemas.state import State
 
 def enter_run(name: str, *, project: Path, job: int, replica: int) -> int:
     """0 once the client has gone. Messages are stderr's: the client's user reads them."""
+    from reconciler.serve_ssh import serve_ssh
+
     where = site(project)
     state = state_of(where)
     run = find_run(state, name)

@@ -33,6 +33,9 @@ Replace = Annotated[
 AssumeLost = Annotated[
     list[str] | None, typer.Option("--assume-lost", metavar="RUN", help="Take this run's unknown attempt for lost.")
 ]
+RetryHosts = Annotated[
+    bool, typer.Option("--retry-hosts", help="Look at failing hosts now, though put off (at a terminal: always).")
+]
 Deadline = Annotated[str, typer.Option(metavar="DUR", help="Wait no longer than this (10m, 1h30m); then exit 3.")]
 
 # Offers, for `run` and `pool add`: a flag that is not given changes nothing.

@@ -63,7 +63,7 @@ class _Course:
 
     def follow(self, asked: TickAsk) -> int:
         state = self._settle(asked)
-        again = TickAsk(permissions=Permissions(scope=(self.run.id,)))
+        again = TickAsk(permissions=Permissions(scope=(self.run.id,)), retry_hosts=False)
         while _run(state, self.run).status not in RUN_ENDED:
             state = self._show(state)
             state = self._settle(again)

@@ -153,6 +153,7 @@ class PoolForm(Form):
     max_lifetime: OffDuration | None = None
     hold: Duration | None = None
     unattended: OffDuration | None = None
+    unreachable_grace: Duration | None = None
     budget: Annotated[BudgetForm, Shape(
         lambda value: form(BudgetForm, value), lambda: inlined(BudgetForm))] | None = None
     paused: Flag | None = None

@@ -55,8 +55,8 @@ def pool_ps() -> Schema:
     return {"type": "array", "items": _record({
         "name": _TEXT, "pool": _TEXT, "backend": _TEXT, "region": _MAYBE, "instance_type": _MAYBE, "resources": _TEXT,
         "spot": {"type": "boolean"}, "price": _PRICE, "status": {"enum": list(INSTANCE_STATUSES)}, "reason": _MAYBE,
-        "unreachable": {"type": "boolean"}, "observed_at": _MAYBE_TIME, "created_at": _MAYBE_TIME,
-        "idle_since": _MAYBE_TIME, "reap_at": _MAYBE_TIME, "runs": _TEXTS})}
+        "unreachable": {"type": "boolean"}, "observed_at": _MAYBE_TIME, "next_look_at": _MAYBE_TIME,
+        "created_at": _MAYBE_TIME, "idle_since": _MAYBE_TIME, "reap_at": _MAYBE_TIME, "runs": _TEXTS})}
 
 
 def cost() -> Schema:
