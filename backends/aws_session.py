@@ -7,6 +7,7 @@ person's to set.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from backends.base import BackendError
 if TYPE_CHECKING:
     from schemas.desired import BackendConfig
 
-ATTEMPTS = "4"  # all in all; each RunInstances of ours carries a token, so that another attempt is the same request
+ATTEMPTS = "4"  # all in all
 CONNECT, READ = 5, 30  # seconds
 POOL = 32  # requests at once
 KEYS = {
@@ -29,23 +30,30 @@ _REFERENCE = re.compile(r"\$\{\{ *(env|secrets)\.([A-Za-z_][A-Za-z0-9_]*) *\}\}"
 
 _lock = threading.Lock()
 _sessions: dict[str, Any] = {}
-_clients: dict[tuple[str, str, str], Any] = {}
+_clients: dict[tuple[str, str, str, bool], Any] = {}
 
 
-def client(config: BackendConfig, service: str, region: str) -> Any:
+def client(config: BackendConfig, service: str, region: str, *, once: bool = False) -> Any:
     """A client of that service there, one for the process; it may be used by several threads at once.
 
     No request is made, but where credentials must be asked for. `BackendError` where there are none, naming what
-    would give some.
+    would give some. `once`: a call is one request; whoever makes it sends it again, and knows when not to.
     """
     own = _own(os.environ)
-    key = json.dumps([config.options.get("creds"), own], sort_keys=True)
+    key = credentials_key(config)
     with _lock:  # botocore's sessions are not safe to make clients with at once
         if key not in _sessions:
             _sessions[key] = _session(config, region)
-        if (key, service, region) not in _clients:
-            _clients[key, service, region] = _client(_sessions[key], service, region, own, name=config.name)
-        return _clients[key, service, region]
+        if (key, service, region, once) not in _clients:
+            made = _client(_sessions[key], service, region, own, name=config.name, once=once)
+            _clients[key, service, region, once] = made
+        return _clients[key, service, region, once]
+
+
+def credentials_key(config: BackendConfig) -> str:
+    """The same for the same credentials, as far as this process can tell without asking."""
+    text = json.dumps([config.options.get("creds"), _own(os.environ)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _own(environ: Mapping[str, str]) -> dict[str, str]:
@@ -53,12 +61,12 @@ def _own(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name.startswith("AWS_")}
 
 
-def _client(session: Any, service: str, region: str, environ: Mapping[str, str], *, name: str) -> Any:
+def _client(session: Any, service: str, region: str, environ: Mapping[str, str], *, name: str, once: bool) -> Any:
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
     retries = {
-        "total_max_attempts": int(environ.get("AWS_MAX_ATTEMPTS") or ATTEMPTS),
+        "total_max_attempts": 1 if once else int(environ.get("AWS_MAX_ATTEMPTS") or ATTEMPTS),
         "mode": environ.get("AWS_RETRY_MODE") or "standard",
     }
     settings = Config(

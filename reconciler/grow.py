@@ -13,19 +13,29 @@ from typing import Literal, NamedTuple
 from reconciler.attach import attaching, waits
 from reconciler.limits import Room
 from reconciler.market import Market, Search
+from reconciler.place import CLOUD_DISK
 from reconciler.retire import few, words
 from reconciler.stock import Shape, Shapes
 from reconciler.world import Draft
-from schemas.base import Price, Seconds
+from schemas.base import Mib, Price, Seconds
 from schemas.offer import Offer
 from schemas.plan import Launch, Update
 from schemas.pool import Pool
+from schemas.resources import Need, Where
 from schemas.run import Run
 from schemas.state import Wish
 
 BATCH = 50
 RESERVED = 20 * 60
 FAILOVER = Price("1.5")
+
+
+class Terms(NamedTuple):
+    """What the machines are to have beyond their offer."""
+
+    max_price: Price | None = None
+    disk: Mib = 0
+    reservation: str = ""
 
 
 class Order(NamedTuple):
@@ -40,6 +50,7 @@ class Order(NamedTuple):
     wish: str = ""
     reserved_for: str = ""
     why: str = ""
+    terms: Terms = Terms()
 
 
 class Growth:
@@ -105,6 +116,11 @@ def _launch(draft: Draft, order: Order, wanted: list[tuple[str, str]]) -> Launch
         idle_duration=order.idle_duration,
         idle_source=order.idle_source,
         gang=bool(order.reserved_for),
+        together=bool(order.reserved_for) or pool.placement == "cluster",
+        max_price=order.terms.max_price,
+        disk=order.terms.disk,
+        reservation=order.terms.reservation,
+        tags=pool.tags,
         max_lifetime=pool.max_lifetime,
         hold=order.hold,
         unattended=pool.unattended,
@@ -189,6 +205,7 @@ def _for_run(run: Run, shape: Shape, *, offer: Offer, pool: Pool) -> Order:
         idle_duration=spec.idle_duration if spec.destroy_after else None,
         idle_source=dict(spec.sources).get("idle_duration", "default") if spec.destroy_after else "dont-destroy",
         hold=pool.hold if spec.hold is None else spec.hold,
+        terms=_terms(pool, offer, need=shape.need, where=shape.where),
     )
 
 
@@ -232,6 +249,7 @@ def _grow_wish(growth: Growth, wish: Wish, *, pool: Pool, missing: int) -> str:
         order = Order(
             pool=pool.name, offer=offer, origin="added", idle_duration=wish.idle_duration,
             idle_source=wish.idle_source, hold=pool.hold, wish=wish.id, why=f"added by {wish.by or 'a person'}",
+            terms=_terms(pool, offer, need=wish.need, where=wish.where),
         )  # fmt: skip
         growth.order(order, n=1, subject="", name=wish.name if wish.count == 1 else "")
     return ""
@@ -282,7 +300,16 @@ def _for_floor(pool: Pool, *, offer: Offer, floor: int, staying: int) -> Order:
         idle_source=dict(pool.sources).get("idle_duration", "default"),
         hold=pool.hold,
         why=f"nodes {floor}, there {'is' if staying == 1 else 'are'} {staying or 'none'}",
+        terms=_terms(pool, offer, need=pool.need, where=pool.where),
     )
+
+
+def _terms(pool: Pool, offer: Offer, *, need: Need, where: Where) -> Terms:
+    """Of a machine that is bought; its disk is what was asked for, or else the usual one."""
+    if not offer.cloud:
+        return Terms()
+    disk = max(need.disk.min or 0, pool.need.disk.min or 0) or CLOUD_DISK.min or 0
+    return Terms(max_price=where.max_price, disk=disk, reservation=where.reservation)
 
 
 def window(seconds: Seconds | None) -> str:

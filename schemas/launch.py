@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.base import Price, Value
+from schemas.base import Mib, Price, Value
 
 
 class Request(Value, frozen=True, kw_only=True):
@@ -11,7 +11,9 @@ class Request(Value, frozen=True, kw_only=True):
     `ids` are our instance ids, in the order of the place's index. `token` is at most 64
     ASCII characters. `inputs` are the looked-up facts (image, subnet …), never a secret;
     `digest` is of the full rendering, so that a rendering that changed is noticed.
-    `not_after` ends the request's life: later it may not be sent again.
+    `not_after` ends the request's life: later it may not be sent again. `price` is its offer's, `max_price` what
+    a person will pay at most. `disk` is that of each machine (0: its place's usual one). `together`: they belong to a
+    gang or a cluster, close to each other.
     """
 
     place: str
@@ -23,7 +25,12 @@ class Request(Value, frozen=True, kw_only=True):
     instance_type: str
     zone: str = ""
     spot: bool = False
+    price: Price | None = None
     max_price: Price | None = None
+    disk: Mib = 0
+    reservation: str = ""
+    together: bool = False
+    tags: tuple[tuple[str, str], ...] = ()
     lineage: str = ""
     generation: int = 0
     project: str = ""

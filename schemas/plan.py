@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from schemas.base import Price, Seconds, Value
+from schemas.base import Mib, Price, Seconds, Value
 from schemas.host import Host
 from schemas.launch import Request
 from schemas.offer import Offer
@@ -16,6 +16,7 @@ class Launch(Value, frozen=True, kw_only=True, tag_field="kind", tag="launch"):
 
     With `host`, the machine is there and declared: it is attached.
 
+    `max_price`, `disk`, `reservation`, `together` and `tags` are as in `schemas.launch.Request`.
     A gang's are `reserved_for` it until `reserved_until`. Is this offer sold out, the next plan takes another.
     """
 
@@ -32,6 +33,11 @@ class Launch(Value, frozen=True, kw_only=True, tag_field="kind", tag="launch"):
     idle_duration: Seconds | None = 300
     idle_source: str = "default"
     gang: bool = False
+    together: bool = False
+    max_price: Price | None = None
+    disk: Mib = 0
+    reservation: str = ""
+    tags: tuple[tuple[str, str], ...] = ()
     max_lifetime: Seconds | None = None
     hold: Seconds = 86400
     unattended: Seconds | None = 259200

@@ -1,0 +1,293 @@
+"""AWS: instances of EC2 in one region of one account.
+
+What tells ours from others' is a tag; every listing filters by it. RunInstances is all or none, by a token that lives
+for a day; nothing else that is made has one, so it is made under a name and adopted.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from backends import aws_session
+from backends.aws_address import own_address
+from backends.aws_errors import ask
+from backends.aws_groups import Door, Groups, ensure_groups, unless
+from backends.aws_images import image_for
+from backends.aws_launch import LARGEST, digest_of, inputs_of, parameters
+from backends.aws_listing import seen, untold
+from backends.aws_names import PROJECT, as_list, of_project
+from backends.aws_network import Network, network_for
+from backends.aws_quotas import with_value
+from backends.base import BackendError, NoCapacity, QuotaExceeded, Setting, TryLater
+from schemas.base import place_of
+from schemas.desired import BackendConfig
+from schemas.instance import Seen
+from schemas.launch import Request
+from schemas.offer import Offer
+from schemas.resources import Need, Where
+
+PAGE = 1000  # the most that DescribeInstances gives at once
+FILTERED = 200  # the most values of a filter
+BATCH = 500  # instances that one TerminateInstances ends
+INSTANCE = re.compile(r"i-[0-9a-f]{8,17}")
+
+_identities: dict[str, str] = {}
+_asking = threading.Lock()
+
+
+def connect(config: BackendConfig, region: str, setting: Setting) -> AwsBackend:
+    """Nothing is asked yet."""
+    return AwsBackend(config, region, setting)
+
+
+def regions(config: BackendConfig) -> Sequence[str]:
+    """Every region that the account has switched on, or those that the documents name."""
+    if config.regions:
+        return config.regions
+    home = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    found = ask(aws_session.client(config, "ec2", home), "describe_regions")["Regions"]
+    return sorted(one["RegionName"] for one in found)
+
+
+class AwsBackend:
+    """See `backends.base.Backend`."""
+
+    def __init__(self, config: BackendConfig, region: str, setting: Setting) -> None:
+        self.place = place_of(config.name, region)
+        self._config, self._region, self._setting = config, region, setting
+        self._options = config.options
+        self._lock = threading.Lock()
+        self._known: dict[tuple[object, ...], Any] = {}
+        self._notes: dict[str, None] = {}
+
+    def identity(self) -> str:
+        """The account, asked once for all of its regions as long as the credentials stay the same."""
+        key = aws_session.credentials_key(self._config)
+        with _asking:
+            if key not in _identities:
+                answer = ask(self._client("sts"), "get_caller_identity")
+                partition = str(answer.get("Arn", "")).split(":")[1:2] or ["aws"]
+                _identities[key] = f"{partition[0]}:{answer['Account']}"
+            return _identities[key]
+
+    def offers(self, need: Need, where: Where) -> Sequence[Offer]:
+        """The catalog's, of this region."""
+        from backends.catalog import offers_of  # type: ignore[import-not-found,unused-ignore]
+
+        found: Sequence[Offer] = offers_of(self._config, self._region, need, where)
+        return found
+
+    def notes(self) -> Sequence[str]:
+        """What a person should hear of what was done, each sentence once."""
+        with self._lock:
+            told, self._notes = list(self._notes), {}
+        return told
+
+    # ------------------------------------------------------------ launching
+
+    def prepare(self, request: Request, offer: Offer) -> Request:
+        ids = tuple(f"{request.launch}-{number}" for number in range(len(request.ids)))
+        if request.ids != ids:
+            raise BackendError(f"{request.launch}: instances must be numbered as EC2 numbers them")
+        reservation = self._reservation(request.reservation)
+        inputs = inputs_of(
+            request,
+            account=self.identity(),
+            options=self._options,
+            image=image_for(self._look, self._parameter, offer, os_images=self._options.get("os_images") or {}),
+            network=self._network(request, zone=request.zone or reservation.get("AvailabilityZone", "")),
+            kind=self._kind(request.instance_type) if request.together else {},
+            reservation=reservation,
+        )
+        prepared = replace(request, inputs=tuple(sorted(inputs.items())))
+        user_data = self._user_data(prepared)
+        if len(user_data.encode()) > LARGEST:
+            raise BackendError(f"the user data is longer than the {LARGEST} bytes that EC2 takes")
+        return replace(prepared, digest=digest_of(prepared, user_data))
+
+    def launch(self, request: Request) -> Sequence[Seen]:
+        user_data = self._user_data(request)
+        if digest_of(request, user_data) != request.digest:
+            raise TryLater(f"{request.launch} renders otherwise than when it was prepared: it is not sent again")
+        inputs = dict(request.inputs)
+        if self.identity() != inputs["account"]:
+            raise TryLater(f"{request.launch} was prepared for account {inputs['account']}, this is {self.identity()}")
+        try:
+            groups = self._groups(request)
+            self._placement(inputs.get("placement", ""), request)
+            made = ask(
+                self._client("ec2", once=True),
+                "run_instances",
+                **parameters(request, groups=groups, user_data=user_data),
+            )
+        except (NoCapacity, TryLater):
+            raise
+        except QuotaExceeded as error:
+            raise self._surely(request, self._quota(error, request)) from None
+        except BackendError as error:
+            raise self._surely(request, error) from None
+        return [seen(one, region=self._region) for one in made["Instances"]]
+
+    def _surely(self, request: Request, error: BackendError) -> BackendError:
+        """A refusal that promises: an earlier sending of this request may have come through, and be refused now
+        for want of a permission that it had then."""
+        token = [{"Name": "client-token", "Values": [request.token]}]
+        found = list(self._pages(Filters=token, MaxResults=PAGE))
+        return TryLater(f"{error} (made by an earlier request: {len(found)})") if found else error
+
+    def _quota(self, error: QuotaExceeded, request: Request) -> QuotaExceeded:
+        quotas = self._client("service-quotas")
+        return with_value(error, quotas, instance_type=request.instance_type, spot=request.spot)
+
+    def _network(self, request: Request, *, zone: str) -> Network:
+        return network_for(
+            self._look, self._options, self._region, zone=zone, seed=request.launch, choose=request.together,
+            offered=lambda: self._zones_of(request.instance_type),
+        )  # fmt: skip
+
+    def _kind(self, instance_type: str) -> dict[str, Any]:
+        return dict(self._look("describe_instance_types", InstanceTypes=[instance_type])["InstanceTypes"][0])
+
+    def _zones_of(self, instance_type: str) -> list[str]:
+        chosen = [{"Name": "instance-type", "Values": [instance_type]}]
+        answer = self._look("describe_instance_type_offerings", LocationType="availability-zone", Filters=chosen)
+        return sorted(one["Location"] for one in answer["InstanceTypeOfferings"])
+
+    def _reservation(self, named: str) -> dict[str, Any]:
+        if not named or named.startswith("arn:"):
+            return {}
+        answer = self._look("describe_capacity_reservations", CapacityReservationIds=[named])
+        return dict(answer["CapacityReservations"][0])
+
+    def _groups(self, request: Request) -> Groups:
+        inputs = dict(request.inputs)
+        door = self._door() if "own_door" in inputs else None
+        return ensure_groups(
+            self._client("ec2"), vpc=inputs["vpc"], project=request.project, pool=request.pool,
+            door_name=inputs["door"], peers_name=inputs["peers"], door=door, now=int(self._setting.now()),
+        )  # fmt: skip
+
+    def _door(self) -> Door | None:
+        ingress = self._options.get("ingress", "own")
+        if ingress == "none" or self._options.get("connect", "direct") == "ssm":
+            return None
+        if isinstance(ingress, list | tuple):
+            return Door("", tuple(ingress))
+        own = self._once(("address",), lambda: own_address(os.environ))
+        if not own:
+            self._note(
+                f"{self.place}: our own address is not known: nobody is let in to port 22; set DSTACK_ADDRESS, or "
+                "`ingress: [RANGE]` of the backend"
+            )
+        return Door(own)
+
+    def _placement(self, name: str, request: Request) -> None:
+        if not name:
+            return
+        tags = {"ResourceType": "placement-group", "Tags": as_list({"Name": name, PROJECT: request.project})}
+        unless(
+            "InvalidPlacementGroup.Duplicate",
+            lambda: self._client("ec2").create_placement_group(
+                GroupName=name, Strategy="cluster", TagSpecifications=[tags]
+            ),
+        )
+
+    def _user_data(self, request: Request) -> str:
+        boot = getattr(self._setting, "boot", None)
+        if boot is None:
+            return ""
+        from backends.user_data import render  # type: ignore[import-not-found,unused-ignore]
+
+        return str(render(boot(request.launch), request=request))
+
+    # ------------------------------------------------------------ listing, ending
+
+    def instances(self, ids: Sequence[str] | None = None) -> Sequence[Seen]:
+        """Those with the project's tag, or just these; one that EC2 does not know (yet) is absent, which is no end."""
+        if ids is None:
+            return self._seen(self._pages(Filters=of_project(self._setting.project), MaxResults=PAGE))
+        known = [id for id in ids if INSTANCE.fullmatch(id)]
+        found: list[Seen] = []
+        for start in range(0, len(known), FILTERED):
+            chosen = {"Name": "instance-id", "Values": known[start : start + FILTERED]}
+            found += self._seen(self._pages(Filters=[*of_project(self._setting.project), chosen], MaxResults=PAGE))
+        return found
+
+    def _pages(self, **parameters: Any) -> Iterator[dict[str, Any]]:
+        token = ""
+        while True:
+            page = ask(self._client("ec2"), "describe_instances", **parameters, **({"NextToken": token} if token else {}))
+            for reservation in page.get("Reservations", ()):
+                yield from reservation["Instances"]
+            token = page.get("NextToken") or ""
+            if not token:
+                return
+
+    def _seen(self, instances: Iterable[dict[str, Any]]) -> list[Seen]:
+        found = list(instances)
+        asked = [one["SpotInstanceRequestId"] for one in found if untold(one)]
+        status = self._requests(asked) if asked else {}
+        return [
+            seen(one, region=self._region, request_status=status.get(one.get("SpotInstanceRequestId", ""), ""))
+            for one in found
+        ]
+
+    def _requests(self, ids: Sequence[str]) -> dict[str, str]:
+        """spot request -> its status; one that EC2 no longer knows is left out."""
+        found: dict[str, str] = {}
+        for start in range(0, len(ids), FILTERED):
+            chosen = [{"Name": "spot-instance-request-id", "Values": list(ids[start : start + FILTERED])}]
+            answer = ask(self._client("ec2"), "describe_spot_instance_requests", Filters=chosen)
+            for one in answer["SpotInstanceRequests"]:
+                found[one["SpotInstanceRequestId"]] = one.get("Status", {}).get("Code", "")
+        return found
+
+    def terminate(self, ids: Sequence[str], *, generation: int = 0) -> None:
+        known = [id for id in dict.fromkeys(ids) if INSTANCE.fullmatch(id)]
+        for start in range(0, len(known), BATCH):
+            self._terminate(known[start : start + BATCH])
+
+    def _terminate(self, ids: list[str]) -> None:
+        """Those that EC2 does not know keep no other from its end; whether they ended, only a listing says."""
+        while ids:
+            try:
+                ask(self._client("ec2"), "terminate_instances", InstanceIds=ids)
+                return
+            except TryLater as error:
+                if "InvalidInstanceID.NotFound" not in str(error):
+                    raise
+                unknown = [id for id in ids if id in str(error)]
+                if not unknown:
+                    raise
+                ids = [id for id in ids if id not in unknown]
+
+    # ------------------------------------------------------------ asking
+
+    def _client(self, service: str, *, once: bool = False) -> Any:
+        return aws_session.client(self._config, service, self._region, once=once)
+
+    def _look(self, operation: str, **parameters: Any) -> Any:
+        """Asked once for a tick."""
+        return self._once((operation, repr(parameters)), lambda: ask(self._client("ec2"), operation, **parameters))
+
+    def _parameter(self, operation: str, **parameters: Any) -> Any:
+        return self._once((operation, repr(parameters)), lambda: ask(self._client("ssm"), operation, **parameters))
+
+    def _once(self, key: tuple[object, ...], look: Callable[[], Any]) -> Any:
+        """Looked up once for a tick; several launches wait for the same answer."""
+        with self._lock:
+            lock = self._known.setdefault(("lock", *key), threading.Lock())
+        with lock:
+            if key not in self._known:
+                self._known[key] = look()
+            return self._known[key]
+
+    def _note(self, sentence: str) -> None:
+        with self._lock:
+            self._notes[sentence] = None

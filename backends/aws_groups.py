@@ -1,0 +1,180 @@
+"""Security groups of a project: made when first needed, adopted by name, let in for a while only.
+
+Two of them: one lets those in who tick, from their addresses, each rule with an expiry in its description; one of each
+pool lets its instances talk among themselves. Only rules of ours that have expired are ever removed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from backends.aws_errors import ask, code_of, understood
+from backends.aws_names import OURS, POOL, PROJECT, as_list
+from backends.base import BackendError
+
+LASTS = 24 * 3600  # seconds that a rule for an address lives; renewed when half of them are over
+SSH = 22
+_UNTIL = re.compile(r"dstack until (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)")
+
+
+class Groups(NamedTuple):
+    """Ids."""
+
+    door: str
+    peers: str
+
+
+class Door(NamedTuple):
+    """Who is let in: this address for a while (`own`, "" is unknown or not wanted), and these ranges for good."""
+
+    own: str
+    declared: tuple[str, ...] = ()
+
+
+def ensure_groups(
+    ec2: Any, *, vpc: str, project: str, pool: str, door_name: str, peers_name: str, door: Door | None, now: int
+) -> Groups:
+    """Both groups, with their rules. Making one that is there already is adopting it. `door` `None`: nobody is let in."""
+    tags = {PROJECT: project}
+    known = _named(ec2, vpc, [door_name, peers_name])
+    first = known.get(door_name) or _made(ec2, vpc, door_name, tags, words=f"those who tick for project {project}")
+    second = known.get(peers_name) or _made(
+        ec2, vpc, peers_name, {**tags, POOL: pool}, words=f"instances of pool {pool} among themselves"
+    )
+    if not _talks(second):
+        _among_themselves(ec2, second["GroupId"])
+    if door is not None:
+        let_in(ec2, first, door, now=now)
+    return Groups(first["GroupId"], second["GroupId"])
+
+
+def let_in(ec2: Any, group: Mapping[str, Any], door: Door, *, now: int) -> None:
+    """Rules for `door` in `group` (as described), and none of ours that has expired."""
+    rules = dict(_rules(group))
+    _remove(ec2, group["GroupId"], [cidr for cidr, words in rules.items() if _expired(words, now=now)])
+    wanted = {_network(cidr): "dstack declared" for cidr in door.declared}
+    if door.own:
+        until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now + LASTS))
+        own = _network(door.own)
+        if own not in wanted and _ends(rules.get(own, ""), now=now) < now + LASTS // 2:
+            wanted[own] = f"dstack until {until}"
+    for cidr, words in wanted.items():
+        if cidr not in rules or _expired(rules[cidr], now=now):
+            _allow(ec2, group["GroupId"], cidr, words)
+        elif _UNTIL.fullmatch(rules[cidr]) and rules[cidr] != words:
+            ask(ec2, "update_security_group_rule_descriptions_ingress", GroupId=group["GroupId"],
+                IpPermissions=[_permission(cidr, words)])  # fmt: skip
+
+
+def _named(ec2: Any, vpc: str, names: Sequence[str]) -> dict[str, Any]:
+    filters = [{"Name": "group-name", "Values": list(names)}, {"Name": "vpc-id", "Values": [vpc]}]
+    found = ask(ec2, "describe_security_groups", Filters=filters)["SecurityGroups"]
+    return {group["GroupName"]: group for group in found}
+
+
+def _made(ec2: Any, vpc: str, name: str, tags: Mapping[str, str], *, words: str) -> Any:
+    specification = {"ResourceType": "security-group", "Tags": as_list({"Name": name, **tags})}
+    made = unless(
+        "InvalidGroup.Duplicate",
+        lambda: ec2.create_security_group(
+            GroupName=name, Description=f"dstack: {words}"[:255], VpcId=vpc, TagSpecifications=[specification]
+        ),
+    )
+    if made is not None:
+        return {"GroupId": made["GroupId"], "GroupName": name, "IpPermissions": []}
+    there = _named(ec2, vpc, [name]).get(name)
+    if there is None:
+        from backends.base import TryLater
+
+        raise TryLater(f"the security group {name} was just made by another and is not to be seen yet")
+    return there
+
+
+def unless(code: str, call: Callable[[], Any]) -> Any:
+    """The answer; `None` where it was done before, as that code says."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        return call()
+    except (ClientError, BotoCoreError) as error:
+        if code_of(error) == code:
+            return None
+        raise understood(error) from None
+
+
+def _talks(group: Mapping[str, Any]) -> bool:
+    pairs = [pair for one in group.get("IpPermissions", ()) for pair in one.get("UserIdGroupPairs", ())]
+    return any(pair.get("GroupId") == group["GroupId"] for pair in pairs)
+
+
+def _among_themselves(ec2: Any, id: str) -> None:
+    """Both ways: EFA wants the way out to be said as well."""
+    everything = [{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": id, "Description": "dstack: among themselves"}]}]
+    for call in (ec2.authorize_security_group_ingress, ec2.authorize_security_group_egress):
+        unless("InvalidPermission.Duplicate", lambda call=call: call(GroupId=id, IpPermissions=everything))
+
+
+# ---------------------------------------------------------------- rules for addresses
+
+
+def _rules(group: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(range, description) of what may come to SSH."""
+    for permission in group.get("IpPermissions", ()):
+        if permission.get("FromPort") == SSH and permission.get("ToPort") == SSH:
+            for one in permission.get("IpRanges", ()):
+                yield one["CidrIp"], one.get("Description", "")
+            for one in permission.get("Ipv6Ranges", ()):
+                yield one["CidrIpv6"], one.get("Description", "")
+
+
+def _ends(words: str, *, now: int) -> int:
+    """When it expires; one that is not ours to remove never does."""
+    found = _UNTIL.fullmatch(words)
+    if found is None:
+        return now + 100 * LASTS if words else 0
+    from calendar import timegm
+
+    return timegm(time.strptime(found[1], "%Y-%m-%dT%H:%M:%SZ"))
+
+
+def _expired(words: str, *, now: int) -> bool:
+    return bool(_UNTIL.fullmatch(words)) and _ends(words, now=now) <= now
+
+
+def _network(address: str) -> str:
+    try:
+        return str(ipaddress.ip_network(address, strict=False))
+    except ValueError:
+        raise BackendError(f"`ingress`: {address} is no address or range") from None
+
+
+def _permission(cidr: str, words: str) -> dict[str, Any]:
+    ranges = (
+        {"Ipv6Ranges": [{"CidrIpv6": cidr, "Description": words}]}
+        if ":" in cidr
+        else {"IpRanges": [{"CidrIp": cidr, "Description": words}]}
+    )
+    return {"IpProtocol": "tcp", "FromPort": SSH, "ToPort": SSH, **ranges}
+
+
+def _allow(ec2: Any, group: str, cidr: str, words: str) -> None:
+    unless(
+        "InvalidPermission.Duplicate",
+        lambda: ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[_permission(cidr, words)]),
+    )
+
+
+def _remove(ec2: Any, group: str, cidrs: Sequence[str]) -> None:
+    for cidr in cidrs:
+        permission = _permission(cidr, "")
+        for ranges in (permission.get("IpRanges", ()), permission.get("Ipv6Ranges", ())):
+            for one in ranges:
+                one.pop("Description")
+        unless(
+            "InvalidPermission.NotFound",
+            lambda permission=permission: ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=[permission]),
+        )

@@ -1,0 +1,68 @@
+"""Which image a machine boots: by SSM parameter, as its publisher keeps it, or as the documents say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from backends.aws_network import Look
+from backends.base import BackendError
+from schemas.offer import Offer
+
+# docs.aws.amazon.com/dlami: "AWS Deep Learning Base OSS Nvidia Driver GPU AMI": driver, CUDA, container toolkit, EFA.
+GPU = "/aws/service/deeplearning/ami/{arch}/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id"
+# documentation.ubuntu.com/aws: "Find Ubuntu images on AWS", the Parameter Store.
+PLAIN = "/aws/service/canonical/ubuntu/server/24.04/stable/current/{arch}/hvm/ebs-gp3/ami-id"
+ARCHITECTURES = {"x86": ("x86_64", "amd64"), "arm": ("arm64", "arm64")}
+
+
+class Image(NamedTuple):
+    """`size` is the least that its root volume may have, in GiB; `others` its further volumes' devices."""
+
+    id: str
+    root: str
+    size: int
+    architecture: str
+    others: tuple[str, ...] = ()
+
+
+def image_for(look: Look, parameters: Look, offer: Offer, *, os_images: Mapping[str, str]) -> Image:
+    """`os_images` maps `gpu`, `cpu`, `gpu-arm`, `cpu-arm` (or `nvidia` for `gpu`) to an AMI's id or an SSM parameter."""
+    kind, arch = "gpu" if offer.resources.gpu else "cpu", offer.resources.cpu_arch or "x86"
+    named = _named(os_images, kind, arch)
+    machine, debian = ARCHITECTURES.get(arch, ARCHITECTURES["x86"])
+    wanted = named or (GPU.format(arch=machine) if kind == "gpu" else PLAIN.format(arch=debian))
+    id = wanted if wanted.startswith("ami-") else _by_parameter(parameters, wanted)
+    image = _described(look, id)
+    if image.architecture != machine:
+        raise BackendError(f"the image {id} ({wanted}) is for {image.architecture}, {offer.instance_type} is {machine}")
+    return image
+
+
+def _named(os_images: Mapping[str, str], kind: str, arch: str) -> str:
+    suffix = "-arm" if arch == "arm" else ""
+    names = [f"{kind}{suffix}", *([f"nvidia{suffix}"] if kind == "gpu" else [])]
+    return next((os_images[name] for name in names if os_images.get(name)), "")
+
+
+def _by_parameter(look: Look, name: str) -> str:
+    answer = look("get_parameters", Names=[name])
+    for found in answer["Parameters"]:
+        return str(found["Value"])
+    raise BackendError(f"there is no image at the SSM parameter {name} in this region: set `os_images` of the backend")
+
+
+def _described(look: Look, id: str) -> Image:
+    images = look("describe_images", ImageIds=[id])["Images"]
+    if not images:
+        raise BackendError(f"the image {id} is not to be had in this region: set `os_images` of the backend")
+    image = images[0]
+    root = image.get("RootDeviceName") or "/dev/sda1"
+    volumes = {one["DeviceName"]: one["Ebs"] for one in image.get("BlockDeviceMappings", ()) if one.get("Ebs")}
+    return Image(
+        id=id,
+        root=root,
+        size=int(volumes.get(root, {}).get("VolumeSize") or 8),
+        architecture=image.get("Architecture") or "x86_64",
+        others=tuple(sorted(name for name in volumes if name != root)),
+    )

@@ -1,0 +1,64 @@
+"""What we call things in AWS: the tags on everything that we make, and names by which it is adopted. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from schemas.launch import Request
+
+PROJECT = "dstack-project"
+LINEAGE = "dstack-lineage"
+GENERATION = "dstack-generation"
+POOL = "dstack-pool"
+LAUNCH = "dstack-launch"
+PRICE = "dstack-price"
+OURS = "dstack-"
+LONGEST = 256
+
+
+def tags_of(request: Request, extra: Mapping[str, str]) -> dict[str, str]:
+    """Of an instance and of all that goes with it. Which one of its launch it is, EC2 itself tells."""
+    ours = {
+        "Name": f"{request.pool} (dstack)",
+        PROJECT: request.project,
+        LINEAGE: request.lineage,
+        GENERATION: str(request.generation),
+        POOL: request.pool,
+        LAUNCH: request.launch,
+        **({PRICE: str(request.price)} if request.price is not None else {}),
+    }
+    return {**extra, **dict(request.tags), **ours}
+
+
+def as_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"Key": key, "Value": value[:LONGEST]} for key, value in sorted(tags.items())]
+
+
+def as_mapping(tags: Sequence[Mapping[str, str]] | None) -> dict[str, str]:
+    return {tag["Key"]: tag.get("Value", "") for tag in tags or ()}
+
+
+def of_project(project: str) -> list[dict[str, Any]]:
+    """The filter of every listing: nothing of another project's is ever seen, let alone touched."""
+    return [{"Name": f"tag:{PROJECT}", "Values": [project]}]
+
+
+def door_group(project: str) -> str:
+    """The group that lets those in who tick."""
+    return f"dstack-{project}"
+
+
+def peers_group(project: str, pool: str) -> str:
+    """The group whose members may talk among themselves."""
+    return f"dstack-{project}-{plain(pool)}"
+
+
+def placement_group(project: str, pool: str, zone: str) -> str:
+    """Close together: of one zone."""
+    return f"dstack-{project}-{plain(pool)}-{zone or 'any'}"
+
+
+def plain(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "-", text)[:100]
