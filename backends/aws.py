@@ -19,12 +19,13 @@ from backends.aws_address import own_address
 from backends.aws_errors import ask
 from backends.aws_groups import Door, Groups, ensure_groups, unless
 from backends.aws_images import image_for
-from backends.aws_launch import LARGEST, digest_of, inputs_of, parameters
+from backends.aws_launch import digest_of, inputs_of, parameters
 from backends.aws_listing import seen, untold
 from backends.aws_names import PROJECT, as_list, of_project
 from backends.aws_network import Network, network_for
 from backends.aws_quotas import with_value
 from backends.base import BackendError, NoCapacity, QuotaExceeded, Setting, TryLater
+from backends.user_data import render
 from schemas.base import place_of
 from schemas.desired import BackendConfig
 from schemas.instance import Seen
@@ -37,13 +38,16 @@ FILTERED = 200  # the most values of a filter
 BATCH = 500  # instances that one TerminateInstances ends
 INSTANCE = re.compile(r"i-[0-9a-f]{8,17}")
 
+Catalog = Callable[[BackendConfig, str], Sequence[Offer]]
+"""What a region sells, by the catalog."""
+
 _identities: dict[str, str] = {}
 _asking = threading.Lock()
 
 
 def connect(config: BackendConfig, region: str, setting: Setting) -> AwsBackend:
     """Nothing is asked yet."""
-    return AwsBackend(config, region, setting)
+    return AwsBackend(config, region, setting, offers=lambda config, region: ())
 
 
 def regions(config: BackendConfig) -> Sequence[str]:
@@ -58,10 +62,10 @@ def regions(config: BackendConfig) -> Sequence[str]:
 class AwsBackend:
     """See `backends.base.Backend`."""
 
-    def __init__(self, config: BackendConfig, region: str, setting: Setting) -> None:
+    def __init__(self, config: BackendConfig, region: str, setting: Setting, *, offers: Catalog) -> None:
         self.place = place_of(config.name, region)
         self._config, self._region, self._setting = config, region, setting
-        self._options = config.options
+        self._options, self._offers = config.options, offers
         self._lock = threading.Lock()
         self._known: dict[tuple[object, ...], Any] = {}
         self._notes: dict[str, None] = {}
@@ -78,10 +82,7 @@ class AwsBackend:
 
     def offers(self, need: Need, where: Where) -> Sequence[Offer]:
         """The catalog's, of this region."""
-        from backends.catalog import offers_of  # type: ignore[import-not-found,unused-ignore]
-
-        found: Sequence[Offer] = offers_of(self._config, self._region, need, where)
-        return found
+        return self._offers(self._config, self._region)
 
     def notes(self) -> Sequence[str]:
         """What a person should hear of what was done, each sentence once."""
@@ -106,10 +107,7 @@ class AwsBackend:
             reservation=reservation,
         )
         prepared = replace(request, inputs=tuple(sorted(inputs.items())))
-        user_data = self._user_data(prepared)
-        if len(user_data.encode()) > LARGEST:
-            raise BackendError(f"the user data is longer than the {LARGEST} bytes that EC2 takes")
-        return replace(prepared, digest=digest_of(prepared, user_data))
+        return replace(prepared, digest=digest_of(prepared, self._user_data(prepared)))
 
     def launch(self, request: Request) -> Sequence[Seen]:
         user_data = self._user_data(request)
@@ -199,12 +197,7 @@ class AwsBackend:
         )
 
     def _user_data(self, request: Request) -> str:
-        boot = getattr(self._setting, "boot", None)
-        if boot is None:
-            return ""
-        from backends.user_data import render  # type: ignore[import-not-found,unused-ignore]
-
-        return str(render(boot(request.launch), request=request))
+        return render(self._setting.boot(request.launch), request=request)
 
     # ------------------------------------------------------------ listing, ending
 
@@ -220,14 +213,14 @@ class AwsBackend:
         return found
 
     def _pages(self, **parameters: Any) -> Iterator[dict[str, Any]]:
-        token = ""
+        more: dict[str, str] = {}
         while True:
-            page = ask(self._client("ec2"), "describe_instances", **parameters, **({"NextToken": token} if token else {}))
+            page = ask(self._client("ec2"), "describe_instances", **parameters, **more)
             for reservation in page.get("Reservations", ()):
                 yield from reservation["Instances"]
-            token = page.get("NextToken") or ""
-            if not token:
+            if not page.get("NextToken"):
                 return
+            more = {"NextToken": page["NextToken"]}
 
     def _seen(self, instances: Iterable[dict[str, Any]]) -> list[Seen]:
         found = list(instances)

@@ -10,11 +10,12 @@ import ipaddress
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from backends.aws_errors import ask, code_of, understood
-from backends.aws_names import OURS, POOL, PROJECT, as_list
-from backends.base import BackendError
+from backends.aws_names import POOL, PROJECT, as_list
+from backends.base import BackendError, TryLater
 
 LASTS = 24 * 3600  # seconds that a rule for an address lives; renewed when half of them are over
 SSH = 22
@@ -38,7 +39,7 @@ class Door(NamedTuple):
 def ensure_groups(
     ec2: Any, *, vpc: str, project: str, pool: str, door_name: str, peers_name: str, door: Door | None, now: int
 ) -> Groups:
-    """Both groups, with their rules. Making one that is there already is adopting it. `door` `None`: nobody is let in."""
+    """Both groups, with their rules; one that is there is adopted. `door` `None`: nobody is let in."""
     tags = {PROJECT: project}
     known = _named(ec2, vpc, [door_name, peers_name])
     first = known.get(door_name) or _made(ec2, vpc, door_name, tags, words=f"those who tick for project {project}")
@@ -88,8 +89,6 @@ def _made(ec2: Any, vpc: str, name: str, tags: Mapping[str, str], *, words: str)
         return {"GroupId": made["GroupId"], "GroupName": name, "IpPermissions": []}
     there = _named(ec2, vpc, [name]).get(name)
     if there is None:
-        from backends.base import TryLater
-
         raise TryLater(f"the security group {name} was just made by another and is not to be seen yet")
     return there
 
@@ -113,9 +112,10 @@ def _talks(group: Mapping[str, Any]) -> bool:
 
 def _among_themselves(ec2: Any, id: str) -> None:
     """Both ways: EFA wants the way out to be said as well."""
-    everything = [{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": id, "Description": "dstack: among themselves"}]}]
+    pair = {"GroupId": id, "Description": "dstack: among themselves"}
+    everything = {"GroupId": id, "IpPermissions": [{"IpProtocol": "-1", "UserIdGroupPairs": [pair]}]}
     for call in (ec2.authorize_security_group_ingress, ec2.authorize_security_group_egress):
-        unless("InvalidPermission.Duplicate", lambda call=call: call(GroupId=id, IpPermissions=everything))
+        unless("InvalidPermission.Duplicate", partial(call, **everything))
 
 
 # ---------------------------------------------------------------- rules for addresses
@@ -174,7 +174,5 @@ def _remove(ec2: Any, group: str, cidrs: Sequence[str]) -> None:
         for ranges in (permission.get("IpRanges", ()), permission.get("Ipv6Ranges", ())):
             for one in ranges:
                 one.pop("Description")
-        unless(
-            "InvalidPermission.NotFound",
-            lambda permission=permission: ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=[permission]),
-        )
+        revoke = partial(ec2.revoke_security_group_ingress, GroupId=group, IpPermissions=[permission])
+        unless("InvalidPermission.NotFound", revoke)

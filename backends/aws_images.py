@@ -27,7 +27,7 @@ class Image(NamedTuple):
 
 
 def image_for(look: Look, parameters: Look, offer: Offer, *, os_images: Mapping[str, str]) -> Image:
-    """`os_images` maps `gpu`, `cpu`, `gpu-arm`, `cpu-arm` (or `nvidia` for `gpu`) to an AMI's id or an SSM parameter."""
+    """`os_images` maps `gpu`, `cpu`, `gpu-arm`, `cpu-arm` (or `nvidia` for `gpu`) to an AMI's id or a parameter."""
     kind, arch = "gpu" if offer.resources.gpu else "cpu", offer.resources.cpu_arch or "x86"
     named = _named(os_images, kind, arch)
     machine, debian = ARCHITECTURES.get(arch, ARCHITECTURES["x86"])

@@ -19,13 +19,12 @@ from schemas.launch import Request
 
 GIB = 1024
 DISK = 100 * GIB  # MiB, where nobody asked
-LARGEST = 16384  # bytes of user data, before base64
 Inputs = dict[str, str]
 
 
 def inputs_of(
-    request: Request, *, account: str, options: Mapping[str, Any], image: Image, network: Network, kind: Mapping[str, Any],
-    reservation: Mapping[str, Any],
+    request: Request, *, account: str, options: Mapping[str, Any], image: Image, network: Network,
+    kind: Mapping[str, Any], reservation: Mapping[str, Any],
 ) -> Inputs:  # fmt: skip
     """The facts, by name, as text. `kind` is EC2's description of the type, where the instances belong together."""
     cluster = bool(kind) and "cluster" in kind.get("PlacementGroupInfo", {}).get("SupportedStrategies", ())

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from backends.base import BackendError
 
-
 Look = Callable[..., Any]
 """Asks EC2 once for a tick: `look("describe_vpcs", Filters=[...])`."""
 

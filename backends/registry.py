@@ -8,6 +8,7 @@ from backends.base import Backend, BackendError, Connect, Setting
 from schemas.desired import BackendConfig
 
 CONNECT = {
+    "aws": "backends.aws",
     "local": "backends.local",
     "ssh": "backends.ssh",
 }

@@ -459,7 +459,7 @@ def _living(world: World, *, region: str) -> dict[str, Any]:
         }
         for reservation in list(world.ec2(region).reservations.values())
         for one in reservation.instances
-        if one._state.name != "terminated"
+        if one._state.name not in ("terminated", "shutting-down")
     ]  # fmt: skip
     return {"instances": found}
 
