@@ -18,6 +18,7 @@ import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def _of_twins(found: Mapping[str, float]) -> dict[str, float]:
 def _base(rows: Mapping[str, float], factors: Mapping[str, float]) -> float:
     """What it costs where the factor is 1: the lowest that two regions agree on, else the lowest; 0 is unknown."""
     levels = sorted(price / factors[region] for region, price in rows.items() if region in factors)
-    agreed = (low for low, high in zip(levels, levels[1:], strict=False) if high / low - 1 <= ALIKE)
+    agreed = (low for low, high in pairwise(levels) if high / low - 1 <= ALIKE)
     return next(agreed, levels[0] if levels else 0.0)
 
 

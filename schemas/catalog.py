@@ -51,7 +51,7 @@ class CatalogSource(Value, frozen=True, kw_only=True):
 
 
 class Catalog(Value, frozen=True, kw_only=True):
-    """`name` is said beside a price; `priced_at` is the day of its prices, `checked_at` when it was last found newest."""
+    """`name` is said beside a price; `priced_at`: the day of its prices; `checked_at`: when it was last the newest."""
 
     version: int
     name: str
