@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from schemas.base import Price, Value, place_of
+from schemas.base import Price, Seconds, Value, place_of
 from schemas.resources import Resources
 
 Availability = Literal["available", "unknown", "no-capacity", "no-quota"]
@@ -17,6 +17,7 @@ class Offer(Value, frozen=True, kw_only=True):
     `cpu 2.. memory 8GB.. disk 100GB..` apply to what was not asked.
     `at` is its place where backend and region do not tell it: a declared host is one of its own.
     `free` is how many more of it the place has now; `None` is unknown.
+    `source` is who said the price, `priced_at` when; `at_most`: it may cost less, never more.
     """
 
     backend: str
@@ -30,6 +31,8 @@ class Offer(Value, frozen=True, kw_only=True):
     availability: Availability = "unknown"
     free: int | None = None
     source: str = ""
+    priced_at: Seconds | None = None
+    at_most: bool = False
     at: str = ""
 
     @property
