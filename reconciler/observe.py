@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from backends.base import Backend, BackendError
 from reconciler.absorb import absorb
 from reconciler.gather import gather
+from reconciler.lease import leases
 from reconciler.ports import Connections, Ports
 from schemas.instance import HostReport, Instance, Listing
 from schemas.offer import Offer
@@ -32,14 +33,17 @@ class Observed:
     warnings: tuple[str, ...] = ()
 
 
-def observe(ports: Ports, state: State, connections: Connections) -> Observed:
-    """Every place of the state that is not forgotten, and every host with an instance that may answer."""
+def observe(ports: Ports, state: State, connections: Connections, *, renew: bool = False) -> Observed:
+    """Every place of the state that is not forgotten, and every host with an instance that may answer.
+
+    With `renew` each bought machine that answers may live without us for as long as its lease has it from now on.
+    """
     places = [place for place in state.places if not place.forgotten]
     known = list(_asked(state))
     first = _ask(
         ports,
         {place.name: _listed(ports, place, connections) for place in places},
-        {one.id: _looked(ports, one) for one in known},
+        _looks(ports, state, known, renew=renew),
         failing=_failing(state),
     )
     listings = [answer.listing for answer in first.places.values()]
@@ -54,7 +58,7 @@ def observe(ports: Ports, state: State, connections: Connections) -> Observed:
             for place in places
             if missing.get(place.name)
         },
-        {one.id: _looked(ports, one) for one in new},
+        _looks(ports, seen, new, renew=renew),
     )
     return Observed(
         listings=tuple(answer.listing for each in (first, second) for answer in each.places.values()),
@@ -205,5 +209,12 @@ def _by_id(ports: Ports, place: Place, ids: tuple[str, ...], connections: Connec
     return ask
 
 
-def _looked(ports: Ports, instance: Instance) -> Callable[[], HostReport]:
-    return lambda: ports.runner.look(instance, now=ports.now())
+def _looks(
+    ports: Ports, state: State, instances: Sequence[Instance], *, renew: bool
+) -> dict[str, Callable[[], HostReport]]:
+    lease = leases(state, now=ports.now()) if renew else {}
+
+    def look(instance: Instance) -> Callable[[], HostReport]:
+        return lambda: ports.runner.look(instance, now=ports.now(), lease=lease.get(instance.id))
+
+    return {one.id: look(one) for one in instances}
