@@ -89,9 +89,9 @@ class FakeHosts:
             raise Silent(f"{job} is not there")
         return f"log of {job}\n".encode()
 
-    def clean(self, external_id: str, job: str) -> None:
+    def clean(self, external_id: str, job: str, *, generation: int) -> None:
         """Its folder goes; the host remembers that it must not start again."""
-        machine = self._answering(external_id)
+        machine = self._fenced(external_id, generation)
         machine.jobs.setdefault(job, FakeJob(halted=True)).cleaned = True
 
     def _answering(self, external_id: str) -> Machine:

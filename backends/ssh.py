@@ -162,7 +162,10 @@ class SshBackend:
         if len(request.ids) != 1:
             raise NoCapacity(f"{self._host.name} is one server, {len(request.ids)} were asked for", retry_after=30)
         claim = "".join(f"{name} {_line(value)}\n" for name, value in self._claim(request).items())
-        said = self._ask("attach", self._host.folder, request.ids[0], stdin=claim.encode())
+        args = (self._host.folder, request.ids[0], str(request.generation))
+        said = self._ask("attach", *args, stdin=claim.encode())
+        if said.code == FENCED:
+            raise Behind(f"{self._host.name} has been told of a newer generation")
         if said.code == TAKEN:
             told = (printable(line) for line in said.out.decode("utf-8", "replace").split("\n"))
             raise self._taken(dict(line[:200].split(" ", 1) for line in told if " " in line[:200]))
@@ -249,7 +252,7 @@ class SshBackend:
         return self._seen
 
     def _ask(self, name: str, *args: str, stdin: bytes = b"") -> Said:
-        program = f"{self._setting.reach.rules}\n{_program(name)}" if name == "detach" else _program(name)
+        program = f"{self._setting.reach.rules}\n{_program(name)}" if name in ("attach", "detach") else _program(name)
         return self._setting.reach.ask(self._host, program, args=args, stdin=stdin)
 
 

@@ -1,4 +1,5 @@
-# $1 our folder, $2 instance id; stdin: the claim. Exits: 0 it is ours, 80 somebody's (whose, on stdout), 1 cannot.
+# $1 our folder, $2 instance id, $3 generation; stdin: the claim. The rules of a host's jobs come before this text.
+# Exits: 0 it is ours, 74 cannot write, 75 a newer generation was here, 80 somebody's (whose, on stdout), 1 cannot.
 # The claim is a hard link: it appears whole, once, whoever else tries.
 # shellcheck shell=sh
 umask 077
@@ -9,6 +10,7 @@ if ! cat > "$staged" || ! grep -qx "id $2" "$staged"; then # a full disk, a cut 
     rm -f "$staged"
     exit 1
 fi
+(cd "$home/$1/host" && pass_fence "$3") || { fence=$? && rm -f "$staged" && exit $fence; }
 if ! ln "$staged" "$home/$1/claim" 2>/dev/null && ! grep -qx "id $2" "$home/$1/claim"; then
     rm -f "$staged"
     [ -f "$home/$1/claim" ] || exit 1

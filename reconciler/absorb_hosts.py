@@ -17,6 +17,7 @@ from schemas.run import Attempt, Job
 from schemas.state import State
 
 SKEW = 60
+LATER = 600  # seconds that a machine's own end may move before it is written anew: ticks alone write nothing
 ENOUGH = 3  # failed looks after which a host counts as unreachable
 
 
@@ -63,7 +64,9 @@ def _groups(instance: Instance) -> tuple[str, ...]:
 
 
 def _moved(then: Instance | None, instance: Instance) -> bool:
-    return then is None or (then.phase, then.boot_id) != (instance.phase, instance.boot_id)
+    """Also one that another reconciler met first: we knew its birth key, it showed the one that it has since."""
+    was = None if then is None else (then.phase, then.boot_id, then.host_key)
+    return was != (instance.phase, instance.boot_id, instance.host_key)
 
 
 def _checked(report: HostReport, instance: Instance) -> HostReport:
@@ -119,10 +122,21 @@ def _answered(instance: Instance, report: HostReport, *, now: int) -> Instance:
         quarantined="" if UNTRUSTED in instance.quarantined else instance.quarantined,
         degraded=report.degraded,
         foreign=report.foreign,
+        host_key=instance.host_key or report.host_key,
+        self_destruct_at=_self_destruct(instance, report),
+        authorized=report.authorized,
         unreachable_since=None,
         unreachable_why="",
         failed_looks=0,
     )
+
+
+def _self_destruct(instance: Instance, report: HostReport) -> int | None:
+    """Never later than the truth by more than a minute, and earlier by a few at most."""
+    known, told = instance.self_destruct_at, report.self_destruct_at
+    if known is not None and told is not None and known - SKEW <= told <= known + LATER:
+        return known
+    return told
 
 
 def _resources(instance: Instance, report: HostReport) -> Resources:

@@ -1,4 +1,4 @@
-"""Open connections to declared servers: pinned keys only, each opened once and reused. Nothing is forwarded.
+"""Open connections to servers: pinned keys only, each opened once and reused. Nothing is forwarded.
 
 A key that is not the pinned one is refused, on every jump too. What fails on our side (no key,
 no route, no jump) is told apart from what fails on theirs: it counts against nobody.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import selectors
 import socket
 import threading
 import time
@@ -19,9 +18,23 @@ from dataclasses import dataclass, field
 import fabric
 import paramiko
 
+from reconciler.pinned_ssh import (
+    Patience,
+    Pinned,
+    at,
+    changed,
+    failed,
+    refused_login,
+    silent,
+    speaks,
+    text_of,
+    who,
+    words,
+)
 from reconciler.resolve_ssh import Here, Hop
 from reconciler.runner import Unreachable, Untrusted
-from schemas.host import Host, fingerprint
+from reconciler.tunnel import Tunnel, open_tunnel
+from schemas.host import Host, Jump
 
 AT_ONCE = 48  # key exchanges and logins; each costs CPU here
 DIALLED = 512  # that wait for a server to answer and greet: a silent one costs a thread and a socket
@@ -32,20 +45,6 @@ KEEPALIVE = 15
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
 _NO_ROUTE = frozenset({errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Patience:
-    """Seconds. `silence` is how long data of ours may stay unacknowledged before a line counts as cut.
-
-    `turn` is how long one waits for others of this process to be done.
-    """
-
-    dial: float = 8.0
-    banner: float = 8.0
-    turn: float = 20.0
-    login: float = 10.0
-    silence: float = 12.0
 
 
 class Line:
@@ -81,6 +80,7 @@ class Lines:
         self._here = here
         self._patience = patience or Patience()
         self._slots: dict[tuple[Hop, ...], _Slot] = {}
+        self._tunnels: list[Tunnel] = []
         self._lock = threading.Lock()
         self._dialling = threading.BoundedSemaphore(DIALLED)
         self._logging_in = threading.BoundedSemaphore(at_once)
@@ -89,14 +89,20 @@ class Lines:
 
     def to(self, host: Host) -> Line:
         """Raises `Unreachable`, or `Untrusted` for a key that is not the pinned one."""
-        return self._line(self._here.hops(host))
+        return self.through(self._here.hops(host))
+
+    def jump(self, jump: Jump) -> Hop:
+        return self._here.jump(jump)
 
     def close(self) -> None:
         for slot in self._slots.values():
             if slot.line is not None:
                 slot.line.transport.close()
+        for tunnel in self._tunnels:
+            tunnel.close()
 
-    def _line(self, hops: tuple[Hop, ...]) -> Line:
+    def through(self, hops: tuple[Hop, ...]) -> Line:
+        """As `to`, by a way that is known already."""
         with self._lock:
             slot = self._slots.setdefault(hops, _Slot())
         with slot.lock:
@@ -119,7 +125,7 @@ class Lines:
         outer = None
         if before:
             try:
-                outer = self._line(tuple(before))
+                outer = self.through(tuple(before))
             except Untrusted:
                 raise
             except Unreachable as error:
@@ -136,7 +142,7 @@ class Lines:
         """Whoever is silent keeps nobody else from logging in: that turn is taken when the greeting is there."""
         with self._turn(self._dialling, "connections"):
             began = time.monotonic()
-            sock = self._through(outer, hop) if outer else self._straight(hop)
+            sock = self._tunnelled(hop) if hop.tunnel else self._through(outer, hop) if outer else self._straight(hop)
             try:
                 self._greeted(hop, sock)
             except BaseException:
@@ -162,21 +168,33 @@ class Lines:
 
     def _greeted(self, hop: Hop, sock: socket.socket | paramiko.Channel) -> None:
         """Returns once it says something, or hangs up: what that is, the library reads."""
-        if not _speaks(sock, ends=time.monotonic() + self._patience.banner):
-            raise Unreachable(_silent(hop, self._patience))
+        if not speaks(sock, ends=time.monotonic() + self._patience.banner):
+            raise Unreachable(silent(hop, self._patience))
+
+    def _tunnelled(self, hop: Hop) -> socket.socket:
+        """Its program's own words are better than what comes of a connection that says nothing."""
+        tunnel = open_tunnel(hop.tunnel, needs=hop.needs)
+        if speaks(tunnel.socket, ends=time.monotonic() + self._patience.tunnel):
+            with suppress(OSError):
+                if tunnel.socket.recv(1, socket.MSG_PEEK):
+                    self._tunnels.append(tunnel)
+                    return tunnel.socket
+        said = tunnel.said() or "it says nothing"
+        tunnel.close()
+        raise Unreachable(f"not visible from here: {' '.join(hop.tunnel[:2])}: {said}", ours=True)
 
     def _straight(self, hop: Hop) -> socket.socket:
         try:
             sock = socket.create_connection((hop.hostname, hop.port), timeout=self._patience.dial)
         except TimeoutError as error:
-            why = f"{_who(hop)}{_at(hop)} does not answer within {self._patience.dial:g} s"
+            why = f"{who(hop)}{at(hop)} does not answer within {self._patience.dial:g} s"
             raise Unreachable(why) from error
         except socket.gaierror as error:
             why = f"not visible from here: no address for {hop.hostname} ({error.strerror})"
             raise Unreachable(why, ours=True) from error
         except OSError as error:
             ours = error.errno in _NO_ROUTE
-            why = f"{'not visible from here: ' if ours else ''}{_who(hop)}{_at(hop)}: {error.strerror or error}"
+            why = f"{'not visible from here: ' if ours else ''}{who(hop)}{at(hop)}: {error.strerror or error}"
             raise Unreachable(why, ours=ours) from error
         with suppress(OSError, AttributeError):  # Linux: a cut line is noticed while somebody waits on it
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._patience.silence * 1000))
@@ -190,126 +208,22 @@ class Lines:
         except (paramiko.SSHException, EOFError, OSError) as error:
             if not outer.transport.is_active():
                 raise Unreachable("not visible from here: the jump hung up", ours=True) from error
-            raise Unreachable(f"{_who(hop)}{_at(hop)} does not answer its jump: {_words(error)}") from error
+            raise Unreachable(f"{who(hop)}{at(hop)} does not answer its jump: {words(error)}") from error
 
     def _logged_in(self, hop: Hop, sock: socket.socket | paramiko.Channel, *, steps: dict[str, float]) -> Line:
         began = time.monotonic()
-        connection = _Pinned(hop, sock, config=self._config, patience=self._patience)
+        connection = Pinned(hop, sock, config=self._config, patience=self._patience)
         try:
             connection.open()
         except paramiko.BadHostKeyException as error:
-            raise Untrusted(_changed(hop, error.key), shown=_text(error.key)) from error
+            raise Untrusted(changed(hop, error.key), shown=text_of(error.key)) from error
         except paramiko.PasswordRequiredException as error:
-            why = f"not visible from here: {_who(hop)}the key is locked: `ssh-add` it"
+            why = f"not visible from here: {who(hop)}the key is locked: `ssh-add` it"
             raise Unreachable(why, ours=True) from error
         except paramiko.AuthenticationException as error:
-            why = f"{_who(hop)}login as {hop.user} was refused: {_words(error)}"
-            raise Unreachable(why) from error
+            raise refused_login(hop, error) from error
         except (paramiko.SSHException, EOFError, OSError) as error:
-            raise _failed(hop, error, patience=self._patience) from error
+            raise failed(hop, error, patience=self._patience) from error
         transport = connection.transport
         transport.set_keepalive(KEEPALIVE)
         return Line(transport, steps={**steps, "login": time.monotonic() - began})
-
-
-class _Pinned(fabric.Connection):  # type: ignore[misc]
-    """A connection that knows one key. The library's own would accept any: its policy is replaced before it dials."""
-
-    def __init__(
-        self, hop: Hop, sock: socket.socket | paramiko.Channel, *, config: fabric.Config, patience: Patience
-    ) -> None:
-        super().__init__(
-            host=hop.hostname,
-            user=hop.user,
-            port=hop.port,
-            config=config,
-            gateway=False,
-            forward_agent=False,
-            connect_kwargs={
-                "sock": sock,
-                "key_filename": [str(path) for path in hop.identities if path.is_file()],
-                "look_for_keys": not hop.identities,
-                "banner_timeout": patience.banner,
-                "auth_timeout": patience.login,
-                "timeout": patience.dial + patience.banner,  # the rest of the greeting included
-            },
-        )
-        self.client.set_missing_host_key_policy(_Refuse(hop))
-        if hop.key:
-            kind, _, blob = hop.key.partition(" ")
-            name = hop.hostname if hop.port == 22 else f"[{hop.hostname}]:{hop.port}"
-            self.client.get_host_keys().add(name, kind, _key(hop, kind, blob))
-
-
-def _key(hop: Hop, kind: str, blob: str) -> paramiko.PKey:
-    import base64
-
-    try:
-        return paramiko.PKey.from_type_string(kind, base64.b64decode(blob))
-    except (ValueError, paramiko.SSHException, paramiko.pkey.UnknownKeyType) as error:
-        raise Untrusted(f"{_who(hop)}its pinned host key cannot be read: {kind}") from error
-
-
-class _Refuse(paramiko.RejectPolicy):  # type: ignore[misc]
-    """As the library's, but says which key was shown, and what to do."""
-
-    def __init__(self, hop: Hop) -> None:
-        self._hop = hop
-
-    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
-        shown = _text(key)
-        what = f"`dstack pool add-ssh {_at(self._hop)}` shows it and asks, or write `host_key: {shown}`"
-        if self._hop.key:  # of another type than the pinned one
-            raise Untrusted(_changed(self._hop, key), shown=shown)
-        raise Untrusted(f"{_who(self._hop)}host key {fingerprint(shown)} is not known: {what}", shown=shown)
-
-
-def _changed(hop: Hop, key: paramiko.PKey) -> str:
-    shown = _text(key)
-    return (
-        f"{_who(hop)}host key changed: {fingerprint(shown)} is shown, {fingerprint(hop.key)} is pinned. Somebody "
-        f"may be in between; if it was set up anew, `dstack pool add-ssh {_at(hop)}` shows the new key and asks"
-    )
-
-
-def _text(key: paramiko.PKey) -> str:
-    return f"{key.get_name()} {key.get_base64()}"
-
-
-def _failed(hop: Hop, error: Exception, *, patience: Patience) -> Unreachable:
-    said = _words(error)
-    if "No authentication methods available" in said:
-        return Unreachable(f"not visible from here: {_who(hop)}no key to log in with on this machine", ours=True)
-    if "banner" in said.lower():
-        return Unreachable(_silent(hop, patience))
-    return Unreachable(f"{_who(hop)}{_at(hop)}: {said}")
-
-
-def _silent(hop: Hop, patience: Patience) -> str:
-    return f"{_who(hop)}{_at(hop)} accepts and says nothing: no SSH greeting in {patience.banner:g} s"
-
-
-def _speaks(sock: socket.socket | paramiko.Channel, *, ends: float) -> bool:
-    """Whether there is anything to read, or an end, before `ends`; nothing is taken away."""
-    if isinstance(sock, paramiko.Channel):  # its pipe would cost two descriptors as long as it lives
-        while not (sock.recv_ready() or sock.closed or sock.eof_received):
-            if time.monotonic() > ends:
-                return False
-            time.sleep(0.02)
-        return True
-    with selectors.DefaultSelector() as selector:
-        selector.register(sock, selectors.EVENT_READ)
-        return bool(selector.select(max(0.0, ends - time.monotonic())))
-
-
-def _words(error: Exception) -> str:
-    return str(error).strip().rstrip(".") or type(error).__name__
-
-
-def _who(hop: Hop) -> str:
-    """Whoever reads it knows which host was asked; a jump must be named."""
-    return f"{hop.name}: " if hop.name else ""
-
-
-def _at(hop: Hop) -> str:
-    return hop.hostname if hop.port == 22 else f"{hop.hostname}:{hop.port}"

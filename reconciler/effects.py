@@ -6,9 +6,11 @@ token, by an atomic claim on the host, or by its nature.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from reconciler.status import bought
 from schemas.base import Value
 from schemas.instance import Instance
 from schemas.launch import Request
@@ -71,6 +73,13 @@ class Save(Value, frozen=True, kw_only=True):
     artifacts: tuple[str, ...]
 
 
+class Admit(Value, frozen=True, kw_only=True):
+    """Let the documents' `authorized_keys` log in on a bought machine, and those that were in them no more."""
+
+    instance: str
+    keys: tuple[str, ...]
+
+
 class Clean(Value, frozen=True, kw_only=True):
     """Remove a job's folder from its host; where it may still run (`stray`), end it first."""
 
@@ -81,7 +90,7 @@ class Clean(Value, frozen=True, kw_only=True):
 
 COLLECTED = frozenset({"done", "failed"})  # any other may still run: given up, or unknown
 
-Effect = Send | End | Start | Release | Halt | Collect | Save | Clean
+Effect = Send | End | Start | Release | Halt | Collect | Save | Clean | Admit
 
 
 def effects(state: State, *, now: int) -> tuple[Effect, ...]:
@@ -98,6 +107,7 @@ def effects(state: State, *, now: int) -> tuple[Effect, ...]:
         *_ends(known),
         *(one for attempt in state.attempts if attempt.live for one in _of_attempt(attempt, known=known, now=now)),
         *_cleans(known),
+        *_admits(known),
     )
 
 
@@ -180,3 +190,21 @@ def _cleans(known: _Known) -> Iterator[Clean]:
             continue
         for job in instance.stray_jobs:
             yield Clean(job=job, instance=instance.id, stray=job not in over)
+
+
+def _admits(known: _Known) -> Iterator[Admit]:
+    applied = known.state.applied
+    if applied is None:
+        return
+    keys = applied.desired.authorized_keys
+    digest = keys_digest(keys)
+    for instance in known.state.instances:
+        if instance.authorized == digest or instance.phase != "ready" or not bought(instance):
+            continue
+        if known.host(instance.id) is not None:
+            yield Admit(instance=instance.id, keys=keys)
+
+
+def keys_digest(keys: tuple[str, ...]) -> str:
+    """As a host tells it of those that it admits; "" for none."""
+    return hashlib.sha256("".join(f"{key}\n" for key in keys).encode()).hexdigest() if keys else ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from backends.base import Backend, BackendError, Behind, NoCapacity, QuotaExceeded, TryLater
 from reconciler import fold, runner
 from reconciler.blobs import Blobs
-from reconciler.effects import Clean, Collect, Effect, End, Halt, Release, Save, Send, Start
+from reconciler.effects import Admit, Clean, Collect, Effect, End, Halt, Release, Save, Send, Start, keys_digest
 from reconciler.fold import Outcome
 from reconciler.gather import gather
 from reconciler.order import CannotOrder, order_of
@@ -63,6 +63,8 @@ def subject(effect: Effect) -> str:
             return f"launch of {', '.join(effect.request.names)}"
         case End():
             return f"end of {len(effect.external_ids)} in {effect.place}"
+        case Admit():
+            return f"authorized keys of {effect.instance}"
         case Start() | Release() | Halt() | Collect() | Save() | Clean():
             return f"job {effect.job}"
 
@@ -121,10 +123,15 @@ class _Hands:
                 at = self.ports.now()
                 _, artifacts, _ = self._collect(effect)
                 return fold.Saved(job=effect.job, artifacts=artifacts, at=at)
+            case Admit():
+                host = self._instance(effect.instance)
+                self.ports.runner.admit(host, effect.keys, generation=self.state.generation)
+                return fold.Admitted(instance=effect.instance, digest=keys_digest(effect.keys))
             case Clean():
                 if effect.stray:
                     self._stop(effect.instance, effect.job, abort=True, why="nobody remembers it")
-                self.ports.runner.clean(self._instance(effect.instance), effect.job)
+                host = self._instance(effect.instance)
+                self.ports.runner.clean(host, effect.job, generation=self.state.generation)
                 return fold.Cleaned(job=effect.job, instance=effect.instance)
 
     def _send(self, send: Send) -> Outcome:

@@ -94,6 +94,13 @@ class Cleaned(Value, frozen=True, kw_only=True):
     instance: str
 
 
+class Admitted(Value, frozen=True, kw_only=True):
+    """The machine admits the keys of that digest, and no others of ours."""
+
+    instance: str
+    digest: str
+
+
 class Failed(Value, frozen=True, kw_only=True):
     """An effect that came to nothing yet: it stays marked, and the next tick does it again."""
 
@@ -109,7 +116,8 @@ class Ahead(Value, frozen=True, kw_only=True):
 
 
 Outcome = (
-    Sent | Refused | Accepted | Staged | Started | StartFailed | Halted | Collected | Saved | Cleaned | Failed | Ahead
+    Sent | Refused | Accepted | Staged | Started | StartFailed | Halted | Collected | Saved | Cleaned | Admitted
+    | Failed | Ahead
 )
 
 
@@ -177,6 +185,9 @@ def _fold(memory: _Memory, outcome: Outcome, *, now: int) -> None:
             memory.change(outcome.job, artifacts=artifacts, saved_at=outcome.at)
         case Cleaned():
             memory.strays(outcome.instance, lambda strays: strays - {outcome.job})
+        case Admitted() if outcome.instance in memory.instances:
+            known = memory.instances[outcome.instance]
+            memory.instances[outcome.instance] = replace(known, authorized=outcome.digest)
         case _:
             pass  # accepted, failed, ahead, or about a record that is newer: nothing to remember
 

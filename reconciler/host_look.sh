@@ -1,13 +1,15 @@
-# $1: seconds of uptime after which a claim whose supervisor never began is lost; then the UUIDs of the GPUs that must
-# be there. Stdout: one fact a line, `.` last.
+# $1: seconds of uptime after which a claim whose supervisor never began is lost; $2 the lease that this tick leaves, `-`
+# for none; then the UUIDs of the GPUs that must be there. Stdout: one fact a line, `.` last.
 # shellcheck shell=sh
 # shellcheck disable=SC2154,SC2034
 umask 077
 read_uptime
 read_boot
 read_fence
-patience=$1 this_boot=$boot engine_patience=8
-shift
+patience=$1 lease=$2 this_boot=$boot engine_patience=8
+shift 2
+# Over what is there: a full disk does not stop it. Where there is no such file there is no dead-man.
+[ ! -f lease ] || [ "$lease" = - ] || printf '%-255s\n' "$boot $up $lease" 1<> lease
 machine=
 { read -r machine < /etc/machine-id; } 2>/dev/null
 echo "dstack-host 1"
@@ -109,6 +111,13 @@ for claim in claims/*; do
     [ -d "$claim" ] && [ ! -d "spent/$job" ] || continue
     tell "$job" "jobs/$job"
 done
+if [ -f lease ]; then
+    until=$(sh deadman/deadman.sh tell deadman 2> /dev/null) && echo "until $until"
+    keys=$(sed -n '/^# dstack: begin$/,/^# dstack: end$/{/^# dstack: /!p;}' "$HOME/.ssh/authorized_keys" 2> /dev/null)
+    [ -z "$keys" ] || keys=$(printf '%s\n' "$keys" | sha256sum)
+    keys=${keys%% *}
+    echo "authorized ${keys:--}"
+fi
 for left in stage/*; do # whoever staged it is long dead
     [ -e "$left" ] && find stage -mindepth 1 -maxdepth 1 -mmin +15 -exec rm -rf {} + 2>/dev/null
     break

@@ -1,8 +1,8 @@
-# $1 job, $2 generation, $3 port. Exits: 0 released, or was already, 75 fenced, 80 it is not there or waits no more.
+# $1 job, $2 generation, $3 port. Exits: 0 released, or was already, 74 cannot write, 75 fenced, 80 it is not there or waits no more.
 # shellcheck shell=sh
 # shellcheck disable=SC2154
 umask 077
-pass_fence "$2" || exit 75
+pass_fence "$2" || exit
 folder=jobs/$1
 [ -f "$folder/hold" ] && [ ! -d "spent/$1" ] || exit 80
 if [ ! -f "$folder/go" ]; then

@@ -24,7 +24,10 @@ _RUNTIME = re.compile(r"runtime (docker|podman|none)\Z", re.ASCII)
 _PULLING = re.compile(r"pulling ([a-z0-9][a-z0-9-]{0,100}) (\d{1,5}|-) (\d{1,5}|-)\Z", re.ASCII)
 _WHY = re.compile(r"why ([a-z0-9][a-z0-9-]{0,100}) (.{0,2000})\Z")
 _HELD = re.compile(r"held ([a-z0-9][a-z0-9-]{0,100}) (\d{1,5}|-)\Z", re.ASCII)
+_UNTIL = re.compile(r"until (-?\d{1,12}|-)\Z", re.ASCII)
+_AUTHORIZED = re.compile(r"authorized ([0-9a-f]{64}|-)\Z", re.ASCII)
 _FOREIGN = re.compile(r"foreign (\d{1,4}) (\d{1,10}) (\d{1,9}|-)\Z", re.ASCII)
+_BESIDE = (_MISSING, _FOREIGN, _RUNTIME, _PULLING, _WHY, _HELD, _UNTIL, _AUTHORIZED)
 _CAUSES = {
     "stop": "stopped",
     "abort": "aborted",
@@ -52,6 +55,8 @@ def parse_report(answer: bytes, *, instance: str, now: int) -> HostReport:
         raise Unreadable(f"unreadable status: {_shown(lines[1])}")
     boot, uptime, clock, generation, machine = host.groups()
     facts = lines[2:-2]
+    until = next((found[1] for found in map(_UNTIL.match, facts) if found), "-")
+    authorized = next((found[1] for found in map(_AUTHORIZED.match, facts) if found), "-")
     return HostReport(
         instance=instance,
         at=now,
@@ -62,6 +67,8 @@ def parse_report(answer: bytes, *, instance: str, now: int) -> HostReport:
         generation=int(generation),
         runtime=next((found[1] for found in map(_RUNTIME.match, facts) if found), ""),
         jobs=tuple(_jobs(facts)),
+        self_destruct_at=None if until == "-" else now + int(until),
+        authorized="" if authorized == "-" else authorized,
         degraded=_degraded([found[1] for found in map(_MISSING.match, facts) if found]),
         foreign="; ".join(_foreign(*found.groups()) for found in map(_FOREIGN.match, facts) if found),
     )
@@ -92,7 +99,7 @@ def _jobs(facts: list[str]) -> Iterator[JobReport]:
     why = {found[1]: clean(found[2])[:400] for found in map(_WHY.match, facts) if found}
     held = {found[1]: found[2] for found in map(_HELD.match, facts) if found}
     for line in facts:
-        if any(other.match(line) for other in (_MISSING, _FOREIGN, _RUNTIME, _PULLING, _WHY, _HELD)):
+        if any(other.match(line) for other in _BESIDE):
             continue
         job = _job(line)
         if job.id in why:

@@ -84,10 +84,12 @@ write_end() { # $1 job folder, $2 the line, once; over space reserved at the sta
     printf '%s\n' "$2" 1<> "$1/reserve" && mv -f "$1/reserve" "$1/end"
 }
 
-pass_fence() { # $1 generation: false where a higher one has been here; it remembers the highest for ever
-    mkdir -p fence && true > "fence/$1" || return 1
+pass_fence() { # $1 generation: 75 where a higher one has been here, 74 where nothing can be written; kept for ever
     read_fence
-    [ "$highest" -le "$1" ] || return 1
+    [ "$highest" -le "$1" ] || return 75
+    mkdir -p fence && true > "fence/$1" || return 74
+    read_fence
+    [ "$highest" -le "$1" ] || return 75
     for mark in fence/*; do
         [ "${mark#fence/}" -ge "$1" ] || rm -f "$mark"
     done

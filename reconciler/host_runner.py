@@ -12,6 +12,8 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from reconciler.artifacts import choose, repack
 from reconciler.host_report import Unreadable, parse_report
 from reconciler.private import make_private
@@ -19,6 +21,7 @@ from reconciler.runner import Collected, Fenced, Held, HostError, Order, Unreach
 from reconciler.staging import stage
 from reconciler.transport import Answer, Transport
 from schemas.instance import HostReport, Instance
+from schemas.lease import Lease
 
 _JOB = re.compile(r"[a-z0-9][a-z0-9-]{0,100}\Z")
 _STAGED = re.compile(rb"staged (\d{1,5})$", re.ASCII | re.MULTILINE)
@@ -35,6 +38,7 @@ _PUT = """umask 077; mkdir -p stage && cat > "stage/$1.part" && [ "$(wc -c < "st
 && mv -f "stage/$1.part" "stage/$1.files\""""
 _LOG = """cd "jobs/$1" 2>/dev/null && [ -f log ] || exit 0; """
 _FAILURES = {
+    74: "its disk takes nothing: it is full, or can only be read",
     76: "the instance is being ended",
     77: "the run's files did not arrive",
     79: "the job still runs",
@@ -46,22 +50,26 @@ class HostRunner:
     """`transport_for` gives the way to an instance's host; `scratch` holds what is collected, until it is taken.
 
     `patience`: seconds of the host's uptime after which a claim whose supervisor never began is a lost job.
+    `shown` tells the pinned host key that an instance showed, "" where it has none.
     """
 
     def __init__(
-        self, transport_for: Callable[[Instance], Transport], *, scratch: Path | None = None, patience: int = 30
-    ) -> None:
+        self, transport_for: Callable[[Instance], Transport], *, scratch: Path | None = None, patience: int = 30,
+        shown: Callable[[Instance], str] = lambda _: "",
+    ) -> None:  # fmt: skip
         self._transport_for = transport_for
+        self._shown = shown
         self._scratch = scratch
         self._patience = patience
 
-    def look(self, instance: Instance, *, now: int) -> HostReport:
+    def look(self, instance: Instance, *, now: int, lease: Lease | None = None) -> HostReport:
         try:
             gpu = instance.resources.gpu
-            args = (str(self._patience), *(gpu.uuids if gpu else ()))
+            args = (str(self._patience), _words(lease), *(gpu.uuids if gpu else ()))
             # A host that hangs must not hold up a whole tick.
             answer = _settled(self._send(instance, _program("look"), args, timeout=LOOK, most=_REPORT))
-            return parse_report(answer.out, instance=instance.id, now=now)
+            report = parse_report(answer.out, instance=instance.id, now=now)
+            return replace(report, host_key=self._shown(instance))
         except Unreachable as error:
             return HostReport(
                 instance=instance.id,
@@ -134,14 +142,18 @@ class HostRunner:
         os.close(descriptor)
         return Path(name)
 
-    def clean(self, instance: Instance, job: str) -> None:
-        self._ask(instance, "clean", _checked(job))
+    def clean(self, instance: Instance, job: str, *, generation: int) -> None:
+        self._ask(instance, "clean", _checked(job), str(generation))
 
     def read_log(self, instance: Instance, job: str, *, offset: int) -> bytes:
         program = _LOG + 'tail -c +"$2" log | head -c "$3"'
         args = (_checked(job), str(max(0, offset) + 1), str(_CHUNK))
         answer = self._send(instance, program, args, most=_CHUNK)
         return _settled(answer).out
+
+    def admit(self, instance: Instance, keys: tuple[str, ...], *, generation: int) -> None:
+        text = "".join(f"{key}\n" for key in keys)
+        self._ask(instance, "admit", str(generation), stdin=text.encode())
 
     def retire(self, instance: Instance, *, generation: int) -> None:
         self._ask(instance, "retire", str(generation))
@@ -173,6 +185,14 @@ def _program(name: str) -> str:
     parts = ("rules", "containers", name)
     texts = (files("reconciler").joinpath(f"host_{part}.sh").read_text("utf-8") for part in parts)
     return "\n".join(texts)
+
+
+def _words(lease: Lease | None) -> str:
+    """As the dead-man's program reads it; `-` leaves it as it is."""
+    if lease is None:
+        return "-"
+    span, lifetime = ("-" if each is None else str(each) for each in (lease.span, lease.lifetime))
+    return f"{lease.rule} {span} {lease.idle_for} {lease.hold} {lifetime}"
 
 
 def _checked(job: str) -> str:

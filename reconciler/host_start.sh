@@ -1,5 +1,5 @@
 # $1 job, $2 token, $3 generation, $4 bundle digest or ""; stdin: the job's folder as a tar.
-# Exits: 0 started, or was already, 75 fenced, 76 the host ends, 77 the bundle is not here, 78 a tool is missing.
+# Exits: 0 started, or was already, 74 cannot write, 75 fenced, 76 the host ends, 77 the bundle is not here, 78 a tool is missing.
 # shellcheck shell=sh
 job=$1 token=$2 bundle=$4
 staged=stage/$job.$token sent=stage/$job.$token.files
@@ -9,7 +9,7 @@ done
 umask 077
 mkdir -p claims spent jobs stage bundles || exit 1
 [ ! -e ending ] || exit 76
-pass_fence "$3" || exit 75
+pass_fence "$3" || exit
 tell_held() { # $1 job folder: how far one that is held back is; not for long, where an image is pulled
     [ -f "$1/hold" ] || return 0
     tries=0

@@ -1,9 +1,9 @@
-# $1 job, $2 generation, $3 stop | abort; stdin: why, for the log. Exits: 0 asked for, or over already, 75 fenced.
+# $1 job, $2 generation, $3 stop | abort; stdin: why, for the log. Exits: 0 asked for, or over already, 74 cannot write, 75 fenced.
 # shellcheck shell=sh
 # shellcheck disable=SC2154
 umask 077
 mkdir -p claims spent jobs || exit 1
-pass_fence "$2" || exit 75
+pass_fence "$2" || exit
 [ ! -d "spent/$1" ] || exit 0
 folder=jobs/$1
 if mkdir "claims/$1" 2>/dev/null; then # it never came here: now it never will

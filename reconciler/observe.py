@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from backends.base import Backend, BackendError
 from reconciler.absorb import absorb
 from reconciler.gather import gather
+from reconciler.lease import leases
 from reconciler.ports import Connections, Ports
 from schemas.instance import HostReport, Instance, Listing
 from schemas.offer import Offer
@@ -33,18 +34,24 @@ class Observed:
 
 
 def observe(
-    ports: Ports, state: State, connections: Connections, *, but: Container[str] = frozenset()
+    ports: Ports,
+    state: State,
+    connections: Connections,
+    *,
+    but: Container[str] = frozenset(),
+    renew: bool = False,
 ) -> Observed:
     """Every place of the state that is not forgotten, and every host with an instance that may answer.
 
-    The places of `but` are not asked, nor the hosts there: they are as they were.
+    The places of `but` are not asked, nor the hosts there: they are as they were. With `renew` each bought machine
+    that answers may live without us for as long as its lease has it from now on.
     """
     places = [place for place in state.places if not place.forgotten and place.name not in but]
     known = [one for one in _asked(state) if one.place not in but]
     first = _ask(
         ports,
         {place.name: _listed(ports, place, connections) for place in places},
-        {one.id: _looked(ports, one) for one in known},
+        _looks(ports, state, known, renew=renew),
         failing=_failing(state),
     )
     listings = [answer.listing for answer in first.places.values()]
@@ -59,7 +66,7 @@ def observe(
             for place in places
             if missing.get(place.name)
         },
-        {one.id: _looked(ports, one) for one in new},
+        _looks(ports, seen, new, renew=renew),
     )
     return Observed(
         listings=tuple(answer.listing for each in (first, second) for answer in each.places.values()),
@@ -214,5 +221,12 @@ def _by_id(ports: Ports, place: Place, ids: tuple[str, ...], connections: Connec
     return ask
 
 
-def _looked(ports: Ports, instance: Instance) -> Callable[[], HostReport]:
-    return lambda: ports.runner.look(instance, now=ports.now())
+def _looks(
+    ports: Ports, state: State, instances: Sequence[Instance], *, renew: bool
+) -> dict[str, Callable[[], HostReport]]:
+    lease = leases(state, now=ports.now()) if renew else {}
+
+    def look(instance: Instance) -> Callable[[], HostReport]:
+        return lambda: ports.runner.look(instance, now=ports.now(), lease=lease.get(instance.id))
+
+    return {one.id: look(one) for one in instances}

@@ -1,4 +1,4 @@
-"""The door to an instance's host: this machine, or a declared server over its pinned connection."""
+"""The door to an instance's host: this machine, or another one over its pinned connection."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ from pathlib import Path
 
 from reconciler.door import Door
 from reconciler.reach_ssh import SshReach
-from reconciler.runner import Unreachable
 from schemas.instance import Instance
 
 
 def open_door(instance: Instance, *, reach: SshReach, environ: Mapping[str, str]) -> Door:
     """Nothing is connected yet."""
-    host = instance.host
-    if host is not None:
-        from reconciler.door_ssh import SshDoor
+    if instance.host is None and "/" in instance.address:
+        from reconciler.door_local import LocalDoor
 
-        return SshDoor(lambda: reach.lines.to(host), folder=f"{host.folder}/host")
-    if "/" not in instance.address:
-        raise Unreachable(f"{instance.name}: hosts elsewhere are not supported yet", ours=True)
-    from reconciler.door_local import LocalDoor
+        return LocalDoor(Path(instance.address), environ=environ)
+    from reconciler.door_ssh import SshDoor
 
-    return LocalDoor(Path(instance.address), environ=environ)
+    line, folder = reach.host_of(instance)
+    return SshDoor(line, folder=folder)

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backends.base import BackendError, TryLater
+from reconciler.reach_cloud import CloudReach
 from reconciler.runner import Unreachable, Untrusted
+from reconciler.status import bought
 from schemas.host import Host
+from schemas.instance import Instance
 
 if TYPE_CHECKING:
     from backends.ssh import Said
-    from reconciler.connect_ssh import Lines
+    from reconciler.connect_ssh import Line, Lines
+    from reconciler.seal import ProjectKey
     from reconciler.transport_ssh import SshTransport
 
 
-def reach_from(root: Path, *, who: str, config: Path | None = None) -> SshReach:
-    """With the keys and `~/.ssh/config` (or `config`) of whoever runs this; `root` is the project's folder."""
+def reach_from(
+    root: Path, *, who: str, config: Path | None = None, environ: Mapping[str, str] | None = None
+) -> SshReach:
+    """With the keys and `~/.ssh/config` (or `config`) of whoever runs this; `root` is the project's folder.
+
+    Machines in clouds are reached with the project's key, which `environ` may hold: it is never made for that.
+    """
 
     def lines() -> Lines:
         from reconciler.connect_ssh import Lines
@@ -28,14 +37,25 @@ def reach_from(root: Path, *, who: str, config: Path | None = None) -> SshReach:
 
         return Lines(Here(root=root, home=Path.home(), config=config))
 
-    return SshReach(lines, who=who)
+    def key() -> ProjectKey:
+        from reconciler.seal import project_key
+
+        return project_key(root / ".dstack/keys", environ=environ or {}, mint=False)
+
+    return SshReach(lines, who=who, key=key)
 
 
 class SshReach:
-    """`lines` makes them when first needed: a plan does not pay for them. Thread-safe."""
+    """`lines` makes them when first needed: a plan does not pay for them. Thread-safe.
 
-    def __init__(self, lines: Callable[[], Lines], *, who: str) -> None:
+    `cloud` is the way to machines that we bought, with the project's `key`; `aws` is the vendor's program.
+    """
+
+    def __init__(
+        self, lines: Callable[[], Lines], *, who: str, key: Callable[[], ProjectKey] | None = None, aws: str = "aws"
+    ) -> None:
         self._make = lines
+        self.cloud = CloudReach(lambda: self.lines, key=key or _no_key, aws=aws)
         self._lock = threading.Lock()
         self._lines: Lines | None = None
         self.who = who
@@ -46,6 +66,21 @@ class SshReach:
             if self._lines is None:
                 self._lines = self._make()
             return self._lines
+
+    def host_of(self, instance: Instance) -> tuple[Callable[[], Line], str]:
+        """How to get the line to an instance's host, and its folder there, below the login's home."""
+        host = instance.host
+        if host is not None:
+            return lambda: self.lines.to(host), f"{host.folder}/host"
+        if not (instance.address or instance.external_id):
+            raise Unreachable(f"{instance.name}: its place tells no address yet")
+        from backends.boot import FOLDER
+
+        return lambda: self.cloud.line(instance), FOLDER
+
+    def shown(self, instance: Instance) -> str:
+        """The pinned host key that a bought machine showed; "" for any other, or before that."""
+        return self.cloud.pin_of(instance) if bought(instance) else ""
 
     @cached_property
     def rules(self) -> str:
@@ -71,3 +106,9 @@ class SshReach:
             raise TryLater(str(error)) from error
         answer = heard.answer
         return Said(answer.code, answer.out, answer.err, heard.noise, line.host_key, line.steps)
+
+
+def _no_key() -> ProjectKey:
+    from reconciler.seal import KeyRefused
+
+    raise KeyRefused("no project's key is at hand")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ class Hop:
     """One server to connect to: everything effective, paths expanded. `key` is its pin, "" where there is none.
 
     `name` is what messages call it: "" for the host itself, `jump NAME` for one on the way.
+    `login` is the project's own private key, of a machine that we bought; nothing of this user's is tried there.
+    `tunnel` is the argv of a vendor's program that leads there, instead of a dial; `needs` the programs it takes.
     """
 
     name: str
@@ -33,6 +35,9 @@ class Hop:
     user: str
     identities: tuple[Path, ...]
     key: str
+    login: str = field(default="", repr=False)
+    tunnel: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
 
 
 class Here:
@@ -48,6 +53,10 @@ class Here:
         jumps = host.jumps or self._own_jumps(host.hostname)
         last = self._hop(host, name="")
         return (*(self._hop(jump, name=f"jump {jump.hostname}", or_with=last) for jump in jumps), last)
+
+    def jump(self, jump: Jump) -> Hop:
+        """On the way to a machine that we bought: entered with this user's own keys."""
+        return self._hop(jump, name=f"jump {jump.hostname}")
 
     def _hop(self, way: Host | Jump, *, name: str, or_with: Hop | None = None) -> Hop:
         """A jump that names no key is entered with the host's (`or_with`)."""

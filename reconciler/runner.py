@@ -13,6 +13,7 @@ from typing import Protocol
 from schemas.base import Mib, Seconds, Value
 from schemas.delivery import Delivery
 from schemas.instance import HostReport, Instance
+from schemas.lease import Lease
 from schemas.run import Probe
 
 
@@ -148,8 +149,11 @@ class Collected(Value, frozen=True, kw_only=True):
 class Runner(Protocol):
     """Thread-safe. Each call may raise `HostError`; `look` alone never does: it reports the error."""
 
-    def look(self, instance: Instance, *, now: int) -> HostReport:
-        """Every job of the host and the host itself, in one round trip. Ends nothing that lives."""
+    def look(self, instance: Instance, *, now: int, lease: Lease | None = None) -> HostReport:
+        """Every job of the host and the host itself, in one round trip. Ends nothing that lives.
+
+        With `lease`, its dead-man timer has that from now on.
+        """
 
     def start(self, instance: Instance, order: Order) -> Held | None:
         """Start the job, at most once for ever: a second call is accepted and does nothing.
@@ -173,11 +177,14 @@ class Runner(Protocol):
     def collect(self, instance: Instance, job: str, *, artifacts: tuple[str, ...]) -> Collected:
         """The log and the files that the globs match, also of a running job. Removes nothing."""
 
-    def clean(self, instance: Instance, job: str) -> None:
-        """Remove an ended job's folder; it can never start again. A running job is a `HostError`."""
+    def clean(self, instance: Instance, job: str, *, generation: int) -> None:
+        """Remove an ended job's folder; it can never start again. A running job is a `HostError`. Raises `Fenced`."""
 
     def read_log(self, instance: Instance, job: str, *, offset: int) -> bytes:
         """The log's bytes from `offset`, at most 1 MiB; empty where there is no more (yet)."""
+
+    def admit(self, instance: Instance, keys: tuple[str, ...], *, generation: int) -> None:
+        """From now on these may log in, and of those admitted before no others. Raises `Fenced`."""
 
     def retire(self, instance: Instance, *, generation: int) -> None:
         """Nothing may start on this host any more. Optional before its end. Raises `Fenced`."""

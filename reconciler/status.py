@@ -63,5 +63,10 @@ def alive(instance: Instance) -> bool:
     return instance.phase != "terminated"
 
 
+def bought(instance: Instance) -> bool:
+    """A machine in a cloud: no declared server, and no folder of this one."""
+    return instance.host is None and "/" not in instance.address and instance.phase != "pending"
+
+
 def unreachable(instance: Instance) -> bool:
     return instance.unreachable_since is not None

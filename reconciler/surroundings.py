@@ -50,14 +50,14 @@ def transports(environ: Mapping[str, str], reach: SshReach) -> Callable[[Instanc
     """The way to an instance's host. On this machine its address is a folder."""
 
     def transport(instance: Instance) -> Transport:
-        from reconciler.runner import Unreachable
-        from reconciler.transport_local import LocalTransport
+        if instance.host is None and "/" in instance.address:
+            from reconciler.transport_local import LocalTransport
 
-        if instance.host is not None:
-            return reach.transport(instance.host, folder=f"{instance.host.folder}/host")
-        if "/" not in instance.address:
-            raise Unreachable(f"{instance.name}: hosts elsewhere are not supported yet", ours=True)
-        return LocalTransport(Path(instance.address), environ=environ)
+            return LocalTransport(Path(instance.address), environ=environ)
+        from reconciler.transport_ssh import SshTransport
+
+        line, folder = reach.host_of(instance)
+        return SshTransport(line, folder=folder)
 
     return transport
 

@@ -121,7 +121,9 @@ class _Tick:
 
     def _look(self) -> View:
         connections = Connections(self.ports, self.begun.state.lineage)
-        observed = observe(self.ports, self.begun.state, connections, but=self._put_off())
+        observed = observe(
+            self.ports, self.begun.state, connections, but=self._put_off(), renew=self.ask.act
+        )
         read = (self.begun.stored, self.begun.token) if not self.plans else None
         return View(
             before=self.begun.state,

@@ -159,7 +159,7 @@ def wire(
     from reconciler.reach_ssh import reach_from
     from reconciler.surroundings import connector, transports
 
-    store, ledger, reach = store_of(site), ledger_of(site), reach or reach_from(site.root, who=who())
+    store, ledger, reach = store_of(site), ledger_of(site), reach or reach_from(site.root, who=who(), environ=environ)
     blobs, artifacts, deliveries = blobs_of(site, told=told), artifacts_of(site, told=told), _deliveries(site)
     apart = [blobs, artifacts] if site.artifacts else [blobs]
     return Ports(
@@ -172,7 +172,7 @@ def wire(
         delivered=deliveries.result if deliveries else None,
         record=Telling(ledger),
         connect=connector(site, address=store.address, environ=environ, reach=reach),
-        runner=HostRunner(transports(environ, reach), scratch=scratch_of(site)),
+        runner=HostRunner(transports(environ, reach), scratch=scratch_of(site), shown=reach.shown),
         now=now,
         clock=boot_clock,
         sleep=time.sleep,

@@ -7,6 +7,7 @@ from typing import Literal
 from schemas.base import Price, Seconds, Value
 from schemas.host import Host
 from schemas.resources import Resources
+from schemas.way import Way
 
 Phase = Literal["pending", "provisioning", "ready", "terminating", "terminated"]
 Origin = Literal["declared", "run", "added"]
@@ -41,6 +42,9 @@ class Instance(Value, frozen=True, kw_only=True):
     that it ended, where the place tells; `terminated_at` is when we knew.
     `host`: how a declared server is reached; it goes with its declaration alone, never for being idle.
     `unfit`: a check of its place that fails now; it is given no work.
+    Of a machine in a cloud: `host_key` is its pin ("": that of its launch, which its first contact replaces), `user`
+    who logs in ("": `backends.boot.LOGIN`), `way` how it is reached. It powers itself off at `self_destruct_at`
+    (`None`: never, or not known); `authorized` is the digest of the documents' keys that may log in.
     """
 
     id: str
@@ -100,6 +104,11 @@ class Instance(Value, frozen=True, kw_only=True):
     host: Host | None = None
     kernel: str = ""
     unfit: str = ""
+    host_key: str = ""
+    user: str = ""
+    way: Way = Way()
+    self_destruct_at: int | None = None
+    authorized: str = ""
 
 
 class Seen(Value, frozen=True, kw_only=True):
@@ -187,7 +196,8 @@ class HostReport(Value, frozen=True, kw_only=True):
     `not_visible` is true where the failure is ours (no key, no route): it counts against nobody.
     `jobs` has every job folder of the host, asked for or not. `foreign` tells of processes on its
     GPUs that are none of its jobs'. `runtime` as in `Resources`.
-    `untrusted`: it showed another key than the pinned one, or none is pinned.
+    `untrusted`: it showed another key than the pinned one, or none is pinned. `host_key` is the pinned one that it
+    showed. `self_destruct_at` is when it powers itself off, `authorized` as in `Instance`.
     """
 
     instance: str
@@ -205,3 +215,6 @@ class HostReport(Value, frozen=True, kw_only=True):
     runtime: str = ""
     degraded: str = ""
     foreign: str = ""
+    host_key: str = ""
+    self_destruct_at: int | None = None
+    authorized: str = ""

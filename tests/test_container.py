@@ -276,7 +276,7 @@ def test_what_a_container_left_is_ours_again(engine: Engine) -> None:
     assert host.at(job, "work/d/secret.txt").stat().st_uid == 65534
     collected = host.runner.collect(host.instance, job, artifacts=("d",))
     assert collected.artifacts is not None
-    host.runner.clean(host.instance, job)
+    host.runner.clean(host.instance, job, generation=1)
     assert not host.at(job, ".").exists()
     assert engine.containers() == []
     shutil.rmtree(folder)

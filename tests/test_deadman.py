@@ -56,7 +56,9 @@ class Machine:
     def reboot(self, up: int = 10) -> None:
         self.boot, self.up = f"boot-{int(self.boot[5:]) + 1}", up
 
-    def tick(self, rule: str, span: int | str, *, idle_for: int = 0, hold: int = DAY, lifetime: int | str = "-") -> None:
+    def tick(
+        self, rule: str, span: int | str, *, idle_for: int = 0, hold: int = DAY, lifetime: int | str = "-"
+    ) -> None:
         text = f"{self.boot} {self.up} {rule} {span} {idle_for} {hold} {lifetime}"
         (self.root / "host/lease").write_text(f"{text:<255}\n")
 

@@ -122,7 +122,7 @@ def test_a_host_starts_a_job_once_for_ever(rig: Rig) -> None:
     for _ in range(3):
         hosts.start("i-1", "job", generation=1)
     rig.settle()
-    hosts.clean("i-1", "job")
+    hosts.clean("i-1", "job", generation=1)
     hosts.start("i-1", "job", generation=2)
     assert rig.world.started == {"job": 1}
 

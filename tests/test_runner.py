@@ -140,7 +140,7 @@ def test_a_job_id_can_leave_no_folder_and_no_shell_line(host: RealHost, job: str
         lambda: host.start("true", job=job),
         lambda: host.stop(job),
         lambda: host.runner.collect(host.instance, job, artifacts=()),
-        lambda: host.runner.clean(host.instance, job),
+        lambda: host.runner.clean(host.instance, job, generation=1),
         lambda: host.runner.read_log(host.instance, job, offset=0),
     ]
     for call in calls:
@@ -174,7 +174,7 @@ def test_the_files_arrive_once_for_many_jobs(host: RealHost, tmp_path: Path) -> 
         assert host.log(job) == b"from a file\n"
     assert len(list((host.folder / "bundles").iterdir())) == 1
     for number in range(2):
-        host.runner.clean(host.instance, f"job-{number}")
+        host.runner.clean(host.instance, f"job-{number}", generation=1)
     assert list((host.folder / "bundles").iterdir()) == []
 
 
@@ -187,7 +187,7 @@ def test_files_removed_by_a_cleaner_meanwhile_are_sent_again(host: RealHost, tmp
 
     def clean() -> None:
         while not over.wait(0.01):
-            host.runner.clean(host.instance, "r0-0-1-0")
+            host.runner.clean(host.instance, "r0-0-1-0", generation=1)
 
     cleaner = threading.Thread(target=clean)
     cleaner.start()
@@ -195,7 +195,7 @@ def test_files_removed_by_a_cleaner_meanwhile_are_sent_again(host: RealHost, tmp
         for number in range(12):
             job = host.start("sh ./run.sh", job=f"r{number + 1}-0-1-0", files_bundle=packed)
             assert host.over(job).exit_code == 0
-            host.runner.clean(host.instance, job)
+            host.runner.clean(host.instance, job, generation=1)
     finally:
         over.set()
         cleaner.join()
@@ -247,14 +247,14 @@ def test_stop_and_clean_again_are_no_error(host: RealHost) -> None:
     for _ in range(2):
         host.stop(job)
         host.stop(job, abort=True)
-        host.runner.clean(host.instance, job)
+        host.runner.clean(host.instance, job, generation=1)
     assert host.look().jobs == ()
 
 
 def test_a_running_job_is_not_cleaned(host: RealHost) -> None:
     job = host.start("sleep 600")
     with pytest.raises(HostError, match="still runs"):
-        host.runner.clean(host.instance, job)
+        host.runner.clean(host.instance, job, generation=1)
     assert host.job(job).phase == "running"
 
 

@@ -21,8 +21,9 @@ from backends.boot import Boot
 from backends.registry import connect
 from backends.ssh import Looked, look, owner_words, take_over
 from backends.ssh_facts import NotUnderstood, clock_check, network_check, read_probe
-from reconciler.connect_ssh import Lines, Patience
+from reconciler.connect_ssh import Lines
 from reconciler.host_places import config_of
+from reconciler.pinned_ssh import Patience
 from reconciler.reach_ssh import SshReach
 from reconciler.resolve_ssh import Here
 from schemas.host import Host
@@ -241,7 +242,7 @@ def test_the_word_of_an_end_is_of_its_project_alone(rig: SshRig) -> None:
 def test_whoever_is_behind_lets_no_server_go(rig: SshRig, server: SshHost) -> None:
     backend = attach(rig, "l1")
     (fence,) = server.home.glob(".dstack-hosts/*/host")
-    (fence / "fence").mkdir()
+    (fence / "fence").mkdir(exist_ok=True)
     (fence / "fence/7").touch()
     os.chown(fence / "fence", UID, UID)
     with pytest.raises(Behind, match="newer generation"):

@@ -19,7 +19,8 @@ from msgspec.structs import replace
 from real_host import until
 from ssh_hosts import USER, Lab, SshHost, a_lab, declared, silent_server, why_not
 
-from reconciler.connect_ssh import Lines, Patience
+from reconciler.connect_ssh import Lines
+from reconciler.pinned_ssh import Patience
 from reconciler.resolve_ssh import Here
 from reconciler.runner import Unreachable, Untrusted
 from reconciler.transport_ssh import SshTransport, _escaped

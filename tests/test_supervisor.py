@@ -173,7 +173,7 @@ def test_a_full_disk_loses_no_exit_code_and_can_be_cleaned(tmp_path: Path) -> No
         assert host.over(job).exit_code == 6
         with pytest.raises(HostError, match="No space left"):
             host.start("true", job="next")
-        host.runner.clean(host.instance, job)
+        host.runner.clean(host.instance, job, generation=1)
         assert host.over(host.start("true", job="next")).exit_code == 0
     finally:
         subprocess.run(["umount", "-l", str(small)], check=True)
@@ -312,7 +312,7 @@ def test_two_that_start_the_same_job_at_once_start_it_once(host: RealHost) -> No
 def test_a_job_is_started_once_for_ever(host: RealHost) -> None:
     for _ in range(3):
         host.over(host.start(f"echo go >> {host.folder}/goes"))
-    host.runner.clean(host.instance, "r1-0-1-0")
+    host.runner.clean(host.instance, "r1-0-1-0", generation=1)
     host.start(f"echo go >> {host.folder}/goes")
     assert host.job("r1-0-1-0").phase == "absent"
     assert (host.folder / "goes").read_text() == "go\n"

@@ -23,6 +23,7 @@ from reconciler.store import StateMoved
 from reconciler.tick import TickResult, tick
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import HostReport, Instance
+from schemas.lease import Lease
 from schemas.offer import Offer
 from schemas.pool import Pool
 from schemas.resources import Resources
@@ -120,8 +121,11 @@ class FakeRunner:
         self._hosts = FakeHosts(world)
         self._scratch = scratch
 
-    def look(self, instance: Instance, *, now: int) -> HostReport:
+    def look(self, instance: Instance, *, now: int, lease: Lease | None = None) -> HostReport:
         return self._hosts.look(instance.external_id, instance=instance.id, now=now)
+
+    def admit(self, instance: Instance, keys: tuple[str, ...], *, generation: int) -> None:
+        raise AssertionError(f"{instance.id} is given keys in no test of this world")
 
     def start(self, instance: Instance, order: Order) -> Held | None:
         hosts, hold = self._hosts, bool(order.hold_back)
@@ -145,8 +149,8 @@ class FakeRunner:
         log.write_bytes(_asked(lambda: self._hosts.collect(instance.external_id, job)))
         return Collected(log=log)
 
-    def clean(self, instance: Instance, job: str) -> None:
-        _asked(lambda: self._hosts.clean(instance.external_id, job))
+    def clean(self, instance: Instance, job: str, *, generation: int) -> None:
+        _asked(lambda: self._hosts.clean(instance.external_id, job, generation=generation))
 
     def read_log(self, instance: Instance, job: str, *, offset: int) -> bytes:
         return _asked(lambda: self._hosts.collect(instance.external_id, job))[offset:]

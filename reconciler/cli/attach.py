@@ -52,7 +52,7 @@ def attach_run(flags: AttachFlags) -> int:
     where = site()
     wished = [_read_port(one) for one in flags.ports]
     run, job, host = _begun(where, flags)
-    reach = reach_from(where.root, who=who())
+    reach = reach_from(where.root, who=who(), environ=os.environ)
     door = open_door(host, reach=reach, environ=os.environ)
     attached = _Attached(where=where, run=run, job=job, host=host, door=door)
     try:

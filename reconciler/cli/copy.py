@@ -66,7 +66,7 @@ class _Copy:
 
     def of_job(self, rank: int, replica: int) -> Unpacked:
         job, host = living_job(self.state, self.run, rank=rank, replica=replica)
-        door = open_door(host, reach=reach_from(self.where.root, who=who()), environ=os.environ)
+        door = open_door(host, reach=reach_from(self.where.root, who=who(), environ=os.environ), environ=os.environ)
         try:
             spec = self.run.spec
             session = pack_files(

@@ -25,7 +25,7 @@ def enter_run(name: str, *, project: Path, job: int, replica: int) -> int:
     state = state_of(where)
     run = find_run(state, name)
     found, host = living_job(state, run, rank=job, replica=replica)
-    door = open_door(host, reach=reach_from(where.root, who=who()), environ=os.environ)
+    door = open_door(host, reach=reach_from(where.root, who=who(), environ=os.environ), environ=os.environ)
     serve_ssh(door, found.id, key=Aliases(Path.home()).key, given=0, out=1)
     return 0
 

@@ -1,0 +1,151 @@
+"""One pinned connection, and words for why it was refused. No key but the pinned one is ever accepted."""
+
+from __future__ import annotations
+
+import io
+import selectors
+import socket
+import time
+from dataclasses import dataclass
+
+import fabric
+import paramiko
+
+from reconciler.resolve_ssh import Hop
+from reconciler.runner import Unreachable, Untrusted
+from schemas.host import fingerprint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """Seconds. `silence` is how long data of ours may stay unacknowledged before a line counts as cut.
+
+    `turn` is how long one waits for others of this process to be done, `tunnel` for a vendor's program to lead there.
+    """
+
+    dial: float = 8.0
+    banner: float = 8.0
+    turn: float = 20.0
+    tunnel: float = 25.0
+    login: float = 10.0
+    silence: float = 12.0
+
+
+class Pinned(fabric.Connection):  # type: ignore[misc]
+    """A connection that knows one key. The library's own would accept any: its policy is replaced before it dials."""
+
+    def __init__(
+        self, hop: Hop, sock: socket.socket | paramiko.Channel, *, config: fabric.Config, patience: Patience
+    ) -> None:
+        keys = {
+            "key_filename": [str(path) for path in hop.identities if path.is_file()],
+            "look_for_keys": not hop.identities,
+        }
+        if hop.login:
+            own = paramiko.Ed25519Key.from_private_key(io.StringIO(hop.login))
+            keys = {"pkey": own, "look_for_keys": False, "allow_agent": False}
+        super().__init__(
+            host=hop.hostname,
+            user=hop.user,
+            port=hop.port,
+            config=config,
+            gateway=False,
+            forward_agent=False,
+            connect_kwargs={
+                "sock": sock,
+                **keys,
+                "banner_timeout": patience.banner,
+                "auth_timeout": patience.login,
+                "timeout": patience.dial + patience.banner,  # the rest of the greeting included
+            },
+        )
+        self.client.set_missing_host_key_policy(_Refuse(hop))
+        if hop.key:
+            kind, _, blob = hop.key.partition(" ")
+            name = hop.hostname if hop.port == 22 else f"[{hop.hostname}]:{hop.port}"
+            self.client.get_host_keys().add(name, kind, _key(hop, kind, blob))
+
+
+def _key(hop: Hop, kind: str, blob: str) -> paramiko.PKey:
+    import base64
+
+    try:
+        return paramiko.PKey.from_type_string(kind, base64.b64decode(blob))
+    except (ValueError, paramiko.SSHException, paramiko.pkey.UnknownKeyType) as error:
+        raise Untrusted(f"{who(hop)}its pinned host key cannot be read: {kind}") from error
+
+
+class _Refuse(paramiko.RejectPolicy):  # type: ignore[misc]
+    """As the library's, but says which key was shown, and what to do."""
+
+    def __init__(self, hop: Hop) -> None:
+        self._hop = hop
+
+    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
+        shown = text_of(key)
+        what = f"`dstack pool add-ssh {at(self._hop)}` shows it and asks, or write `host_key: {shown}`"
+        if self._hop.key or self._hop.login:  # of another type than the pinned one
+            raise Untrusted(changed(self._hop, key), shown=shown)
+        raise Untrusted(f"{who(self._hop)}host key {fingerprint(shown)} is not known: {what}", shown=shown)
+
+
+def changed(hop: Hop, key: paramiko.PKey) -> str:
+    shown = text_of(key)
+    if hop.login:
+        what = f"{fingerprint(shown)} is shown, not {fingerprint(hop.key)}" if hop.key else fingerprint(shown)
+        return f"host key of another machine: {what}. Somebody may be in between: it is not used"
+    return (
+        f"{who(hop)}host key changed: {fingerprint(shown)} is shown, {fingerprint(hop.key)} is pinned. Somebody "
+        f"may be in between; if it was set up anew, `dstack pool add-ssh {at(hop)}` shows the new key and asks"
+    )
+
+
+def text_of(key: paramiko.PKey) -> str:
+    return f"{key.get_name()} {key.get_base64()}"
+
+
+def refused_login(hop: Hop, error: Exception) -> Unreachable:
+    """A machine of ours that shows its own key and refuses the project's: then it is another project's key."""
+    if hop.login:
+        why = "the project's key of this machine opens nothing there: get `.dstack/keys/project.key` of who made it"
+        return Unreachable(f"not visible from here: {why}", ours=True)
+    return Unreachable(f"{who(hop)}login as {hop.user} was refused: {words(error)}")
+
+
+def failed(hop: Hop, error: Exception, *, patience: Patience) -> Unreachable:
+    said = words(error)
+    if "No authentication methods available" in said:
+        return Unreachable(f"not visible from here: {who(hop)}no key to log in with on this machine", ours=True)
+    if "banner" in said.lower():
+        return Unreachable(silent(hop, patience))
+    return Unreachable(f"{who(hop)}{at(hop)}: {said}")
+
+
+def silent(hop: Hop, patience: Patience) -> str:
+    return f"{who(hop)}{at(hop)} accepts and says nothing: no SSH greeting in {patience.banner:g} s"
+
+
+def speaks(sock: socket.socket | paramiko.Channel, *, ends: float) -> bool:
+    """Whether there is anything to read, or an end, before `ends`; nothing is taken away."""
+    if isinstance(sock, paramiko.Channel):  # its pipe would cost two descriptors as long as it lives
+        while not (sock.recv_ready() or sock.closed or sock.eof_received):
+            if time.monotonic() > ends:
+                return False
+            time.sleep(0.02)
+        return True
+    with selectors.DefaultSelector() as selector:
+        selector.register(sock, selectors.EVENT_READ)
+        return bool(selector.select(max(0.0, ends - time.monotonic())))
+
+
+def words(error: Exception) -> str:
+    return str(error).strip().rstrip(".") or type(error).__name__
+
+
+def who(hop: Hop) -> str:
+    """Whoever reads it knows which host was asked; a jump must be named."""
+    return f"{hop.name}: " if hop.name else ""
+
+
+def at(hop: Hop) -> str:
+    return hop.hostname if hop.port == 22 else f"{hop.hostname}:{hop.port}"

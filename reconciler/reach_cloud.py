@@ -1,0 +1,147 @@
+"""The way to a machine that we bought: by its address or its cloud's tunnel, with the project's key, to pinned keys.
+
+Its first contact is with the host key that its launch gave it, which whoever may read user data knows. That one is
+replaced by one made on the machine, at once, and the new one is pinned. Killed at any point in between, or met by
+another reconciler meanwhile, the machine shows one of two keys: the derived one, and all of it is done again; or one
+that it carries an endorsement of, which only a holder of the project's key can have made.
+"""
+
+from __future__ import annotations
+
+import hmac
+import shlex
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cached_property
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from backends.boot import LOGIN
+from reconciler.resolve_ssh import Hop
+from reconciler.runner import Unreachable, Untrusted
+from schemas.instance import Instance
+
+if TYPE_CHECKING:
+    from reconciler.connect_ssh import Line, Lines
+    from reconciler.derive_boot import KeyPair
+    from reconciler.seal import ProjectKey
+
+ENDORSED = "cat /etc/ssh/dstack_host_key.endorsed"
+ROTATE = 60.0  # seconds: a small machine that has just booted makes its first key
+
+
+class CloudReach:
+    """`key` is the project's; `aws` the vendor's program. Thread-safe."""
+
+    def __init__(self, lines: Callable[[], Lines], *, key: Callable[[], ProjectKey], aws: str = "aws") -> None:
+        self._make_lines, self._make_key, self._aws = lines, key, aws
+        self._lock = threading.Lock()
+        self._meeting: dict[str, threading.Lock] = {}
+        self._met: dict[str, str] = {}
+
+    def line(self, instance: Instance) -> Line:
+        """Open, to its pinned key. Raises `Unreachable`, or `Untrusted` for a machine that is not, or no more, ours."""
+        with self._lock:
+            meeting = self._meeting.setdefault(instance.id, threading.Lock())
+        with meeting:
+            pin = instance.host_key or self._met.get(instance.id, "") or self._meet(instance)
+            self._met[instance.id] = pin
+        return self._to(instance, pin)
+
+    def pin_of(self, instance: Instance) -> str:
+        """What it has shown to this process, and is pinned to; "" before."""
+        return self._met.get(instance.id, "")
+
+    @cached_property
+    def _key(self) -> ProjectKey:
+        from reconciler.seal import KeyRefused
+
+        try:
+            return self._make_key()
+        except KeyRefused as error:
+            raise Unreachable(f"not visible from here: {error}", ours=True) from error
+
+    @cached_property
+    def _login(self) -> KeyPair:
+        from reconciler.derive_boot import login_of
+
+        return login_of(self._key)
+
+    def _to(self, instance: Instance, pin: str) -> Line:
+        return self._make_lines().through(self._hops(instance, pin))
+
+    def _hops(self, instance: Instance, pin: str) -> tuple[Hop, ...]:
+        way = instance.way
+        tunnel, needs = _tunnel(instance, aws=self._aws)
+        last = Hop(
+            name="", hostname=instance.address or instance.external_id, port=22, user=instance.user or LOGIN,
+            identities=(), key=pin, login=self._login.private, tunnel=tunnel, needs=needs,
+        )  # fmt: skip
+        return (self._make_lines().jump(way.jump), last) if way.jump else (last,)
+
+    # ------------------------------------------------------------ the first contact
+
+    def _meet(self, instance: Instance) -> str:
+        """Its pin from now on."""
+        from reconciler.derive_boot import host_key_of
+
+        if not instance.launch:
+            raise Untrusted("host key: no launch of ours made this machine, and none is pinned: it is not used")
+        derived = host_key_of(self._key, instance.launch).public
+        try:
+            line = self._to(instance, derived)
+        except Untrusted as error:
+            if error.shown and self._endorsed(instance, error.shown):
+                return error.shown
+            raise
+        new = _rotated(line, "make", derived)
+        _rotated(line, "take", derived, new, self._endorsement(instance, new))
+        line.transport.close()
+        return new
+
+    def _endorsed(self, instance: Instance, shown: str) -> bool:
+        """Whether a holder of the project's key vouches for it. Until that is known nothing of ours goes there."""
+        from reconciler.transport_ssh import SshTransport
+
+        with suppress(Unreachable):
+            line = self._to(instance, shown)
+            try:
+                answer = SshTransport(lambda: line, folder="").run(ENDORSED, timeout=20.0, most=4096)
+            finally:
+                line.transport.close()
+            expected = f"{shown} {self._endorsement(instance, shown)}"
+            return hmac.compare_digest(answer.out.decode("utf-8", "replace").strip().encode(), expected.encode())
+        return False
+
+    def _endorsement(self, instance: Instance, host_key: str) -> str:
+        from reconciler.derive_boot import endorsement
+
+        return endorsement(self._key, launch=instance.launch, instance=instance.id, host_key=host_key)
+
+
+def _rotated(line: Line, *args: str) -> str:
+    from reconciler.transport_ssh import SshTransport
+
+    program = shlex.quote(files("reconciler").joinpath("host_rotate.sh").read_text("utf-8"))
+    root = f'if [ "$(id -u)" = 0 ]; then exec sh -c {program} sh "$@"; else exec sudo -n sh -c {program} sh "$@"; fi'
+    answer = SshTransport(lambda: line, folder="").run(root, args=args, timeout=ROTATE, most=4096)
+    said = answer.out.decode("ascii", "replace").strip()
+    if answer.code or (args[0] == "make" and not said.startswith("ssh-ed25519 ")):
+        raise Unreachable(f"its host key could not be replaced: {answer.err[-200:] or said[:80] or answer.code}")
+    return said
+
+
+def _tunnel(instance: Instance, *, aws: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The argv that leads there and the programs that it takes; nothing where its address is dialled."""
+    where = ("--region", instance.region) if instance.region else ()
+    profile = ("--profile", instance.way.profile) if instance.way.profile else ()
+    match instance.way.mode:
+        case "instance-connect":
+            target: tuple[str, ...] = ("--instance-id", instance.external_id, "--remote-port", "22")
+            return (aws, "ec2-instance-connect", "open-tunnel", *target, *where, *profile), (aws,)
+        case "ssm":
+            target = ("--target", instance.external_id)
+            document = ("--document-name", "AWS-StartSSHSession", "--parameters", "portNumber=22")
+            return (aws, "ssm", "start-session", *target, *document, *where, *profile), (aws, "session-manager-plugin")
+    return (), ()
