@@ -12,13 +12,11 @@ from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
-from reconciler.absorb_hosts import absorb_hosts
+from reconciler.absorb_hosts import SKEW, absorb_hosts
 from reconciler.absorb_listings import Answer, absorb_listings
 from reconciler.distrust import distrust
 from schemas.instance import HostReport, Listing, Seen
 from schemas.state import Place, State
-
-SKEW = 60
 
 
 def absorb(
