@@ -1,6 +1,7 @@
 # demo: the main job on this machine.  test: everything.  check: lint and types.
 # chaos: 200 kill -9 and every seam, some minutes.  mutants: each promise switched off, and who notices.
-# bench: CPU seconds and memory beside their budgets; bench-peers: others beside ours.  lock: the pinned dependencies, anew.
+# bench: CPU seconds and memory beside their budgets; bench-peers: others beside ours.
+# lock: the pinned dependencies, each at its pinned version as long as that fits; UPGRADE=1: the newest of each.
 .PHONY: demo test chaos mutants check bench bench-peers lock schemas venv clean
 
 VENV := .venv
@@ -52,7 +53,7 @@ schemas: venv
 # Hashes of every file of every version, for each Python that we support; no index is named.
 lock: venv
 	$(PIP) install uv
-	$(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
+	$(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes $(if $(UPGRADE),--upgrade) \
 		--extra test --extra quality --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 		pyproject.toml -o requirements.lock
 

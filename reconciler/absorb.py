@@ -12,14 +12,12 @@ from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
-from reconciler.absorb_hosts import absorb_hosts
+from reconciler.absorb_hosts import SKEW, absorb_hosts
 from reconciler.absorb_listings import Answer, absorb_listings
 from reconciler.distrust import distrust
 from reconciler.put_off import answered, failed
 from schemas.instance import HostReport, Listing, Seen
 from schemas.state import Place, State
-
-SKEW = 60
 
 
 def absorb(

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from reconciler.drain import INSTANCE
 from reconciler.quarantine import quarantine
 from reconciler.settled import Cause, cause_of, settle_jobs
+from reconciler.waiting import UNSEEN
 from schemas.base import Seconds
 from schemas.instance import Instance
 from schemas.run import RUN_ENDED, Attempt, Job, Run, RunStatus
@@ -147,7 +148,8 @@ def _again(run: Run, *, cause: Cause, wait: Seconds, window: Seconds | None, now
 
 
 def _backoff(number: int) -> Seconds:
-    return min(LONGEST_WAIT, FIRST_WAIT << min(number - 1, 10))
+    # After a rebuild attempts count on from above a hundred.
+    return min(LONGEST_WAIT, FIRST_WAIT << min((number - 1) % UNSEEN, 10))
 
 
 # ---------------------------------------------------------------- a service keeps its replicas

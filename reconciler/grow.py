@@ -220,7 +220,7 @@ def grow_wishes(growth: Growth) -> None:
     made = Counter(
         each.wish for each in draft.world.state.instances if each.phase != "terminated" or each.ready_at is not None
     )
-    for wish in draft.world.state.wishes:
+    for wish in sorted(draft.world.state.wishes, key=lambda each: (each.at, each.id)):
         pool = draft.pools.get(draft.pool_name(wish.pool))
         missing = wish.count - made[wish.id]
         if missing <= 0 or not draft.covers(id=wish.id, pool=wish.pool):

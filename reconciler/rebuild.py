@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
+from reconciler.absorb_hosts import SKEW
 from reconciler.host_places import as_server
 from reconciler.share import shared
+from reconciler.waiting import UNSEEN
 from schemas.desired import Desired
 from schemas.instance import HostReport, Instance, JobReport, Listing, Phase, Seen
 from schemas.pool import Pool
@@ -46,9 +48,10 @@ def rebuild(
     Jobs on hosts become attempts again, so that nothing busy looks idle and every result is
     collected; a run that the documents know by its name gets its spec back. Declared tasks
     without a record and a done-marker are held until `--first-run`. No idle clock starts
-    before `now`. `lineage` chooses where instances of several were found.
+    before `now`, which must be the time at the places too. `lineage` chooses where instances of several were found.
     """
     _refuse_silence(places, listings)
+    _refuse_another_time(listings, reports)
     chosen = _lineage(listings, lineage, new=nonce)
     hosts = {report.instance: report for report in reports if not report.error}
     instances = _instances(listings, chosen, hosts=hosts, desired=desired, places=places, now=now)
@@ -82,6 +85,17 @@ def _refuse_silence(places: Sequence[Place], listings: Sequence[Listing]) -> Non
             raise RebuildRefused(
                 f"{place.name}: {why}; its instances would be forgotten. Mend that, or take it out of {where} first"
             )
+
+
+def _refuse_another_time(listings: Sequence[Listing], reports: Sequence[HostReport]) -> None:
+    """Idle clocks begin now: by a wrong one whatever is found would be idle too long, or never."""
+    told = [(one.at - one.clock, one.place) for one in listings if one.clock is not None]
+    hosts = [(one.at - one.clock, "the hosts") for one in reports if one.clock is not None and not one.error]
+    # One host may be wrong by itself: the one that agrees most with us tells.
+    told += sorted(hosts, key=lambda each: abs(each[0]))[:1]
+    off, whose = max(told, key=lambda each: abs(each[0]), default=(0, ""))
+    if abs(off) > SKEW:
+        raise RebuildRefused(f"our clock and that of {whose} are {abs(off)} s apart: set the wrong one, then try again")
 
 
 def _lineage(listings: Sequence[Listing], wanted: str, *, new: str) -> str:
@@ -255,7 +269,7 @@ def _run(
     id: str, known: Run | None, job: JobReport, *, specs: Mapping[str, RunSpec], pool: str, number: int, now: int
 ) -> Run:
     if known is not None:
-        return replace(known, attempts=max(known.attempts, number))
+        return replace(known, attempts=max(known.attempts, number + UNSEEN))
     declared = specs.get(job.run)
     spec = declared or RunSpec(name=job.run or f"recovered-{id}", pool=pool)
     return Run(
@@ -266,7 +280,7 @@ def _run(
         reason="found on its host by a rebuild",
         submitted_at=job.started_at or now,
         started_at=job.started_at,
-        attempts=number,
+        attempts=number + UNSEEN,
     )
 
 

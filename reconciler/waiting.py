@@ -9,6 +9,9 @@ from reconciler.halt import stays
 from reconciler.world import Draft
 from schemas.run import Run
 
+# More attempts than this, that a rebuild finds no trace of, no run has had.
+UNSEEN = 100
+
 
 class Demand(NamedTuple):
     """One replica of a run that wants its nodes."""
@@ -72,9 +75,12 @@ def _hindered(draft: Draft, run: Run) -> str:
 
 
 def next_number(draft: Draft, run: Run, *, replica: int) -> int:
-    """Attempts count from 1 for each replica, also where older records were pruned."""
+    """Attempts count from 1 for each replica, and after a rebuild from above all those that it may not have seen.
+
+    A service's count is that of all its replicas together: whole hundreds of it are enough.
+    """
     known = draft.tried.get((run.id, replica), 0)
-    return max(known, run.attempts if run.spec.type != "service" else 0) + 1
+    return max(known, run.attempts // UNSEEN * UNSEEN if run.spec.type == "service" else run.attempts) + 1
 
 
 def remember(draft: Draft, run: Run, why: str) -> None:

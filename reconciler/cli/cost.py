@@ -12,7 +12,7 @@ from typing import NoReturn
 from reconciler.cli.fail import Fail
 from reconciler.cli.project import site, state_or_empty
 from reconciler.cli.terminal import out, say, show, width
-from reconciler.cli.times import moment, month_began
+from reconciler.cli.times import month_began, past
 from reconciler.cost import BYS, By, Cost, cost
 from reconciler.ledger import Ledger
 from reconciler.render_cost import cost_csv, cost_json, event_json, event_line
@@ -33,7 +33,7 @@ def show_cost(*, since: str, by: str, as_json: bool, as_csv: bool) -> int:
         raise Fail("--json or --csv, not both")
     grouped = _by(by)
     where, until = site(), now()
-    begun = moment(since, flag="--since", now=until) if since else month_began(until)
+    begun = past(since, flag="--since", now=until) if since else month_began(until)
     state, told = remembered(where, since=begun)
     found = cost(told, state, since=begun, until=until, by=grouped)
     if as_json:
@@ -93,7 +93,7 @@ class EventFlags:
 def show_events(flags: EventFlags) -> int:
     """Of the last day, where nothing is said. `follow` goes on until Ctrl-C, which is how one leaves it."""
     where, moment_now = site(), now()
-    begun = moment(flags.since, flag="--since", now=moment_now) if flags.since else moment_now - DAY
+    begun = past(flags.since, flag="--since", now=moment_now) if flags.since else moment_now - DAY
     state, told = remembered(where, since=begun)
     found, names = _chosen(told, flags), {one.id: one.name for one in state.instances}
     if flags.follow:

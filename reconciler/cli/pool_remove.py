@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from reconciler.cli.fail import Fail
 from reconciler.cli.project import site, state_of
-from reconciler.cli.terminal import NoTerminal, out, say
-from reconciler.cli.wishing import Wished, agree, fulfil
+from reconciler.cli.terminal import must_agree, out
+from reconciler.cli.wishing import Wished, fulfil
 from reconciler.status import alive, jobs_by_instance
 from reconciler.wire import now, who
 from reconciler.wish import WishRefused, remove_instance
@@ -24,12 +24,8 @@ def remove_from_pool(name: str, *, pool: str, force: bool, yes: bool) -> int:
         raise Fail(str(error)) from error
     one = _living(state, name, pool=pool)
     runs = _runs(state, one)
-    try:
-        if not agree(f"End instance {one.name}{f' and its runs {runs}' if runs else ''}?", yes=yes):
-            say("nothing was done")
-            return 1
-    except NoTerminal as error:
-        raise Fail(f"there is no terminal to ask at; `dstack pool remove {name} -y` ends it") from error
+    question = f"End instance {one.name}{f' and its runs {runs}' if runs else ''}?"
+    must_agree(question, yes=yes, otherwise=f"`dstack pool remove {name} -y` ends it")
     wished = Wished(
         wish=lambda fresh: remove_instance(fresh, one.id, by=who(), now=now(), force=force), scope=(one.id,)
     )  # fmt: skip

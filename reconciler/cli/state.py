@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from reconciler.cli.applied import identified, revision
-from reconciler.cli.fail import Done, Fail
+from reconciler.cli.fail import Fail
 from reconciler.cli.project import ports_of, project_root, site, site_of, state_of
-from reconciler.cli.terminal import NoTerminal, ask, ask_typed, out, say
+from reconciler.cli.terminal import NoTerminal, ask_typed, must_agree, out, say
 from reconciler.ports import Ports
 from reconciler.render_words import ago, clean, counted, stamp
 from reconciler.status import alive
@@ -90,12 +90,7 @@ def rebuild_state(*, yes: bool) -> int:
     living = [one for one in state.instances if alive(one)]
     held = [run.spec.name for run in state.runs if run.held]
     say(f"found {counted(len(living), 'instance')} and {counted(len(state.runs) - len(held), 'run')} of this project")
-    try:
-        if not yes and not ask("Write a new state from that?"):
-            say("nothing was done")
-            raise Done(1)
-    except NoTerminal as error:
-        raise Fail("there is no terminal to ask at; nothing was done; add -y") from error
+    must_agree("Write a new state from that?", yes=yes)
     kept = ports.store.supersede(state, now=now())
     if kept:
         say(f"note: the old state is kept as {kept}")

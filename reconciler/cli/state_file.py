@@ -11,9 +11,9 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from reconciler.cli.fail import Done, Fail
+from reconciler.cli.fail import Fail
 from reconciler.cli.project import NO_STATE, site, state_of
-from reconciler.cli.terminal import NoTerminal, ask, say
+from reconciler.cli.terminal import must_agree, say
 from reconciler.statefile import dumps, loads
 from reconciler.store import StateMoved, StateRefused, Store
 from reconciler.wire import store_of
@@ -44,7 +44,7 @@ def push_state(file: Path, *, yes: bool) -> int:
     _refuse_older(mine, stored, file=file, store=store)
     generation = max(mine.generation, stored.generation if stored else 0) + 1
     what = f"generation {stored.generation}" if stored else "nothing"
-    _agree(f"Put {file} at {store.address} in the place of {what}?", yes=yes)
+    must_agree(f"Put {file} at {store.address} in the place of {what}?", yes=yes)
     try:
         store.write(replace(mine, generation=generation), token)
     except StateMoved as error:
@@ -113,13 +113,3 @@ def _refuse_older(mine: State, stored: State | None, *, file: Path, store: Store
             f"{file}: generation {mine.generation}, and {store.address} is at {stored.generation}: somebody wrote "
             "since it was pulled. Pull again, and carry your change over"
         )
-
-
-def _agree(question: str, *, yes: bool) -> None:
-    try:
-        if yes or ask(question):
-            return
-    except NoTerminal as error:
-        raise Fail("there is no terminal to ask at; nothing was done; add -y") from error
-    say("nothing was done")
-    raise Done(1)

@@ -8,9 +8,9 @@ from dataclasses import replace as changed
 from msgspec.structs import replace
 
 from reconciler.blobs import BlobError
-from reconciler.cli.fail import Done, Fail
+from reconciler.cli.fail import Fail
 from reconciler.cli.project import ports_of, site
-from reconciler.cli.terminal import NoTerminal, ask, out, say
+from reconciler.cli.terminal import must_agree, out, say
 from reconciler.cli.transfer import Transfer
 from reconciler.render_words import ago, counted, stamp
 from reconciler.statefile import loads
@@ -32,7 +32,7 @@ def migrate_state(to: str, *, yes: bool) -> int:
     new = changed(old, state=to)
     if _same(old, new):
         raise Fail(f"{to}: that is where the state lies now")
-    _agree(f"Move the state of this project from {store_of(old).address} to {store_of(new).address}?", yes=yes)
+    must_agree(f"Move the state of this project from {store_of(old).address} to {store_of(new).address}?", yes=yes)
     with Transfer() as transfer:
 
         def memory(where: Site, url: str) -> Memory:
@@ -88,7 +88,7 @@ def rollback_state(version: str, *, yes: bool) -> int:
     say(f"version {version}: generation {chosen.generation}, {counted(sum(map(alive, chosen.instances)), 'instance')}")
     if strange:
         say(f"warning: it does not know {', '.join(strange)}: they end as orphans at the next apply")
-    _agree(f"Put it back, as generation {generation}?", yes=yes)
+    must_agree(f"Put it back, as generation {generation}?", yes=yes)
     kept = store.supersede(replace(chosen, generation=generation), now=now())
     out(f"{store.address}: rolled back to version {version}, generation {generation}\n")
     if kept:
@@ -126,13 +126,3 @@ def _seen(where: Site, chosen: State) -> tuple[int, list[str]]:
     strange = sorted(one.id or one.external_id for one in seen if one.phase != "ended" and one.id not in known)
     fences = (report.generation for report in observed.reports if not report.error)
     return max((*(one.generation for one in seen), *fences), default=0), strange
-
-
-def _agree(question: str, *, yes: bool) -> None:
-    try:
-        if yes or ask(question):
-            return
-    except NoTerminal as error:
-        raise Fail("there is no terminal to ask at; nothing was done; add -y") from error
-    say("nothing was done")
-    raise Done(1)

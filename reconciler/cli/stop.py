@@ -5,8 +5,8 @@ from __future__ import annotations
 from reconciler.cli.fail import Fail
 from reconciler.cli.find_run import find_run
 from reconciler.cli.project import forget_aliases, site, state_of
-from reconciler.cli.terminal import NoTerminal, out, say
-from reconciler.cli.wishing import Wished, agree, fulfil
+from reconciler.cli.terminal import must_agree, out
+from reconciler.cli.wishing import Wished, fulfil
 from reconciler.render_words import clean
 from reconciler.wire import now, who
 from reconciler.wish import stop_run
@@ -19,12 +19,8 @@ def stop_run_named(name: str, *, abort: bool, yes: bool) -> int:
     """0 once it has ended. Its instance stays, idle."""
     where = site()
     run = _active(state_of(where), name)
-    try:
-        if not agree(f"{'Abort' if abort else 'Stop'} run {run.spec.name}?", yes=yes):
-            say("nothing was done")
-            return 1
-    except NoTerminal as error:
-        raise Fail(f"there is no terminal to ask at; `dstack stop {name} -y` stops it") from error
+    question = f"{'Abort' if abort else 'Stop'} run {run.spec.name}?"
+    must_agree(question, yes=yes, otherwise=f"`dstack stop {name} -y` stops it")
     wished = Wished(
         wish=lambda state: stop_run(state, run.id, by=who(), now=now(), abort=abort), scope=(run.id,)
     )  # fmt: skip

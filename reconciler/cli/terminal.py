@@ -8,6 +8,7 @@ import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, TextIO
 
+from reconciler.cli.fail import Done, Fail
 from reconciler.render_paint import Paint, ansi, plain
 from reconciler.render_plan import Page
 from reconciler.render_words import clean
@@ -103,6 +104,20 @@ def ask(question: str) -> bool:
             return True
         if answer in ("n", "no", "\x04"):
             return False
+
+
+def must_agree(question: str, *, yes: bool, otherwise: str = "nothing was done; add -y") -> None:
+    """Returns after a yes, or where `yes` was given beforehand. A no is `Done` with code 1.
+
+    Where nobody can be asked it is a `Fail`, and `otherwise` says what to do instead.
+    """
+    try:
+        if yes or ask(question):
+            return
+    except NoTerminal as error:
+        raise Fail(f"there is no terminal to ask at; {otherwise}") from error
+    say("nothing was done")
+    raise Done(1)
 
 
 def ask_typed(question: str, *, word: str) -> bool:

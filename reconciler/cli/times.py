@@ -9,6 +9,7 @@ from reconciler.cli.fail import Fail
 from reconciler.moments import Here
 
 _CLOCK = re.compile(r"(?:(today|tomorrow) )?(\d{1,2}):(\d{2})\Z", re.ASCII)
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}\Z", re.ASCII)
 _ISO = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2})?(Z|[+-]\d{2}:\d{2})?\Z", re.ASCII)
 _DURATION = re.compile(r"\d[0-9a-z]*\Z", re.ASCII)
 
@@ -23,15 +24,20 @@ def seconds(text: str, *, flag: str) -> int:
     return found
 
 
-def moment(text: str, *, flag: str, now: int) -> int:
+def past(text: str, *, flag: str, now: int) -> int:
     """`7d` ago, or `2026-11-01`, `2026-11-01T12:30` (UTC unless it says otherwise). `Fail` names the flag."""
     if not text[:5].endswith("-"):
         return max(0, now - seconds(text, flag=flag))
     try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
+        if not (_DAY.match(text) or _ISO.match(text)):
+            raise ValueError(text)
+        return max(0, _dated(text, here=_in_utc))
+    except (ValueError, OverflowError):
         raise Fail(f"{flag} {text}: must be a date such as 2026-11-01, or how long ago: 12h, 7d, 4w") from None
-    return max(0, int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()))
+
+
+def _in_utc(at: datetime) -> datetime:
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def month_began(now: int) -> int:
@@ -50,12 +56,17 @@ def when(text: str, *, flag: str, now: int, here: Here = datetime.astimezone) ->
         if clock := _CLOCK.match(said):
             return _next(here(datetime.fromtimestamp(now, UTC)), clock, here=here)
         if _ISO.match(said):
-            return int(here(datetime.fromisoformat(said.replace("Z", "+00:00"))).timestamp())
+            return _dated(said, here=here)
     except (ValueError, OverflowError) as error:
         raise Fail(f"{flag} {text}: {error}") from None
     if _DURATION.match(said):
         return now + seconds(said, flag=flag)
     raise Fail(f"{flag} {text}: must be such as 2h, 22:00, `tomorrow 06:00` or 2026-11-03T22:00")
+
+
+def _dated(text: str, *, here: Here) -> int:
+    """Of a text that looks like ISO. Raises `ValueError` where the calendar has no such day or hour."""
+    return int(here(datetime.fromisoformat(text)).timestamp())
 
 
 def _next(local: datetime, clock: re.Match[str], *, here: Here) -> int:

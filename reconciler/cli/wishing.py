@@ -10,7 +10,7 @@ from reconciler.cli.fail import Done, Fail
 from reconciler.cli.interrupts import Interrupts
 from reconciler.cli.progress import Progress
 from reconciler.cli.project import ports_of
-from reconciler.cli.terminal import ask, say
+from reconciler.cli.terminal import say
 from reconciler.explain_progress import under_way
 from reconciler.settle import Settled, settle
 from reconciler.tick import TickResult, tick
@@ -55,11 +55,6 @@ def fulfil(where: Site, wished: Wished, *, until: Until | None) -> TickResult:
         except WishRefused as error:
             raise Fail(str(error)) from error
     return _checked(done, interrupted=interrupts.count > 0)
-
-
-def agree(question: str, *, yes: bool) -> bool:
-    """`-y`, or a person's word."""
-    return yes or ask(question)
 
 
 def _armed(wished: Wished, *, interrupts: Interrupts) -> Callable[[Plan, State], Plan | None] | None:

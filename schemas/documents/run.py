@@ -53,13 +53,13 @@ def read_port(value: Any) -> str:
 
 
 def _port_number(number: int) -> int:
-    if not 0 < number <= 65536:
+    if not 0 < number <= 65535:
         raise Wrong(f"{number} is not a port")
     return number
 
 
 def port_schema() -> Schema:
-    return {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 65536},
+    return {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 65535},
                       {"type": "string", "pattern": f"^(?:{_PORT}|[0-9]{{1,5}})$"}, inlined(PortForm)]}
 
 

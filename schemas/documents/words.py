@@ -116,4 +116,4 @@ Positive = Annotated[Decimal, Shape(price, {"anyOf": [
     {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 10**9}, *_PRICES]})]
 Money = Annotated[Decimal, Shape(free_price, {"anyOf": [
     {"type": "number", "minimum": 0, "exclusiveMaximum": 10**9}, *_PRICES]})]
-Port = Annotated[int, whole(1, 65536)]
+Port = Annotated[int, whole(1, 65535)]

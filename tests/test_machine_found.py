@@ -1,0 +1,63 @@
+"""What `make chaos` found in the stateful machine, as the shortest life that shows it: seed 1121, three times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from test_machine import Machine
+
+
+def two_wishes_at_once(life: Machine) -> None:
+    """The order of two `pool add` in the state decided which of them got what there was."""
+    life.pool_edited(idle=60, least=0, more=2)
+    life.destroyed(seconds=5, ticks=1)
+    life.a_file_is_absent(everything=False, who="ann@laptop")
+    life.trouble(kind="silent", place="fake/r1")
+    life.sold_out(kinds={"small", "large"})
+    life.an_older_checkout_is_forced(back=1)
+    life.a_clock_is_off(seconds=-7200, who="ann@laptop")
+    life.instances_added(count=1)
+    life.instances_added(count=2)
+
+
+def rebuilt_where_the_clock_is_wrong(life: Machine) -> None:
+    """A rebuild began the idle clocks two hours ago."""
+    life.a_clock_is_off(seconds=-7200, who="ann@laptop")
+    life.second_pool(protected=False, there=True)
+    life.asleep_at_the_prompt(checkout=0, meanwhile=["cron"], seconds=5)
+    life.run_wished(nodes=2, pool="b")
+    life.lost()
+    life.a_file_is_absent(everything=True, who="cron@ci")
+
+
+def a_replica_whose_machine_is_gone(life: Machine) -> None:
+    """A rebuild did not know of its attempts, and the next one took the name of the first."""
+    life.destroyed(seconds=5, ticks=1)
+    life.a_file_is_absent(everything=False, who="ann@laptop")
+    life.instance_removed(force=True, number=3)
+    life.pool_edited(idle=60, least=2, more=None)
+    life.an_older_checkout(back=3, who="ann@laptop")
+    life.an_older_checkout_is_forced(back=4)
+    life.apply(ends=False, who="bob@laptop")
+    life.service_edited(pool="a", replicas=2, spot="on-demand", version=2)
+    life.asleep_at_the_prompt(checkout=1, meanwhile=["apply"], seconds=5)
+    life.cron(seconds=20, who="bob@laptop")
+    life.cron(seconds=20, who="ann@laptop")
+    life.instance_removed(force=False, number=1)
+    life.lost()
+    life.run_wished(nodes=2, pool="a")
+
+
+LIVES = [two_wishes_at_once, rebuilt_where_the_clock_is_wrong, a_replica_whose_machine_is_gone]
+
+
+@pytest.mark.parametrize("lived", LIVES)
+def test_a_life_that_broke_a_law(lived: Callable[[Machine], None]) -> None:
+    life = Machine()
+    life.begin(lag=0, boot=0, ending=0, shown=None)
+    lived(life)
+    life.no_law_is_broken()
+    life.nothing_happens_twice()
+    life.the_order_of_records_plans_nothing()
+    life.teardown()
