@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
+from reconciler.entries_trust import entries_of_trust
 from schemas.instance import Instance
 from schemas.ledger import Entry, EntryKind
 from schemas.run import LIVE_JOB, RUN_ENDED, Job, Run
@@ -19,6 +20,7 @@ def entries(was: State | None, state: State, *, by: str, now: int) -> tuple[Entr
         *_of_instances(was, state, by=by, now=now),
         *_of_runs(was, state, by=by),
         *_of_jobs(was, state, by=by),
+        *entries_of_trust(was, state, by=by, now=now),
     )
 
 

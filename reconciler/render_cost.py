@@ -117,10 +117,11 @@ def event_json(entry: Entry) -> dict[str, Any]:
 
 
 def event_line(entry: Entry, names: Mapping[str, str]) -> str:
-    """`2026-11-23T04:15:08Z  ended     instance gpu-0 (pool gpu): idle for 5m  [cron@lab]`; `names` by instance id."""
+    """`2026-11-23T04:15:08Z  ended       instance gpu-0 (pool gpu): idle for 5m  [cron@lab]`; `names` by instance id."""
     what = entry.subject.partition(" ")[0]
-    where = ", ".join([*([f"pool {entry.pool}"] if entry.pool else []), *([entry.place] if entry.place else [])])
-    text = f"{stamp(entry.at)}  {entry.kind:<9}  {f'{what} {entry.name}'.strip()}"
+    pool = entry.pool if what != "pool" else ""
+    where = ", ".join([*([f"pool {pool}"] if pool else []), *([entry.place] if entry.place else [])])
+    text = f"{stamp(entry.at)}  {entry.kind:<11}  {f'{what} {entry.name}'.strip()}"
     text += (f" ({where})" if where else "") + (f": {said}" if (said := _said(entry, names)) else "")
     return clean(f"{text}  [{entry.by}]" if entry.by else text)
 

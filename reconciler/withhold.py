@@ -1,4 +1,4 @@
-"""What a plan ends for reasons of time is withheld while our clock disagrees with another one. Pure but for the asking."""
+"""What a plan ends for reasons of time is withheld while our clock disagrees with another. Pure but for the asking."""
 
 from __future__ import annotations
 

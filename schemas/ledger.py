@@ -8,6 +8,7 @@ from schemas.base import Price, Seconds, Value
 
 EntryKind = Literal[
     "applied", "launched", "seen", "ready", "ended", "lost", "submitted", "started", "finished", "billed", "used",
+    "drained", "paused", "resumed", "draining", "kept", "quarantined", "trusted", "returned",
 ]  # fmt: skip
 
 
@@ -17,8 +18,11 @@ class Entry(Value, frozen=True, kw_only=True, forbid_unknown_fields=False):
     `billed` is an interval of an instance: the `seconds` up to `at` at `price` $/h, of which the first `boot`
     passed before its host answered; told when it ends or its price changes. `used` is a job's interval on
     `blocks` of an instance, told when the job has ended: the `seconds` up to `at`, for `run` of `user` with `tags`.
-    What no job used was idle. `subject` is `instance ID`, `run ID` or `project`; `name` is the instance's or the
-    run's, `instance` an instance's id.
+    What no job used was idle. A person `drained`, `paused` or `resumed` a pool or an instance; an instance is
+    `draining` for whatever reason, or `kept` after all; it was `quarantined`, or `trusted` again; `returned` is a job
+    that was given up, found on its host when that answered again, and ended there.
+    `subject` is `instance ID`, `run ID`, `pool NAME` or `project`; `name` is the instance's, the run's or the pool's,
+    `instance` an instance's id.
     A reader passes over fields that it does not know: the ledger outlives versions of the program.
     """
 

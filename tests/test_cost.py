@@ -426,6 +426,9 @@ def test_what_the_commands_say(folder: Folder) -> None:
         found = json.loads(folder.dstack("cost", "--by", by, "--json").out)
         jsonschema.validate(found, schema("cost-json"))
         assert (found["by"], found["alive"]) == (by, 1)
+    assert folder.dstack("pool", "drain", "bench").code == 0
+    drained = [line.split()[1:4] for line in folder.dstack("events", "--pool", "bench").out.splitlines()]
+    assert ["drained", "pool", "bench:"] in drained
     assert folder.dstack("cost").out.splitlines()[0].split() == ["POOL", "INSTANCES", "TIME", "BOOT", "IDLE", "COST"]
     assert "team=vision" in folder.dstack("cost", "--by", "tag", "--csv").out
 

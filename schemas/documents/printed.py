@@ -19,7 +19,10 @@ KINDS = ("launch", "attach", "assign", "stop", "terminate", "detach", "update")
 RUN_STATUSES = ("submitted", "provisioning", "running", "terminating", "done", "failed", "terminated", "aborted")
 INSTANCE_STATUSES = ("pending", "provisioning", "idle", "busy", "holding", "terminating", "terminated")
 
-EVENTS = ("applied", "launched", "seen", "ready", "ended", "lost", "submitted", "started", "finished", "billed", "used")
+EVENTS = (
+    "applied", "launched", "seen", "ready", "ended", "lost", "submitted", "started", "finished", "billed", "used",
+    "drained", "paused", "resumed", "draining", "kept", "quarantined", "trusted", "returned",
+)  # fmt: skip
 
 
 def plan() -> Schema:

@@ -1,0 +1,77 @@
+"""What `dstack events` tells of drains, pauses, quarantines and of jobs that come back: each once, with its reason."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+from test_cost import T, instance, told
+
+from reconciler.entries import entries
+from reconciler.render_cost import event_line
+from reconciler.settled import ASSUMED_LOST
+from schemas.run import Attempt, Job, Run, RunSpec
+from schemas.state import VERSION, Override, State
+
+ONE = instance("i1", name="gpu-0", place="lab", launch="l1")
+QUIET = State(version=VERSION, project="p" * 8, lineage="l", instances=(ONE,))
+POOL = Override(kind="drain", subject="gpu", by="ann@lab", at=T + 5, reason="disk swap")
+ALONE = Override(kind="drain", subject="instance i1", by="ann@lab", at=T + 5)
+PAUSE = Override(kind="pause", subject="gpu", by="ann@lab", at=T + 5)
+
+
+def now_(**fields: object) -> State:
+    return replace(QUIET, instances=(replace(ONE, **fields),))
+
+
+def given_up(**fields: object) -> State:
+    run = Run(id="r1", spec=RunSpec(name="train", pool="gpu", hash="h"), submitted_at=T, origin="declared")
+    job = Job(id="r1-0-1-0", instance="i1", status="lost", reason=ASSUMED_LOST)
+    attempt = Attempt(id="r1-0-1", run="r1", number=1, jobs=(job,))
+    return replace(now_(stray_jobs=("r1-0-1-0",), **fields), runs=(run,), attempts=(attempt,))
+
+
+WORDS = {
+    "drained": (QUIET, replace(QUIET, overrides=(POOL,)),
+                "drained      pool gpu: drained by ann@lab, until it is resumed (disk swap)  [ann@lab]"),
+    "drained alone": (QUIET, replace(QUIET, overrides=(ALONE,)),
+                      "drained      instance gpu-0 (pool gpu): drained by ann@lab, until it is resumed  [ann@lab]"),
+    "paused": (QUIET, replace(QUIET, overrides=(PAUSE,)),
+               "paused       pool gpu: paused by ann@lab, until it is resumed  [ann@lab]"),
+    "resumed": (replace(QUIET, overrides=(PAUSE,)), QUIET,
+                "resumed      pool gpu: was paused by ann@lab, until it is resumed  [cron@lab]"),
+    "draining": (QUIET, now_(draining="pool drained by ann@lab"),
+                 "draining     instance gpu-0 (pool gpu, lab): pool drained by ann@lab  [cron@lab]"),
+    "kept": (now_(draining="left the YAML"), QUIET,
+             "kept         instance gpu-0 (pool gpu, lab): drained no more: left the YAML  [cron@lab]"),
+    "quarantined": (QUIET, now_(quarantined="3 jobs in a row"),
+                    "quarantined  instance gpu-0 (pool gpu, lab): 3 jobs in a row  [cron@lab]"),
+    "trusted": (now_(quarantined="3 jobs in a row"), QUIET,
+                "trusted      instance gpu-0 (pool gpu, lab): was quarantined: 3 jobs in a row  [cron@lab]"),
+    "returned": (given_up(unreachable_since=T), given_up(),
+                 "returned     instance gpu-0 (pool gpu, lab): job r1-0-1-0 of run train was given up (assumed lost)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WORDS)
+def test_each_is_told_once_and_in_these_words(kind: str) -> None:
+    was, then, words = WORDS[kind]
+    found = list(entries(was, then, by="cron@lab", now=T + 9))
+    lines = [event_line(entry, {}).split("Z  ", 1)[1] for entry in found]
+    assert len(lines) == 1, lines
+    assert lines[0].startswith(words.replace("(assumed lost)", f"({ASSUMED_LOST})"))
+    assert found[0].kind == kind.split()[0]
+    assert not list(entries(then, then, by="cron@lab", now=T + 10))
+
+
+def test_again_is_another_event_and_a_job_that_hides_again_is_not() -> None:
+    ill, gone = now_(quarantined="x"), given_up(unreachable_since=T)
+    again = [one.id for at, was, then in ((1, QUIET, ill), (2, ill, QUIET), (3, QUIET, ill))
+             for one in entries(was, then, by="", now=T + at)]  # fmt: skip
+    assert len(set(again)) == 3
+    back = [one.id for at in (1, 2) for one in entries(gone, given_up(), by="", now=T + at)]
+    assert len(set(back)) == 1
+
+
+def test_of_an_instance_that_ended_its_end_is_told() -> None:
+    ended = now_(phase="terminated", draining="left the YAML", terminated_at=T + 9)
+    assert "draining" not in {one.kind for one in told(QUIET, ended)}
