@@ -74,7 +74,8 @@ def _unready(draft: Draft, attempt: Attempt, job: Job) -> str:
         return ""
     if one.unreachable_since is not None:
         over = draft.silent(one) and draft.now >= attempt.assigned_at + draft.grace(one)
-        return f"node {job.rank} ({one.name}) is silent: {one.unreachable_why or 'no answer'}" if over else ""
+        why = f"node {job.rank} ({one.name}) was silent for {words(draft.grace(one))}"
+        return f"{why}: {one.unreachable_why or 'no answer'}" if over else ""
     limit = LAYER if job.pulling else READY
     if not job.held or draft.now < max(attempt.assigned_at, job.moved_at or 0) + limit:
         return ""

@@ -22,6 +22,7 @@ from reconciler.runner import Fenced, Held, HostError
 from reconciler.staging import hostfile
 from reconciler.transport_local import LocalTransport
 from reconciler.wish import stop_run
+from schemas.pool import GRACE
 from schemas.profile import Retry
 from schemas.run import Attempt, Run
 
@@ -100,10 +101,10 @@ def test_a_node_that_is_not_ready_in_time_ends_it_before_anything_ran(site: Site
     dark.silent = True
     cron(site)
     assert [job.held for job in last(site).jobs] == ["staged", "preparing"]
-    site.clock.at += READY
+    site.clock.at += GRACE
     cron(site)
     first = site.state.attempts[0]
-    assert "not started: node 1 (default-pool-1) was not ready within 30m: i-2 does not answer" in first.stopping
+    assert "not started: node 1 (default-pool-1) was silent for 20m: i-2 does not answer" in first.stopping
     ticks(site, 12, apart=30)
     assert begun(site) == sorted(job.id for job in last(site).jobs)
     assert (last(site).number, the_run(site).status) == (2, "running")
@@ -298,6 +299,7 @@ def test_waiting_is_not_running(host: RealHost) -> None:
 
 def test_a_node_that_nobody_releases_gives_its_machine_back(host: RealHost) -> None:
     job = held(host, "echo ran", hold_back=1, max_duration=10)
+    until((host.folder / "jobs" / job / "end").exists)  # a look would be a sign that somebody comes
     report = host.over(job)
     assert (report.phase, report.reason, report.started_at) == ("ended", "its start was never released", None)
     with pytest.raises(HostError, match="not held back"):

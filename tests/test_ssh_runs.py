@@ -19,6 +19,7 @@ from ssh_hosts import Lab, SshHost, a_lab, document, give_gpus, silent_server, t
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
 
 RETRY = "retry: {on_events: [interruption], duration: 1h}"
+AT_ONCE = "unreachable_grace: 1s"  # what counts as silence; each look at a host that was cut takes longer
 
 
 @dataclass
@@ -167,14 +168,14 @@ def test_a_host_without_what_was_asked_serves_runs_that_need_none_of_it(shop: Sh
 def test_at_most_once_across_a_cut_and_from_another_machine(shop: Shop) -> None:
     network = shop.lab.network()
     host = shop.lab.host("far", networks=(network,))
-    shop.documents(host)
+    shop.documents(host, pool=AT_ONCE)
     shop.run_file("once", "echo begun >> ~/count", "sleep 4", "echo over >> ~/count")
     shop.apply()
     until(lambda: bool(shop.apply()) and (host.home / "count").exists())
     host.cut()
     shop.home = "laptop"
     for _ in range(2):
-        shop.apply()
+        assert "pool lab: none of its hosts can be used: 10.213." in shop.apply(ok=False).said
     assert shop.runs()["once"]["status"] == "running"
     assert "unreachable" in shop.hosts()["far"]["flags"]
     assert "--assume-lost once" in shop.dstack("plan").out.replace("\n", " ")
@@ -187,25 +188,32 @@ def test_at_most_once_across_a_cut_and_from_another_machine(shop: Shop) -> None:
     assert (host.home / "count").read_text() == "begun\nover\n"
 
 
-def test_a_gang_and_a_single_run_outlive_a_short_cut(shop: Shop) -> None:
+def test_a_gang_and_a_run_of_one_block_outlive_a_cut_within_the_grace(shop: Shop) -> None:
     network = shop.lab.network()
     hosts = [shop.lab.host(f"n{number}", networks=(network,)) for number in range(3)]
-    shop.documents(*hosts)
-    shop.run_file("pair", "echo rank >> ~/pair", "sleep 5", "echo rank $DSTACK_NODE_RANK of $DSTACK_NODES_NUM",
+    shop.documents(*hosts, pool="unreachable_grace: 60s\n    blocks: 2")
+    shop.run_file("pair", "echo rank >> ~/pair", "sleep 6", "echo rank $DSTACK_NODE_RANK of $DSTACK_NODES_NUM",
                   more="nodes: 2")  # fmt: skip
-    shop.run_file("single", "echo single >> ~/single", "sleep 5")
+    shop.run_file("block", "echo block >> ~/block", "sleep 6", more="priority: 10")
     shop.apply()
     shop.comes_to("pair", "running")
-    shop.comes_to("single", "running")
-    victim = shop.runs_on("pair")
+    shop.comes_to("block", "running")
+    victim = shop.runs_on("block")
+    assert shop.runs_on("pair") is victim, "a block goes to the fullest box that has one"
     victim.cut()
-    shop.apply()
+    said = " ".join(shop.apply().said.split())
+    assert "run block: " in said
+    assert f"{victim.name} has not answered since" in said
+    assert "(unreachable_grace 1m)" in said
+    assert not {"run pair", "run block"} & shop.unmet().keys(), "a hiccup is no news"
+    refused = shop.apply("--assume-lost", "block").said
+    assert f"not taken as lost yet: {victim.name} is silent for less than" in " ".join(refused.split())
     victim.mend()
     shop.comes_to("pair", "done")
-    shop.comes_to("single", "done")
+    shop.comes_to("block", "done")
     assert sum((host.home / "pair").exists() for host in hosts) == 2
     for host in hosts:
-        for name in ("pair", "single"):
+        for name in ("pair", "block"):
             assert not (host.home / name).exists() or len((host.home / name).read_text().splitlines()) == 1
 
 
@@ -232,7 +240,7 @@ def test_a_reboot_is_proof_and_the_run_goes_elsewhere(shop: Shop) -> None:
 def test_assumed_lost_it_goes_elsewhere_and_its_stray_job_is_ended_when_the_host_is_back(shop: Shop) -> None:
     network = shop.lab.network()
     hosts = [shop.lab.host(f"n{number}", networks=(network,)) for number in range(2)]
-    shop.documents(*hosts)
+    shop.documents(*hosts, pool=AT_ONCE)
     shop.run_file("train", "[ $DSTACK_ATTEMPT = 2 ] || sleep 600", more=RETRY)
     shop.apply()
     shop.comes_to("train", "running")
@@ -269,12 +277,12 @@ def test_all_behind_one_jump_lost_at_once_is_our_side(shop: Shop) -> None:
     shop.comes_to("long", "running")
     jump.cut()
     for _ in range(4):
-        shop.apply()
+        assert shop.apply(ok=False).code == 1, "a pool without a host that can be used"
     assert shop.runs()["long"]["status"] == "running"
     assert {one["status"] for one in shop.hosts().values()} == {"busy", "idle"}
     assert "not visible from here" in shop.dstack("pool", "ps").out
     jump.mend()
-    shop.apply()
+    shop.apply("--retry-hosts")
     assert shop.runs()["long"]["status"] == "running"
     shop.dstack("stop", "long", "-x", "-y")
 
@@ -327,6 +335,10 @@ def test_every_trouble_has_its_own_name_and_touches_nobody_else(shop: Shop) -> N
         found = shop.hosts()
         assert "quarantined" in found["rekeyed"]["flags"]
         assert "host key changed" in found["rekeyed"]["reason"]
+        last = shop.apply(ok=False)
+        assert (last.code, "error: host rekeyed: quarantined: host key changed" in last.said) == (1, True)
+        refused = shop.dstack("pool", "resume", "rekeyed", ok=False).said
+        assert "quarantined for its host key, which no word of ours clears: `dstack pool add-ssh 10.213." in refused
         assert "unreachable" in found["swapped"]["flags"]
         assert "another machine answers" in found["swapped"]["reason"]
         assert "accepts and says nothing" in found["silent"]["reason"]
@@ -374,7 +386,7 @@ def test_a_machine_that_took_an_old_address_is_a_new_one_once_the_old_is_given_u
     host.new_machine()
     shutil.rmtree(host.home / ".dstack-hosts")
     host.restart()
-    shop.apply()
+    assert shop.apply(ok=False).code == 1
     assert "another machine answers" in shop.hosts()["node"]["reason"]
     shop.dstack("state", "forget", "node", "--confirm", "node")
     shop.attaches("node")
@@ -391,7 +403,7 @@ def test_a_person_who_pins_another_key_declares_another_machine(shop: Shop) -> N
     host.new_boot()
     shutil.rmtree(host.home / ".dstack-hosts")
     host.restart()
-    shop.apply()
+    assert shop.apply(ok=False).code == 1
     assert "quarantined" in shop.hosts()["node"]["flags"]
     shop.documents(host)
     for _ in range(2):
@@ -456,20 +468,44 @@ def test_facts_are_read_again_at_every_apply(shop: Shop) -> None:
     assert "driver 550.54.14 has CUDA 11.0, 12.1 is the least" in shop.apply().said.replace("\n      ", " ")
 
 
-def test_only_its_declaration_removes_a_host(shop: Shop) -> None:
-    host = shop.lab.host("kept")
-    shop.documents(host)
-    shop.attaches("kept")
+def test_only_its_declaration_removes_a_host_and_one_that_fails_is_tried_later_and_later(shop: Shop) -> None:
+    host, other = shop.lab.host("kept"), shop.lab.host("other")
+    shop.documents(host, other)
+    shop.attaches("kept", "other")
     refused = shop.dstack("pool", "remove", "kept", "-y", ok=False)
     assert refused.code == 1
     assert "kept is declared: take 127.0.0.1" in refused.said
     host.stop()
-    for _ in range(4):
+    for _ in range(3):
         shop.apply()
-    assert shop.hosts()["kept"]["unreachable"]
+    found = shop.hosts()["kept"]
+    assert (found["unreachable"], shop.hosts()["other"]["next_look_at"]) == (True, None)
+    assert found["next_look_at"] > found["observed_at"]
+    assert "3 looks failed, looked at again in " in found["reason"]
     host.start()
     shop.apply()
+    assert shop.hosts()["kept"]["unreachable"], "cron lets it rest"
+    shop.apply("--retry-hosts")
     assert (shop.hosts()["kept"]["status"], shop.hosts()["kept"]["unreachable"]) == ("idle", False)
+
+
+def test_three_quick_failures_quarantine_a_host_until_a_person_trusts_it(shop: Shop) -> None:
+    bad, good = shop.lab.host("bad"), shop.lab.host("good")
+    shop.documents(bad, good)
+    shop.attaches("bad", "good")
+    for number in range(3):
+        shop.run_file(f"job{number}", f"test {number} = 9", more="instance_name: bad")
+        shop.comes_to(f"job{number}", "failed")
+    found = shop.hosts()
+    assert (found["bad"]["flags"], found["good"]["flags"]) == (["quarantined"], [])
+    assert "3 jobs in a row failed within a minute each: job0 (exit 1), job1 (exit 1)" in found["bad"]["reason"]
+    shop.run_file("next", "hostname")
+    shop.comes_to("next", "done")
+    assert shop.dstack("logs", "next").out == "good\n"
+    assert "bad is given work again" in shop.dstack("pool", "resume", "bad").out
+    assert shop.hosts()["bad"]["flags"] == []
+    shop.run_file("after", "hostname", more="instance_name: bad")
+    shop.comes_to("after", "done")
 
 
 def test_a_destroyed_project_lets_its_servers_go(shop: Shop) -> None:
