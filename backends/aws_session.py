@@ -29,6 +29,7 @@ KEYS = {
 _REFERENCE = re.compile(r"\$\{\{ *(env|secrets)\.([A-Za-z_][A-Za-z0-9_]*) *\}\}")
 
 _lock = threading.Lock()
+_loader: list[Any] = []
 _sessions: dict[str, Any] = {}
 _clients: dict[tuple[str, str, str, bool], Any] = {}
 
@@ -96,10 +97,23 @@ def _session(config: BackendConfig, region: str) -> Any:
     creds = config.options.get("creds") or {}
     keys = {known: _value(config, name, creds[name]) for name, known in KEYS.items() if creds.get(name)}
     try:
-        session = Session(profile_name=creds.get("profile") or None, region_name=region or "us-east-1", **keys)
+        profile, home = creds.get("profile") or None, region or "us-east-1"
+        session = Session(botocore_session=_core(), profile_name=profile, region_name=home, **keys)
         return _as_role(session, creds) if creds.get("role_arn") else session
     except BotoCoreError as error:
         raise BackendError(f"{config.name}: {error}") from None
+
+
+def _core() -> Any:
+    """botocore's session; all of them read the descriptions of AWS's services once."""
+    from botocore.loaders import create_loader
+    from botocore.session import Session
+
+    core = Session()
+    if not _loader:
+        _loader.append(create_loader(core.get_config_variable("data_path")))
+    core.register_component("data_loader", _loader[0])
+    return core
 
 
 def _value(config: BackendConfig, key: str, written: str) -> str:
@@ -117,8 +131,6 @@ def _as_role(session: Any, creds: Mapping[str, str]) -> Any:
     """The role's own credentials, asked for when first needed and again before they end."""
     from boto3 import Session
     from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
-    from botocore.session import get_session
-
     extra = {"RoleSessionName": "dstack-pools"}
     if creds.get("external_id"):
         extra["ExternalId"] = creds["external_id"]
@@ -129,7 +141,7 @@ def _as_role(session: Any, creds: Mapping[str, str]) -> Any:
         role_arn=creds["role_arn"],
         extra_args=extra,
     )
-    role = get_session()
+    role = _core()
     role._credentials = DeferredRefreshableCredentials(
         refresh_using=fetcher.fetch_credentials, method="assume-role"
     )

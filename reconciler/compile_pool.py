@@ -88,7 +88,7 @@ def unusable(where: Where, backends: Mapping[str, BackendConfig]) -> str:
     shown = ", ".join(f"`{name}`" for name in asked)
     missing = [name for name in asked if name not in backends]
     undeclared = " and no such backend is declared" if missing == list(asked) else ""
-    return f"only the backend {shown} is allowed{undeclared}: cloud backends are not supported yet"
+    return f"only the backend {shown} is allowed{undeclared}: this backend is not supported yet"
 
 
 def _unattended(form: PoolForm) -> int | None:
@@ -121,6 +121,4 @@ def _unsupported(form: PoolForm, where: Where, backends: Mapping[str, BackendCon
     found = []
     if form.ssh is None and (reason := unusable(where, backends)):
         found.append(reason)
-    if form.placement == "cluster":
-        found.append("`placement: cluster` is not supported yet")
     return tuple(found)

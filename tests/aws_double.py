@@ -30,6 +30,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -54,6 +55,23 @@ IMAGES = {  # SSM parameter -> architecture, size of its root in GiB, root devic
 # ---------------------------------------------------------------- a test's side
 
 
+@cache
+def _client(url: str, number: str, service: str, region: str) -> Any:
+    from boto3 import Session
+
+    core = Session(aws_access_key_id=KEY + number, aws_secret_access_key="secret", region_name=region)
+    core._session.register_component("data_loader", _loader())
+    return core.client(service, endpoint_url=url)
+
+
+@cache
+def _loader() -> Any:
+    """The descriptions of AWS's services, read once."""
+    from botocore.loaders import create_loader
+
+    return create_loader()
+
+
 @dataclass(frozen=True)
 class Account:
     """One account of the double. Every method is a word to the server, outside of AWS's own interfaces."""
@@ -71,11 +89,8 @@ class Account:
         }  # fmt: skip
 
     def client(self, service: str = "ec2", region: str = REGION) -> Any:
-        """A client of our own make, to see what there really is. Its calls are counted too."""
-        from boto3 import Session
-
-        session = Session(aws_access_key_id=KEY + self.number, aws_secret_access_key="secret", region_name=region)
-        return session.client(service, endpoint_url=self.url)
+        """A client of another make than the one under test, to see what there really is. Its calls are counted too."""
+        return _client(self.url, self.number, service, region)
 
     def set(self, **knobs: Any) -> None:
         """`lag`, `boot`, `ending`: numbers of DescribeInstances calls. `spot`: type -> price of today."""

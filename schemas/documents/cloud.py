@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 
 from schemas.documents.backend import BackendForm
 from schemas.documents.shape import KEY, Form, Shape, Wrong, form, inlined, kind_of, unknown_key
-from schemas.documents.words import Flag, Port, Text, text
+from schemas.documents.words import Flag, Port, Text, Texts, text
 
 REFERENCE = r"\$\{\{ *(?:env|secrets)\.[A-Za-z_][A-Za-z0-9_]* *\}\}"
 
@@ -64,13 +65,39 @@ def _text_map(value: Any) -> dict[str, str]:
 TextMap = Annotated[dict[str, str], Shape(_text_map, {"type": "object", "additionalProperties": {"type": "string"}})]
 
 
+def ranges(value: Any) -> tuple[str, ...] | str:
+    """`own`, `none`, or ranges of addresses."""
+    if value in ("own", "none"):
+        return str(value)
+    found: list[str] = []
+    for index, item in enumerate(value if isinstance(value, list) else [value]):
+        try:
+            found.append(str(ip_network(text(item), strict=False)))
+        except ValueError:
+            path = ((index,), "is no address or range of addresses")
+            raise Wrong("", found=[path]) if isinstance(value, list) else Wrong(
+                "should be `own`, `none`, or a list of ranges such as 203.0.113.0/24") from None
+    return tuple(found)
+
+
+Ingress = Annotated[tuple[str, ...] | str, Shape(ranges, {"anyOf": [
+    {"enum": ["own", "none"]}, {"type": "array", "items": {"type": "string"}}, {"type": "string"}]})]
+
+
 class AwsForm(BackendForm):
+    """`ingress`: who may come to port 22: `own` (who ticks, for a day), `none`, or ranges."""
+
     type: Literal["aws"]
     creds: Annotated[dict[str, str], secret_keys("access_key", "secret_key", "session_token")] | None = None
     vpc_name: Text | None = None
     vpc_ids: TextMap | None = None
     default_vpcs: Flag | None = None
     public_ips: Flag | None = None
+    subnets: Texts | None = None
+    zones: Texts | None = None
+    security_group: Text | None = None
+    ingress: Ingress | None = None
+    kms_key: Text | None = None
     iam_instance_profile: Text | None = None
     tags: TextMap | None = None
     os_images: TextMap | None = None
