@@ -90,6 +90,14 @@ class Acknowledged(Protocol):
         """Of what its `instances` told, every instance is written down as ended whose id is not in `living`."""
 
 
+@runtime_checkable
+class Noting(Protocol):
+    """A place that has something to say to a person of what it did."""
+
+    def notes(self) -> Sequence[str]:
+        """What was not said before, a sentence each."""
+
+
 class Setting(Protocol):
     """What a backend may need of its surroundings, passed in by the caller."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from backends.base import Backend, BackendError, Connect, Setting
@@ -12,6 +13,13 @@ CONNECT = {
     "local": "backends.local",
     "ssh": "backends.ssh",
 }
+
+
+def regions(config: BackendConfig) -> Sequence[str]:
+    """Every region of `config`, asked of its cloud; none for a type that has none. Raises `BackendError`."""
+    module = import_module(CONNECT[config.type]) if config.type in CONNECT else None
+    ask: Callable[[BackendConfig], Sequence[str]] | None = getattr(module, "regions", None)
+    return ask(config) if ask is not None else ()
 
 
 def connect(config: BackendConfig, region: str, setting: Setting) -> Backend:

@@ -6,18 +6,24 @@ anything answers, or a place cannot say, nothing is begun.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from backends.base import BackendError
 from reconciler.gather import gather
 from reconciler.host_places import config_of
 from reconciler.ports import Connections, Ports
 from schemas.base import place_of
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Seen
+from schemas.plan import Launch
 from schemas.state import VERSION, Place, State
+
+REGIONAL = frozenset({"aws", "gcp", "azure", "oci"})
+"""Types of backends with a place in each region; without `regions` all of them are for sale, and those that hold
+something of ours are places."""
 
 
 class TickRefused(Exception):
@@ -48,8 +54,44 @@ def begin(ports: Ports, *, desired: Desired | None) -> Begin:
         raise TickRefused("the project has no id yet: `dstack init`")
     fresh = State(version=VERSION, project=desired.project, lineage="")
     asked = with_places(fresh, desired)
-    _refuse_living(ports, asked)
+    _refuse_living(ports, everywhere(ports, asked, desired))
     return Begin(state=replace(asked, lineage=ports.nonce() + ports.nonce()), missing=True)
+
+
+def everywhere(ports: Ports, state: State, desired: Desired) -> State:
+    """`state` with every region of each backend whose documents name none: where nothing is remembered, all are asked.
+
+    Raises `TickRefused` where a backend cannot say which there are.
+    """
+    new: list[Place] = []
+    for config in desired.backends:
+        if config.unsupported or config.regions or config.type not in REGIONAL:
+            continue
+        try:
+            new += [place_in(config, region) for region in ports.regions(config)]
+        except BackendError as error:
+            raise TickRefused(
+                f"there is no state at {ports.store.address}, and {config.name} cannot say whether this project has "
+                f"instances there ({error}): try again when it answers"
+            ) from None
+    known = {place.name for place in state.places}
+    return replace(state, places=(*state.places, *(place for place in new if place.name not in known)))
+
+
+def place_in(config: BackendConfig, region: str) -> Place:
+    return Place(name=place_of(config.name, region), config=config, region=region)
+
+
+def with_launched_places(state: State, desired: Desired, launches: Iterable[Launch]) -> State:
+    """`state` with the places that something is to be launched in for the first time."""
+    configs = {config.name: config for config in desired.backends}
+    known = {place.name for place in state.places}
+    new = {
+        one.offer.place: place_in(configs[one.offer.backend], one.offer.region)
+        for one in launches
+        if one.offer.place not in known and one.offer.backend in configs and not one.offer.at
+    }
+    return replace(state, places=(*state.places, *new.values())) if new else state
 
 
 def with_places(state: State, desired: Desired | None) -> State:
@@ -83,7 +125,7 @@ def _as_declared(place: Place, *, config: BackendConfig, used: bool) -> Place:
 def _places(desired: Desired | None) -> Iterator[tuple[str, BackendConfig, str]]:
     for config in desired.backends if desired else ():
         if not config.unsupported:
-            for region in config.regions or ("",):
+            for region in config.regions or (() if config.type in REGIONAL else ("",)):
                 yield place_of(config.name, region), config, region
     for pool in desired.pools if desired else ():
         for host in pool.hosts:

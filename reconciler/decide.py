@@ -17,7 +17,7 @@ from reconciler.absorb import absorb, changed_hosts, strangers
 from reconciler.apply import apply, bundled, unbundled, with_bundles
 from reconciler.ask import TickAsk
 from reconciler.authority import GitFacts, judge
-from reconciler.begin import TickRefused, with_places
+from reconciler.begin import TickRefused, with_launched_places, with_places
 from reconciler.conclude import conclude
 from reconciler.failover import failover
 from reconciler.intend import intend
@@ -35,7 +35,7 @@ from reconciler.withhold import withheld_by_the_clock
 from reconciler.world import World
 from schemas.desired import Desired
 from schemas.launch import Request
-from schemas.plan import Permissions, Plan
+from schemas.plan import Launch, Permissions, Plan
 from schemas.run import RUN_ENDED
 from schemas.state import Applied, Capacity, Revision, State
 
@@ -266,10 +266,12 @@ class _Table:
 
     def intended(self, draft: _Draft, chosen: Plan, *, view: View) -> State | None:
         """The state with the plan's marks; `None` where something is in the way: plan around it."""
+        launches = [one for one in chosen.actions if isinstance(one, Launch)]
+        state = with_launched_places(draft.state, draft.desired, launches)
         prepared = prepare(
             self.ports,
             chosen,
-            draft.state,
+            state,
             desired=draft.desired,
             connections=view.connections,
             ready=self.rendered,
@@ -278,7 +280,7 @@ class _Table:
             self.capacity += prepared.capacity
             self.lacking |= prepared.lacking
             return None
-        target = intend(draft.state, chosen, now=self.ports.now(), requests=prepared.requests)
+        target = intend(state, chosen, now=self.ports.now(), requests=prepared.requests)
         return self._with_files(target, draft)
 
     def _with_files(self, state: State, draft: _Draft) -> State:

@@ -103,7 +103,7 @@ def _pending(launch: Launch, *, id: str, name: str, now: int) -> Instance:
         region=offer.region,
         zone=offer.zone,
         instance_type=offer.instance_type,
-        resources=offer.resources,
+        resources=replace(offer.resources, disk=launch.disk) if launch.disk else offer.resources,
         spot=offer.spot,
         price=offer.price,
         launch=launch.launch,

@@ -75,6 +75,8 @@ class Market:
             return f"backend {offer.backend} is not supported yet"
         if offer.place in self.draft.unknown:
             return f"{offer.place} is unknown: {self.draft.unknown[offer.place]}"
+        if refused := self._capacity.get((offer.place, "", "", False)):
+            return refused.why
         if offer.availability in ("no-capacity", "no-quota"):
             return offer.availability.replace("-", " ")
         for zone in (offer.zone, ""):

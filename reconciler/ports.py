@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from backends.base import Acknowledged, Backend, BackendError
+from backends.base import Acknowledged, Backend, BackendError, Noting
 from schemas.delivery import Delivery
 from schemas.desired import BackendConfig, Desired
 from schemas.run import Container, RunSpec
@@ -55,6 +55,7 @@ class Ports:
     `deliver(job, seconds)` lets a host put a job's result itself; `delivered` is what it put.
     `tidy` removes what lies beside the state and nobody needs; what it could not do, in words.
     `record` appends entries to the ledger; one with a known id is dropped.
+    `regions(config)` are those that a backend has, where the documents name none.
     """
 
     store: Store
@@ -75,6 +76,7 @@ class Ports:
     bundle: Callable[[Path, tuple[str, ...], tuple[str, ...]], Path]
     facts: Callable[[Revision, Applied], GitFacts | None]
     unattended: bool = False
+    regions: Callable[[BackendConfig], Sequence[str]] = lambda config: ()
     artifacts: Blobs | None = None
     deliver: Callable[[str, int | None], tuple[Delivery, ...]] | None = None
     delivered: Callable[[str], Delivered | None] | None = None
@@ -96,6 +98,11 @@ class Connections:
             if place.name not in self._open:
                 self._open[place.name] = self._ports.connect(place.config, place.region, self._lineage)
             return self._open[place.name]
+
+    def notes(self) -> tuple[str, ...]:
+        """What the places say of what was done there, each sentence once."""
+        noting = [backend for backend in tuple(self._open.values()) if isinstance(backend, Noting)]
+        return tuple(dict.fromkeys(note for backend in noting for note in backend.notes()))
 
     def acknowledge(self, state: State) -> None:
         """`state` is written: what these places told of ends and is in it need not be told again."""

@@ -206,7 +206,7 @@ class _Tick:
             ahead=self._ahead(),
             written=self.written,
             permissions=decision.permissions,
-            warnings=(*decision.warnings, *told),
+            warnings=(*decision.warnings, *told, *decision.view.connections.notes()),
         )
 
 

@@ -152,6 +152,7 @@ def wire(
     site: Site, *, environ: Mapping[str, str], unattended: bool, told: Told | None = None, reach: SshReach | None = None
 ) -> Ports:
     """Ports on the real world. Nothing is read or made until they are used. `reach`: whose connections are shared."""
+    from backends.registry import regions
     from reconciler.bundle import bundle
     from reconciler.expire import tidying
     from reconciler.host_runner import HostRunner
@@ -172,6 +173,7 @@ def wire(
         delivered=deliveries.result if deliveries else None,
         record=Telling(ledger),
         connect=connector(site, address=store.address, environ=environ, reach=reach),
+        regions=regions,
         runner=HostRunner(transports(environ, reach), scratch=scratch_of(site), shown=reach.shown),
         now=now,
         clock=boot_clock,

@@ -111,7 +111,10 @@ class Override(Value, frozen=True, kw_only=True):
 
 
 class Capacity(Value, frozen=True, kw_only=True):
-    """A place had no capacity or quota for an offer; it is not tried again until then. `since`: when it said so."""
+    """A place had no capacity or quota for an offer; it is not tried again until then. `since`: when it said so.
+
+    `instance_type` "" is all of it: it refused for good (a permission, a setting), or cannot be asked.
+    """
 
     place: str
     instance_type: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reconciler.begin import with_places
+from reconciler.begin import everywhere, with_places
 from reconciler.observe import observe
 from reconciler.ports import Connections, Ports
 from reconciler.rebuild import rebuild
@@ -14,6 +14,7 @@ from schemas.state import VERSION, Revision, State
 def rebuilt(ports: Ports, *, desired: Desired, revision: Revision, above: int) -> State:
     """A state in memory. Raises `RebuildRefused` where a place is silent."""
     bare = with_places(State(version=VERSION, project=desired.project, lineage=""), desired)
+    bare = everywhere(ports, bare, desired)
     nonce = ports.nonce() + ports.nonce()
 
     def made(listings: tuple[Listing, ...], reports: tuple[HostReport, ...]) -> State:
