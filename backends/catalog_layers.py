@@ -17,7 +17,7 @@ from schemas.catalog import CATALOG_VERSION, Catalog, Live, flaw
 from schemas.desired import BackendConfig
 
 SHIPPED = {"aws": Path(__file__).with_name("catalog_aws.json")}
-"""The types of backends whose offers come from a catalog."""
+"""One for each of `backends.registry.CATALOGED`."""
 
 FRESH = 86400  # seconds that a region's own word counts: spot prices move within hours
 

@@ -11,6 +11,8 @@ CONNECT = {
     "local": "backends.local",
     "ssh": "backends.ssh",
 }
+CATALOGED = frozenset({"aws"})
+"""Types whose offers come from a catalog, so that nobody has to be asked (`backends.catalog_layers.SHIPPED`)."""
 
 
 def connect(config: BackendConfig, region: str, setting: Setting) -> Backend:

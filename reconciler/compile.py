@@ -22,6 +22,7 @@ from schemas.profile import Profile
 from schemas.run import RunSpec
 
 DEFAULT_INSTANCES = 4
+SUPPORTED = ("local", "aws")
 LOCAL = BackendConfig(name="local", type="local", options={"instances": DEFAULT_INSTANCES})
 
 
@@ -97,7 +98,7 @@ def _backend(entry: Entry) -> BackendConfig:
                if key not in ("name", "type", "regions") and value is not None}
     if form.type == "local":
         options.setdefault("instances", DEFAULT_INSTANCES)
-    unsupported = () if form.type == "local" else (f"the backend `{name}` is not supported yet",)
+    unsupported = () if form.type in SUPPORTED else (f"the backend `{name}` is not supported yet",)
     return BackendConfig(name=name, type=form.type, regions=form.regions or (), options=options,
                          unsupported=unsupported)
 

@@ -17,6 +17,7 @@ from reconciler.apply import apply, bundled, unbundled, with_bundles
 from reconciler.ask import TickAsk
 from reconciler.authority import GitFacts, judge
 from reconciler.begin import TickRefused, with_places
+from reconciler.catalog_offers import joined
 from reconciler.conclude import conclude
 from reconciler.failover import failover
 from reconciler.intend import intend
@@ -244,7 +245,7 @@ class _Table:
         return World(
             desired=desired,
             state=state,
-            offers=view.observed.offers,
+            offers=joined(view.observed.offers, self.ports.catalog(desired)),
             now=now,
             nonce=self.nonce,
             permissions=permissions,

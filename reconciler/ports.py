@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from backends.base import Acknowledged, Backend, BackendError
 from schemas.delivery import Delivery
 from schemas.desired import BackendConfig, Desired
+from schemas.offer import Offer
 from schemas.run import Container, RunSpec
 from schemas.state import Applied, Place, Revision, State
 
@@ -55,6 +56,7 @@ class Ports:
     `deliver(job, seconds)` lets a host put a job's result itself; `delivered` is what it put.
     `tidy` removes what lies beside the state and nobody needs; what it could not do, in words.
     `record` appends entries to the ledger; one with a known id is dropped.
+    `catalog` gives the offers of clouds that have a catalog, whether or not they are places yet.
     """
 
     store: Store
@@ -75,6 +77,7 @@ class Ports:
     bundle: Callable[[Path, tuple[str, ...], tuple[str, ...]], Path]
     facts: Callable[[Revision, Applied], GitFacts | None]
     unattended: bool = False
+    catalog: Callable[[Desired], Sequence[Offer]] = lambda desired: ()
     artifacts: Blobs | None = None
     deliver: Callable[[str, int | None], tuple[Delivery, ...]] | None = None
     delivered: Callable[[str], Delivered | None] | None = None

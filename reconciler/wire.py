@@ -167,6 +167,7 @@ def wire(
 ) -> Ports:
     """Ports on the real world. Nothing is read or made until they are used. `reach`: whose connections are shared."""
     from reconciler.bundle import bundle
+    from reconciler.catalog_offers import catalog_of
     from reconciler.expire import tidying
     from reconciler.host_runner import HostRunner
     from reconciler.ports import Ports
@@ -198,6 +199,7 @@ def wire(
         bundle=lambda root, files, never: bundle(root, files, scratch=scratch_of(site), never=never),
         facts=_facts(site),
         unattended=unattended,
+        catalog=lambda desired: catalog_of(desired, environ, now=now()),
     )
 
 
