@@ -57,8 +57,9 @@ def catalog_of(
     def made() -> Iterator[Offer]:
         for config in configs:
             known = layers(config, environ, now=now)
-            for why in known.warnings if told else ():
-                told(why)
+            if told is not None:
+                for why in known.warnings:
+                    told(why)
             yield from offers_of(config, known, need=Need(), where=Where(spot="auto", zones=zones_of(desired)))
 
     return Later(made) if configs else ()

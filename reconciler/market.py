@@ -149,6 +149,12 @@ class Search:
                 return offer
         return None
 
+    def suiting(self) -> Iterator[tuple[Offer, str]]:
+        """Every one that suits, by price, and what keeps one machine from being launched of it now."""
+        for offer in self._walk():
+            stage, why = self._hindrance(offer)
+            yield offer, why if stage == "available" else _HELD.get(stage, stage)
+
     def _walk(self) -> Iterator[Offer]:
         """Those that suit, whatever the limits say, from where the last walk stopped."""
         shelf = self._shelf
@@ -228,6 +234,7 @@ _STAGES = (
     "zone", "instance type", "price", "ceiling", "elsewhere", "available", "budget", "autoscale",
 )  # fmt: skip
 _WORDS = {"available": "capacity now", "budget": "budget left", "autoscale": "an autoscale rule left"}
+_HELD = {"budget": "over budget", "autoscale": "no autoscale rule left"}
 
 
 def _cheapest(offer: Offer | None) -> str:

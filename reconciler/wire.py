@@ -232,6 +232,14 @@ def lacking_here(site: Site, *, environ: Mapping[str, str]) -> Callable[[RunSpec
     return lacking
 
 
+@dataclass(frozen=True)
+class Threads:
+    """What `reconciler.gather` needs, for whoever has no ports."""
+
+    clock: Callable[[], float] = lambda: boot_clock()
+    spawn: Callable[[Callable[[], None]], object] = lambda work: spawn(work)
+
+
 def now() -> int:
     return int(time.time())
 
