@@ -33,7 +33,7 @@ def layers_of(config: BackendConfig, store: Cache, *, now: Seconds) -> Layers:
         warnings.append(f"{store.folder / live_file(config)} is left out: its format is {live.version}")
         live = None
     told = {name: said for name, said in live.regions.items() if now - said.at < FRESH} if live else {}
-    return Layers(shipped=shipped(config.type), published=published, live=told, warnings=tuple(warnings))
+    return Layers(shipped=shipped(config.type), published=published, live=told, warnings=tuple(dict.fromkeys(warnings)))
 
 
 def published_of(provider: str, store: Cache, warnings: list[str]) -> Catalog | None:

@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from reconciler.render_words import clean, price, resources, rough, stamp
+from reconciler.render_words import clean, dated, price, resources, stamp
 from schemas.base import Price, Seconds
 from schemas.resources import Resources
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-
-DATED = 14 * 86400  # what is older is told by its date
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +50,13 @@ class Group:
 def offer_table(rows: Sequence[OfferRow], *, now: Seconds = 0) -> Table:
     """`# BACKEND REGION INSTANCE RESOURCES SPOT PRICE`, what is to know of it, and who said the price when."""
     heads = ["#", "BACKEND", "REGION", "INSTANCE", "RESOURCES", "SPOT", "PRICE", ""]
-    dated = len(_sayings(rows, now=now)) > 1
+    several = len(_sayings(rows, now=now)) > 1
     lines = [
         [str(number), row.backend, row.zone or row.region, row.instance, resources(row.resources),
-         "yes" if row.spot else "no", price_of(row), _notes(row), *([said(row, now=now)] if dated else [])]
+         "yes" if row.spot else "no", price_of(row), _notes(row), *([said(row, now=now)] if several else [])]
         for number, row in enumerate(rows, 1)
     ]  # fmt: skip
-    return _table([*heads, *(["PRICED"] if dated else [])], lines)
+    return _table([*heads, *(["PRICED"] if several else [])], lines)
 
 
 def group_table(groups: Sequence[Group], *, by: str) -> Table:
@@ -108,15 +105,7 @@ def price_of(row: OfferRow) -> str:
 
 
 def said(row: OfferRow, *, now: Seconds) -> str:
-    """`AWS, 3h old`, `snapshot of 2025-03-02`."""
-    if not row.source or row.price is None:
-        return ""
-    if row.priced_at is None:
-        return row.source
-    age = now - row.priced_at
-    if age >= DATED:
-        return f"{row.source} of {(stamp(row.priced_at) or '')[:10]}"
-    return f"{row.source}, {f'{rough(age)} old' if age >= 60 else 'now'}"
+    return "" if row.price is None else dated(row.source, row.priced_at, now=now)
 
 
 def _notes(row: OfferRow) -> str:
