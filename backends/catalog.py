@@ -18,7 +18,7 @@ from schemas.offer import Offer
 from schemas.resources import GpuNeed, Need, Resources, Where
 
 AWS = "AWS"
-DERIVED = ", derived"
+DERIVED = " (derived)"
 _MILLION = 1_000_000
 
 

@@ -34,7 +34,8 @@ class Cache:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise Spoiled(f"{self.folder / name} is left out: {error.strerror}") from None
+            whole = error.filename == self.folder
+            raise Spoiled(f"{self.folder if whole else self.folder / name} is left out: {error.strerror}") from None
         try:
             return msgspec.json.decode(data, type=kind)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -69,7 +70,7 @@ def _owned(folder: Path, name: str) -> bytes:
     there = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if why := _distrust(os.fstat(there), folder=True):
-            raise OSError(errno.EPERM, why)
+            raise OSError(errno.EPERM, why, folder)
         file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=there)
     finally:
         os.close(there)

@@ -17,7 +17,7 @@ from schemas.catalog import CATALOG_VERSION, Catalog, Live, flaw
 from schemas.desired import BackendConfig
 
 SHIPPED = {"aws": Path(__file__).with_name("catalog_aws.json")}
-"""The types of backends whose offers come from a catalog."""
+"""One for each of `backends.registry.CATALOGED`."""
 
 FRESH = 86400  # seconds that a region's own word counts: spot prices move within hours
 
@@ -33,7 +33,7 @@ def layers_of(config: BackendConfig, store: Cache, *, now: Seconds) -> Layers:
         warnings.append(f"{store.folder / live_file(config)} is left out: its format is {live.version}")
         live = None
     told = {name: said for name, said in live.regions.items() if now - said.at < FRESH} if live else {}
-    return Layers(shipped=shipped(config.type), published=published, live=told, warnings=tuple(warnings))
+    return Layers(shipped=shipped(config.type), published=published, live=told, warnings=tuple(dict.fromkeys(warnings)))
 
 
 def published_of(provider: str, store: Cache, warnings: list[str]) -> Catalog | None:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from backends.aws_errors import understood
+from backends.aws_errors import ask, understood
 from backends.aws_session import client
 from backends.aws_types import type_of
 from backends.base import BackendError
@@ -19,6 +19,12 @@ from schemas.desired import BackendConfig
 LINUX = ["Linux/UNIX", "Linux/UNIX (Amazon VPC)"]
 AT_ONCE = 100  # types in one DescribeInstanceTypes
 _MILLION = 1_000_000
+
+
+def enabled_regions(config: BackendConfig) -> tuple[str, ...]:
+    """Those that the account may use. Raises `BackendError`."""
+    told = ask(client(config, "ec2", config.regions[0] if config.regions else "us-east-1"), "describe_regions")
+    return tuple(sorted(row["RegionName"] for row in told["Regions"]))
 
 
 def live_region(config: BackendConfig, region: str, layers: Layers, *, now: Seconds) -> LiveRegion:

@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from backends.base import BackendError
-from backends.catalog import Layers
 from backends.catalog_cache import Cache, Spoiled
 from backends.catalog_layers import live_file, published_file, published_of, shipped
-from backends.catalog_live import live_region
 from backends.catalog_published import URL, Fetch, download, published
 from schemas.base import Seconds
 from schemas.catalog import CATALOG_VERSION, Live, LiveRegion
@@ -64,11 +62,6 @@ def _remember_failure(store: Cache, provider: str, *, now: Seconds) -> None:
         store.write(TRIED, _tried(store) | {provider: now})
     except OSError:
         return  # then it is tried again sooner: no harm, and the failure itself is told
-
-
-def ask_region(config: BackendConfig, region: str, layers: Layers, *, now: Seconds) -> LiveRegion:
-    """What the region says now. Raises `BackendError`."""
-    return live_region(config, region, layers, now=now)
 
 
 def keep_regions(config: BackendConfig, store: Cache, told: Mapping[str, LiveRegion]) -> str:

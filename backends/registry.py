@@ -13,6 +13,8 @@ CONNECT = {
     "local": "backends.local",
     "ssh": "backends.ssh",
 }
+CATALOGED = frozenset({"aws"})
+"""Types whose offers come from a catalog, so that nobody has to be asked (`backends.catalog_layers.SHIPPED`)."""
 
 
 def regions(config: BackendConfig) -> Sequence[str]:

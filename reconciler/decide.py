@@ -18,6 +18,7 @@ from reconciler.apply import apply, bundled, unbundled, with_bundles
 from reconciler.ask import TickAsk
 from reconciler.authority import GitFacts, judge
 from reconciler.begin import TickRefused, with_launched_places, with_places
+from reconciler.catalog_offers import joined
 from reconciler.conclude import conclude
 from reconciler.failover import failover
 from reconciler.intend import intend
@@ -256,7 +257,7 @@ class _Table:
         return World(
             desired=desired,
             state=state,
-            offers=view.observed.offers,
+            offers=joined(view.observed.offers, self.ports.catalog(desired)),
             now=now,
             nonce=self.nonce,
             permissions=permissions,

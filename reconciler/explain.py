@@ -25,7 +25,10 @@ SYMBOL: Mapping[Kind, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of a plan. `price` is $/h of the instance, `None` where it is unknown or does not apply."""
+    """One line of a plan. `price` is $/h of the instance, `None` where it is unknown or does not apply.
+
+    `at_most`: it may cost less, never more.
+    """
 
     kind: Kind
     why: str
@@ -38,6 +41,7 @@ class Row:
     price: Price | None = None
     resources: Resources | None = None
     spot: bool = False
+    at_most: bool = False
 
     @property
     def symbol(self) -> str:
@@ -111,7 +115,7 @@ def _launch(action: Launch, name: str, *, named: Mapping[str, str]) -> Row:
         kind="launch" if action.host is None else "attach", why=action.why, pool=action.pool, instance=name,
         run=named.get(action.reserved_for, action.reserved_for),
         backend=offer.backend, region=offer.region, instance_type=offer.instance_type, price=offer.price,
-        resources=offer.resources if action.host is None else None, spot=offer.spot,
+        resources=offer.resources if action.host is None else None, spot=offer.spot, at_most=offer.at_most,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from reconciler.autoscale import word_of
 from reconciler.drain import INSTANCE, told
 from reconciler.limits import hourly
+from reconciler.render_words import dated
 from reconciler.retire import words
 from reconciler.returned import returned
 from reconciler.status import UNTRUSTED
@@ -38,6 +39,7 @@ def foresee(draft: Draft) -> None:
         draft.notes.extend((*_stopped(draft), *_above(draft), *_quarantined(draft), *_returned(draft)))
     _lost_sight(draft)
     _unpriced(draft)
+    draft.notes.extend(_priced(draft))
 
 
 def _override(draft: Draft, override: Override) -> str:
@@ -125,6 +127,14 @@ def _unpriced(draft: Draft) -> None:
     count = sum(each.price is None for each in draft.living.values())
     if count:
         draft.warnings.append(f"{count} instance{'s have' if count > 1 else ' has'} no known price: budgets miss them")
+
+
+def _priced(draft: Draft) -> Iterator[str]:
+    """Whose prices these are, and how old."""
+    bought = (action.offer for action in draft.actions if isinstance(action, Launch))
+    said = (dated(offer.source, offer.priced_at, now=draft.now) for offer in bought if offer.priced_at is not None)
+    if sayings := ", ".join(dict.fromkeys(said)):
+        yield f"prices: {sayings}; `dstack offers --refresh` asks for younger ones"
 
 
 def costs(draft: Draft) -> tuple[Price, Price]:

@@ -8,9 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Container, Iterator, Mapping
-from typing import TypeVar
-
-from reconciler.ports import Ports
+from typing import Protocol, TypeVar
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -19,8 +17,17 @@ WIDTH = 32
 SPARED = 2.0
 
 
+class Threads(Protocol):
+    """What of `reconciler.ports.Ports` it takes to wait for others."""
+
+    @property
+    def clock(self) -> Callable[[], float]: ...
+    @property
+    def spawn(self) -> Callable[[Callable[[], None]], object]: ...
+
+
 def gather(
-    ports: Ports,
+    ports: Threads,
     tasks: Mapping[Key, Callable[[], Value]],
     *,
     limit: float,

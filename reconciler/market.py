@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 
 from reconciler.limits import Room
-from reconciler.place import accepted, asked, refusal, shortage
-from reconciler.share import blocks_of, share_of_offer, suffices
+from reconciler.place import accepted, refusal
+from reconciler.share import share_of_offer
+from reconciler.shelf import Aisle, Shelf
 from reconciler.stock import Shape
 from reconciler.world import Draft
 from schemas.base import Price
@@ -18,11 +20,6 @@ from schemas.state import Capacity
 
 _DEAR = Price("Infinity")
 
-FEW = 64  # a shelf looks no further ahead than that
-
-# The number of its kind of resources, and itself.
-Entry = tuple[int, Offer]
-
 
 class Market:
     """Every offer, by the name of its GPU, spot or not, and its price; sorted no further than somebody looks."""
@@ -31,16 +28,24 @@ class Market:
         self.draft = draft
         self._left: dict[Offer, int] = {}
         self._pending: Counter[tuple[str, str, bool]] | None = None
-        self._by_gpu: dict[tuple[str, bool], dict[Price, list[Offer]]] = defaultdict(lambda: defaultdict(list))
         self._aisles: dict[tuple[tuple[str, bool], ...], Aisle] = {}
         self._shelves: dict[tuple[Need, Need, SpotPolicy, int], Shelf] = {}
         self._kinds: dict[tuple[Resources, bool], int] = {}
         self._capacity = _capacity(draft)
         self._unsupported = {config.name for config in draft.backends.values() if config.unsupported}
-        self.size = len(draft.world.offers)
-        for offer in draft.world.offers:
+
+    @property
+    def size(self) -> int:
+        return len(self.draft.world.offers)
+
+    @cached_property
+    def _by_gpu(self) -> dict[tuple[str, bool], dict[Price, list[Offer]]]:
+        """Made when first needed: a plan that launches nothing looks at no offer."""
+        found: dict[tuple[str, bool], dict[Price, list[Offer]]] = defaultdict(lambda: defaultdict(list))
+        for offer in self.draft.world.offers:
             gpu, price = offer.resources.gpu, _DEAR if offer.price is None else offer.price
-            self._by_gpu[gpu.name.lower() if gpu else "", offer.spot][price].append(offer)
+            found[gpu.name.lower() if gpu else "", offer.spot][price].append(offer)
+        return found
 
     def shelf(self, need: Need, pool_need: Need, *, spot: SpotPolicy, blocks: int = 1) -> Shelf:
         """The offers that suffice for both (in some of their blocks for the first): spot, on-demand, or all of them."""
@@ -103,37 +108,6 @@ class Market:
             self._left[offer] = self._free(offer) - n
 
 
-class Aisle:
-    """Offers, cheapest first (an unpriced one last); among equals without a GPU, then the smallest."""
-
-    def __init__(self, by_price: list[dict[Price, list[Offer]]], *, kinds: dict[tuple[Resources, bool], int]) -> None:
-        self.entries: list[Entry] = []
-        self.size = sum(len(offers) for each in by_price for offers in each.values())
-        self._by_price, self._kinds = by_price, kinds
-        self._prices: Iterator[Price] = iter(sorted({price for each in by_price for price in each}))
-
-    def more(self) -> bool:
-        """Whether there were any at a higher price: they are then in `entries` too."""
-        price = next(self._prices, None)
-        if price is None:
-            return False
-        alike = [offer for each in self._by_price for offer in each.get(price, ())]
-        if len(alike) > 1:
-            alike.sort(key=_by_size)
-        kinds = self._kinds
-        self.entries += [(kinds.setdefault((offer.resources, offer.cloud), len(kinds)), offer) for offer in alike]
-        return True
-
-
-def _by_size(offer: Offer) -> tuple[object, ...]:
-    """All of it, for determinism."""
-    has = offer.resources
-    return (
-        has.gpu.count if has.gpu else 0, has.cpus, has.memory,
-        offer.backend, offer.region, offer.zone, offer.instance_type, offer.spot, has.disk,
-    )  # fmt: skip
-
-
 def _capacity(draft: Draft) -> dict[tuple[str, str, str, bool], Capacity]:
     return {
         (each.place, each.instance_type, each.zone, each.spot): each
@@ -143,61 +117,6 @@ def _capacity(draft: Draft) -> dict[tuple[str, str, str, bool], Capacity]:
 
 
 # ---------------------------------------------------------------- one walk
-
-
-class Shelf:
-    """The offers whose resources suffice, by price, looked for no further than somebody asked."""
-
-    def __init__(self, aisle: Aisle, *, needs: tuple[Need, Need], market: int, blocks: int) -> None:
-        self.offers: list[Offer] = []
-        self.first_lost: dict[str, Offer] = {}
-        self._needs, self._blocks = needs, blocks
-        self._aisle = aisle
-        self._at = 0
-        self._short: dict[int, str] = {}
-        self._elsewhere = market - aisle.size
-
-    def more(self) -> bool:
-        """Whether there were others: they are then in `offers`, a few at a time."""
-        short, entries = self._short, self._aisle.entries
-        while self._at < len(entries) or self._aisle.more():
-            some = entries[self._at : self._at + FEW]
-            self._at += len(some)
-            for kind, offer in some:
-                if kind not in short:
-                    short[kind] = self._shortage(offer)
-            found = [offer for kind, offer in some if not short[kind]]
-            self.offers += found
-            if found:
-                return True
-        return False
-
-    def lost(self) -> Counter[str]:
-        """How many of all offers have too little, by the kind of resource."""
-        while self.more():
-            pass
-        found = Counter({"gpu": self._elsewhere} if self._elsewhere else {})
-        for kind, offer in self._aisle.entries:
-            if why := self._short[kind]:
-                found[why] += 1
-                self.first_lost.setdefault(why, offer)
-        return found
-
-    def _shortage(self, offer: Offer) -> str:
-        need, pool_need = self._needs
-        of = blocks_of(self._blocks, offer.resources)
-        short = suffices(need, offer.resources, of=of, cloud=offer.cloud)
-        return short or shortage(pool_need, offer.resources, cloud=offer.cloud)
-
-    def label(self, stage: str) -> str:
-        """What was asked of a kind of resource that some had too little of."""
-        offer = self.first_lost.get(stage)
-        if offer is None:  # left out by the name of their GPU
-            return asked(next(need for need in self._needs if need.gpu is not None), kind=stage)
-        for need in self._needs:
-            if shortage(need, offer.resources, cloud=offer.cloud) == stage:
-                return asked(need, kind=stage, cloud=offer.cloud)
-        return stage
 
 
 class Search:
@@ -231,6 +150,12 @@ class Search:
             if not self._hindrance(offer)[0]:
                 return offer
         return None
+
+    def suiting(self) -> Iterator[tuple[Offer, str]]:
+        """Every one that suits, by price, and what keeps one machine from being launched of it now."""
+        for offer in self._walk():
+            stage, why = self._hindrance(offer)
+            yield offer, why if stage == "available" else _HELD.get(stage, stage)
 
     def _walk(self) -> Iterator[Offer]:
         """Those that suit, whatever the limits say, from where the last walk stopped."""
@@ -311,10 +236,12 @@ _STAGES = (
     "zone", "instance type", "price", "ceiling", "elsewhere", "available", "budget", "autoscale",
 )  # fmt: skip
 _WORDS = {"available": "capacity now", "budget": "budget left", "autoscale": "an autoscale rule left"}
+_HELD = {"budget": "over budget", "autoscale": "no autoscale rule left"}
 
 
 def _cheapest(offer: Offer | None) -> str:
     if offer is None:
         return ""
-    price = "no known price" if offer.price is None else f"${offer.price:.2f}"
+    at_most = "≤ " if offer.at_most else ""
+    price = "no known price" if offer.price is None else f"{at_most}${offer.price:.2f}"
     return f", the cheapest left out: {offer.instance_type} {price}"

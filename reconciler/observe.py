@@ -6,10 +6,11 @@ hosts that were just seen for the first time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 
 from backends.base import Backend, BackendError
+from backends.registry import CATALOGED
 from reconciler.absorb import absorb
 from reconciler.gather import gather
 from reconciler.lease import leases
@@ -74,25 +75,6 @@ def observe(
         offers=tuple(offer for answer in first.places.values() for offer in answer.offers),
         warnings=tuple(answer.warning for answer in first.places.values() if answer.warning),
     )
-
-
-def offers_of(ports: Ports, state: State, connections: Connections) -> tuple[Offer, ...]:
-    """The offers of every known place, those that fail left out; for a plan that observes nothing."""
-    tasks = {place.name: _offered(place, connections) for place in state.places if not (place.forgotten or place.error)}
-    found = dict(gather(ports, tasks, limit=PLACE_LIMIT))
-    return tuple(offer for name in sorted(found) for offer in _or_none(found[name]))
-
-
-def _or_none(found: Sequence[Offer] | Exception) -> Sequence[Offer]:
-    if isinstance(found, Exception):
-        if isinstance(found, BackendError):
-            return ()
-        raise found
-    return found
-
-
-def _offered(place: Place, connections: Connections) -> Callable[[], Sequence[Offer]]:
-    return lambda: connections.to(place).offers(Need(), Where(spot="auto"))
 
 
 # ---------------------------------------------------------------- what is asked
@@ -203,6 +185,9 @@ def _listed(ports: Ports, place: Place, connections: Connections) -> Callable[[]
 
 
 def _offers(place: Place, backend: Backend) -> tuple[tuple[Offer, ...], str]:
+    """What a catalog knows is not asked for at places: there are offers where no place is yet."""
+    if place.config.type in CATALOGED:
+        return (), ""
     try:
         return tuple(backend.offers(Need(), Where(spot="auto"))), ""
     except BackendError as error:

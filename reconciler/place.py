@@ -17,6 +17,8 @@ from schemas.resources import Gpu, GpuNeed, Need, Resources, Span, Where
 CLOUD_CPU = Span(min=2)
 CLOUD_MEMORY = Span(min=8 * 1024)
 CLOUD_DISK = Span(min=100 * 1024)
+FEW = 3  # names in a sentence
+CLOUD_ARCH = "x86"  # most images and wheels are for that one; who names a GPU takes the processor that comes with it
 
 
 class Machine(Protocol):
@@ -63,10 +65,14 @@ def excluded(pool: Pool, need: Need) -> str:
 
 
 def shortage(need: Need, resources: Resources, *, cloud: bool) -> str:
-    """The first kind of resource that does not suffice: cpu, memory, disk, gpu …; "" if all do."""
+    """The first kind of resource that does not suffice: gpu, cpu, memory, disk …; "" if all do."""
+    if need.gpu is not None and not _gpu_suffices(need.gpu, resources.gpu):
+        return "gpu"
     if need.container and resources.runtime == "none":  # where it is not known yet, its host will tell
         return "container runtime"
     if need.cpu_arch and need.cpu_arch != resources.cpu_arch:
+        return "cpu architecture"
+    if cloud and not need.cpu_arch and resources.cpu_arch != CLOUD_ARCH and not (need.gpu and need.gpu.names):
         return "cpu architecture"
     cpu, memory, disk = need.cpu, need.memory, need.disk
     if cloud:
@@ -78,9 +84,7 @@ def shortage(need: Need, resources: Resources, *, cloud: bool) -> str:
     if not memory.holds(resources.memory):
         return "memory"
     # A catalog that does not say how large the disk is (0) sells it in any size.
-    if not disk.holds(resources.disk) and not (cloud and resources.disk == 0):
-        return "disk"
-    return "gpu" if need.gpu is not None and not _gpu_suffices(need.gpu, resources.gpu) else ""
+    return "" if disk.holds(resources.disk) or (cloud and resources.disk == 0) else "disk"
 
 
 def _gpu_suffices(need: GpuNeed, gpu: Gpu | None) -> bool:
@@ -124,7 +128,7 @@ def asked(need: Need, *, kind: str, cloud: bool = False) -> str:
     if kind == "container runtime":
         return "a container runtime"
     if kind == "cpu architecture":
-        return f"cpu {need.cpu_arch}"
+        return f"cpu {need.cpu_arch or CLOUD_ARCH}"
     if kind == "gpu":
         return f"gpu {_gpu_asked(need.gpu)}" if need.gpu else "no gpu"
     default = {"cpu": CLOUD_CPU, "memory": CLOUD_MEMORY, "disk": CLOUD_DISK}[kind] if cloud else Span()
@@ -133,9 +137,9 @@ def asked(need: Need, *, kind: str, cloud: bool = False) -> str:
 
 
 def _gpu_asked(need: GpuNeed) -> str:
-    names = ",".join(name.upper() for name in need.names) or need.vendor or "gpu"
+    names = ",".join(name.upper() for name in need.names) or need.vendor
     count = "1" if need.count == Span(min=1) else _span(need.count, size=False)
-    text = f"{count}x{names}"
+    text = f"{count}x{names}" if names else count
     if need.memory.asked:
         text += f" ({_span(need.memory, size=True)})"
     if need.total_memory.asked:
@@ -179,7 +183,9 @@ def accepted(where: Where, *, kind: str) -> str:
     named = {
         "backend": where.backends, "region": where.regions, "zone": where.zones, "instance type": where.instance_types,
     }  # fmt: skip
-    return f"{kind}{'s' if len(named[kind]) > 1 else ''} {', '.join(named[kind])}"
+    names = named[kind]
+    more = f" and {len(names) - FEW} more" if len(names) > FEW + 1 else ""
+    return f"{kind}{'s' if len(names) > 1 else ''} {', '.join(names[:FEW] if more else names)}{more}"
 
 
 def size(mib: int) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from backends.base import Acknowledged, Backend, BackendError, Noting
 from schemas.delivery import Delivery
 from schemas.desired import BackendConfig, Desired
+from schemas.offer import Offer
 from schemas.run import Container, RunSpec
 from schemas.state import Applied, Place, Revision, State
 
@@ -56,6 +57,7 @@ class Ports:
     `tidy` removes what lies beside the state and nobody needs; what it could not do, in words.
     `record` appends entries to the ledger; one with a known id is dropped.
     `regions(config)` are those that a backend has, where the documents name none.
+    `catalog` gives the offers of clouds that have a catalog, whether or not they are places yet.
     """
 
     store: Store
@@ -77,6 +79,7 @@ class Ports:
     facts: Callable[[Revision, Applied], GitFacts | None]
     unattended: bool = False
     regions: Callable[[BackendConfig], Sequence[str]] = lambda config: ()
+    catalog: Callable[[Desired], Sequence[Offer]] = lambda desired: ()
     artifacts: Blobs | None = None
     deliver: Callable[[str, int | None], tuple[Delivery, ...]] | None = None
     delivered: Callable[[str], Delivered | None] | None = None

@@ -127,6 +127,8 @@ def _instance(row: InstanceRow) -> dict[str, Any]:
         "idle_since": stamp(row.idle_since),
         "reap_at": stamp(row.reap_at),
         "runs": list(row.runs),
+        "blocks": row.blocks[1],
+        "blocks_used": row.blocks[0],
     }
 
 

@@ -1,13 +1,13 @@
-"""The table of offers: what could be had for a run or a `pool add`, cheapest first."""
+"""The table of offers, cheapest first, for a run, a `pool add`, or whoever only looks; and their JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from reconciler.render_words import clean, price, resources
-from schemas.base import Price
+from reconciler.render_words import clean, dated, price, resources, stamp
+from schemas.base import Price, Seconds
 from schemas.resources import Resources
 
 if TYPE_CHECKING:
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class OfferRow:
-    """A machine that exists or could be had. `availability`: idle, busy, no quota, no capacity or empty."""
+    """A machine that exists or could be had. `availability`: idle, busy, no quota, no capacity or empty.
+
+    `price` and `resources` are those of `blocks` of `of`; `at_most`: it may cost less, never more. `source` said
+    the price at `priced_at`.
+    """
 
     backend: str
     region: str
@@ -25,23 +29,148 @@ class OfferRow:
     spot: bool
     price: Price | None
     availability: str = ""
+    zone: str = ""
+    at_most: bool = False
+    source: str = ""
+    priced_at: Seconds | None = None
+    blocks: int = 1
+    of: int = 1
 
 
-def offer_table(rows: Sequence[OfferRow]) -> Table:
-    """`# BACKEND REGION INSTANCE RESOURCES SPOT PRICE` and the availability."""
+@dataclass(kw_only=True)
+class Group:
+    """Offers that have one thing in common. `cheapest` is the first of them."""
+
+    name: str
+    cheapest: OfferRow
+    offers: int = 0
+    regions: set[str] = field(default_factory=set)
+
+
+def offer_table(rows: Sequence[OfferRow], *, now: Seconds = 0) -> Table:
+    """`# BACKEND REGION INSTANCE RESOURCES SPOT PRICE`, what is to know of it, and who said the price when."""
+    heads = ["#", "BACKEND", "REGION", "INSTANCE", "RESOURCES", "SPOT", "PRICE", ""]
+    several = len(_sayings(rows, now=now)) > 1
+    lines = [
+        [str(number), row.backend, row.zone or row.region, row.instance, resources(row.resources),
+         "yes" if row.spot else "no", price_of(row), _notes(row), *([said(row, now=now)] if several else [])]
+        for number, row in enumerate(rows, 1)
+    ]  # fmt: skip
+    return _table([*heads, *(["PRICED"] if several else [])], lines)
+
+
+def group_table(groups: Sequence[Group], *, by: str) -> Table:
+    """What it is by, OFFERS REGIONS, and the cheapest of each: FROM INSTANCE REGION SPOT."""
+    heads = [by.upper(), "OFFERS", "REGIONS", "FROM", "INSTANCE", "REGION", "SPOT"]
+    lines = [
+        [group.name, str(group.offers), str(len(group.regions)), price_of(group.cheapest), group.cheapest.instance,
+         group.cheapest.zone or group.cheapest.region, "yes" if group.cheapest.spot else "no"]
+        for group in groups
+    ]  # fmt: skip
+    return _table(heads, lines)
+
+
+def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for head in ("#", "BACKEND", "REGION", "INSTANCE", "RESOURCES", "SPOT", "PRICE", ""):
+    for head in heads:
         table.add_column(head, no_wrap=head != "RESOURCES", overflow="fold")
-    for number, row in enumerate(rows, 1):
-        cells = (row.backend, row.region, row.instance, resources(row.resources), "yes" if row.spot else "no")
-        table.add_row(str(number), *(clean(cell) for cell in cells), price(row.price), row.availability)
+    for line in lines:
+        table.add_row(*(clean(cell) for cell in line))
     return table
 
 
-def shown(rows: Sequence[OfferRow], *, total: int) -> str:
-    """`Shown 3 of 82 offers, $40.94 max`: the most expensive of those that are shown."""
+def grouped(rows: Sequence[OfferRow], *, by: str) -> list[Group]:
+    """By `gpu`, `region` or `backend`; the rows come cheapest first, and so do the groups."""
+    found: dict[str, Group] = {}
+    for row in rows:
+        name = _name(row, by=by)
+        group = found.setdefault(name, Group(name=name, cheapest=row))
+        group.offers += 1
+        group.regions.add(row.region)
+    return list(found.values())
+
+
+def _name(row: OfferRow, *, by: str) -> str:
+    if by == "gpu":
+        gpu = row.resources.gpu
+        return f"{gpu.count}x{gpu.name} ({gpu.memory // 1024}GB)" if gpu and gpu.count else "none"
+    return row.region if by == "region" else row.backend
+
+
+def price_of(row: OfferRow) -> str:
+    """`$1.20`, `≤ $1.20`, `$?`."""
+    return f"{'≤ ' if row.at_most and row.price is not None else ''}{price(row.price)}"
+
+
+def said(row: OfferRow, *, now: Seconds) -> str:
+    return "" if row.price is None else dated(row.source, row.priced_at, now=now)
+
+
+def _notes(row: OfferRow) -> str:
+    share = f"{row.blocks} of {row.of} blocks" if row.of > 1 else ""
+    return ", ".join(each for each in (row.availability, share) if each)
+
+
+def shown(rows: Sequence[OfferRow], *, total: int, now: Seconds = 0) -> str:
+    """`Shown 3 of 82 offers, $40.94 max`: the dearest of those shown, and who said their prices, if one did."""
     known = [row.price for row in rows if row.price is not None]
     dearest = f", {price(max(known))} max" if known else ""
-    return f"Shown {len(rows)} of {total} offers{dearest}"
+    sayings = _sayings(rows, now=now)
+    by = f"; prices: {next(iter(sayings))}" if len(sayings) == 1 else ""
+    return f"Shown {len(rows)} of {total} offers{dearest}{by}"
+
+
+def _sayings(rows: Sequence[OfferRow], *, now: Seconds) -> dict[str, None]:
+    return dict.fromkeys(words for row in rows if (words := said(row, now=now)))
+
+
+def offers_json(
+    rows: Sequence[OfferRow], *, total: int, funnel: str, warnings: Sequence[str], groups: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
+    """`dstack offers --json` (schemas/offers-json.schema.json). `total` is of all that fit, shown or not."""
+    return {
+        "version": 1,
+        "total": total,
+        "funnel": funnel,
+        "warnings": list(warnings),
+        "offers": [_json(one) for one in rows],
+        "groups": list(groups),
+    }
+
+
+def groups_json(groups: Sequence[Group], *, by: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "by": by,
+            "name": one.name,
+            "offers": one.offers,
+            "regions": sorted(one.regions),
+            "cheapest": _json(one.cheapest),
+        }
+        for one in groups
+    ]
+
+
+def _json(row: OfferRow) -> dict[str, Any]:
+    gpu = row.resources.gpu
+    return {
+        "backend": row.backend,
+        "region": row.region,
+        "zone": row.zone or None,
+        "instance_type": row.instance,
+        "resources": resources(row.resources),
+        "cpus": row.resources.cpus,
+        "cpu_arch": row.resources.cpu_arch,
+        "memory_mib": row.resources.memory,
+        "gpu": None if gpu is None else {"name": gpu.name, "count": gpu.count, "memory_mib": gpu.memory},
+        "spot": row.spot,
+        "price": None if row.price is None else float(row.price),
+        "at_most": row.at_most,
+        "source": row.source or None,
+        "priced_at": stamp(row.priced_at),
+        "availability": row.availability or None,
+        "blocks": row.blocks,
+        "of_blocks": row.of,
+    }

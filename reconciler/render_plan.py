@@ -143,7 +143,7 @@ def _machine(row: Row) -> str:
 def _cost(row: Row, *, number: int) -> str:
     """Of starting or ending instances only; the rest changes no price."""
     if row.kind == "launch":
-        return hourly(row.price) + (" each" if number > 1 else "")
+        return ("≤ " if row.at_most else "") + hourly(row.price) + (" each" if number > 1 else "")
     if row.kind in ("terminate", "detach"):
         return f"saves {hourly(row.price)}" + (" each" if number > 1 else "")
     return ""

@@ -96,6 +96,15 @@ def clock(moment: int) -> str:
     return _calendar(moment).strftime("%H:%M:%SZ")
 
 
+def dated(source: str, at: int | None, *, now: int) -> str:
+    """Who said a price, and how old that is: `AWS, 3h old`; above two weeks `snapshot of 2025-03-02`."""
+    if not source or at is None:
+        return source
+    if now - at >= 14 * 86400:
+        return f"{source} of {_calendar(at):%Y-%m-%d}"
+    return f"{source}, {rough(now - at)} old" if now - at >= 60 else f"{source}, now"
+
+
 def size(mib: int) -> str:
     """`80GB`, `1.5GB`, `100MB`: MiB as documents write sizes."""
     if mib % 1024 == 0 or mib >= 10 * 1024:

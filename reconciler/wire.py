@@ -154,6 +154,7 @@ def wire(
     """Ports on the real world. Nothing is read or made until they are used. `reach`: whose connections are shared."""
     from backends.registry import regions
     from reconciler.bundle import bundle
+    from reconciler.catalog_offers import catalog_of
     from reconciler.expire import tidying
     from reconciler.host_runner import HostRunner
     from reconciler.ports import Ports
@@ -187,6 +188,7 @@ def wire(
         bundle=lambda root, files, never: bundle(root, files, scratch=scratch_of(site), never=never),
         facts=_facts(site),
         unattended=unattended,
+        catalog=lambda desired: catalog_of(desired, environ, now=now()),
     )
 
 
@@ -202,6 +204,14 @@ def lacking_here(site: Site, *, environ: Mapping[str, str]) -> Callable[[RunSpec
         return missing(spec, desired, environ, root=site.root, has_key=has_key)
 
     return lacking
+
+
+@dataclass(frozen=True)
+class Threads:
+    """What `reconciler.gather` needs, for whoever has no ports."""
+
+    clock: Callable[[], float] = lambda: boot_clock()
+    spawn: Callable[[Callable[[], None]], object] = lambda work: spawn(work)
 
 
 def now() -> int:

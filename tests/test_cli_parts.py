@@ -11,7 +11,7 @@ from reconciler.cli.approval import price_flag
 from reconciler.cli.fail import Fail
 from reconciler.cli.find_run import find_attempt, find_job, find_run
 from reconciler.cli.offer_flags import retry_flag, spot_flag
-from reconciler.cli.offers import Asked, offer_rows, why_none
+from reconciler.cli.offers import Asked, browsed, offer_rows
 from reconciler.cli.quick import quick
 from reconciler.cli.saved import save_plan, saved_plan
 from reconciler.follow import Log, follow
@@ -127,10 +127,10 @@ def test_no_offers_always_have_a_reason() -> None:
     need = Need(gpu=GpuNeed(count=Span(min=2, max=2)))
     offers = [an_offer("1"), an_offer("2"), an_offer("3", resources=GPU_BOX)]
     asked = Asked(need=need, where=Where(), pool=Pool(name="p"))
-    assert offer_rows(asked, state=State(version=VERSION, project="p", lineage="l"), offers=offers) == []
-    said = why_none(asked, offers=offers)
-    assert "asked, it has none (2 offers)" in said
-    assert "1x" in said
+    state = State(version=VERSION, project="p", lineage="l")
+    assert offer_rows(asked, state=state, offers=offers) == []
+    said = browsed(asked, state=state, offers=offers).funnel
+    assert said == "3 offers → 0 with gpu 2, the cheapest left out: m $3.00"
 
 
 # ---------------------------------------------------------------- flags and names

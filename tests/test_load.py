@@ -88,7 +88,7 @@ def test_everything_is_compiled(tmp_path: Path) -> None:
         "/team/x",
     )
     assert desired.backends[1].options["creds"]["secret_key"] == "${{ env.AWS }}"
-    assert desired.backends[1].unsupported
+    assert not desired.backends[1].unsupported
 
 
 def test_the_surprises_of_yaml_1_1_are_off(tmp_path: Path) -> None:
@@ -421,15 +421,16 @@ def test_find_project(tmp_path: Path) -> None:
 def test_what_does_not_work_yet_is_no_warning_but_told_apart(tmp_path: Path) -> None:
     documents = loaded(
         tmp_path,
-        main="backends: [{type: aws}, {type: local}]\npools: [{name: a, blocks: 2}]\nauthorized_keys: [k]",
+        main="backends: [{type: gcp, project_id: p}, {type: local}]\n"
+        "pools: [{name: a, blocks: 2}]\nauthorized_keys: [k]",
         runs__r=RUN + "backends: [gcp]\nimage: x\nvolumes: ['data:/b']",
     )
     assert documents.warnings == ()
     assert documents.unsupported == (
-        ".dstack/main.yml:1:12: backends[0]: the backend `aws` is not supported yet",
+        ".dstack/main.yml:1:12: backends[0]: the backend `gcp` is not supported yet",
         ".dstack/main.yml:3:18: authorized_keys: `authorized_keys`: authorized keys are not supported yet",
         ".dstack/runs/r.yml:1:1: the volume `data`: network volumes are not supported yet, folders of the instance are",
-        ".dstack/runs/r.yml:1:1: only the backend `gcp` is allowed and no such backend is declared: "
+        ".dstack/runs/r.yml:1:1: only the backend `gcp` is allowed: "
         "cloud backends are not supported yet",
     )
     assert documents.desired.runs[0].unsupported

@@ -52,12 +52,12 @@ def test_what_suffices_fits(need: Need) -> None:
         (Need(memory=Span(min=2000 * GB)), "memory 2000GB.. asked, it has 1100GB"),
         (Need(disk=Span(min=1001 * GB)), "disk 1001GB.. asked, it has 1000GB"),
         (Need(gpu=GpuNeed(names=("h100",))), "gpu 1xH100 asked, it has 8xA100 (80GB)"),
-        (Need(gpu=GpuNeed(count=Span(min=1, max=4))), "gpu 1..4xgpu asked, it has 8xA100 (80GB)"),
+        (Need(gpu=GpuNeed(count=Span(min=1, max=4))), "gpu 1..4 asked, it has 8xA100 (80GB)"),
         (Need(gpu=GpuNeed(vendor="amd")), "gpu 1xamd asked, it has 8xA100 (80GB)"),
-        (Need(gpu=GpuNeed(memory=Span(min=141 * GB))), "gpu 1xgpu (141GB..) asked, it has 8xA100 (80GB)"),
+        (Need(gpu=GpuNeed(memory=Span(min=141 * GB))), "gpu 1 (141GB..) asked, it has 8xA100 (80GB)"),
         (
             Need(gpu=GpuNeed(compute_capability=Span(min=90))),
-            "gpu 1xgpu (compute capability 9..) asked, it has 8xA100 (80GB)",
+            "gpu 1 (compute capability 9..) asked, it has 8xA100 (80GB)",
         ),
     ],
 )
@@ -66,7 +66,7 @@ def test_what_is_short_is_named_with_both_numbers(need: Need, why: str) -> None:
 
 
 def test_no_gpu() -> None:
-    assert refusal(Need(gpu=GpuNeed()), resources=MACHINES["small"]) == "gpu 1xgpu asked, it has none"
+    assert refusal(Need(gpu=GpuNeed()), resources=MACHINES["small"]) == "gpu 1 asked, it has none"
     assert refusal(Need(gpu=GpuNeed(count=Span(min=0))), resources=MACHINES["small"]) == ""
 
 

@@ -159,7 +159,7 @@ def test_a_host_without_what_was_asked_serves_runs_that_need_none_of_it(shop: Sh
     shop.folder.write(".dstack/runs/big.yml", task("big", "echo hi").replace("cpu: 1..", "gpu: 1"))
     shop.comes_to("hello", "done")
     assert shop.runs()["big"]["status"] == "submitted"
-    assert "gpu 1xgpu asked, it has none" in shop.dstack("plan").out.replace("\n      ", " ")
+    assert "gpu 1 asked, it has none" in shop.dstack("plan").out.replace("\n      ", " ")
 
 
 # ---------------------------------------------------------------- cuts, reboots, other machines of ours

@@ -10,6 +10,7 @@ import typer
 
 from reconciler.cli import options as o
 from reconciler.cli.app import EXIT_CODES
+from reconciler.cli.app_offers import offers
 
 
 def plan(
@@ -289,6 +290,7 @@ COMMANDS: dict[str, Callable[[typer.Typer], None]] = {
     "plan": _command(plan),
     "apply": _command(apply),
     "run": _command(run, context={"ignore_unknown_options": True}),
+    "offers": _command(offers),
     "ps": _command(ps),
     "logs": _command(logs),
     "stop": _command(stop),

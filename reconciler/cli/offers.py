@@ -3,69 +3,77 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 
+from msgspec.structs import replace
+
+from reconciler.browse import Browsed, Found, browse
 from reconciler.cli.terminal import out, say, show
-from reconciler.place import fits, misfit
+from reconciler.place import misfit
 from reconciler.render_offers import OfferRow, offer_table, shown
+from reconciler.share import fewest, part, part_price, shared, used
 from reconciler.status import degraded, instance_status, jobs_by_instance, unreachable
+from reconciler.world import World
+from schemas.base import Seconds
+from schemas.desired import Desired
 from schemas.instance import Instance
 from schemas.offer import Offer
 from schemas.pool import Pool
 from schemas.resources import Need, Where
+from schemas.run import Job
 from schemas.state import State
 
 LEFT_OUT = frozenset({"terminating", "terminated"})
-WORDS = {"available": "", "unknown": "", "no-capacity": "no capacity", "no-quota": "no quota"}
+BUSY = "all in use"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What must fit: a run's or a wish's need and limits, and those of its pool. `instance`: that one alone."""
+    """What must fit: a need and limits, and those of its pool and project. `instance`: that one alone."""
 
     need: Need
     where: Where
     pool: Pool
+    desired: Desired = field(default_factory=Desired)
+    now: Seconds = 0
     new: bool = True
     existing: bool = True
     instance: str = ""
 
 
-def offer_rows(asked: Asked, *, state: State, offers: Iterable[Offer]) -> list[OfferRow]:
+def offer_rows(asked: Asked, *, state: State, offers: Sequence[Offer]) -> list[OfferRow]:
     """Idle, then new ones by price with the unavailable last, then busy ones."""
     had = _existing(asked, state) if asked.existing else []
-    new = [_offer(one) for one in offers if _offer_fits(asked, one)] if asked.new else []
-    ordered = sorted(new, key=lambda row: (bool(row.availability), row.price is None, row.price or Decimal(0)))
+    new = [row_of(one) for one in browsed(asked, state=state, offers=offers).found] if asked.new else []
     idle = [row for row in had if row.availability == "idle"]
-    return [*idle, *ordered, *(row for row in had if row.availability != "idle")]
+    return [*idle, *new, *(row for row in had if row.availability != "idle")]
 
 
-def why_none(asked: Asked, *, offers: Iterable[Offer]) -> str:
-    """Of offers that do not fit: each reason with its numbers, the most frequent first."""
-    whys = Counter(_misfit(asked, one) for one in offers)
-    said = [f"{why} ({number} offers)" if number > 1 else why for why, number in whys.most_common(3)]
-    return "; ".join(said)
+def browsed(asked: Asked, *, state: State, offers: Sequence[Offer]) -> Browsed:
+    """What could be had anew, by the plan's own walk."""
+    world = World(desired=asked.desired, state=state, offers=offers, now=asked.now, nonce="browsing")
+    return browse(world, asked.pool, need=asked.need, where=asked.where)
 
 
-def show_offers(rows: Sequence[OfferRow], *, most: int) -> None:
+def show_offers(rows: Sequence[OfferRow], *, most: int, now: Seconds) -> None:
     """The table with the first `most`, and how many there are."""
     if not rows:
         say("no offer fits")
         return
-    show(offer_table(rows[:most]))
-    out(shown(rows[:most], total=len(rows)) + "\n")
+    show(offer_table(rows[:most], now=now))
+    out(shown(rows[:most], total=len(rows), now=now) + "\n")
     sys.stdout.flush()
 
 
-def _misfit(asked: Asked, one: Offer) -> str:
-    found = (
-        misfit(need, where, one, cloud=one.cloud)
-        for need, where in ((asked.need, asked.where), (asked.pool.need, asked.pool.where))
-    )
-    return next((why for why in found if why), "it fits")
+def row_of(one: Found) -> OfferRow:
+    offer = one.offer
+    return OfferRow(
+        backend=offer.backend, region=offer.region, zone=offer.zone, instance=offer.instance_type, spot=offer.spot,
+        resources=one.resources, price=one.price, availability="busy" if one.why == BUSY else one.why,
+        at_most=offer.at_most, source=offer.source, priced_at=offer.priced_at, blocks=one.blocks, of=one.of,
+    )  # fmt: skip
 
 
 def _existing(asked: Asked, state: State) -> list[OfferRow]:
@@ -73,35 +81,29 @@ def _existing(asked: Asked, state: State) -> list[OfferRow]:
     rows = []
     for one in state.instances:
         status = instance_status(one, jobs)
-        shared = degraded(one, allow_foreign=asked.pool.allow_foreign)
-        flagged = unreachable(one) or one.draining or one.quarantined or shared or one.orphan
+        foreign = degraded(one, allow_foreign=asked.pool.allow_foreign)
+        flagged = unreachable(one) or one.draining or one.quarantined or foreign or one.orphan
         if asked.instance not in ("", one.name):
             continue
         if one.pool != asked.pool.name or status in LEFT_OUT or flagged:
             continue
-        if not fits(asked.need, asked.where, one, cloud=False):
-            continue
-        rows.append(_instance(one, availability="idle" if status == "idle" else "busy"))
+        row = _instance(asked, one, jobs=jobs.get(one.id, ()), idle=status == "idle")
+        if row is not None:
+            rows.append(row)
     return sorted(rows, key=lambda row: (row.availability != "idle", row.price is None, row.price or Decimal(0)))
 
 
-def _instance(one: Instance, *, availability: str) -> OfferRow:
+def _instance(asked: Asked, one: Instance, *, jobs: Sequence[Job], idle: bool) -> OfferRow | None:
+    """At what a run's share of it costs; idle where so much of it is free. `None` where it does not fit."""
+    of = shared(one)
+    blocks = fewest(asked.need, one.resources, of=of) if of > 1 else 1
+    own = part(one.resources, blocks=blocks, of=of)
+    price = part_price(one.price, blocks=blocks, of=of)
+    if not blocks or misfit(asked.need, asked.where, replace(one, resources=own, price=price), cloud=False):
+        return None
+    free = of > 1 and of - used(jobs, of=of) >= blocks and one.phase == "ready"
     return OfferRow(
-        backend=one.backend, region=one.region, instance=f"{one.instance_type} ({one.name})", resources=one.resources,
-        spot=one.spot, price=one.price, availability=availability,
+        backend=one.backend, region=one.region, zone=one.zone, instance=f"{one.instance_type} ({one.name})",
+        resources=own, spot=one.spot, price=price, blocks=blocks, of=of,
+        availability="idle" if idle or free else "busy",
     )  # fmt: skip
-
-
-def _offer(one: Offer) -> OfferRow:
-    taken = "busy" if one.free == 0 else ""
-    return OfferRow(
-        backend=one.backend, region=one.region, instance=one.instance_type, resources=one.resources, spot=one.spot,
-        price=one.price, availability=WORDS[one.availability] or taken,
-    )  # fmt: skip
-
-
-def _offer_fits(asked: Asked, one: Offer) -> bool:
-    return all(
-        fits(need, where, one, cloud=one.cloud)
-        for need, where in ((asked.need, asked.where), (asked.pool.need, asked.pool.where))
-    )

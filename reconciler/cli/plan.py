@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from backends.registry import CATALOGED
 from reconciler.apply import apply
+from reconciler.catalog_offers import Later, catalog_of
 from reconciler.cli.fail import Done
 from reconciler.cli.judged import judged
 from reconciler.cli.project import documents_of, ports_of, project_root, site_of, tell
@@ -150,7 +152,7 @@ def _planned(basis: Basis, desired: Desired, permissions: Permissions) -> tuple[
     world = World(
         desired=desired,
         state=state,
-        offers=tuple(stored_offers(basis.site, desired, state)),
+        offers=_offers(basis.site, desired, state),
         now=basis.moment,
         nonce=basis.nonce,
         permissions=permissions,
@@ -206,14 +208,20 @@ def check_pool(name: str, desired: Desired) -> None:
         raise Fail(f"--pool {name}: no such pool in .dstack; {hint}")
 
 
+def _offers(site: Site, desired: Desired, state: State) -> Sequence[Offer]:
+    return Later(lambda: stored_offers(site, desired, state))
+
+
 def stored_offers(site: Site, desired: Desired, state: State | None) -> Iterator[Offer]:
     """What catalogs and this machine offer; a place that cannot tell now offers nothing."""
     from backends.base import BackendError
 
+    yield from catalog_of(desired, os.environ, now=now(), told=lambda why: say(f"warning: {why}"))
+
     store = store_of(site) if site.project else None
     connect = connector(site, address=store.address if store else "")
     for config in desired.backends:
-        for region in config.regions or ("",):
+        for region in config.regions or ("",) if config.type not in CATALOGED else ():
             try:
                 yield from connect(config, region, state.lineage if state else "").offers(Need(), Where())
             except BackendError as error:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from reconciler.cli.applied import identified
 from reconciler.cli.approval import price_flag
 from reconciler.cli.fail import Fail
-from reconciler.cli.offers import Asked, offer_rows, show_offers, why_none
+from reconciler.cli.offers import Asked, browsed, offer_rows, show_offers
 from reconciler.cli.plan import stored_offers
 from reconciler.cli.project import project_root, site_of
 from reconciler.cli.terminal import NoTerminal, ask, out, say
@@ -73,7 +73,7 @@ def add_to_pool(asked: AddAsk) -> int:
         carried = carry(state, pool=pool.name, desired=desired, by=who(), now=now())
         return add_instances(carried, replace(wish, at=now()))
 
-    confirm = _Confirm(asked=asked, wish=wish, pool=pool, offers=offers, limit=desired.confirm_above)
+    confirm = _Confirm(asked=asked, wish=wish, pool=pool, offers=offers, desired=desired, limit=desired.confirm_above)
     last = fulfil(
         where,
         Wished(wish=wished, scope=(wish.id,), carried=desired, confirm=confirm, prompted=not asked.yes),
@@ -91,19 +91,22 @@ class _Confirm:
     wish: Wish
     pool: Pool
     offers: tuple[Offer, ...]
+    desired: Desired
     limit: Price | None
     known: frozenset[str] = frozenset()
 
     def __call__(self, plan: Plan, state: State) -> Plan | None:
         self.known = frozenset(one.id for one in state.instances)
-        asked = Asked(need=self.wish.need, where=self.wish.where, pool=self.pool, existing=False)
+        asked = Asked(
+            need=self.wish.need, where=self.wish.where, pool=self.pool, existing=False, desired=self.desired, now=now()
+        )  # fmt: skip
         rows = offer_rows(asked, state=state, offers=self.offers)
-        show_offers(rows, most=MOST_OFFERS)
+        show_offers(rows, most=MOST_OFFERS, now=asked.now)
         launches = [one for one in plan.actions if isinstance(one, Launch)]
         missing = self.asked.count - sum(len(one.ids) for one in launches)
         if missing and not self.wish.retry.no_capacity:
             why = "; ".join(one.why for one in plan.unmet) or "no offer fits"
-            why = why if rows else why_none(asked, offers=self.offers) or why
+            why = why if rows else browsed(asked, state=state, offers=self.offers).funnel
             raise Fail(f"{missing} of {self.asked.count} cannot be had now: {why}; --retry waits for them")
         each = ", ".join(dict.fromkeys(hourly(one.offer.price) for one in launches))
         say(f"pool {self.pool.name}: {counted(self.asked.count, 'instance')}{f' at {each}' if each else ''}")

@@ -7,13 +7,13 @@ from difflib import get_close_matches
 
 from reconciler.cli.approval import price_flag
 from reconciler.cli.fail import Fail
-from reconciler.cli.offers import Asked, offer_rows, show_offers, why_none
+from reconciler.cli.offers import Asked, browsed, offer_rows, show_offers
 from reconciler.cli.plan import stored_offers
 from reconciler.cli.terminal import NoTerminal, ask, say
 from reconciler.place import misfit
 from reconciler.render_words import hourly
 from reconciler.status import alive
-from reconciler.wire import Site
+from reconciler.wire import Site, now
 from reconciler.wish import namesakes
 from schemas.base import Price
 from schemas.desired import Desired
@@ -41,13 +41,13 @@ class RunConfirm:
         self._refuse_unknown_instance(state)
         asked = Asked(
             need=spec.need, where=spec.where, pool=pool, new=not (spec.reuse_only or spec.instance_name),
-            instance=spec.instance_name,
+            instance=spec.instance_name, desired=self.desired, now=now(),
         )  # fmt: skip
         offers = tuple(stored_offers(self.site, self.desired, state))
         rows = offer_rows(asked, state=state, offers=offers)
-        show_offers(rows, most=self.most)
+        show_offers(rows, most=self.most, now=asked.now)
         if not rows:
-            self._refuse_hopeless(why_none(asked, offers=offers), plan=plan, state=state)
+            self._refuse_hopeless(browsed(asked, state=state, offers=offers).funnel, plan=plan, state=state)
         self._say_waiting(plan)
         self.price = self._priced(plan)
         return plan if self._agreed(plan, state) else None

@@ -20,7 +20,7 @@ SYNONYMS = {
     "set-default": "pool set-default", "add-ssh": "pool add-ssh", "output": "artifacts", "download": "artifacts",
 }  # fmt: skip
 COMMANDS = (
-    "plan", "apply", "run", "ps", "logs", "stop", "artifacts", "pool", "cost", "events", "validate", "schema",
+    "plan", "apply", "run", "offers", "ps", "logs", "stop", "artifacts", "pool", "cost", "events", "validate", "schema",
     "init", "destroy", "state",
 )  # fmt: skip
 GROUPS = {

@@ -128,6 +128,7 @@ _BUILDERS: dict[str, tuple[str, _Builder]] = {
     "plan-json": ("dstack plan --json", printed.plan),
     "ps-json": ("dstack ps --json", printed.ps),
     "pool-ps-json": ("dstack pool ps --json", printed.pool_ps),
+    "offers-json": ("dstack offers --json", printed.offers),
     "cost-json": ("dstack cost --json", printed.cost),
     "events-json": ("dstack events --json", printed.events),
 }

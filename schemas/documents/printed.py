@@ -59,7 +59,24 @@ def pool_ps() -> Schema:
         "name": _TEXT, "pool": _TEXT, "backend": _TEXT, "region": _MAYBE, "instance_type": _MAYBE, "resources": _TEXT,
         "spot": {"type": "boolean"}, "price": _PRICE, "status": {"enum": list(INSTANCE_STATUSES)}, "reason": _MAYBE,
         "unreachable": {"type": "boolean"}, "observed_at": _MAYBE_TIME, "next_look_at": _MAYBE_TIME,
-        "created_at": _MAYBE_TIME, "idle_since": _MAYBE_TIME, "reap_at": _MAYBE_TIME, "runs": _TEXTS})}
+        "created_at": _MAYBE_TIME, "idle_since": _MAYBE_TIME, "reap_at": _MAYBE_TIME, "runs": _TEXTS,
+        "blocks": _COUNT, "blocks_used": _COUNT})}
+
+
+def offers() -> Schema:
+    size: Schema = {"type": "integer", "minimum": 1}
+    gpu = _record({"name": _TEXT, "count": size, "memory_mib": size})
+    offer = _record({
+        "backend": _TEXT, "region": _TEXT, "zone": _MAYBE, "instance_type": _TEXT, "resources": _TEXT, "cpus": _COUNT,
+        "cpu_arch": _TEXT, "memory_mib": _COUNT, "gpu": {"anyOf": [gpu, {"type": "null"}]},
+        "spot": {"type": "boolean"}, "price": _PRICE, "at_most": {"type": "boolean"}, "source": _MAYBE,
+        "priced_at": _MAYBE_TIME, "availability": _MAYBE, "blocks": size, "of_blocks": size})
+    group = _record({
+        "by": {"enum": ["gpu", "region", "backend"]}, "name": _TEXT, "offers": size, "regions": _TEXTS,
+        "cheapest": offer})
+    return _record({
+        "version": {"const": 1}, "total": _COUNT, "funnel": _TEXT, "warnings": _TEXTS,
+        "offers": {"type": "array", "items": offer}, "groups": {"type": "array", "items": group}})
 
 
 def cost() -> Schema:

@@ -1,0 +1,76 @@
+"""Ask for younger prices: gpuhunt's list, and the regions themselves. All at once, none of them waited for too long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import partial
+
+from backends.base import BackendError
+from reconciler.catalog_offers import cataloged, layers
+from reconciler.gather import Threads, gather
+from schemas.base import Seconds
+from schemas.catalog import LiveRegion
+from schemas.desired import BackendConfig, Desired
+
+LIMIT = 60.0  # seconds
+
+
+def refresh(
+    desired: Desired, environ: Mapping[str, str], *, threads: Threads, now: Callable[[], Seconds],
+    regions: Sequence[str] = (),
+) -> list[str]:  # fmt: skip
+    """What could not be had, each in one sentence. `regions` (or patterns of them) are asked alone, where given."""
+    warnings: list[str] = []
+    configs = cataloged(desired)
+    for provider in dict.fromkeys(config.type for config in configs):
+        warnings += published_again(provider, environ, now=now(), force=True)
+    for config in configs:
+        warnings += _asked(config, environ, threads=threads, now=now, regions=regions)
+    return warnings
+
+
+def published_again(provider: str, environ: Mapping[str, str], *, now: Seconds, force: bool = False) -> list[str]:
+    """Once a day, unless forced. Why there is no younger list."""
+    from backends.catalog_cache import cache_of
+    from backends.catalog_refresh import refresh_published
+
+    why = refresh_published(provider, cache_of(environ), environ, now=now, force=force)
+    return [f"no younger prices from gpuhunt: {why}"] if why else []
+
+
+def _asked(
+    config: BackendConfig, environ: Mapping[str, str], *, threads: Threads, now: Callable[[], Seconds],
+    regions: Sequence[str],
+) -> Iterator[str]:  # fmt: skip
+    """Each region that may be used; what they told is kept, whatever the others did."""
+    from backends.catalog_cache import cache_of
+    from backends.catalog_live import enabled_regions, live_region
+    from backends.catalog_refresh import keep_regions
+
+    try:
+        names = config.regions or enabled_regions(config)
+    except BackendError as error:
+        yield f"{config.name} was not asked for its own prices: {error}"
+        return
+    names = tuple(name for name in names if not regions or any(fnmatchcase(name, each) for each in regions))
+    known = layers(config, environ, now=now())
+    tasks = {name: partial(live_region, config, name, known, now=now()) for name in names}
+    answers = dict(gather(threads, tasks, limit=LIMIT))
+    told = {name: answer for name, answer in answers.items() if isinstance(answer, LiveRegion)}
+    for name in names:
+        yield from _trouble(f"{config.name} {name}", answers.get(name))
+    if why := keep_regions(config, cache_of(environ), told):
+        yield f"what {config.name} told is not kept: {why}"
+
+
+def _trouble(place: str, answer: LiveRegion | Exception | None) -> Iterator[str]:
+    match answer:
+        case None:
+            yield f"{place}: no answer within {LIMIT:.0f} s"
+        case BackendError():
+            yield f"{place}: {answer}"
+        case Exception():
+            raise answer
+        case LiveRegion() if answer.spot_error:
+            yield f"{place}: no spot prices: {answer.spot_error}"

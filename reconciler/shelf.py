@@ -1,0 +1,103 @@
+"""Offers in the order in which they are looked at: by price, and no further than somebody looks. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from reconciler.place import asked, shortage
+from reconciler.share import blocks_of, suffices
+from schemas.base import Price
+from schemas.offer import Offer
+from schemas.resources import Need, Resources
+
+FEW = 64  # a shelf looks no further ahead than that
+
+# The number of its kind of resources, and itself.
+Entry = tuple[int, Offer]
+
+
+class Aisle:
+    """Offers, cheapest first (an unpriced one last); among equals without a GPU, then the smallest."""
+
+    def __init__(self, by_price: list[dict[Price, list[Offer]]], *, kinds: dict[tuple[Resources, bool], int]) -> None:
+        self.entries: list[Entry] = []
+        self.size = sum(len(offers) for each in by_price for offers in each.values())
+        self._by_price, self._kinds = by_price, kinds
+        self._prices: Iterator[Price] = iter(sorted({price for each in by_price for price in each}))
+
+    def more(self) -> bool:
+        """Whether there were any at a higher price: they are then in `entries` too."""
+        price = next(self._prices, None)
+        if price is None:
+            return False
+        alike = [offer for each in self._by_price for offer in each.get(price, ())]
+        if len(alike) > 1:
+            alike.sort(key=_by_size)
+        kinds = self._kinds
+        self.entries += [(kinds.setdefault((offer.resources, offer.cloud), len(kinds)), offer) for offer in alike]
+        return True
+
+
+def _by_size(offer: Offer) -> tuple[object, ...]:
+    """All of it, for determinism. At the same price, what may cost less goes before what will not."""
+    has = offer.resources
+    return (
+        has.gpu.count if has.gpu else 0, has.cpus, has.memory, not offer.at_most,
+        offer.backend, offer.region, offer.zone, offer.instance_type, offer.spot, has.disk,
+    )  # fmt: skip
+
+
+class Shelf:
+    """The offers whose resources suffice, by price, looked for no further than somebody asked."""
+
+    def __init__(self, aisle: Aisle, *, needs: tuple[Need, Need], market: int, blocks: int) -> None:
+        self.offers: list[Offer] = []
+        self.first_lost: dict[str, Offer] = {}
+        self._needs, self._blocks = needs, blocks
+        self._aisle = aisle
+        self._at = 0
+        self._short: dict[int, str] = {}
+        self._elsewhere = market - aisle.size
+
+    def more(self) -> bool:
+        """Whether there were others: they are then in `offers`, a few at a time."""
+        short, entries = self._short, self._aisle.entries
+        while self._at < len(entries) or self._aisle.more():
+            some = entries[self._at : self._at + FEW]
+            self._at += len(some)
+            for kind, offer in some:
+                if kind not in short:
+                    short[kind] = self._shortage(offer)
+            found = [offer for kind, offer in some if not short[kind]]
+            self.offers += found
+            if found:
+                return True
+        return False
+
+    def lost(self) -> Counter[str]:
+        """How many of all offers have too little, by the kind of resource."""
+        while self.more():
+            pass
+        found = Counter({"gpu": self._elsewhere} if self._elsewhere else {})
+        for kind, offer in self._aisle.entries:
+            if why := self._short[kind]:
+                found[why] += 1
+                self.first_lost.setdefault(why, offer)
+        return found
+
+    def _shortage(self, offer: Offer) -> str:
+        need, pool_need = self._needs
+        of = blocks_of(self._blocks, offer.resources)
+        short = suffices(need, offer.resources, of=of, cloud=offer.cloud)
+        return short or shortage(pool_need, offer.resources, cloud=offer.cloud)
+
+    def label(self, stage: str) -> str:
+        """What was asked of a kind of resource that some had too little of."""
+        offer = self.first_lost.get(stage)
+        if offer is None:  # left out by the name of their GPU
+            return asked(next(need for need in self._needs if need.gpu is not None), kind=stage)
+        for need in self._needs:
+            if shortage(need, offer.resources, cloud=offer.cloud) == stage:
+                return asked(need, kind=stage, cloud=offer.cloud)
+        return stage
