@@ -115,8 +115,6 @@ def _row(
     reason = _reason(one, status=status, place=place, now=now, kept=kept, drain=drain)
     if look is not None and place is not None:
         reason += f"; {place.failures} looks failed, {_next_look(look, now=now)}"
-    if one.self_destruct_at is not None:
-        reason += f"{'; ' if reason else ''}{_timer(one.self_destruct_at, now=now)}"
     return InstanceRow(
         instance=one,
         status=status,
@@ -128,11 +126,6 @@ def _row(
         runs=runs,
         blocks=(used(jobs.get(one.id, ()), of=shared(one)), shared(one)),
     )
-
-
-def _timer(at: int, *, now: int) -> str:
-    """Each tick that reaches it puts that off."""
-    return f"powers itself off {f'in {rough(at - now)}' if at > now else 'now'}, unless a tick reaches it"
 
 
 def _next_look(at: int, *, now: int) -> str:
