@@ -40,6 +40,7 @@ def seen(instance: Mapping[str, Any], *, region: str, request_status: str = "") 
         generation=_number(tags.get(GENERATION, "")),
         phase=phase,
         interrupted=spot and phase in ("ending", "ended") and _taken(instance, request_status),
+        by_itself=(instance.get("StateReason") or {}).get("Code", "") == "Client.InstanceInitiatedShutdown",
         reason=_reason(instance, request_status) if phase in ("ending", "ended") else "",
         region=region,
         zone=instance.get("Placement", {}).get("AvailabilityZone", ""),

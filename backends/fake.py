@@ -50,6 +50,7 @@ class Machine:
     born: int
     ends_at: int | None = None
     interrupted: bool = False
+    by_itself: bool = False
     reason: str = ""
     boot: int = 1
     silent: bool = False
@@ -77,8 +78,8 @@ class FakeWorld:
 
     `lag` is by how many listings an answer is late. `boot`, `ending` and `staging` (of a job that is held back) are
     seconds. `shown` is for how many seconds after its end a machine is still listed (`None`: for ever). `script`
-    gives a job's (seconds, exit code). `jump` is what leads to a machine. `room` is how many of a type can live at
-    once. `launched` counts real machines by instance id and `started` real starts by job id:
+    gives a job's (seconds, exit code). `jump` is what leads to a machine, `address` where it is. `room` is how many of
+    a type can live at once. `launched` counts real machines by instance id and `started` real starts by job id:
     either above 1 is a defect of whoever asked.
     """
 
@@ -92,6 +93,7 @@ class FakeWorld:
     identity: str = "account-1"
     script: Callable[[str], tuple[int, int]] = lambda job: (60, 0)
     jump: Callable[[str], str] = lambda external_id: ""
+    address: Callable[[str], str] = lambda external_id: f"10.0.0.{external_id[2:]}"
     sold_out: set[str] = field(default_factory=set)
     quotas: dict[str, str] = field(default_factory=dict)
     room: dict[str, int] = field(default_factory=dict)
@@ -124,6 +126,11 @@ class FakeWorld:
         """The place takes the machine away, now."""
         machine = self.machines[external_id]
         machine.ends_at, machine.interrupted, machine.reason = self.now(), True, reason
+
+    def power_off(self, external_id: str) -> None:
+        """From within: by its dead-man timer, say."""
+        machine = self.machines[external_id]
+        machine.ends_at, machine.by_itself = self.now(), True
 
     def reboot(self, external_id: str) -> None:
         """Its running jobs die without an exit code; the folders survive."""
@@ -265,6 +272,7 @@ class FakeBackend(Backend):
             generation=request.generation,
             phase=self._phase(machine),
             interrupted=machine.interrupted,
+            by_itself=machine.by_itself and world.over(machine),
             reason=machine.reason if world.over(machine) else "",
             region=machine.region,
             zone=request.zone,
@@ -272,7 +280,7 @@ class FakeBackend(Backend):
             spot=request.spot,
             price=offer.price if offer else None,
             resources=machine.resources,
-            address=f"10.0.0.{machine.external_id[2:]}",
+            address=world.address(machine.external_id),
             via=world.jump(machine.external_id),
             machine_id=f"machine-{machine.external_id}",
             created_at=machine.born,

@@ -140,7 +140,7 @@ done << 'END-OF-DSTACK'
 END-OF-DSTACK
 chmod 600 "$home/.ssh/authorized_keys" && chown -R "$user:" "$home/.ssh"
 [ -d "$home/{folder}" ] || {{
-    mkdir "$home/{folder}.new"
+    rm -rf "$home/{folder}.new" && mkdir -m 700 "$home/{folder}.new"
     ln -sfn {base} "$home/{folder}.new/deadman"
     for file in lease cleaned; do printf '%-255s\\n' '' > "$home/{folder}.new/$file"; done
     chown -R "$user:" "$home/{folder}.new" && mv "$home/{folder}.new" "$home/{folder}"

@@ -16,6 +16,7 @@ from reconciler.absorb_hosts import SKEW, absorb_hosts
 from reconciler.absorb_listings import Answer, absorb_listings
 from reconciler.distrust import distrust
 from reconciler.put_off import answered, failed
+from reconciler.ways import with_ways
 from schemas.instance import HostReport, Listing, Seen
 from schemas.state import Place, State
 
@@ -52,7 +53,7 @@ def absorb(
         return absorb(was, listings=listings, reports=reports, now=now, before=before)
     state = absorb_listings(state, answers=answers, before=before, now=now - off)
     reports = [replace(report, at=report.at - off) for report in reports] if off else reports
-    return absorb_hosts(state, reports=reports, before=before, now=now - off)
+    return with_ways(absorb_hosts(state, reports=reports, before=before, now=now - off))
 
 
 def strangers(state: State, listings: Sequence[Listing]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from reconciler.entries import billed_until
 from reconciler.host_places import host_of
+from reconciler.status import POWERED_OFF
 from schemas.instance import Instance, Seen
 from schemas.launch import Intent
 from schemas.resources import Resources
@@ -101,13 +102,17 @@ def _sighted(instance: Instance, seen: Seen, *, at: int, now: int) -> Instance:
     match seen.phase:
         case "ended":
             instance = replace(instance, ended_at=seen.ended_at)
-            return _gone(instance, reason=instance.reason or seen.reason or "ended by its place", now=now)
+            return _gone(instance, reason=instance.reason or _why(seen) or "ended by its place", now=now)
         case "ending":
-            reason = instance.reason if instance.phase == "terminating" else seen.reason or "its place is ending it"
+            reason = instance.reason if instance.phase == "terminating" else _why(seen) or "its place is ending it"
             at = instance.terminate_at or now
             return replace(instance, phase="terminating", ending=True, reason=reason, terminate_at=at)
         case _:
             return replace(instance, phase="provisioning") if instance.phase == "pending" else instance
+
+
+def _why(seen: Seen) -> str:
+    return f"{POWERED_OFF}: its dead-man timer did, or whoever was there" if seen.by_itself else seen.reason
 
 
 def _facts(instance: Instance, seen: Seen, *, at: int) -> Instance:

@@ -62,7 +62,6 @@ def compile_documents(
         **_autoscale(read),
         secrets=tuple(secrets_of(read)),
         authorized_keys=tuple(key for entry in read.singles.get("authorized_keys", ()) for key in entry.form),
-        unsupported=tuple(_unsupported(read)),
         warnings=tuple(map(str, in_order(notes.warnings))),
     ), in_order([*notes.unsupported, *_unsupported_entries(read, backends)])
 
@@ -307,13 +306,3 @@ def _autoscale(read: Read) -> dict[str, Any]:
 def _unsupported_entries(read: Read, backends: Mapping[str, BackendConfig]) -> Iterator[Problem]:
     for entry in read.backends:
         yield from unsupported_notices(entry, backends[entry_name(entry)].unsupported)
-    for key in ("authorized_keys",):
-        for entry in read.singles.get(key, ())[:1]:
-            yield from unsupported_notices(entry, (said for said in _unsupported(read) if f"`{key}`" in said))
-
-
-def _unsupported(read: Read) -> Iterator[str]:
-    if read.singles.get("authorized_keys"):
-        yield "`authorized_keys`: authorized keys are not supported yet"
-
-

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
 from reconciler.compile_hosts import compile_hosts
 from reconciler.compile_profile import Chosen
 from reconciler.known_hosts import Known
@@ -14,6 +16,7 @@ from schemas.host import DISK_FLOOR
 from schemas.pool import DAY, GRACE, HOST_GRACE, Pool
 from schemas.profile import Profile, Retry
 from schemas.resources import Need, Where
+from schemas.way import Way
 
 DEFAULT_POOL = "default-pool"
 DEFAULT_IDLE = 300
@@ -42,6 +45,7 @@ def compile_pool(
         placement=form.placement or "any",
         blocks=1 if form.blocks is None else form.blocks,
         tags=chosen.pick("tags", ()),
+        connect=None if form.connect is None else msgspec.convert(form.connect, Way),
         max_lifetime=None if form.max_lifetime in (None, OFF) else form.max_lifetime,
         hold=DAY if form.hold is None else form.hold,
         unattended=_unattended(form),

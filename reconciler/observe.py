@@ -6,7 +6,7 @@ hosts that were just seen for the first time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from backends.base import Backend, BackendError
@@ -15,6 +15,7 @@ from reconciler.absorb import absorb
 from reconciler.gather import gather
 from reconciler.lease import leases
 from reconciler.ports import Connections, Ports
+from reconciler.ways import with_ways
 from schemas.instance import HostReport, Instance, Listing
 from schemas.offer import Offer
 from schemas.resources import Need, Where
@@ -47,6 +48,7 @@ def observe(
     The places of `but` are not asked, nor the hosts there: they are as they were. With `renew` each bought machine
     that answers may live without us for as long as its lease has it from now on.
     """
+    state = with_ways(state)
     places = [place for place in state.places if not place.forgotten and place.name not in but]
     known = [one for one in _asked(state) if one.place not in but]
     first = _ask(

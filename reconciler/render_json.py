@@ -13,7 +13,7 @@ from reconciler.explain import Row, explain
 from reconciler.explain_instances import InstanceRow
 from reconciler.explain_runs import RunRow
 from reconciler.render_words import resources, stamp
-from reconciler.status import unreachable
+from reconciler.status import timers, unreachable
 from schemas.base import Price
 from schemas.plan import Plan
 from schemas.state import State
@@ -45,6 +45,9 @@ def plan_json(
         "observed_at": stamp(min(seen, default=None)),
         "actions": [_action(row) for row in explain(plan, state)],
         "unmet": [{"subject": one.subject, "why": one.why} for one in plan.unmet],
+        "timers": [
+            {"instance": one.name, "self_destruct_at": stamp(one.self_destruct_at)} for one in timers(state)
+        ],
         "warnings": list(plan.warnings),
         "cost": {"hourly_before": _number(plan.hourly_before), "hourly_after": _number(plan.hourly_after)},
         "against": _against(difference) if difference else None,
@@ -126,6 +129,7 @@ def _instance(row: InstanceRow) -> dict[str, Any]:
         "created_at": stamp(one.created_at or None),
         "idle_since": stamp(row.idle_since),
         "reap_at": stamp(row.reap_at),
+        "self_destruct_at": stamp(one.self_destruct_at),
         "runs": list(row.runs),
         "blocks": row.blocks[1],
         "blocks_used": row.blocks[0],

@@ -12,6 +12,7 @@ from reconciler.explain import Kind, Row, counts, explain
 from reconciler.moments import Here, localized
 from reconciler.render_paint import Paint, plain
 from reconciler.render_words import clean, clock, counted, hourly, resources, rough, span
+from reconciler.status import timers
 from schemas.plan import Plan
 from schemas.state import State
 
@@ -23,6 +24,7 @@ COLOUR: dict[Kind, str] = {
     "update": "yellow",
 }  # fmt: skip
 MOST_ENDS = 30
+MOST_TIMERS = 10
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ def render_plan(
     parts = [
         *(action_lines(rows, page=page) if difference is None else _parted(difference, page=page)),
         *_section("Idle", idle_lines(plan, now=now), page=page),
+        *_section("Timers", timer_lines(state, now=now), page=page),
         *_section("Unmet", (f"{one.subject}: {one.why}" for one in plan.unmet), page=page, colour="yellow"),
         *_section("Overrides", plan.notes, page=page),
         *_section("Observed", observed_lines(plan, now=now), page=page),
@@ -158,6 +161,17 @@ def idle_lines(plan: Plan, *, now: int) -> Iterator[str]:
             yield f"{note.name}: due ({kept})"
         else:
             yield f"{note.name}: goes in {rough(note.at - now)}, at {clock(note.at)} ({kept})"
+
+
+def timer_lines(state: State | None, *, now: int) -> Iterator[str]:
+    """Each tick that reaches them puts that off."""
+    armed = timers(state)
+    for one in armed[:MOST_TIMERS]:
+        at = one.self_destruct_at or 0
+        when = f"in {rough(at - now)}, at {clock(at)}" if at > now else f"since {rough(now - at)}"
+        yield f"{one.name}: powers itself off {when}, unless a tick reaches it"
+    if more := armed[MOST_TIMERS:]:
+        yield f"{len(more)} more, the last in {rough((more[-1].self_destruct_at or 0) - now)} (--json lists all)"
 
 
 def observed_lines(plan: Plan, *, now: int) -> Iterator[str]:

@@ -151,4 +151,12 @@ def _instance_cells(row: InstanceRow, *, now: int) -> list[str]:
     if unreachable(one):
         status += ", unreachable"
     machine = [one.name, one.backend, one.region, resources(one.resources), "yes" if one.spot else "no"]
-    return [*machine, price(one.price), status, ago(one.created_at, now=now), row.reason]
+    said = [row.reason, _timer(one.self_destruct_at, now=now)]
+    return [*machine, price(one.price), status, ago(one.created_at, now=now), "; ".join(filter(None, said))]
+
+
+def _timer(at: int | None, *, now: int) -> str:
+    """Each tick that reaches it puts that off."""
+    if at is None:
+        return ""
+    return f"self-destruct in {rough(at - now)}" if at > now else "self-destruct is due"

@@ -55,8 +55,9 @@ class Here:
         return (*(self._hop(jump, name=f"jump {jump.hostname}", or_with=last) for jump in jumps), last)
 
     def jump(self, jump: Jump) -> Hop:
-        """On the way to a machine that we bought: entered with this user's own keys."""
-        return self._hop(jump, name=f"jump {jump.hostname}")
+        """On the way to a machine that we bought: entered with this user's own keys, pinned as written or known."""
+        pinned = jump if jump.host_key else replace(jump, host_key=self._own_key(jump))
+        return self._hop(pinned, name=f"jump {jump.hostname}")
 
     def _hop(self, way: Host | Jump, *, name: str, or_with: Hop | None = None) -> Hop:
         """A jump that names no key is entered with the host's (`or_with`)."""

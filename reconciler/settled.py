@@ -6,6 +6,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
+from reconciler.status import POWERED_OFF
 from schemas.base import Value
 from schemas.instance import Instance
 from schemas.run import LIVE_JOB, Attempt, Job, Run
@@ -114,7 +115,8 @@ def _settle(
     for job in jobs:
         if job.status in LIVE_JOB and job.instance in gone:
             one = gone[job.instance]
-            job = _lost(job, reason=one.reason or "its machine ended", at=one.terminated_at or now)
+            had = one.reason.startswith(POWERED_OFF) and not attempt.held_back
+            job = _lost(job, reason=one.reason or "its machine ended", at=one.terminated_at or now, had_result=had)
         elif job.status == "assigned" and job.instance in dark and attempt.stopping and attempt.held_back:
             # Its release was never written, and never will be: what its host holds back runs nothing.
             given_up.setdefault(job.instance, []).append(job.id)
@@ -128,8 +130,11 @@ def _settle(
     return replace(attempt, jobs=tuple(settled)) if tuple(settled) != jobs else attempt
 
 
-def _lost(job: Job, *, reason: str, at: int) -> Job:
-    """A job that had ended had a result, which went with the machine."""
-    if job.status == "ended":
+def _lost(job: Job, *, reason: str, at: int, had_result: bool = False) -> Job:
+    """A job that had ended had a result, which went with the machine.
+
+    One on a machine that powered itself off had one too, whether or not we saw it: the timer leaves running jobs alone.
+    """
+    if job.status == "ended" or had_result:
         return replace(job, status="failed", reason=RESULT_LOST, ended_at=job.ended_at or at)
     return replace(job, status="lost", reason=reason, ended_at=at)

@@ -10,9 +10,13 @@ from typing import Literal
 
 from schemas.instance import Instance
 from schemas.run import Attempt, Job
+from schemas.state import State
 
 # As a transport words a quarantine for the wrong key: when the pinned one is shown again, it is over.
 UNTRUSTED = "host key"
+
+# Why a machine ended that was shut down from within: what ran there may have had a result.
+POWERED_OFF = "it powered itself off"
 
 InstanceStatus = Literal["pending", "provisioning", "idle", "busy", "holding", "terminating", "terminated"]
 
@@ -66,6 +70,12 @@ def alive(instance: Instance) -> bool:
 def bought(instance: Instance) -> bool:
     """A machine in a cloud: no declared server, and no folder of this one."""
     return instance.host is None and "/" not in instance.address and instance.phase != "pending"
+
+
+def timers(state: State | None) -> list[Instance]:
+    """The machines that power themselves off if nobody reaches them any more, the soonest first."""
+    armed = [one for one in state.instances if one.self_destruct_at is not None and alive(one)] if state else []
+    return sorted(armed, key=lambda one: (one.self_destruct_at or 0, one.name))
 
 
 def unreachable(instance: Instance) -> bool:

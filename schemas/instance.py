@@ -115,7 +115,8 @@ class Seen(Value, frozen=True, kw_only=True):
     """An instance as its place lists it. `id`, `launch`, `pool`, `lineage`, `generation` are our tags.
 
     `phase`: starting | running | ending | ended. An ended one stays listed for a while, or
-    for good; `interrupted` says that the place took it away (a spot kill). `ended_at` is when, where it tells.
+    for good; `interrupted` says that the place took it away (a spot kill), `by_itself` that it was shut down from
+    within: by its dead-man timer, or by whoever was there. `ended_at` is when, where it tells.
     `unfit` says what is wrong with it, as far as its place can tell; it is then given no work.
     """
 
@@ -127,6 +128,7 @@ class Seen(Value, frozen=True, kw_only=True):
     generation: int = 0
     phase: Literal["starting", "running", "ending", "ended"] = "running"
     interrupted: bool = False
+    by_itself: bool = False
     reason: str = ""
     region: str = ""
     zone: str = ""

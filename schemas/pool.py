@@ -8,6 +8,7 @@ from schemas.base import Mib, Price, Seconds, Value
 from schemas.host import Host
 from schemas.profile import Retry
 from schemas.resources import Need, Where
+from schemas.way import Way
 
 HOUR = 3600
 DAY = 24 * HOUR
@@ -23,6 +24,7 @@ class Pool(Value, frozen=True, kw_only=True):
     `default_image` is for its runs that name none; `isolation: container` refuses those that have none at all.
     `disk_floor`: below so much free disk, images that we pulled and nothing uses are removed, and no work is given.
     `sources` maps a field to where its value was written: `pool`, `profile NAME`, `default`.
+    `connect` is how its machines in clouds are reached, `None` as their backend has it.
     A pool with `hosts` has one instance for each of them, and no others.
     `unreachable_grace` is for how long a host's silence is a hiccup: its runs are waited for without more ado.
     `idle_duration` is `None` for off. `added_idle` is what `pool add` gives (72h by default).
@@ -41,6 +43,7 @@ class Pool(Value, frozen=True, kw_only=True):
     placement: Literal["any", "cluster"] = "any"
     blocks: int = 1
     tags: tuple[tuple[str, str], ...] = ()
+    connect: Way | None = None
     max_lifetime: Seconds | None = None
     hold: Seconds = DAY
     unattended: Seconds | None = 3 * DAY

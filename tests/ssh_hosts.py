@@ -192,7 +192,11 @@ class SshHost:
                 environment=" ".join(f"{name}={value}" for name, value in settings.items()),
             )
         )  # fmt: skip
-        (self.root / "boot.sh").write_text(BOOT)
+        self.boot_from(BOOT)
+
+    def boot_from(self, program: str) -> None:
+        """It becomes the host."""
+        (self.root / "boot.sh").write_text(program)
         links = " ".join(f"eth{number}={address}" for number, address in enumerate(self.addresses))
         self.process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--uts", "--pid", *(["--net"] if links else []),

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 from msgspec import json
+from msgspec.structs import replace
 
 from reconciler.identity import identity
 from reconciler.load import Documents, Invalid, find_project, load
 from reconciler.requires import unmet_requirement
+from reconciler.ways import way_of
 from schemas.desired import COMPILER, Desired
 from schemas.pool import Pool
 from schemas.profile import Retry
@@ -211,11 +213,11 @@ def test_a_document_may_lie_among_the_runs(tmp_path: Path) -> None:
 def test_lists_of_several_files_concatenate(tmp_path: Path) -> None:
     desired = loaded(
         tmp_path,
-        a="pools: [{name: a, default: true}]\nauthorized_keys: [x]\nsecrets: {A: {env: A}}",
-        b="pools: [{name: b}]\nauthorized_keys: [y]\nsecrets: {B: {env: B}}",
+        a="pools: [{name: a, default: true}]\nauthorized_keys: [ssh-ed25519 AAAA x]\nsecrets: {A: {env: A}}",
+        b="pools: [{name: b}]\nauthorized_keys: [ssh-ed25519 AAAB y]\nsecrets: {B: {env: B}}",
     ).desired
     assert [pool.name for pool in desired.pools] == ["a", "b"]
-    assert desired.authorized_keys == ("x", "y")
+    assert desired.authorized_keys == ("ssh-ed25519 AAAA x", "ssh-ed25519 AAAB y")
     assert [secret.name for secret in desired.secrets] == ["A", "B"]
 
 
@@ -421,20 +423,18 @@ def test_find_project(tmp_path: Path) -> None:
 def test_what_does_not_work_yet_is_no_warning_but_told_apart(tmp_path: Path) -> None:
     documents = loaded(
         tmp_path,
-        main="backends: [{type: gcp, project_id: p}, {type: local}]\n"
-        "pools: [{name: a, blocks: 2}]\nauthorized_keys: [k]",
+        main="backends: [{type: gcp, project_id: p}, {type: local}]\npools: [{name: a, blocks: 2}]",
         runs__r=RUN + "backends: [gcp]\nimage: x\nvolumes: ['data:/b']",
     )
     assert documents.warnings == ()
     assert documents.unsupported == (
         ".dstack/main.yml:1:12: backends[0]: the backend `gcp` is not supported yet",
-        ".dstack/main.yml:3:18: authorized_keys: `authorized_keys`: authorized keys are not supported yet",
         ".dstack/runs/r.yml:1:1: the volume `data`: network volumes are not supported yet, folders of the instance are",
         ".dstack/runs/r.yml:1:1: only the backend `gcp` is allowed: "
         "cloud backends are not supported yet",
     )
     assert documents.desired.runs[0].unsupported
-    assert documents.desired.unsupported == ("`authorized_keys`: authorized keys are not supported yet",)
+    assert documents.desired.unsupported == ()
 
 
 def test_what_a_profile_names_is_known(tmp_path: Path) -> None:
@@ -477,3 +477,44 @@ def test_required_versions(requires: str, version: str, met: bool) -> None:
     message = unmet_requirement(requires, version=version)
     said = f"dstack {version} is installed, and the documents require {requires}: `pip install "
     assert message == ("" if met else f"{said}'dstack-pools{requires}'`, or change `requires`")
+
+
+# ---------------------------------------------------------------- machines in clouds
+
+
+@pytest.mark.parametrize(
+    ("written", "mode", "jump"),
+    [
+        ("direct", "direct", ""), ("ssm", "ssm", ""), ("instance-connect", "instance-connect", ""),
+        ("{jump: {hostname: bastion, user: ann, port: 2222}}", "jump", "bastion"),
+    ],
+)  # fmt: skip
+def test_how_machines_are_reached_is_their_backends_or_their_pools_word(
+    written: str, mode: str, jump: str, tmp_path: Path
+) -> None:
+    desired = loaded(
+        tmp_path,
+        main=f"backends: [{{type: aws, creds: {{profile: me}}, connect: {written}}}]\n"
+        f"pools: [{{name: a, default: true}}, {{name: b, connect: {written}}}]",
+    ).desired
+    way = way_of(desired.backends[0])
+    assert (way.mode, way.jump.hostname if way.jump else "", way.profile) == (mode, jump, "me")
+    plain, own = (pool.connect for pool in desired.pools)
+    assert plain is None
+    assert own == replace(way, profile="")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("backends: [{type: aws, connect: tunnel}]", "a way to connect"),
+        ("backends: [{type: aws, connect: {jump: {user: ann}}}]", "hostname"),
+        ("backends: [{type: aws, connect: {hop: x}}]", "`{jump: {hostname: …}}`"),
+        ("authorized_keys: [hello]", "no public key"),
+        ("authorized_keys: ['ssh-ed25519 AAAA\\n# dstack: end']", "no public key"),
+        ("authorized_keys: ['command=\"x\" ssh-ed25519 AAAA']", "no public key"),
+        ("authorized_keys: ['-----BEGIN OPENSSH PRIVATE KEY-----']", "a private key"),
+    ],
+)
+def test_what_is_no_way_and_no_key(line: str, said: str, tmp_path: Path) -> None:
+    assert said in str(problems(tmp_path, main=line))

@@ -77,7 +77,7 @@ def a_state() -> State:
         ),
         instances=(
             instance("gpu-0", last_job_end=NOW - 100),
-            instance("gpu-1"),
+            instance("gpu-1", self_destruct_at=NOW + 9000),
             instance("gpu-2"),
             instance("gpu-3"),
             instance("gpu-4", unreachable_since=NOW - 90, unreachable_why="timed out after 10 s", failed_looks=2),

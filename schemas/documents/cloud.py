@@ -7,6 +7,7 @@ from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 
 from schemas.documents.backend import BackendForm
+from schemas.documents.pool import CONNECT
 from schemas.documents.shape import KEY, Form, Shape, Wrong, form, inlined, kind_of, unknown_key
 from schemas.documents.words import Flag, Port, Text, Texts, text
 
@@ -101,6 +102,7 @@ class AwsForm(BackendForm):
     iam_instance_profile: Text | None = None
     tags: TextMap | None = None
     os_images: TextMap | None = None
+    connect: Annotated[dict[str, Any], CONNECT] | None = None
 
 
 class GcpForm(BackendForm):

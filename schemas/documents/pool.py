@@ -128,6 +128,25 @@ class SshForm(Form):
     region: Text | None = None
 
 
+def _connect(value: Any) -> dict[str, Any]:
+    """A `schemas.way.Way`, JSON-like."""
+    if isinstance(value, dict):
+        if set(value) != {"jump"}:
+            raise Wrong("is `direct`, `instance-connect`, `ssm` or `{jump: {hostname: …}}`")
+        given = form(ProxyForm, value["jump"]).model_dump()
+        return {"mode": "jump", "jump": {key: item for key, item in given.items() if item is not None}}
+    mode: str = one_of("direct", "instance-connect", "ssm", what="a way to connect").read(value)
+    return {"mode": mode}
+
+
+def _connect_schema() -> Schema:
+    jump = {"type": "object", "properties": {"jump": inlined(ProxyForm)}, "required": ["jump"]}
+    return {"anyOf": [{"enum": ["direct", "instance-connect", "ssm"]}, {**jump, "additionalProperties": False}]}
+
+
+CONNECT = Shape(_connect, _connect_schema)
+
+
 class PoolForm(Form):
     """A named set of instances."""
 
@@ -150,6 +169,7 @@ class PoolForm(Form):
     blocks: Annotated[int, BLOCKS] | None = None
     tags: Annotated[tuple[tuple[str, str], ...], TAGS] | None = None
     ssh: Annotated[SshForm, Shape(lambda value: form(SshForm, value), lambda: inlined(SshForm))] | None = None
+    connect: Annotated[dict[str, Any], CONNECT] | None = None
     max_lifetime: OffDuration | None = None
     hold: Duration | None = None
     unattended: OffDuration | None = None

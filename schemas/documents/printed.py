@@ -38,6 +38,7 @@ def plan() -> Schema:
         "version": {"const": 1}, "project": _TEXT, "generation": _COUNT, "observed_at": _MAYBE_TIME,
         "actions": actions,
         "unmet": unmet,
+        "timers": {"type": "array", "items": _record({"instance": _TEXT, "self_destruct_at": _TIME})},
         "warnings": _TEXTS,
         "cost": _record({"hourly_before": {"type": "number", "minimum": 0},
                          "hourly_after": {"type": "number", "minimum": 0}}),
@@ -59,7 +60,8 @@ def pool_ps() -> Schema:
         "name": _TEXT, "pool": _TEXT, "backend": _TEXT, "region": _MAYBE, "instance_type": _MAYBE, "resources": _TEXT,
         "spot": {"type": "boolean"}, "price": _PRICE, "status": {"enum": list(INSTANCE_STATUSES)}, "reason": _MAYBE,
         "unreachable": {"type": "boolean"}, "observed_at": _MAYBE_TIME, "next_look_at": _MAYBE_TIME,
-        "created_at": _MAYBE_TIME, "idle_since": _MAYBE_TIME, "reap_at": _MAYBE_TIME, "runs": _TEXTS,
+        "created_at": _MAYBE_TIME, "idle_since": _MAYBE_TIME, "reap_at": _MAYBE_TIME,
+        "self_destruct_at": _MAYBE_TIME, "runs": _TEXTS,
         "blocks": _COUNT, "blocks_used": _COUNT})}
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from schemas.documents.shape import Form, Shape, Wrong, form, inlined, kind_of
+from schemas.documents.shape import Form, Shape, Wrong, each, form, inlined, kind_of
 from schemas.documents.span import DURATION_SCHEMA, duration
-from schemas.documents.words import TEXT_SCHEMA, Flag, Money, ProjectId, Text, Texts, matching, text, whole
+from schemas.documents.words import TEXT_SCHEMA, Flag, Money, ProjectId, Text, matching, text, whole
 from schemas.location import location
 
 # What `packaging` reads, less what nobody needs here: `~=1` says nothing, so it wants two numbers.
@@ -114,6 +114,20 @@ def requires(value: Any) -> str:
     raise Wrong(f"{kind_of(value)} is not a version requirement: such as `>=0.4,<0.5`")
 
 
+PUBLIC_KEY = r"(sk-)?(ssh|ecdsa)-[a-z0-9@.-]+ [A-Za-z0-9+/]+=*( [^\x00-\x1f\x7f]*)?"
+PUBLIC_KEY_SCHEMA: dict[str, Any] = {"type": "string", "pattern": f"^{PUBLIC_KEY}$"}
+
+
+def public_key(value: Any) -> str:
+    """One line of an `authorized_keys`, without options."""
+    written = text(value).strip()
+    if not re.fullmatch(PUBLIC_KEY, written):
+        secret = "PRIVATE KEY" in written
+        raise Wrong("is a private key: remove it from the documents, and make another one" if secret else
+                    f"{kind_of(value)} is no public key: `ssh-ed25519 AAAA… NAME`, as in `~/.ssh/id_ed25519.pub`")
+    return written
+
+
 class ProjectBudgetForm(Form):
     max_hourly: Money
 
@@ -146,7 +160,7 @@ class SingleKeys(Form):
         {"type": "array", "items": inlined(CapForm)}, inlined(AutoscaleForm)]})] | None = None
     secrets: Annotated[tuple[tuple[str, str, str], ...], Shape(
         lambda value: secrets(value), _secrets_schema)] | None = None
-    authorized_keys: Texts | None = None
+    authorized_keys: Annotated[tuple[str, ...], each(public_key, lambda: PUBLIC_KEY_SCHEMA)] | None = None
     artifact_store: Place | None = None
     keep: Annotated[int, Shape(lambda value: duration(value), DURATION_SCHEMA)] | None = None
     confirm_above: Money | None = None

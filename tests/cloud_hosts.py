@@ -1,0 +1,141 @@
+"""Machines of a cloud for tests: their own address, accounts, /etc and boot, brought up by the real user data.
+
+What is not real about them: systemd is a small stand-in that notes what it was asked, and reloads the real sshd; uptime
+is a file that a test moves; and what powers a machine off touches a file.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import uuid
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from ssh_hosts import Lab, SshHost
+from ssh_hosts import why_not as no_hosts
+
+BOOT = r"""
+set -eu
+mount --make-rprivate /
+mount -t tmpfs none /run && mkdir -p /run/sshd
+mount --bind "$ROOT/etc" /etc
+mount -t tmpfs none /var/lib && mkdir /var/lib/dstack
+mount --bind "$ROOT/dstack" /var/lib/dstack
+mount --bind "$ROOT/homes" /home
+mount --bind "$ROOT/bin" /usr/local/sbin
+mount --bind "$ROOT/boot-id" /proc/sys/kernel/random/boot_id
+mount --bind "$ROOT/uptime" /proc/uptime
+hostname "$NAME"
+ip link set lo up
+for link in $LINKS; do
+    device=${link%%=*}
+    until ip link show "$device" > /dev/null 2>&1; do sleep 0.02; done
+    ip addr add "${link#*=}/24" dev "$device"
+    ip link set "$device" up
+done
+PATH=/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin
+sh "$ROOT/user-data" > "$ROOT/user-data.log" 2>&1 || echo "user data: exit $?" >> "$ROOT/user-data.log"
+echo "touch $ROOT/dstack/off" > /var/lib/dstack/poweroff
+exec /usr/sbin/sshd -D -e $OPTIONS -o UsePAM=no -o PidFile=/run/sshd.pid -o UseDNS=no 2> "$ROOT/sshd.log"
+"""
+
+SYSTEMCTL = r"""#!/bin/sh
+# A stand-in: there is no systemd in a namespace. Only what it is asked to reload is real.
+echo "$*" >> /var/lib/dstack/systemctl.log
+case "$*" in
+    "reload ssh.service") kill -HUP "$(cat /run/sshd.pid)" ;;
+esac
+"""
+
+
+@cache
+def why_not() -> str:
+    missing = [tool for tool in ("sudo", "useradd", "usermod", "getent", "ssh-keyscan") if not shutil.which(tool)]
+    return no_hosts() or (f"not installed here: {', '.join(missing)}" if missing else "")
+
+
+@dataclass(kw_only=True)
+class CloudHost(SshHost):
+    """`up` is its uptime in seconds, `user_data` what it boots with."""
+
+    user_data: str = ""
+    up: int = 100
+    options: str = ""
+
+    def make(self) -> None:
+        for folder in ("homes", "bin", "dstack"):
+            (self.root / folder).mkdir(parents=True)
+        shutil.copytree("/etc", self.root / "etc", symlinks=True)
+        for key in (self.root / "etc/ssh").glob("ssh_host_*key*"):
+            key.unlink()
+        self.program("systemctl", SYSTEMCTL)
+        self.new_machine()
+        self.new_boot()
+        self.pass_time(0)
+
+    def new_boot(self) -> None:
+        (self.root / "boot-id").write_text(f"{uuid.uuid4()}\n")
+
+    def start(self) -> None:
+        (self.root / "user-data").write_text(self.user_data)
+        self.boot_from(BOOT.replace("$OPTIONS", self.options))
+
+    def restart_with(self, options: str) -> None:
+        """Of its sshd."""
+        self.options = options
+        self.restart()
+
+    def pass_time(self, seconds: int) -> None:
+        """In place: it is mounted there."""
+        self.up += seconds
+        with (self.root / "uptime").open("r+" if (self.root / "uptime").exists() else "w") as file:
+            file.write(f"{self.up}.00 1.00\n")
+            file.truncate()
+
+    def check(self) -> bool:
+        """The timer's check, as its unit has it; true where it powers off."""
+        off = self.root / "dstack/off"
+        off.unlink(missing_ok=True)
+        self.enter("/bin/sh", "/var/lib/dstack/deadman.sh", "check", "/var/lib/dstack")
+        return off.exists()
+
+    def enter(self, *argv: str) -> str:
+        """As root, inside."""
+        done = subprocess.run(
+            ["nsenter", "--target", str(self._inside()), "--mount", "--pid", "--net", "--uts", *argv],
+            capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+        return done.stdout
+
+    @property
+    def shown(self) -> str:
+        """The host key that its server shows; "" while it shows none."""
+        said = subprocess.run(
+            ["ssh-keyscan", self.address], capture_output=True, text=True, timeout=30, check=False
+        ).stdout
+        keys = {" ".join(line.split()[1:3]) for line in said.splitlines() if not line.startswith("#")}
+        assert len(keys) <= 1, f"more than one key is offered: {keys}"
+        return keys.pop() if keys else ""
+
+    @property
+    def login_home(self) -> Path:
+        return self.root / "homes/dstack"
+
+
+def cloud_host(lab: Lab, name: str, *, user_data: str, start: bool = True) -> CloudHost:
+    """On a network of the lab's, port 22."""
+    if not lab.networks:
+        lab.network()
+    networks = (lab.networks[0],)
+    made = CloudHost(
+        lab=lab, name=name, root=lab.root / name, networks=networks, addresses=(networks[0].address(),), port=22,
+        address="", user_data=user_data,
+    )  # fmt: skip
+    made.address = made.addresses[0]
+    lab.hosts.append(made)
+    made.make()
+    if start:
+        made.start()
+    return made
