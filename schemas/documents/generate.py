@@ -130,6 +130,7 @@ _BUILDERS: dict[str, tuple[str, _Builder]] = {
     "pool-ps-json": ("dstack pool ps --json", printed.pool_ps),
     "cost-json": ("dstack cost --json", printed.cost),
     "events-json": ("dstack events --json", printed.events),
+    "autoscale-json": ("dstack autoscale info --json", printed.autoscale),
 }
 NAMES = tuple(_BUILDERS)
 
