@@ -150,7 +150,7 @@ def _appended(text: str, data: Any, cap: Cap) -> str | None:
 
 def _first_rule(text: str, scale: Any, cap: Cap) -> str | None:
     """Behind what the mapping says already."""
-    if not isinstance(scale, dict) or not scale or scale.fa.flow_style():
+    if not hasattr(scale, "items") or not scale or scale.fa.flow_style():
         return None
     lines = text.splitlines(keepends=True)
     line, column = scale.lc.key(next(iter(scale)))
@@ -251,7 +251,7 @@ def _node(text: str, name: str) -> Any:
 
 def _pair(text: str, name: str) -> Any:
     """Key and value; a list right under `autoscale` is its `rules`."""
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    root: Any = yaml.compose(text, Loader=yaml.SafeLoader)
     found = next(((key, value) for key, value in root.value if key.value == "autoscale"), None)
     if found is None or name == "autoscale":
         return found

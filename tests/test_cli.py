@@ -67,7 +67,7 @@ def test_errors(quiet: Folder, snapshot: SnapshotAssertion) -> None:
         "pool create -n Bad_Name", "pool create -n bench", "pool set-default --pool nope", "pool add --gpu 1:1",
         "pool add --idle-duration soon", "pool add --spot --on-demand", "pool add --pool nope",
         "attach r", "cp r x", "cp r:x y",
-        "autoscale allow t --max 1", "validate nowhere", "schema nope",
+        "autoscale allow t --max 1", "autoscale allow t --max 0", "validate nowhere", "schema nope",
         "apply -y --deadline soon", "pool drain nope", "apply --yes-above much",
     )  # fmt: skip
     said = []

@@ -268,14 +268,6 @@ def cp(
     return copy_out(source, target=target, job=job, replica=replica)
 
 
-def autoscale(args: Annotated[list[str] | None, typer.Argument(metavar="ACTION")] = None) -> int:
-    """Caps on spot instances (not supported yet)."""
-    from reconciler.cli.fail import Fail
-
-    del args
-    raise Fail("`dstack autoscale` is not supported yet; bound a pool by `nodes: 0..N` in .dstack/pools.yml")
-
-
 def _command(
     function: Callable[..., int], *, context: dict[str, bool] | None = None, hidden: bool = False
 ) -> Callable[[typer.Typer], None]:
@@ -304,5 +296,4 @@ COMMANDS: dict[str, Callable[[typer.Typer], None]] = {
     "attach": _command(attach),
     "cp": _command(cp),
     "enter": _command(enter, hidden=True),
-    "autoscale": _command(autoscale, hidden=True, context={"ignore_unknown_options": True}),
 }

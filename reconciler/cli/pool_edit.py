@@ -83,9 +83,23 @@ def _write(root: Path, edits: tuple[Edit, ...]) -> None:
 
 def write_edits(root: Path, edits: tuple[Edit, ...]) -> None:
     """Shown, tried on a copy, then written: nothing is where the documents would not be valid."""
+    show_edits(root, edits)
+    put_edits(edits)
+
+
+def show_edits(root: Path, edits: tuple[Edit, ...]) -> None:
+    """As diffs. `Fail` where the documents would not be valid with them."""
     for edit in edits:
         out(edit.diff(root))
     _refuse_invalid(root, edits)
+
+
+def put_edits(edits: tuple[Edit, ...]) -> None:
+    """Each whole, or not at all. `Fail` where somebody changed the file since it was read."""
+    for edit in edits:
+        before = edit.path.read_bytes().decode() if edit.path.exists() else ""
+        if before not in (edit.before, edit.after):
+            raise Fail(f"{edit.path}: it changed meanwhile, and was left as it is now: say it again")
     for edit in edits:
         _replace(edit.path, edit.after)
 

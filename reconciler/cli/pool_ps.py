@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from reconciler.cli.fail import Fail
-from reconciler.cli.project import documents_of, project_root, site, site_of, state_or_empty, tell
+from reconciler.cli.project import documents_of, project_root, site, site_of, state_if_any, state_or_empty
 from reconciler.cli.stale import say_age
 from reconciler.cli.terminal import out, say, show, width
 from reconciler.explain_instances import InstanceRow, explain_instances, explain_pools
 from reconciler.moments import localized
-from reconciler.wire import Site, now, store_of
+from reconciler.wire import Site, now
 from schemas.state import State
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def show_pools(*, verbose: bool) -> int:
     from reconciler.render_tables import pool_table
 
     documents = documents_of(project_root())
-    rows = explain_pools(_stored(site_of(documents)), pools=documents.desired.pools)
+    rows = explain_pools(state_if_any(site_of(documents)), pools=documents.desired.pools)
     show(pool_table(rows, now=now(), verbose=verbose))
     return 0
 
@@ -50,15 +50,6 @@ def show_instances(*, pool: str, watch: bool, as_json: bool) -> int:
         return 0
     show(_table(rows))
     return 0
-
-
-def _stored(where: Site) -> State | None:
-    if not where.project:
-        return None
-    store = store_of(where)
-    state, _ = store.read()
-    tell(store.notes)
-    return state
 
 
 def _rows(where: Site, *, pool: str) -> tuple[InstanceRow, ...]:

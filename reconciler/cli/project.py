@@ -78,6 +78,16 @@ def state_of(where: Site) -> State:
     return state
 
 
+def state_if_any(where: Site) -> State | None:
+    """What is remembered; `None` where nothing is."""
+    if not where.project:
+        return None
+    store = store_of(where)
+    state, _ = store.read()
+    tell(store.notes)
+    return state
+
+
 def forget_aliases(state: State) -> None:
     """Whoever sees that a run has ended takes its `ssh RUN` away."""
     if not (Path.home() / ".dstack" / "ssh").is_dir():

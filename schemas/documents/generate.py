@@ -131,6 +131,7 @@ _BUILDERS: dict[str, tuple[str, _Builder]] = {
     "offers-json": ("dstack offers --json", printed.offers),
     "cost-json": ("dstack cost --json", printed.cost),
     "events-json": ("dstack events --json", printed.events),
+    "autoscale-json": ("dstack autoscale info --json", printed.autoscale),
 }
 NAMES = tuple(_BUILDERS)
 

@@ -102,6 +102,17 @@ def events() -> Schema:
         "tags": {"type": "object", "additionalProperties": _TEXT}, "by": _TEXT, "why": _TEXT})}
 
 
+def autoscale() -> Schema:
+    rule = _record({
+        "backend": _MAYBE, "region": _MAYBE, "instance_type": _TEXT, "cpus": {"type": ["integer", "null"]},
+        "memory_mib": {"type": ["integer", "null"]}, "gpus": _COUNT, "gpu": _MAYBE,
+        "purchase": {"enum": ["spot", "on-demand"]}, "maximum": _COUNT, "used": _COUNT, "status": _TEXT,
+        "since": _MAYBE_TIME, "why": _TEXT})
+    return _record({
+        "version": {"const": 1}, "enabled": {"type": "boolean"}, "ruled": {"type": "boolean"},
+        "rules": {"type": "array", "items": rule}})
+
+
 def _record(properties: Schema) -> Schema:
     """Every key is always there; new keys may come."""
     return {"type": "object", "properties": properties, "required": list(properties)}

@@ -1,0 +1,187 @@
+"""`dstack autoscale allow | clear | enable | disable`: an edit of the YAML, and a word in the state that holds at once.
+
+The YAML is written first, after the question. Killed in between, the same command again writes the word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from reconciler.autoscale import Rules, rule_words
+from reconciler.cli.fail import Fail
+from reconciler.cli.offered import check_offered
+from reconciler.cli.pool_edit import COMMIT, put_edits, show_edits
+from reconciler.cli.project import documents_of, project_root, site_of, state_if_any
+from reconciler.cli.terminal import NoTerminal, ask, out, say
+from reconciler.cli.wishing import Wished, fulfil
+from reconciler.edit import Edit, EditRefused
+from reconciler.edit_autoscale import clear_rules, remove_rule, set_enabled, set_rule
+from reconciler.ended_by_word import ended_at_once, ends_of, rules_in_force
+from reconciler.render_words import counted, hourly
+from reconciler.status import alive
+from reconciler.wire import nonce, now, who
+from reconciler.wish_autoscale import say_cleared, say_enabled, say_rule
+from schemas.desired import Cap, Desired
+from schemas.instance import Instance
+from schemas.plan import Plan
+from schemas.state import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Word:
+    """What a command says: its edit of the documents, its word in the state, and both in words."""
+
+    edit: Callable[[Path], Edit | None]
+    wish: Callable[[State], State]
+    said: str
+    again: str
+
+
+def allow(cap: Cap, *, yes: bool) -> int:
+    """Add or replace a rule; a maximum of 0 removes it, and asks nobody whether the type is offered."""
+    root = project_root()
+    documents = documents_of(root)
+    state = state_if_any(site_of(documents))
+    if cap.max:
+        check_offered(cap, documents.desired, site=site_of(documents), state=state)
+    else:
+        _check_known(cap, documents.desired, state)
+    change = set_rule if cap.max else remove_rule
+    name = rule_words(cap)
+    word = Word(
+        edit=lambda folder: change(folder, cap),
+        wish=lambda fresh: say_rule(fresh, cap, by=who(), now=now()),
+        said=f"at most {cap.max} {name}" if cap.max else f"no rule for {name} any more",
+        again=f"there is a rule for at most {cap.max} {name} already",
+    )
+    return _do(root, word, state=state, yes=yes)
+
+
+def clear(*, yes: bool) -> int:
+    """Every rule goes; an empty list of them allows no spot instance."""
+    root = project_root()
+    word = Word(
+        edit=clear_rules,
+        wish=lambda fresh: say_cleared(fresh, by=who(), now=now()),
+        said="no rule is left: no spot instances",
+        again="there are no rules to clear",
+    )
+    return _do(root, word, state=state_if_any(site_of(documents_of(root))), yes=yes)
+
+
+def switch(*, enabled: bool, yes: bool) -> int:
+    """`enable` or `disable`; the rules stay as they are."""
+    root = project_root()
+    word = Word(
+        edit=lambda folder: set_enabled(folder, enabled=enabled),
+        wish=lambda fresh: say_enabled(fresh, enabled=enabled, by=who(), now=now()),
+        said="spot instances are made by the rules again" if enabled else "no spot instances; the rules are kept",
+        again=f"autoscale is {'enabled' if enabled else 'disabled'} already",
+    )
+    return _do(root, word, state=state_if_any(site_of(documents_of(root))), yes=yes)
+
+
+def _check_known(cap: Cap, desired: Desired, state: State | None) -> None:
+    known = {rule_words(one) for one in (*desired.caps, *(rules_in_force(state).caps if state else ()))}
+    if rule_words(cap) not in known:
+        there = f"there are {', '.join(sorted(known))}" if known else "there are none"
+        raise Fail(f"no rule for {rule_words(cap)}; {there}")
+
+
+# ---------------------------------------------------------------- both at once
+
+
+def _do(root: Path, word: Word, *, state: State | None, yes: bool) -> int:
+    try:
+        edit = word.edit(root / ".dstack")
+    except EditRefused as error:
+        raise Fail(str(error)) from error
+    edits = (edit,) if edit else ()
+    wished = word.wish(state) if state is not None and state.applied is not None else None
+    scope = ended_at_once(wished, now=now(), nonce=nonce()) if wished else ()
+    told = wished is not None and (bool(scope) or _changes(state, wished))
+    if not edits and not told:
+        say(word.again)
+        return 0
+    show_edits(root, edits)
+    if not told or wished is None:
+        put_edits(edits)
+        say(COMMIT if state is not None else "nothing was applied yet; `dstack apply` makes it so")
+        return 0
+    confirm = _Confirm(edits=edits, scope=scope, yes=yes)
+    where = site_of(documents_of(root))
+    until = _all_gone(scope) if scope else None
+    fulfil(where, Wished(wish=word.wish, scope=scope, confirm=confirm, prompted=not yes), until=until)
+    out(f"{word.said}\n")
+    _say_what_drains(wished)
+    say("commit this, or main undoes it" if edits else "it holds until other documents are applied")
+    return 0
+
+
+def _say_what_drains(wished: State) -> None:
+    """What the rules do not allow and the word did not speak of: that is the documents', and drains."""
+    rules = rules_in_force(wished)
+    others = [one for one in wished.instances if alive(one) and rules.forbids(one) and not rules.at_once(one)]
+    if others:
+        kinds = ", ".join(sorted({one.instance_type for one in others}))
+        say(f"note: {counted(len(others), 'spot instance')} that no rule lists ({kinds}) will drain")
+
+
+def _changes(state: State | None, wished: State) -> bool:
+    """Whether other rules hold than those in force."""
+    return state is None or _meaning(rules_in_force(state)) != _meaning(rules_in_force(wished))
+
+
+def _meaning(rules: Rules) -> object:
+    return sorted((rule_words(cap), cap.max) for cap in rules.caps), rules.exist, rules.enabled
+
+
+def _all_gone(scope: tuple[str, ...]) -> Callable[[State, Plan], bool]:
+    return lambda state, plan: not any(one.id in scope and alive(one) for one in state.instances)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Confirm:
+    """What ends is listed with its runs, and asked about; then the YAML is written."""
+
+    edits: tuple[Edit, ...]
+    scope: tuple[str, ...]
+    yes: bool
+
+    def __call__(self, made: Plan, state: State) -> Plan | None:
+        ending = dict(ends_of(made))
+        found = [one for one in state.instances if one.id in ending]
+        for one in found:
+            say(f"  - {_described(one)}{_running(state, one)}")
+        for unmet in made.unmet:
+            say(f"  note: {unmet.subject}: {unmet.why}")
+        if found and not self.yes and not self._agreed(len(found), state, ending):
+            return None
+        put_edits(self.edits)
+        return made
+
+    def _agreed(self, count: int, state: State, ending: dict[str, str]) -> bool:
+        runs = {name for one in state.instances if one.id in ending for name in _runs(state, one)}
+        ends = f"{counted(count, 'spot instance')}" + (f" and the runs {', '.join(sorted(runs))}" if runs else "")
+        try:
+            return ask(f"This ends {ends} now. Continue?")
+        except NoTerminal as error:
+            raise Fail(f"this ends {ends} now, and there is no terminal to ask at; nothing was done; add -y") from error
+
+
+def _described(one: Instance) -> str:
+    return f"{one.name}: {one.instance_type or one.backend}, {one.place}, {hourly(one.price)}"
+
+
+def _running(state: State, one: Instance) -> str:
+    runs = _runs(state, one)
+    return f", ends run{'s' if len(runs) > 1 else ''} {', '.join(runs)}" if runs else ", idle"
+
+
+def _runs(state: State, one: Instance) -> list[str]:
+    names = {run.id: run.spec.name for run in state.runs}
+    live = (attempt for attempt in state.attempts if attempt.live)
+    mine = (attempt.run for attempt in live if any(job.instance == one.id for job in attempt.jobs))
+    return list(dict.fromkeys(names.get(run, run) for run in mine))
