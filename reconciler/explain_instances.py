@@ -107,7 +107,7 @@ def _row(
     status = instance_status(one, jobs)
     idle = status == "idle"
     kept = one.pool in floors
-    goes = None if kept or not idle else one.terminate_at or reap_at(one)
+    goes = None if kept or not idle else one.terminate_at or reap_at(one, since=idle_since(one))
     return InstanceRow(
         instance=one,
         status=status,

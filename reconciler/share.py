@@ -160,6 +160,8 @@ class Boxes:
         return [box for box in self._by_pool.get(pool, ()) if box.free]
 
     def first(self, shape: Shape) -> Choice | None:
+        if shape.pool not in self._by_pool:
+            return None
         found = [(_order(choice), choice) for choice in self.fitting(shape)]
         return min(found, key=lambda each: each[0])[1] if found else None
 

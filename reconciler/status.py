@@ -44,9 +44,8 @@ def idle_since(instance: Instance) -> int | None:
     return max(instance.ready_at, instance.last_job_end or 0)
 
 
-def reap_at(instance: Instance) -> int | None:
-    """When its idle duration is over, provided that it is idle; `None` is never."""
-    since = idle_since(instance)
+def reap_at(instance: Instance, *, since: int | None) -> int | None:
+    """When its idle duration is over, provided that it is idle `since` then; `None` is never."""
     if since is None or instance.idle_duration is None:
         return None
     return since + instance.idle_duration

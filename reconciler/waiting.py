@@ -73,7 +73,8 @@ def _hindered(draft: Draft, run: Run) -> str:
 
 def next_number(draft: Draft, run: Run, *, replica: int) -> int:
     """Attempts count from 1 for each replica, also where older records were pruned."""
-    known = draft.tried.get((run.id, replica), 0)
+    attempts = (*draft.live.get(run.id, ()), *draft.settled.get(run.id, ()))
+    known = max((each.number for each in attempts if each.replica == replica), default=0)
     return max(known, run.attempts if run.spec.type != "service" else 0) + 1
 
 
