@@ -13,6 +13,8 @@ from schemas.run import Attempt, Job
 
 # As a transport words a quarantine for the wrong key: when the pinned one is shown again, it is over.
 UNTRUSTED = "host key"
+# As a host's report words GPUs that it has no more; their UUIDs follow.
+MISSING_GPU = "missing GPU "
 
 InstanceStatus = Literal["pending", "provisioning", "idle", "busy", "holding", "terminating", "terminated"]
 
@@ -52,9 +54,18 @@ def reap_at(instance: Instance, *, since: int | None) -> int | None:
 
 
 def degraded(instance: Instance, *, allow_foreign: bool) -> str:
-    """Why it may be given no work although it answers; "" if it may."""
-    found = (instance.degraded, instance.unfit, "" if allow_foreign else instance.foreign)
+    """Why it may be given no work although it answers; "" if it may. What a lost GPU leaves of it, it is given."""
+    whole = "" if lost_gpus(instance) else instance.degraded
+    found = (whole, instance.unfit, "" if allow_foreign else instance.foreign)
     return "; ".join(why for why in found if why)
+
+
+def lost_gpus(instance: Instance) -> frozenset[str]:
+    """UUIDs of the GPUs that it had and its host has no more."""
+    if not instance.degraded.startswith(MISSING_GPU):
+        return frozenset()
+    gpu = instance.resources.gpu
+    return frozenset(instance.degraded.removeprefix(MISSING_GPU).split(", ")).intersection(gpu.uuids if gpu else ())
 
 
 def alive(instance: Instance) -> bool:

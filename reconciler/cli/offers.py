@@ -11,6 +11,7 @@ from decimal import Decimal
 from reconciler.cli.terminal import out, say, show
 from reconciler.place import fits, misfit
 from reconciler.render_offers import OfferRow, offer_table, shown
+from reconciler.share import left_of
 from reconciler.status import degraded, instance_status, jobs_by_instance, unreachable
 from schemas.instance import Instance
 from schemas.offer import Offer
@@ -79,7 +80,7 @@ def _existing(asked: Asked, state: State) -> list[OfferRow]:
             continue
         if one.pool != asked.pool.name or status in LEFT_OUT or flagged:
             continue
-        if not fits(asked.need, asked.where, one, cloud=False):
+        if not fits(asked.need, asked.where, left_of(one), cloud=False):
             continue
         rows.append(_instance(one, availability="idle" if status == "idle" else "busy"))
     return sorted(rows, key=lambda row: (row.availability != "idle", row.price is None, row.price or Decimal(0)))
