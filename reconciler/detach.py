@@ -14,10 +14,10 @@ def departures(draft: Draft) -> Iterator[tuple[Instance, int | None]]:
     """(server, when a busy one is stopped): at once where a person said so, else whenever it is free."""
     declared = {host.place for pool in draft.pools.values() for host in pool.hosts}
     for one in list(draft.living.values()):
-        pool = draft.pool_of(one)
-        if one.host is None or one.place in declared or pool not in draft.pools:
+        if one.host is None or one.place in declared:
             continue
-        if one.id in draft.leaving or not draft.covers(id=one.id, pool=pool):
+        pool = draft.pool_of(one)
+        if pool not in draft.pools or one.id in draft.leaving or not draft.covers(id=one.id, pool=pool):
             continue
         goes_on = one.draining == GONE  # an earlier apply's permission
         if not (draft.may_end(pool) or goes_on):

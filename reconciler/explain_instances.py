@@ -17,6 +17,7 @@ from reconciler.status import (
     idle_since,
     instance_status,
     jobs_by_instance,
+    lost_gpus,
     reap_at,
     unreachable,
 )
@@ -90,14 +91,21 @@ def _shown(one: Instance, state: State) -> Instance:
         return one
     pools = state.applied.desired.pools if state.applied else ()
     allowed = any(pool.allow_foreign for pool in pools if pool.name == one.pool)
-    return replace(one, degraded=degraded(one, allow_foreign=allowed))
+    lost = one.degraded if lost_gpus(one) else ""
+    told = (lost, degraded(one, allow_foreign=allowed))
+    return replace(one, degraded="; ".join(why for why in told if why))
 
 
 def _pool_row(pool: Pool, *, living: list[Instance], jobs: Mapping[str, list[Job]]) -> PoolRow:
     mine = [one for one in living if one.pool == pool.name]
-    usable = [one for one in mine if _has_room(one, jobs) and not _flags(one)]
+    usable = [one for one in mine if _has_room(one, jobs) and _usable(one)]
     created = min((one.created_at for one in mine if one.created_at), default=None)
     return PoolRow(pool=pool, available=len(usable), total=len(mine), created_at=created)
+
+
+def _usable(one: Instance) -> bool:
+    """One that lost a GPU is: what is left of it is given work."""
+    return not _flags(one if degraded(one, allow_foreign=True) else replace(one, degraded=""))
 
 
 def _has_room(one: Instance, jobs: Mapping[str, list[Job]]) -> bool:
@@ -111,7 +119,7 @@ def _row(
     status = instance_status(one, jobs)
     idle = status == "idle"
     kept = one.pool in floors
-    goes = None if kept or not idle else one.terminate_at or reap_at(one)
+    goes = None if kept or not idle else one.terminate_at or reap_at(one, since=idle_since(one))
     reason = _reason(one, status=status, place=place, now=now, kept=kept, drain=drain)
     if look is not None and place is not None:
         reason += f"; {place.failures} looks failed, {_next_look(look, now=now)}"

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from reconciler.autoscale import word_of
 from reconciler.drain import INSTANCE, told
 from reconciler.limits import hourly
+from reconciler.place import has
 from reconciler.render_words import dated
 from reconciler.retire import words
 from reconciler.returned import returned
-from reconciler.status import UNTRUSTED
+from reconciler.share import Box, left_of, shared
+from reconciler.status import UNTRUSTED, lost_gpus
 from reconciler.waiting import clock
 from reconciler.world import Draft, overrides
 from schemas.base import Price
@@ -36,7 +38,9 @@ def foresee(draft: Draft) -> None:
         for what in pool.unsupported:
             draft.cannot(f"pool {pool.name}", what)
     if not draft.may.destroy_all:
-        draft.notes.extend((*_stopped(draft), *_above(draft), *_quarantined(draft), *_returned(draft)))
+        draft.notes.extend(
+            (*_stopped(draft), *_above(draft), *_quarantined(draft), *_degraded(draft), *_returned(draft))
+        )
     _lost_sight(draft)
     _unpriced(draft)
     draft.notes.extend(_priced(draft))
@@ -88,6 +92,21 @@ def _quarantined(draft: Draft) -> Iterator[str]:
         told = one.id not in draft.leaving and one.phase == "ready"
         if told and one.quarantined and UNTRUSTED not in one.quarantined:
             yield f"{one.name}: quarantined: {one.quarantined}; `dstack pool resume {one.name}` gives it work again"
+
+
+def _degraded(draft: Draft) -> Iterator[str]:
+    """A host that lost GPUs is given what needs no more than the others."""
+    for one in draft.living.values():
+        if not one.degraded or one.id in draft.leaving or one.phase != "ready" or not lost_gpus(one):
+            continue
+        yield f"{one.name}: degraded: {one.degraded}; {_left(one)}"
+
+
+def _left(one: Instance) -> str:
+    of = shared(one)
+    if of > 1:
+        return f"{of - Box(one, of=of).free} of its {of} blocks withdrawn"
+    return f"it runs what needs no more than it has left: gpu {has(left_of(one).resources, kind='gpu')}"
 
 
 def _lost_sight(draft: Draft) -> None:

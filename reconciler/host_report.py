@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from reconciler.render_words import clean
+from reconciler.status import MISSING_GPU
 from schemas.instance import HostReport, JobReport
 
 _FIRST = "dstack-host 1"
@@ -84,7 +85,7 @@ def parse_end(line: bytes, *, job: str) -> JobReport:
 
 
 def _degraded(missing: list[str]) -> str:
-    return f"missing GPU {', '.join(missing)}" if missing else ""
+    return f"{MISSING_GPU}{', '.join(missing)}" if missing else ""
 
 
 def _foreign(gpu: str, pid: str, used: str) -> str:

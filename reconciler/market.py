@@ -78,14 +78,15 @@ class Market:
         """Why it cannot be had now, as far as we know."""
         if offer.backend in self._unsupported:
             return f"backend {offer.backend} is not supported yet"
-        if offer.place in self.draft.unknown:
-            return f"{offer.place} is unknown: {self.draft.unknown[offer.place]}"
-        if refused := self._capacity.get((offer.place, "", "", False)):
+        place = offer.place
+        if place in self.draft.unknown:
+            return f"{place} is unknown: {self.draft.unknown[place]}"
+        if self._capacity and (refused := self._capacity.get((place, "", "", False))):
             return refused.why
         if offer.availability in ("no-capacity", "no-quota"):
             return offer.availability.replace("-", " ")
-        for zone in (offer.zone, ""):
-            memory = self._capacity.get((offer.place, offer.instance_type, zone, offer.spot))
+        for zone in (offer.zone, "") if self._capacity else ():
+            memory = self._capacity.get((place, offer.instance_type, zone, offer.spot))
             if memory is not None:
                 return memory.why or "no capacity a moment ago"
         if offer.free is not None and self._free(offer) < n:
@@ -134,9 +135,11 @@ class Search:
     def offer(self) -> Offer | None:
         """The cheapest that one machine may be launched of now."""
         for offer in self._walk():
-            if not self._hindrance(offer)[0]:
+            stage, _ = self._hindrance(offer)
+            if not stage:
                 self._at -= 1  # the next machine of this shape may be another of it
                 return offer
+            self._dear = stage == "budget"  # what a budget refuses once, it refuses of all that cost as much
         return None
 
     def gang_offer(self, *, have: Mapping[tuple[str, str], int], only: tuple[str, str] | None) -> Offer | None:

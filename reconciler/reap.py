@@ -6,9 +6,7 @@ Busy and holding ones are never reaped, but for a result that nobody collected w
 from __future__ import annotations
 
 from collections import defaultdict
-from operator import attrgetter, itemgetter
-
-import msgspec
+from operator import itemgetter
 
 from reconciler.grow import floor_of
 from reconciler.retire import words
@@ -31,25 +29,22 @@ def reap(draft: Draft) -> None:
         # It holds the floor while others go: not what may be gone already, nor what may never come.
         staying[pool] += one.place not in draft.unknown
         if _free(draft, one):
-            age = (idle_since(one) or 0, len(one.name), one.name)
-            free[pool][one.origin == "declared", price_of(one)].append(Idle(reap_at(one), age, one))
+            since = idle_since(one)
+            free[pool][one.origin == "declared", price_of(one)].append(
+                (since or 0, len(one.name), one.name, one.id, one, reap_at(one, since=since))
+            )
     for name in draft.members:
         if name not in free or draft.may.only_pool not in ("", name):
             continue
         floor = floor_of(draft.pools[name]) if name in draft.pools else 0
         idle = _sorted(free[name])
         reaped = _reap_due(draft, idle, above=staying[name] - floor)
-        _note(draft, [each for each in idle if each.one.id not in draft.leaving], above=staying[name] - floor - reaped)
+        _note(draft, [each for each in idle if each[3] not in draft.leaving], above=staying[name] - floor - reaped)
 
 
-class Idle(msgspec.Struct, frozen=True, gc=False):
-    """A free instance, with when its idle time is over and what says how old that is: each is asked for once."""
-
-    at: int | None
-    age: tuple[int, int, str]
-    one: Instance
-
-
+# A free instance, before it what says how old that is, in the order of its weight, and after it when its idle time is
+# over: a plain tuple, which is made and sorted without a call.
+Idle = tuple[int, int, str, str, Instance, int | None]
 # By whether they are declared, and by price: most comparisons would otherwise be of decimals, which are slow.
 Groups = dict[tuple[bool, Price], list[Idle]]
 
@@ -70,14 +65,13 @@ def _abandoned(draft: Draft, instance: Instance, jobs: list[Job]) -> bool:
 def _sorted(groups: Groups) -> list[Idle]:
     """Which go first where some must stay: a run's and an added one, the dearest, the longest idle."""
     order = sorted(groups, key=lambda group: (group[0], -group[1]))
-    return [idle for group in order for idle in sorted(groups[group], key=attrgetter("age"))]
+    return [idle for group in order for idle in sorted(groups[group])]
 
 
 def _reap_due(draft: Draft, free: list[Idle], *, above: int) -> int:
     """How many were ended; at most `above`."""
     count = 0
-    for each in free:
-        at, one = each.at, each.one
+    for *_, one, at in free:
         if at is None or draft.now < at or count >= above or not _may_go(draft, one):
             continue
         count += 1
@@ -99,11 +93,11 @@ def _may_go(draft: Draft, one: Instance) -> bool:
 
 def _note(draft: Draft, idle: list[Idle], *, above: int) -> None:
     """Those above the floor go when their time comes, the soonest first; the floor's stay."""
-    timed = [(each.at, each.one.id) for each in idle if each.at is not None]
+    timed = [(at, id) for _, _, _, id, _, at in idle if at is not None]
     timed.sort(key=itemgetter(0))
     going = {id for _, id in timed[: max(0, above)]}
-    for each in idle:
-        at, one, source = each.at, each.one, each.one.idle_source
+    for *_, one, at in idle:
+        source = one.idle_source
         if one.host is not None:  # it stays: nobody need read that of each
             continue
         if one.prevent_destroy:

@@ -178,7 +178,7 @@ def _drained(draft: Draft, instance: Instance) -> Leave | None:
         subject = pool_subject(override)
         if draft.renamed.get(subject, subject) == instance.pool:
             return Leave(why=drain_words(override, what="pool"), until=stop_at(override))
-    own = draft.own_drains.get(instance.id)
+    own = draft.own_drains.get(instance.id) if draft.own_drains else None
     if own is not None and begun(own, now=draft.now):
         return Leave(why=drain_words(own, what="instance"), until=stop_at(own))
     if instance.draining and not any(word in instance.draining for word in OURS):

@@ -14,7 +14,7 @@ from reconciler.passed_by import crossing, passed_by, pool_crossing
 from reconciler.place import excluded
 from reconciler.reservation import release
 from reconciler.retire import few
-from reconciler.share import Box, Boxes, Choice, blocks_of, shared, suffices
+from reconciler.share import Box, Boxes, Choice, blocks_of, left_of, shared, suffices
 from reconciler.stock import Shape, Stock, coming, unusable
 from reconciler.waiting import Demand, next_number, remember, waiting
 from reconciler.world import Draft
@@ -49,6 +49,8 @@ class Server:
                 self.kept_off.setdefault(draft.pool_of(one), Counter())[hindrance or "reserved"] += 1
             if hindrance:
                 continue
+            if one.degraded:
+                one = left_of(one)
             if one.reserved_for:
                 self.reserved.setdefault(one.reserved_for, []).append(one)
             else:
@@ -311,6 +313,6 @@ def _cheaper(whole: Instance | None, choice: Choice) -> bool:
 def _busy_fits(draft: Draft, shape: Shape) -> bool:
     return any(
         draft.jobs.get(id)
-        and not suffices(shape.need, draft.living[id].resources, of=shared(draft.living[id]), cloud=False)
+        and not suffices(shape.need, left_of(draft.living[id]).resources, of=shared(draft.living[id]), cloud=False)
         for id in draft.members[shape.pool]
     )

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from reconciler.drain import crosses
 from reconciler.place import refusal, shortage
+from reconciler.status import lost_gpus
 from reconciler.stock import Shape
 from reconciler.world import Draft
 from schemas.base import Price
@@ -76,6 +77,16 @@ def share_of(one: Instance, job: Job) -> Instance:
     return replace(one, resources=own, price=part_price(one.price, blocks=job.blocks, of=of))
 
 
+def left_of(one: Instance) -> Instance:
+    """The instance without the GPUs that its host lost."""
+    gpu, lost = one.resources.gpu, lost_gpus(one)
+    if gpu is None or not lost:
+        return one
+    left = tuple(uuid for uuid in gpu.uuids if uuid not in lost)
+    kept = replace(gpu, count=len(left), uuids=left) if left else None
+    return replace(one, resources=replace(one.resources, gpu=kept))
+
+
 def share_of_offer(need: Need, offer: Offer, *, blocks: int) -> Offer:
     """The offer at what a run's share of it costs."""
     of = blocks_of(blocks, offer.resources)
@@ -117,9 +128,14 @@ class Box:
     def __init__(self, machine: Instance | Offer, *, of: int, jobs: Sequence[Job] = ()) -> None:
         self.machine, self.of = machine, of
         self.free = of - used(jobs, of=of)
-        taken = {gpu for job in jobs for gpu in job.gpus}
+        gone = {gpu for job in jobs for gpu in job.gpus}
+        if isinstance(machine, Instance):
+            gone |= lost_gpus(machine)
         gpu = machine.resources.gpu
-        self.uuids = [uuid for uuid in (gpu.uuids if gpu else ()) if uuid not in taken]
+        self.uuids = [uuid for uuid in (gpu.uuids if gpu else ()) if uuid not in gone]
+        # A block for which there are not GPUs enough is withdrawn; where they have no names yet, none is lost.
+        while gpu is not None and gpu.uuids and gpu.count * self.free // of > len(self.uuids):
+            self.free -= 1
 
     def take(self, blocks: int) -> tuple[str, ...]:
         """The UUIDs of the GPUs that come with so many blocks."""
@@ -160,6 +176,8 @@ class Boxes:
         return [box for box in self._by_pool.get(pool, ()) if box.free]
 
     def first(self, shape: Shape) -> Choice | None:
+        if shape.pool not in self._by_pool:
+            return None
         found = [(_order(choice), choice) for choice in self.fitting(shape)]
         return min(found, key=lambda each: each[0])[1] if found else None
 

@@ -13,29 +13,28 @@ from schemas.resources import Need, Resources
 
 FEW = 64  # a shelf looks no further ahead than that
 
-# The number of its kind of resources, and itself.
-Entry = tuple[int, Offer]
-
 
 class Aisle:
     """Offers, cheapest first (an unpriced one last); among equals without a GPU, then the smallest."""
 
     def __init__(self, by_price: list[dict[Price, list[Offer]]], *, kinds: dict[tuple[Resources, bool], int]) -> None:
-        self.entries: list[Entry] = []
+        self.offers: list[Offer] = []
+        self.kinds: list[int] = []  # of each offer, the number of its kind of resources
         self.size = sum(len(offers) for each in by_price for offers in each.values())
-        self._by_price, self._kinds = by_price, kinds
+        self._by_price, self._numbers = by_price, kinds
         self._prices: Iterator[Price] = iter(sorted({price for each in by_price for price in each}))
 
     def more(self) -> bool:
-        """Whether there were any at a higher price: they are then in `entries` too."""
+        """Whether there were any at a higher price: they are then in `offers` too."""
         price = next(self._prices, None)
         if price is None:
             return False
         alike = [offer for each in self._by_price for offer in each.get(price, ())]
         if len(alike) > 1:
             alike.sort(key=_by_size)
-        kinds = self._kinds
-        self.entries += [(kinds.setdefault((offer.resources, offer.cloud), len(kinds)), offer) for offer in alike]
+        numbers = self._numbers
+        self.offers += alike
+        self.kinds += [numbers.setdefault((offer.resources, offer.cloud), len(numbers)) for offer in alike]
         return True
 
 
@@ -62,14 +61,15 @@ class Shelf:
 
     def more(self) -> bool:
         """Whether there were others: they are then in `offers`, a few at a time."""
-        short, entries = self._short, self._aisle.entries
-        while self._at < len(entries) or self._aisle.more():
-            some = entries[self._at : self._at + FEW]
-            self._at += len(some)
-            for kind, offer in some:
+        short, aisle = self._short, self._aisle
+        while self._at < len(aisle.offers) or aisle.more():
+            some = slice(self._at, self._at + FEW)
+            offers, kinds = aisle.offers[some], aisle.kinds[some]
+            self._at += len(offers)
+            for kind, offer in zip(kinds, offers, strict=True):
                 if kind not in short:
                     short[kind] = self._shortage(offer)
-            found = [offer for kind, offer in some if not short[kind]]
+            found = [offer for kind, offer in zip(kinds, offers, strict=True) if not short[kind]]
             self.offers += found
             if found:
                 return True
@@ -80,10 +80,11 @@ class Shelf:
         while self.more():
             pass
         found = Counter({"gpu": self._elsewhere} if self._elsewhere else {})
-        for kind, offer in self._aisle.entries:
+        aisle = self._aisle
+        for kind, n in Counter(aisle.kinds).items():  # in the order of their first offers
             if why := self._short[kind]:
-                found[why] += 1
-                self.first_lost.setdefault(why, offer)
+                found[why] += n
+                self.first_lost.setdefault(why, aisle.offers[aisle.kinds.index(kind)])
         return found
 
     def _shortage(self, offer: Offer) -> str:

@@ -14,6 +14,8 @@ from schemas.state import State
 
 # As a transport words a quarantine for the wrong key: when the pinned one is shown again, it is over.
 UNTRUSTED = "host key"
+# As a host's report words GPUs that it has no more; their UUIDs follow.
+MISSING_GPU = "missing GPU "
 
 # Why a machine ended that was shut down from within: what ran there may have had a result.
 POWERED_OFF = "it powered itself off"
@@ -48,18 +50,26 @@ def idle_since(instance: Instance) -> int | None:
     return max(instance.ready_at, instance.last_job_end or 0)
 
 
-def reap_at(instance: Instance) -> int | None:
-    """When its idle duration is over, provided that it is idle; `None` is never."""
-    since = idle_since(instance)
+def reap_at(instance: Instance, *, since: int | None) -> int | None:
+    """When its idle duration is over, provided that it is idle `since` then; `None` is never."""
     if since is None or instance.idle_duration is None:
         return None
     return since + instance.idle_duration
 
 
 def degraded(instance: Instance, *, allow_foreign: bool) -> str:
-    """Why it may be given no work although it answers; "" if it may."""
-    found = (instance.degraded, instance.unfit, "" if allow_foreign else instance.foreign)
+    """Why it may be given no work although it answers; "" if it may. What a lost GPU leaves of it, it is given."""
+    whole = "" if lost_gpus(instance) else instance.degraded
+    found = (whole, instance.unfit, "" if allow_foreign else instance.foreign)
     return "; ".join(why for why in found if why)
+
+
+def lost_gpus(instance: Instance) -> frozenset[str]:
+    """UUIDs of the GPUs that it had and its host has no more."""
+    if not instance.degraded.startswith(MISSING_GPU):
+        return frozenset()
+    gpu = instance.resources.gpu
+    return frozenset(instance.degraded.removeprefix(MISSING_GPU).split(", ")).intersection(gpu.uuids if gpu else ())
 
 
 def alive(instance: Instance) -> bool:

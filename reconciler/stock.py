@@ -134,13 +134,14 @@ def _classes(draft: Draft, instances: Iterable[Instance]) -> list[Alike]:
     """Cheapest first; among equals those without a GPU, then the smallest."""
     found: dict[tuple[object, ...], Alike] = {}
     for one in instances:
+        drain = draft.own_drains.get(one.id) if draft.own_drains else None
         key = (
             draft.pool_of(one), one.backend, one.region, one.zone, one.instance_type,
-            one.spot, one.price, one.resources, draft.own_drains.get(one.id),
+            one.spot, one.price, one.resources, drain,
         )  # fmt: skip
         alike = found.get(key)
         if alike is None:
-            alike = found[key] = Alike(one, drain=draft.own_drains.get(one.id), now=draft.now)
+            alike = found[key] = Alike(one, drain=drain, now=draft.now)
         alike.free.append(one)
     for alike in found.values():
         alike.free.sort(key=lambda each: (len(each.name), each.name), reverse=True)

@@ -79,7 +79,8 @@ def next_number(draft: Draft, run: Run, *, replica: int) -> int:
 
     A service's count is that of all its replicas together: whole hundreds of it are enough.
     """
-    known = draft.tried.get((run.id, replica), 0)
+    attempts = (*draft.live.get(run.id, ()), *draft.settled.get(run.id, ()))
+    known = max((each.number for each in attempts if each.replica == replica), default=0)
     return max(known, run.attempts // UNSEEN * UNSEEN if run.spec.type == "service" else run.attempts) + 1
 
 

@@ -8,7 +8,7 @@ leaves the planner.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -52,7 +52,7 @@ class Draft:
 
     `living` are the instances that count, by id; `members` their ids by (renamed) pool.
     `leaving` are those on their way out, and why: nothing is placed there. `taken` are those
-    given to a run by this plan. `runs` are the runs not ended, `live` and `tried` their attempts,
+    given to a run by this plan. `runs` are the runs not ended, `live` and `settled` their attempts,
     `ports` those given to their masters.
     `closed` pools take no work: name -> why; `drains` are a person's, in force now. `closing` ones will be drained.
     `own_drains`: instance id -> the drain of it alone, in force or to come. `unknown` places: name -> why.
@@ -71,7 +71,7 @@ class Draft:
     jobs: dict[str, list[Job]]
     runs: dict[str, Run]
     live: dict[str, list[Attempt]]
-    tried: dict[tuple[str, int], int]
+    settled: dict[str, list[Attempt]]
     ports: set[int]
     names: set[str]
     backends: dict[str, BackendConfig]
@@ -106,7 +106,7 @@ class Draft:
 
     def pool_of(self, instance: Instance) -> str:
         """Where it counts; an orphan may belong to a pool that is no more."""
-        return self.renamed.get(instance.pool, instance.pool)
+        return self.renamed.get(instance.pool, instance.pool) if self.renamed else instance.pool
 
     def grace(self, instance: Instance) -> Seconds:
         """For how long its silence is a hiccup, as its pool says; a pool that is no more had the default."""
@@ -209,14 +209,11 @@ def draft_of(world: World) -> Draft:
     pools = {pool.name: pool for pool in world.desired.pools}
     renamed = _renamed(pools)
     living = {instance.id: instance for instance in state.instances if alive(instance)}
-    members: dict[str, list[str]] = {name: [] for name in pools}
+    members: dict[str, list[str]] = defaultdict(list, {name: [] for name in pools})
     for instance in living.values():
-        pool = renamed.get(instance.pool, instance.pool)
-        if pool not in members:
-            members[pool] = []
-        members[pool].append(instance.id)
+        members[renamed.get(instance.pool, instance.pool)].append(instance.id)
     runs = {run.id: run for run in state.runs if run.status not in RUN_ENDED}
-    live, tried, jobs = _attempts(state)
+    live, settled, jobs = _attempts(state, runs=runs)
     return Draft(
         world=world,
         pools=pools,
@@ -226,11 +223,11 @@ def draft_of(world: World) -> Draft:
         own_drains=of_instances(state.overrides, now=world.now),
         unknown={place.name: place.error or "forgotten" for place in state.places if place.error or place.forgotten},
         living=living,
-        members=members,
+        members=dict(members),
         jobs=jobs,
         runs=runs,
         live=live,
-        tried=tried,
+        settled=settled,
         ports={attempt.port for attempts in live.values() for attempt in attempts},
         names={instance.name for instance in living.values()},
         backends={
@@ -246,10 +243,12 @@ def _renamed(pools: Mapping[str, Pool]) -> dict[str, str]:
     return {old: pool.name for pool in pools.values() for old in pool.formerly if old not in pools}
 
 
-def _attempts(state: State) -> tuple[dict[str, list[Attempt]], dict[tuple[str, int], int], dict[str, list[Job]]]:
-    """Live attempts by run; by run and replica the highest number so far; jobs not settled by instance."""
+def _attempts(
+    state: State, *, runs: Container[str]
+) -> tuple[dict[str, list[Attempt]], dict[str, list[Attempt]], dict[str, list[Job]]]:
+    """Live attempts by run; the others of runs not ended; jobs not settled by instance."""
     live: dict[str, list[Attempt]] = defaultdict(list)
-    tried: dict[tuple[str, int], int] = {}
+    settled: dict[str, list[Attempt]] = defaultdict(list)
     jobs: dict[str, list[Job]] = defaultdict(list)
     for attempt in state.attempts:
         under_way = False
@@ -259,10 +258,9 @@ def _attempts(state: State) -> tuple[dict[str, list[Attempt]], dict[tuple[str, i
                 jobs[job.instance].append(job)
         if under_way:
             live[attempt.run].append(attempt)
-        key = (attempt.run, attempt.replica)
-        if attempt.number > tried.get(key, 0):
-            tried[key] = attempt.number
-    return dict(live), tried, dict(jobs)
+        elif attempt.run in runs:
+            settled[attempt.run].append(attempt)
+    return dict(live), dict(settled), dict(jobs)
 
 
 def _closed(world: World) -> Iterator[tuple[str, str]]:

@@ -13,8 +13,8 @@ from worlds import REGIONS, worlds
 
 from reconciler.place import fits
 from reconciler.plan import plan
-from reconciler.share import share_of, shared
-from reconciler.status import alive, jobs_by_instance
+from reconciler.share import left_of, share_of, shared
+from reconciler.status import alive, jobs_by_instance, lost_gpus
 from reconciler.world import World
 from schemas.base import place_of
 from schemas.desired import Cap, Desired
@@ -149,8 +149,10 @@ def test_an_instance_is_given_to_one_run_that_it_fits(world: World) -> None:
             assert one.phase == "ready"
             assert id not in busy or shared(one) > 1
             assert id not in ended
-            assert (one.orphan, one.quarantined, one.degraded, one.unreachable_since) == ("", "", "", None)
-            own = share_of(one, jobs[f"{action.attempt}-{rank}"])  # type: ignore[union-attr]
+            assert (one.orphan, one.quarantined, one.unreachable_since) == ("", "", None)
+            assert not one.degraded or lost_gpus(one)
+            own = share_of(left_of(one), jobs[f"{action.attempt}-{rank}"])  # type: ignore[union-attr]
+            assert lost_gpus(one).isdisjoint(action.gpus[rank])  # type: ignore[union-attr]
             assert fits(spec.need, spec.where, own, cloud=False)
 
 

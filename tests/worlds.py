@@ -160,6 +160,7 @@ def troubles() -> st.SearchStrategy[dict[str, Any]]:
         st.builds(lambda why: {"draining": why}, st.sampled_from(["removed by ann", "nodes lowered to 1"])),
         st.just({"quarantined": "ECC"}),
         st.just({"degraded": "a GPU is missing"}),
+        st.builds(lambda index: {"degraded": f"missing GPU GPU-{index}-0"}, st.integers(0, 3)),
         st.just({"missing_since": NOW - 60, "absences": 1}),
         st.just({"stray_jobs": ("unknown-0-1-0",)}),
         st.builds(

@@ -13,7 +13,7 @@ from reconciler.browse import Browsed, Found, browse
 from reconciler.cli.terminal import out, say, show
 from reconciler.place import misfit
 from reconciler.render_offers import OfferRow, offer_table, shown
-from reconciler.share import fewest, part, part_price, shared, used
+from reconciler.share import Box, fewest, left_of, part, part_price, shared
 from reconciler.status import degraded, instance_status, jobs_by_instance, unreachable
 from reconciler.world import World
 from schemas.base import Seconds
@@ -87,7 +87,8 @@ def _existing(asked: Asked, state: State) -> list[OfferRow]:
             continue
         if one.pool != asked.pool.name or status in LEFT_OUT or flagged:
             continue
-        row = _instance(asked, one, jobs=jobs.get(one.id, ()), idle=status == "idle")
+        left = one if shared(one) > 1 else left_of(one)
+        row = _instance(asked, left, jobs=jobs.get(one.id, ()), idle=status == "idle")
         if row is not None:
             rows.append(row)
     return sorted(rows, key=lambda row: (row.availability != "idle", row.price is None, row.price or Decimal(0)))
@@ -101,7 +102,7 @@ def _instance(asked: Asked, one: Instance, *, jobs: Sequence[Job], idle: bool) -
     price = part_price(one.price, blocks=blocks, of=of)
     if not blocks or misfit(asked.need, asked.where, replace(one, resources=own, price=price), cloud=False):
         return None
-    free = of > 1 and of - used(jobs, of=of) >= blocks and one.phase == "ready"
+    free = of > 1 and Box(one, of=of, jobs=jobs).free >= blocks and one.phase == "ready"
     return OfferRow(
         backend=one.backend, region=one.region, zone=one.zone, instance=f"{one.instance_type} ({one.name})",
         resources=own, spot=one.spot, price=price, blocks=blocks, of=of,
