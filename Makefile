@@ -8,8 +8,11 @@ VENV := .venv
 BIN  := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-# Two for each processor: tests of real servers mostly wait for them.
-PYTEST ?= -n $(shell echo $$(($$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) * 2)))
+# Two for each processor: tests of real servers mostly wait for them. `worksteal` leaves the tests of a file together,
+# so that few workers start the same server.
+PYTEST ?= -n $(shell echo $$(($$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) * 2))) --dist worksteal
+# What Python compiles is kept, also where the environment forbids it: each worker would compile all of it anew.
+COMPILED := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/.pytest_cache/pyc
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
 demo: venv
@@ -17,7 +20,7 @@ demo: venv
 
 test: venv
 	@sh .ci/system-packages
-	$(BIN)/python -m pytest $(PYTEST)
+	$(COMPILED) $(BIN)/python -m pytest $(PYTEST)
 
 # Everything that `make test` does only a part of: 200 kill -9, a death at every seam of real processes, at every
 # effect in every changed world, and longer lives of random projects. SEED=N replays a run that failed.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar, assert_never
 
 import msgspec
@@ -194,9 +195,13 @@ def _change(records: dict[str, T], id: str, changes: Mapping[str, Any]) -> None:
     record = records.get(id)
     if record is None:
         return
-    types = {each.name: each.type for each in msgspec.structs.fields(type(record))}
     typed = {
-        name: msgspec.convert(value, types[name]) if isinstance(value, dict | list) else value
+        name: msgspec.convert(value, _types(type(record))[name]) if isinstance(value, dict | list) else value
         for name, value in changes.items()
     }
     records[id] = replace(record, **typed)
+
+
+@cache
+def _types(kind: type[Any]) -> dict[str, Any]:
+    return {each.name: each.type for each in msgspec.structs.fields(kind)}

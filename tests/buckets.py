@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -147,14 +148,15 @@ def _command(kind: str, port: int, folder: Path) -> list[str]:
         case "moto":
             return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
         case "seaweedfs":
-            others = free_ports(8)
+            others, short = free_ports(8), tempfile.gettempdir()  # a socket's path has room for some hundred letters
             names = ("master", "volume", "filer")
             ports = [f"-{name}.port{kind}={others.pop()}" for name in names for kind in ("", ".grpc")]
             return [
                 str(_weed()), "server", "-s3", f"-s3.port={port}", f"-s3.port.grpc={others.pop()}", *ports,
                 f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
                 "-master.volumeSizeLimitMB=64", "-volume.max=100", "-s3.iam=false",
-                "-s3.port.iceberg=0", "-s3.port.lance=0",
+                "-s3.port.iceberg=0", "-s3.port.lance=0", f"-filer.localSocket={short}/filer-{port}.sock",
+                f"-s3.localSocket={short}/s3-{port}.sock",
             ]  # fmt: skip
         case "azurite":
             return [

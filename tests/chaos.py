@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from command import DSTACK, Folder, folder_at
+import warm
+from command import Folder, folder_at
 
 from backends import local_record
 from reconciler.statefile import loads
@@ -101,8 +102,8 @@ class Chaos:
         return f"round {self.rounds}: {'; '.join(told)} ({self.kills} kills)"
 
     def _delay(self) -> float:
-        """Most of them while something is under way: a process needs 0.3 s to begin, and some 0.5 s for its work."""
-        return self.random.choice([self.random.uniform(0.0, 0.5), *[self.random.uniform(0.4, 1.6)] * 3])
+        """Most of them while something is under way: a process needs no time to begin, and some 0.5 s for its work."""
+        return self.random.choice([self.random.uniform(0.0, 0.2), *[self.random.uniform(0.05, 1.2)] * 3])
 
     def _edit(self) -> None:
         """New work for the next rounds; the service comes and goes."""
@@ -112,11 +113,8 @@ class Chaos:
         if "service" not in files:
             (self.folder.root / ".dstack/runs/service.yml").unlink(missing_ok=True)
 
-    def _start(self, kind: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [*DSTACK, *self._arguments(kind)], cwd=self.folder.root, env=self.env, stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        )  # fmt: skip
+    def _start(self, kind: str) -> warm.Started:
+        return warm.start(self._arguments(kind), cwd=self.folder.root, env=self.env, stdout=subprocess.DEVNULL)
 
     def _arguments(self, kind: str) -> list[str]:
         verb, *flags = kind.split()
@@ -129,7 +127,7 @@ class Chaos:
         self.folder.write(f"{name}.yml", a_run(name, BEGUN.format(counter=self.counter), "sleep 0.3", *RESULT))
         return ["run", ".", "-f", f"{name}.yml", "-y", *flags]
 
-    def _end(self, process: subprocess.Popen[bytes], *, at: float) -> str:
+    def _end(self, process: warm.Started, *, at: float) -> str:
         try:
             _, err = process.communicate(timeout=max(0.0, at - time.monotonic()))
         except subprocess.TimeoutExpired:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import aws_double
+import leftovers
 import pytest
 import real_engine
 from aws_double import AwsServer
@@ -33,18 +33,20 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or default)
     # Started in the background by a shell, we would ignore it, and so would every command that a test interrupts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        leftovers.sweep()
+    # Before anything is collected, since that makes folders too. What a killed child leaves behind goes with the
+    # session. Others may enter: a test runs as somebody else. Pytest's own folders stay where they were.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    os.environ["TMPDIR"] = tempfile.tempdir = str(leftovers.folder_of_ours(mode=0o711))
+    config.add_cleanup(lambda folder=Path(tempfile.tempdir): leftovers.remove(folder))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A home, a state folder and a git identity of the session's own, also for child processes."""
     home: Path = tmp_path_factory.mktemp("home")
-    # What a killed child leaves behind goes with the session. Others may enter: a test runs as somebody else.
-    temporary = tempfile.mkdtemp(prefix="dstack-tests-")
-    Path(temporary).chmod(0o711)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TMPDIR", temporary)
-        patch.setattr(tempfile, "tempdir", temporary)
         patch.setenv("HOME", str(home))
         patch.setenv("XDG_STATE_HOME", str(home / "state"))
         patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
@@ -52,14 +54,15 @@ def _own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         # three times its cost. They lie with the session's files, shared by its workers.
         base = tmp_path_factory.getbasetemp()
         patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
-        patch.setenv("PYTHONPYCACHEPREFIX", str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "pyc"))
+        if not os.environ.get("PYTHONPYCACHEPREFIX"):
+            shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+            patch.setenv("PYTHONPYCACHEPREFIX", str(shared / "pyc"))
         for role in ("AUTHOR", "COMMITTER"):
             patch.setenv(f"GIT_{role}_NAME", "Test")
             patch.setenv(f"GIT_{role}_EMAIL", "test@example.org")
         for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "PYTHONPATH"):
             patch.delenv(name, raising=False)
         yield
-    shutil.rmtree(temporary, ignore_errors=True)
 
 
 ENGINES = {"podman": real_engine.podman, "docker": real_engine.docker}
@@ -70,7 +73,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """Each real engine that works here, in turn; skipped with the reason where none does."""
     if why := real_engine.why_no_engine(request.param):
         pytest.skip(why)
-    folder = real_engine.folder_for_engines()
+    folder = leftovers.folder_of_ours()
     try:
         yield ENGINES[request.param](folder)
     except real_engine.Unusable as error:

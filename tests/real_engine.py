@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import tarfile
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,8 +174,3 @@ def root_file_system() -> bytes:
 def _executable(entry: tarfile.TarInfo) -> tarfile.TarInfo:
     entry.mode, entry.uid, entry.gid, entry.uname, entry.gname = 0o755, 0, 0, "", ""
     return entry
-
-
-def folder_for_engines() -> Path:
-    """Short: a socket's path has room for some hundred letters, and podman waits 20 s for one that is longer."""
-    return Path(tempfile.mkdtemp(prefix="dstack-engine-", dir="/tmp"))

@@ -241,8 +241,9 @@ class SshHost:
             self.process.kill()
             self.process.wait(timeout=20)
             self.process = None
-            # The links go with the namespace, a little later.
+            # A namespace lives as long as what was sent and not acknowledged: its links do not wait for that.
             for number in range(len(self.networks)):
+                subprocess.run(["ip", "link", "del", self._link(number)], capture_output=True, check=False)
                 until(lambda number=number: not Path(f"/sys/class/net/{self._link(number)}").exists())
 
     def reboot(self) -> None:

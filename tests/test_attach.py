@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from command import DSTACK, Folder, folder_at
+import warm
+from command import Folder, folder_at
 from pseudo_terminal import at_terminal
 from real_host import until
 from ssh_hosts import free_port
@@ -38,10 +39,7 @@ class Attached:
 
     def __init__(self, folder: Folder, *args: str, command: str = "attach", flags: tuple[str, ...] = ()) -> None:
         self.out, self.err = bytearray(), bytearray()
-        self.process = subprocess.Popen(
-            [*DSTACK, command, *args, *flags], cwd=folder.root, env=folder.env, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        self.process = warm.start([command, *args, *flags], cwd=folder.root, env=folder.env)
         self._readers = [
             threading.Thread(target=self._read, args=(stream, into), daemon=True)
             for stream, into in ((self.process.stdout, self.out), (self.process.stderr, self.err))

@@ -8,11 +8,11 @@ import shutil
 import signal
 import subprocess
 import tarfile
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import leftovers
 import pytest
 from real_engine import IMAGE, Engine
 from real_host import RealHost, until
@@ -262,7 +262,7 @@ def test_what_a_container_left_is_ours_again(engine: Engine) -> None:
     daemon = Path(engine.env["DOCKER_HOST"].removeprefix("unix://"))
     daemon.chmod(0o666)
     daemon.parent.chmod(0o711)
-    folder = Path(tempfile.mkdtemp(prefix="dstack-nobody-", dir="/tmp"))
+    folder = leftovers.folder_of_ours()
     os.chown(folder, 65534, 65534)
     environ = {**os.environ, **engine.env, "HOME": str(folder), "DOCKER_CONFIG": str(folder)}
     host = RealHost(folder / "host", environ=environ, patience=0)

@@ -15,10 +15,10 @@ from typing import Any
 
 import jsonschema
 import pytest
+from command import PATIENCE, Ran, begin
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
-DSTACK = [sys.executable, "-m", "reconciler.cli.main"]
 
 
 def page(name: str) -> str:
@@ -30,17 +30,10 @@ def in_code(text: str) -> set[str]:
     return {word for span in re.findall(r"`([^`\n]+)`", text) for word in re.findall(r"[A-Za-z_][\w-]*", span)}
 
 
-def dstack(*args: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*DSTACK, *args],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def dstack(*args: str, cwd: Path = ROOT) -> Ran:
+    started = begin(args, cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    out, err = started.communicate(timeout=PATIENCE)
+    return Ran(started.wait(), out.decode(), err.decode())
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -121,7 +114,7 @@ def test_every_variable_of_a_job_is_described() -> None:
 def test_every_command_that_is_named_exists() -> None:
     text = "\n".join(path.read_text() for path in PAGES)
     named = set(re.findall(r"`dstack (pool [a-z-]+|state [a-z-]+|[a-z]+)", text))
-    unknown = [one for one in sorted(named) if dstack(*one.split(), "--help").returncode != 0]
+    unknown = [one for one in sorted(named) if dstack(*one.split(), "--help").code != 0]
     assert unknown == []
 
 
@@ -134,7 +127,7 @@ def test_every_option_of_the_page_for_teams_exists() -> None:
         words = line.split()[1:]
         options = [word for word in words if word.startswith("-")]
         if options:
-            known = dstack(words[0], "--help").stdout
+            known = dstack(words[0], "--help").out
             wrong += [f"{line}: {one}" for one in options if not re.search(rf"(?<![\w-]){one}(?![\w-])", known)]
     assert wrong == []
     assert len(lines) > 5
@@ -143,7 +136,7 @@ def test_every_option_of_the_page_for_teams_exists() -> None:
 @pytest.mark.parametrize("folder", [".", "examples/hello", "examples/lab"])
 def test_the_committed_documents_are_valid(folder: str) -> None:
     done = dstack("validate", cwd=ROOT / folder)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.code == 0, done.said
 
 
 def yaml_blocks() -> list[str]:

@@ -34,6 +34,8 @@ def host(tmp_path: Path) -> Iterator[RealHost]:
 
 def dstack(folder: Folder, *args: str | bytes, umask: int = -1, env: dict[str, str] | None = None) -> Ran:
     """With a umask, and with arguments that are no text."""
+    if umask == -1 and all(isinstance(one, str) for one in args):
+        return folder.dstack(*args, env=env)  # type: ignore[arg-type]
     done = subprocess.run(
         [*DSTACK, *args], cwd=folder.root, env={**folder.env, **(env or {})}, stdin=subprocess.DEVNULL,
         capture_output=True, timeout=90, check=False, umask=umask,

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import chaos
 import pytest
-from command import folder_at
+import warm
+from command import PATIENCE, folder_at
 from seams import DEAD
 
 SEAMS = 54  # the story has some effects fewer or more, as its processes come along: later ones are not reached
@@ -37,12 +36,11 @@ def made(path: Path) -> chaos.Chaos:
 
 def told(site: chaos.Chaos, *, at: int, moment: str = "before") -> tuple[int, list[str]]:
     """How the process ended, and the effects that it told where it came to its end."""
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("seams.py")), str(site.folder.root), str(at), moment],
-        cwd=site.folder.root, env=site.env, capture_output=True, timeout=90, check=False,
-    )  # fmt: skip
-    assert done.returncode in (0, DEAD), done.stderr.decode()
-    return done.returncode, done.stdout.decode().split()
+    args = [str(site.folder.root), str(at), moment]
+    story = warm.start(args, cwd=site.folder.root, env=site.env, module="seams")
+    out, err = story.communicate(timeout=PATIENCE)
+    assert story.wait() in (0, DEAD), err.decode()
+    return story.wait(), out.decode().split()
 
 
 @pytest.mark.parametrize(("at", "moment"), CASES)

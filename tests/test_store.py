@@ -149,7 +149,7 @@ def test_another_projects_state_under_our_name(file: Path) -> None:
 
 def test_a_read_only_folder_is_a_clear_error() -> None:
     """As somebody who is not root: root may write anywhere. So it lies where others may pass."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "state"
         folder.mkdir()
         Path(name).chmod(0o755)
