@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from email.message import Message
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException, HTTPMessage
+from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
@@ -31,7 +32,7 @@ class _Here(HTTPRedirectHandler):
         return None
 
 
-def _told(headers: HTTPMessage) -> int | None:
+def _told(headers: Message) -> int | None:
     """With how long the answer lay in a cache on its way."""
     try:
         date = parsedate_to_datetime(headers["Date"] or "")

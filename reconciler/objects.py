@@ -72,7 +72,10 @@ class Objects(Protocol):
         """Not there is no error."""
 
     def sign_put(self, key: str, *, seconds: int) -> tuple[str, dict[str, str]]:
-        """A URL, and headers, with which anybody may write that object for so long, and nothing else."""
+        """A URL, and headers, with which anybody may make that object for so long, once, and nothing else.
+
+        One that is there is not overwritten: the condition is part of what is signed.
+        """
 
     def versions(self, key: str) -> list[Version]:
         """The newest first; none where the bucket keeps none."""

@@ -18,6 +18,7 @@ from schemas.location import Bucket
 
 Answer = TypeVar("Answer")
 TIMEOUT = (5, 60)
+CREATE_ONLY = "x-goog-if-generation-match"
 SERVER = "https://storage.googleapis.com"
 SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 
@@ -82,18 +83,21 @@ class GcsObjects:
     def sign_put(self, key: str, *, seconds: int) -> tuple[str, dict[str, str]]:
         """Only a service account's key signs; whoever is logged in as a person has none."""
 
+        headers = {CREATE_ONLY: "0"}  # signed with the rest: what is there stays
+
         def asked() -> str:
             signed = self._blob(key).generate_signed_url(
                 version="v4",
                 method="PUT",
                 expiration=timedelta(seconds=seconds),
+                headers=headers,
                 credentials=_signer(self.url) if self._endpoint else None,
                 api_access_endpoint=self._endpoint or None,
             )
             return str(signed)
 
         try:
-            return self._asked(asked), {}
+            return self._asked(asked), {CREATE_ONLY: "0"}
         except AttributeError:  # the library's way to say that these credentials have no key
             raise ObjectsError(f"{self.url}: these credentials cannot sign a request") from None
 

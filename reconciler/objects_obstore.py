@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from reconciler.date_of import date_of
-from reconciler.objects import Busy, Found, Item, Moved, ObjectsError, Unsure, Version
+from reconciler.objects import Busy, Found, Item, Moved, ObjectsError, Unsure
 
 if TYPE_CHECKING:
     from obstore.store import AzureStore, ClientConfig, RetryConfig, S3Store
@@ -29,16 +29,16 @@ class _Missing(ObjectsError):
 
 
 class ObstoreObjects:
-    """See `Objects`. `open(retries)` gives a client below the prefix; `server` is where the bucket lies, as a URL."""
+    """Most of `Objects`: what is signed, and what versions there are, is each cloud's own.
 
-    def __init__(
-        self, url: str, open: Callable[[RetryConfig], S3Store | AzureStore], *, server: str, headers: dict[str, str]
-    ) -> None:
+    `open(retries)` gives a client below the prefix; `server` is where the bucket lies, as a URL.
+    """
+
+    def __init__(self, url: str, open: Callable[[RetryConfig], S3Store | AzureStore], *, server: str) -> None:
         self.url = url
         self._server = server
         self._reads = open(OFTEN)
         self._writes = open(NEVER)
-        self._headers = headers
 
     def get(self, key: str) -> Found | None:
         import obstore
@@ -93,19 +93,6 @@ class ObstoreObjects:
         import obstore
 
         self._maybe(lambda: obstore.delete(self._reads, key))
-
-    def sign_put(self, key: str, *, seconds: int) -> tuple[str, dict[str, str]]:
-        import obstore
-
-        return self._asked(lambda: obstore.sign(self._reads, "PUT", key, timedelta(seconds=seconds))), self._headers
-
-    def versions(self, key: str) -> list[Version]:
-        raise ObjectsError(
-            f"{self.url}: its versions cannot be listed; make the wanted one current by the cloud's own tool"
-        )
-
-    def get_version(self, key: str, id: str) -> bytes:
-        raise ObjectsError(f"{self.url}: version {id} cannot be read here")
 
     def date(self) -> int | None:
         """See `Objects.date`."""

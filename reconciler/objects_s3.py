@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
 from reconciler.objects import ObjectsError, Version
 from reconciler.objects_obstore import ObstoreObjects, client_options
@@ -18,7 +20,7 @@ KEYS = {
 }  # fmt: skip
 
 
-def s3_objects(where: Bucket, *, environ: Mapping[str, str]) -> ObstoreObjects:
+def s3_objects(where: Bucket, *, environ: Mapping[str, str]) -> S3Objects:
     """Objects of a bucket of S3, or of a server that speaks like it (`AWS_ENDPOINT_URL`)."""
     from obstore.store import S3Store
 
@@ -42,7 +44,8 @@ def s3_objects(where: Bucket, *, environ: Mapping[str, str]) -> ObstoreObjects:
         )
 
     server = endpoint or f"https://s3.{config['region']}.amazonaws.com"
-    return _Versioned(where.url, opened, where=where, endpoint=endpoint, server=server)
+    keys = partial(_keys, where, environ)
+    return S3Objects(where, opened, endpoint=endpoint, server=server, region=str(config["region"]), keys=keys)
 
 
 def _aws_chain(where: Bucket, environ: Mapping[str, str]) -> Any:
@@ -64,14 +67,45 @@ def _aws_chain(where: Bucket, environ: Mapping[str, str]) -> Any:
         ) from None
 
 
-class _Versioned(ObstoreObjects):
-    """S3's old versions, which obstore does not list: boto3 does, and only a rollback pays for it."""
+def _keys(where: Bucket, environ: Mapping[str, str]) -> Any:
+    """To sign with: botocore's credentials, as they are now."""
+    from botocore.credentials import Credentials
+
+    if _aws_chain(where, environ) is None:
+        given = (environ.get(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"))
+        return Credentials(*given)
+    from boto3 import Session
+
+    found = Session().get_credentials()
+    if found is None:
+        raise ObjectsError(f"{where.url}: no AWS credentials here to sign with")
+    return found.get_frozen_credentials()
+
+
+class S3Objects(ObstoreObjects):
+    """What S3 has and obstore does not: old versions, which boto3 lists for a rollback, and headers that are signed."""
 
     def __init__(
-        self, url: str, open: Callable[[RetryConfig], S3Store], *, where: Bucket, endpoint: str, server: str
-    ) -> None:
-        super().__init__(url, open, server=server, headers={})
-        self._where, self._endpoint = where, endpoint
+        self, where: Bucket, open: Callable[[RetryConfig], S3Store], *,
+        endpoint: str, server: str, region: str, keys: Callable[[], Any],
+    ) -> None:  # fmt: skip
+        super().__init__(where.url, open, server=server)
+        self._where, self._endpoint, self._region, self._keys = where, endpoint, region, keys
+
+    def sign_put(self, key: str, *, seconds: int) -> tuple[str, dict[str, str]]:
+        """See `Objects.sign_put`. The condition is part of what is signed: without it the request is refused."""
+        from botocore.auth import S3SigV4QueryAuth
+        from botocore.awsrequest import AWSRequest
+        from botocore.exceptions import BotoCoreError
+
+        url = f"{self._server.rstrip('/')}/{quote(f'{self._where.bucket}/{self._full(key)}')}"
+        headers = {"If-None-Match": "*"}
+        request = AWSRequest("PUT", url, headers=headers)
+        try:
+            S3SigV4QueryAuth(self._keys(), "s3", self._region, expires=seconds).add_auth(request)
+        except BotoCoreError as error:
+            raise ObjectsError(f"{self.url}: {error}") from None
+        return str(request.url), headers
 
     def versions(self, key: str) -> list[Version]:
         pages = self._boto(lambda client: list(client.get_paginator("list_object_versions").paginate(

@@ -10,7 +10,6 @@ from reconciler.ports import Ports
 from reconciler.runner import Box, Order
 from reconciler.secrets import SecretLacking
 from reconciler.share import share_of
-from schemas.base import Seconds
 from schemas.delivery import Delivery
 from schemas.desired import Desired
 from schemas.instance import Instance
@@ -62,7 +61,7 @@ def order_of(
         probe=spec.probe,
         restart=spec.type == "service",
         artifacts=spec.artifacts,
-        deliveries=_deliveries(ports, job.id, spec, hold=host.hold if spec.hold is None else spec.hold),
+        deliveries=_deliveries(ports, job.id, spec),
         inactivity=spec.inactivity or 0,
         box=_box(ports, spec, state.applied.desired, host=share_of(host, job)),
         python=spec.python,
@@ -70,6 +69,9 @@ def order_of(
         keep_changes=spec.type == "dev-environment",
         disk_floor=_disk_floor(state.applied.desired, pool=host.pool),
     )
+
+
+AROUND = 3 * 3600  # for what comes before a job's first second (its image, the other nodes), and for the sending
 
 
 def _environment(ports: Ports, spec: RunSpec, desired: Desired) -> dict[str, str]:
@@ -117,11 +119,11 @@ def bundle_of(ports: Ports, run: Run) -> Path | None:
     return path
 
 
-def _deliveries(ports: Ports, job: str, spec: RunSpec, *, hold: Seconds) -> tuple[Delivery, ...]:
-    """They hold for as long as the job may run, and its result may wait."""
-    if ports.deliver is None or spec.type == "service":
+def _deliveries(ports: Ports, job: str, spec: RunSpec) -> tuple[Delivery, ...]:
+    """They hold for as long as the job may run, and no longer: its host sends the result when it ends, once."""
+    if ports.deliver is None:
         return ()
-    return ports.deliver(job, None if spec.max_duration is None else spec.max_duration + hold)
+    return ports.deliver(job, None if spec.max_duration is None else spec.max_duration + AROUND)
 
 
 def _address(one: Instance) -> str:

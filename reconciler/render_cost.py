@@ -117,7 +117,7 @@ def event_json(entry: Entry) -> dict[str, Any]:
 
 
 def event_line(entry: Entry, names: Mapping[str, str]) -> str:
-    """`2026-11-23T04:15:08Z  ended       instance gpu-0 (pool gpu): idle for 5m  [cron@lab]`; `names` by instance id."""
+    """`2026-11-23T04:15:08Z  ended       instance gpu-0 (pool gpu): idle for 5m  [cron@lab]`; `names` by id."""
     what = entry.subject.partition(" ")[0]
     pool = entry.pool if what != "pool" else ""
     where = ", ".join([*([f"pool {pool}"] if pool else []), *([entry.place] if entry.place else [])])

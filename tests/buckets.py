@@ -156,7 +156,7 @@ def _command(kind: str, port: int, folder: Path) -> list[str]:
                 f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
                 "-master.volumeSizeLimitMB=64", "-volume.max=100", "-s3.iam=false",
                 "-s3.port.iceberg=0", "-s3.port.lance=0", f"-filer.localSocket={short}/filer-{port}.sock",
-                f"-s3.localSocket={short}/s3-{port}.sock",
+                f"-s3.localSocket={short}/s3-{port}.sock", f"-s3.config={_identities(folder)}",
             ]  # fmt: skip
         case "azurite":
             return [
@@ -169,6 +169,14 @@ def _command(kind: str, port: int, folder: Path) -> list[str]:
                 _fake_gcs(), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory",
                 "-public-host", f"127.0.0.1:{port}", "-external-url", f"http://127.0.0.1:{port}", "-log-level", "error",
             ]  # fmt: skip
+
+
+def _identities(folder: Path) -> Path:
+    """Whom seaweedfs knows: then it checks each signature, as S3 does and moto does not."""
+    keys = {"accessKey": "testkey", "secretKey": "testsecret"}
+    known = [{"name": "test", "credentials": [keys], "actions": ["Admin", "Read", "Write", "List", "Tagging"]}]
+    (folder / "s3.json").write_text(json.dumps({"identities": known}))
+    return folder / "s3.json"
 
 
 def _environ(kind: str, port: int) -> dict[str, str]:

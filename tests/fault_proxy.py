@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-Fault = Literal["", "refuse", "lose answer", "reset", "late", "503"]
+Fault = Literal["", "refuse", "lose answer", "reset", "late", "503", "slow"]
 Choose = Callable[[str, str, int], Fault]
 """(method, path, number of the request) -> what happens to it."""
 
@@ -21,11 +22,12 @@ def nothing(method: str, path: str, number: int) -> Fault:
 class FaultProxy:
     """`refuse`: cut before the server hears of it. `lose answer`: it is done, and its answer is not told.
     `reset`: cut within the answer. `late`: cut, and done all the same when `arrive` is called.
-    `503`: answered in the server's place.
+    `503`: answered in the server's place. `slow`: as ever, but `delay()` seconds later on its way there, and back.
     """
 
     upstream: int
     choose: Choose = nothing
+    delay: Callable[[], float] = lambda: 0.2
     seen: list[tuple[str, str]] = field(default_factory=list)
     port: int = 0
 
@@ -47,6 +49,10 @@ class FaultProxy:
     def methods(self) -> list[str]:
         with self._lock:
             return [method for method, _ in self.seen]
+
+    def answer(self, method: str, path: str, head: bytes, body: bytes) -> bytes:
+        """The server's own; a double of one that has more overrides it."""
+        return _forward(self.upstream, head + body, method)
 
     def _accept(self) -> None:
         while True:
@@ -84,7 +90,11 @@ class FaultProxy:
         if fault == "late":
             self._late.append((head + body, method))
             return False
-        answer = _forward(self.upstream, head + body, method)
+        if fault == "slow":
+            time.sleep(self.delay())
+        answer = self.answer(method, path, head, body)
+        if fault == "slow":
+            time.sleep(self.delay())
         if fault == "lose answer":
             return False
         client.sendall(answer[: len(answer) // 2] if fault == "reset" else answer)

@@ -12,20 +12,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace as change
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from buckets import AZURE_KEY, Server, boto
 from msgspec.structs import replace
 from test_beside import Dated
 from test_state_commands import PROJECT, Team, fresh, team
-from world import Site, apply, desired, task, ticks
+from world import Site, apply, apply_ask, desired, task, ticks
 
 from reconciler.artifacts import choose, pattern_of
 from reconciler.blobs import BlobError
 from reconciler.deliveries import Delivered, Deliveries
 from reconciler.objects import Found
 from reconciler.open_bucket import open_bucket
+from reconciler.order import AROUND
 from reconciler.recover import Recovered, recover
+from reconciler.tick import tick
+from schemas.delivery import Delivery
 from schemas.instance import JobReport
 from schemas.location import Bucket, location
 
@@ -166,16 +170,23 @@ def put(url: str, headers: tuple[tuple[str, str], ...], data: bytes) -> int:
     return int(done.stdout)
 
 
-def test_azure_lets_that_object_be_written_and_no_other(server_of: Callable[[str], Server], tmp_path: Path) -> None:
-    """azurite checks signatures; moto does not."""
-    azure = server_of("azurite")
-    made = deliveries(azure, tmp_path, f"sas-{time.time_ns()}")
+@pytest.mark.parametrize("kind", ["moto", "seaweedfs", "azurite"])
+def test_a_request_makes_that_object_once_and_no_other(
+    server_of: Callable[[str], Server], tmp_path: Path, kind: str
+) -> None:
+    """What was put stays as it is for as long as the request holds. moto checks no signatures."""
+    server = server_of(kind)
+    made = deliveries(server, tmp_path, f"once-{time.time_ns()}")
     end, log, artifacts = made.requests("r1-0-1-0", seconds=3600)
     assert [one.part for one in (end, log, artifacts)] == ["end", "log", "artifacts"]
-    assert AZURE_KEY not in end.url
-    assert put(end.url, end.headers, b"ended 3 exit 100 200 0\n" + b"0" * 400) == 201
-    assert put(end.url.replace("/end?", "/other?"), end.headers, b"x") == 403
-    assert put(end.url.replace("first-bucket", "other-bucket"), end.headers, b"x") == 403
+    assert not any(secret in end.url for secret in (AZURE_KEY, "testsecret"))
+    if kind != "moto":
+        assert put(end.url.replace("/end?", "/other?"), end.headers, b"x") == 403
+        assert put(end.url.replace("first-bucket", "other-bucket"), end.headers, b"x") == 403
+    if kind == "seaweedfs":
+        assert put(end.url, (), b"x") == 403, "the condition is part of what is signed"
+    assert put(end.url, end.headers, b"ended 3 exit 100 200 0\n" + b"0" * 400) in (200, 201)
+    assert put(end.url, end.headers, b"ended 0 exit 100 200 0\n") in (403, 409, 412)
     found = made.result("r1-0-1-0")
     assert found is not None
     assert (found.end.exit_code, found.end.started_at, found.end.ended_at) == (3, 100, 200)
@@ -187,6 +198,28 @@ def test_a_request_holds_for_seven_days_at_most(moto: Server, tmp_path: Path, se
     made = deliveries(moto, tmp_path, "x")
     time_given = 60 if seconds == 60 else 7 * 86400
     assert all(f"X-Amz-Expires={time_given}&" in one.url for one in made.requests("r1", seconds))
+
+
+@pytest.mark.parametrize(
+    ("kind", "lasts", "holds"), [("task", 3600, 3600 + AROUND), ("task", None, None), ("service", None, None)]
+)
+def test_requests_hold_as_long_as_the_job_may_run(
+    tmp_path: Path, kind: str, lasts: int | None, holds: int | None
+) -> None:
+    """A service's too: its log, where its machine goes. Without an end they hold as long as a cloud lets them."""
+    site = Site(scratch=tmp_path)
+    asked: list[tuple[str, int | None]] = []
+
+    def deliver(job: str, seconds: int | None) -> tuple[Delivery, ...]:
+        asked.append((job, seconds))
+        return ()
+
+    ports = change(site.ports(), deliver=deliver)
+    wanted = desired(runs=[task("a", type=kind, max_duration=lasts)])
+    for _ in range(3):
+        tick(ports, apply_ask(wanted))
+        site.clock.at += 10
+    assert [seconds for _, seconds in asked] == [holds]
 
 
 @pytest.mark.parametrize("line", [b"", b"noise", b"ended x exit 1 2 0", b"ended 0 exit 1 2 0 \xff\xff"])
@@ -218,6 +251,8 @@ def test_google_signs_with_a_service_account(
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
     made = deliveries(google, tmp_path, f"signed-{time.time_ns()}")
     end, *_ = made.requests("r1", 3600)
+    assert "x-goog-if-generation-match" in parse_qs(urlsplit(end.url).query)["X-Goog-SignedHeaders"][0].split(";")
+    assert dict(end.headers) == {"x-goog-if-generation-match": "0"}, "makes it, and overwrites nothing"
     assert put(end.url, end.headers, b"ended 0 exit 1 2 0\n") == 200
     found = made.result("r1")
     assert found is not None

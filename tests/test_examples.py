@@ -437,3 +437,33 @@ def test_the_service_runs_what_cron_runs(shop: Shop) -> None:
     assert "KillMode=process" in text
     assert "OnFailure=dstack-failed@%i.service" in text
     assert (CRON / "dstack-failed@.service").exists()
+
+
+# ---------------------------------------------------------------- the vendors' own schemas
+
+SCHEMAS = {
+    "github-workflows": ("ci-github/.github/workflows", "    runs-on: ubuntu-latest\n", "    runs_on: ubuntu-latest\n"),
+    "gitlab-ci": ("ci-gitlab/.gitlab-ci.yml", "  script:\n", "  scripts:\n"),
+}
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_the_vendors_schema_takes_them(schema: str, tmp_path: Path) -> None:
+    """And would not take any: with one key misspelt it is refused."""
+    where, right, wrong = SCHEMAS[schema]
+    path = EXAMPLES / where
+    files = sorted(path.glob("*.yml")) if path.is_dir() else [path]
+    texts = [file.read_text() for file in files]
+    assert any(right in text for text in texts)
+    for number, text in enumerate(texts):
+        (tmp_path / f"wrong-{number}.yml").write_text(text.replace(right, wrong))
+    taken, refused = (_checked(schema, each) for each in (files, sorted(tmp_path.glob("wrong-*.yml"))))
+    assert taken.returncode == 0, taken.stdout
+    assert refused.returncode == 1, refused.stdout
+
+
+def _checked(schema: str, files: list[Path]) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).with_name("check-jsonschema")
+    transform = ["--data-transform", "gitlab-ci"] if schema == "gitlab-ci" else []
+    command = [str(program), "--builtin-schema", f"vendor.{schema}", *transform, *map(str, files)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

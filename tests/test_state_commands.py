@@ -8,12 +8,14 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from buckets import KINDS, Server, boto
 from command import POOLS, Folder, Ran, folder_at
 from fault_proxy import FaultProxy
+from versioned import AzureVersions, GoogleVersions
 
 NUMBERS = itertools.count()
 RUN = "type: task\nname: hello\ncommands: [echo hi there, echo 7 > out.txt]\nartifacts: [out.txt]\n"
@@ -216,10 +218,18 @@ def test_an_emptied_bucket_under_live_instances_is_no_new_project(tmp_path: Path
 # ---------------------------------------------------------------- putting back
 
 
-def test_a_version_is_put_back_above_everything_seen(tmp_path: Path, moto: Server) -> None:
-    """fake-gcs-server keeps no versions in memory, azurite none at all."""
-    project = team(tmp_path, moto)
-    project.keep_in(fresh(moto, versions=True))
+VERSIONED = {"moto": FaultProxy, "seaweedfs": FaultProxy, "fake-gcs": GoogleVersions, "azurite": AzureVersions}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_version_is_put_back_above_everything_seen(
+    tmp_path: Path, server_of: Callable[[str], Server], kind: str
+) -> None:
+    server = server_of(kind)
+    url = fresh(server, versions=True)
+    proxy = VERSIONED[kind](server.port)
+    project = team(tmp_path, replace(server, environ=server.at(proxy.port)))
+    project.keep_in(url)
     ran_once(project)
     before = generation(project)
     listed = project.at("state", "rollback").out.splitlines()
@@ -230,6 +240,9 @@ def test_a_version_is_put_back_above_everything_seen(tmp_path: Path, moto: Serve
     assert generation(project) > before
     assert project.at("apply", "-y").code == 0
     assert "done" in project.at("ps", "-a").out
+    never = project.at("state", "rollback", earlier[::-1], "-y")
+    assert (never.code, "cannot be read" in never.err) == (1, True), never.said
+    proxy.close()
 
 
 def test_where_no_versions_are_kept(tmp_path: Path, moto: Server) -> None:
