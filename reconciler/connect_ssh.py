@@ -19,9 +19,11 @@ from dataclasses import dataclass, field
 import fabric
 import paramiko
 
-from reconciler.resolve_ssh import Here, Hop
+from reconciler.pinned_ssh import Pinned, changed_words, key_text
+from reconciler.proxy_command import ProxySocket
+from reconciler.resolve_ssh import Here, Hop, NoWay
 from reconciler.runner import Unreachable, Untrusted
-from schemas.host import Host, fingerprint
+from schemas.host import Host
 
 AT_ONCE = 48  # key exchanges and logins; each costs CPU here
 DIALLED = 512  # that wait for a server to answer and greet: a silent one costs a thread and a socket
@@ -89,7 +91,11 @@ class Lines:
 
     def to(self, host: Host) -> Line:
         """Raises `Unreachable`, or `Untrusted` for a key that is not the pinned one."""
-        return self._line(self._here.hops(host))
+        try:
+            hops = self._here.hops(host)
+        except NoWay as error:
+            raise Unreachable(f"not visible from here: {error}", ours=True) from error
+        return self._line(hops)
 
     def close(self) -> None:
         for slot in self._slots.values():
@@ -136,7 +142,7 @@ class Lines:
         """Whoever is silent keeps nobody else from logging in: that turn is taken when the greeting is there."""
         with self._turn(self._dialling, "connections"):
             began = time.monotonic()
-            sock = self._through(outer, hop) if outer else self._straight(hop)
+            sock = self._through(outer, hop) if outer else _proxied(hop) if hop.proxy else self._straight(hop)
             try:
                 self._greeted(hop, sock)
             except BaseException:
@@ -169,14 +175,14 @@ class Lines:
         try:
             sock = socket.create_connection((hop.hostname, hop.port), timeout=self._patience.dial)
         except TimeoutError as error:
-            why = f"{_who(hop)}{_at(hop)} does not answer within {self._patience.dial:g} s"
+            why = f"{hop.who}{hop.at} does not answer within {self._patience.dial:g} s"
             raise Unreachable(why) from error
         except socket.gaierror as error:
             why = f"not visible from here: no address for {hop.hostname} ({error.strerror})"
             raise Unreachable(why, ours=True) from error
         except OSError as error:
             ours = error.errno in _NO_ROUTE
-            why = f"{'not visible from here: ' if ours else ''}{_who(hop)}{_at(hop)}: {error.strerror or error}"
+            why = f"{'not visible from here: ' if ours else ''}{hop.who}{hop.at}: {error.strerror or error}"
             raise Unreachable(why, ours=ours) from error
         with suppress(OSError, AttributeError):  # Linux: a cut line is noticed while somebody waits on it
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._patience.silence * 1000))
@@ -190,103 +196,52 @@ class Lines:
         except (paramiko.SSHException, EOFError, OSError) as error:
             if not outer.transport.is_active():
                 raise Unreachable("not visible from here: the jump hung up", ours=True) from error
-            raise Unreachable(f"{_who(hop)}{_at(hop)} does not answer its jump: {_words(error)}") from error
+            raise Unreachable(f"{hop.who}{hop.at} does not answer its jump: {_words(error)}") from error
 
     def _logged_in(self, hop: Hop, sock: socket.socket | paramiko.Channel, *, steps: dict[str, float]) -> Line:
         began = time.monotonic()
-        connection = _Pinned(hop, sock, config=self._config, patience=self._patience)
+        connection = Pinned(
+            hop, sock, config=self._config, banner=self._patience.banner, login=self._patience.login,
+            greeting=self._patience.dial + self._patience.banner,
+        )  # fmt: skip
         try:
             connection.open()
         except paramiko.BadHostKeyException as error:
-            raise Untrusted(_changed(hop, error.key), shown=_text(error.key)) from error
+            raise Untrusted(changed_words(hop, error.key), shown=key_text(error.key)) from error
         except paramiko.PasswordRequiredException as error:
-            why = f"not visible from here: {_who(hop)}the key is locked: `ssh-add` it"
+            why = f"not visible from here: {hop.who}the key is locked: `ssh-add` it"
             raise Unreachable(why, ours=True) from error
         except paramiko.AuthenticationException as error:
-            why = f"{_who(hop)}login as {hop.user} was refused: {_words(error)}"
+            why = f"{hop.who}login as {hop.user} was refused: {_words(error)}"
             raise Unreachable(why) from error
         except (paramiko.SSHException, EOFError, OSError) as error:
+            if isinstance(sock, ProxySocket) and (why := sock.ended()):
+                ours = "not visible from here: " if sock.missing else ""
+                raise Unreachable(f"{ours}{hop.who}{why}", ours=sock.missing) from error
             raise _failed(hop, error, patience=self._patience) from error
         transport = connection.transport
         transport.set_keepalive(KEEPALIVE)
         return Line(transport, steps={**steps, "login": time.monotonic() - began})
 
 
-class _Pinned(fabric.Connection):  # type: ignore[misc]
-    """A connection that knows one key. The library's own would accept any: its policy is replaced before it dials."""
-
-    def __init__(
-        self, hop: Hop, sock: socket.socket | paramiko.Channel, *, config: fabric.Config, patience: Patience
-    ) -> None:
-        super().__init__(
-            host=hop.hostname,
-            user=hop.user,
-            port=hop.port,
-            config=config,
-            gateway=False,
-            forward_agent=False,
-            connect_kwargs={
-                "sock": sock,
-                "key_filename": [str(path) for path in hop.identities if path.is_file()],
-                "look_for_keys": not hop.identities,
-                "banner_timeout": patience.banner,
-                "auth_timeout": patience.login,
-                "timeout": patience.dial + patience.banner,  # the rest of the greeting included
-            },
-        )
-        self.client.set_missing_host_key_policy(_Refuse(hop))
-        if hop.key:
-            kind, _, blob = hop.key.partition(" ")
-            name = hop.hostname if hop.port == 22 else f"[{hop.hostname}]:{hop.port}"
-            self.client.get_host_keys().add(name, kind, _key(hop, kind, blob))
-
-
-def _key(hop: Hop, kind: str, blob: str) -> paramiko.PKey:
-    import base64
-
+def _proxied(hop: Hop) -> ProxySocket:
     try:
-        return paramiko.PKey.from_type_string(kind, base64.b64decode(blob))
-    except (ValueError, paramiko.SSHException, paramiko.pkey.UnknownKeyType) as error:
-        raise Untrusted(f"{_who(hop)}its pinned host key cannot be read: {kind}") from error
-
-
-class _Refuse(paramiko.RejectPolicy):  # type: ignore[misc]
-    """As the library's, but says which key was shown, and what to do."""
-
-    def __init__(self, hop: Hop) -> None:
-        self._hop = hop
-
-    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
-        shown = _text(key)
-        what = f"`dstack pool add-ssh {_at(self._hop)}` shows it and asks, or write `host_key: {shown}`"
-        if self._hop.key:  # of another type than the pinned one
-            raise Untrusted(_changed(self._hop, key), shown=shown)
-        raise Untrusted(f"{_who(self._hop)}host key {fingerprint(shown)} is not known: {what}", shown=shown)
-
-
-def _changed(hop: Hop, key: paramiko.PKey) -> str:
-    shown = _text(key)
-    return (
-        f"{_who(hop)}host key changed: {fingerprint(shown)} is shown, {fingerprint(hop.key)} is pinned. Somebody "
-        f"may be in between; if it was set up anew, `dstack pool add-ssh {_at(hop)}` shows the new key and asks"
-    )
-
-
-def _text(key: paramiko.PKey) -> str:
-    return f"{key.get_name()} {key.get_base64()}"
+        return ProxySocket(hop.proxy)
+    except OSError as error:
+        raise Unreachable(f"not visible from here: {hop.who}its ProxyCommand: {error}", ours=True) from error
 
 
 def _failed(hop: Hop, error: Exception, *, patience: Patience) -> Unreachable:
     said = _words(error)
     if "No authentication methods available" in said:
-        return Unreachable(f"not visible from here: {_who(hop)}no key to log in with on this machine", ours=True)
+        return Unreachable(f"not visible from here: {hop.who}no key to log in with on this machine", ours=True)
     if "banner" in said.lower():
         return Unreachable(_silent(hop, patience))
-    return Unreachable(f"{_who(hop)}{_at(hop)}: {said}")
+    return Unreachable(f"{hop.who}{hop.at}: {said}")
 
 
 def _silent(hop: Hop, patience: Patience) -> str:
-    return f"{_who(hop)}{_at(hop)} accepts and says nothing: no SSH greeting in {patience.banner:g} s"
+    return f"{hop.who}{hop.at} accepts and says nothing: no SSH greeting in {patience.banner:g} s"
 
 
 def _speaks(sock: socket.socket | paramiko.Channel, *, ends: float) -> bool:
@@ -304,12 +259,3 @@ def _speaks(sock: socket.socket | paramiko.Channel, *, ends: float) -> bool:
 
 def _words(error: Exception) -> str:
     return str(error).strip().rstrip(".") or type(error).__name__
-
-
-def _who(hop: Hop) -> str:
-    """Whoever reads it knows which host was asked; a jump must be named."""
-    return f"{hop.name}: " if hop.name else ""
-
-
-def _at(hop: Hop) -> str:
-    return hop.hostname if hop.port == 22 else f"{hop.hostname}:{hop.port}"
