@@ -16,6 +16,10 @@ from schemas.host import fingerprint
 class Pinned(fabric.Connection):  # type: ignore[misc]
     """A connection that knows one key. The library's own would accept any: its policy is replaced before it dials."""
 
+    # Without an attribute of that name the library writes it into `config`, which then is built anew: others, on
+    # other threads, find it half empty.
+    inline_ssh_env = False
+
     def __init__(
         self, hop: Hop, sock: socket.socket | paramiko.Channel, *, config: fabric.Config, banner: float, login: float,
         greeting: float,

@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import fabric
+import paramiko
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +25,8 @@ from real_host import until
 from ssh_hosts import USER, Lab, SshHost, a_lab, declared, silent_server, why_not
 
 from reconciler.connect_ssh import Lines, Patience
-from reconciler.resolve_ssh import Here
+from reconciler.pinned_ssh import Pinned
+from reconciler.resolve_ssh import Here, Hop
 from reconciler.runner import Unreachable, Untrusted
 from reconciler.transport_ssh import SshTransport, _escaped
 from schemas.host import Host, Jump, fingerprint
@@ -523,3 +526,21 @@ def test_a_line_that_is_cut_is_noticed(lab: Lab) -> None:
 
     until(back)
     lines.close()
+
+
+def test_connections_that_are_made_at_once_take_nothing_from_each_other() -> None:
+    """The library's settings are one object: it was built anew for each, under the eyes of the others."""
+    config = fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig())
+    hop = Hop(name="", hostname="h", port=22, user="ann", identities=(), key="")
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def make(number: int) -> Pinned:
+        with socket.socket() as unused:
+            return Pinned(hop, unused, config=config, banner=1, login=1, greeting=1)
+
+    try:
+        with ThreadPoolExecutor(16) as pool:
+            assert len(list(pool.map(make, range(400)))) == 400
+    finally:
+        sys.setswitchinterval(before)
