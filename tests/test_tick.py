@@ -273,7 +273,7 @@ def test_a_node_that_returns_ends_what_was_assumed_lost_on_it(site: Site) -> Non
     ticks(site, 2)
     (machine,) = site.world.living()
     machine.silent = True
-    ticks(site, 4, apart=400)
+    ticks(site, 4, apart=60)
     cron(site, permissions=Permissions(assume_lost=("train",)))
     ticks(site, 3, apart=60)
     first, second = site.state.attempts
