@@ -24,7 +24,7 @@ def compile_hosts(form: PoolForm, *, known: Known) -> tuple[Host, ...]:
 
 def _host(one: HostForm, *, form: PoolForm, ssh: SshForm, known: Known) -> Host:
     port = one.port or ssh.port
-    jump = one.proxy_jump or ssh.proxy_jump
+    jumps = one.proxy_jump or ssh.proxy_jump or ()
     blocks = one.blocks if one.blocks is not None else form.blocks
     return Host(
         name=one.name or name_of(one.hostname, port),
@@ -33,7 +33,7 @@ def _host(one: HostForm, *, form: PoolForm, ssh: SshForm, known: Known) -> Host:
         user=one.user or ssh.user or "",
         identity_file=one.identity_file or ssh.identity_file or "",
         host_key=one.host_key or known.key_of(one.hostname, port),
-        jumps=(_jump(jump, known=known),) if jump else (),
+        jumps=tuple(_jump(jump, known=known) for jump in jumps),
         network=one.network or ssh.network or "",
         internal_ip=one.internal_ip or "",
         region=one.region or ssh.region or "",

@@ -13,7 +13,7 @@ from schemas.desired import BackendConfig
 from schemas.documents.pool import PoolForm
 from schemas.documents.span import OFF
 from schemas.host import DISK_FLOOR
-from schemas.pool import DAY, GRACE, HOST_GRACE, Pool
+from schemas.pool import DAY, GRACE, Pool
 from schemas.profile import Profile, Retry
 from schemas.resources import Need, Where
 from schemas.way import Way
@@ -49,7 +49,7 @@ def compile_pool(
         max_lifetime=None if form.max_lifetime in (None, OFF) else form.max_lifetime,
         hold=DAY if form.hold is None else form.hold,
         unattended=_unattended(form),
-        unreachable_grace=_grace(form),
+        unreachable_grace=GRACE if form.unreachable_grace is None else form.unreachable_grace,
         max_hourly=form.budget.max_hourly if form.budget else None,
         paused=bool(form.paused),
         prevent_destroy=bool(form.prevent_destroy),
@@ -97,11 +97,6 @@ def unusable(where: Where, backends: Mapping[str, BackendConfig]) -> str:
 
 def _unattended(form: PoolForm) -> int | None:
     return 3 * DAY if form.unattended is None else None if form.unattended == OFF else form.unattended
-
-
-def _grace(form: PoolForm) -> int:
-    default = GRACE if form.ssh is None else HOST_GRACE
-    return default if form.unreachable_grace is None else form.unreachable_grace
 
 
 def _layer(form: PoolForm) -> Profile:

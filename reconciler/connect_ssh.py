@@ -18,20 +18,9 @@ from dataclasses import dataclass, field
 import fabric
 import paramiko
 
-from reconciler.pinned_ssh import (
-    Patience,
-    Pinned,
-    at,
-    changed,
-    failed,
-    refused_login,
-    silent,
-    speaks,
-    text_of,
-    who,
-    words,
-)
-from reconciler.resolve_ssh import Here, Hop
+from reconciler.pinned_ssh import Patience, Pinned, changed, failed, refused_login, silent, speaks, text_of, words
+from reconciler.proxy_command import ProxySocket
+from reconciler.resolve_ssh import Here, Hop, NoWay
 from reconciler.runner import Unreachable, Untrusted
 from reconciler.tunnel import Tunnel, open_tunnel
 from schemas.host import Host, Jump
@@ -89,7 +78,11 @@ class Lines:
 
     def to(self, host: Host) -> Line:
         """Raises `Unreachable`, or `Untrusted` for a key that is not the pinned one."""
-        return self.through(self._here.hops(host))
+        try:
+            hops = self._here.hops(host)
+        except NoWay as error:
+            raise Unreachable(f"not visible from here: {error}", ours=True) from error
+        return self.through(hops)
 
     def jump(self, jump: Jump) -> Hop:
         return self._here.jump(jump)
@@ -142,7 +135,7 @@ class Lines:
         """Whoever is silent keeps nobody else from logging in: that turn is taken when the greeting is there."""
         with self._turn(self._dialling, "connections"):
             began = time.monotonic()
-            sock = self._tunnelled(hop) if hop.tunnel else self._through(outer, hop) if outer else self._straight(hop)
+            sock = self._way(hop, outer)
             try:
                 self._greeted(hop, sock)
             except BaseException:
@@ -171,6 +164,13 @@ class Lines:
         if not speaks(sock, ends=time.monotonic() + self._patience.banner):
             raise Unreachable(silent(hop, self._patience))
 
+    def _way(self, hop: Hop, outer: Line | None) -> socket.socket | paramiko.Channel:
+        if hop.tunnel:
+            return self._tunnelled(hop)
+        if outer:
+            return self._through(outer, hop)
+        return _proxied(hop) if hop.proxy else self._straight(hop)
+
     def _tunnelled(self, hop: Hop) -> socket.socket:
         """Its program's own words are better than what comes of a connection that says nothing."""
         tunnel = open_tunnel(hop.tunnel, needs=hop.needs)
@@ -187,14 +187,14 @@ class Lines:
         try:
             sock = socket.create_connection((hop.hostname, hop.port), timeout=self._patience.dial)
         except TimeoutError as error:
-            why = f"{who(hop)}{at(hop)} does not answer within {self._patience.dial:g} s"
+            why = f"{hop.who}{hop.at} does not answer within {self._patience.dial:g} s"
             raise Unreachable(why) from error
         except socket.gaierror as error:
             why = f"not visible from here: no address for {hop.hostname} ({error.strerror})"
             raise Unreachable(why, ours=True) from error
         except OSError as error:
             ours = error.errno in _NO_ROUTE
-            why = f"{'not visible from here: ' if ours else ''}{who(hop)}{at(hop)}: {error.strerror or error}"
+            why = f"{'not visible from here: ' if ours else ''}{hop.who}{hop.at}: {error.strerror or error}"
             raise Unreachable(why, ours=ours) from error
         with suppress(OSError, AttributeError):  # Linux: a cut line is noticed while somebody waits on it
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._patience.silence * 1000))
@@ -208,7 +208,7 @@ class Lines:
         except (paramiko.SSHException, EOFError, OSError) as error:
             if not outer.transport.is_active():
                 raise Unreachable("not visible from here: the jump hung up", ours=True) from error
-            raise Unreachable(f"{who(hop)}{at(hop)} does not answer its jump: {words(error)}") from error
+            raise Unreachable(f"{hop.who}{hop.at} does not answer its jump: {words(error)}") from error
 
     def _logged_in(self, hop: Hop, sock: socket.socket | paramiko.Channel, *, steps: dict[str, float]) -> Line:
         began = time.monotonic()
@@ -218,12 +218,22 @@ class Lines:
         except paramiko.BadHostKeyException as error:
             raise Untrusted(changed(hop, error.key), shown=text_of(error.key)) from error
         except paramiko.PasswordRequiredException as error:
-            why = f"not visible from here: {who(hop)}the key is locked: `ssh-add` it"
+            why = f"not visible from here: {hop.who}the key is locked: `ssh-add` it"
             raise Unreachable(why, ours=True) from error
         except paramiko.AuthenticationException as error:
             raise refused_login(hop, error) from error
         except (paramiko.SSHException, EOFError, OSError) as error:
+            if isinstance(sock, ProxySocket) and (why := sock.ended()):
+                ours = "not visible from here: " if sock.missing else ""
+                raise Unreachable(f"{ours}{hop.who}{why}", ours=sock.missing) from error
             raise failed(hop, error, patience=self._patience) from error
         transport = connection.transport
         transport.set_keepalive(KEEPALIVE)
         return Line(transport, steps={**steps, "login": time.monotonic() - began})
+
+
+def _proxied(hop: Hop) -> ProxySocket:
+    try:
+        return ProxySocket(hop.proxy)
+    except OSError as error:
+        raise Unreachable(f"not visible from here: {hop.who}its ProxyCommand: {error}", ours=True) from error

@@ -60,6 +60,8 @@ def _scalar(value: Any) -> str:
     """Plain where any reader takes it for the same text."""
     if isinstance(value, Mapping):
         return _written(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_scalar, value))}]"
     if isinstance(value, int):
         return str(value)
     plain = re.fullmatch(r"[A-Za-z~/.][A-Za-z0-9_~/.@+-]*|\d{1,3}(\.\d{1,3}){3}", value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from reconciler.absorb import SKEW
+from reconciler.absorb_hosts import SKEW
 from reconciler.blobs import BlobError, Blobs
 from reconciler.deliveries import Deliveries
 from reconciler.ledger import Ledger

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from reconciler.absorb_listings import APART
 from reconciler.returned import returned
+from reconciler.waiting import clock
 from schemas.run import Attempt
 from schemas.state import State
 
@@ -39,6 +41,7 @@ def _launches(state: State) -> Iterator[tuple[str, str]]:
 
 def _instances(state: State) -> Iterator[tuple[str, str]]:
     strays: dict[str, list[str]] = {}
+    lost_at = {id: intent.request.not_after + APART for intent in state.intents for id in intent.request.ids}
     for one, _, run in returned(state):
         strays.setdefault(one.id, []).append(run)
     for one in state.instances:
@@ -46,6 +49,9 @@ def _instances(state: State) -> Iterator[tuple[str, str]]:
             yield one.name, "starting up"
         elif one.id in strays:
             yield one.name, f"answers again: ending {', '.join(strays[one.id])} there"
+        elif one.phase == "terminating" and one.id in lost_at and not one.external_id:
+            lost = f"it counts as lost from {clock(lost_at[one.id])} on, unless its place shows it before"
+            yield one.name, f"its launch was begun, and nobody has seen it: {lost}"
         elif one.phase == "terminating":
             yield one.name, f"ending ({one.reason})" if one.reason else "ending"
 

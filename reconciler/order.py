@@ -30,6 +30,8 @@ def order_of(
     if run is None or state.applied is None:
         raise CannotOrder("its run is not in the state")
     host, spec = instances[job.instance], run.spec
+    share = share_of(host, job).resources
+    held = host.blocks != 1 and host.backend != "local"  # on this machine CPUs are shared, not reserved
     nodes = sorted(attempt.jobs, key=lambda one: one.rank)
     return Order(
         run=run.id,
@@ -55,8 +57,10 @@ def order_of(
         max_duration=spec.max_duration,
         hold=host.hold if spec.hold is None else spec.hold,
         gpus=job.gpus,
-        cpus=share_of(host, job).resources.cpus,
-        disk=share_of(host, job).resources.disk,
+        cpus=share.cpus,
+        disk=share.disk,
+        limit_cpus=share.cpus if held else 0,
+        limit_memory=share.memory if held else 0,
         port=spec.port,
         probe=spec.probe,
         restart=spec.type == "service",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import selectors
 import socket
@@ -33,6 +34,10 @@ class Patience:
 
 class Pinned(fabric.Connection):  # type: ignore[misc]
     """A connection that knows one key. The library's own would accept any: its policy is replaced before it dials."""
+
+    # Without an attribute of that name the library writes it into `config`, which then is built anew: others, on
+    # other threads, find it half empty.
+    inline_ssh_env = False
 
     def __init__(
         self, hop: Hop, sock: socket.socket | paramiko.Channel, *, config: fabric.Config, patience: Patience
@@ -67,12 +72,10 @@ class Pinned(fabric.Connection):  # type: ignore[misc]
 
 
 def _key(hop: Hop, kind: str, blob: str) -> paramiko.PKey:
-    import base64
-
     try:
         return paramiko.PKey.from_type_string(kind, base64.b64decode(blob))
     except (ValueError, paramiko.SSHException, paramiko.pkey.UnknownKeyType) as error:
-        raise Untrusted(f"{who(hop)}its pinned host key cannot be read: {kind}") from error
+        raise Untrusted(f"{hop.who}its pinned host key cannot be read: {kind}") from error
 
 
 class _Refuse(paramiko.RejectPolicy):  # type: ignore[misc]
@@ -83,10 +86,10 @@ class _Refuse(paramiko.RejectPolicy):  # type: ignore[misc]
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
         shown = text_of(key)
-        what = f"`dstack pool add-ssh {at(self._hop)}` shows it and asks, or write `host_key: {shown}`"
+        what = f"`dstack pool add-ssh {self._hop.at}` shows it and asks, or write `host_key: {shown}`"
         if self._hop.key or self._hop.login:  # of another type than the pinned one
             raise Untrusted(changed(self._hop, key), shown=shown)
-        raise Untrusted(f"{who(self._hop)}host key {fingerprint(shown)} is not known: {what}", shown=shown)
+        raise Untrusted(f"{self._hop.who}host key {fingerprint(shown)} is not known: {what}", shown=shown)
 
 
 def changed(hop: Hop, key: paramiko.PKey) -> str:
@@ -95,8 +98,8 @@ def changed(hop: Hop, key: paramiko.PKey) -> str:
         what = f"{fingerprint(shown)} is shown, not {fingerprint(hop.key)}" if hop.key else fingerprint(shown)
         return f"host key of another machine: {what}. Somebody may be in between: it is not used"
     return (
-        f"{who(hop)}host key changed: {fingerprint(shown)} is shown, {fingerprint(hop.key)} is pinned. Somebody "
-        f"may be in between; if it was set up anew, `dstack pool add-ssh {at(hop)}` shows the new key and asks"
+        f"{hop.who}host key changed: {fingerprint(shown)} is shown, {fingerprint(hop.key)} is pinned. Somebody "
+        f"may be in between; if it was set up anew, `dstack pool add-ssh {hop.at}` shows the new key and asks"
     )
 
 
@@ -109,20 +112,20 @@ def refused_login(hop: Hop, error: Exception) -> Unreachable:
     if hop.login:
         why = "the project's key of this machine opens nothing there: get `.dstack/keys/project.key` of who made it"
         return Unreachable(f"not visible from here: {why}", ours=True)
-    return Unreachable(f"{who(hop)}login as {hop.user} was refused: {words(error)}")
+    return Unreachable(f"{hop.who}login as {hop.user} was refused: {words(error)}")
 
 
 def failed(hop: Hop, error: Exception, *, patience: Patience) -> Unreachable:
     said = words(error)
     if "No authentication methods available" in said:
-        return Unreachable(f"not visible from here: {who(hop)}no key to log in with on this machine", ours=True)
+        return Unreachable(f"not visible from here: {hop.who}no key to log in with on this machine", ours=True)
     if "banner" in said.lower():
         return Unreachable(silent(hop, patience))
-    return Unreachable(f"{who(hop)}{at(hop)}: {said}")
+    return Unreachable(f"{hop.who}{hop.at}: {said}")
 
 
 def silent(hop: Hop, patience: Patience) -> str:
-    return f"{who(hop)}{at(hop)} accepts and says nothing: no SSH greeting in {patience.banner:g} s"
+    return f"{hop.who}{hop.at} accepts and says nothing: no SSH greeting in {patience.banner:g} s"
 
 
 def speaks(sock: socket.socket | paramiko.Channel, *, ends: float) -> bool:
@@ -140,12 +143,3 @@ def speaks(sock: socket.socket | paramiko.Channel, *, ends: float) -> bool:
 
 def words(error: Exception) -> str:
     return str(error).strip().rstrip(".") or type(error).__name__
-
-
-def who(hop: Hop) -> str:
-    """Whoever reads it knows which host was asked; a jump must be named."""
-    return f"{hop.name}: " if hop.name else ""
-
-
-def at(hop: Hop) -> str:
-    return hop.hostname if hop.port == 22 else f"{hop.hostname}:{hop.port}"

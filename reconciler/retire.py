@@ -23,6 +23,7 @@ from schemas.plan import Terminate
 MINUTE = 60
 ORPHAN_GRACE = 10 * MINUTE
 UNREACHABLE_LOOKS = 3
+UNREACHABLE_GRACE = 20 * MINUTE  # or its pool's, where that is longer
 PROVISIONING_TIMEOUT = {"runpod": 20 * MINUTE, "kubernetes": 20 * MINUTE, "lambda": 30 * MINUTE}
 PROVISIONING_DEFAULT = 10 * MINUTE
 
@@ -213,9 +214,10 @@ def _never_ready(draft: Draft, instance: Instance) -> Leave | None:
 def _unreachable(draft: Draft, instance: Instance) -> Leave | None:
     if instance.place in draft.unknown or not draft.is_cloud(instance.backend):
         return None
-    if instance.failed_looks < UNREACHABLE_LOOKS or not draft.silent(instance):
+    limit, since = max(UNREACHABLE_GRACE, draft.grace(instance)), instance.unreachable_since
+    if instance.failed_looks < UNREACHABLE_LOOKS or since is None or draft.now < since + limit:
         return None
-    why = f"unreachable for {words(draft.grace(instance))} and idle: {instance.unreachable_why or 'no answer'}"
+    why = f"unreachable for {words(limit)} and idle: {instance.unreachable_why or 'no answer'}"
     return Leave(why=why, inferred=True)
 
 

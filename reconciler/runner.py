@@ -83,6 +83,7 @@ class Order(Value, frozen=True, kw_only=True):
     `hold_back`: its commands begin when it is released; after so many seconds without, and without a look, it ends.
     0: at once.
     `working_dir` may be absolute in a container. `inactivity` 0 is off. `disk` 0 is no limit.
+    `limit_cpus` and `limit_memory` are a process's share of its host, held where the host can; 0 is no limit.
     `deliveries` are how the host puts the result into a bucket itself.
     `log_limit` is in bytes; `grace` is between TERM and KILL.
     """
@@ -111,6 +112,8 @@ class Order(Value, frozen=True, kw_only=True):
     gpus: tuple[str, ...] = ()
     cpus: int = 0
     disk: Mib = 0
+    limit_cpus: int = 0
+    limit_memory: Mib = 0
     port: int | None = None
     master_port: int = 0
     probe: Probe | None = None

@@ -46,7 +46,7 @@ def stage(order: Order) -> bytes:
     return packed.getvalue()
 
 
-_PROGRAMS = ("rules", "containers", "run_container", "session", "enter")
+_PROGRAMS = ("rules", "containers", "run_container", "session", "share", "enter")
 
 
 def _environment(order: Order, *, script: bytes, hostfile: bytes, probe: bytes | None) -> dict[str, bytes]:
@@ -90,6 +90,8 @@ def _settings(order: Order) -> bytes:
         "restart": int(order.restart),
         "inactivity": order.inactivity,
         "disk": order.disk,
+        "limit_cpus": 0 if order.box else order.limit_cpus,
+        "limit_memory": 0 if order.box else order.limit_memory,
         "log_blocks": max(1, order.log_limit // 512),
         **_place(order),
         "notice": order.notice or "../../notice",

@@ -8,8 +8,9 @@ umask 077
 . ./containers.sh
 . ./run_container.sh
 . ./session.sh
+. ./share.sh
 . ./order
-here=$PWD job=${PWD##*/} token='' session='' leader='' group='' engine=''
+here=$PWD job=${PWD##*/} token='' session='' leader='' group='' engine='' confined=''
 recall .
 
 launch() { # becomes the job's shell, in a session of its own
@@ -76,7 +77,8 @@ go() { # one go of the commands; `main` is over as soon as they are
     keep_log < pipe &
     reader=$!
     ( # its own words ("Terminated") are not the job's
-        setsid sh ./supervisor.sh launch script < /dev/null > pipe 2>&1 &
+        # shellcheck disable=SC2086
+        setsid $confined sh ./supervisor.sh launch script < /dev/null > pipe 2>&1 &
         wait $! # dash keeps the redirections of what it waits for in the foreground: those words would be in the log
         code=$?
         echo "$code" > code.new && mv code.new code
@@ -246,6 +248,7 @@ run_once() {
     await "$reader" 30
     rm -f pipe
     [ -z "$engine" ] || settle_container
+    if [ -z "$cause" ] && [ "$code" = 137 ] && told_out_of_memory; then cause=oom:$limit_memory; fi
     { read -r cause < failed; } 2>/dev/null
 }
 
@@ -311,6 +314,7 @@ supervise() {
     began=$up started=-
     printf '%0512d\n' 0 > reserve
     make_cgroup
+    hold_to_share
     active='' active_at=$up disk_at=$up probe_at=$up good=0 bad=0 restarts=0 delay=1 cause=''
     tick &
     ticker=$!

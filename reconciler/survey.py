@@ -96,17 +96,21 @@ class _Survey:
     def run(self) -> Surveyed:
         host = self.host
         try:
-            host = replace(host, jumps=tuple(self._jump(jump) for jump in host.jumps))
+            jumps: tuple[Jump, ...] = ()
+            for jump in host.jumps:
+                jumps = (*jumps, self._jump(jump, before=jumps))
+            host = replace(host, jumps=jumps)
             host = replace(host, host_key=self._key(host.name, host, host))
             looked = look(self.reach, host, project=self.project, thorough=True, now=time.time())
         except (Unreachable, BackendError) as error:
             return Surveyed(host=host, keys=tuple(self.keys), error=str(error))
         return Surveyed(host=host, keys=tuple(self.keys), looked=looked)
 
-    def _jump(self, jump: Jump) -> Jump:
+    def _jump(self, jump: Jump, *, before: tuple[Jump, ...]) -> Jump:
+        """Pinned, by way of those before it."""
         alone = Host(
             name=jump.hostname, hostname=jump.hostname, port=jump.port, user=jump.user,
-            identity_file=jump.identity_file,
+            identity_file=jump.identity_file, jumps=before,
         )  # fmt: skip
         return replace(jump, host_key=self._key(f"jump {jump.hostname}", jump, alone))
 

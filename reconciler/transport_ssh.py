@@ -6,12 +6,14 @@ read alike, and the answer begins behind a mark that nobody else knows.
 
 from __future__ import annotations
 
+import re
 import secrets
 import shlex
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -29,7 +31,7 @@ IN_FILE = 256 * 1024**3  # of one that goes into a file: artifacts may be large,
 _SMALL = 256 * 1024  # less than a channel's window: can be sent before anything is read
 # $1: the program, its awkward characters as octal escapes.
 _LOADER = """'p=$1; shift; eval "$(printf %b "$p")"'"""
-_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _-+=.,:;/@%$()[]{}<>|&*?#^~\"`")
+_AWKWARD = re.compile(r"""[^A-Za-z0-9 _+=.,:;/@%$()\[\]{}<>|&*?#^~"`-]""")
 
 
 class Heard(NamedTuple):
@@ -98,17 +100,24 @@ def command(program: str, mark: str, *, args: Sequence[str], folder: str) -> str
     whole = (
         f"set -- {' '.join(map(shlex.quote, args))}\n"
         "unset SSH_CLIENT SSH_CONNECTION SSH_TTY SSH_AUTH_SOCK SSH_ORIGINAL_COMMAND\n"
-        f"printf '\\n%s\\n' {mark}\n{enter}{program}\n"
+        f"printf '\\n%s\\n' {mark}\n{enter}"
     )
-    return f"exec /bin/sh -c {_LOADER} sh '{_escaped(whole)}'"
+    return f"exec /bin/sh -c {_LOADER} sh '{_escaped(whole)}{_constant(program)}\\0012'"
 
 
 def _escaped(text: str) -> str:
     """For `printf %b`, inside single quotes of any shell: no quote, backslash, line end or `!` of its own."""
-    return "".join(
-        char if char in _PLAIN else "".join(f"\\0{byte:03o}" for byte in char.encode("utf-8", "surrogateescape"))
-        for char in text
-    )
+    return _AWKWARD.sub(_octal, text)
+
+
+@lru_cache(maxsize=32)
+def _constant(program: str) -> str:
+    """Escaped: the same few programs go to every host."""
+    return _escaped(program)
+
+
+def _octal(found: re.Match[str]) -> str:
+    return "".join(f"\\0{byte:03o}" for byte in found[0].encode("utf-8", "surrogateescape"))
 
 
 def _begun(line: Line, text: str, *, ends: float) -> paramiko.Channel:

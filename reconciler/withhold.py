@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from reconciler.absorb import SKEW
+from reconciler.absorb_hosts import SKEW
 from reconciler.settled import MAX_DURATION
 from schemas.plan import Action, Permissions, Plan, Stop, Terminate, Unmet, Update
 

@@ -20,7 +20,7 @@ from schemas.desired import BackendConfig, Desired
 from schemas.instance import Instance
 from schemas.offer import Offer
 from schemas.plan import Action, IdleNote, Permissions, Unmet, Update
-from schemas.pool import GRACE, HOST_GRACE, Pool
+from schemas.pool import GRACE, Pool
 from schemas.run import LIVE_JOB, RUN_ENDED, Attempt, Job, Run
 from schemas.state import Override, State
 
@@ -111,7 +111,7 @@ class Draft:
     def grace(self, instance: Instance) -> Seconds:
         """For how long its silence is a hiccup, as its pool says; a pool that is no more had the default."""
         pool = self.pools.get(self.pool_of(instance))
-        return pool.unreachable_grace if pool else GRACE if self.is_cloud(instance.backend) else HOST_GRACE
+        return pool.unreachable_grace if pool else GRACE
 
     def silent(self, instance: Instance) -> bool:
         """It has not answered for longer than its pool's grace."""

@@ -12,8 +12,7 @@ from schemas.way import Way
 
 HOUR = 3600
 DAY = 24 * HOUR
-GRACE: Seconds = 1200
-HOST_GRACE: Seconds = 120  # a person's own server: nothing is replaced, but somebody should hear of it
+GRACE: Seconds = 120
 
 
 class Pool(Value, frozen=True, kw_only=True):

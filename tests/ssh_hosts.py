@@ -117,6 +117,7 @@ class SshHost:
     networks: tuple[Network, ...] = ()
     small: str = ""
     shell: str = "/bin/sh"
+    uid: int = UID
     environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     addresses: tuple[str, ...] = ()
@@ -154,10 +155,10 @@ class SshHost:
     def make(self) -> None:
         for folder in ("etc", "home", "bin"):
             (self.root / folder).mkdir(parents=True)
-        os.chown(self.root / "home", UID, UID)
+        os.chown(self.root / "home", self.uid, self.uid)
         (self.root / "home").chmod(0o755)
         for name, line in (
-            ("passwd", f"{USER}:x:{UID}:{UID}::/home/ann:{self.shell}\n"),
+            ("passwd", f"{USER}:x:{self.uid}:{self.uid}::/home/ann:{self.shell}\n"),
             ("shadow", f"{USER}:*:19000::::::\n"),
             ("group", f"{USER}:x:{UID}:\n"),
         ):
@@ -295,14 +296,14 @@ class Lab:
 
     def host(
         self, name: str, *, networks: tuple[Network, ...] = (), small: str = "", login_shell: str = "/bin/sh",
-        start: bool = True, environment: dict[str, str] | None = None,
+        start: bool = True, environment: dict[str, str] | None = None, uid: int = UID,
     ) -> SshHost:  # fmt: skip
         """On the loopback address with a port of its own, or with an address of its own in each of `networks`."""
         addresses = tuple(network.address() for network in networks)
         made = SshHost(
             lab=self, name=name, root=self.root / name, networks=networks, addresses=addresses, small=small,
             shell=login_shell, address=addresses[0] if addresses else "127.0.0.1",
-            port=22 if addresses else free_port(), environment=environment or {},
+            port=22 if addresses else free_port(), environment=environment or {}, uid=uid,
         )  # fmt: skip
         self.hosts.append(made)
         made.make()

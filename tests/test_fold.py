@@ -62,6 +62,7 @@ def test_a_halt_is_noted() -> None:
         ({"exit_code": 0}, {}, ("done", "")),
         ({"exit_code": 3}, {}, ("failed", "exit 3")),
         ({"exit_code": 143, "reason": "max duration 2h"}, {}, ("terminated", "max duration 2h")),
+        ({"exit_code": 0, "reason": "max duration 6h"}, {}, ("terminated", "max duration 6h")),
         ({"exit_code": 0, "reason": "inactive for 12s"}, {}, ("terminated", "inactive for 12s")),
         ({"exit_code": 143}, {"stopping": "stopped by ann"}, ("terminated", "stopped by ann")),
         ({"exit_code": 0}, {"stopping": "stopped by ann"}, ("done", "")),

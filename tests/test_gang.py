@@ -104,7 +104,7 @@ def test_a_node_that_is_not_ready_in_time_ends_it_before_anything_ran(site: Site
     site.clock.at += GRACE
     cron(site)
     first = site.state.attempts[0]
-    assert "not started: node 1 (default-pool-1) was silent for 20m: i-2 does not answer" in first.stopping
+    assert "not started: node 1 (default-pool-1) was silent for 2m: i-2 does not answer" in first.stopping
     ticks(site, 12, apart=30)
     assert begun(site) == sorted(job.id for job in last(site).jobs)
     assert (last(site).number, the_run(site).status) == (2, "running")

@@ -22,7 +22,7 @@ CRON = "cron@lab"
 def a_state(*, working: bool = False) -> State:
     """One server that answered once, with or without a job on it."""
     attempts = [{"run": "train", "jobs": [{"instance": "n1"}]}] if working else []
-    remembered = world_of(
+    return world_of(
         {
             "desired": {"pools": [{"name": "gpu"}]},
             "state": {
@@ -32,7 +32,6 @@ def a_state(*, working: bool = False) -> State:
             },
         }
     ).state
-    return remembered
 
 
 def looked(state: State, *, at: int, error: str = "refused", by: str = CRON) -> State:

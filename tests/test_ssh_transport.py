@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import fabric
+import paramiko
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,8 +25,8 @@ from real_host import until
 from ssh_hosts import USER, Lab, SshHost, a_lab, declared, silent_server, why_not
 
 from reconciler.connect_ssh import Lines
-from reconciler.pinned_ssh import Patience
-from reconciler.resolve_ssh import Here
+from reconciler.pinned_ssh import Patience, Pinned
+from reconciler.resolve_ssh import Here, Hop
 from reconciler.runner import Unreachable, Untrusted
 from reconciler.transport_ssh import SshTransport, _escaped
 from schemas.host import Host, Jump, fingerprint
@@ -223,6 +228,106 @@ def test_a_jump_of_the_users_own_configuration_is_pinned_by_the_users_own_keys(l
     lines.close()
 
 
+def test_two_jumps_in_a_row_are_each_pinned(lab: Lab, host: SshHost, lines: Lines) -> None:
+    networks = [lab.network(), lab.network(routed=False), lab.network(routed=False)]
+    outer = lab.host("outer", networks=(networks[0], networks[1]))
+    inner = lab.host("inner", networks=(networks[1], networks[2]))
+    deep = lab.host("deep", networks=(networks[2],))
+    hosts = {"outer": outer, "inner": inner}
+    login = {"user": USER, "identity_file": str(lab.key)}
+    for wrong in ("outer", "inner", ""):
+        pins = {name: OTHER_KEY if name == wrong else one.key for name, one in hosts.items()}
+        jumps = tuple(
+            Jump(hostname=one.addresses[0], host_key=pins[name], **login) for name, one in hosts.items()
+        )
+        there = declared(deep, jumps=jumps)
+        if wrong:
+            with pytest.raises(Untrusted, match=rf"jump {re.escape(hosts[wrong].addresses[0])}: host key changed"):
+                lines.to(there)
+        else:
+            assert way(lines, there).run("hostname").out == b"deep\n"
+    with pytest.raises(Untrusted, match=r"^host key changed"):
+        lines.to(declared(deep, jumps=jumps, host_key=OTHER_KEY))
+    for one in (outer, inner, deep):
+        one.stop()
+
+
+def configured(lab: Lab, text: str, *, name: str) -> Here:
+    home = lab.root / name
+    (home / ".ssh").mkdir(parents=True)
+    (home / ".ssh/config").write_text(text)
+    return Here(root=lab.root, home=home)
+
+
+RELAY = """\
+import os, socket, sys, threading
+print("relayed", *sys.argv[3:], file=open(sys.argv[3], "a"))
+line = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+def up():
+    while data := os.read(0, 65536): line.sendall(data)
+    line.shutdown(socket.SHUT_WR)
+threading.Thread(target=up, daemon=True).start()
+while data := line.recv(65536): os.write(1, data)
+"""
+
+
+def test_a_proxy_command_of_the_users_own_leads_there_and_the_pin_holds(lab: Lab, host: SshHost) -> None:
+    relay, told = lab.root / "relay.py", lab.root / "told"
+    relay.write_text(RELAY)
+    here = configured(
+        lab,
+        f"Host far\n  HostName {host.address}\n  Port 1\n  User nobody\n  IdentityFile {lab.key}\n"
+        f"  ProxyCommand {sys.executable} {relay} %h %p {told} %r %n 100%% 2>&1 | cat\n  ProxyJump nowhere\n",
+        name="relayed",
+    )
+    there = Host(name="far", hostname="far", port=host.port, user=USER, host_key=host.key)
+    lines = Lines(here, patience=HASTY)
+    assert way(lines, there).run("hostname").out == f"{host.name}\n".encode()
+    assert told.read_text() == f"relayed {told} {USER} far 100%\n"
+    with pytest.raises(Untrusted, match="host key changed"):
+        lines.to(replace(there, host_key=OTHER_KEY))
+    with pytest.raises(Untrusted, match="is not known"):
+        lines.to(replace(there, host_key=""))
+    behind = lab.host("behind-proxy")
+    jump = Jump(hostname="far", port=host.port, user=USER, host_key=host.key)
+    assert way(lines, declared(behind, jumps=(jump,))).run("hostname").out == b"behind-proxy\n"
+    lines.close()
+    until(lambda: str(relay) not in subprocess.run(["ps", "axww"], capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.parametrize(
+    ("command", "ours", "says"),
+    [
+        ("no-such-program-here %h", True, "its ProxyCommand ended with 127"),
+        ("sh -c 'echo no way to %h >&2; exit 3'", False, "its ProxyCommand ended with 3: no way to far"),
+        ("sleep 60", False, "accepts and says nothing: no SSH greeting in 1 s"),
+        ("nc %x", True, r"has %x: known are %h, %n, %p, %r and %%"),
+    ],
+)
+def test_a_proxy_command_that_leads_nowhere_says_why(lab: Lab, command: str, ours: bool, says: str) -> None:
+    here = configured(lab, f"Host far\n  ProxyCommand {command}\n", name=f"nowhere-{abs(hash(command))}")
+    lines = Lines(here, patience=Patience(dial=1, banner=1, login=1))
+    with pytest.raises(Unreachable, match=re.escape(says)) as told:
+        lines.to(Host(name="far", hostname="far", user="ann", host_key=OTHER_KEY))
+    assert told.value.ours is ours
+    lines.close()
+
+
+@pytest.mark.parametrize(("hostname", "user"), [("$(id)", "ann"), ("far", "a;b"), ("-oops", "ann"), ("far", "a b")])
+def test_what_documents_say_is_no_command(lab: Lab, hostname: str, user: str) -> None:
+    """A ProxyCommand is the user's own; the names that a shell would read with it are a colleague's."""
+    here = configured(lab, "Host *\n  ProxyCommand nc %h %p %r\n", name=f"told-{abs(hash((hostname, user)))}")
+    with pytest.raises(Unreachable, match="a shell would read it otherwise") as told:
+        Lines(here).to(Host(name="far", hostname=hostname, user=user, host_key=OTHER_KEY))
+    assert told.value.ours
+
+
+def test_jumps_of_the_users_own_that_lead_in_a_circle_are_told(lab: Lab) -> None:
+    here = configured(lab, "Host a\n  ProxyJump b\nHost b\n  ProxyJump a\n", name="circle")
+    with pytest.raises(Unreachable, match="more than 8 jumps lead to a: does one lead to itself"):
+        Lines(here).to(Host(name="a", hostname="a", host_key=OTHER_KEY))
+
+
 def test_what_the_document_says_wins_over_the_users_configuration(lab: Lab, host: SshHost) -> None:
     home = lab.root / "other"
     (home / ".ssh").mkdir(parents=True)
@@ -239,7 +344,7 @@ def test_no_policy_of_ours_accepts_a_key_that_nobody_pinned() -> None:
     for path in [*ROOT.glob("reconciler/**/*.py"), *ROOT.glob("backends/**/*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             name = getattr(node, "id", None) or getattr(node, "attr", None) or getattr(node, "arg", None)
-            if name in forbidden and not (name == "forward_agent" and path.name == "connect_ssh.py"):
+            if name in forbidden and not (name == "forward_agent" and path.name == "pinned_ssh.py"):
                 found.append(f"{path.name}: {name}")
             if isinstance(node, ast.keyword) and node.arg == "forward_agent":
                 assert isinstance(node.value, ast.Constant)
@@ -421,3 +526,21 @@ def test_a_line_that_is_cut_is_noticed(lab: Lab) -> None:
 
     until(back)
     lines.close()
+
+
+def test_connections_that_are_made_at_once_take_nothing_from_each_other() -> None:
+    """The library's settings are one object: it was built anew for each, under the eyes of the others."""
+    config = fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig())
+    hop = Hop(name="", hostname="h", port=22, user="ann", identities=(), key="")
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def make(number: int) -> Pinned:
+        with socket.socket() as unused:
+            return Pinned(hop, unused, config=config, patience=Patience())
+
+    try:
+        with ThreadPoolExecutor(16) as pool:
+            assert len(list(pool.map(make, range(400)))) == 400
+    finally:
+        sys.setswitchinterval(before)

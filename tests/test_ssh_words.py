@@ -135,6 +135,13 @@ def test_a_hosts_own_word_wins_over_its_pools(tmp_path: Path) -> None:
     assert first.disk_floor == 20 * 1024
 
 
+def test_several_jumps_are_a_list(tmp_path: Path) -> None:
+    jumps = f"[{{hostname: gate, host_key: {KEY}}}, {{hostname: inner, port: 2222}}]"
+    ssh = f"      proxy_jump: {jumps}\n      hosts: [a]\n"
+    (host,) = hosts_of(tmp_path, ssh, known=f"[inner]:2222 {OTHER}\n")
+    assert host.jumps == (Jump(hostname="gate", host_key=KEY), Jump(hostname="inner", port=2222, host_key=OTHER))
+
+
 def test_pinned_keys_are_part_of_the_documents(tmp_path: Path) -> None:
     ssh = "      hosts: [node]\n"
     hosts_of(tmp_path, ssh)
@@ -155,6 +162,8 @@ def test_pinned_keys_are_part_of_the_documents(tmp_path: Path) -> None:
         ("      hosts: [{hostname: a, name: Bad Name}]\n", "is not a name"),
         ("      hosts: [{hostname: a, network: nowhere}]\n", "is not a network"),
         ("      hosts: []\n", "the list is empty"),
+        ("      proxy_jump: []\n      hosts: [a]\n", "the list is empty"),
+        ("      proxy_jump: [{hostname: b}, {port: 2}]\n      hosts: [a]\n", "`hostname` is missing"),
     ],
 )
 def test_servers_that_cannot_be_meant(tmp_path: Path, ssh: str, says: str) -> None:

@@ -415,3 +415,70 @@ def test_a_host_that_ends_takes_its_jobs_along(host: RealHost) -> None:
     host.supervisor(job)
     host.runner.retire(host.instance, generation=1)
     assert host.over(job).reason == "its instance was ended"
+
+
+# ---------------------------------------------------------------- a share of the machine
+
+
+SYSTEMD_RUN = """\
+#!/bin/sh
+# Answers as systemd-run --scope does: what it was asked for, then the command in its own place.
+echo "$*" >> "$SCOPES"
+while [ "${1#-}" != "$1" ]; do case $1 in -p) shift 2 ;; *) shift ;; esac; done
+exec "$@"
+"""
+
+
+def test_a_process_is_held_to_its_share_by_systemd_and_ends_as_any_other(tmp_path: Path) -> None:
+    path = tmp_path / "bin/systemd-run"
+    path.parent.mkdir()
+    scopes = tmp_path / "scopes"
+    path.write_text(SYSTEMD_RUN.replace("$SCOPES", str(scopes)))
+    path.chmod(0o755)
+    environ = {**os.environ, "PATH": f"{path.parent}:{os.environ['PATH']}"}
+    host = RealHost(tmp_path / "host", environ=environ, patience=0)
+    job = host.start("echo held; sleep 600 & sleep 600", limit_cpus=2, limit_memory=512)
+    until(lambda: host.log(job) == b"held\n")
+    tried, used = scopes.read_text().splitlines()
+    assert tried.endswith(" true")
+    assert "-p MemoryMax=512M -p MemorySwapMax=0 -p CPUQuota=200%" in used
+    assert ("--user" in used) == (os.geteuid() != 0)
+    host.stop(job)
+    assert host.over(job).exit_code == 143
+    assert not host.pids(job)
+
+
+def test_without_a_way_to_hold_a_process_its_log_says_so(tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for one in os.environ["PATH"].split(":"):
+        for tool in Path(one).glob("*") if Path(one).is_dir() else ():
+            if tool.name != "systemd-run" and not (programs / tool.name).exists():
+                (programs / tool.name).symlink_to(tool)
+    host = RealHost(tmp_path / "host", environ={**os.environ, "PATH": str(programs)}, patience=0)
+    job = host.start("echo ran", limit_cpus=2, limit_memory=512)
+    assert host.over(job).exit_code == 0
+    said = b"[dstack] this host holds no process to its share, 2 CPUs and 512 MB: an image would be"
+    assert said in host.log(job) or (Path("/sys/fs/cgroup/cgroup.controllers").exists() and os.geteuid() == 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "held", "files"),
+    [
+        (["memory.max", "memory.swap.max", "cpu.max"], True, {"memory.max": "536870912", "cpu.max": "200000 100000"}),
+        (["cpu.max"], False, {}),
+    ],
+)
+def test_a_cgroup_of_its_own_holds_it(tmp_path: Path, given: list[str], held: bool, files: dict[str, str]) -> None:
+    """The controllers that the kernel gives a folder, as files here: this system may have none to give."""
+    group = tmp_path / "parent/job"
+    group.mkdir(parents=True)
+    for name in given:
+        (group / name).write_text("max\n")
+    (group / "memory.events").write_text("low 0\noom 1\noom_kill 1\n")
+    program = ROOT / "reconciler/host_share.sh"
+    script = f"note() {{ :; }}; . {program}; group={group} limit_cpus=2 limit_memory=512; limit_group || exit 1; "
+    ran = subprocess.run(["sh", "-c", script + "told_out_of_memory"], check=False)
+    assert (ran.returncode == 0) is held
+    for name, content in files.items():
+        assert (group / name).read_text().strip() == content

@@ -15,6 +15,7 @@ from world import PROJECT, Papers, Site, apply, apply_ask, cron, desired, task, 
 from backends.base import Backend, TryLater
 from backends.fake import Fault
 from reconciler.ask import TickAsk
+from reconciler.explain_progress import under_way
 from reconciler.fold import Failed
 from reconciler.ports import Ports
 from reconciler.secrets import SecretLacking
@@ -236,6 +237,33 @@ def test_a_silent_host_loses_no_run(site: Site) -> None:
     ticks(site, 2)
     assert run_named(site.state, "train").status == "done"
     assert set(site.world.started.values()) == {1}
+
+
+def test_a_destroy_says_what_it_waits_for_where_a_launch_was_killed(site: Site) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(config: Any, region: str, lineage: str) -> Backend:
+        place = site.connect(config, region, lineage)
+
+        def launch(request: object) -> Any:
+            raise Killed
+
+        place.launch = launch  # type: ignore[method-assign]
+        return place
+
+    with pytest.raises(Killed):
+        tick(change(site.ports(), connect=killed), apply_ask(FLOOR))
+    everything = Permissions(destroy_all=True, mass_destroy=True)
+    for _ in range(4):
+        tick(site.ports(), TickAsk(permissions=everything))
+        (said,) = under_way(site.state).values()
+        assert said.startswith("its launch was begun, and nobody has seen it: it counts as lost from ")
+        site.clock.at += 200
+    for _ in range(4):
+        tick(site.ports(), TickAsk(permissions=everything))
+        site.clock.at += 200
+    assert under_way(site.state) == {}
 
 
 def test_a_node_that_returns_ends_what_was_assumed_lost_on_it(site: Site) -> None:

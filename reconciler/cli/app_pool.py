@@ -101,7 +101,7 @@ def add_ssh(
     port: Annotated[int | None, typer.Option("-p", metavar="PORT", help="Of all destinations.")] = None,
     login: Annotated[str, typer.Option("-l", metavar="USER", help="Of all destinations.")] = "",
     option: Annotated[list[str] | None, typer.Option("-o", metavar="K=V", help="As `ssh` has it.")] = None,
-    jump: Annotated[str, typer.Option("-J", metavar="JUMP", help="`[user@]host[:port]` on the way.")] = "",
+    jump: Annotated[str, typer.Option("-J", metavar="JUMP", help="`[user@]host[:port]` on the way, or A,B.")] = "",
     config: Annotated[Path | None, typer.Option("-F", metavar="FILE", help="Instead of ~/.ssh/config.")] = None,
     region: Annotated[str, typer.Option(metavar="NAME", help="What runs may ask for as `regions`.")] = "",
     pool: o.PoolName = "",

@@ -24,7 +24,7 @@ from reconciler.render_words import counted
 from reconciler.survey import Surveyed, Trusted, survey
 from reconciler.wire import who
 from schemas.desired import Desired
-from schemas.host import Host, fingerprint
+from schemas.host import Host, Jump, fingerprint
 
 
 def add_ssh(flags: AddSshAsk) -> int:
@@ -184,17 +184,20 @@ def _entry(host: Host, *, flags: AddSshAsk, shared: Mapping[str, Any]) -> Entry:
         "user": host.user,
         "identity_file": host.identity_file,
         "network": host.network,
-        "proxy_jump": _jump_entry(host),
+        "proxy_jump": _jump_entries(host),
     }
     said = {key: value for key, value in told.items() if value and value != shared.get(key)}
     said |= {key: value for key, value in (("name", flags.name), ("region", flags.region)) if value}
     return {"hostname": host.hostname, **said} if said else host.hostname
 
 
-def _jump_entry(host: Host) -> dict[str, Any]:
-    if not host.jumps:
-        return {}
-    jump = host.jumps[0]
+def _jump_entries(host: Host) -> dict[str, Any] | list[dict[str, Any]]:
+    """One is written alone, as most have it."""
+    entries = [_jump_entry(jump) for jump in host.jumps]
+    return entries[0] if len(entries) == 1 else entries
+
+
+def _jump_entry(jump: Jump) -> dict[str, Any]:
     parts = {"hostname": jump.hostname, "port": jump.port, "user": jump.user, "identity_file": jump.identity_file}
     return {key: value for key, value in parts.items() if value}
 

@@ -71,14 +71,14 @@ def _host(flags: AddSshAsk, text: str, *, desired: Desired, pool: Pool, shared: 
                 if other.name != pool.name and flags.pool:
                     raise Fail(f"{text} is declared in pool {other.name} already: a host is in one pool")
                 return host
-    jump = shared.get("proxy_jump")
+    of_all = shared.get("proxy_jump") or []
     host = Host(
         name=flags.name or name_of(asked.hostname, port),
         hostname=asked.hostname,
         port=port,
         user=asked.user or str(shared.get("user", "")),
         identity_file=_identity(asked) or str(shared.get("identity_file", "")),
-        jumps=_jumps(asked) or ((Jump(**{key: jump[key] for key in jump}),) if jump else ()),
+        jumps=_jumps(asked) or tuple(Jump(**one) for one in ([of_all] if isinstance(of_all, dict) else of_all)),
         network=flags.network or str(shared.get("network", "")),
         region=flags.region,
         disk_floor=pool.disk_floor,
@@ -92,8 +92,8 @@ def _resolved(host: Host, *, config: Path) -> Host:
     if not config.is_file():
         raise Fail(f"-F {config}: no such file")
     *before, last = Here(root=Path.cwd(), home=Path.home(), config=config).hops(host)
-    if len(before) > 1:
-        raise Fail(f"-F {config}: one jump can be declared; more of them belong into ~/.ssh/config")
+    if any(hop.proxy for hop in (*before, last)):
+        raise Fail(f"-F {config}: a ProxyCommand cannot be declared; it is honoured in ~/.ssh/config of whoever ticks")
     return replace(
         host,
         hostname=last.hostname,
@@ -130,9 +130,6 @@ def _jumps(asked: Asked) -> tuple[Any, ...]:
     if not asked.jump:
         return ()
     try:
-        jumps = tuple(read_jump(one) for one in asked.jump.split(","))
+        return tuple(read_jump(one) for one in asked.jump.split(","))
     except ValueError as error:
         raise Fail(str(error)) from error
-    if len(jumps) > 1:
-        raise Fail(f"-J {asked.jump}: one jump can be declared; more of them belong into ~/.ssh/config")
-    return jumps

@@ -71,7 +71,16 @@ class ProxyForm(Form):
     host_key: HostKey | None = None
 
 
-PROXY = Shape(lambda value: form(ProxyForm, value), lambda: inlined(ProxyForm))
+def _proxy(value: Any) -> tuple[ProxyForm, ...]:
+    """One jump, or several, the nearest to us first."""
+    if isinstance(value, list):
+        jumps: tuple[ProxyForm, ...] = PROXIES.read(value)
+        return jumps
+    return (form(ProxyForm, value),)
+
+
+PROXIES = each(lambda value: form(ProxyForm, value), lambda: inlined(ProxyForm), least=1)
+PROXY = Shape(_proxy, lambda: {"anyOf": [inlined(ProxyForm), PROXIES.schema()]})  # type: ignore[operator]
 
 
 def _blocks(value: Any) -> int:
@@ -103,7 +112,7 @@ class HostForm(Form):
     user: Text | None = None
     identity_file: Text | None = None
     host_key: HostKey | None = None
-    proxy_jump: Annotated[ProxyForm, PROXY] | None = None
+    proxy_jump: Annotated[tuple[ProxyForm, ...], PROXY] | None = None
     network: Annotated[str, NETWORK] | None = None
     internal_ip: Text | None = None
     name: Annotated[str, NAME_SHAPE] | None = None
@@ -122,7 +131,7 @@ class SshForm(Form):
     user: Text | None = None
     port: Port | None = None
     identity_file: Text | None = None
-    proxy_jump: Annotated[ProxyForm, PROXY] | None = None
+    proxy_jump: Annotated[tuple[ProxyForm, ...], PROXY] | None = None
     hosts: Annotated[tuple[Any, ...], each(_host, lambda: {"anyOf": [{"type": "string"}, inlined(HostForm)]}, least=1)]
     network: Annotated[str, NETWORK] | None = None
     region: Text | None = None
