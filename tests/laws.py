@@ -77,6 +77,9 @@ class WatchedStore:
     def write(self, state: State, token: str) -> str:
         return self.watch.write(state, token, may=self.may)
 
+    def date(self) -> int | None:
+        return self.watch.store.date()
+
 
 def jobs_of(state: State) -> dict[str, Job]:
     return {job.id: job for attempt in state.attempts for job in attempt.jobs}

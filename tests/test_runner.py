@@ -448,6 +448,7 @@ class Told:
         stdin: bytes | Path = b"",
         to: Path | None = None,
         timeout: float = 60.0,
+        most: int | None = None,
     ) -> Answer:
         if isinstance(self.answer, Exception):
             raise self.answer
