@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from backends.base import BackendError, TryLater
+from backends.base import BackendError, NoCapacity, TryLater
 from reconciler.execute import capacity_of
 from reconciler.gather import gather
 from reconciler.order import CannotOrder, bundle_of
@@ -111,7 +111,7 @@ def _rendered(launch: Launch, request: Request, state: State, connections: Conne
 
 def _capacity(request: Request, error: Request | Exception, *, now: int) -> Capacity:
     if isinstance(error, TryLater) or not isinstance(error, BackendError):
-        known = BackendError(f"{error}")
+        known = NoCapacity(f"{error}")
         return replace(capacity_of(request, known, now=now), until=now + SOON)
     return capacity_of(request, error, now=now)
 
