@@ -97,11 +97,13 @@ class AwsSite(Site):
 
     account: Account = field(kw_only=True)
     regions: tuple[str, ...] = (REGION,)
+    steady: bool = False
     selling: Callable[[str], Sequence[Offer]] = sold
     clock: Clock = field(default_factory=lambda: Clock(at=int(time.time())))
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._synced = 0.0
         self.places = AwsPlaces(
             account=self.account, around=Around(project=PROJECT, now=self.clock.now),
             offers=lambda region: self.selling(region),
@@ -119,7 +121,10 @@ class AwsSite(Site):
         return self.places.place(region, lineage=lineage or "none", **config.options)
 
     def sync(self) -> None:
-        """The hosts are those that EC2 has; an instance that is no more has none."""
+        """The hosts are those that EC2 has; an instance that is no more has none. `steady`: once for each moment."""
+        if self.steady and self._synced == self.clock.at:
+            return
+        self._synced = self.clock.at
         living = {one["id"]: one for region in self.regions for one in self.account.living(region)}
         for id, one in living.items():
             if id not in self.world.machines:
