@@ -34,6 +34,7 @@ def main() -> None:
         *_judged(lambda: _steps(grown)),
         *_judged(_tick),
         *_judged(_bucket),
+        *_judged(_aws),
         *_judged(_ssh),
     ]
     machine = {
@@ -98,6 +99,11 @@ def _bucket() -> list[Row]:
     (found,) = _child("bench.bucket")
     units = {what: unit for what, (_, unit) in BUDGETS.items()}
     return [Row(what=what, value=value, unit=units.get(what, "retries")) for what, value in found.items()]
+
+
+def _aws() -> list[Row]:
+    (found,) = _child("bench.aws")
+    return [Row(what=what, value=value, unit="requests") for what, value in found.items()]
 
 
 def _ssh() -> list[Row]:

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Any
 
 from aws_double import REGION, Account
+from world import PROJECT, Clock, FakeRunner, Site
 
 from backends.aws import AwsBackend
+from backends.base import Backend
 from backends.boot import Boot
-from schemas.desired import BackendConfig
+from backends.fake import Machine
+from reconciler.ports import Ports
+from schemas.desired import BackendConfig, Desired
+from schemas.instance import HostReport, Instance
+from schemas.launch import Request
 from schemas.offer import Offer
+from schemas.pool import Pool
 from schemas.resources import Gpu, Resources
+from schemas.run import RunSpec
 
-SMALL = Resources(cpus=2, memory=8 * 1024, disk=0)
-ARM = Resources(cpus=2, memory=8 * 1024, disk=0, cpu_arch="arm")
-A10G = Resources(cpus=4, memory=16 * 1024, disk=0, gpu=Gpu(name="A10G", memory=24 * 1024))
+SMALL = Resources(cpus=2, memory=8 * 1024, disk=16 * 1024 * 1024)
+ARM = Resources(cpus=2, memory=8 * 1024, disk=16 * 1024 * 1024, cpu_arch="arm")
+A10G = Resources(cpus=4, memory=16 * 1024, disk=16 * 1024 * 1024, gpu=Gpu(name="A10G", memory=24 * 1024))
 
 
+# As a catalog has it: a root volume may be as large as anybody asks.
 def sold(region: str = REGION) -> tuple[Offer, ...]:
     """A handful of real types: cheap ones, on demand and spot, one with a GPU, one for ARM."""
     return (
@@ -75,3 +86,74 @@ class AwsPlaces:
             boot=self.around.boot,
         )  # fmt: skip
         return AwsBackend(config, region, around, offers=lambda config, region: self.offers(region))
+
+
+# ---------------------------------------------------------------- a whole project on it
+
+
+@dataclass
+class AwsSite(Site):
+    """A project whose machines are EC2's, as the double has it, and whose hosts are the fake world's."""
+
+    account: Account = field(kw_only=True)
+    regions: tuple[str, ...] = (REGION,)
+    steady: bool = False
+    selling: Callable[[str], Sequence[Offer]] = sold
+    clock: Clock = field(default_factory=lambda: Clock(at=int(time.time())))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._synced = 0.0
+        self.places = AwsPlaces(
+            account=self.account, around=Around(project=PROJECT, now=self.clock.now),
+            offers=lambda region: self.selling(region),
+        )  # fmt: skip
+
+    def ports(self, *, who: str = "ann@laptop") -> Ports:
+        ports = dataclasses.replace(super().ports(who=who), regions=lambda config: self.regions)
+        runner = Truthful(self.world, self.scratch, self.sync)
+        changes: dict[str, Any] = {"runner": runner}
+        if "catalog" in {each.name for each in dataclasses.fields(ports)}:
+            changes["catalog"] = lambda desired: [one for region in self.regions for one in self.selling(region)]
+        return dataclasses.replace(ports, **changes)
+
+    def connect(self, config: BackendConfig, region: str, lineage: str) -> Backend:
+        return self.places.place(region, lineage=lineage or "none", **config.options)
+
+    def sync(self) -> None:
+        """The hosts are those that EC2 has; an instance that is no more has none. `steady`: once for each moment."""
+        if self.steady and self._synced == self.clock.at:
+            return
+        self._synced = self.clock.at
+        living = {one["id"]: one for region in self.regions for one in self.account.living(region)}
+        for id, one in living.items():
+            if id not in self.world.machines:
+                launch = one["tags"].get("dstack-launch", "")
+                request = Request(
+                    place="aws", launch=launch, token="", ids=(id,), names=("",), pool="", instance_type=one["type"]
+                )
+                self.world.machines[id] = Machine(
+                    external_id=id, request=request, index=0, region=REGION, resources=SMALL, born=self.clock.now()
+                )
+        for id, machine in self.world.machines.items():
+            if id not in living and machine.ends_at is None:
+                machine.ends_at = self.clock.now()
+
+
+class Truthful(FakeRunner):
+    """Every call sees the machines as EC2 has them at that moment."""
+
+    def __init__(self, world: Any, scratch: Any, sync: Callable[[], None]) -> None:
+        super().__init__(world, scratch)
+        self._sync = sync
+
+    def look(self, instance: Instance, **named: Any) -> HostReport:
+        self._sync()
+        return super().look(instance, **named)
+
+
+def papers(*, pools: Sequence[Pool], runs: Sequence[RunSpec] = (), regions: tuple[str, ...] = (REGION,)) -> Desired:
+    return Desired(
+        project=PROJECT, project_name="demo", backends=(BackendConfig(name="aws", type="aws", regions=regions),),
+        pools=tuple(pools), runs=tuple(runs),
+    )  # fmt: skip

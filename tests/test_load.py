@@ -77,9 +77,8 @@ def test_everything_is_compiled(tmp_path: Path) -> None:
     assert pool.max_hourly == Decimal(40)
     assert pool.prevent_destroy
     assert not pool.unsupported
-    assert lab.unsupported == (
-        "`placement: cluster` is not supported yet",
-    )
+    assert lab.placement == "cluster"
+    assert not lab.unsupported
     assert fixed.retry == Retry(no_capacity=True, interruption=True, error=True, duration=HOUR)
     assert desired.profiles[0].retry == Retry(no_capacity=True, interruption=True, error=True, duration=2 * HOUR)
     assert [cap.max for cap in desired.caps] == [4]
@@ -431,7 +430,7 @@ def test_what_does_not_work_yet_is_no_warning_but_told_apart(tmp_path: Path) -> 
         ".dstack/main.yml:1:12: backends[0]: the backend `gcp` is not supported yet",
         ".dstack/runs/r.yml:1:1: the volume `data`: network volumes are not supported yet, folders of the instance are",
         ".dstack/runs/r.yml:1:1: only the backend `gcp` is allowed: "
-        "cloud backends are not supported yet",
+        "this backend is not supported yet",
     )
     assert documents.desired.runs[0].unsupported
     assert documents.desired.unsupported == ()
