@@ -12,7 +12,6 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from reconciler.catalog_offers import cataloged
 from reconciler.cli.approval import price_flag
 from reconciler.cli.fail import Fail
 from reconciler.cli.offers import Asked, browsed, row_of
@@ -99,12 +98,11 @@ def show_offer_list(flags: OffersFlags) -> int:
 
 def _refreshed(desired: Desired, flags: OffersFlags) -> list[str]:
     """A published list once a day in any case, and then without a word where it cannot be had."""
-    from reconciler.refresh import published_again, refresh
+    from reconciler.refresh import freshen, refresh
 
     if flags.refresh:
         return refresh(desired, os.environ, threads=Threads(), now=now, regions=flags.regions)
-    for provider in dict.fromkeys(config.type for config in cataloged(desired)):
-        published_again(provider, os.environ, now=now())
+    freshen(desired, os.environ, now=now())
     return []
 
 
