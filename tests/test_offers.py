@@ -24,15 +24,7 @@ from reconciler.cli.fail import Fail
 from reconciler.cli.offers import Asked, browsed, offer_rows, row_of
 from reconciler.cli.run_confirm import RunConfirm
 from reconciler.plan import plan
-from reconciler.render_offers import (
-    OfferRow,
-    group_table,
-    grouped,
-    groups_json,
-    offer_table,
-    offers_json,
-    shown,
-)  # fmt: skip
+from reconciler.render_offers import OfferRow, group_table, grouped, groups_json, offer_text, offers_json
 from reconciler.render_plan import Page, render_plan
 from reconciler.wire import Site
 from reconciler.world import World
@@ -103,8 +95,10 @@ def test_what_people_see(columns: int, snapshot: SnapshotAssertion) -> None:
             Need(gpu=GpuNeed(names=("a100",))), everything, pool=Pool(name="p", blocks=8), of=ALL,
         ),
     }  # fmt: skip
-    parts = [f"{name}\n{text_of(offer_table(rows, now=NOW), columns)}\n{shown(rows, total=len(rows), now=NOW)}"
-             for name, rows in tables.items()]  # fmt: skip
+    parts = []
+    for name, rows in tables.items():
+        table, below = offer_text(rows, total=len(rows), now=NOW, width=columns)
+        parts.append(f"{name}\n{text_of(table, columns)}\n{below}")
     for by in ("gpu", "region"):
         parts.append(f"by {by}\n{text_of(group_table(grouped(rows_of(gpus, everything), by=by), by=by), columns)}")
     assert "\n\n".join(parts) == snapshot
