@@ -63,7 +63,7 @@ def offer_text(rows: Sequence[OfferRow], *, total: int, now: Seconds, width: int
     dated = [[*line, words] for line, words in zip(lines, priced, strict=True)]
     if len(sayings) > 1 and _fits([*heads, "PRICED"], dated, width=width):
         return _table([*heads, "PRICED"], dated), shown(rows, total=total)
-    return _table(heads, lines), shown(rows, total=total, by=", ".join(sayings))
+    return _table(heads, lines), shown(rows, total=total, by="; ".join(sayings))
 
 
 def _fits(heads: Sequence[str], lines: Sequence[Sequence[str]], *, width: int) -> bool:
