@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import commands, whole
+from bench import catalog, commands, whole
 from bench.budgets import BUDGETS, Row, better, lines, missed
 from bench.pace import pace
 
@@ -31,6 +31,7 @@ def main() -> None:
     rows = [
         *_judged(commands.measure_commands),
         *_judged(whole.measure_whole),
+        *_judged(catalog.measure_catalog),
         *_judged(lambda: _steps(grown)),
         *_judged(_tick),
         *_judged(_bucket),

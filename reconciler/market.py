@@ -235,8 +235,8 @@ class Search:
 
 
 _STAGES = (
-    "blocks", "gpu", "container runtime", "cpu architecture", "cpu", "memory", "disk", "spot", "backend", "region",
-    "zone", "instance type", "price", "ceiling", "elsewhere", "available", "budget", "autoscale",
+    "blocks", "gpu", "container runtime", "cpu architecture", "cpu", "memory", "disk", "backend", "region", "zone",
+    "instance type", "spot", "price", "ceiling", "elsewhere", "available", "budget", "autoscale",
 )  # fmt: skip
 _WORDS = {"available": "capacity now", "budget": "budget left", "autoscale": "an autoscale rule left"}
 _HELD = {"budget": "over budget", "autoscale": "no autoscale rule left"}

@@ -72,8 +72,6 @@ def shortage(need: Need, resources: Resources, *, cloud: bool) -> str:
         return "container runtime"
     if need.cpu_arch and need.cpu_arch != resources.cpu_arch:
         return "cpu architecture"
-    if cloud and not need.cpu_arch and resources.cpu_arch != CLOUD_ARCH and not (need.gpu and need.gpu.names):
-        return "cpu architecture"
     cpu, memory, disk = need.cpu, need.memory, need.disk
     if cloud:
         cpu = cpu if cpu.asked else CLOUD_CPU

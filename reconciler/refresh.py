@@ -30,6 +30,12 @@ def refresh(
     return warnings
 
 
+def freshen(desired: Desired, environ: Mapping[str, str], *, now: Seconds) -> None:
+    """A published list that is a day old is asked for anew; where it cannot be had, the old one does."""
+    for provider in dict.fromkeys(config.type for config in cataloged(desired)):
+        published_again(provider, environ, now=now)
+
+
 def published_again(provider: str, environ: Mapping[str, str], *, now: Seconds, force: bool = False) -> list[str]:
     """Once a day, unless forced. Why there is no younger list."""
     from backends.catalog_cache import cache_of

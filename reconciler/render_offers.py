@@ -47,16 +47,28 @@ class Group:
     regions: set[str] = field(default_factory=set)
 
 
-def offer_table(rows: Sequence[OfferRow], *, now: Seconds = 0) -> Table:
-    """`# BACKEND REGION INSTANCE RESOURCES SPOT PRICE`, what is to know of it, and who said the price when."""
+def offer_text(rows: Sequence[OfferRow], *, total: int, now: Seconds, width: int = 0) -> tuple[Table, str]:
+    """`# BACKEND REGION INSTANCE RESOURCES SPOT PRICE`, what is to know of each, and the line below: `shown`.
+
+    Who said the prices, and when, is a column where they differ and `width` (0: any) has room for it.
+    """
     heads = ["#", "BACKEND", "REGION", "INSTANCE", "RESOURCES", "SPOT", "PRICE", ""]
-    several = len(_sayings(rows, now=now)) > 1
     lines = [
         [str(number), row.backend, row.zone or row.region, row.instance, resources(row.resources),
-         "yes" if row.spot else "no", price_of(row), _notes(row), *([said(row, now=now)] if several else [])]
+         "yes" if row.spot else "no", price_of(row), _notes(row)]
         for number, row in enumerate(rows, 1)
     ]  # fmt: skip
-    return _table([*heads, *(["PRICED"] if several else [])], lines)
+    priced = [said(row, now=now) for row in rows]
+    sayings = dict.fromkeys(words for words in priced if words)
+    dated = [[*line, words] for line, words in zip(lines, priced, strict=True)]
+    if len(sayings) > 1 and _fits([*heads, "PRICED"], dated, width=width):
+        return _table([*heads, "PRICED"], dated), shown(rows, total=total)
+    return _table(heads, lines), shown(rows, total=total, by="; ".join(sayings))
+
+
+def _fits(heads: Sequence[str], lines: Sequence[Sequence[str]], *, width: int) -> bool:
+    widths = [max(map(len, column)) for column in zip(heads, *lines, strict=True)]
+    return not width or sum(widths) + 2 * len(widths) <= width
 
 
 def group_table(groups: Sequence[Group], *, by: str) -> Table:
@@ -113,17 +125,11 @@ def _notes(row: OfferRow) -> str:
     return ", ".join(each for each in (row.availability, share) if each)
 
 
-def shown(rows: Sequence[OfferRow], *, total: int, now: Seconds = 0) -> str:
-    """`Shown 3 of 82 offers, $40.94 max`: the dearest of those shown, and who said their prices, if one did."""
+def shown(rows: Sequence[OfferRow], *, total: int, by: str = "") -> str:
+    """`Shown 3 of 82 offers, $40.94 max`: the dearest of those shown; `by` whom, where it is said here."""
     known = [row.price for row in rows if row.price is not None]
     dearest = f", {price(max(known))} max" if known else ""
-    sayings = _sayings(rows, now=now)
-    by = f"; prices: {next(iter(sayings))}" if len(sayings) == 1 else ""
-    return f"Shown {len(rows)} of {total} offers{dearest}{by}"
-
-
-def _sayings(rows: Sequence[OfferRow], *, now: Seconds) -> dict[str, None]:
-    return dict.fromkeys(words for row in rows if (words := said(row, now=now)))
+    return f"Shown {len(rows)} of {total} offers{dearest}{f'; prices: {by}' if by else ''}"
 
 
 def offers_json(

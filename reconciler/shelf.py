@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from reconciler.place import asked, shortage
+from reconciler.place import CLOUD_ARCH, asked, shortage
 from reconciler.share import blocks_of, suffices
 from schemas.base import Price
 from schemas.offer import Offer
@@ -58,6 +58,8 @@ class Shelf:
         self._at = 0
         self._short: dict[int, str] = {}
         self._elsewhere = market - aisle.size
+        # Nobody asked for a processor, nor for a GPU by its name, which brings its own.
+        self._usual_cpu = not any(need.cpu_arch or (need.gpu and need.gpu.names) for need in needs)
 
     def more(self) -> bool:
         """Whether there were others: they are then in `offers`, a few at a time."""
@@ -91,7 +93,9 @@ class Shelf:
         need, pool_need = self._needs
         of = blocks_of(self._blocks, offer.resources)
         short = suffices(need, offer.resources, of=of, cloud=offer.cloud)
-        return short or shortage(pool_need, offer.resources, cloud=offer.cloud)
+        short = short or shortage(pool_need, offer.resources, cloud=offer.cloud)
+        unusual = offer.cloud and self._usual_cpu and offer.resources.cpu_arch != CLOUD_ARCH
+        return short or ("cpu architecture" if unusual else "")
 
     def label(self, stage: str) -> str:
         """What was asked of a kind of resource that some had too little of."""
@@ -101,4 +105,4 @@ class Shelf:
         for need in self._needs:
             if shortage(need, offer.resources, cloud=offer.cloud) == stage:
                 return asked(need, kind=stage, cloud=offer.cloud)
-        return stage
+        return asked(Need(), kind=stage, cloud=True) if stage == "cpu architecture" else stage

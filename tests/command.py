@@ -59,7 +59,8 @@ class Folder:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("DSTACK_", "CI"))}
         home = self.root.parent / "home"
         home.mkdir(exist_ok=True)
-        return {**kept, "PYTHONPATH": str(ROOT), "HOME": str(home), "XDG_STATE_HOME": str(home / "state")}
+        folders = {"HOME": str(home), "XDG_STATE_HOME": str(home / "state"), "XDG_CACHE_HOME": str(home / "cache")}
+        return {**kept, **folders, "PYTHONPATH": str(ROOT), "DSTACK_CATALOG_URL": "off"}
 
     def dstack(self, *args: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> Ran:
         where, environ = cwd or self.root, {**self.env, **(env or {})}

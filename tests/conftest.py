@@ -49,6 +49,8 @@ def _own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(home))
         patch.setenv("XDG_STATE_HOME", str(home / "state"))
+        patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+        patch.setenv("DSTACK_CATALOG_URL", "off")  # no test asks the world for prices
         patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
         # Where an environment forbids `.pyc` files, each command that a test starts would compile every module anew:
         # three times its cost. They lie with the session's files, shared by its workers.

@@ -100,7 +100,7 @@ def listed(schema: dict[str, Any]) -> list[dict[str, Any]]:
     return [kind["items"] for kind in kinds if "properties" in kind.get("items", {})]
 
 
-@pytest.mark.parametrize("name", ["plan-json", "ps-json", "pool-ps-json", "cost-json", "events-json"])
+@pytest.mark.parametrize("name", ["plan-json", "ps-json", "pool-ps-json", "offers-json", "cost-json", "events-json"])
 def test_every_key_of_the_json_outputs_is_described(name: str) -> None:
     assert keys_of(schema_named(name)) - in_code(page("docs/json.md")) == set()
 

@@ -20,7 +20,7 @@ from reconciler.explain_instances import explain_instances, explain_pools
 from reconciler.explain_progress import under_way
 from reconciler.explain_runs import explain_runs
 from reconciler.render_json import dump, instances_json, plan_json, runs_json
-from reconciler.render_offers import OfferRow, offer_table, shown
+from reconciler.render_offers import OfferRow, offer_text, shown
 from reconciler.render_paint import ansi
 from reconciler.render_plan import Page, render_plan
 from reconciler.render_tables import instance_table, pool_table, run_table
@@ -197,7 +197,7 @@ def test_the_tables(columns: int, snapshot: SnapshotAssertion) -> None:
         "dstack pool ps": instance_table(explain_instances(state, now=NOW), now=NOW, width=columns),
         "dstack pool list -v": pool_table(explain_pools(state, pools=(Pool(name="gpu", default=True),)), now=NOW,
                                           verbose=True),
-        "offers": offer_table(offers),
+        "offers": offer_text(offers, total=82, now=NOW)[0],
     }  # fmt: skip
     text = "\n\n".join(f"$ {name}\n{shown_at(table, columns)}" for name, table in tables.items())
     assert f"{text}\n{shown(offers, total=82)}\n" == snapshot

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -23,10 +24,12 @@ from reconciler.explain import counts, explain
 from reconciler.explain_progress import under_way
 from reconciler.fold import Failed, Refused, StartFailed
 from reconciler.load import Documents
+from reconciler.refresh import freshen
 from reconciler.render_words import clean
 from reconciler.settle import Settled, settle, settled
 from reconciler.store import Store
 from reconciler.tick import TickResult, tick
+from reconciler.wire import now
 from schemas.plan import Permissions
 from schemas.run import RUN_ENDED
 from schemas.state import VERSION, State
@@ -71,6 +74,7 @@ def _apply(flags: ApplyFlags, results: list[TickResult]) -> int:
     check_pool(flags.pool, documents.desired)
     site = site_of(documents)
     ports = replace(ports_of(site), bundle=packer(site, yes=flags.yes))
+    ports.spawn(lambda: freshen(documents.desired, os.environ, now=now()))  # for the next one: nobody waits for it
     if flags.upgrade_state:
         _upgrade(ports.store)
     with Progress() as progress, Interrupts(told=progress.told) as interrupts:

@@ -12,24 +12,15 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from reconciler.catalog_offers import cataloged
 from reconciler.cli.approval import price_flag
 from reconciler.cli.fail import Fail
-from reconciler.cli.offers import Asked, browsed, row_of
+from reconciler.cli.offers import Asked, browsed, row_of, show_offers
 from reconciler.cli.plan import stored_offers
 from reconciler.cli.project import documents_of, project_root, site_of
 from reconciler.cli.terminal import out, say, show
 from reconciler.need import BadOption, resolve_need
 from reconciler.render_json import dump
-from reconciler.render_offers import (
-    OfferRow,
-    group_table,
-    grouped,
-    groups_json,
-    offer_table,
-    offers_json,
-    shown,
-)  # fmt: skip
+from reconciler.render_offers import OfferRow, group_table, grouped, groups_json, offers_json
 from reconciler.wire import Site, Threads, now, store_of
 from schemas.desired import BackendConfig, Desired
 from schemas.offer import Offer
@@ -99,12 +90,11 @@ def show_offer_list(flags: OffersFlags) -> int:
 
 def _refreshed(desired: Desired, flags: OffersFlags) -> list[str]:
     """A published list once a day in any case, and then without a word where it cannot be had."""
-    from reconciler.refresh import published_again, refresh
+    from reconciler.refresh import freshen, refresh
 
     if flags.refresh:
         return refresh(desired, os.environ, threads=Threads(), now=now, regions=flags.regions)
-    for provider in dict.fromkeys(config.type for config in cataloged(desired)):
-        published_again(provider, os.environ, now=now())
+    freshen(desired, os.environ, now=now())
     return []
 
 
@@ -121,8 +111,7 @@ def _show(flags: OffersFlags, rows: Sequence[OfferRow], *, moment: int) -> None:
         show(group_table(groups[:most], by=flags.group_by))
         out(f"Shown {len(groups[:most])} of {len(groups)} groups, of {len(rows)} offers\n")
     else:
-        show(offer_table(rows[:most], now=moment))
-        out(shown(rows[:most], total=len(rows), now=moment) + "\n")
+        show_offers(rows, most=most, now=moment)
     if any(row.at_most for row in rows[:most]):
         say("≤: no spot price is known, it is never above on-demand; `dstack offers --refresh` asks for it")
     sys.stdout.flush()

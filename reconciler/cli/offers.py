@@ -10,9 +10,9 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from reconciler.browse import Browsed, Found, browse
-from reconciler.cli.terminal import out, say, show
+from reconciler.cli.terminal import out, say, show, width
 from reconciler.place import misfit
-from reconciler.render_offers import OfferRow, offer_table, shown
+from reconciler.render_offers import OfferRow, offer_text
 from reconciler.share import Box, fewest, left_of, part, part_price, shared
 from reconciler.status import degraded, instance_status, jobs_by_instance, unreachable
 from reconciler.world import World
@@ -62,8 +62,9 @@ def show_offers(rows: Sequence[OfferRow], *, most: int, now: Seconds) -> None:
     if not rows:
         say("no offer fits")
         return
-    show(offer_table(rows[:most], now=now))
-    out(shown(rows[:most], total=len(rows), now=now) + "\n")
+    table, below = offer_text(rows[:most], total=len(rows), now=now, width=width(sys.stdout))
+    show(table)
+    out(below + "\n")
     sys.stdout.flush()
 
 

@@ -180,8 +180,12 @@ def refreshed(documents: Documents, permissions: Permissions) -> tuple[Plan, Sta
     from reconciler.ask import TickAsk
     from reconciler.cli.applied import revision
     from reconciler.cli.fail import Fail
+    from reconciler.refresh import refresh
     from reconciler.tick import tick
+    from reconciler.wire import Threads
 
+    for why in refresh(documents.desired, os.environ, threads=Threads(), now=now):
+        say(f"warning: {why}")
     if not documents.desired.project:
         return stored(documents, permissions)
     result = tick(

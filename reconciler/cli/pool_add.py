@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -16,6 +17,7 @@ from reconciler.cli.project import project_root, site_of
 from reconciler.cli.terminal import NoTerminal, ask, out, say
 from reconciler.cli.wishing import Wished, fulfil
 from reconciler.need import parse_duration, read_option, resolve_need
+from reconciler.refresh import freshen
 from reconciler.render_words import counted, hourly
 from reconciler.settle import settled
 from reconciler.wire import nonce, now, who
@@ -67,6 +69,7 @@ def add_to_pool(asked: AddAsk) -> int:
     pool = _pool(asked.pool, desired)
     profile = _profile(asked.profile, desired)
     wish = _wish(asked, pool=pool, profile=profile)
+    freshen(desired, os.environ, now=now())
     offers = tuple(stored_offers(where, desired, None))
 
     def wished(state: State) -> State:

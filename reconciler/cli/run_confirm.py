@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -11,6 +12,7 @@ from reconciler.cli.offers import Asked, browsed, offer_rows, show_offers
 from reconciler.cli.plan import stored_offers
 from reconciler.cli.terminal import NoTerminal, ask, say
 from reconciler.place import misfit
+from reconciler.refresh import freshen
 from reconciler.render_words import hourly
 from reconciler.status import alive
 from reconciler.wire import Site, now
@@ -43,6 +45,7 @@ class RunConfirm:
             need=spec.need, where=spec.where, pool=pool, new=not (spec.reuse_only or spec.instance_name),
             instance=spec.instance_name, desired=self.desired, now=now(),
         )  # fmt: skip
+        freshen(self.desired, os.environ, now=asked.now)
         offers = tuple(stored_offers(self.site, self.desired, state))
         rows = offer_rows(asked, state=state, offers=offers)
         show_offers(rows, most=self.most, now=asked.now)
