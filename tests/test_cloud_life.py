@@ -14,14 +14,17 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from aws_double import Account
 from aws_world import Around, AwsPlaces
 from cloud_hosts import CloudHost, cloud_host, why_not
+from command import Folder
 from msgspec.structs import replace
 from real_host import until
 from ssh_hosts import Lab, a_lab
+from test_attach import attached, ssh
 from test_aws import account  # noqa: F401  # a fixture
 from test_boot import KEY
 from world import PROJECT, Clock, Site, apply, cron, task
@@ -145,17 +148,18 @@ def cloud(tmp_path: Path, account: Account) -> Iterator[Cloud]:  # noqa: F811
         yield Cloud(lab, account, Site(tmp_path, clock=Clock(at=time.time())))
 
 
-def documents(**pool: object) -> Desired:
+def documents(*commands: str, **pool: object) -> Desired:
+    commands = commands or ("echo $DSTACK_RUN_NAME > out.txt",)
     made = Pool(name="cloud", default=True, **{"idle_duration": 300, "hold": 2 * HOUR, **pool})
     retry = Retry(no_capacity=True, interruption=True, error=True, duration=HOUR)
-    run = replace(task("train", pool="cloud", retry=retry), commands=("echo $DSTACK_RUN_NAME > out.txt",),
+    run = replace(task("train", pool="cloud", retry=retry), commands=commands,
                   artifacts=("out.txt",), max_duration=HOUR)  # fmt: skip
     return Desired(project=PROJECT, project_name="demo", backends=(AWS,), pools=(made,), runs=(run,))
 
 
-def started(cloud: Cloud) -> CloudHost:
+def started(cloud: Cloud, *commands: str) -> CloudHost:
     """Launched, met, and its job handed over: two ticks."""
-    apply(cloud.site, documents())
+    apply(cloud.site, documents(*commands))
     host = cloud.boot()
     told = cron(cloud.site)
     assert cloud.run.status == "running", (told.outcomes, told.warnings, told.plan.unmet)
@@ -189,6 +193,39 @@ def test_a_whole_life(cloud: Cloud) -> None:
     assert (cloud.instance.phase, cloud.instance.reason) == ("terminated", "idle for 5m (default)")
     states = [one["State"]["Name"] for one in instances(cloud)]
     assert states == ["terminated"]
+
+
+def test_a_person_follows_and_enters_what_runs_there(cloud: Cloud, tmp_path: Path) -> None:
+    """The real commands, of whoever has the project's key and the state."""
+    host = started(cloud, "echo begun", "python3 -m http.server --bind 127.0.0.1 8000 > server.log 2>&1")
+    folder = Folder(tmp_path / "project")
+    folder.write(".dstack/project.yml", f"project: {{name: demo, id: {PROJECT}}}\n")
+    folder.write(f".dstack/state/{PROJECT}.yml", cloud.site.store.data.decode()).chmod(0o600)
+    folder.write(".dstack/keys/project.key", base64.b64encode(bytes(range(32))).decode()).chmod(0o600)
+    for name in ("state", "keys"):
+        (folder.root / ".dstack" / name).chmod(0o700)
+    assert folder.dstack("logs", "train").out == "begun\n"
+    with attached(folder, "train", "-p", "*:8000") as here:
+        port = here.local_port(8000)
+        until(lambda: ssh(tmp_path / "home", "train", "id -un; ls").stdout == b"dstack\nserver.log\n")
+        until(lambda: b"Directory listing" in fetched(port))
+        here.detach()
+    copied = folder.dstack("cp", "train:server.log", "copied.log")
+    assert b"GET /" in (folder.root / "copied.log").read_bytes(), copied.said
+    (folder.root / ".dstack/keys/project.key").unlink()
+    refused = folder.dstack("cp", "train:server.log", "again.log")
+    assert refused.code == 1
+    assert "not visible from here: " in refused.said
+    assert "DSTACK_PROJECT_KEY" in refused.said
+    host.stop()
+
+
+def fetched(port: int) -> bytes:
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+            return bytes(answer.read())
+    except OSError:
+        return b""
 
 
 def instances(cloud: Cloud) -> list[dict[str, dict[str, str]]]:
