@@ -12,7 +12,6 @@ import hmac
 import shlex
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cached_property
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -104,15 +103,18 @@ class CloudReach:
         """Whether a holder of the project's key vouches for it. Until that is known nothing of ours goes there."""
         from reconciler.transport_ssh import SshTransport
 
-        with suppress(Unreachable):
+        try:
             line = self._to(instance, shown)
             try:
                 answer = SshTransport(lambda: line, folder="").run(ENDORSED, timeout=20.0, most=4096)
             finally:
                 line.transport.close()
-            expected = f"{shown} {self._endorsement(instance, shown)}"
-            return hmac.compare_digest(answer.out.decode("utf-8", "replace").strip().encode(), expected.encode())
-        return False
+        except Unreachable as error:
+            if error.ours:  # another project's key than this one may be all that is wrong
+                raise
+            return False
+        expected = f"{shown} {self._endorsement(instance, shown)}"
+        return hmac.compare_digest(answer.out.decode("utf-8", "replace").strip().encode(), expected.encode())
 
     def _endorsement(self, instance: Instance, host_key: str) -> str:
         from reconciler.derive_boot import endorsement

@@ -69,8 +69,21 @@ def _booter(site: Site, *, environ: Mapping[str, str] | None) -> Callable[[str],
         from reconciler.seal import KeyRefused, project_key
 
         try:
-            return boot_of(project_key(site.keys, environ=environ or {}, mint=environ is not None), launch)
+            mint = environ is not None and not _has_machines(site)
+            return boot_of(project_key(site.keys, environ=environ or {}, mint=mint), launch)
         except KeyRefused as error:
             raise BackendError(f"no key for machines: {error}") from error
 
     return boot
+
+
+def _has_machines(site: Site) -> bool:
+    """Some were made already, with a key: another one would open none of them, nor would theirs open what it makes."""
+    from reconciler.status import alive
+    from reconciler.wire import store_of
+
+    if (site.keys / "project.key").exists():
+        return False
+    state, _ = store_of(site).read()
+    clouds = {place.name for place in state.places if place.config.type not in ("local", "ssh")} if state else set()
+    return state is not None and any(alive(one) and one.place in clouds for one in state.instances)

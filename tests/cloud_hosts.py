@@ -16,8 +16,11 @@ from pathlib import Path
 from ssh_hosts import Lab, SshHost
 from ssh_hosts import why_not as no_hosts
 
+PATH = "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 BOOT = r"""
 set -eu
+PATH=%s
 mount --make-rprivate /
 mount -t tmpfs none /run && mkdir -p /run/sshd
 mount --bind "$ROOT/etc" /etc
@@ -27,6 +30,7 @@ mount --bind "$ROOT/homes" /home
 mount --bind "$ROOT/bin" /usr/local/sbin
 mount --bind "$ROOT/boot-id" /proc/sys/kernel/random/boot_id
 mount --bind "$ROOT/uptime" /proc/uptime
+mount --bind "$ROOT/bin" /usr/local/bin
 hostname "$NAME"
 ip link set lo up
 for link in $LINKS; do
@@ -35,11 +39,10 @@ for link in $LINKS; do
     ip addr add "${link#*=}/24" dev "$device"
     ip link set "$device" up
 done
-PATH=/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin
 sh "$ROOT/user-data" > "$ROOT/user-data.log" 2>&1 || echo "user data: exit $?" >> "$ROOT/user-data.log"
 echo "touch $ROOT/dstack/off" > /var/lib/dstack/poweroff
 exec /usr/sbin/sshd -D -e $OPTIONS -o UsePAM=no -o PidFile=/run/sshd.pid -o UseDNS=no 2> "$ROOT/sshd.log"
-"""
+""".replace("%s", PATH, 1)
 
 SYSTEMCTL = r"""#!/bin/sh
 # A stand-in: there is no systemd in a namespace. Only what it is asked to reload is real.
@@ -47,6 +50,12 @@ echo "$*" >> /var/lib/dstack/systemctl.log
 case "$*" in
     "reload ssh.service") kill -HUP "$(cat /run/sshd.pid)" ;;
 esac
+"""
+
+
+DATE = r"""#!/bin/sh
+# The date of a host whose time a test has moved.
+exec /usr/bin/date --date="@$(($(/usr/bin/date +%s) + OFFSET))" "$@"
 """
 
 
@@ -63,6 +72,7 @@ class CloudHost(SshHost):
     user_data: str = ""
     up: int = 100
     options: str = ""
+    ahead: int = 0
 
     def make(self) -> None:
         for folder in ("homes", "bin", "dstack"):
@@ -71,6 +81,9 @@ class CloudHost(SshHost):
         for key in (self.root / "etc/ssh").glob("ssh_host_*key*"):
             key.unlink()
         self.program("systemctl", SYSTEMCTL)
+        # Processes tell their begin by the real uptime: it is brought to before the one that the host is told.
+        since = float(Path("/proc/uptime").read_text().split()[0])
+        self.program("getconf", f"#!/bin/sh\necho {int(since * 100 / (self.up / 2)) + 1}\n")
         self.new_machine()
         self.new_boot()
         self.pass_time(0)
@@ -90,6 +103,8 @@ class CloudHost(SshHost):
     def pass_time(self, seconds: int) -> None:
         """In place: it is mounted there."""
         self.up += seconds
+        self.ahead += seconds
+        self.program("date", DATE.replace("OFFSET", str(self.ahead)))
         with (self.root / "uptime").open("r+" if (self.root / "uptime").exists() else "w") as file:
             file.write(f"{self.up}.00 1.00\n")
             file.truncate()
@@ -105,7 +120,7 @@ class CloudHost(SshHost):
         """As root, inside."""
         done = subprocess.run(
             ["nsenter", "--target", str(self._inside()), "--mount", "--pid", "--net", "--uts", *argv],
-            capture_output=True, text=True, timeout=60, check=True,
+            capture_output=True, text=True, timeout=60, check=True, env={"PATH": PATH},
         )  # fmt: skip
         return done.stdout
 

@@ -138,10 +138,59 @@ MUTANTS = (
         name="the fence on hosts",
         off="a host obeys a reconciler that is behind another",
         changes=(
-            ("reconciler/host_start.sh", 'pass_fence "$3" || exit 75', 'pass_fence "$3" || true'),
-            ("reconciler/host_stop.sh", 'pass_fence "$2" || exit 75', 'pass_fence "$2" || true'),
+            ("reconciler/host_start.sh", 'pass_fence "$3" || exit', 'pass_fence "$3" || true'),
+            ("reconciler/host_stop.sh", 'pass_fence "$2" || exit', 'pass_fence "$2" || true'),
         ),
         tests=("tests/test_runner.py", "-k", "generation or fence"),
+    ),
+    Mutant(
+        name="the dead-man",
+        off="a machine that nobody needs any more goes on",
+        changes=(("backends/deadman.sh", 'exec sh "$base/poweroff" $tries', "exit 0"),),
+        tests=("tests/test_deadman.py",),
+    ),
+    Mutant(
+        name="no reboot renews it",
+        off="the dead-man's time begins anew at each boot",
+        changes=(("backends/deadman.sh", "    age=$((begin + up))", "    age=$up"),),
+        tests=("tests/test_deadman.py",),
+    ),
+    Mutant(
+        name="first contact",
+        off="a machine that shows a key of its own is believed",
+        changes=(
+            (
+                "reconciler/reach_cloud.py",
+                "            if error.shown and self._endorsed(instance, error.shown):",
+                "            if error.shown:",
+            ),
+        ),
+        tests=("tests/test_cloud_hosts.py", "-k", "another_key"),
+    ),
+    Mutant(
+        name="the birth key goes",
+        off="the host key that user data gave stays in force",
+        changes=(
+            (
+                "reconciler/reach_cloud.py",
+                '        new = _rotated(line, "make", derived)\n',
+                "        return derived\n"
+                '        new = _rotated(line, "make", derived)\n',
+            ),
+        ),
+        tests=("tests/test_cloud_hosts.py", "-k", "first_contact"),
+    ),
+    Mutant(
+        name="the timer's end",
+        off="a run whose machine ended itself is tried again",
+        changes=(
+            (
+                "reconciler/settled.py",
+                "had = one.reason.startswith(POWERED_OFF) and not attempt.held_back",
+                "had = False",
+            ),
+        ),
+        tests=("tests/test_lease.py",),
     ),
     Mutant(
         name="approval by intersection",

@@ -282,7 +282,7 @@ def test_a_machine_that_powers_itself_off_is_ended_and_not_interrupted(places: A
     (one,) = living(backend)
     places.account.power_off(one.external_id)
     (seen,) = backend.instances()
-    assert (seen.phase, seen.interrupted) == ("ended", False)
+    assert (seen.phase, seen.interrupted, seen.by_itself) == ("ended", False, True)
     assert "Instance initiated shutdown" in seen.reason
 
 

@@ -7,11 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from backends.base import BackendError
 from backends.boot import Boot, DeadMan
 from backends.user_data import MOST, SERVICE, TIMER, render
 from reconciler.derive_boot import boot_of, endorsement, host_key_of, login_of
 from reconciler.seal import ProjectKey
+from reconciler.store_folder import FolderStore
+from schemas.desired import BackendConfig
+from schemas.instance import Instance
 from schemas.launch import Request
+from schemas.resources import Resources
+from schemas.state import VERSION, Place, State
 
 KEY = ProjectKey(bytes(range(32)))
 REQUEST = Request(
@@ -98,3 +104,38 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
     ours = [line for line in done.stderr.splitlines() if "dstack-deadman" in line]
     assert ours == []
     assert done.returncode == 0, done.stderr
+
+
+# ---------------------------------------------------------------- whose key
+
+
+def boot_here(root: Path, *, environ: dict[str, str]) -> Boot:
+    from reconciler.surroundings import connector
+    from reconciler.wire import Site
+
+    connect = connector(Site(root=root, project="demo12345678"), address="", environ=environ)
+    backend = connect(BackendConfig(name="aws", type="aws", regions=("eu-west-1",)), "eu-west-1", "lineage1")
+    return backend._setting.boot("l-abc")  # type: ignore[attr-defined, no-any-return]
+
+
+def test_the_first_launch_makes_the_key_and_ci_never_does(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="DSTACK_PROJECT_KEY is not set, and CI never mints"):
+        boot_here(tmp_path, environ={"CI": "true"})
+    assert not (tmp_path / ".dstack/keys/project.key").exists()
+    made = boot_here(tmp_path, environ={})
+    assert oct((tmp_path / ".dstack/keys/project.key").stat().st_mode)[-3:] == "600"
+    assert boot_here(tmp_path, environ={}) == made
+    coded = (tmp_path / ".dstack/keys/project.key").read_text().strip()
+    assert boot_here(tmp_path / "elsewhere", environ={"CI": "true", "DSTACK_PROJECT_KEY": coded}) == made
+
+
+def test_no_second_key_is_made_beside_machines_of_another(tmp_path: Path) -> None:
+    place = Place(name="aws/eu-west-1", config=BackendConfig(name="aws", type="aws"), region="eu-west-1")
+    one = Instance(
+        id="l-0-0", name="cloud-0", pool="cloud", backend="aws", place=place.name,
+        resources=Resources(cpus=1, memory=1024),
+    )  # fmt: skip
+    state = State(version=VERSION, project="demo12345678", lineage="l" * 16, places=(place,), instances=(one,))
+    FolderStore(tmp_path / ".dstack/state", "demo12345678").write(state, "")
+    with pytest.raises(BackendError, match="copy it from who made it, or set DSTACK_PROJECT_KEY"):
+        boot_here(tmp_path, environ={})

@@ -228,9 +228,11 @@ def test_a_machine_with_another_key_is_never_used(turned: CloudHost, lab: Lab) -
 def test_without_the_projects_own_key_it_is_not_visible(host: CloudHost, lab: Lab) -> None:
     """It counts against nobody: neither as one in between, nor as unreachable."""
     other = Reconciler(lab, key=ProjectKey(b"y" * 32))
-    report = other.look(an_instance(host, host_key=host.shown))
-    assert report.not_visible
-    assert "get `.dstack/keys/project.key`" in report.error
+    for one in (an_instance(host, host_key=host.shown), an_instance(host)):
+        report = other.look(one)
+        assert report.not_visible
+        assert not report.untrusted
+        assert "get `.dstack/keys/project.key`" in report.error
 
 
 def test_one_that_no_launch_of_ours_made_is_not_met(host: CloudHost, lab: Lab) -> None:

@@ -213,6 +213,7 @@ def test_a_lower_generation_is_refused(host: RealHost) -> None:
     for refused in (
         lambda: host.start("true", job="old", generation=6),
         lambda: host.stop("new", generation=6),
+        lambda: host.runner.clean(host.instance, "new", generation=6),
     ):
         with pytest.raises(Fenced):
             refused()
@@ -221,6 +222,28 @@ def test_a_lower_generation_is_refused(host: RealHost) -> None:
     host.start("true", job="same", generation=7)
     assert host.over("same").exit_code == 0
     assert len(list((host.folder / "fence").iterdir())) <= 2
+
+
+@on_this_machine
+def test_a_host_that_takes_nothing_is_not_told_of_a_newer_generation(host: RealHost) -> None:
+    """That would stop the rest of a tick, for everybody. An old one is told so all the same."""
+    job = host.start("true", generation=7)
+    host.over(job)
+    (host.folder / "fence/7").unlink()
+    (host.folder / "fence").rmdir()
+    (host.folder / "fence").write_text("as where nothing can be made\n")
+    asked = (
+        lambda: host.start("true", job="other", generation=8),
+        lambda: host.stop(job, generation=8),
+        lambda: host.runner.release(host.instance, job, generation=8, port=1),
+        lambda: host.runner.retire(host.instance, generation=8),
+    )
+    for ask in asked:
+        with pytest.raises(HostError, match="its disk takes nothing") as refused:
+            ask()
+        assert not isinstance(refused.value, Fenced)
+    host.runner.clean(host.instance, job, generation=8)  # makes room: it writes no fence
+    assert not (host.folder / "jobs" / job).exists()
 
 
 @on_this_machine

@@ -247,6 +247,8 @@ def test_whoever_is_behind_lets_no_server_go(rig: SshRig, server: SshHost) -> No
     os.chown(fence / "fence", UID, UID)
     with pytest.raises(Behind, match="newer generation"):
         backend.terminate(["l1-0"], generation=6)
+    with pytest.raises(Behind, match="newer generation"):
+        backend.launch(a_request(rig, "l2"))
     assert [one.id for one in living(backend)] == ["l1-0"]
     backend.terminate(["l1-0"], generation=7)
     assert living(backend) == []

@@ -27,6 +27,7 @@ from reconciler.open_door import open_door
 from reconciler.reach_ssh import reach_from
 from reconciler.runner import HostError
 from reconciler.ssh_alias import Alias, Aliases, AliasRefused
+from reconciler.status import bought
 from reconciler.wire import Site, who
 from schemas.instance import Instance
 from schemas.run import RUN_ENDED, Job, Run
@@ -135,7 +136,7 @@ class _Attached:
         """Each remote port once for each local one that was asked for."""
         hearing = Hearing(told=say, moved=self._heard)
         for wanted, remote in dict.fromkeys(wished):
-            if self.host.host is None and wanted == remote:
+            if self.host.host is None and not bought(self.host) and wanted == remote:
                 say(f"port {remote} is on this machine: {HERE}:{remote}")
                 continue
             local = forward(self.door, remote, wanted=wanted, hearing=hearing)
