@@ -106,11 +106,12 @@ def _bucket(config: BackendConfig, bucket: Bucket, region: str) -> str:
 def _dry(ec2: Callable[[], Any], operation: str, **parameters: Any) -> str:
     """As EC2 answers a dry run: allowed, refused, or something else that comes only after it was allowed."""
     from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
 
     call = getattr(ec2(), operation)
     try:
         call(DryRun=True, **parameters)
-    except (BotoCoreError, ClientError) as error:
+    except (BotoCoreError, ClientError, ResponseParserError) as error:
         code = code_of(error)
         if code in REFUSED:
             raise BackendError(words_of(error)) from None

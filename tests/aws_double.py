@@ -602,6 +602,16 @@ def _get_quota(world: World, asked: Asked) -> Any:
     return {"Quota": {"QuotaCode": code, "QuotaName": name, "Value": value, "ServiceCode": "ec2"}}
 
 
+def _get_default_quota(world: World, asked: Asked) -> Any:
+    """AWS's own value, for accounts that have none of theirs."""
+    return {"Quota": {"QuotaCode": asked.parameters["QuotaCode"], "QuotaName": "a default", "Value": 5.0}}
+
+
+def _describe_reservations(world: World, asked: Asked) -> str:
+    """moto has none; neither does a fresh account."""
+    return "<capacityReservationSet/>"
+
+
 OWN: dict[tuple[str, str], Callable[[World, Asked], Any]] = {
     ("ssm", "GetParameters"): _get_parameters,
     ("ssm", "GetParameter"): _get_parameter,
@@ -610,6 +620,8 @@ OWN: dict[tuple[str, str], Callable[[World, Asked], Any]] = {
     ("ec2", "DeletePlacementGroup"): _delete_placement_group,
     ("ec2", "DescribeSpotInstanceRequests"): _describe_spot,
     ("servicequotas", "GetServiceQuota"): _get_quota,
+    ("servicequotas", "GetAWSDefaultServiceQuota"): _get_default_quota,
+    ("ec2", "DescribeCapacityReservations"): _describe_reservations,
 }
 
 

@@ -76,6 +76,7 @@ def test_a_key_from_standard_input(folder: Folder, account: Account) -> None:
     again = configure(folder, account, *args, given=f"{SECRET}\n")
     assert (again.code, keys_file(folder).read_text()) == (0, text)
     used = folder.dstack("backend", "check", "--json", env=surroundings(account, folder))
+    assert used.out, used
     checks = json.loads(used.out)
     jsonschema.validate(checks, schema("backend-check-json"))
     assert checks["checks"][0]["status"] == "ok", "the backend finds the key by its profile"
@@ -93,7 +94,7 @@ def test_a_key_from_standard_input(folder: Folder, account: Account) -> None:
         (("--secret-stdin",), SECRET, "whose secret?"),
         (("--profile", "nobody", "--region", "eu-west-1"), "", "profile nobody: The config profile (nobody) could not"),
         (("--key-id", "AKIA" + "X" * 16, "--secret-stdin", "--region", "eu-wset-1"), SECRET, "mean eu-west-1?"),
-        (("--profile", "p", "--region", "eu-west-1", "--bucket", "gs://x"), "", "a bucket of S3"),
+        (("--profile", "p", "--region", "eu-west-1", "--bucket", "gs://xyz"), "", "a bucket of S3"),
     ],
 )
 def test_what_is_refused_writes_nothing(
@@ -195,7 +196,7 @@ def test_each_permission_is_asked_for_and_nothing_is_made(
     }  # fmt: skip
     rest = {name: one.said for name, one in found.items() if name not in unknown and one.verdict != "ok"}
     assert rest == {}
-    assert "Standard 64 (spot ?)" in found["eu-west-1 quotas"].said
+    assert "Standard 64 (spot 5)" in found["eu-west-1 quotas"].said
     assert account.living() == []
     groups = account.client().describe_security_groups()["SecurityGroups"]
     assert [group["GroupName"] for group in groups] == ["default"]
