@@ -97,7 +97,7 @@ def _session(config: BackendConfig, region: str) -> Any:
     creds = config.options.get("creds") or {}
     keys = {known: _value(config, name, creds[name]) for name, known in KEYS.items() if creds.get(name)}
     try:
-        profile, home = creds.get("profile") or None, region or "us-east-1"
+        profile, home = _profile(creds.get("profile") or "", os.environ), region or "us-east-1"
         session = Session(botocore_session=_core(), profile_name=profile, region_name=home, **keys)
         return _as_role(session, creds) if creds.get("role_arn") else session
     except BotoCoreError as error:
@@ -114,6 +114,24 @@ def _core() -> Any:
         _loader.append(create_loader(core.get_config_variable("data_path")))
     core.register_component("data_loader", _loader[0])
     return core
+
+
+GIVES = (
+    "AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+)  # fmt: skip
+
+
+def _profile(name: str, environ: Mapping[str, str]) -> str | None:
+    """A machine that has no such profile, such as CI, may have credentials in its environment: those count there.
+
+    Another account's do no harm: the place is pinned to who answered first.
+    """
+    from botocore.session import Session
+
+    if not name or (any(environ.get(one) for one in GIVES) and name not in Session().available_profiles):
+        return None
+    return name
 
 
 def _value(config: BackendConfig, key: str, written: str) -> str:

@@ -43,8 +43,9 @@ def lacking(
     Nothing is run and nothing is read for the answer. `root` is what files of secrets are relative to.
     """
     declared = {secret.name: secret for secret in desired.secrets}
+    aws = any(one.type == "aws" for one in desired.backends)
     where = host or platform.node() or "this machine"
-    whys = [_why_not(kind, name, declared, environ, root=root, host=where) for kind, name in _references(spec)]
+    whys = [_why_not(kind, name, declared, environ, root=root, host=where, aws=aws) for kind, name in _references(spec)]
     sealed = [name for name, _ in spec.sealed]
     sealed += ["its registry"] if spec.container and spec.container.sealed else []
     if sealed and not has_key:
@@ -121,15 +122,19 @@ def _references(spec: RunSpec) -> Iterator[tuple[str, str]]:
 
 
 def _why_not(
-    kind: str, name: str, declared: Mapping[str, Secret], environ: Mapping[str, str], *, root: Path, host: str
-) -> str:
+    kind: str, name: str, declared: Mapping[str, Secret], environ: Mapping[str, str],
+    *, root: Path, host: str, aws: bool,
+) -> str:  # fmt: skip
     if kind != "secrets" and name in environ:
         return ""
     if kind == "env" or (kind == "bare" and name not in declared):
         return f"needs {name}, not set on {host}"
     if name not in declared:
         return f"needs secret {name}, not declared: add it under `secrets:`"
-    return _why_not_secret(declared[name], environ, root=root, host=host)
+    secret = declared[name]
+    if secret.source == "ssm":
+        return "" if aws else f"needs secret {name} from ssm: no backend of type aws is declared to read it with"
+    return _why_not_secret(secret, environ, root=root, host=host)
 
 
 def secret_files(desired: Desired) -> tuple[str, ...]:
@@ -143,10 +148,8 @@ def _why_not_secret(secret: Secret, environ: Mapping[str, str], *, root: Path, h
             return f"needs {secret.reference}, not set on {host}"
         case "file" if not os.access(_file(secret, environ, root=root), os.R_OK):
             return f"needs the file {secret.reference} of secret {secret.name}, not readable on {host}"
-        case "env" | "file" | "command":
+        case _:
             return ""
-        case other:
-            return f"needs secret {secret.name} from {other}: not supported yet"
 
 
 class _Sources:
@@ -154,6 +157,7 @@ class _Sources:
 
     def __init__(self, desired: Desired, environ: Mapping[str, str], *, root: Path) -> None:
         self._declared = {secret.name: secret for secret in desired.secrets}
+        self._backends = desired.backends
         self._environ = environ
         self._root = root
         self._known: dict[str, str] = {}
@@ -164,7 +168,8 @@ class _Sources:
         return REFERENCE.sub(lambda found: self._one(found[1], found[2]), written)
 
     def _one(self, kind: str, name: str) -> str:
-        why = _why_not(kind, name, self._declared, self._environ, root=self._root, host=platform.node())
+        aws = any(one.type == "aws" for one in self._backends)
+        why = _why_not(kind, name, self._declared, self._environ, root=self._root, host=platform.node(), aws=aws)
         if why:
             raise SecretLacking(why)
         if kind == "env":
@@ -178,7 +183,17 @@ class _Sources:
             return self._environ[secret.reference]
         if secret.source == "file":
             return _read(secret, _file(secret, self._environ, root=self._root))
+        if secret.source == "ssm":
+            return self._parameter(secret)
         return _ask(secret, self._environ, root=self._root)
+
+    def _parameter(self, secret: Secret) -> str:
+        from reconciler.secret_ssm import Unreadable, parameter
+
+        try:
+            return parameter(secret.reference, self._backends, self._environ)
+        except Unreadable as error:
+            raise SecretLacking(f"secret {secret.name}: {error}") from None
 
 
 def _file(secret: Secret, environ: Mapping[str, str], *, root: Path) -> Path:

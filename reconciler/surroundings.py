@@ -37,13 +37,20 @@ def connector(
     from backends.registry import connect
 
     def connected(config: BackendConfig, region: str, lineage: str) -> Backend:
-        around = Surroundings(
-            project=site.project, lineage=lineage, state_address=address, now=time.time, reach=reach,
-            boot=_booter(site, environ=environ),
-        )  # fmt: skip
+        around = surroundings(site, lineage=lineage, address=address, environ=environ, reach=reach)
         return connect(config, region, around)
 
     return connected
+
+
+def surroundings(
+    site: Site, *, lineage: str, address: str, environ: Mapping[str, str] | None = None, reach: SshReach | None = None
+) -> Surroundings:
+    """What a backend may know here. Without `environ` nothing can be launched."""
+    return Surroundings(
+        project=site.project, lineage=lineage, state_address=address, now=time.time, reach=reach,
+        boot=_booter(site, environ=environ),
+    )  # fmt: skip
 
 
 def transports(environ: Mapping[str, str], reach: SshReach) -> Callable[[Instance], Transport]:

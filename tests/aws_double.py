@@ -344,8 +344,9 @@ class Double:
         self, asked: Asked, world: World, environ: dict[str, Any], start: Callable[..., Any]
     ) -> Iterable[bytes]:
         own = OWN.get((asked.service, asked.action))
-        if own is not None:
-            return _say(own(world, asked), asked, start)
+        said_by_us = own(world, asked) if own is not None else None
+        if said_by_us is not None:
+            return _say(said_by_us, asked, start)
         CURRENT.asked, CURRENT.world, CURRENT.refused = asked, world, None
         said: list[Any] = []
 
@@ -509,7 +510,7 @@ def _get_parameters(world: World, asked: Asked) -> Any:
 def _get_parameter(world: World, asked: Asked) -> Any:
     name = asked.parameters["Name"]
     if name not in IMAGES:
-        raise Refused("ParameterNotFound", f"Parameter {name} not found.")
+        return None  # one that a test put: moto's
     return {"Parameter": _parameter(name, world_image(world, asked.region, name))}
 
 
@@ -601,6 +602,16 @@ def _get_quota(world: World, asked: Asked) -> Any:
     return {"Quota": {"QuotaCode": code, "QuotaName": name, "Value": value, "ServiceCode": "ec2"}}
 
 
+def _get_default_quota(world: World, asked: Asked) -> Any:
+    """AWS's own value, for accounts that have none of theirs."""
+    return {"Quota": {"QuotaCode": asked.parameters["QuotaCode"], "QuotaName": "a default", "Value": 5.0}}
+
+
+def _describe_reservations(world: World, asked: Asked) -> str:
+    """moto has none; neither does a fresh account."""
+    return "<capacityReservationSet/>"
+
+
 OWN: dict[tuple[str, str], Callable[[World, Asked], Any]] = {
     ("ssm", "GetParameters"): _get_parameters,
     ("ssm", "GetParameter"): _get_parameter,
@@ -609,6 +620,8 @@ OWN: dict[tuple[str, str], Callable[[World, Asked], Any]] = {
     ("ec2", "DeletePlacementGroup"): _delete_placement_group,
     ("ec2", "DescribeSpotInstanceRequests"): _describe_spot,
     ("servicequotas", "GetServiceQuota"): _get_quota,
+    ("servicequotas", "GetAWSDefaultServiceQuota"): _get_default_quota,
+    ("ec2", "DescribeCapacityReservations"): _describe_reservations,
 }
 
 

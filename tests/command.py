@@ -62,8 +62,16 @@ class Folder:
         folders = {"HOME": str(home), "XDG_STATE_HOME": str(home / "state"), "XDG_CACHE_HOME": str(home / "cache")}
         return {**kept, **folders, "PYTHONPATH": str(ROOT), "DSTACK_CATALOG_URL": "off"}
 
-    def dstack(self, *args: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> Ran:
+    def dstack(
+        self, *args: str, env: dict[str, str] | None = None, cwd: Path | None = None, given: str = ""
+    ) -> Ran:  # fmt: skip
+        """`given` is what its standard input holds."""
         where, environ = cwd or self.root, {**self.env, **(env or {})}
+        if given:
+            done = subprocess.run(
+                [*DSTACK, *args], cwd=where, env=environ, input=given.encode(), capture_output=True, timeout=PATIENCE
+            )
+            return Ran(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
         started = begin(args, cwd=where, env=environ)
         try:
             out, err = started.communicate(timeout=PATIENCE)

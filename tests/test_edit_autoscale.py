@@ -29,7 +29,13 @@ autoscale:
 # and more
 budget: {max_hourly: 9}
 """
-LIST = "autoscale:\n# first\n- {instance_type: a1.large, max: 3}\n- {instance_type: z, max: 1}\nbudget: {max_hourly: 9}\n"
+LIST = """\
+autoscale:
+# first
+- {instance_type: a1.large, max: 3}
+- {instance_type: z, max: 1}
+budget: {max_hourly: 9}
+"""
 FLOW = "autoscale: [{instance_type: a1.large, max: 3}] # flow\n"
 
 STEPS: dict[str, tuple[str, Callable[[Path], Edit | None], str]] = {
@@ -42,7 +48,8 @@ STEPS: dict[str, tuple[str, Callable[[Path], Edit | None], str]] = {
         ),
     ),
     "take the first": (
-        BLOCK, lambda at: remove_rule(at, A), BLOCK.replace("    - {instance_type: a1.large, max: 3}   # three\n", ""),
+        BLOCK, lambda at: remove_rule(at, A),
+        BLOCK.replace("    - {instance_type: a1.large, max: 3}   # three\n", ""),
     ),
     "take the last": (
         BLOCK, lambda at: remove_rule(at, B_EU),
@@ -55,7 +62,9 @@ STEPS: dict[str, tuple[str, Callable[[Path], Edit | None], str]] = {
         "# what may be bought\nautoscale:\n  rules: []   # the list\n    # the cheap one\n\n"
         "# and more\nbudget: {max_hourly: 9}\n",
     ),
-    "disable": (BLOCK, lambda at: set_enabled(at, enabled=False), BLOCK.replace("  rules", "  enabled: false\n  rules")),
+    "disable": (
+        BLOCK, lambda at: set_enabled(at, enabled=False), BLOCK.replace("  rules", "  enabled: false\n  rules"),
+    ),
     "a list: disable": (
         LIST, lambda at: set_enabled(at, enabled=False),
         "autoscale:\n  enabled: false\n  rules:\n  # first\n  - {instance_type: a1.large, max: 3}\n"
@@ -67,7 +76,8 @@ STEPS: dict[str, tuple[str, Callable[[Path], Edit | None], str]] = {
     ),
     "flow: raise": (FLOW, lambda at: set_rule(at, A), FLOW.replace("3", "4")),
     "flow: one more": (
-        FLOW, lambda at: set_rule(at, Cap(instance_type="z", max=1)), FLOW.replace("}]", "}, {instance_type: z, max: 1}]"),
+        FLOW, lambda at: set_rule(at, Cap(instance_type="z", max=1)),
+        FLOW.replace("}]", "}, {instance_type: z, max: 1}]"),
     ),
     "flow: clear": (FLOW, clear_rules, "autoscale: [] # flow\n"),
     "flow: disable": (

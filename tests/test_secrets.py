@@ -60,9 +60,13 @@ def test_what_is_not_declared() -> None:
         resolve(run, Desired(), NO_ENV)
 
 
-def test_ssm_is_not_supported_yet() -> None:
+def test_ssm_without_a_backend_that_could_read_it() -> None:
     desired = wants(("pw", "ssm", "/a/b"))
-    assert lacking(spec(A="${{ secrets.pw }}"), desired, NO_ENV) == "needs secret pw from ssm: not supported yet"
+    run = spec(A="${{ secrets.pw }}")
+    words = "needs secret pw from ssm: no backend of type aws is declared to read it with"
+    assert lacking(run, desired, NO_ENV) == words
+    with pytest.raises(SecretLacking, match=words):
+        resolve(run, desired, NO_ENV)
 
 
 def test_files(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def build(arguments: Sequence[str]) -> typer.Typer:
     app = new_app("Pools of GPU instances and runs, declared in YAML; planned and applied without a server.")
     app.callback()(_root)
     first = next(iter(arguments), "")
-    from reconciler.cli import app_autoscale, app_main, app_pool, app_state
+    from reconciler.cli import app_autoscale, app_backend, app_main, app_pool, app_state
 
     single = app_main.COMMANDS.get(first)
     if single is not None:
@@ -40,6 +40,7 @@ def build(arguments: Sequence[str]) -> typer.Typer:
     app_pool.register(app)
     app_state.register(app)
     app_autoscale.register(app)
+    app_backend.register(app)
     return app
 
 

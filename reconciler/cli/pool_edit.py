@@ -87,9 +87,9 @@ def write_edits(root: Path, edits: tuple[Edit, ...]) -> None:
     put_edits(edits)
 
 
-def show_edits(root: Path, edits: tuple[Edit, ...]) -> None:
-    """As diffs. `Fail` where the documents would not be valid with them."""
-    for edit in edits:
+def show_edits(root: Path, edits: tuple[Edit, ...], *, quiet: bool = False) -> None:
+    """As diffs, unless `quiet`. `Fail` where the documents would not be valid with them."""
+    for edit in () if quiet else edits:
         out(edit.diff(root))
     _refuse_invalid(root, edits)
 

@@ -21,7 +21,7 @@ SYNONYMS = {
 }  # fmt: skip
 COMMANDS = (
     "plan", "apply", "run", "offers", "ps", "logs", "stop", "artifacts", "pool", "cost", "events", "validate", "schema",
-    "init", "destroy", "state", "autoscale",
+    "init", "destroy", "state", "autoscale", "backend", "aws",
 )  # fmt: skip
 GROUPS = {
     "dstack": COMMANDS,
@@ -29,6 +29,8 @@ GROUPS = {
         "list", "ps", "create", "delete", "set-default", "add", "remove", "drain", "pause", "resume",
     ),
     "dstack state": ("show", "rebuild", "forget"),
+    "dstack backend": ("list", "check", "policy"),
+    "dstack aws": ("configure",),
     "dstack autoscale": ("allow", "info", "clear", "enable", "disable"),
 }  # fmt: skip
 WRONG = re.compile(r"No such command '(.*?)'")

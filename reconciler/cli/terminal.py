@@ -120,6 +120,13 @@ def must_agree(question: str, *, yes: bool, otherwise: str = "nothing was done; 
     raise Done(1)
 
 
+def ask_text(question: str) -> str:
+    """A line, as typed; an end of input is an empty one. Raises `NoTerminal`."""
+    if not interactive():
+        raise NoTerminal(question)
+    return _line(question).strip("\r\n\x04")
+
+
 def ask_typed(question: str, *, word: str) -> bool:
     """Whether exactly `word` was typed: for what cannot be undone. Raises `NoTerminal`."""
     if not interactive():

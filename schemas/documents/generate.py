@@ -132,6 +132,9 @@ _BUILDERS: dict[str, tuple[str, _Builder]] = {
     "cost-json": ("dstack cost --json", printed.cost),
     "events-json": ("dstack events --json", printed.events),
     "autoscale-json": ("dstack autoscale info --json", printed.autoscale),
+    "backend-list-json": ("dstack backend list --json", printed.backend_list),
+    "backend-check-json": ("dstack backend check --json", printed.backend_check),
+    "aws-configure-json": ("dstack aws configure --json", printed.aws_configure),
 }
 NAMES = tuple(_BUILDERS)
 

@@ -113,6 +113,26 @@ def autoscale() -> Schema:
         "rules": {"type": "array", "items": rule}})
 
 
+def backend_list() -> Schema:
+    row = _record({
+        "name": _TEXT, "type": _TEXT, "declared": {"type": "boolean"}, "regions": _TEXTS, "identities": _TEXTS,
+        "instances": _COUNT, "hourly": {"type": "number", "minimum": 0}, "errors": _TEXTS})
+    return _record({"version": {"const": 1}, "backends": {"type": "array", "items": row}})
+
+
+def backend_check() -> Schema:
+    check = _record({
+        "backend": _TEXT, "check": _TEXT, "status": {"enum": ["ok", "failed", "not known"]},
+        "seconds": {"type": "number", "minimum": 0}, "said": _TEXT, "next": _TEXT})
+    return _record({"version": {"const": 1}, "checks": {"type": "array", "items": check}})
+
+
+def aws_configure() -> Schema:
+    return _record({
+        "version": {"const": 1}, "backend": _TEXT, "account": _TEXT, "arn": _TEXT, "profile": _TEXT, "region": _TEXT,
+        "bucket": _MAYBE, "credentials_file": _MAYBE, "files": _TEXTS})
+
+
 def _record(properties: Schema) -> Schema:
     """Every key is always there; new keys may come."""
     return {"type": "object", "properties": properties, "required": list(properties)}

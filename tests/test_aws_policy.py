@@ -1,0 +1,100 @@
+"""The IAM policies: every call of ours is allowed, looking can change nothing, and nothing of another project's is."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.aws_names import PROJECT
+from backends.aws_policy import Kind, Scope, actions, policy
+from schemas.desired import BackendConfig
+from schemas.location import Bucket
+
+ROOT = Path(__file__).parents[1]
+AWS = BackendConfig(name="aws", type="aws", regions=("eu-west-1",))
+SCOPE = Scope(project="demo12345678")
+FULL = Scope(
+    project="demo12345678", buckets=(Bucket(scheme="s3", bucket="team", prefix="runs"),), parameters=("/team/token",)
+)
+OPTIONS: dict[str, Any] = {"iam_instance_profile": "trainer", "kms_key": "1234", "connect": "ssm"}
+WRITES = ("Create", "Delete", "Run", "Terminate", "Authorize", "Revoke", "Update", "Put", "Release", "Cancel", "Start",
+          "PassRole", "Abort", "Modify", "Attach", "Detach", "Open", "Send")  # fmt: skip
+NEEDLESS = {"sts:AssumeRole"}  # allowed by the role's own trust policy
+SERVICES = {"ec2": "ec2", "ssm": "ssm", "sts": "sts", "service-quotas": "servicequotas",
+            "resourcegroupstaggingapi": "tag"}  # fmt: skip
+
+
+def called() -> set[str]:
+    """Every operation of AWS's that our backend names, as its action: by botocore's own list of what there is."""
+    from botocore import xform_name
+    from botocore.session import get_session
+
+    session = get_session()
+    known = {
+        xform_name(operation): f"{prefix}:{operation}"
+        for service, prefix in SERVICES.items()
+        for operation in session.get_service_model(service).operation_names
+    }
+    names = {name for path in sorted((ROOT / "backends").glob("*aws*.py")) for name in words(path)}
+    names |= set(words(ROOT / "backends" / "catalog_live.py"))
+    return {known[name] for name in names if name in known and "_" in name}
+
+
+def words(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+        if isinstance(node, ast.Attribute):
+            yield node.attr
+
+
+def test_every_call_of_the_backend_is_allowed() -> None:
+    found = called()
+    assert {"ec2:RunInstances", "ec2:DescribeInstances", "ec2:CreateSecurityGroup", "ssm:GetParameters"} <= found
+    assert found - NEEDLESS - actions(policy("apply", AWS, SCOPE)) == set()
+
+
+def test_plan_can_change_nothing_and_has_each_look() -> None:
+    allowed = actions(policy("plan", AWS, FULL))
+    assert [one for one in allowed if one.partition(":")[2].startswith(WRITES)] == []
+    looks = {one for one in called() if one.partition(":")[2].startswith(("Describe", "Get", "List"))}
+    assert looks - allowed == set()
+    assert allowed <= actions(policy("apply", AWS, FULL))
+
+
+@pytest.mark.parametrize("kind", ["plan", "apply"])
+def test_it_is_a_policy_that_iam_takes(kind: Kind) -> None:
+    document = policy(kind, BackendConfig(name="aws", type="aws", options=OPTIONS), FULL)
+    assert len(json.dumps(document, separators=(",", ":"))) <= 6144, "a managed policy of IAM's"
+    names = [one["Sid"] for one in document["Statement"]]
+    assert len(set(names)) == len(names)
+    assert all(one.isalnum() for one in names)
+    for one in document["Statement"]:
+        assert set(one) <= {"Sid", "Effect", "Action", "Resource", "Condition"}
+        assert all(":" in action and "*" not in action for action in one["Action"])
+        assert one["Resource"] == "*" or all(arn.startswith("arn:aws:") for arn in listed(one["Resource"]))
+
+
+def listed(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
+
+
+def test_what_ends_or_changes_a_thing_does_so_only_to_this_projects() -> None:
+    for one in policy("apply", AWS, SCOPE)["Statement"]:
+        ending = [action for action in one["Action"] if action.partition(":")[2].startswith(("Terminate", "Delete"))]
+        if ending and any(action.startswith("ec2:") for action in ending):
+            assert one["Condition"] == {"StringEquals": {f"aws:ResourceTag/{PROJECT}": "demo12345678"}}
+    made = next(one for one in policy("apply", AWS, SCOPE)["Statement"] if one["Sid"] == "Launch")
+    assert made["Condition"] == {"StringEquals": {f"aws:RequestTag/{PROJECT}": "demo12345678"}}
+
+
+def test_only_what_the_documents_ask_for() -> None:
+    bare = actions(policy("apply", AWS, SCOPE))
+    assert not {"iam:PassRole", "kms:CreateGrant", "ssm:StartSession", "s3:PutObject"} & bare
+    full = actions(policy("apply", BackendConfig(name="aws", type="aws", options=OPTIONS), FULL))
+    assert {"iam:PassRole", "kms:CreateGrant", "ssm:StartSession", "s3:PutObject"} <= full
