@@ -302,8 +302,7 @@ def _verb(nodes: int, *, shared: bool) -> str:
 
 
 def _machines(boxes: Boxes, shape: Shape) -> list[Instance]:
-    found = sorted(boxes.fitting(shape), key=lambda choice: (choice.price or Price(0), choice.box.free))
-    return [choice.box.machine for choice in found if isinstance(choice.box.machine, Instance)]
+    return [choice.box.machine for choice in boxes.ranked(shape) if isinstance(choice.box.machine, Instance)]
 
 
 def _cheaper(whole: Instance | None, choice: Choice) -> bool:
