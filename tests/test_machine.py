@@ -405,5 +405,5 @@ def meaning(made: Plan) -> list[str]:
 
 
 TestMachine = Machine.TestCase
-LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
+LONG = os.environ.get("HYPOTHESIS_PROFILE") in ("long", "first")
 TestMachine.settings = settings() if LONG else settings(max_examples=200, stateful_step_count=40)
