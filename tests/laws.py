@@ -258,9 +258,13 @@ class Step:
     def shares_hold(self) -> Iterator[str]:
         """No more blocks than there are, no GPU twice, no sum above the whole; an instance that is not shared has one job.
 
-        What its jobs cost together is what their blocks do.
+        What its jobs cost together is what their blocks do. Asked where a share is given out: of jobs that a rebuild
+        found, nobody knows how much they have, and each is taken to have all.
         """
+        given = {job.instance for each in self.after.attempts if each.id not in self.knew for job in each.jobs}
         for id, here in self._live().items():
+            if id not in given:
+                continue
             one, of = self.now[id], shared(self.now[id])
             blocks, gpus = sum(job.blocks for job in here), [gpu for job in here for gpu in job.gpus]
             has = one.resources.gpu
