@@ -148,7 +148,8 @@ class Step:
             if not one.reason:
                 yield f"{one.name} ends without a reason"
             destroyed = self.may.permissions.destroy_all and one.unreachable_since is not None
-            under = [job.id for job in live.get(one.id, ()) if job.status != "ended" or "not collected" not in one.reason]
+            waits = "not collected" in one.reason
+            under = [job.id for job in live.get(one.id, ()) if job.status != "ended" or not waits]
             if under and not destroyed:
                 yield f"{one.name} ends ({one.reason}) under {under}"
             if one.reason.startswith(INFERRED) and one.place in self.errors:
@@ -256,7 +257,7 @@ class Step:
                     yield f"{attempt.id} is placed in {one.place}, which is unknown"
 
     def shares_hold(self) -> Iterator[str]:
-        """No more blocks than there are, no GPU twice, no sum above the whole; an instance that is not shared has one job.
+        """No more blocks than there are, no GPU twice, no sum above the whole; what is not shared has one job.
 
         What its jobs cost together is what their blocks do. Asked where a share is given out: of jobs that a rebuild
         found, nobody knows how much they have, and each is taken to have all.

@@ -249,7 +249,7 @@ MUTANTS = (
     Mutant(
         name="shares of an instance",
         off="a GPU is handed out again while a run has it",
-        changes=(("reconciler/share.py", "gone = {gpu for job in jobs for gpu in job.gpus}", "gone: set[str] = set()"),),
+        changes=(("reconciler/share.py", "gone = {gpu for job in jobs for gpu in job.gpus}", "gone = set()"),),
         tests=("tests/test_cases.py",),
     ),
     Mutant(
