@@ -40,7 +40,7 @@ class FakeJob:
 
 @dataclass(kw_only=True)
 class Machine:
-    """One machine, from its launch on; it stays known after its end."""
+    """One machine, from its launch on; it stays known after its end. So many of its first GPUs are `broken`."""
 
     external_id: str
     request: Request
@@ -54,12 +54,19 @@ class Machine:
     reason: str = ""
     boot: int = 1
     silent: bool = False
+    broken: int = 0
     fence: int = 0
     jobs: dict[str, FakeJob] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
         return self.request.ids[self.index]
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """UUIDs, as its host knows them."""
+        gpu = self.resources.gpu
+        return tuple(f"GPU-{self.external_id}-{number}" for number in range(gpu.count if gpu else 0))
 
 
 @dataclass(kw_only=True)

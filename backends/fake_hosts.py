@@ -5,8 +5,11 @@ The errors are this module's own; whoever plays the runner translates them.
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from backends.fake import FakeJob, FakeWorld, Machine
 from schemas.instance import HostReport, JobReport
+from schemas.resources import Resources
 
 
 class Silent(Exception):
@@ -40,6 +43,8 @@ class FakeHosts:
             clock=self._world.now(),
             generation=machine.fence,
             jobs=tuple(self._report(id, job, machine) for id, job in machine.jobs.items() if _folder(job)),
+            resources=_resources(machine),
+            degraded=f"missing GPU {', '.join(machine.gpus[: machine.broken])}" if machine.broken else "",
         )
 
     def start(self, external_id: str, job: str, *, generation: int, run: str = "", hold_back: bool = False) -> bool:
@@ -131,6 +136,12 @@ class FakeHosts:
         if job.started_at is None:
             return JobReport(id=id, phase="held", staged=self._staged(job), port=20000, run=job.run)
         return JobReport(id=id, phase="running", started_at=job.started_at, run=job.run)
+
+
+def _resources(machine: Machine) -> Resources | None:
+    """Its GPUs by UUID, which no place tells; what was there once is asked for, also when it is broken."""
+    gpu = machine.resources.gpu
+    return replace(machine.resources, gpu=replace(gpu, uuids=machine.gpus)) if gpu else None
 
 
 def _folder(job: FakeJob) -> bool:

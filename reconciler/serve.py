@@ -36,7 +36,7 @@ class Server:
         self.reserved: dict[str, list[Instance]] = {}
         self.kept_off: dict[str, Counter[str]] = {}
         self.busy: Counter[str] = Counter()
-        self.boxes, self.coming, self.fresh = Boxes(draft), Boxes(draft), Boxes(draft)
+        self.boxes, self.coming, self.fresh, self.unnamed = Boxes(draft), Boxes(draft), Boxes(draft), Boxes(draft)
         for one in draft.living.values():
             if one.blocks != 1 and (of := shared(one)) > 1:
                 self._share(one, of=of)
@@ -54,6 +54,9 @@ class Server:
             if one.reserved_for:
                 self.reserved.setdefault(one.reserved_for, []).append(one)
             else:
+                if one.blocks != 1:  # its host has not named its GPUs: given away whole, or waited for
+                    box = Box(one, of=blocks_of(one.blocks, one.resources))
+                    self.unnamed.add(box, pool=draft.pool_of(one))
                 (soon if coming(draft, one) else ready).append(one)
         self.idle, self.soon = Stock(draft, ready), Stock(draft, soon)
         self._refused: dict[Shape, str] = {}
@@ -115,13 +118,15 @@ class Server:
             self._waits(demand.run, "waits for a new instance")
 
     def _waits_for_a_share(self, run: Run, shape: Shape) -> bool:
-        """Of a box that comes, or that another run of this plan has ordered."""
-        choice = self.coming.first(shape) or self.fresh.first(shape)
+        """Of a box that comes, that another run of this plan has ordered, or whose GPUs are to be named yet."""
+        choice, until = self.coming.first(shape) or self.fresh.first(shape), ""
+        if choice is None:
+            choice, until = self.unnamed.first(shape), ", whose host has not named its GPUs yet"
         if choice is None:
             return False
         machine = choice.box.machine
         choice.box.take(choice.blocks)
-        self._waits(run, f"waits for {machine.name if isinstance(machine, Instance) else 'a new instance'}")
+        self._waits(run, f"waits for {machine.name if isinstance(machine, Instance) else 'a new instance'}{until}")
         return True
 
     def _ordered(self, shape: Shape) -> None:
@@ -302,8 +307,7 @@ def _verb(nodes: int, *, shared: bool) -> str:
 
 
 def _machines(boxes: Boxes, shape: Shape) -> list[Instance]:
-    found = sorted(boxes.fitting(shape), key=lambda choice: (choice.price or Price(0), choice.box.free))
-    return [choice.box.machine for choice in found if isinstance(choice.box.machine, Instance)]
+    return [choice.box.machine for choice in boxes.ranked(shape) if isinstance(choice.box.machine, Instance)]
 
 
 def _cheaper(whole: Instance | None, choice: Choice) -> bool:

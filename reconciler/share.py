@@ -178,8 +178,11 @@ class Boxes:
     def first(self, shape: Shape) -> Choice | None:
         if shape.pool not in self._by_pool:
             return None
-        found = [(_order(choice), choice) for choice in self.fitting(shape)]
-        return min(found, key=lambda each: each[0])[1] if found else None
+        return min(self.fitting(shape), key=_order, default=None)
+
+    def ranked(self, shape: Shape) -> list[Choice]:
+        """Those with room, as a run would choose among them."""
+        return sorted(self.fitting(shape), key=_order)
 
     def fitting(self, shape: Shape) -> Iterator[Choice]:
         """Those with room for the shape, in no order."""

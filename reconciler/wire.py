@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -241,7 +240,7 @@ def who() -> str:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
         user = str(os.getuid())
-    return f"{user}@{socket.gethostname().split('.')[0]}"
+    return f"{user}@{os.uname().nodename.split('.')[0]}"
 
 
 def _resolver(site: Site, *, environ: Mapping[str, str]) -> Callable[[RunSpec, Desired], Mapping[str, str]]:

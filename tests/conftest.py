@@ -15,7 +15,7 @@ import pytest
 import real_engine
 from aws_double import AwsServer
 from buckets import Server, served
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from real_engine import Engine
 
 # `make test` draws the same examples every time. `long` (`make chaos`) draws others by `--hypothesis-seed`; where
@@ -26,6 +26,11 @@ settings.register_profile(
 )
 settings.register_profile("seeded", parent=settings.get_profile("ci"), derandomize=False)
 settings.register_profile("long", parent=settings.get_profile("seeded"), max_examples=2000, stateful_step_count=80)
+# The first failure as it was drawn, in seconds: nothing is sought to make it shorter.
+settings.register_profile(
+    "first", parent=settings.get_profile("seeded"), max_examples=40, stateful_step_count=20,
+    phases=[Phase.generate], report_multiple_bugs=False,
+)  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -10,9 +10,10 @@ from decimal import Decimal
 from world import MemoryStore, Site
 
 from backends.fake import Machine
+from reconciler.place import shortage
 from reconciler.settled import RESULT_LOST
-from reconciler.share import shared
-from reconciler.status import alive
+from reconciler.share import left_of, part_price, share_of, shared
+from reconciler.status import alive, lost_gpus
 from schemas.instance import Instance
 from schemas.plan import Permissions
 from schemas.run import LIVE_JOB, RUN_ENDED, Attempt, Job
@@ -142,7 +143,7 @@ class Step:
                 yield f"{one.name} is launched in {one.place}, which is unknown"
 
     def ends_what_is_free(self) -> Iterator[str]:
-        live = {job.instance: job for attempt in self.after.attempts for job in attempt.jobs if job.status in LIVE_JOB}
+        live = self._live()
         for one in self.after.instances:
             was = self.was.get(one.id)
             if was is None or one.phase != "terminating" or was.phase in ("terminating", "terminated") or one.ending:
@@ -150,9 +151,10 @@ class Step:
             if not one.reason:
                 yield f"{one.name} ends without a reason"
             destroyed = self.may.permissions.destroy_all and one.unreachable_since is not None
-            kept = live[one.id].status == "ended" and "not collected" in one.reason if one.id in live else True
-            if not (kept or destroyed):
-                yield f"{one.name} ends ({one.reason}) under job {live[one.id].id}"
+            waits = "not collected" in one.reason
+            under = [job.id for job in live.get(one.id, ()) if job.status != "ended" or not waits]
+            if under and not destroyed:
+                yield f"{one.name} ends ({one.reason}) under {under}"
             if one.reason.startswith(INFERRED) and one.place in self.errors:
                 yield f"{one.name} ends ({one.reason}) in {one.place}, which is unknown"
             if not destroyed:
@@ -241,6 +243,14 @@ class Step:
             if attempt.id in self.knew:
                 continue
             hosts = [self.now[job.instance] for job in attempt.jobs]
+            if len({one.id for one in hosts}) != len(hosts):
+                yield f"{attempt.id} has two nodes on one machine"
+            for one, job in zip(hosts, attempt.jobs, strict=True):
+                own = share_of(one, job) if shared(one) > 1 else left_of(one)
+                if short := shortage(specs[attempt.run].need, own.resources, cloud=False):
+                    yield f"{job.id} needs more {short} than its share of {one.name} has"
+                if lost := lost_gpus(one).intersection(job.gpus):
+                    yield f"{job.id} is given {lost}, which {one.name} has no more"
             if len(hosts) != specs[attempt.run].nodes or len({one.place for one in hosts}) != 1:
                 yield f"{attempt.id} has {len(hosts)} nodes in {len({one.place for one in hosts})} places"
             for one in hosts:
@@ -250,19 +260,37 @@ class Step:
                     yield f"{attempt.id} is placed in {one.place}, which is unknown"
 
     def shares_hold(self) -> Iterator[str]:
-        """No more blocks than there are, no GPU twice: an instance that is not shared has one job."""
+        """No more blocks than there are, no GPU twice, no sum above the whole; what is not shared has one job.
+
+        What its jobs cost together is what their blocks do. Asked where a share is given out: of jobs that a rebuild
+        found, nobody knows how much they have, and each is taken to have all.
+        """
+        given = {job.instance for each in self.after.attempts if each.id not in self.knew for job in each.jobs}
+        for id, here in self._live().items():
+            if id not in given:
+                continue
+            one, of = self.now[id], shared(self.now[id])
+            blocks, gpus = sum(job.blocks for job in here), [gpu for job in here for gpu in job.gpus]
+            has = one.resources.gpu
+            if blocks > of:
+                yield f"{one.name} has {len(here)} jobs in {of} blocks"
+            if len(gpus) != len(set(gpus)) or not set(gpus) <= set(has.uuids if has else ()):
+                yield f"{one.name} gives a GPU out twice, or another's: {gpus}"
+            shares = [share_of(one, job) for job in here]
+            for kind in ("cpus", "memory", "disk"):
+                if sum(getattr(each.resources, kind) for each in shares) > getattr(one.resources, kind):
+                    yield f"{one.name} gives out more {kind} than it has"
+            if cost(shares) != (part_price(one.price, blocks=blocks, of=of) or 0):
+                yield f"{one.name} costs ${one.price}/h, its {blocks} of {of} blocks ${cost(shares)}/h"
+
+    def _live(self) -> dict[str, list[Job]]:
+        """Jobs not settled, by instance."""
         jobs: dict[str, list[Job]] = {}
         for attempt in self.after.attempts:
             for job in attempt.jobs:
                 if job.status in LIVE_JOB:
                     jobs.setdefault(job.instance, []).append(job)
-        for id, here in jobs.items():
-            one = self.now[id]
-            gpus = [gpu for job in here for gpu in job.gpus]
-            if sum(job.blocks for job in here) > shared(one):
-                yield f"{one.name} has {len(here)} jobs in {shared(one)} blocks"
-            if len(gpus) != len(set(gpus)):
-                yield f"{one.name} gives a GPU out twice: {gpus}"
+        return jobs
 
     def results_are_kept(self) -> Iterator[str]:
         for attempt in self.after.attempts:

@@ -46,8 +46,10 @@ OFFERS = (
     offer("small", "0.40", spot=True),
     offer("small", "1.10", region="r2"),
     offer("large", "1.50", region="r2"),
+    offer("twin", "2.00", gpus=2),
+    offer("twin", "2.10", region="r2", gpus=2),
 )
-KINDS = ("small", "large")
+KINDS = ("small", "large", "twin")
 POOL_A = Pool(name="a", default=True, nodes_max=4, idle_duration=60)
 POOL_B = Pool(name="b", nodes_max=2, idle_duration=600)
 FIRST = Desired(
@@ -244,6 +246,7 @@ class Field:
         world.lag = 0
         for machine in world.machines.values():
             machine.silent = False
+            machine.broken = 0
 
     def rest(self) -> TickResult:
         """Ticks until two in a row do nothing and say nothing is under way."""

@@ -296,6 +296,18 @@ MUTANTS = (
         tests=("tests/test_cases.py", "tests/test_machine.py"),
     ),
     Mutant(
+        name="shares of an instance",
+        off="a GPU is handed out again while a run has it",
+        changes=(("reconciler/share.py", "gone = {gpu for job in jobs for gpu in job.gpus}", "gone = set()"),),
+        tests=("tests/test_cases.py",),
+    ),
+    Mutant(
+        name="a lost GPU",
+        off="a GPU that its host has no more is handed out",
+        changes=(("reconciler/share.py", "            gone |= lost_gpus(machine)\n", "            pass\n"),),
+        tests=("tests/test_cases.py",),
+    ),
+    Mutant(
         name="the brake",
         off="any number of ends that were only inferred is done at once",
         changes=(("reconciler/brake.py", "    if draft.may.mass_destroy:\n", "    if True:\n"),),

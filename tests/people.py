@@ -16,7 +16,7 @@ from schemas.desired import Cap
 from schemas.plan import Permissions
 from schemas.pool import Pool
 from schemas.profile import Retry
-from schemas.resources import Where
+from schemas.resources import GpuNeed, Need, Span, Where
 from schemas.run import Run, RunSpec
 from schemas.state import Wish
 
@@ -31,14 +31,20 @@ class People(RuleBasedStateMachine):
 
     # ------------------------------------------------------------ they edit
 
-    @rule(least=st.integers(0, 2), more=st.sampled_from([0, 1, 2, None]), idle=st.sampled_from([60, 600, None]))
-    def pool_edited(self, least: int, more: int | None, idle: int | None) -> None:
-        self.field.edit_pool("a", nodes_min=least, nodes_max=None if more is None else least + more, idle_duration=idle)
+    @rule(
+        least=st.integers(0, 2),
+        more=st.sampled_from([0, 1, 2, None]),
+        idle=st.sampled_from([60, 600, None]),
+        blocks=st.sampled_from([1, 1, 0, 2]),
+    )
+    def pool_edited(self, least: int, more: int | None, idle: int | None, blocks: int) -> None:
+        most = None if more is None else least + more
+        self.field.edit_pool("a", nodes_min=least, nodes_max=most, idle_duration=idle, **in_blocks(blocks))
 
-    @rule(there=st.booleans(), protected=st.booleans())
-    def second_pool(self, there: bool, protected: bool) -> None:
+    @rule(there=st.booleans(), protected=st.booleans(), blocks=st.sampled_from([1, 0, 2, 4]))
+    def second_pool(self, there: bool, protected: bool, blocks: int) -> None:
         pools = tuple(pool for pool in self.field.commits[-1].pools if pool.name == "a")
-        second = replace(POOL_B, prevent_destroy=protected)
+        second = replace(POOL_B, prevent_destroy=protected, **in_blocks(blocks))
         self.field.edit(pools=(*pools, second) if there else pools)
 
     @rule(
@@ -49,6 +55,7 @@ class People(RuleBasedStateMachine):
         spot=st.sampled_from(["on-demand", "spot", "auto"]),
         version=st.integers(1, 3),
         priority=st.sampled_from([10, 50]),
+        gpus=st.sampled_from([0, 0, 1, 2]),
     )
     def run_edited(self, name: str, version: int, **fields: Any) -> None:
         self.field.edit_run(spec_of(name, version=version, **fields))
@@ -103,11 +110,11 @@ class People(RuleBasedStateMachine):
         stopped = [run for run in now.runs if run.stop_reason and run.id not in asked]
         assert not [run for run in stopped if "left the documents" in run.stop_reason and everything], stopped
 
-    @rule(nodes=st.sampled_from([1, 2]), pool=st.sampled_from(["a", "b"]))
-    def run_wished(self, nodes: int, pool: str) -> None:
+    @rule(nodes=st.sampled_from([1, 1, 2]), pool=st.sampled_from(["a", "b"]), gpus=st.sampled_from([0, 1]))
+    def run_wished(self, gpus: int, **fields: Any) -> None:
         field = self.field
         field.wished += 1
-        spec = spec_of(f"w{field.wished}", version=1, nodes=nodes, pool=pool, retry=AGAIN, spot="auto", priority=50)
+        spec = spec_of(f"w{field.wished}", version=1, retry=AGAIN, spot="auto", priority=50, gpus=gpus, **fields)
         run = Run(id=f"wish{field.wished:03d}r1", spec=replace(spec, hash=""), submitted_at=field.site.clock.now())
         self._wish(lambda state: add_run(state, run))
 
@@ -169,7 +176,15 @@ class People(RuleBasedStateMachine):
             self.field.cron("ann@laptop", wish=wish)
 
 
-def spec_of(name: str, *, version: int, spot: Any, retry: Retry, **fields: Any) -> RunSpec:
+def in_blocks(blocks: int) -> dict[str, Any]:
+    """A pool's keys; 0 is one for each GPU: then its machines have two."""
+    return {"blocks": blocks, "need": Need() if blocks else Need(gpu=GpuNeed(count=Span(min=2)))}
+
+
+def spec_of(name: str, *, version: int, spot: Any, retry: Retry, gpus: int = 0, **fields: Any) -> RunSpec:
+    """One CPU at least is asked for, so that it may be a block's; so many GPUs, or none."""
+    need = Need(cpu=Span(min=1), gpu=GpuNeed(count=Span(min=gpus)) if gpus else None)
     return task(
-        name, hash=f"{name}{version}{fields['nodes']}", where=Where(spot=spot), retry=retry, idle_duration=60, **fields
-    )
+        name, hash=f"{name}{version}{fields['nodes']}{gpus or ''}", where=Where(spot=spot), need=need, retry=retry,
+        idle_duration=60, **fields,
+    )  # fmt: skip

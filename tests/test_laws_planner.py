@@ -151,7 +151,8 @@ def test_an_instance_is_given_to_one_run_that_it_fits(world: World) -> None:
             assert id not in ended
             assert (one.orphan, one.quarantined, one.unreachable_since) == ("", "", None)
             assert not one.degraded or lost_gpus(one)
-            own = share_of(left_of(one), jobs[f"{action.attempt}-{rank}"])  # type: ignore[union-attr]
+            job = jobs[f"{action.attempt}-{rank}"]  # type: ignore[union-attr]
+            own = share_of(one, job) if shared(one) > 1 else left_of(one)
             assert lost_gpus(one).isdisjoint(action.gpus[rank])  # type: ignore[union-attr]
             assert fits(spec.need, spec.where, own, cloud=False)
 

@@ -20,7 +20,7 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 from killer import Killer, Sleeper
 from machine import EVERYTHING, FOR_EVER, KINDS, PLACES, Field, jump, state_of
 from msgspec.structs import replace
-from people import AGAIN, People, spec_of, who
+from people import AGAIN, People, in_blocks, spec_of, who
 
 from backends.base import BackendError, NoCapacity, TryLater
 from backends.fake import Fault
@@ -48,12 +48,13 @@ class Machine(People):
         boot=st.sampled_from([0, 0, 30]),
         ending=st.sampled_from([0, 40]),
         shown=st.sampled_from([None, None, 0, 600]),
+        blocks=st.sampled_from([1, 1, 0, 2]),
     )
-    def begin(self, lag: int, boot: int, ending: int, shown: int | None) -> None:
+    def begin(self, lag: int, boot: int, ending: int, shown: int | None, blocks: int) -> None:
         world = self.field.site.world
         world.lag, world.boot, world.ending, world.shown = lag, boot, ending, shown
-        self.field.edit_pool("a", nodes_min=1)
-        for name, nodes, retry in (("red", 1, AGAIN), ("green", 2, Retry())):
+        self.field.edit_pool("a", nodes_min=1, **in_blocks(blocks))
+        for name, nodes, retry in (("red", 1, AGAIN), ("blue", 1, AGAIN), ("green", 2, Retry())):
             self.field.edit_run(spec_of(name, version=1, nodes=nodes, pool="a", retry=retry, spot="auto", priority=50))
         self.field.apply(self.field.newest)
 
@@ -196,6 +197,13 @@ class Machine(People):
             getattr(world, how)(living[number].external_id)
         else:
             living[number].silent = how == "silent"
+
+    @rule(number=st.integers(0, 1), broken=st.sampled_from([0, 1, 1, 2]))
+    def a_gpu_breaks(self, number: int, broken: int) -> None:
+        """Of a host that has some; or it is mended."""
+        having = [machine for machine in self.field.site.world.living() if machine.gpus]
+        if number < len(having):
+            having[number].broken = broken
 
     @rule(place=places, silent=st.booleans())
     def place_cut_off(self, place: str, silent: bool) -> None:
@@ -397,5 +405,5 @@ def meaning(made: Plan) -> list[str]:
 
 
 TestMachine = Machine.TestCase
-LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
+LONG = os.environ.get("HYPOTHESIS_PROFILE") in ("long", "first")
 TestMachine.settings = settings() if LONG else settings(max_examples=200, stateful_step_count=40)

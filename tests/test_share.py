@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
+from planning import world_of
 
 from reconciler.explain_instances import explain_instances, explain_pools
 from reconciler.explain_runs import explain_runs
 from reconciler.place import shortage
+from reconciler.plan import plan
 from reconciler.share import Box, blocks_of, fewest, part, part_price, share_of, shared, used
 from schemas.instance import Instance
+from schemas.plan import Assign
 from schemas.pool import Pool
 from schemas.resources import Gpu, GpuNeed, Need, Resources, Span
 from schemas.run import Attempt, Job, Run, RunSpec
@@ -101,3 +106,23 @@ def test_what_is_taken_is_told_everywhere() -> None:
     own = share_of(one, jobs[0]).resources
     assert (own.cpus, own.gpu.uuids if own.gpu else ()) == (24, ("GPU-0", "GPU-1"))
     assert used(jobs, of=8) == 3
+
+
+def test_a_gang_takes_the_same_shares_whatever_the_order_of_the_state() -> None:
+    """Of boxes that are alike, by name."""
+    case = {
+        "desired": {"pools": [{"name": "lab", "nodes_max": 4}]},
+        "state": {
+            "runs": [{"name": "pair", "spec": {"pool": "lab", "nodes": 2}}],
+            "instances": [
+                {"name": f"lab-{number}", "pool": "lab", "resources": "octo", "blocks": 4} for number in range(4)
+            ],
+        },
+    }
+    world = world_of(case)
+    turned = replace(world.state, instances=world.state.instances[::-1])
+    placed = [
+        [one.instances for one in plan(each).actions if isinstance(one, Assign)]
+        for each in (world, dataclasses.replace(world, state=turned))
+    ]
+    assert placed == [[("lab-0", "lab-1")]] * 2

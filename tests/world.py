@@ -26,7 +26,7 @@ from schemas.instance import HostReport, Instance
 from schemas.lease import Lease
 from schemas.offer import Offer
 from schemas.pool import Pool
-from schemas.resources import Resources
+from schemas.resources import Gpu, Resources
 from schemas.run import RunSpec
 from schemas.state import Applied, Revision, State
 
@@ -274,12 +274,14 @@ def ticks(site: Site, count: int, *, apart: int = 10) -> list[TickResult]:
 # ---------------------------------------------------------------- documents
 
 
-def offer(kind: str, price: str, *, spot: bool = False, region: str = "r1") -> Offer:
+def offer(kind: str, price: str, *, spot: bool = False, region: str = "r1", gpus: int = 0) -> Offer:
     return Offer(
         backend="fake",
         region=region,
         instance_type=kind,
-        resources=Resources(cpus=4, memory=16384, disk=204800),
+        resources=Resources(
+            cpus=4, memory=16384, disk=204800, gpu=Gpu(name="A100", memory=81920, count=gpus) if gpus else None
+        ),
         price=_price(price),
         spot=spot,
         availability="available",
