@@ -77,6 +77,10 @@ class WatchedStore:
     def write(self, state: State, token: str) -> str:
         return self.watch.write(state, token, may=self.may)
 
+    def date(self) -> int | None:
+        """True time, as a bucket tells it."""
+        return self.watch.site.clock.now()
+
 
 def jobs_of(state: State) -> dict[str, Job]:
     return {job.id: job for attempt in state.attempts for job in attempt.jobs}
