@@ -198,7 +198,7 @@ def served(folder: Path) -> Iterator[AwsServer]:
 
 
 def _await(server: AwsServer, log: Path) -> None:
-    ends = time.monotonic() + 60
+    ends = time.monotonic() + 240
     while True:
         try:
             Account(server.url, "0" * 12).calls()

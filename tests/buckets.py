@@ -28,7 +28,7 @@ AZURE_ACCOUNT = "devstoreaccount1"
 # The one that every azurite has; documented, no secret.
 AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 KINDS = ("moto", "seaweedfs", "azurite", "fake-gcs")
-READY = 60.0
+READY = 240.0
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ def _await(server: Server, *, log: Path) -> None:
         if server.process.poll() is not None or time.monotonic() > ends:
             pytest.fail(f"{server.kind} did not start:\n{log.read_text(errors='replace')[-2000:]}")
         try:
-            socket.create_connection(("127.0.0.1", server.port), timeout=1).close()
+            socket.create_connection(("127.0.0.1", server.port), timeout=10).close()
             server.make_bucket("first-bucket")
             return
         except Exception:

@@ -31,7 +31,7 @@ from schemas.state import State
 
 PROJECT = "chaos1234567"
 AT_ONCE = 3
-SETTLE = 120.0  # seconds for applies to converge at the end
+SETTLE = 300.0  # seconds for applies to converge at the end
 DOCUMENTS = f"""\
 project: {{name: chaos, id: {PROJECT}}}
 pools:

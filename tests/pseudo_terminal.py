@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from command import DSTACK, Folder
 
-PATIENCE = 60.0
+PATIENCE = 240.0
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\x1b[=>]")
 
 

@@ -109,7 +109,7 @@ def docker(folder: Path) -> Engine:
     log = (folder / "dockerd.log").open("wb")
     daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     _DAEMONS.append(daemon)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not socket.exists() and daemon.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     engine = Engine("docker", str(shutil.which("docker")), {"DOCKER_HOST": f"unix://{socket}"})

@@ -55,11 +55,11 @@ class Registry:
             [program, "serve", str(folder / "config.yml")], stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        until(self._answers, patience=20)
+        until(self._answers, patience=120)
 
     def _answers(self) -> bool:
         try:
-            line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
+            line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
             line.request("GET", "/v2/")
             return line.getresponse().status == 401
         except OSError:
@@ -87,4 +87,4 @@ class Registry:
     def end(self) -> None:
         self.go_on()
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait(120)

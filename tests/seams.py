@@ -35,7 +35,7 @@ COUNTED = {
     "backend": ("prepare", "launch", "terminate"),
 }
 DEAD = 9
-PATIENCE = 30.0
+PATIENCE = 240.0
 
 
 class Seams:

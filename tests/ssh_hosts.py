@@ -208,7 +208,7 @@ class SshHost:
         )  # fmt: skip
         if links:
             self._plug_in()
-        until(self._listens, patience=20)
+        until(self._listens, patience=120)
 
     def _plug_in(self) -> None:
         assert self.process is not None
@@ -240,7 +240,7 @@ class SshHost:
         """Off, with everything that ran there."""
         if self.process is not None:
             self.process.kill()
-            self.process.wait(timeout=20)
+            self.process.wait(timeout=120)
             self.process = None
             # A namespace lives as long as what was sent and not acknowledged: its links do not wait for that.
             for number in range(len(self.networks)):

@@ -137,7 +137,7 @@ class StoreConformance:
         start.set()
         outcomes = sorted(done.get(timeout=60) for _ in writers)
         for writer in writers:
-            writer.join(60)
+            writer.join(240)
         assert outcomes == ["lost", "lost", "lost", "won"]
 
     def test_no_write_of_racing_processes_is_lost(self, opened: Open) -> None:
@@ -150,7 +150,7 @@ class StoreConformance:
         for _ in writers:
             done.get(timeout=60)
         for writer in writers:
-            writer.join(60)
+            writer.join(240)
         state, _ = opened().read()
         assert state is not None
         assert state.generation == 31

@@ -59,9 +59,9 @@ class Attached:
         until(said)
 
     def ends(self) -> int:
-        code = self.process.wait(timeout=60)
+        code = self.process.wait(timeout=240)
         for reader in self._readers:
-            reader.join(20)
+            reader.join(240)
         return code
 
     def detach(self) -> None:
@@ -280,7 +280,7 @@ def test_ports_on_this_machine(desk: Folder, home: Path) -> None:
 
 def _fetched(port: int) -> bool:
     try:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         connection.request("GET", "/notes.txt")
         return connection.getresponse().read() == b"first\n"
     except (OSError, http.client.HTTPException):

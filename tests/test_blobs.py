@@ -97,7 +97,7 @@ def test_racing_writers_of_the_same(blobs: FolderBlobs, tmp_path: Path) -> None:
     for writer in writers:
         writer.start()
     for writer in writers:
-        writer.join(60)
+        writer.join(240)
     assert [writer.exitcode for writer in writers] == [0, 0, 0]
     assert blobs.get(hashlib.sha256(b"z" * 1_000_000).hexdigest())
 

@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Iterator[Folder]:
     made.dstack("destroy", "--confirm", "demo")
 
 
-def until(met: Callable[[], object], *, patience: float = 60.0) -> None:
+def until(met: Callable[[], object], *, patience: float = 240.0) -> None:
     deadline = time.monotonic() + patience
     while not met():
         assert time.monotonic() < deadline, "it never came to be"

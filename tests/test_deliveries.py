@@ -63,7 +63,7 @@ def test_a_host_chooses_the_same_files(glob: str) -> None:
     assert sorted(found.stdout.split()) == sorted(path.decode() for path in wanted)
 
 
-def until(true: Callable[[], object], *, seconds: float = 60) -> None:
+def until(true: Callable[[], object], *, seconds: float = 240) -> None:
     ends = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < ends

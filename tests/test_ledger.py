@@ -80,5 +80,5 @@ def test_writers_at_once_lose_nothing(tmp_path: Path) -> None:
     for writer in writers:
         writer.start()
     for writer in writers:
-        writer.join(60)
+        writer.join(240)
     assert len(list(FolderLedger(tmp_path).read())) == 2000

@@ -161,7 +161,7 @@ def test_an_idle_terminal_is_warned(host: RealHost) -> None:
 
     until(warned)
     os.write(ours, b"exit\n")
-    session.wait(20)
+    session.wait(240)
     host.stop(job, abort=True)
     assert host.over(job).reason == "aborted"
     os.close(ours)
