@@ -23,7 +23,7 @@ test: venv
 	$(COMPILED) $(BIN)/python -m pytest $(PYTEST)
 
 # Everything that `make test` does only a part of: 200 kill -9, a death at every seam of real processes, at every
-# effect in every changed world, and longer lives of random projects. SEED=N replays a run that failed.
+# effect in every changed world, three machines at one bucket of every kind, and longer lives of random projects. SEED=N replays a run that failed.
 CHAOS_SEED := $(if $(SEED),$(SEED),$(shell date +%s))
 chaos: venv
 	@sh .ci/system-packages
@@ -31,6 +31,7 @@ chaos: venv
 	$(BIN)/python tests/chaos.py --kills 200 --seed $(CHAOS_SEED)
 	DSTACK_TEST_SEAMS=all $(BIN)/python -m pytest $(PYTEST) tests/test_seams.py
 	DSTACK_TEST_CRASHES=all $(BIN)/python -m pytest $(PYTEST) tests/test_crash.py
+	DSTACK_TEST_STORM=all $(BIN)/python -m pytest $(PYTEST) tests/test_three_machines.py tests/test_retire.py
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest $(PYTEST) -o faulthandler_timeout=0 \
 		--hypothesis-seed=$(CHAOS_SEED) tests/test_machine.py tests/test_laws_planner.py tests/test_fuzz.py
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import re
@@ -48,11 +49,11 @@ class Blobs(Protocol):
     def stored(self) -> Iterator[Stored]:
         """Everything there is."""
 
-    def put_at(self, digest: str) -> int | None:
-        """When it was put last (epoch seconds), asked anew; `None` where there is no such blob."""
+    def retire(self, digest: str, *, before: int) -> bool:
+        """Remove it, for whoever knows that nothing needs it, unless it was put at `before` (epoch seconds) or later.
 
-    def remove(self, digest: str) -> None:
-        """For whoever knows that nothing needs it any more. Not there is no error."""
+        One that is put at the same moment is either not removed or stored again when `put` returns. Whether it went.
+        """
 
 
 class FolderBlobs:
@@ -104,14 +105,19 @@ class FolderBlobs:
                 if is_digest(path.name):
                     yield Stored(path.name, int(path.stat().st_mtime))
 
-    def put_at(self, digest: str) -> int | None:
-        """See `Blobs.put_at`."""
+    def retire(self, digest: str, *, before: int) -> bool:
+        """See `Blobs.retire`."""
+        place = self._place(digest)
         try:
-            return int(self._place(digest).stat().st_mtime)
+            with self._locked(fcntl.LOCK_EX):
+                if place.stat().st_mtime >= before:
+                    return False
+                place.unlink()
+                return True
         except FileNotFoundError:
-            return None
+            return False
         except OSError as error:
-            raise BlobError(f"blob {digest}: cannot be read: {error.strerror}") from error
+            raise BlobError(f"blob {digest}: cannot be removed: {error.strerror}") from error
 
     def use(self, digest: str) -> Path | None:
         """`path`; it counts as put now, and so does not expire."""
@@ -130,7 +136,7 @@ class FolderBlobs:
         return frozenset(path.name for path in self._folder.glob("[0-9a-f][0-9a-f]/*") if is_digest(path.name))
 
     def remove(self, digest: str) -> None:
-        """See `Blobs.remove`."""
+        """However new it is: of a cache, or damaged. Not there is no error."""
         try:
             self._place(digest).unlink(missing_ok=True)
         except OSError as error:
@@ -148,16 +154,27 @@ class FolderBlobs:
         try:
             digest = _copy(data, temporary)
             target = self._place(digest)
-            if _intact(target, digest):
-                os.utime(target)  # put again: what is old expires
-            else:
-                make_private(target.parent)
-                temporary.replace(target)
-                _sync(target.parent)
-                _sync(self._folder)
+            with self._locked(fcntl.LOCK_SH):
+                if _intact(target, digest):
+                    os.utime(target)  # put again: what is old expires
+                else:
+                    make_private(target.parent)
+                    temporary.replace(target)
+                    _sync(target.parent)
+                    _sync(self._folder)
         finally:
             temporary.unlink(missing_ok=True)
         return digest
+
+    @contextlib.contextmanager
+    def _locked(self, how: int) -> Iterator[None]:
+        """Of all that put, against one that retires. The kernel releases it with its process."""
+        handle = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, how)
+            yield
+        finally:
+            os.close(handle)
 
     def sweep(self, *, now: float) -> None:
         """Remove what the dead left here: half-written blobs, temporary files of others. Each `put` does it."""

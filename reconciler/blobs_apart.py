@@ -30,11 +30,8 @@ class BlobsApart:
         """Of the store apart alone: the other one is listed by itself."""
         return self._apart.stored()
 
-    def put_at(self, digest: str) -> int | None:
-        return self._apart.put_at(digest)
-
-    def remove(self, digest: str) -> None:
-        self._apart.remove(digest)
+    def retire(self, digest: str, *, before: int) -> bool:
+        return self._apart.retire(digest, before=before)
 
     def _of(self, digest: str) -> Blobs:
         return self._apart if self._apart.path(digest) is not None else self._beside

@@ -3,7 +3,10 @@
     ab/ab12….gz             a blob of at most one part
     ab/ab12…/00001-cd34….gz a part of a larger one, named by its own digest: what is there is whole and right
     ab/ab12….parts          its parts in order, written last
+    ab/ab12….going          it is old, and about to be removed
 
+Who removes writes `going` first, and only then asks how old the blob is; who puts an old one again looks for `going`
+only after. So one of them sees the other: nothing that was put is removed, and neither waits (docs/decisions/0033).
 What was sent or fetched also lies in a local cache, which is a `FolderBlobs` of this machine.
 """
 
@@ -25,6 +28,12 @@ PART = 16 << 20
 # One that was written this lately needs no new date to be safe from whoever expires what is old.
 FRESH = 12 * 3600
 CACHED = 7 * 86400
+GOING = ".going"
+# Between the question how old a blob is and the last request that removes it; what slept for longer gives up.
+PATIENCE = 60.0
+# No request of somebody who wrote `going` so long ago, by the bucket's clock, is still under way.
+LONG_DEAD = 3600
+TRIES = 3
 GZIP = 31
 PACKED = b"\x1f\x8b"
 Told = Callable[[str, int, int], None]
@@ -42,10 +51,10 @@ class BucketBlobs:
 
     def __init__(
         self, objects: Objects, under: str, *, cache: FolderBlobs, now: Callable[[], float] = time.time,
-        told: Told | None = None, part: int = PART,
+        clock: Callable[[], float] = time.monotonic, told: Told | None = None, part: int = PART,
     ) -> None:  # fmt: skip
         self._objects, self._under, self._cache = objects, under, cache
-        self._now, self._told, self._part = now, told, part
+        self._now, self._clock, self._told, self._part = now, clock, told, part
         self._trimmed = False
         self.address = f"{objects.url}/{under}"
 
@@ -57,7 +66,7 @@ class BucketBlobs:
         size = local.stat().st_size
         try:
             if not self._is_fresh(self._key(digest, size)):
-                self._send(digest, local, size)
+                self._send_for_good(digest, local, size)
         except ObjectsError as error:
             raise BlobError(f"blob {digest}: cannot be stored: {error}") from None
         return digest
@@ -87,30 +96,40 @@ class BucketBlobs:
         """See `Blobs.stored`."""
         newest: dict[str, int] = {}
         for item in self._items(self._under):
-            found = re.match(r"[0-9a-f]{2}/([0-9a-f]{64})[./]", item.key.removeprefix(f"{self._under}/"))
+            found = re.match(r"[0-9a-f]{2}/([0-9a-f]{64})(?:/|\.gz|\.parts)", item.key.removeprefix(f"{self._under}/"))
             if found:
                 newest[found[1]] = max(item.at, newest.get(found[1], 0))
         yield from (Stored(digest, at) for digest, at in newest.items())
 
-    def put_at(self, digest: str) -> int | None:
-        """See `Blobs.put_at`. A part that was sent lately is of one that is put right now."""
-        start = self._start(digest)
+    def retire(self, digest: str, *, before: int) -> bool:
+        """See `Blobs.retire`. Killed, or unsure of an answer, it leaves `going` behind."""
+        going = self._start(digest) + GOING
         try:
-            named = [self._objects.stat(start + suffix) for suffix in (".parts", ".gz")]
-        except ObjectsError as error:
-            raise BlobError(f"blob {digest}: cannot be asked for: {error}") from None
-        return max((item.at for item in (*named, *self._items(start)) if item is not None), default=None)
-
-    def remove(self, digest: str) -> None:
-        """See `Blobs.remove`. What names the parts goes first."""
-        start = self._start(digest)
-        try:
-            for suffix in (".parts", ".gz"):
-                self._objects.delete(start + suffix)
-            for item in self._items(start):
-                self._objects.delete(item.key)
+            self._objects.put(going, b"going\n")
+            ends = self._clock() + PATIENCE
+            at = self._put_at(digest)
+            gone = at is not None and at < before
+            if gone:
+                self._remove(digest, ends=ends)
+            self._objects.delete(going)
         except ObjectsError as error:
             raise BlobError(f"blob {digest}: cannot be removed: {error}") from None
+        return gone
+
+    def _put_at(self, digest: str) -> int | None:
+        """A part that was sent lately is of one that is put right now."""
+        start = self._start(digest)
+        named = [self._objects.stat(start + suffix) for suffix in (".parts", ".gz")]
+        return max((item.at for item in (*named, *self._objects.items(start)) if item is not None), default=None)
+
+    def _remove(self, digest: str, *, ends: float) -> None:
+        """What names the parts goes first. None after `ends`: who slept does not know any more how old it is."""
+        start = self._start(digest)
+        keys = [start + suffix for suffix in (".parts", ".gz")]
+        for key in (*keys, *(item.key for item in self._objects.items(start))):
+            if self._clock() > ends:
+                raise ObjectsError(f"{self.address}: it took too long: tomorrow's look goes on")
+            self._objects.delete(key)
 
     def _trim(self) -> None:
         """Once a process: what the cache holds and nobody used for a week."""
@@ -133,10 +152,30 @@ class BucketBlobs:
         found = self._objects.stat(key)
         return found is not None and found.at > self._now() - FRESH
 
-    def _send(self, digest: str, local: Path, size: int) -> None:
+    def _send_for_good(self, digest: str, local: Path, size: int) -> None:
+        """Until nobody can be about to remove what was sent, and all of it is there."""
+        going_key, key = self._start(digest) + GOING, self._key(digest, size)
+        for _ in range(TRIES):
+            parts = self._send(digest, local, size)
+            going = self._objects.stat(going_key)
+            sent = self._objects.stat(key)  # after `going`: where that is gone, so is what it removed
+            if going is not None and sent is not None:
+                if sent.at - going.at < LONG_DEAD:
+                    raise BlobError(f"blob {digest}: another removes it right now, since no run needed it: try again")
+                self._objects.delete(going_key)
+            if sent is not None and self._has_all(digest, parts):
+                return
+        raise BlobError(f"blob {digest}: was removed again and again while it was stored: try again")
+
+    def _has_all(self, digest: str, parts: list[str]) -> bool:
+        there = {item.key for item in self._objects.items(self._start(digest))} if parts else set()
+        return all(f"{self._start(digest)}/{name}" in there for name in parts)
+
+    def _send(self, digest: str, local: Path, size: int) -> list[str]:
+        """The names of its parts; none of one that has none."""
         if size <= self._part:
             self._objects.put(self._key(digest, size), _packed(local.read_bytes()))
-            return
+            return []
         there = {item.key for item in self._objects.items(self._start(digest))}
         keys: list[str] = []
         done = 0
@@ -150,6 +189,7 @@ class BucketBlobs:
                 done += len(data)
         self._tell(digest, done, size)
         self._objects.put(self._key(digest, size), msgspec.json.encode(_Parts(size=size, parts=tuple(keys))))
+        return keys
 
     def _tell(self, digest: str, done: int, size: int) -> None:
         if self._told is not None:

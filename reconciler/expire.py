@@ -25,7 +25,7 @@ LEAST = 2 * DAY
 def expire(blobs: Blobs, *, read: Callable[[], State | None], keep: Seconds | None, now: int) -> int:
     """Remove what is older than `keep` and needed by nothing; how many went. Reads the state after the list.
 
-    Each is asked for its age once more before it goes: it may have been put again, for a run that is not written yet.
+    One that is put again meanwhile, for a run that is not written yet, stays: see `Blobs.retire`.
     """
     before = now - max(LEAST, KEEP if keep is None else keep)
     old = [one.digest for one in blobs.stored() if one.at < before]
@@ -35,13 +35,7 @@ def expire(blobs: Blobs, *, read: Callable[[], State | None], keep: Seconds | No
     if state is None:  # missing is not empty
         return 0
     needed = needed_blobs(state)
-    gone = 0
-    for digest in (one for one in old if one not in needed):
-        at = blobs.put_at(digest)
-        if at is not None and at < before:
-            blobs.remove(digest)
-            gone += 1
-    return gone
+    return sum(blobs.retire(digest, before=before) for digest in old if digest not in needed)
 
 
 def due(was: State | None, state: State) -> bool:

@@ -44,7 +44,7 @@ class GcsObjects:
                 raise ObjectsError(f"{self.url}: the answer names no generation (x-goog-generation): a proxy cut it?")
             return Found(data, str(blob.generation))
 
-        return self._maybe(asked)
+        return self._maybe(asked, key)
 
     def download(self, key: str, into: Path) -> bool:
         def asked() -> bool:
@@ -52,7 +52,7 @@ class GcsObjects:
                 self._blob(key).download_to_file(target, timeout=TIMEOUT, checksum=None)
             return True
 
-        return self._maybe(asked) is not None
+        return self._maybe(asked, key) is not None
 
     def _described(self, key: str) -> Any:
         blob = self._blob(key)
@@ -66,7 +66,7 @@ class GcsObjects:
         return str(blob.generation)
 
     def stat(self, key: str) -> Item | None:
-        blob = self._maybe(partial(self._described, key))
+        blob = self._maybe(partial(self._described, key), key)
         return Item(key, int(blob.size), int(blob.updated.timestamp())) if blob is not None else None
 
     def items(self, under: str) -> Iterator[Item]:
@@ -78,7 +78,7 @@ class GcsObjects:
         )
 
     def delete(self, key: str) -> None:
-        self._maybe(lambda: self._blob(key).delete(timeout=TIMEOUT))
+        self._maybe(lambda: self._blob(key).delete(timeout=TIMEOUT), key)
 
     def sign_put(self, key: str, *, seconds: int) -> tuple[str, dict[str, str]]:
         """Only a service account's key signs; whoever is logged in as a person has none."""
@@ -125,22 +125,28 @@ class GcsObjects:
     def _blob(self, key: str) -> Any:
         return self._bucket.blob(self._full(key))
 
-    def _maybe(self, call: Callable[[], Answer]) -> Answer | None:
-        from google.api_core.exceptions import NotFound
+    def _maybe(self, call: Callable[[], Answer], key: str) -> Answer | None:
+        from google.api_core.exceptions import Forbidden, NotFound
 
         def asked() -> Answer | None:
             try:
                 return call()
             except NotFound:
-                # The same 404 tells a missing object and a missing bucket: listing tells them apart. What lies
-                # beside our prefix we may not be allowed to list.
-                listed = self._client.list_blobs(
-                    self._bucket, prefix=self._full("") or None, max_results=1, timeout=TIMEOUT
-                )
-                next(iter(listed), None)
+                # The same 404 tells a missing object and a missing bucket: listing tells them apart.
+                self._lists(key)
+                return None
+            except Forbidden:  # as well of what is not there, where we may not list all of the bucket
+                if self._lists(key):
+                    raise
                 return None
 
         return self._asked(asked)
+
+    def _lists(self, key: str) -> bool:
+        """Whether it is there. What does not start like our prefix we need not be allowed to list."""
+        name = self._full(key)
+        found = self._client.list_blobs(self._bucket, prefix=name, max_results=1, timeout=TIMEOUT)
+        return any(blob.name == name for blob in found)
 
     def _asked(self, call: Callable[[], Answer]) -> Answer:
         """What it gives; its errors by what they mean, without the request."""

@@ -28,6 +28,10 @@ class _Missing(ObjectsError):
     """There is no such object."""
 
 
+class _Denied(ObjectsError):
+    """Not allowed; or not there, and we may not list all of the bucket: S3 tells no difference."""
+
+
 class ObstoreObjects:
     """Most of `Objects`: what is signed, and what versions there are, is each cloud's own.
 
@@ -47,7 +51,7 @@ class ObstoreObjects:
             found = obstore.get(self._reads, key)
             return Found(bytes(found.bytes()), str(found.meta["e_tag"]))
 
-        return self._maybe(asked)
+        return self._maybe(asked, key)
 
     def download(self, key: str, into: Path) -> bool:
         import obstore
@@ -58,7 +62,7 @@ class ObstoreObjects:
                     target.write(part)
             return True
 
-        return self._maybe(asked) is not None
+        return self._maybe(asked, key) is not None
 
     def put(self, key: str, data: bytes, *, tag: str | None = None) -> str:
         import obstore
@@ -74,7 +78,7 @@ class ObstoreObjects:
             found = obstore.head(self._reads, key)
             return Item(key, found["size"], int(found["last_modified"].timestamp()))
 
-        return self._maybe(asked)
+        return self._maybe(asked, key)
 
     def items(self, under: str) -> Iterator[Item]:
         import obstore
@@ -92,17 +96,33 @@ class ObstoreObjects:
     def delete(self, key: str) -> None:
         import obstore
 
-        self._maybe(lambda: obstore.delete(self._reads, key))
+        self._maybe(lambda: obstore.delete(self._reads, key), key)
 
     def date(self) -> int | None:
         """See `Objects.date`."""
         return date_of(self._server)
 
-    def _maybe(self, call: Callable[[], Answer]) -> Answer | None:
+    def _maybe(self, call: Callable[[], Answer], key: str) -> Answer | None:
+        """None where there is no such object: by the answer, or by a list of what lies beside it."""
         try:
             return self._asked(call)
         except _Missing:
             return None
+        except _Denied:
+            if self._lists_without(key):
+                return None
+            raise
+
+    def _lists_without(self, key: str) -> bool:
+        """Whether we may list its folder, and it is not in it."""
+        import obstore
+
+        folder = key.rpartition("/")[0]
+        try:
+            listed = self._asked(lambda: obstore.list_with_delimiter(self._reads, folder or None))
+        except ObjectsError:
+            return False
+        return all(str(one["path"]) != key for one in listed["objects"])
 
     def _asked(self, call: Callable[[], Answer]) -> Answer:
         """What it gives; its errors by what they mean, without the request, which may carry a signature."""
@@ -131,7 +151,8 @@ class ObstoreObjects:
         if status[1] in CONFLICTS:
             return Busy(f"{self.url}: {said}")
         hint = HINTS.get(code, "")
-        return ObjectsError(f"{self.url}: {said}{f'; {hint}' if hint else ''}")
+        meaning = _Denied if status[1] == "403" and code in ("", "AccessDenied") else ObjectsError
+        return meaning(f"{self.url}: {said}{f'; {hint}' if hint else ''}")
 
 
 HINTS = {

@@ -76,9 +76,9 @@ def test_leftovers_of_the_dead_are_swept_and_never_listed(blobs: FolderBlobs, tm
         (tmp_path / "blobs" / name).write_bytes(b"half")
         os.utime(tmp_path / "blobs" / name, (1_000_000 - age, 1_000_000 - age))
     blobs.sweep(now=1_000_000)
-    assert sorted(path.name for path in (tmp_path / "blobs").glob(".*")) == [".new.tmp"]
+    assert sorted(path.name for path in (tmp_path / "blobs").glob(".*.tmp")) == [".new.tmp"]
     blobs.put(b"a")  # long after 1970
-    assert list((tmp_path / "blobs").glob(".*")) == []
+    assert list((tmp_path / "blobs").glob(".*.tmp")) == []
     assert blobs.digests() == {digest}
 
 

@@ -1,5 +1,7 @@
 """Three machines tick one project against one bucket: killed, delayed, cut off, their clocks minutes apart.
 
+`make test` has one life on each of two servers, `make chaos` (DSTACK_TEST_STORM=all) longer ones on every server.
+
 The place is shared by all of them, as a cloud is: one folder of instances. What must hold is what holds for one: each
 run has one result and was started once, the state reads, the ledger counts everything once, and the next plan is empty.
 """
@@ -18,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from buckets import Server
+from buckets import KINDS, Server
 from command import ROOT, Folder
 from fault_proxy import Fault, FaultProxy
 from test_state_commands import fresh
@@ -29,7 +31,9 @@ from schemas.location import Bucket, location
 
 MACHINES = (("ann", 0), ("ben", 240), ("cid", -180))
 RUNS = [f"run-{number}" for number in range(5)]
-ROUNDS = 5
+ALL = os.environ.get("DSTACK_TEST_STORM") == "all"
+ROUNDS = 15 if ALL else 5
+LIVES = [(kind, seed) for kind in KINDS for seed in range(1, 4)] if ALL else [("seaweedfs", 1), ("azurite", 2)]
 DOCUMENTS = """\
 project: {{name: demo, id: demo12345678}}
 state: {url}
@@ -59,7 +63,7 @@ class Machine:
         self.root, self.skew = folder / name / "checkout", skew
         self._random = random.Random(f"{seed} {name}")  # noqa: S311 - the same each time
         self.faulty = True
-        self.proxy = FaultProxy(server.port, choose=self._choose)
+        self.proxy = FaultProxy(server.port, choose=self._choose, delay=lambda: self._random.uniform(0.02, 0.5))
         documents = self.root / ".dstack"
         (documents / "runs").mkdir(parents=True)
         (documents / "pools.yml").write_text(DOCUMENTS.format(url=url))
@@ -73,9 +77,10 @@ class Machine:
 
     def _choose(self, method: str, path: str, number: int) -> Fault:
         lot = self._random.random()
-        if not self.faulty or lot > 0.25:
+        if not self.faulty or lot > 0.35:
             return ""
-        return "lose answer" if lot < 0.06 else "reset" if lot < 0.12 else "refuse" if lot < 0.18 else "503"
+        faults: tuple[Fault, ...] = ("lose answer", "reset", "refuse", "503", "slow", "slow")
+        return faults[int(lot / 0.35 * len(faults)) % len(faults)]
 
     def tick(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -89,14 +94,15 @@ class Machine:
         return done.out
 
 
-@pytest.fixture(params=[1, 2])
+@pytest.fixture(params=LIVES, ids=lambda life: f"{life[0]}-{life[1]}")
 def machines(
     request: pytest.FixtureRequest, tmp_path: Path, server_of: Callable[[str], Server]
 ) -> Iterator[tuple[list[Machine], str, random.Random]]:
-    server = server_of("seaweedfs" if request.param == 2 else "moto")
+    kind, seed = request.param
+    server = server_of(kind)
     url = fresh(server)
-    made = [Machine(tmp_path, server, url, name=name, skew=skew, seed=request.param) for name, skew in MACHINES]
-    yield made, url, random.Random(request.param)  # noqa: S311 - the same each time
+    made = [Machine(tmp_path, server, url, name=name, skew=skew, seed=seed) for name, skew in MACHINES]
+    yield made, url, random.Random(seed)  # noqa: S311 - the same each time
     for one in made:
         one.proxy.close()
     shutil.rmtree(tmp_path / "cloud", ignore_errors=True)

@@ -15,7 +15,7 @@ LEAST = "2019-12-12"  # the version of Azure's interface that brought versions o
 
 
 class GoogleVersions(FaultProxy):
-    """fake-gcs-server keeps versions, and takes `versions=true` alone; Google's client says `True`, which Google takes."""
+    """fake-gcs-server keeps versions, but takes `versions=true` alone; Google's client says `True`, as Google lets it."""
 
     def answer(self, method: str, path: str, head: bytes, body: bytes) -> bytes:
         return super().answer(method, path, head.replace(b"versions=True", b"versions=true"), body)
@@ -58,7 +58,8 @@ class AzureVersions(FaultProxy):
             if key.startswith(prefix)
             for id, data in kept
         )
-        return f'<?xml version="1.0"?><EnumerationResults><Blobs>{blobs}</Blobs><NextMarker/></EnumerationResults>'.encode()
+        results = f"<EnumerationResults><Blobs>{blobs}</Blobs><NextMarker/></EnumerationResults>"
+        return f'<?xml version="1.0"?>{results}'.encode()
 
 
 def _refused(head: bytes) -> str:
