@@ -34,7 +34,8 @@ def foresee(draft: Draft) -> None:
         for what in pool.unsupported:
             draft.cannot(f"pool {pool.name}", what)
     if not draft.may.destroy_all:
-        draft.notes.extend((*_stopped(draft), *_above(draft), *_quarantined(draft), *_returned(draft)))
+        told = (_stopped, _above, _quarantined, _repinned, _returned)
+        draft.notes.extend(note for each in told for note in each(draft))
     _lost_sight(draft)
     _unpriced(draft)
 
@@ -88,6 +89,17 @@ def _quarantined(draft: Draft) -> Iterator[str]:
         told = one.id not in draft.leaving and one.phase == "ready"
         if told and one.quarantined and UNTRUSTED not in one.quarantined:
             yield f"{one.name}: quarantined: {one.quarantined}; `dstack pool resume {one.name}` gives it work again"
+
+
+def _repinned(draft: Draft) -> Iterator[str]:
+    """A person pinned another key for its address: that is another machine, and this one shows itself no more."""
+    hosts = (host for pool in draft.pools.values() for host in pool.hosts)
+    declared = {(host.hostname, host.port or 22): host for host in hosts}
+    for one in draft.living.values():
+        host = declared.get((one.host.hostname, one.host.port or 22)) if one.host else None
+        if host is not None and host.place != one.place and one.unreachable_since is not None:
+            what = f"another key is pinned for {host.address}, so that is another machine"
+            yield f"{one.name}: {what}; `dstack state forget {one.name}` gives the one before up"
 
 
 def _lost_sight(draft: Draft) -> None:
