@@ -198,7 +198,8 @@ def _reason(
     one: Instance, *, status: InstanceStatus, place: Place | None, now: int, kept: bool, drain: Override | None
 ) -> str:  # fmt: skip
     """Why it is as it is, the worst first."""
-    said = [_unreachable(one, now=now)] if unreachable(one) else []
+    doubted = bool(one.quarantined) and one.quarantined == one.unreachable_why
+    said = [_unreachable(one, now=now)] if unreachable(one) and not doubted else []
     if place is not None and place.error and one.host is not None:
         known = (unreachable(one) or one.quarantined) and not place.answered_by
         said += [] if known else [place.error]

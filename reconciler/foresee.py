@@ -38,9 +38,8 @@ def foresee(draft: Draft) -> None:
         for what in pool.unsupported:
             draft.cannot(f"pool {pool.name}", what)
     if not draft.may.destroy_all:
-        draft.notes.extend(
-            (*_stopped(draft), *_above(draft), *_quarantined(draft), *_degraded(draft), *_returned(draft))
-        )
+        told = (_stopped, _above, _quarantined, _degraded, _repinned, _returned)
+        draft.notes.extend(note for each in told for note in each(draft))
     _lost_sight(draft)
     _unpriced(draft)
     draft.notes.extend(_priced(draft))
@@ -107,6 +106,17 @@ def _left(one: Instance) -> str:
     if of > 1:
         return f"{of - Box(one, of=of).free} of its {of} blocks withdrawn"
     return f"it runs what needs no more than it has left: gpu {has(left_of(one).resources, kind='gpu')}"
+
+
+def _repinned(draft: Draft) -> Iterator[str]:
+    """A person pinned another key for its address: that is another machine, and this one shows itself no more."""
+    hosts = (host for pool in draft.pools.values() for host in pool.hosts)
+    declared = {(host.hostname, host.port or 22): host for host in hosts}
+    for one in draft.living.values():
+        host = declared.get((one.host.hostname, one.host.port or 22)) if one.host else None
+        if host is not None and host.place != one.place and one.unreachable_since is not None:
+            what = f"another key is pinned for {host.address}, so that is another machine"
+            yield f"{one.name}: {what}; `dstack state forget {one.name}` gives the one before up"
 
 
 def _lost_sight(draft: Draft) -> None:

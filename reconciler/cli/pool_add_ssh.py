@@ -44,12 +44,15 @@ def add_ssh(flags: AddSshAsk) -> int:
     if not usable:
         say("nothing was done")
         return 1
-    if not _agreed(usable, pool=pool, yes=flags.yes):
+    homes = {host.name: each.name for each in desired.pools for host in each.hosts}
+    if not _agreed(usable, pool=pool, homes=homes, yes=flags.yes):
         say("nothing was done")
         return 1
     edits = _edits(root, usable, flags=flags, pool=pool, desired=desired, shared=shared)
     write_edits(root, edits)
-    out(f"{', '.join(one.host.name for one in usable)}: declared in pool {pool}\n")
+    new, old = _parted(usable, homes)
+    out(f"{', '.join(new)}: declared in pool {pool}\n" if new else "")
+    out("".join(f"{name}: declared in pool {homes[name]} already, its key is pinned\n" for name in old))
     say(COMMIT)
     return 0 if len(usable) == len(found) else 1
 
@@ -132,7 +135,13 @@ def _may_have(one: Surveyed, *, flags: AddSshAsk, reach: SshReach, project: str)
     return True
 
 
-def _agreed(usable: Sequence[Surveyed], *, pool: str, yes: bool) -> bool:
+def _parted(usable: Sequence[Surveyed], homes: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Names of those to declare, and of those that are declared."""
+    names = [one.host.name for one in usable]
+    return [name for name in names if name not in homes], [name for name in names if name in homes]
+
+
+def _agreed(usable: Sequence[Surveyed], *, pool: str, homes: Mapping[str, str], yes: bool) -> bool:
     unsettled = [key for one in usable for key in one.keys if not key.settled]
     if yes and unsettled:
         listed = ", ".join(dict.fromkeys(key.name for key in unsettled))
@@ -143,7 +152,10 @@ def _agreed(usable: Sequence[Surveyed], *, pool: str, yes: bool) -> bool:
     if changed:
         say(f"warning: {', '.join(changed)}: not the pinned key: was it set up anew, or is somebody between?")
     keys = "this key" if len(usable) == 1 else "these keys"
-    what = f"Trust {keys} and declare {counted(len(usable), 'host')} in pool {pool}?"
+    new, old = _parted(usable, homes)
+    then = [f"declare {counted(len(new), 'host')} in pool {pool}"] if new else []
+    then += [f"go on with {', '.join(old)}"] if old else []
+    what = f"Trust {keys} and {' and '.join(then)}?"
     try:
         return yes or ask(what)
     except NoTerminal as error:
