@@ -110,12 +110,12 @@ class AwsSite(Site):
         )  # fmt: skip
 
     def ports(self, *, who: str = "ann@laptop") -> Ports:
-        ports = dataclasses.replace(super().ports(who=who), regions=lambda config: self.regions)
-        runner = Truthful(self.world, self.scratch, self.sync)
-        changes: dict[str, Any] = {"runner": runner}
-        if "catalog" in {each.name for each in dataclasses.fields(ports)}:
-            changes["catalog"] = lambda desired: [one for region in self.regions for one in self.selling(region)]
-        return dataclasses.replace(ports, **changes)
+        return dataclasses.replace(
+            super().ports(who=who),
+            regions=lambda config: self.regions,
+            runner=Truthful(self.world, self.scratch, self.sync),
+            catalog=lambda desired: [one for region in self.regions for one in self.selling(region)],
+        )
 
     def connect(self, config: BackendConfig, region: str, lineage: str) -> Backend:
         return self.places.place(region, lineage=lineage or "none", **config.options)
