@@ -47,7 +47,16 @@ _asking = threading.Lock()
 
 def connect(config: BackendConfig, region: str, setting: Setting) -> AwsBackend:
     """Nothing is asked yet."""
-    return AwsBackend(config, region, setting, offers=lambda config, region: ())
+    return AwsBackend(config, region, setting, offers=lambda config, region: _sold(config, region, now=setting.now()))
+
+
+def _sold(config: BackendConfig, region: str, *, now: float) -> Sequence[Offer]:
+    from backends.catalog import offers
+    from backends.catalog_cache import cache_of
+    from backends.catalog_layers import layers_of
+
+    known = layers_of(config, cache_of(os.environ), now=int(now))
+    return tuple(offers(replace(config, regions=(region,)), known, Need(), Where(spot="auto")))
 
 
 def regions(config: BackendConfig) -> Sequence[str]:
