@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -48,16 +47,16 @@ _asking = threading.Lock()
 
 def connect(config: BackendConfig, region: str, setting: Setting) -> AwsBackend:
     """Nothing is asked yet."""
-    return AwsBackend(config, region, setting, offers=_sold)
+    return AwsBackend(config, region, setting, offers=lambda config, region: _sold(config, region, now=setting.now()))
 
 
-def _sold(config: BackendConfig, region: str) -> Sequence[Offer]:
+def _sold(config: BackendConfig, region: str, *, now: float) -> Sequence[Offer]:
     from backends.catalog import offers
     from backends.catalog_cache import cache_of
     from backends.catalog_layers import layers_of
 
-    layers = layers_of(config, cache_of(os.environ), now=int(time.time()))
-    return tuple(offers(config, layers, Need(), Where(regions=(region,), spot="auto")))
+    known = layers_of(config, cache_of(os.environ), now=int(now))
+    return tuple(offers(replace(config, regions=(region,)), known, Need(), Where(spot="auto")))
 
 
 def regions(config: BackendConfig) -> Sequence[str]:

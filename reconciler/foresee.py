@@ -8,7 +8,6 @@ from reconciler.autoscale import word_of
 from reconciler.drain import INSTANCE, told
 from reconciler.limits import hourly
 from reconciler.place import has
-from reconciler.render_words import dated
 from reconciler.retire import words
 from reconciler.returned import returned
 from reconciler.share import Box, left_of, shared
@@ -42,7 +41,6 @@ def foresee(draft: Draft) -> None:
         draft.notes.extend(note for each in told for note in each(draft))
     _lost_sight(draft)
     _unpriced(draft)
-    draft.notes.extend(_priced(draft))
 
 
 def _override(draft: Draft, override: Override) -> str:
@@ -156,14 +154,6 @@ def _unpriced(draft: Draft) -> None:
     count = sum(each.price is None for each in draft.living.values())
     if count:
         draft.warnings.append(f"{count} instance{'s have' if count > 1 else ' has'} no known price: budgets miss them")
-
-
-def _priced(draft: Draft) -> Iterator[str]:
-    """Whose prices these are, and how old."""
-    bought = (action.offer for action in draft.actions if isinstance(action, Launch))
-    said = (dated(offer.source, offer.priced_at, now=draft.now) for offer in bought if offer.priced_at is not None)
-    if sayings := ", ".join(dict.fromkeys(said)):
-        yield f"prices: {sayings}; `dstack offers --refresh` asks for younger ones"
 
 
 def costs(draft: Draft) -> tuple[Price, Price]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reconciler.explain import Row, explain
+from reconciler.explain_prices import explain_prices
 from reconciler.gates import Held
 from reconciler.render_plan import Page, action_lines, idle_lines, observed_lines, summary
 from reconciler.render_words import clean, counted, hourly, stamp
@@ -79,6 +80,7 @@ def _blocks(
         _Block(title="Warnings", lines=plan.warnings),
         _Block(title="Would happen anyway", lines=_diffed(anyway), folded=True, language="diff"),
         _Block(title="Overrides", lines=plan.notes),
+        _Block(title="Prices", lines=list(explain_prices(plan, now=now))),
         _Block(title="Idle", lines=list(idle_lines(plan, now=now)), folded=True),
         _Block(title="Observed", lines=list(observed_lines(plan, now=now)), folded=True),
         _Block(title="Next", lines=[plan.next_actor] if plan.next_actor else []),

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from reconciler.explain import Kind, Row, counts, explain
+from reconciler.explain_prices import explain_prices
 from reconciler.moments import Here, localized
 from reconciler.render_paint import Paint, plain
 from reconciler.render_words import clean, clock, counted, hourly, resources, rough, span
@@ -46,6 +47,7 @@ def render_plan(
         *_section("Idle", idle_lines(plan, now=now), page=page),
         *_section("Timers", timer_lines(state, now=now), page=page),
         *_section("Unmet", (f"{one.subject}: {one.why}" for one in plan.unmet), page=page, colour="yellow"),
+        *_section("Prices", explain_prices(plan, now=now), page=page),
         *_section("Overrides", plan.notes, page=page),
         *_section("Observed", observed_lines(plan, now=now), page=page),
         *_section("Warnings", plan.warnings, page=page, colour="yellow"),

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 import zipfile
 from collections.abc import Callable, Iterable
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import msgspec
@@ -22,7 +24,7 @@ from backends.catalog import Layers, dollars, offers
 from backends.catalog_cache import LARGEST, Cache, Spoiled, cache_of
 from backends.catalog_gpus import NVIDIA, gpu_memory, gpu_name
 from backends.catalog_layers import FRESH, layers_of, live_file, published_file, shipped
-from backends.catalog_published import published
+from backends.catalog_published import download, published
 from backends.catalog_refresh import DAY, HOUR, keep_regions, refresh_published
 from backends.catalog_snapshot import mended
 from reconciler.catalog_offers import Later, catalog_of, offers_of
@@ -296,10 +298,32 @@ def test_asked_at_most_daily_and_an_hour_after_a_failure(tmp_path: Path) -> None
 
 def test_a_file_address_is_never_opened(tmp_path: Path) -> None:
     known = shipped("aws")
-    from backends.catalog_published import download
-
     with pytest.raises(BackendError, match="no http"):
         published("aws", base=f"file://{tmp_path}", known=None, shipped=known, now=NOW, fetch=download)
+
+
+def test_a_real_server_is_asked_and_never_for_more_than_allowed(tmp_path: Path) -> None:
+    class Mirror(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = {"/v/aws/version": b"20261020-7", "/v/aws/20261020-7/catalog.zip": a_list(G5)}.get(self.path)
+            self.send_response(200 if found else 404)
+            self.end_headers()
+            self.wfile.write(found or b"")
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Mirror) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{server.server_port}/v"
+        store = at_home(tmp_path)
+        assert refresh_published("aws", store, {"DSTACK_CATALOG_URL": base}, now=NOW) == ""
+        assert layers_of(AWS, store, now=NOW).published is not None
+        with pytest.raises(BackendError, match="larger than 3 bytes"):
+            download(f"{base}/aws/version", 3)
+        with pytest.raises(TryLater, match="Not Found"):
+            download(f"{base}/gcp/version", 100)
+        server.shutdown()
 
 
 # ---------------------------------------------------------------- the regions' own word

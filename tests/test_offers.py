@@ -189,7 +189,7 @@ def test_a_plan_needs_no_place_and_says_whose_prices_these_are() -> None:
     made = plan(world)
     said = render_plan(made, STATE, now=NOW, page=Page())
     assert "launch gpu-0 (aws us-east-1, g5.xlarge, 4xCPU, 16GB, 1xA10G (24GB), spot, ≤ $1.01/h)" in said
-    assert "prices: snapshot of 2025-03-02; `dstack offers --refresh` asks for younger ones" in said
+    assert "Prices\n  snapshot of 2025-03-02 (`dstack offers --refresh` asks for younger ones)\n" in said
 
 
 def test_a_plan_that_launches_nothing_looks_at_no_offer() -> None:
