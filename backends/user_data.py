@@ -80,6 +80,7 @@ _TEXT = """\
 #!/bin/sh
 # dstack: {what}
 umask 022
+ask() {{ timeout 30 systemctl "$@"; }} # one that hangs must not be what it all hangs on
 put() {{ cat > "$1.new" && mv -f "$1.new" "$1"; }} # whole or not at all
 
 # The timer, before anything can fail.
@@ -98,9 +99,9 @@ put /etc/systemd/system/dstack-deadman.timer << 'END-OF-DSTACK'
 {timer}END-OF-DSTACK
 # The link is what enabling makes; the calls tell a systemd that runs already, and wait for nothing: it waits for us.
 ln -sf ../dstack-deadman.timer /etc/systemd/system/timers.target.wants/dstack-deadman.timer
-systemctl daemon-reload
-systemctl enable dstack-deadman.timer
-systemctl --no-block start dstack-deadman.timer || {{ # no systemd: a loop does it, begun at every boot as we are
+ask daemon-reload
+ask enable dstack-deadman.timer
+ask --no-block start dstack-deadman.timer || {{ # no systemd: a loop does it, begun at every boot as we are
     (while sleep 60; do sh {base}/deadman.sh check {base}; done) < /dev/null > /dev/null 2>&1 &
 }}
 
@@ -118,7 +119,7 @@ if ! grep -qsx '# dstack' /etc/ssh/sshd_config; then
         printf '%s\\n' '# dstack' 'HostKey /etc/ssh/dstack_host_key' 'HostKeyAlgorithms ssh-ed25519' ''
         cat /etc/ssh/sshd_config
     }} | put /etc/ssh/sshd_config
-    systemctl --no-block try-restart ssh.service sshd.service
+    ask --no-block try-restart ssh.service sshd.service
 fi
 
 # Who logs in, and our folder there: its presence says that all of this was done.
