@@ -189,11 +189,13 @@ def _ingress(ec2: Callable[[], Any], operation: str, project: str) -> str:
 def _quotas(config: BackendConfig, region: str) -> str:
     """The vCPUs that an account may have at once, of the families that people ask for."""
     service = client(config, "service-quotas", region)
-    said = []
-    for _, name, on_demand, spot in QUOTAS:
-        family = next((one for one in FAMILIES if name.startswith(one)), "")
-        if family:
-            said.append(f"{family} {_quota(service, on_demand)} (spot {_quota(service, spot)})")
+    codes = {
+        family: (on_demand, spot)
+        for _, name, on_demand, spot in QUOTAS
+        for family in FAMILIES
+        if name == family or name.startswith(f"{family} (")
+    }
+    said = [f"{family} {_quota(service, one)} (spot {_quota(service, spot)})" for family, (one, spot) in codes.items()]
     return f"vCPUs at once: {', '.join(said)}"
 
 
