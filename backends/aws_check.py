@@ -29,19 +29,20 @@ ALLOWED = "DryRunOperation"
 REFUSED = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "UnauthorizedAccess")
 POLICY = "`dstack backend policy --apply` prints what it takes"
 SKEW = 60  # seconds: beyond it nothing ends for reasons of time
-LOOKS = {
-    "ec2:DescribeCapacityReservations": "describe_capacity_reservations",
-    "ec2:DescribeImages": "describe_images",
-    "ec2:DescribeInstanceTypeOfferings": "describe_instance_type_offerings",
-    "ec2:DescribeInstanceTypes": "describe_instance_types",
-    "ec2:DescribeInstances": "describe_instances",
-    "ec2:DescribeRegions": "describe_regions",
-    "ec2:DescribeSecurityGroups": "describe_security_groups",
-    "ec2:DescribeSpotInstanceRequests": "describe_spot_instance_requests",
-    "ec2:DescribeSpotPriceHistory": "describe_spot_price_history",
-    "ec2:DescribeSubnets": "describe_subnets",
-    "ec2:DescribeVpcs": "describe_vpcs",
+LOOKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ec2:DescribeCapacityReservations": ("describe_capacity_reservations", {}),
+    "ec2:DescribeImages": ("describe_images", {"Owners": ["self"]}),
+    "ec2:DescribeInstanceTypeOfferings": ("describe_instance_type_offerings", {"MaxResults": 5}),
+    "ec2:DescribeInstanceTypes": ("describe_instance_types", {"InstanceTypes": ["t3.micro"]}),
+    "ec2:DescribeInstances": ("describe_instances", {"MaxResults": 5}),
+    "ec2:DescribeRegions": ("describe_regions", {}),
+    "ec2:DescribeSecurityGroups": ("describe_security_groups", {"MaxResults": 5}),
+    "ec2:DescribeSpotInstanceRequests": ("describe_spot_instance_requests", {"MaxResults": 5}),
+    "ec2:DescribeSpotPriceHistory": ("describe_spot_price_history", {"MaxResults": 5}),
+    "ec2:DescribeSubnets": ("describe_subnets", {"MaxResults": 5}),
+    "ec2:DescribeVpcs": ("describe_vpcs", {"MaxResults": 5}),
 }
+"""Action -> its call, and what keeps the answer short."""
 FAMILIES = ("Standard", "G and VT", "P")
 UNUSED = "dstack-check"
 
@@ -63,8 +64,8 @@ def probes(
 
 def _region(config: BackendConfig, region: str, *, project: str) -> Iterator[Probe]:
     ec2 = cache(lambda: client(config, "ec2", region))
-    for action, operation in LOOKS.items():
-        yield Probe(name=f"{region} {action}", look=partial(_dry, ec2, operation), then=POLICY)
+    for action, (operation, few) in LOOKS.items():
+        yield Probe(name=f"{region} {action}", look=partial(_dry, ec2, operation, **few), then=POLICY)
     yield Probe(
         name=f"{region} network", look=lambda: _network(ec2(), config, region),
         then=f"`aws ec2 create-default-vpc --region {region}`, or `vpc_ids`, `vpc_name` or `subnets` of the backend",
@@ -189,11 +190,13 @@ def _ingress(ec2: Callable[[], Any], operation: str, project: str) -> str:
 def _quotas(config: BackendConfig, region: str) -> str:
     """The vCPUs that an account may have at once, of the families that people ask for."""
     service = client(config, "service-quotas", region)
-    said = []
-    for _, name, on_demand, spot in QUOTAS:
-        family = next((one for one in FAMILIES if name.startswith(one)), "")
-        if family:
-            said.append(f"{family} {_quota(service, on_demand)} (spot {_quota(service, spot)})")
+    codes = {
+        family: (on_demand, spot)
+        for _, name, on_demand, spot in QUOTAS
+        for family in FAMILIES
+        if name == family or name.startswith(f"{family} (")
+    }
+    said = [f"{family} {_quota(service, one)} (spot {_quota(service, spot)})" for family, (one, spot) in codes.items()]
     return f"vCPUs at once: {', '.join(said)}"
 
 

@@ -100,7 +100,10 @@ def listed(schema: dict[str, Any]) -> list[dict[str, Any]]:
     return [kind["items"] for kind in kinds if "properties" in kind.get("items", {})]
 
 
-@pytest.mark.parametrize("name", ["plan-json", "ps-json", "pool-ps-json", "offers-json", "cost-json", "events-json"])
+@pytest.mark.parametrize("name", [
+    "plan-json", "ps-json", "pool-ps-json", "offers-json", "cost-json", "events-json", "autoscale-json",
+    "backend-list-json", "backend-check-json", "aws-configure-json",
+])
 def test_every_key_of_the_json_outputs_is_described(name: str) -> None:
     assert keys_of(schema_named(name)) - in_code(page("docs/json.md")) == set()
 
@@ -113,7 +116,8 @@ def test_every_variable_of_a_job_is_described() -> None:
 
 def test_every_command_that_is_named_exists() -> None:
     text = "\n".join(path.read_text() for path in PAGES)
-    named = set(re.findall(r"`dstack (pool [a-z-]+|state [a-z-]+|[a-z]+)", text))
+    groups = "pool|state|autoscale|backend|aws"
+    named = set(re.findall(rf"`dstack ((?:{groups}) [a-z-]+|[a-z]+)", text))
     unknown = [one for one in sorted(named) if dstack(*one.split(), "--help").code != 0]
     assert unknown == []
 
@@ -133,7 +137,7 @@ def test_every_option_of_the_page_for_teams_exists() -> None:
     assert len(lines) > 5
 
 
-@pytest.mark.parametrize("folder", [".", "examples/hello", "examples/lab"])
+@pytest.mark.parametrize("folder", [".", "examples/hello", "examples/lab", "examples/aws-spot-training"])
 def test_the_committed_documents_are_valid(folder: str) -> None:
     done = dstack("validate", cwd=ROOT / folder)
     assert done.code == 0, done.said

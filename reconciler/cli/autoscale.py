@@ -177,7 +177,7 @@ def _described(one: Instance) -> str:
 
 def _running(state: State, one: Instance) -> str:
     runs = _runs(state, one)
-    return f", ends run{'s' if len(runs) > 1 else ''} {', '.join(runs)}" if runs else ", idle"
+    return f", ends run{'s' if len(runs) > 1 else ''} {', '.join(runs)}" if runs else ", no run on it"
 
 
 def _runs(state: State, one: Instance) -> list[str]:
