@@ -55,8 +55,7 @@ class Server:
                 self.reserved.setdefault(one.reserved_for, []).append(one)
             else:
                 if one.blocks != 1:  # its host has not named its GPUs: given away whole, or waited for
-                    box = Box(one, of=blocks_of(one.blocks, one.resources))
-                    self.unnamed.add(box, pool=draft.pool_of(one))
+                    self.unnamed.add(Box(one, of=blocks_of(one.blocks, one.resources)), pool=draft.pool_of(one))
                 (soon if coming(draft, one) else ready).append(one)
         self.idle, self.soon = Stock(draft, ready), Stock(draft, soon)
         self._refused: dict[Shape, str] = {}
@@ -285,7 +284,6 @@ class Server:
         reason = f"no capacity{f' for {tried}' if tried else ''}: {why}"
         draft.cannot(f"run {run.spec.name}", reason)
         draft.update_run(run, why=reason, status="failed", reason=reason, finished_at=draft.now)
-
 
     def _hope(self, shape: Shape | None) -> bool:
         return bool(self.draft.unknown) or (shape is not None and _busy_fits(self.draft, shape))

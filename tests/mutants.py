@@ -252,7 +252,7 @@ MUTANTS = (
     Mutant(
         name="a missing state",
         off="where there is no state there are no instances",
-        changes=(("reconciler/begin.py", "    _refuse_living(ports, asked)\n", ""),),
+        changes=(("reconciler/begin.py", "    _refuse_living(ports, everywhere(ports, asked, desired))\n", ""),),
         tests=("tests/test_tick.py",),
     ),
     Mutant(
