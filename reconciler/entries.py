@@ -12,6 +12,8 @@ from schemas.ledger import Entry, EntryKind
 from schemas.run import LIVE_JOB, RUN_ENDED, Job, Run
 from schemas.state import State
 
+EDITS = " with edits"
+
 
 def entries(was: State | None, state: State, *, by: str, now: int) -> tuple[Entry, ...]:
     """One entry for each thing that is so in `state` and was not in `was`."""
@@ -60,7 +62,7 @@ def _of_documents(was: State | None, state: State, *, by: str) -> Iterator[Entry
         kind="applied",
         subject="project",
         by=by,
-        why=applied.revision.commit,
+        why=applied.revision.commit + (EDITS if applied.revision.commit and applied.revision.dirty else ""),
     )
 
 

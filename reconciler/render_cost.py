@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import Any
 
 from reconciler.cost import HOUR, Cost, CostRow
+from reconciler.entries import EDITS
 from reconciler.render_words import clean, hourly, price, rough, stamp
 from schemas.ledger import Entry
 
@@ -133,5 +134,6 @@ def _said(entry: Entry, names: Mapping[str, str]) -> str:
     if entry.kind == "used":
         return f"{rough(entry.seconds)} on {names.get(entry.instance, entry.instance)}, {entry.why}"
     if entry.kind == "applied":
-        return f"commit {entry.why[:10]}" if entry.why else "documents without git"
+        commit, edits, _ = entry.why.partition(EDITS)
+        return f"commit {commit[:10]}{edits}" if commit else "documents without git"
     return entry.why

@@ -6,11 +6,14 @@ import pytest
 from msgspec.structs import replace
 from test_cost import T, instance, told
 
+from reconciler.cli.cost import EventFlags, _chosen
 from reconciler.entries import entries
 from reconciler.render_cost import event_line
 from reconciler.settled import ASSUMED_LOST
+from schemas.desired import Desired
+from schemas.ledger import Entry
 from schemas.run import Attempt, Job, Run, RunSpec
-from schemas.state import VERSION, Override, State
+from schemas.state import VERSION, Applied, Override, Revision, State
 
 ONE = instance("i1", name="gpu-0", place="lab", launch="l1")
 QUIET = State(version=VERSION, project="p" * 8, lineage="l", instances=(ONE,))
@@ -75,3 +78,23 @@ def test_again_is_another_event_and_a_job_that_hides_again_is_not() -> None:
 def test_of_an_instance_that_ended_its_end_is_told() -> None:
     ended = now_(phase="terminated", draining="left the YAML", terminated_at=T + 9)
     assert "draining" not in {one.kind for one in told(QUIET, ended)}
+
+
+@pytest.mark.parametrize(
+    ("commit", "dirty", "words"),
+    [("c" * 40, False, "commit cccccccccc"), ("c" * 40, True, "commit cccccccccc with edits"),
+     ("", True, "documents without git")],
+)  # fmt: skip
+def test_documents_that_were_edited_say_so(commit: str, dirty: bool, words: str) -> None:
+    """Once two applies of one commit looked the same, though one of them had more in it."""
+    revision = Revision(digest="d" * 64, commit=commit, dirty=dirty)
+    applied = Applied(revision=revision, by="ann@lab", at=T, desired=Desired(project="p" * 8))
+    (entry,) = entries(QUIET, replace(QUIET, applied=applied), by="ann@lab", now=T)
+    assert event_line(entry, {}).endswith(f"applied      project: {words}  [ann@lab]")
+
+
+def test_what_happened_in_one_second_is_told_in_its_order() -> None:
+    kinds = ("ended", "used", "ready", "seen", "applied", "launched", "started", "submitted")
+    told_at_once = [Entry(id=kind, at=T, kind=kind, subject="run r") for kind in kinds]  # type: ignore[arg-type]
+    order = [entry.kind for entry in _chosen(told_at_once, EventFlags())]
+    assert order == ["applied", "submitted", "launched", "seen", "ready", "started", "used", "ended"]

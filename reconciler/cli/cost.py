@@ -81,6 +81,12 @@ def remembered(where: Site, *, since: int) -> tuple[State, list[Entry]]:
     return state, list(told.values())
 
 
+# Of one second, in the order in which they come about; those in a bucket are found by their digest.
+FIRST = {kind: at for at, kind in enumerate(
+    ("applied", "submitted", "launched", "seen", "ready", "started", "finished", "used"))}  # fmt: skip
+LAST = len(FIRST)
+
+
 @dataclass(frozen=True, kw_only=True)
 class EventFlags:
     since: str = ""
@@ -139,4 +145,4 @@ def _chosen(entries: Iterable[Entry], flags: EventFlags) -> list[Entry]:
         for entry in entries
         if pool in ("", entry.pool) and (not run or (entry.run and run in (entry.run, entry.name)))
     ]
-    return sorted(mine, key=lambda entry: entry.at)
+    return sorted(mine, key=lambda entry: (entry.at, FIRST.get(entry.kind, LAST)))

@@ -48,7 +48,8 @@ def migrate_state(to: str, *, yes: bool) -> int:
             done = migrate(memory(old, old.state), memory(new, _written(to)), tell=transfer.say)
         except BlobError as error:
             raise Fail(f"{error}; the old state still rules: try again") from error
-    copied = f"{counted(done.blobs, 'blob')}, {counted(done.markers, 'marker')} and {counted(done.entries, 'entry')}"
+    copied = f"{counted(done.blobs, 'blob')}, {counted(done.markers, 'marker')} and "
+    copied += "1 entry" if done.entries == 1 else f"{done.entries} entries"
     out(f"{store_of(new).address}: moved ({copied}); the old one is sealed\n")
     say(f"now write `state: {_written(to)}` in .dstack, and commit it: until then every command says where it went")
     return 0
