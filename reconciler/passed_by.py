@@ -39,13 +39,15 @@ def passed_by(
 
     `samples`: one of each kind that is idle, and how many; `boxes` those with free blocks; `others` by why not.
     """
-    idle, reason = 0, ""
+    idle, reason, near = 0, "", ""
     for one, many in samples:
         idle += many
-        reason = reason or misfit(shape.need, shape.where, one, cloud=False) or crossing(draft, one, shape)
+        unfit = misfit(shape.need, shape.where, one, cloud=False)
+        reason, near = reason or unfit, near or ("" if unfit else crossing(draft, one, shape))
     for box in boxes:
         idle += 1
         reason = reason or _box_misfit(draft, box, shape)
+    reason = near or reason  # what would do but for a drain says more than what is too small
     rest = "".join(f", {count} {what}" for what, count in sorted(others.items()) if count)
     if not idle:
         return f"no idle instance{rest}"

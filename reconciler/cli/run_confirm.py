@@ -81,10 +81,10 @@ class RunConfirm:
         if spec.reuse_only or spec.instance_name:
             raise Fail(f"no instance of pool {spec.pool} could ever run {spec.name}: {self._misfits(state)}")
         whys = [one.why for one in plan.unmet if one.subject == f"run {spec.name}"]
-        raise Fail(
-            f"no offer fits run {spec.name}: {why or '; '.join(whys) or 'none in this pool and its backends'}; "
-            "ask for less, or wait for capacity with --retry"
-        )
+        # A pool of servers has no offers: what its servers lack is the reason.
+        told = ("; ".join(whys), why) if self._pool().hosts else (why, "; ".join(whys))
+        reason = next(filter(None, told), "none in this pool and its backends")
+        raise Fail(f"no offer fits run {spec.name}: {reason}; ask for less, or wait for capacity with --retry")
 
     def _misfits(self, state: State) -> str:
         spec = self.run.spec
