@@ -90,7 +90,9 @@ class Lines:
     def close(self) -> None:
         for slot in self._slots.values():
             if slot.line is not None:
-                slot.line.transport.close()
+                # It says goodbye on its way there, which may be a jump's line that is closed already.
+                with suppress(OSError, EOFError, paramiko.SSHException):
+                    slot.line.transport.close()
         for tunnel in self._tunnels:
             tunnel.close()
 
