@@ -39,7 +39,7 @@ def _backend(folder: Path, name: str, *, creds: Mapping[str, str], region: str) 
         for index, one in enumerate(_list(data)):
             if _name(one) == name:
                 return _changed(path, text, one, index, creds=creds, region=region)
-    entry = {"type": "aws", **({"name": name} if name != "aws" else {}), "regions": [region]}
+    entry: dict[str, Any] = {"type": "aws", **({"name": name} if name != "aws" else {}), "regions": [region]}
     entry = {**entry, "creds": dict(creds)} if creds else entry
     if not lists:
         return _new(folder / NEW_FILE, entry)
