@@ -15,7 +15,7 @@ LEAST = "2019-12-12"  # the version of Azure's interface that brought versions o
 
 
 class GoogleVersions(FaultProxy):
-    """fake-gcs-server keeps versions, but takes `versions=true` alone; Google's client says `True`, as Google takes."""
+    """fake-gcs-server keeps versions, and takes `versions=true` alone; the client says `True`, which Google takes."""
 
     def answer(self, method: str, path: str, head: bytes, body: bytes) -> bytes:
         return super().answer(method, path, head.replace(b"versions=True", b"versions=true"), body)
