@@ -188,7 +188,7 @@ def test_two_that_meet_it_at_once_pin_the_same_key(fresh: CloudHost, lab: Lab) -
 @pytest.fixture
 def turned(host: CloudHost) -> Iterator[CloudHost]:
     """It shows a key of somebody's; the login still works there."""
-    folder = host.root / "etc/ssh"
+    folder, own = host.root / "etc/ssh", host.shown
     kept = {name: (folder / name).read_bytes() for name in ("dstack_host_key", "dstack_host_key.endorsed")}
     (folder / "other").unlink(missing_ok=True)
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "other")], check=True)
@@ -199,6 +199,7 @@ def turned(host: CloudHost) -> Iterator[CloudHost]:
     for name, data in kept.items():
         (folder / name).write_bytes(data)
     host.enter("systemctl", "reload", "ssh.service")
+    until(lambda: host.shown == own)
 
 
 def key_of(path: Path) -> str:

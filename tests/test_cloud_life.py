@@ -18,7 +18,7 @@ from urllib.request import urlopen
 
 import pytest
 from aws_double import Account
-from aws_world import Around, AwsPlaces
+from aws_world import Around, AwsPlaces, sold
 from cloud_hosts import CloudHost, cloud_host, why_not
 from command import Folder
 from msgspec.structs import replace
@@ -86,7 +86,10 @@ class Cloud:
         fresh, blobs = self.site.ports, FolderBlobs(self.site.scratch / "blobs")
 
         def ports(**who: str) -> Ports:
-            return dataclasses.replace(fresh(**who), runner=self.runner(), blobs=blobs)
+            return dataclasses.replace(
+                fresh(**who), runner=self.runner(), blobs=blobs, regions=lambda config: (REGION,),
+                catalog=lambda desired: sold(REGION),
+            )  # fmt: skip
 
         self.site.ports = ports  # type: ignore[method-assign]
 
