@@ -20,8 +20,9 @@ from backends.aws_errors import ask
 from backends.aws_groups import Door, Groups, ensure_groups, unless
 from backends.aws_images import image_for
 from backends.aws_launch import digest_of, inputs_of, parameters
+from backends.aws_leftovers import leftovers_in, remove_from
 from backends.aws_listing import seen, untold
-from backends.aws_names import PROJECT, as_list, of_project
+from backends.aws_names import POOL, PROJECT, as_list, of_project
 from backends.aws_network import Network, network_for
 from backends.aws_quotas import with_value
 from backends.base import BackendError, NoCapacity, QuotaExceeded, Setting, TryLater
@@ -30,6 +31,7 @@ from schemas.base import place_of
 from schemas.desired import BackendConfig
 from schemas.instance import Seen
 from schemas.launch import Request
+from schemas.leftover import Leftover
 from schemas.offer import Offer
 from schemas.resources import Need, Where
 
@@ -197,7 +199,8 @@ class AwsBackend:
     def _placement(self, name: str, request: Request) -> None:
         if not name:
             return
-        tags = {"ResourceType": "placement-group", "Tags": as_list({"Name": name, PROJECT: request.project})}
+        ours = {"Name": name, PROJECT: request.project, POOL: request.pool}
+        tags = {"ResourceType": "placement-group", "Tags": as_list(ours)}
         unless(
             "InvalidPlacementGroup.Duplicate",
             lambda: self._client("ec2").create_placement_group(
@@ -268,6 +271,12 @@ class AwsBackend:
                 if not unknown:
                     raise
                 ids = [id for id in ids if id not in unknown]
+
+    def leftovers(self) -> Sequence[Leftover]:
+        return leftovers_in(self._client("ec2"), project=self._setting.project, place=self.place)
+
+    def remove(self, leftover: Leftover) -> None:
+        remove_from(self._client("ec2"), leftover)
 
     # ------------------------------------------------------------ asking
 

@@ -63,6 +63,9 @@ MEANINGS: dict[str, Meaning] = {
     "IdempotentParameterMismatch": "later",
     # Not yet known everywhere, as new things are.
     "InvalidInstanceID.NotFound": "later",
+    "InvalidGroup.NotFound": "later",
+    "InvalidGroupId.NotFound": "later",
+    "InvalidPlacementGroup.Unknown": "later",
 }
 
 

@@ -14,6 +14,7 @@ from backends.boot import Boot
 from schemas.desired import BackendConfig
 from schemas.instance import Seen
 from schemas.launch import Request
+from schemas.leftover import Leftover
 from schemas.offer import Offer
 from schemas.resources import Need, Where
 
@@ -96,6 +97,17 @@ class Noting(Protocol):
 
     def notes(self) -> Sequence[str]:
         """What was not said before, a sentence each."""
+
+
+@runtime_checkable
+class Collecting(Protocol):
+    """A place where more than instances carries our tag."""
+
+    def leftovers(self) -> Sequence[Leftover]:
+        """Everything with the project's tag that is no instance, used or not."""
+
+    def remove(self, leftover: Leftover) -> None:
+        """One that is gone already is no error; one that is used is a `BackendError` in the place's words."""
 
 
 class Setting(Protocol):

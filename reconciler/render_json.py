@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,8 @@ from reconciler.explain_instances import InstanceRow
 from reconciler.explain_runs import RunRow
 from reconciler.render_words import resources, stamp
 from reconciler.status import timers, unreachable
-from schemas.base import Price
+from schemas.base import HOURS, Price
+from schemas.leftover import Leftover
 from schemas.plan import Plan
 from schemas.state import State
 
@@ -53,6 +54,25 @@ def plan_json(
         "against": _against(difference) if difference else None,
         "gates": [{"gate": one.gate, "failed": bool(one.why), "why": one.why} for one in gates],
     }
+
+
+def leftovers_json(
+    found: Sequence[Leftover], *, removed: Mapping[str, str], silent: Mapping[str, str]
+) -> dict[str, Any]:  # fmt: skip
+    """`removed`: id -> "" or why it could not be; `silent`: place -> why it could not say."""
+    return {
+        "version": 1,
+        "found": [
+            {
+                "kind": one.kind, "id": one.id, "name": one.name, "place": one.place, "pool": one.pool,
+                "created_at": stamp(one.created_at),
+                "monthly": None if one.hourly is None else round(float(one.hourly * HOURS), 2),
+                "removed": one.id in removed and not removed[one.id], "why_not": removed.get(one.id) or None,
+            }
+            for one in found
+        ],
+        "silent": [{"place": place, "why": why} for place, why in sorted(silent.items())],
+    }  # fmt: skip
 
 
 def _against(difference: Difference) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from reconciler.explain_runs import RunRow
 from reconciler.render_cost import cost_cells, cost_heads
 from reconciler.render_words import ago, clean, price, resources, rough
 from reconciler.status import unreachable
+from schemas.base import HOURS, Price
 from schemas.instance import Instance
+from schemas.leftover import Leftover
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -49,6 +51,20 @@ def pool_table(rows: Sequence[PoolRow], *, now: int, verbose: bool = False) -> R
     if verbose:
         lines = [[*line, ago(row.created_at, now=now)] for line, row in zip(lines, rows, strict=True)]
     return fitted(heads, lines, core=len(heads), width=0)
+
+
+def leftover_table(found: Sequence[Leftover], *, now: int) -> RenderableType:
+    """KIND ID NAME PLACE AGE and about what it costs a month, with the total below."""
+    heads = ["KIND", "ID", "NAME", "PLACE", "CREATED", "~ MONTH"]
+    lines = [
+        [one.kind, one.id, one.name, one.place, ago(one.created_at, now=now), _monthly(one.hourly)] for one in found
+    ]
+    total = sum((one.hourly for one in found if one.hourly), Price(0))
+    return fitted(heads, [*lines, ["total", "", "", "", "", _monthly(total)]], core=len(heads), width=0)
+
+
+def _monthly(hourly: Price | None) -> str:
+    return "?" if hourly is None else f"${hourly * HOURS:.2f}" if hourly else "–"
 
 
 def cost_table(cost: Cost, *, width: int = 0) -> RenderableType:

@@ -20,6 +20,8 @@ PROJECT_ID = r"[a-z0-9]{8,32}"
 
 
 MOST = Price(10**12)
+HOURS = 730
+"""Of a month, as clouds count."""
 
 
 class Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):

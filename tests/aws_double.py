@@ -38,11 +38,12 @@ from xml.sax.saxutils import escape
 
 KEY = "AKIADOUBLE"
 REGION = "eu-west-1"
-VALIDATIONS = (
-    "MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION",
-    "MOTO_ENABLE_AMI_VALIDATION",
-    "MOTO_ENABLE_KEYPAIR_VALIDATION",
-)
+SETTINGS = {
+    "MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION": "true",
+    "MOTO_ENABLE_AMI_VALIDATION": "true",
+    "MOTO_ENABLE_KEYPAIR_VALIDATION": "true",
+    "MOTO_EC2_LOAD_DEFAULT_AMIS": "false",  # the public images here are our own
+}
 IMAGES = {  # SSM parameter -> architecture, size of its root in GiB, root device
     "/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id": ("x86_64", 8, "/dev/sda1"),
     "/aws/service/canonical/ubuntu/server/24.04/stable/current/arm64/hvm/ebs-gp3/ami-id": ("arm64", 8, "/dev/sda1"),
@@ -182,7 +183,7 @@ def served(folder: Path) -> Iterator[AwsServer]:
         process = subprocess.Popen(
             [*outliving_nobody(), sys.executable, __file__, "-p", str(port)],
             cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **dict.fromkeys(VALIDATIONS, "true")},
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **SETTINGS},
         )  # fmt: skip
     try:
         server = AwsServer(port, process)
@@ -594,6 +595,14 @@ def _describe_spot(world: World, asked: Asked) -> str:
     return f"<spotInstanceRequestSet>{items}</spotInstanceRequestSet>"
 
 
+def _delete_key(world: World, asked: Asked) -> str:
+    """By its id, which moto passes by."""
+    backend, id = world.ec2(asked.region), asked.parameters.get("KeyPairId")
+    name = next((one.name for one in backend.keypairs.values() if one.id == id), asked.parameters.get("KeyName", ""))
+    backend.delete_key_pair(name)
+    return "<return>true</return>"
+
+
 def _get_quota(world: World, asked: Asked) -> Any:
     code = asked.parameters["QuotaCode"]
     if code not in world.quotas:
@@ -619,6 +628,7 @@ OWN: dict[tuple[str, str], Callable[[World, Asked], Any]] = {
     ("ec2", "DescribePlacementGroups"): _describe_placement_groups,
     ("ec2", "DeletePlacementGroup"): _delete_placement_group,
     ("ec2", "DescribeSpotInstanceRequests"): _describe_spot,
+    ("ec2", "DeleteKeyPair"): _delete_key,
     ("servicequotas", "GetServiceQuota"): _get_quota,
     ("servicequotas", "GetAWSDefaultServiceQuota"): _get_default_quota,
     ("ec2", "DescribeCapacityReservations"): _describe_reservations,

@@ -268,6 +268,13 @@ def cp(
     return copy_out(source, target=target, job=job, replica=replica)
 
 
+def gc(yes: o.Yes = False, as_json: o.AsJson = False) -> int:
+    """List what carries the project's id in any cloud and nobody owns, and remove it."""
+    from reconciler.cli.gc import collect_garbage
+
+    return collect_garbage(yes=yes, as_json=as_json)
+
+
 def _command(
     function: Callable[..., int], *, context: dict[str, bool] | None = None, hidden: bool = False
 ) -> Callable[[typer.Typer], None]:
@@ -293,6 +300,7 @@ COMMANDS: dict[str, Callable[[typer.Typer], None]] = {
     "schema": _command(schema),
     "init": _command(init),
     "destroy": _command(destroy),
+    "gc": _command(gc),
     "attach": _command(attach),
     "cp": _command(cp),
     "enter": _command(enter, hidden=True),

@@ -129,6 +129,7 @@ _BUILDERS: dict[str, tuple[str, _Builder]] = {
     "ps-json": ("dstack ps --json", printed.ps),
     "pool-ps-json": ("dstack pool ps --json", printed.pool_ps),
     "offers-json": ("dstack offers --json", printed.offers),
+    "gc-json": ("dstack gc --json", printed.gc),
     "cost-json": ("dstack cost --json", printed.cost),
     "events-json": ("dstack events --json", printed.events),
     "autoscale-json": ("dstack autoscale info --json", printed.autoscale),

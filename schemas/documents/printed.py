@@ -6,6 +6,7 @@ Times are ISO 8601 in UTC, prices are dollars an hour.
 from __future__ import annotations
 
 from schemas.documents.shape import Schema
+from schemas.leftover import ORDER
 
 _TEXT: Schema = {"type": "string"}
 _MAYBE: Schema = {"type": ["string", "null"]}
@@ -79,6 +80,15 @@ def offers() -> Schema:
     return _record({
         "version": {"const": 1}, "total": _COUNT, "funnel": _TEXT, "warnings": _TEXTS,
         "offers": {"type": "array", "items": offer}, "groups": {"type": "array", "items": group}})
+
+
+def gc() -> Schema:
+    thing = _record({
+        "kind": {"enum": list(ORDER)}, "id": _TEXT, "name": _TEXT, "place": _TEXT, "pool": _TEXT,
+        "created_at": _MAYBE_TIME, "monthly": _PRICE, "removed": {"type": "boolean"}, "why_not": _MAYBE})
+    return _record({
+        "version": {"const": 1}, "found": {"type": "array", "items": thing},
+        "silent": {"type": "array", "items": _record({"place": _TEXT, "why": _TEXT})}})
 
 
 def cost() -> Schema:

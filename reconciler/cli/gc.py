@@ -1,0 +1,77 @@
+"""`dstack gc`: everything with the project's id and no owner, in every region; removed once somebody said yes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reconciler.cli.fail import Fail
+from reconciler.cli.project import ports_of, site, state_of
+from reconciler.cli.terminal import must_agree, out, say, show
+from reconciler.collect_garbage import Asked, ask_everywhere, remove_all
+from reconciler.ports import Connections
+from reconciler.render_json import dump, leftovers_json
+from reconciler.render_tables import leftover_table
+from reconciler.unowned import unowned
+from reconciler.wire import Site, now
+from schemas.leftover import Leftover
+from schemas.state import State
+
+
+@dataclass(frozen=True)
+class _Look:
+    state: State
+    asked: Asked
+    chosen: tuple[Leftover, ...]
+
+
+def collect_garbage(*, yes: bool, as_json: bool) -> int:
+    """0 where nothing is left or all of it was removed; 1 where a place was silent or kept something."""
+    where = site()
+    connections = Connections(ports_of(where), state_of(where).lineage)
+    look = _look(where, connections)
+    for place, why in sorted(look.asked.silent.items()):
+        say(f"warning: {place} cannot say what it has: {why}")
+    if as_json and not yes:
+        out(dump(leftovers_json(look.chosen, removed={}, silent=look.asked.silent)))
+        return bool(look.asked.silent)
+    if not look.chosen:
+        if as_json:
+            out(dump(leftovers_json((), removed={}, silent=look.asked.silent)))
+        else:
+            out(f"nothing without an owner in {look.asked.places - len(look.asked.silent)} places\n")
+        return bool(look.asked.silent)
+    return _removed(where, connections, look, yes=yes, as_json=as_json)
+
+
+def _look(where: Site, connections: Connections) -> _Look:
+    """The state is read after the places: what a launch under way makes is then known by its intent."""
+    asked = ask_everywhere(ports_of(where), state_of(where), connections)
+    state = state_of(where)
+    if state.applied is None:
+        raise Fail("nothing is applied yet: `dstack apply`")
+    return _Look(state, asked, unowned(state, asked.found))
+
+
+def _removed(where: Site, connections: Connections, look: _Look, *, yes: bool, as_json: bool) -> int:
+    if not as_json:
+        show(leftover_table(look.chosen, now=now()))
+    must_agree(
+        f"Remove {_counted(len(look.chosen))}?", yes=yes, otherwise="nothing is removed; `dstack gc --yes` removes it"
+    )
+    state = state_of(where)  # somebody may have adopted some of it meanwhile
+    still = [one for one in unowned(state, look.asked.found) if one in look.chosen]
+    results: dict[str, str] = {}
+
+    def told(one: Leftover, why: str) -> None:
+        results[one.id] = why
+        if not as_json:
+            say(f"{one.kind} {one.id}: not removed: {why}") if why else out(f"removed {one.kind} {one.id}\n")
+
+    remove_all(connections, state, still, told=told)
+    if as_json:
+        out(dump(leftovers_json(still, removed=results, silent=look.asked.silent)))
+    return bool(look.asked.silent) or any(results.values())
+
+
+def _counted(number: int) -> str:
+    return f"{number} thing{'s' if number > 1 else ''} that nobody owns"

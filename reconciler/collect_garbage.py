@@ -1,0 +1,101 @@
+"""Ask every place that a project may ever have used for its things, and remove what nobody owns. Decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from backends.base import Backend, BackendError, Collecting
+from reconciler.begin import REGIONAL, place_in
+from reconciler.gather import gather
+from reconciler.ports import Connections, Ports
+from reconciler.unowned import Found
+from schemas.leftover import Leftover
+from schemas.state import Place, State
+
+LIMIT = 60.0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """`silent`: place -> why it could not say; what it has is not known. `places`: how many were asked."""
+
+    found: tuple[Found, ...]
+    silent: dict[str, str]
+    places: int
+
+
+def ask_everywhere(ports: Ports, state: State, connections: Connections) -> Asked:
+    """Every region of every cloud that the state or its documents name, whatever regions they name today.
+
+    A place that another account answers for is silent: nothing there is ours to judge.
+    """
+    silent: dict[str, str] = {}
+    places = list(_places(ports, state, silent))
+    pinned = {place.config.name: place.identity for place in state.places if place.identity}
+    tasks = {place.name: _look(place, connections, pinned=pinned.get(place.config.name, "")) for place in places}
+    answers = dict(gather(ports, tasks, limit=LIMIT))
+    found = []
+    for place in places:
+        answer = answers.get(place.name)
+        if isinstance(answer, Found):
+            found.append(answer)
+        else:
+            silent[place.name] = str(answer) if answer else "no answer in time"
+    return Asked(tuple(found), silent, len(places))
+
+
+def remove_all(
+    connections: Connections, state: State, chosen: Iterable[Leftover], *, told: Callable[[Leftover, str], object]
+) -> None:
+    """One after the other, in their order; `told` hears of each, with "" or why it could not be removed."""
+    known = {place.name: place for place in state.places}
+    configs = {place.config.name: place.config for place in state.places}
+    if state.applied:
+        configs |= {config.name: config for config in state.applied.desired.backends}
+    for one in chosen:
+        name, _, region = one.place.partition("/")
+        backend = connections.to(known.get(one.place) or place_in(configs[name], region))
+        try:
+            _remove(backend, one, generation=state.generation)
+            told(one, "")
+        except BackendError as error:
+            told(one, str(error))
+
+
+def _remove(backend: Backend, one: Leftover, *, generation: int) -> None:
+    if one.kind == "instance":
+        backend.terminate([one.id], generation=generation)
+    elif isinstance(backend, Collecting):
+        backend.remove(one)
+
+
+def _places(ports: Ports, state: State, silent: dict[str, str]) -> Iterator[Place]:
+    known = {place.name: place for place in state.places}
+    applied = state.applied.desired.backends if state.applied else ()
+    configs = {config.name: config for config in (*(place.config for place in state.places), *applied)}
+    for config in configs.values():
+        if config.type not in REGIONAL or config.unsupported:
+            continue
+        try:
+            regions = ports.regions(replace(config, regions=()))
+        except BackendError as error:
+            silent[config.name] = str(error)
+            continue
+        for region in dict.fromkeys((*regions, *config.regions)):
+            place = place_in(config, region)
+            yield known.get(place.name, place)
+
+
+def _look(place: Place, connections: Connections, *, pinned: str) -> Callable[[], Found]:
+    def look() -> Found:
+        backend = connections.to(place)
+        identity = backend.identity()
+        if pinned and identity != pinned:
+            raise BackendError(f"another account answers: {identity}, not {pinned}")
+        others = backend.leftovers() if isinstance(backend, Collecting) else ()
+        return Found(place.name, tuple(backend.instances()), tuple(others))
+
+    return look
