@@ -17,12 +17,12 @@ from msgspec.structs import replace
 from backends import aws_session
 from backends.aws_address import own_address
 from backends.aws_errors import ask
-from backends.aws_groups import Door, Groups, ensure_groups, unless
+from backends.aws_groups import Door, Groups, ensure_groups, let_in_everywhere, unless
 from backends.aws_images import image_for
 from backends.aws_launch import digest_of, inputs_of, parameters
 from backends.aws_leftovers import leftovers_in, remove_from
 from backends.aws_listing import seen, untold
-from backends.aws_names import POOL, PROJECT, as_list, of_project
+from backends.aws_names import POOL, PROJECT, as_list, door_group, of_project
 from backends.aws_network import Network, network_for
 from backends.aws_quotas import with_value
 from backends.base import BackendError, NoCapacity, QuotaExceeded, Setting, TryLater
@@ -184,10 +184,10 @@ class AwsBackend:
 
     def _door(self) -> Door | None:
         ingress = self._options.get("ingress", "own")
-        if ingress == "none" or self._options.get("connect", "direct") == "ssm":
-            return None
         if isinstance(ingress, list | tuple):
             return Door("", tuple(ingress))
+        if ingress == "none" or self._options.get("connect", "direct") != "direct":
+            return None
         own = self._once(("address",), lambda: own_address(os.environ))
         if not own:
             self._note(
@@ -271,6 +271,13 @@ class AwsBackend:
                 if not unknown:
                     raise
                 ids = [id for id in ids if id not in unknown]
+
+    def let_in(self) -> bool:
+        door = None if self._options.get("security_group") else self._door()
+        return door is not None and let_in_everywhere(
+            self._client("ec2"), door_group(self._setting.project), self._setting.project, door,
+            now=int(self._setting.now()),
+        )  # fmt: skip
 
     def leftovers(self) -> Sequence[Leftover]:
         return leftovers_in(self._client("ec2"), project=self._setting.project, place=self.place)

@@ -53,8 +53,17 @@ def ensure_groups(
     return Groups(first["GroupId"], second["GroupId"])
 
 
-def let_in(ec2: Any, group: Mapping[str, Any], door: Door, *, now: int) -> None:
-    """Rules for `door` in `group` (as described), and none of ours that has expired."""
+def let_in_everywhere(ec2: Any, door_name: str, project: str, door: Door, *, now: int) -> bool:
+    """In every network where the project has that group. Whether anything was let in that was not before."""
+    tag = {"Name": f"tag:{PROJECT}", "Values": [project]}
+    filters = [{"Name": "group-name", "Values": [door_name]}, tag]
+    groups = ask(ec2, "describe_security_groups", Filters=filters)["SecurityGroups"]
+    new = [group for group in groups if let_in(ec2, group, door, now=now)]
+    return bool(new)
+
+
+def let_in(ec2: Any, group: Mapping[str, Any], door: Door, *, now: int) -> bool:
+    """Rules for `door` in `group` (as described), and none of ours that has expired. Whether one is new."""
     rules = dict(_rules(group))
     _remove(ec2, group["GroupId"], [cidr for cidr, words in rules.items() if _expired(words, now=now)])
     wanted = {_network(cidr): "dstack declared" for cidr in door.declared}
@@ -63,12 +72,14 @@ def let_in(ec2: Any, group: Mapping[str, Any], door: Door, *, now: int) -> None:
         own = _network(door.own)
         if own not in wanted and _ends(rules.get(own, ""), now=now) < now + LASTS // 2:
             wanted[own] = f"dstack until {until}"
+    new = [cidr for cidr in wanted if cidr not in rules or _expired(rules[cidr], now=now)]
     for cidr, words in wanted.items():
-        if cidr not in rules or _expired(rules[cidr], now=now):
+        if cidr in new:
             _allow(ec2, group["GroupId"], cidr, words)
         elif _UNTIL.fullmatch(rules[cidr]) and rules[cidr] != words:
             ask(ec2, "update_security_group_rule_descriptions_ingress", GroupId=group["GroupId"],
                 IpPermissions=[_permission(cidr, words)])  # fmt: skip
+    return bool(new)
 
 
 def _named(ec2: Any, vpc: str, names: Sequence[str]) -> dict[str, Any]:

@@ -100,6 +100,14 @@ class Noting(Protocol):
 
 
 @runtime_checkable
+class Admitting(Protocol):
+    """A place that lets in only those it knows."""
+
+    def let_in(self) -> bool:
+        """Let us in from the address that we have now; false where that was so before, or is not to be."""
+
+
+@runtime_checkable
 class Collecting(Protocol):
     """A place where more than instances carries our tag."""
 

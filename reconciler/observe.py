@@ -15,6 +15,7 @@ from reconciler.absorb import absorb
 from reconciler.gather import gather
 from reconciler.lease import leases
 from reconciler.ports import Connections, Ports
+from reconciler.shut_out import let_in, shut_out
 from reconciler.ways import with_ways
 from schemas.instance import HostReport, Instance, Listing
 from schemas.offer import Offer
@@ -71,12 +72,20 @@ def observe(
         },
         _looks(ports, seen, new, renew=renew),
     )
+    shut = shut_out(seen, (*first.reports, *second.reports), now=ports.now())
+    again = let_in(shut, places, connections) if renew and shut else []  # who only looks opens no door
+    third = _ask(ports, {}, _looks(ports, seen, again, renew=renew))
     return Observed(
         listings=tuple(answer.listing for each in (first, second) for answer in each.places.values()),
-        reports=(*first.reports, *second.reports),
+        reports=_newest(*first.reports, *second.reports, *third.reports),
         offers=tuple(offer for answer in first.places.values() for offer in answer.offers),
         warnings=tuple(answer.warning for answer in first.places.values() if answer.warning),
     )
+
+
+def _newest(*reports: HostReport) -> tuple[HostReport, ...]:
+    """One of each host: the last."""
+    return tuple({report.instance: report for report in reports}.values())
 
 
 # ---------------------------------------------------------------- what is asked

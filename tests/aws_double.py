@@ -598,8 +598,8 @@ def _describe_spot(world: World, asked: Asked) -> str:
 def _delete_key(world: World, asked: Asked) -> str:
     """By its id, which moto passes by."""
     backend, id = world.ec2(asked.region), asked.parameters.get("KeyPairId")
-    name = next((one.name for one in backend.keypairs.values() if one.id == id), asked.parameters.get("KeyName", ""))
-    backend.delete_key_pair(name)
+    names = [one.key_name for one in backend.key_pairs.values() if one.id == id]
+    backend.delete_key_pair(names[0] if names else asked.parameters.get("KeyName", ""))
     return "<return>true</return>"
 
 

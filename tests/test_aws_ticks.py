@@ -16,8 +16,8 @@ from aws_double import Account, AwsServer
 from aws_world import AwsSite, papers, sold
 from killer import Killed, Killer
 from msgspec.structs import replace
-from test_aws import account, use  # noqa: F401 - a fixture
-from world import apply, apply_ask, cron, task
+from test_aws import account, rules, use  # noqa: F401 - a fixture
+from world import PROJECT, apply, apply_ask, cron, task
 
 from backends import aws
 from reconciler.ask import TickAsk
@@ -165,6 +165,23 @@ def allowed():  # type: ignore[no-untyped-def]
     from schemas.plan import Permissions
 
     return Permissions(destroy_pools=("*",))
+
+
+def test_who_ticks_from_another_address_is_let_in_when_nothing_answers(
+    site: AwsSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DSTACK_ADDRESS", "203.0.113.7")
+    apply(site, papers(pools=[POOL]))
+    goes_on(site)
+    assert rules(site.account, f"dstack-{PROJECT}") == [(22, "203.0.113.7/32")]
+    monkeypatch.setenv("DSTACK_ADDRESS", "203.0.113.8")
+    before = site.account.calls()
+    goes_on(site)
+    assert set(site.account.calls() - before) == {("eu-west-1", "DescribeInstances")}
+    for machine in site.world.machines.values():
+        machine.silent = True
+    goes_on(site)
+    assert rules(site.account, f"dstack-{PROJECT}") == [(22, "203.0.113.7/32"), (22, "203.0.113.8/32")]
 
 
 # ---------------------------------------------------------------- regions

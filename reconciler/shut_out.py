@@ -1,0 +1,41 @@
+"""Whether it is we who are not let in: from another address than before, or for longer than a rule lives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from backends.base import Admitting, BackendError
+from reconciler.ports import Connections
+from schemas.instance import HostReport, Instance
+from schemas.state import Place, State
+
+BOOT = 90  # seconds in which a new machine may be silent for its own reasons
+
+
+def shut_out(state: State, reports: Iterable[HostReport], *, now: int) -> list[Instance]:
+    """Bought machines that do not answer, of places where none does: a door that is shut keeps all of them from us."""
+    known = {one.id: one for one in state.instances if one.host is None}
+    heard = [(known[report.instance], report) for report in reports if report.instance in known]
+    open_places = {one.place for one, report in heard if not report.error or report.untrusted}
+    return [
+        one
+        for one, report in heard
+        if report.error
+        and one.place not in open_places
+        and (one.ready_at is not None or now >= (one.seen_at or now) + BOOT)
+    ]
+
+
+def let_in(shut: Sequence[Instance], places: Iterable[Place], connections: Connections) -> list[Instance]:
+    """Those of `shut` whose place lets us in now and did not before: they are worth another look."""
+    needed = {one.place for one in shut}
+    opened = {place.name for place in places if place.name in needed and _opened(place, connections)}
+    return [one for one in shut if one.place in opened]
+
+
+def _opened(place: Place, connections: Connections) -> bool:
+    try:
+        backend = connections.to(place)
+        return isinstance(backend, Admitting) and backend.let_in()
+    except BackendError:
+        return False  # its listing has said why
