@@ -55,7 +55,7 @@ LIVES = [two_wishes_at_once, rebuilt_where_the_clock_is_wrong, a_replica_whose_m
 @pytest.mark.parametrize("lived", LIVES)
 def test_a_life_that_broke_a_law(lived: Callable[[Machine], None]) -> None:
     life = Machine()
-    life.begin(lag=0, boot=0, ending=0, shown=None)
+    life.begin(lag=0, boot=0, ending=0, shown=None, blocks=1)
     lived(life)
     life.no_law_is_broken()
     life.nothing_happens_twice()

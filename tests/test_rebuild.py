@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from reconciler.forget import forget
 from reconciler.prune import KEEP, needed_blobs, prune
 from reconciler.rebuild import MARGIN, RebuildRefused, rebuild
-from reconciler.status import instance_status, jobs_by_instance, reap_at
+from reconciler.status import idle_since, instance_status, jobs_by_instance, reap_at
 from reconciler.waiting import UNSEEN
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import HostReport, Instance, JobReport, Listing, Seen
@@ -115,8 +115,8 @@ def test_instances_come_back_as_they_are() -> None:
 
 def test_no_idle_clock_starts_before_the_rebuild() -> None:
     state = rebuilt(listing(seen(1, created_at=5), seen(2)), reports=(report(1),))
-    assert reap_at(state.instances[0]) == NOW + 600
-    assert reap_at(state.instances[1]) is None, "what a silent host does is unknown"
+    assert reap_at(state.instances[0], since=idle_since(state.instances[0])) == NOW + 600
+    assert reap_at(state.instances[1], since=idle_since(state.instances[1])) is None, "what a silent host does is unknown"
     assert state.instances[1].unreachable_since == NOW
 
 
