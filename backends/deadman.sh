@@ -130,12 +130,20 @@ need() { # until: the age until which this machine is needed, or `never`
     read_lease
     for job in "$host"/jobs/*; do
         [ -d "$job" ] || continue
-        if alive "$job"; then need_of_running "$job"; else results="$results $from"; fi
+        if alive "$job"; then
+            need_of_running "$job"
+        else
+            kept_for='' # as its own run has it
+            { read -r kept_for < "$job/kept_for"; } 2> /dev/null
+            case $kept_for in '' | *[!0-9]* | ??????????*) kept_for=$hold ;; esac
+            results="$results $from:$kept_for"
+        fi
     done
-    for from in $results; do # it ended between the last look at it and now: there is no telling by the clock
+    for one in $results; do # it ended between the last look at it and now: there is no telling by the clock
+        from=${one%:*}
         [ "$from" -ge "$busy" ] || from=$busy
         [ "$from" -ge "$ticked" ] || [ "$from" -gt 0 ] || from=$ticked
-        later $((from + hold))
+        later $((from + ${one#*:}))
     done
     if [ "$rule" = - ]; then
         later $((first + grace))

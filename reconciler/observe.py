@@ -16,6 +16,7 @@ from reconciler.gather import gather
 from reconciler.lease import leases
 from reconciler.ports import Connections, Ports
 from reconciler.shut_out import let_in, shut_out
+from reconciler.status import bought
 from reconciler.ways import with_ways
 from schemas.instance import HostReport, Instance, Listing
 from schemas.offer import Offer
@@ -220,9 +221,11 @@ def _by_id(ports: Ports, place: Place, ids: tuple[str, ...], connections: Connec
 def _looks(
     ports: Ports, state: State, instances: Sequence[Instance], *, renew: bool
 ) -> dict[str, Callable[[], HostReport]]:
+    """Whoever only looks is not the first to meet a bought machine: that replaces its host key."""
     lease = leases(state, now=ports.now()) if renew else {}
+    met = [one for one in instances if renew or one.host_key or one.boot_id or not bought(one)]
 
     def look(instance: Instance) -> Callable[[], HostReport]:
         return lambda: ports.runner.look(instance, now=ports.now(), lease=lease.get(instance.id))
 
-    return {one.id: look(one) for one in instances}
+    return {one.id: look(one) for one in met}

@@ -31,6 +31,7 @@ def stage(order: Order) -> bytes:
         "script": commands,
         "order": _settings(order),
         "name": _name(order.name),
+        "kept_for": f"{order.hold}\n".encode(),
         "hostfile": peers,
         **({} if probe is None else {"probe": probe}),
         **({"hold": b""} if order.hold_back else {}),

@@ -269,9 +269,14 @@ def test_nobody_comes_any_more_and_nothing_is_aboard(cloud: Cloud) -> None:
 
 
 def test_nobody_ever_comes(cloud: Cloud) -> None:
-    """Killed between RunInstances and everything after."""
+    """Killed between RunInstances and everything after; who only looks, as `plan --refresh` does, changes nothing."""
     apply(cloud.site, documents())
-    cloud.boot()
+    host = cloud.boot()
+    before = cloud.site.store.data
+    cron(cloud.site, act=False)
+    assert host.shown == host_key_of(KEY, cloud.instance.launch).public
+    assert host.enter("cat", "/home/dstack/.dstack-host/lease").strip() == ""
+    assert cloud.site.store.data == before
     cloud.pass_time(1300)
     assert not cloud.fires()
     cloud.pass_time(200)

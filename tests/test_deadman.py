@@ -203,6 +203,17 @@ def test_a_result_holds_it_until_it_is_collected(machine: Machine) -> None:
     assert machine.check(1800 + DAY)
 
 
+def test_a_result_waits_for_as_long_as_its_own_run_says(machine: Machine) -> None:
+    machine.tick("idle", 300, hold=DAY)
+    folder = machine.job(max_duration=HOUR)
+    (folder / "kept_for").write_text(f"{3 * DAY}\n")
+    machine.end()
+    assert not machine.check(60)
+    assert machine.left() == 3 * DAY - 60
+    (folder / "kept_for").write_text("garbage\n")
+    assert machine.left() == DAY - 60
+
+
 def test_a_result_that_was_collected_holds_no_more(machine: Machine) -> None:
     machine.tick("idle", 300, hold=DAY)
     machine.job(max_duration=HOUR)
