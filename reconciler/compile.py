@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from reconciler.compile_creds import with_secrets
 from reconciler.compile_hosts import twice
 from reconciler.compile_pool import DEFAULT_POOL, compile_pool
 from reconciler.compile_profile import Layer, compile_profile, layer_of
@@ -53,14 +54,15 @@ def compile_documents(
         _known(entry.form.pool_name, pools, entry, ("pool_name",), read, kind="pools")
     runs = _runs(read, profiles, pools, backends, notes)
     notes.warnings.extend(project_contradictions(read, pools))
+    secrets = tuple(secrets_of(read))
     return Desired(
         **_project(read),
-        backends=tuple(backends.values()),
+        backends=tuple(with_secrets(config, secrets) for config in backends.values()),
         pools=tuple(pools.values()),
         profiles=tuple(profiles.values()),
         runs=tuple(runs),
         **_autoscale(read),
-        secrets=tuple(secrets_of(read)),
+        secrets=secrets,
         authorized_keys=tuple(key for entry in read.singles.get("authorized_keys", ()) for key in entry.form),
         warnings=tuple(map(str, in_order(notes.warnings))),
     ), in_order([*notes.unsupported, *_unsupported_entries(read, backends)])

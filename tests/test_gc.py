@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 from aws_double import REGION, Account, AwsServer
 from aws_world import Around, AwsPlaces, AwsSite, papers
-from command import ROOT
+from command import ROOT, folder_at
 from msgspec.structs import replace
 from test_aws import ON_DEMAND, account, request, use  # noqa: F401 - a fixture
 from world import PROJECT, apply, cron
@@ -150,3 +150,35 @@ def test_its_json_is_as_the_schema_says(site: AwsSite) -> None:
     jsonschema.validate(json.loads(json.dumps(value)), json.loads((ROOT / "schemas/gc-json.schema.json").read_text()))
     assert [(one["removed"], one["why_not"]) for one in value["found"][:3]] == [
         (True, None), (False, "used"), (False, None)]  # fmt: skip
+
+
+DOCUMENTS = """\
+project: {name: demo, id: demo12345678}
+state: local
+backends: [{type: aws, regions: [eu-west-1]}]
+pools: [{name: cloud, default: true, nodes: 0..1}]
+"""
+
+
+def test_the_command_lists_asks_and_removes(account: Account, tmp_path: Path) -> None:  # noqa: F811
+    """In a region that the documents do not name."""
+    folder = folder_at(tmp_path)
+    for file in (folder.root / ".dstack").glob("*.yml"):
+        file.unlink()
+    (folder.root / ".dstack/main.yml").write_text(DOCUMENTS)
+    applied = folder.dstack("apply", "-y", env=account.environ)
+    assert applied.code == 0, applied.said
+    tags = [{"Key": "dstack-project", "Value": "demo12345678"}, {"Key": "Name", "Value": "scratch"}]
+    specification = [{"ResourceType": "volume", "Tags": tags}]
+    ec2 = account.client(region="us-east-2")
+    volume = ec2.create_volume(AvailabilityZone="us-east-2a", Size=100, TagSpecifications=specification)["VolumeId"]
+    asked = folder.dstack("gc", env=account.environ)
+    assert asked.code == 1
+    assert volume in asked.out
+    assert "$8.00" in asked.out or "$10.00" in asked.out
+    assert "`dstack gc --yes` removes it" in asked.err
+    assert len(ec2.describe_volumes()["Volumes"]) == 1
+    done = folder.dstack("gc", "--yes", "--json", env=account.environ)
+    assert [(one["id"], one["place"], one["name"], one["removed"]) for one in json.loads(done.out)["found"]] == [
+        (volume, "aws/us-east-2", "scratch", True)]  # fmt: skip
+    assert (done.code, ec2.describe_volumes()["Volumes"]) == (0, [])

@@ -517,3 +517,12 @@ def test_how_machines_are_reached_is_their_backends_or_their_pools_word(
 )
 def test_what_is_no_way_and_no_key(line: str, said: str, tmp_path: Path) -> None:
     assert said in str(problems(tmp_path, main=line))
+
+
+def test_a_clouds_credentials_may_be_a_declared_secret_of_the_environment(tmp_path: Path) -> None:
+    main = (
+        "backends: [{type: aws, creds: {access_key: '${{secrets.ID}}', secret_key: '${{ secrets.KEY }}'}}]\n"
+        "secrets: {ID: {env: AWS_ID_OF_LAB}, KEY: {file: key.txt}}"
+    )
+    (config,) = loaded(tmp_path, main=main).desired.backends
+    assert config.options["creds"] == {"access_key": "${{ env.AWS_ID_OF_LAB }}", "secret_key": "${{ secrets.KEY }}"}

@@ -21,7 +21,7 @@ SYNONYMS = {
 }  # fmt: skip
 COMMANDS = (
     "plan", "apply", "run", "offers", "ps", "logs", "stop", "artifacts", "pool", "cost", "events", "validate", "schema",
-    "init", "destroy", "state", "autoscale", "backend", "aws",
+    "init", "destroy", "gc", "state", "autoscale", "backend", "aws",
 )  # fmt: skip
 GROUPS = {
     "dstack": COMMANDS,
