@@ -68,15 +68,24 @@ MEANINGS: dict[str, Meaning] = {
     "InvalidPlacementGroup.Unknown": "later",
 }
 
+NUMBERED = ("ec2", "sts")  # services that put the request's id into every answer
+
 
 def ask(client: Any, operation: str, **parameters: Any) -> Any:
-    """The answer of one call. Raises what its failure means (`backends.base`), never an error of botocore's."""
+    """The answer of one call. Raises what its failure means (`backends.base`), never an error of botocore's.
+
+    What is well-formed and no answer of AWS's (a portal's page) would read as one in which there is nothing.
+    """
     from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
 
     try:
-        return getattr(client, operation)(**parameters)
-    except (ClientError, BotoCoreError) as error:
+        answer = getattr(client, operation)(**parameters)
+    except (ClientError, BotoCoreError, ResponseParserError) as error:
         raise understood(error, operation=operation, spot="InstanceMarketOptions" in parameters) from None
+    if client.meta.service_model.service_name in NUMBERED and not answer["ResponseMetadata"].get("RequestId"):
+        raise TryLater(f"{operation} at {client.meta.endpoint_url}: what answered is not AWS: a proxy on the way?")
+    return answer
 
 
 def understood(error: Exception, *, operation: str = "", spot: bool = False) -> BackendError:
@@ -106,7 +115,8 @@ def code_of(error: Exception) -> str:
 def words_of(error: Exception) -> str:
     """`Code: message`, in one line, without control characters, at most 600 characters."""
     said = (getattr(error, "response", None) or {}).get("Error", {})
-    text = f"{said.get('Code', '')}: {said.get('Message', '')}" if said.get("Code") else str(error)
+    # The first line: of what cannot be read botocore quotes everything after it.
+    text = f"{said.get('Code', '')}: {said.get('Message', '')}" if said.get("Code") else str(error).partition("\n")[0]
     text = re.sub(r"\s*Encoded authorization failure message: \S+", "", text)
     return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", text).split())[:600]
 

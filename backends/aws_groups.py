@@ -107,10 +107,11 @@ def _made(ec2: Any, vpc: str, name: str, tags: Mapping[str, str], *, words: str)
 def unless(code: str, call: Callable[[], Any]) -> Any:
     """The answer; `None` where it was done before, as that code says."""
     from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
 
     try:
         return call()
-    except (ClientError, BotoCoreError) as error:
+    except (ClientError, BotoCoreError, ResponseParserError) as error:
         if code_of(error) == code:
             return None
         raise understood(error) from None

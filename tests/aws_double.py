@@ -103,12 +103,15 @@ class Account:
 
     def fault(
         self, action: str, code: str = "RequestLimitExceeded", *, times: int = 1, after: bool = False,
-        cut: bool = False, status: int = 503, message: str = "slow down", region: str = "",
+        cut: bool = False, status: int = 503, message: str = "slow down", region: str = "", page: str = "",
     ) -> None:  # fmt: skip
-        """The next `times` calls fail: before the deed or `after` it; `cut` ends the connection without a word."""
+        """The next `times` calls fail: before the deed or `after` it; `cut` ends the connection without a word.
+
+        `page` is what answers instead of EC2, as a proxy or a portal on the way does.
+        """
         self._post("fault", {
             "action": action, "code": code, "times": times, "after": after, "cut": cut, "status": status,
-            "message": message, "region": region,
+            "message": message, "region": region, "page": page,
         })  # fmt: skip
 
     def interrupt(self, instance: str, *, status: str = "instance-terminated-no-capacity", reason: bool = True) -> None:
@@ -225,6 +228,10 @@ class Cut(ConnectionError):
     """The answer is never sent."""
 
 
+class Intercepted(Exception):
+    """Somebody else answers."""
+
+
 @dataclass
 class Room:
     kind: str
@@ -244,6 +251,7 @@ class Fault:
     status: int
     message: str
     region: str
+    page: str
 
 
 @dataclass
@@ -337,6 +345,9 @@ class Double:
             return answer
         except Refused as error:
             return _say_refused(asked, error, start)
+        except Intercepted as page:
+            start("200 OK", [("Content-Type", "text/html")])
+            return [str(page).encode()]
         except Cut:
             environ["werkzeug.socket"].shutdown(2)
             raise
@@ -397,6 +408,8 @@ def _unsaid(*_: Any) -> Callable[[bytes], None]:
 
 
 def _failure(fault: Fault) -> Exception:
+    if fault.page:
+        return Intercepted(fault.page)
     return Cut() if fault.cut else Refused(fault.code, fault.message, fault.status)
 
 
@@ -809,6 +822,13 @@ def _terminate_instances(original: Callable[..., Any]) -> Callable[..., Any]:
             for id in ids:
                 if not re.fullmatch(r"i-[0-9a-f]{8,17}", id):
                     raise _ec2("InvalidInstanceID.Malformed", f'Invalid id: "{id}"')
+            for one in self.get_multi_instances_by_id(ids):  # one of them, and none ends
+                if str(one.disable_api_termination).lower() == "true" and one._state.name != "terminated":
+                    raise _ec2(
+                        "OperationNotPermitted",
+                        f"The instance '{one.id}' may not be terminated. Modify its 'disableApiTermination' instance "
+                        "attribute and try again.",
+                    )
             fresh = [one.id for one in self.get_multi_instances_by_id(ids) if one._state.name != "terminated"
                      and getattr(one, "double_ends", None) is None]  # fmt: skip
             for one in self.get_multi_instances_by_id(fresh) if fresh else ():
