@@ -21,10 +21,11 @@ from backends.aws_groups import Door, Groups, ensure_groups, let_in_everywhere, 
 from backends.aws_images import image_for
 from backends.aws_launch import digest_of, inputs_of, parameters
 from backends.aws_leftovers import leftovers_in, remove_from
-from backends.aws_listing import seen, untold
+from backends.aws_listing import project_of, seen, untold
 from backends.aws_names import POOL, PROJECT, as_list, door_group, of_project
 from backends.aws_network import Network, network_for
 from backends.aws_quotas import with_value
+from backends.aws_terminate import terminate
 from backends.base import BackendError, NoCapacity, QuotaExceeded, Setting, TryLater
 from backends.user_data import render
 from schemas.base import place_of
@@ -37,7 +38,6 @@ from schemas.resources import Need, Where
 
 PAGE = 1000  # the most that DescribeInstances gives at once
 FILTERED = 200  # the most values of a filter
-BATCH = 500  # instances that one TerminateInstances ends
 INSTANCE = re.compile(r"i-[0-9a-f]{8,17}")
 
 Catalog = Callable[[BackendConfig, str], Sequence[Offer]]
@@ -124,17 +124,8 @@ class AwsBackend:
         user_data = self._user_data(request)
         if digest_of(request, user_data) != request.digest:
             raise TryLater(f"{request.launch} renders otherwise than when it was prepared: it is not sent again")
-        inputs = dict(request.inputs)
-        if self.identity() != inputs["account"]:
-            raise TryLater(f"{request.launch} was prepared for account {inputs['account']}, this is {self.identity()}")
         try:
-            groups = self._groups(request)
-            self._placement(inputs.get("placement", ""), request)
-            made = ask(
-                self._client("ec2", once=True),
-                "run_instances",
-                **parameters(request, groups=groups, user_data=user_data),
-            )
+            made = self._sent(request, user_data)
         except (NoCapacity, TryLater):
             raise
         except QuotaExceeded as error:
@@ -143,11 +134,23 @@ class AwsBackend:
             raise self._surely(request, error) from None
         return [seen(one, region=self._region) for one in made["Instances"]]
 
+    def _sent(self, request: Request, user_data: str) -> Any:
+        inputs = dict(request.inputs)
+        if self.identity() != inputs["account"]:
+            raise TryLater(f"{request.launch} was prepared for account {inputs['account']}, this is {self.identity()}")
+        groups = self._groups(request)
+        self._placement(inputs.get("placement", ""), request)
+        asked = parameters(request, groups=groups, user_data=user_data)
+        return ask(self._client("ec2", once=True), "run_instances", **asked)
+
     def _surely(self, request: Request, error: BackendError) -> BackendError:
         """A refusal that promises: an earlier sending of this request may have come through, and be refused now
         for want of a permission that it had then."""
         token = [{"Name": "client-token", "Values": [request.token]}]
-        found = list(self._pages(Filters=token, MaxResults=PAGE))
+        try:
+            found = list(self._pages(Filters=token, MaxResults=PAGE))
+        except BackendError:  # its keys ended, or may not look: nothing is known
+            return TryLater(f"{error} (whether an earlier request made something cannot be told)")
         return TryLater(f"{error} (made by an earlier request: {len(found)})") if found else error
 
     def _quota(self, error: QuotaExceeded, request: Request) -> QuotaExceeded:
@@ -214,14 +217,18 @@ class AwsBackend:
     # ------------------------------------------------------------ listing, ending
 
     def instances(self, ids: Sequence[str] | None = None) -> Sequence[Seen]:
-        """Those with the project's tag, or just these; one that EC2 does not know (yet) is absent, which is no end."""
+        """Those with the project's tag, or just these; one that EC2 does not know (yet) is absent, which is no end.
+
+        Of these, one that carries another project's tag is absent too, and one that carries none is not.
+        """
         if ids is None:
             return self._seen(self._pages(Filters=of_project(self._setting.project), MaxResults=PAGE))
         known = [id for id in ids if INSTANCE.fullmatch(id)]
         found: list[Seen] = []
         for start in range(0, len(known), FILTERED):
             chosen = {"Name": "instance-id", "Values": known[start : start + FILTERED]}
-            found += self._seen(self._pages(Filters=[*of_project(self._setting.project), chosen], MaxResults=PAGE))
+            there = self._pages(Filters=[chosen], MaxResults=PAGE)  # a tag may have been taken off by hand
+            found += self._seen(one for one in there if project_of(one) in ("", self._setting.project))
         return found
 
     def _pages(self, **parameters: Any) -> Iterator[dict[str, Any]]:
@@ -254,23 +261,8 @@ class AwsBackend:
         return found
 
     def terminate(self, ids: Sequence[str], *, generation: int = 0) -> None:
-        known = [id for id in dict.fromkeys(ids) if INSTANCE.fullmatch(id)]
-        for start in range(0, len(known), BATCH):
-            self._terminate(known[start : start + BATCH])
-
-    def _terminate(self, ids: list[str]) -> None:
-        """Those that EC2 does not know keep no other from its end; whether they ended, only a listing says."""
-        while ids:
-            try:
-                ask(self._client("ec2"), "terminate_instances", InstanceIds=ids)
-                return
-            except TryLater as error:
-                if "InvalidInstanceID.NotFound" not in str(error):
-                    raise
-                unknown = [id for id in ids if id in str(error)]
-                if not unknown:
-                    raise
-                ids = [id for id in ids if id not in unknown]
+        """Whether they ended, only a listing says."""
+        terminate(self._client("ec2"), [id for id in dict.fromkeys(ids) if INSTANCE.fullmatch(id)])
 
     def let_in(self) -> bool:
         door = None if self._options.get("security_group") else self._door()

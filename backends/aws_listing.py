@@ -10,7 +10,7 @@ from decimal import Decimal, InvalidOperation
 from time import strptime
 from typing import Any, Literal
 
-from backends.aws_names import GENERATION, LAUNCH, LINEAGE, POOL, PRICE, as_mapping
+from backends.aws_names import GENERATION, LAUNCH, LINEAGE, POOL, PRICE, PROJECT, as_mapping
 from schemas.base import Price, is_price
 from schemas.instance import Seen
 
@@ -54,6 +54,11 @@ def seen(instance: Mapping[str, Any], *, region: str, request_status: str = "") 
         ended_at=_ended_at(instance) if phase == "ended" else None,
         unfit=f"it is {state} in EC2" if state in ("stopping", "stopped") else "",
     )
+
+
+def project_of(instance: Mapping[str, Any]) -> str:
+    """ "" where no tag says it."""
+    return as_mapping(instance.get("Tags")).get(PROJECT, "")
 
 
 def untold(instance: Mapping[str, Any]) -> bool:

@@ -13,15 +13,18 @@ from msgspec.structs import replace
 from test_aws import ON_DEMAND, account, launched, request  # noqa: F401 - a fixture
 from world import PROJECT, apply, cron, task
 
+from backends import aws
 from backends.base import BackendError, TryLater
 from reconciler.collect_garbage import ask_everywhere
 from reconciler.ports import Connections
 from reconciler.store import StateRefused
 from reconciler.unowned import Found, unowned
 from schemas.leftover import Leftover
+from schemas.plan import Permissions
 from schemas.pool import Pool
 
 POOL = Pool(name="default-pool", default=True, nodes_min=1, nodes_max=4, idle_duration=60)
+ALL = Permissions(destroy_pools=("*",))
 PAGES = {
     "broken": "<html><body><p>Sign in to the hotel</body></html>",
     "whole": "<html><body>Sign in to the hotel</body></html>",
@@ -67,3 +70,91 @@ def test_a_page_of_somebody_elses_is_no_answer(places: AwsPlaces, page: str) -> 
             call()
         assert len(str(caught.value)) <= 600
     assert [seen.external_id for seen in backend.instances()] == [one["id"]]
+
+
+def test_credentials_that_end_between_a_lost_answer_and_the_next_sending_promise_nothing(places: AwsPlaces) -> None:
+    backend = places.place()
+    prepared = backend.prepare(request(), ON_DEMAND)
+    places.account.fault("RunInstances", after=True, cut=True)
+    with pytest.raises(TryLater):
+        backend.launch(prepared)
+    for action in ("RunInstances", "DescribeInstances"):
+        places.account.fault(action, "RequestExpired", status=400, message="Request has expired.")
+    with pytest.raises(TryLater, match="RequestExpired"):
+        backend.launch(prepared)
+    places.account.fault("DescribeSecurityGroups", "UnauthorizedOperation", status=403, message="no more")
+    with pytest.raises(TryLater, match="UnauthorizedOperation"):
+        backend.launch(prepared)
+    aws._identities.clear()
+    places.account.fault("GetCallerIdentity", "ExpiredToken", status=403, message="expired")
+    with pytest.raises(TryLater, match="ExpiredToken"):
+        backend.launch(prepared)
+    assert len(places.account.living()) == 1
+
+
+# ---------------------------------------------------------------- hands in the console
+
+
+def test_one_that_may_not_be_ended_keeps_no_other_from_its_end(places: AwsPlaces) -> None:
+    _, backend = launched(places, count=5)
+    ids = [seen.external_id for seen in living(backend)]
+    places.account.client().modify_instance_attribute(InstanceId=ids[1], DisableApiTermination={"Value": True})
+    places.account.client().modify_instance_attribute(InstanceId=ids[4], DisableApiTermination={"Value": True})
+    with pytest.raises(BackendError, match="disableApiTermination") as caught:
+        backend.terminate([*ids, "i-0123456789abcdef0"])
+    assert {one["id"] for one in places.account.living()} == {ids[1], ids[4]}
+    assert ids[1] in str(caught.value) and ids[4] in str(caught.value)
+
+
+def test_one_that_no_permission_reaches_keeps_no_other_from_its_end(places: AwsPlaces) -> None:
+    """As the tag-conditioned policy has it: which one it was is not said."""
+    _, backend = launched(places, count=4)
+    ids = [seen.external_id for seen in living(backend)]
+    # The first two batches that hold the one, and the one itself.
+    places.account.fault("TerminateInstances", "UnauthorizedOperation", status=403, message="not allowed", times=3)
+    with pytest.raises(BackendError, match=f"UnauthorizedOperation.*{ids[0]}"):
+        backend.terminate(ids)
+    assert [one["id"] for one in places.account.living()] == [ids[0]]
+
+
+def untagged(site: AwsSite, *keys: str) -> str:
+    (one,) = site.account.living()
+    site.account.client().delete_tags(Resources=[one["id"]], Tags=[{"Key": key} for key in keys])
+    return str(one["id"])
+
+
+def test_without_our_tag_it_is_still_there(site: AwsSite) -> None:
+    """A listing shows it no more: it is asked for by its id, and neither forgotten nor bought again."""
+    id = untagged(site, "dstack-project")
+    goes_on(site, 4, apart=200)
+    assert [one["id"] for one in site.account.living()] == [id]
+    assert [(one.external_id, one.phase) for one in site.state.instances] == [(id, "ready")]
+
+
+def test_without_any_tag_it_is_ended_when_nobody_needs_it(site: AwsSite) -> None:
+    untagged(site, "dstack-project", "dstack-lineage", "dstack-launch", "dstack-pool", "dstack-price")
+    apply(site, papers(pools=[replace(POOL, nodes_min=0)]), permissions=ALL)
+    goes_on(site, 4, apart=100)
+    assert site.account.living() == []
+
+
+def test_launches_swapped_between_two_change_nobody(site: AwsSite) -> None:
+    apply(site, papers(pools=[replace(POOL, nodes_min=2)]))
+    goes_on(site, 3)
+    first, second = site.account.living()
+    ec2 = site.account.client()
+    for one, other in ((first, second), (second, first)):
+        ec2.create_tags(Resources=[one["id"]], Tags=[{"Key": "dstack-launch", "Value": other["tags"]["dstack-launch"]}])
+    before = {one.id: one.external_id for one in site.state.instances}
+    goes_on(site, 4, apart=200)
+    assert {one.id: one.external_id for one in site.state.instances} == before
+    assert {one["id"] for one in site.account.living()} == {first["id"], second["id"]}
+
+
+def test_a_stopped_one_gets_no_work_and_is_not_taken_for_dead(site: AwsSite) -> None:
+    (one,) = site.account.living()
+    site.account.client().stop_instances(InstanceIds=[one["id"]])
+    goes_on(site, 4, apart=200)
+    (mine,) = [each for each in site.state.instances if each.external_id == one["id"]]
+    print(mine, [each["state"] for each in site.account.living()])
+    assert "stopped" in mine.unfit
