@@ -115,9 +115,10 @@ def test_instances_come_back_as_they_are() -> None:
 
 def test_no_idle_clock_starts_before_the_rebuild() -> None:
     state = rebuilt(listing(seen(1, created_at=5), seen(2)), reports=(report(1),))
-    assert reap_at(state.instances[0], since=idle_since(state.instances[0])) == NOW + 600
-    assert reap_at(state.instances[1], since=idle_since(state.instances[1])) is None, "what a silent host does is unknown"
-    assert state.instances[1].unreachable_since == NOW
+    answered, silent = state.instances[:2]
+    assert reap_at(answered, since=idle_since(answered)) == NOW + 600
+    assert reap_at(silent, since=idle_since(silent)) is None, "what a silent host does is unknown"
+    assert silent.unreachable_since == NOW
 
 
 @pytest.mark.parametrize(
