@@ -10,7 +10,7 @@ from test_machine import Machine
 
 def two_wishes_at_once(life: Machine) -> None:
     """The order of two `pool add` in the state decided which of them got what there was."""
-    life.pool_edited(idle=60, least=0, more=2)
+    life.pool_edited(idle=60, least=0, more=2, blocks=1)
     life.destroyed(seconds=5, ticks=1)
     life.a_file_is_absent(everything=False, who="ann@laptop")
     life.trouble(kind="silent", place="fake/r1")
@@ -24,9 +24,9 @@ def two_wishes_at_once(life: Machine) -> None:
 def rebuilt_where_the_clock_is_wrong(life: Machine) -> None:
     """A rebuild began the idle clocks two hours ago."""
     life.a_clock_is_off(seconds=-7200, who="ann@laptop")
-    life.second_pool(protected=False, there=True)
+    life.second_pool(protected=False, there=True, blocks=1)
     life.asleep_at_the_prompt(checkout=0, meanwhile=["cron"], seconds=5)
-    life.run_wished(nodes=2, pool="b")
+    life.run_wished(nodes=2, pool="b", gpus=0)
     life.lost()
     life.a_file_is_absent(everything=True, who="cron@ci")
 
@@ -36,7 +36,7 @@ def a_replica_whose_machine_is_gone(life: Machine) -> None:
     life.destroyed(seconds=5, ticks=1)
     life.a_file_is_absent(everything=False, who="ann@laptop")
     life.instance_removed(force=True, number=3)
-    life.pool_edited(idle=60, least=2, more=None)
+    life.pool_edited(idle=60, least=2, more=None, blocks=1)
     life.an_older_checkout(back=3, who="ann@laptop")
     life.an_older_checkout_is_forced(back=4)
     life.apply(ends=False, who="bob@laptop")
@@ -46,7 +46,7 @@ def a_replica_whose_machine_is_gone(life: Machine) -> None:
     life.cron(seconds=20, who="ann@laptop")
     life.instance_removed(force=False, number=1)
     life.lost()
-    life.run_wished(nodes=2, pool="a")
+    life.run_wished(nodes=2, pool="a", gpus=0)
 
 
 LIVES = [two_wishes_at_once, rebuilt_where_the_clock_is_wrong, a_replica_whose_machine_is_gone]
