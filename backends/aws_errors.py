@@ -71,12 +71,18 @@ MEANINGS: dict[str, Meaning] = {
 
 def ask(client: Any, operation: str, **parameters: Any) -> Any:
     """The answer of one call. Raises what its failure means (`backends.base`), never an error of botocore's."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
     try:
         return getattr(client, operation)(**parameters)
-    except (ClientError, BotoCoreError) as error:
+    except failures() as error:
         raise understood(error, operation=operation, spot="InstanceMarketOptions" in parameters) from None
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """Everything that a call may raise. A page instead of an answer, as proxies send, is none of botocore's own errors."""
+    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
+
+    return ClientError, BotoCoreError, ResponseParserError
 
 
 def understood(error: Exception, *, operation: str = "", spot: bool = False) -> BackendError:
