@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from functools import cache, partial
 from typing import Any
 
-from backends.aws_errors import ask, code_of, understood, words_of
+from backends.aws_errors import ask, code_of, failures, understood, words_of
 from backends.aws_images import image_for
 from backends.aws_names import PROJECT, as_list, of_project
 from backends.aws_network import network_for
@@ -106,13 +106,10 @@ def _bucket(config: BackendConfig, bucket: Bucket, region: str) -> str:
 
 def _dry(ec2: Callable[[], Any], operation: str, **parameters: Any) -> str:
     """As EC2 answers a dry run: allowed, refused, or something else that comes only after it was allowed."""
-    from botocore.exceptions import BotoCoreError, ClientError
-    from botocore.parsers import ResponseParserError
-
     call = getattr(ec2(), operation)
     try:
         call(DryRun=True, **parameters)
-    except (BotoCoreError, ClientError, ResponseParserError) as error:
+    except failures() as error:
         code = code_of(error)
         if code in REFUSED:
             raise BackendError(words_of(error)) from None
@@ -202,13 +199,11 @@ def _quotas(config: BackendConfig, region: str) -> str:
 
 def _quota(service: Any, code: str) -> str:
     """`64`; `?` where the account has no value of its own and AWS's default is not to be read."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
     for operation in ("get_service_quota", "get_aws_default_service_quota"):
         try:
             answer = getattr(service, operation)(ServiceCode="ec2", QuotaCode=code)
             return f"{answer['Quota']['Value']:g}"
-        except (BotoCoreError, ClientError) as error:
+        except failures() as error:
             if code_of(error) != "NoSuchResourceException":
                 raise understood(error) from None
     return "?"

@@ -76,16 +76,21 @@ def ask(client: Any, operation: str, **parameters: Any) -> Any:
 
     What is well-formed and no answer of AWS's (a portal's page) would read as one in which there is nothing.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
-    from botocore.parsers import ResponseParserError
-
     try:
         answer = getattr(client, operation)(**parameters)
-    except (ClientError, BotoCoreError, ResponseParserError) as error:
+    except failures() as error:
         raise understood(error, operation=operation, spot="InstanceMarketOptions" in parameters) from None
     if client.meta.service_model.service_name in NUMBERED and not answer["ResponseMetadata"].get("RequestId"):
         raise TryLater(f"{operation} at {client.meta.endpoint_url}: what answered is not AWS: a proxy on the way?")
     return answer
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """Everything that a call may raise. A page instead of an answer, as proxies send, is none of botocore's own errors."""
+    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
+
+    return ClientError, BotoCoreError, ResponseParserError
 
 
 def understood(error: Exception, *, operation: str = "", spot: bool = False) -> BackendError:

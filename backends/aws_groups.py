@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from backends.aws_errors import ask, code_of, understood
+from backends.aws_errors import ask, code_of, failures, understood
 from backends.aws_names import POOL, PROJECT, as_list
 from backends.base import BackendError, TryLater
 
@@ -106,12 +106,9 @@ def _made(ec2: Any, vpc: str, name: str, tags: Mapping[str, str], *, words: str)
 
 def unless(code: str, call: Callable[[], Any]) -> Any:
     """The answer; `None` where it was done before, as that code says."""
-    from botocore.exceptions import BotoCoreError, ClientError
-    from botocore.parsers import ResponseParserError
-
     try:
         return call()
-    except (ClientError, BotoCoreError, ResponseParserError) as error:
+    except failures() as error:
         if code_of(error) == code:
             return None
         raise understood(error) from None

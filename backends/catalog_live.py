@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from backends.aws_errors import ask, understood
+from backends.aws_errors import ask, failures, understood
 from backends.aws_session import client
 from backends.aws_types import type_of
 from backends.base import BackendError
@@ -80,10 +80,8 @@ def _types(ec2: Any, names: Collection[str]) -> Iterator[CatalogType]:
 
 
 def _pages(ec2: Any, operation: str, key: str, **asked: Any) -> Iterator[dict[str, Any]]:
-    from botocore.exceptions import BotoCoreError, ClientError
-
     try:
         for page in ec2.get_paginator(operation).paginate(**asked):
             yield from page[key]
-    except (ClientError, BotoCoreError) as error:
+    except failures() as error:
         raise understood(error, operation=operation) from None

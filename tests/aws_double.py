@@ -108,6 +108,7 @@ class Account:
         """The next `times` calls fail: before the deed or `after` it; `cut` ends the connection without a word.
 
         `page` is what answers instead of EC2, as a proxy or a portal on the way does.
+        With `code` "" a page of HTML is all that comes, as proxies send.
         """
         self._post("fault", {
             "action": action, "code": code, "times": times, "after": after, "cut": cut, "status": status,
@@ -414,6 +415,9 @@ def _failure(fault: Fault) -> Exception:
 
 
 def _say_refused(asked: Asked, error: Refused, start: Callable[..., Any]) -> Iterable[bytes]:
+    if not error.code:
+        start(f"{error.status} Error", [("Content-Type", "text/html")])
+        return [f"<!doctype html>\n<html lang=en>\n<h1>{escape(error.message)}</h1>\n".encode()]
     id = str(uuid.uuid4())
     if asked.service in ("ssm", "servicequotas", "tagging"):
         start(f"{error.status} Error", [("Content-Type", "application/x-amz-json-1.1"), ("x-amzn-RequestId", id)])
@@ -597,6 +601,7 @@ def _describe_spot(world: World, asked: Asked) -> str:
         one for id, one in world.spots.items()
         if one["region"] == asked.region and (not ids or id in ids)
         and ("instance-id" not in wanted or one["instance"] in wanted["instance-id"])
+        and ("state" not in wanted or one["state"] in wanted["state"])
         and passes(one["tags"], wanted)
     ]  # fmt: skip
     items = "".join(

@@ -82,7 +82,7 @@ def show_offer_list(flags: OffersFlags) -> int:
     for why in basis.warnings:
         say(f"warning: {why}")
     if not rows:
-        say(f"no offer fits: {found.funnel}{_hint(found.funnel, flags)}")
+        say(f"no offer fits: {found.funnel}{_hint(found.funnel, flags, basis.desired)}")
         return 1
     _show(flags, rows, moment=asked.now)
     return 0
@@ -117,8 +117,12 @@ def _show(flags: OffersFlags, rows: Sequence[OfferRow], *, moment: int) -> None:
     sys.stdout.flush()
 
 
-def _hint(funnel: str, flags: OffersFlags) -> str:
-    """Where only an unknown spot price was too high."""
+def _hint(funnel: str, flags: OffersFlags, desired: Desired) -> str:
+    """Where no cloud was asked, or only an unknown spot price was too high."""
+    from backends.registry import CATALOGED
+
+    if not any(config.type in CATALOGED for config in desired.backends):
+        return f"; the documents have no cloud: `--backend {' or '.join(sorted(CATALOGED))}` shows what one has"
     if " ≤ $" not in funnel.rpartition("left out:")[2] or flags.refresh:
         return ""
     return "; no spot price is known of it: `dstack offers --refresh` asks"
@@ -184,6 +188,7 @@ def _matching(asked: Iterable[str], known: set[str], *, flag: str, what: str) ->
 
 
 def _known(names: Iterable[str], known: set[str], *, flag: str, what: str) -> None:
+    known = known - {""}
     for name in names:
         if name not in known:
             close = get_close_matches(name, sorted(known), n=3, cutoff=0.6)
