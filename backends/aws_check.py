@@ -203,12 +203,13 @@ def _quotas(config: BackendConfig, region: str) -> str:
 def _quota(service: Any, code: str) -> str:
     """`64`; `?` where the account has no value of its own and AWS's default is not to be read."""
     from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
 
     for operation in ("get_service_quota", "get_aws_default_service_quota"):
         try:
             answer = getattr(service, operation)(ServiceCode="ec2", QuotaCode=code)
             return f"{answer['Quota']['Value']:g}"
-        except (BotoCoreError, ClientError) as error:
+        except (BotoCoreError, ClientError, ResponseParserError) as error:
             if code_of(error) != "NoSuchResourceException":
                 raise understood(error) from None
     return "?"

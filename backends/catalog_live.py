@@ -81,9 +81,10 @@ def _types(ec2: Any, names: Collection[str]) -> Iterator[CatalogType]:
 
 def _pages(ec2: Any, operation: str, key: str, **asked: Any) -> Iterator[dict[str, Any]]:
     from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
 
     try:
         for page in ec2.get_paginator(operation).paginate(**asked):
             yield from page[key]
-    except (ClientError, BotoCoreError) as error:
+    except (ClientError, BotoCoreError, ResponseParserError) as error:
         raise understood(error, operation=operation) from None
