@@ -1,17 +1,16 @@
-"""What others, accidents and hands in the console do to our things in AWS: nothing is lost, doubled or ended wrongly."""
+"""What others, accidents and hands in the console do to our things in AWS: nothing is lost, doubled, ended wrongly."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-from aws_double import REGION, Account
-from aws_world import Around, AwsPlaces, AwsSite, papers
+from aws_double import Account
+from aws_world import AwsPlaces, AwsSite, papers
 from backend_contract import living
 from msgspec.structs import replace
 from test_aws import ON_DEMAND, account, launched, request  # noqa: F401 - a fixture
-from world import PROJECT, apply, cron, task
+from world import apply, cron
 
 from backends import aws
 from backends.base import BackendError, TryLater
@@ -103,7 +102,8 @@ def test_one_that_may_not_be_ended_keeps_no_other_from_its_end(places: AwsPlaces
     with pytest.raises(BackendError, match="disableApiTermination") as caught:
         backend.terminate([*ids, "i-0123456789abcdef0"])
     assert {one["id"] for one in places.account.living()} == {ids[1], ids[4]}
-    assert ids[1] in str(caught.value) and ids[4] in str(caught.value)
+    assert ids[1] in str(caught.value)
+    assert ids[4] in str(caught.value)
 
 
 def test_one_that_no_permission_reaches_keeps_no_other_from_its_end(places: AwsPlaces) -> None:
@@ -156,7 +156,6 @@ def test_a_stopped_one_gets_no_work_and_is_not_taken_for_dead(site: AwsSite) -> 
     site.account.client().stop_instances(InstanceIds=[one["id"]])
     goes_on(site, 4, apart=200)
     (mine,) = [each for each in site.state.instances if each.external_id == one["id"]]
-    print(mine, [each["state"] for each in site.account.living()])
     assert "stopped" in mine.unfit
 
 
@@ -189,7 +188,7 @@ def test_a_group_of_our_name_that_is_not_ours_is_not_used(places: AwsPlaces, nam
 
 
 def test_a_named_group_is_used_as_it_is_and_never_made(places: AwsPlaces) -> None:
-    with pytest.raises(BackendError, match="`security_group`: .*no group called theirs"):
+    with pytest.raises(BackendError, match=r"`security_group`: .*no group called theirs"):
         launched(places, options={"security_group": "theirs"})
     assert places.account.living() == []
     group(places.account, "theirs", tags={})
