@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from backends.aws_errors import ask, code_of, failures, understood
-from backends.aws_names import POOL, PROJECT, as_list
+from backends.aws_names import POOL, PROJECT, as_list, as_mapping, door_group
 from backends.base import BackendError, TryLater
 
 LASTS = 24 * 3600  # seconds that a rule for an address lives; renewed when half of them are over
@@ -39,11 +39,22 @@ class Door(NamedTuple):
 def ensure_groups(
     ec2: Any, *, vpc: str, project: str, pool: str, door_name: str, peers_name: str, door: Door | None, now: int
 ) -> Groups:
-    """Both groups, with their rules; one that is there is adopted. `door` `None`: nobody is let in."""
+    """Both groups, with their rules; one of ours that is there is adopted. `door` `None`: nobody is let in.
+
+    A door of another name than ours is the person's own: it is used as it is. Raises `BackendError` where that is
+    missing, or where a group has our name and not our tag: whom it lets in was not for us to say.
+    """
     tags = {PROJECT: project}
     known = _named(ec2, vpc, [door_name, peers_name])
-    first = known.get(door_name) or _made(ec2, vpc, door_name, tags, words=f"those who tick for project {project}")
-    second = known.get(peers_name) or _made(
+    if door_name == door_group(project):
+        first = _ours(known, door_name, project) or _made(
+            ec2, vpc, door_name, tags, words=f"those who tick for project {project}"
+        )
+    else:
+        first = known.get(door_name)
+        if first is None:
+            raise BackendError(f"`security_group`: {vpc} has no group called {door_name}: make it, or leave that out")
+    second = _ours(known, peers_name, project) or _made(
         ec2, vpc, peers_name, {**tags, POOL: pool}, words=f"instances of pool {pool} among themselves"
     )
     if not _talks(second):
@@ -88,6 +99,17 @@ def _named(ec2: Any, vpc: str, names: Sequence[str]) -> dict[str, Any]:
     return {group["GroupName"]: group for group in found}
 
 
+def _ours(known: Mapping[str, Any], name: str, project: str) -> Any:
+    """`None` where there is none of that name."""
+    group = known.get(name)
+    if group is not None and as_mapping(group.get("Tags")).get(PROJECT) != project:
+        raise BackendError(
+            f"the security group {group['GroupId']} is called {name} and does not carry the tag {PROJECT}={project}: "
+            "it is not used; rename or remove it, or, where it is this project's, tag it so"
+        )
+    return group
+
+
 def _made(ec2: Any, vpc: str, name: str, tags: Mapping[str, str], *, words: str) -> Any:
     specification = {"ResourceType": "security-group", "Tags": as_list({"Name": name, **tags})}
     made = unless(
@@ -98,7 +120,7 @@ def _made(ec2: Any, vpc: str, name: str, tags: Mapping[str, str], *, words: str)
     )
     if made is not None:
         return {"GroupId": made["GroupId"], "GroupName": name, "IpPermissions": []}
-    there = _named(ec2, vpc, [name]).get(name)
+    there = _ours(_named(ec2, vpc, [name]), name, tags[PROJECT])
     if there is None:
         raise TryLater(f"the security group {name} was just made by another and is not to be seen yet")
     return there

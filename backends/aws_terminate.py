@@ -1,4 +1,4 @@
-"""TerminateInstances for many: EC2 ends all of a call or none, so that whatever hinders one would keep all the others."""
+"""TerminateInstances for many: EC2 ends all of a call or none, so that whatever hinders one would keep the others."""
 
 from __future__ import annotations
 

@@ -8,6 +8,14 @@ set -u
 verb=$1 base=$2 proc=${3:-/proc}
 first=600 grace=900 host=/nowhere
 
+line_of() { # $1 a file that any job may have put there -> its first line: nothing is waited for, and no end is sought
+    [ ! -f "$1" ] || dd if="$1" bs=255 count=1 2> /dev/null | tr -d '\000' | sed q
+}
+
+number() { # $1 text, $2 what it is where that is no number that sh reckons with -> number
+    case $1 in '' | *[!0-9]* | 0?* | ???????????*) number=$2 ;; *) number=$1 ;; esac
+}
+
 recall() { # of our own memory: boots, each with the age at its begin; busy, when a job was last seen alive; tries
     boots='' busy=0 tries=0 last='' last_up=0 tick_at=0 tick=''
     {
@@ -52,10 +60,11 @@ read_age() { # age: seconds that this machine has run, of which `up` are of this
 
 age_of() { # $1 boot, $2 its uptime -> at: the age then, never later than now; 0 where that is forgotten
     at=0
-    case $2 in '' | *[!0-9]* | ???????????*) return ;; esac
+    number "$2" -
+    [ "$number" != - ] || return
     begin_of "$1"
     [ -n "$begin" ] || return
-    at=$((begin + $2))
+    at=$((begin + number))
     [ "$at" -le "$age" ] || at=$age
 }
 
@@ -77,14 +86,17 @@ later() { # $1 an age: the machine is needed until then at least
 
 read_lease() { # what the last tick left: which rule (`-` for none yet), its span, and how long it had been idle
     rule=- span=- idle_for=0 hold=86400 lifetime=- ticked=0 where='' up_then=''
-    { read -r where up_then rule span idle_for hold lifetime _ < "$host/lease"; } 2> /dev/null
+    read -r where up_then rule span idle_for hold lifetime _ << END
+$(line_of "$host/lease")
+END
     where_ticked="$where $up_then"
     case $rule in idle | unattended) ;; *) rule=- ;; esac
     [ ${#where_ticked} -le 60 ] || rule=- # none of ours
     [ "$rule" != - ] || { where_ticked='' && return; }
-    case $span$lifetime in *[!0-9-]*) span=259200 lifetime=- ;; esac
-    case $idle_for in '' | *[!0-9]*) idle_for=0 ;; esac
-    case $hold in '' | *[!0-9]*) hold=86400 ;; esac
+    [ "$span" = - ] || { number "$span" 259200 && span=$number; }
+    number "$lifetime" - && lifetime=$number
+    number "$idle_for" 0 && idle_for=$number
+    number "$hold" 86400 && hold=$number
     age_of "$where" "$up_then"
     ticked=$at
     [ "$tick" != "$where_ticked" ] || ticked=$tick_at # as it was noted then: its boot may be long forgotten
@@ -92,8 +104,10 @@ read_lease() { # what the last tick left: which rule (`-` for none yet), its spa
 
 alive() { # $1 job folder: true while its supervisor lives; from: the age at which that began, 0 where it never did
     from=0 pid='' born='' where=''
-    { read -r pid born where _ < "$1/pid"; } 2> /dev/null
-    case $pid:$born in *[!0-9]*:* | *:*[!0-9]* | :* | *:) return 1 ;; esac
+    read -r pid born where _ << END
+$(line_of "$1/pid")
+END
+    case $pid:$born in *[!0-9]*:* | *:*[!0-9]* | :* | *: | *:0?* | *:????????????????*) return 1 ;; esac
     age_of "$where" $((born / hz))
     from=$at
     [ ! -f "$1/end" ] && [ "$where" = "$boot" ] && { read -r stat < "$proc/$pid/stat"; } 2> /dev/null || return 1
@@ -104,8 +118,9 @@ alive() { # $1 job folder: true while its supervisor lives; from: the age at whi
 }
 
 limit_of() { # $1 job folder, $2 name -> limit: a number of its order, 0 is none
-    limit=$(sed -n "s/^$2='\{0,1\}\([0-9]\{1,9\}\)'\{0,1\}\$/\1/p" "$1/order" 2> /dev/null)
-    limit=${limit:-0}
+    limit=''
+    [ ! -f "$1/order" ] || limit=$(sed -n "/^$2='\{0,1\}\([0-9]\{1,9\}\)'\{0,1\}\$/{s//\1/p;q;}" "$1/order" 2> /dev/null)
+    number "$limit" 0 && limit=$number
 }
 
 need_of_running() { # $1 job folder: for as long as it may run; it is not counted while its image is pulled, for an hour
@@ -113,7 +128,9 @@ need_of_running() { # $1 job folder: for as long as it may run; it is not counte
     limit_of "$1" hold_back
     latest=$((from + 3600 + limit))
     begun=''
-    { read -r _ begun _ < "$1/started"; } 2> /dev/null
+    read -r _ begun _ << END
+$(line_of "$1/started")
+END
     if [ -n "$begun" ]; then age_of "$where" "$begun" && from=$at
     elif [ "$age" -lt "$latest" ]; then from=$age
     else from=$latest; fi
@@ -163,7 +180,9 @@ need_of_idle() { # from the end of its last job: as the tick knew it, as we saw 
     from=$((ticked - idle_for))
     [ "$from" -ge "$busy" ] || from=$busy
     where='' up_then=''
-    { read -r where up_then _ < "$host/cleaned"; } 2> /dev/null
+    read -r where up_then _ << END
+$(line_of "$host/cleaned")
+END
     age_of "$where" "$up_then"
     [ "$from" -ge "$at" ] || from=$at
     later $((from + span + grace))

@@ -27,6 +27,7 @@ Type=oneshot
 ExecStart=/bin/sh {BASE}/deadman.sh check {BASE}
 TimeoutStartSec=60
 """
+# The first time at once: a machine that restarts within the minute again and again must not live for ever.
 TIMER = """\
 [Unit]
 Description=dstack: ask every minute whether anybody needs this machine
@@ -35,7 +36,7 @@ Conflicts=shutdown.target
 Before=shutdown.target
 
 [Timer]
-OnActiveSec=1min
+OnActiveSec=5s
 OnUnitActiveSec=1min
 AccuracySec=5s
 

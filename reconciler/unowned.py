@@ -2,7 +2,8 @@
 
 An instance is owned while the state counts it and does not call it an orphan, or while its launch is open. What goes
 with instances is owned while something uses it, or while an instance or an open launch of its pool is in that place.
-What another lineage of the project's state made is left alone: another copy of the state owns it.
+What another lineage of the project's state made is left alone: another copy of the state owns it. So is everything
+where the state is older than what it finds.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from reconciler.distrust import distrust
 from schemas.instance import Seen
 from schemas.leftover import ORDER, Leftover
 from schemas.state import State
@@ -27,7 +29,14 @@ class Found:
 
 
 def unowned(state: State, found: Iterable[Found]) -> tuple[Leftover, ...]:
-    """In the order of their removal; `state` must have been read after the places answered."""
+    """In the order of their removal; `state` must have been read after the places answered.
+
+    Raises `StateRefused` where an instance carries a generation above the state's: it knows nothing of what a newer
+    one bought, and would take that for garbage.
+    """
+    found = tuple(found)
+    seen = {each.place: [one for one in each.instances if one.lineage == state.lineage] for each in found}
+    distrust(state, seen=seen, reports=())
     made = [one for each in found for one in _of(state, each)]
     return tuple(sorted(made, key=lambda one: (ORDER.index(one.kind), one.place, one.id)))
 
@@ -36,8 +45,9 @@ def _of(state: State, found: Found) -> Iterable[Leftover]:
     living = [seen for seen in found.instances if seen.phase != "ended"]
     yield from (_instance(seen, found.place) for seen in living if not _owned(state, found.place, seen))
     pools = _pools(state, found.place, living)
+    asked = {intent.id for intent in state.intents}  # what it makes is not attached at once
     for one in found.others:
-        if one.in_use or one.lineage not in ("", state.lineage):
+        if one.in_use or one.lineage not in ("", state.lineage) or one.launch in asked:
             continue
         if one.kind in SHARED and (one.pool in pools or (not one.pool and pools)):
             continue

@@ -1,17 +1,16 @@
-"""What others, accidents and hands in the console do to our things in AWS: nothing is lost, doubled or ended wrongly."""
+"""What others, accidents and hands in the console do to our things in AWS: nothing is lost, doubled, ended wrongly."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-from aws_double import REGION, Account
-from aws_world import Around, AwsPlaces, AwsSite, papers
+from aws_double import Account
+from aws_world import AwsPlaces, AwsSite, papers
 from backend_contract import living
 from msgspec.structs import replace
 from test_aws import ON_DEMAND, account, launched, request  # noqa: F401 - a fixture
-from world import PROJECT, apply, cron, task
+from world import apply, cron
 
 from backends import aws
 from backends.base import BackendError, TryLater
@@ -103,7 +102,8 @@ def test_one_that_may_not_be_ended_keeps_no_other_from_its_end(places: AwsPlaces
     with pytest.raises(BackendError, match="disableApiTermination") as caught:
         backend.terminate([*ids, "i-0123456789abcdef0"])
     assert {one["id"] for one in places.account.living()} == {ids[1], ids[4]}
-    assert ids[1] in str(caught.value) and ids[4] in str(caught.value)
+    assert ids[1] in str(caught.value)
+    assert ids[4] in str(caught.value)
 
 
 def test_one_that_no_permission_reaches_keeps_no_other_from_its_end(places: AwsPlaces) -> None:
@@ -156,5 +156,71 @@ def test_a_stopped_one_gets_no_work_and_is_not_taken_for_dead(site: AwsSite) -> 
     site.account.client().stop_instances(InstanceIds=[one["id"]])
     goes_on(site, 4, apart=200)
     (mine,) = [each for each in site.state.instances if each.external_id == one["id"]]
-    print(mine, [each["state"] for each in site.account.living()])
     assert "stopped" in mine.unfit
+
+
+# ---------------------------------------------------------------- groups of others
+
+
+def group(account: Account, name: str, *, tags: dict[str, str], open_to: str = "") -> str:  # noqa: F811
+    ec2 = account.client()
+    vpc = ec2.describe_vpcs(Filters=[{"Name": "isDefault", "Values": ["true"]}])["Vpcs"][0]["VpcId"]
+    specification = {"ResourceType": "security-group", "Tags": [{"Key": k, "Value": v} for k, v in tags.items()]}
+    more = {"TagSpecifications": [specification]} if tags else {}
+    made = ec2.create_security_group(GroupName=name, Description="x", VpcId=vpc, **more)["GroupId"]
+    if open_to:
+        ec2.authorize_security_group_ingress(
+            GroupId=made,
+            IpPermissions=[{"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": open_to}]}],
+        )
+    return str(made)
+
+
+@pytest.mark.parametrize("name", ["dstack-testproject", "dstack-testproject-pool"])
+@pytest.mark.parametrize("tags", [{}, {"dstack-project": "otherproject"}], ids=["nobodys", "anothers"])
+def test_a_group_of_our_name_that_is_not_ours_is_not_used(places: AwsPlaces, name: str, tags: dict[str, str]) -> None:
+    made = group(places.account, name, tags=tags, open_to="0.0.0.0/0")
+    with pytest.raises(BackendError, match=f"{made}.*{name}.*dstack-project=testproject"):
+        launched(places)
+    assert places.account.living() == []
+    (there,) = places.account.client().describe_security_groups(GroupIds=[made])["SecurityGroups"]
+    assert len(there["IpPermissions"]) == 1
+
+
+def test_a_named_group_is_used_as_it_is_and_never_made(places: AwsPlaces) -> None:
+    with pytest.raises(BackendError, match=r"`security_group`: .*no group called theirs"):
+        launched(places, options={"security_group": "theirs"})
+    assert places.account.living() == []
+    group(places.account, "theirs", tags={})
+    launched(places, options={"security_group": "theirs"})
+    assert places.account.living()[0]["groups"] == ["dstack-testproject-pool", "theirs"]
+
+
+# ---------------------------------------------------------------- gc
+
+
+def test_gc_with_a_state_that_is_behind_takes_nothing(site: AwsSite) -> None:
+    """A backup put back knows nothing of what was made since: that is no garbage."""
+    backup = site.store.data
+    apply(site, papers(pools=[replace(POOL, nodes_min=2)]))
+    goes_on(site, 2)
+    site.store.data = backup
+    asked = ask_everywhere(site.ports(), site.state, Connections(site.ports(), site.state.lineage))
+    with pytest.raises(StateRefused, match="older than the world"):
+        unowned(site.state, asked.found)
+
+
+def test_the_disk_and_the_request_of_an_open_launch_are_no_garbage(site: AwsSite) -> None:
+    """Made, and not attached yet."""
+    site.account.fault("RunInstances", after=True, cut=True)
+    site.account.set(lag=3)
+    apply(site, papers(pools=[replace(POOL, nodes_min=2)]))
+    state = site.state
+    (intent,) = state.intents
+    parts = [
+        Leftover(kind=kind, id=f"x-{kind}", place=intent.request.place, launch=launch, lineage=state.lineage)
+        for kind in ("volume", "interface", "spot-request")
+        for launch in (intent.id, "long-gone")
+    ]
+    found = unowned(state, [Found(intent.request.place, (), parts)])
+    assert {one.launch for one in found} == {"long-gone"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ class Machine:
         (self.root / "proc/sys/kernel/random/boot_id").write_text(f"{self.boot}\n")
         done = subprocess.run(
             [self.sh, str(PROGRAM), verb, str(self.root / "base"), str(self.root / "proc")],
-            capture_output=True, text=True, timeout=30, check=True, env={"PATH": "/usr/bin:/bin", **settings},
+            capture_output=True, text=True, timeout=5, check=True, env={"PATH": "/usr/bin:/bin", **settings},
         )  # fmt: skip
         assert "deadman.sh" not in done.stderr, done.stderr
         return done.stdout.strip()
@@ -296,7 +297,8 @@ def test_a_memory_that_cannot_be_read_is_one_that_begins(machine: Machine, text:
     assert machine.check(FIRST + GRACE)
 
 
-@pytest.mark.parametrize("text", ["", "x", "boot-1 5 idle", "boot-1 5 idle x y z w", "boot-1 y unattended 60 0 0 -"])
+@pytest.mark.parametrize("text", ["", "x", "boot-1 5 idle", "boot-1 5 idle x y z w", "boot-1 y unattended 60 0 0 -",
+     "boot-1 08 idle 08 09 08 08", "boot-1 5 unattended 99999999999999999999 0 0 -"])
 def test_whatever_the_lease_says_it_ends_one_day(machine: Machine, text: str) -> None:
     (machine.root / "host/lease").write_text(text + "\n")
     assert machine.left() is not None
@@ -316,3 +318,28 @@ def test_without_its_host_folder_it_is_as_if_nobody_came(machine: Machine) -> No
     (machine.root / "base/conf").write_text(f"first {FIRST}\ngrace {GRACE}\n")
     machine.tick("unattended", 3 * DAY)
     assert machine.check(FIRST + GRACE)
+
+
+HOSTILE = {
+    "fifo": lambda path: os.mkfifo(path),
+    "endless": lambda path: path.symlink_to("/dev/zero"),
+    "folder": lambda path: path.mkdir(),
+    "dangling": lambda path: path.symlink_to("/nowhere/at/all"),
+    "huge": lambda path: path.write_bytes(b"x" * 3_000_000),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize("name", ["lease", "cleaned", "jobs/j/pid", "jobs/j/started", "jobs/j/order"])
+def test_whatever_a_job_puts_in_the_way_it_ends_one_day(machine: Machine, name: str, kind: str) -> None:
+    """A job is the same login: it may put anything there, and what cannot be read must not be waited for."""
+    machine.tick("idle", 300)
+    if name.startswith("jobs"):
+        machine.job(max_duration=60)
+    path = machine.root / "host" / name
+    path.unlink(missing_ok=True)
+    HOSTILE[kind](path)
+    assert (machine.left() is None) == name.endswith("order")  # as long as that job runs, it has no limit
+    if name.startswith("jobs"):
+        machine.end()
+    assert machine.check(10 * DAY)
