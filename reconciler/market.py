@@ -113,7 +113,7 @@ class Market:
 
 
 def _strangers(draft: Draft) -> dict[str, str]:
-    """backend -> why whoever answers for it now is not who has what we know: in no region is anything bought of them."""
+    """backend -> why whoever answers for it now is not who has what we know: nothing is bought of them, anywhere."""
     return {
         place.config.name: f"{place.name} is answered by {place.answered_by}, not by {place.identity}"
         for place in draft.world.state.places

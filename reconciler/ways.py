@@ -12,7 +12,8 @@ from schemas.way import Way, way_of
 
 def with_ways(state: State) -> State:
     """The state with its living machines reached that way; the same state where nothing changes."""
-    backends = {place.name: way_of(place.config.options) for place in state.places if place.config.type not in ("local", "ssh")}
+    clouds = (place for place in state.places if place.config.type not in ("local", "ssh"))
+    backends = {place.name: way_of(place.config.options) for place in clouds}
     if not backends:
         return state
     applied = state.applied.desired.pools if state.applied else ()
