@@ -35,6 +35,7 @@ from schemas.launch import Request
 from schemas.leftover import Leftover
 from schemas.offer import Offer
 from schemas.resources import Need, Where
+from schemas.way import way_of
 
 PAGE = 1000  # the most that DescribeInstances gives at once
 FILTERED = 200  # the most values of a filter
@@ -189,7 +190,7 @@ class AwsBackend:
         ingress = self._options.get("ingress", "own")
         if isinstance(ingress, list | tuple):
             return Door("", tuple(ingress))
-        if ingress == "none" or self._options.get("connect", "direct") != "direct":
+        if ingress == "none" or way_of(self._options).mode != "direct":
             return None
         own = self._once(("address",), lambda: own_address(os.environ))
         if not own:

@@ -14,6 +14,7 @@ from backends.aws_names import PROJECT
 from schemas.base import Value
 from schemas.desired import BackendConfig
 from schemas.location import Bucket
+from schemas.way import way_of
 
 Kind = Literal["plan", "apply"]
 Statement = dict[str, Any]
@@ -140,7 +141,7 @@ def _optional(config: BackendConfig, scope: Scope) -> Iterable[Statement]:
         arn = str(key) if str(key).startswith("arn:") else f"arn:aws:kms:*:*:key/{key}"
         yield _allow("EncryptDisks", ("kms:CreateGrant", "kms:Decrypt", "kms:DescribeKey",
                      "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncryptFrom", "kms:ReEncryptTo"), arn)  # fmt: skip
-    match config.options.get("connect"):
+    match way_of(config.options).mode:
         case "instance-connect":
             endpoints = _arns(("instance-connect-endpoint",))
             yield _allow("ReachByInstanceConnect", ("ec2-instance-connect:OpenTunnel",), endpoints)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -42,19 +41,6 @@ def published_of(provider: str, store: Cache, warnings: list[str]) -> Catalog | 
         warnings.append(f"{store.folder / published_file(provider)} is left out: {why}")
         return None
     return found
-
-
-def known_types(layers: Layers, region: str = "") -> frozenset[str]:
-    """The names of the types that a region offers, or any region. Empty for a region that nobody knows."""
-    return frozenset(row.kind.name for name in ((region,) if region else layers.regions()) for row in layers.rows(name))
-
-
-def near_types(layers: Layers, name: str, region: str = "") -> tuple[str, ...]:
-    """What a mistyped type may have meant, at most three; of its own family first."""
-    known = sorted(known_types(layers, region))
-    family = [one for one in known if one.partition(".")[0] == name.partition(".")[0]]
-    near = (*get_close_matches(name, family, n=3, cutoff=0.5), *get_close_matches(name, known, n=3, cutoff=0.7))
-    return tuple(dict.fromkeys(near))[:3]
 
 
 def published_file(provider: str) -> str:

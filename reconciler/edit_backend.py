@@ -23,12 +23,6 @@ def set_aws(folder: Path, name: str, *, creds: Mapping[str, str], region: str, s
     return _with_store(folder, backend, store)
 
 
-def aws_backends(folder: Path) -> tuple[str, ...]:
-    """The names of those of type aws that the documents have."""
-    found = (one for _, _, data in round_trip(folder) for one in _list(data) or ())
-    return tuple(_name(one) for one in found if one.get("type") == "aws")
-
-
 def declares_any(folder: Path) -> bool:
     return any(_list(data) for _, _, data in round_trip(folder))
 

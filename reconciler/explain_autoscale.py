@@ -51,9 +51,13 @@ def _row(cap: Cap, rules: Rules, state: State | None, *, offers: tuple[Offer, ..
 
 
 def _lacking(cap: Cap, offered: list[Offer], state: State | None, *, now: int) -> Capacity | None:
-    """The oldest word that there is none, where none of what it covers can be had now."""
+    """The oldest word that there is none, or that a place refuses whatever it is asked for.
+
+    `None` where something of what the rule covers may be had now.
+    """
     memories = [one for one in state.capacity if one.until > now] if state else []
-    mine = [one for one in memories if one.instance_type == cap.instance_type and one.spot == cap.spot]
+    alike = (cap.instance_type, cap.spot)
+    mine = [one for one in memories if not one.instance_type or (one.instance_type, one.spot) == alike]
     places = {one.place for one in offered}
     lacking = [one for one in mine if one.place in places]
     told = {(one.place, zone) for one in lacking for zone in ([one.zone] if one.zone else _zones(one.place, offered))}
@@ -74,6 +78,8 @@ def _status(cap: Cap, rules: Rules, offered: list[Offer], lacking: Capacity | No
         return "not offered"
     if lacking is None:
         return "OK"
+    if not lacking.instance_type:
+        return "refused"
     return f"no quota ({lacking.quota})" if lacking.quota else "no capacity"
 
 

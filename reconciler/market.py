@@ -33,6 +33,7 @@ class Market:
         self._kinds: dict[tuple[Resources, bool], int] = {}
         self._capacity = _capacity(draft)
         self._unsupported = {config.name for config in draft.backends.values() if config.unsupported}
+        self._strangers = _strangers(draft)
 
     @property
     def size(self) -> int:
@@ -81,6 +82,8 @@ class Market:
         place = offer.place
         if place in self.draft.unknown:
             return f"{place} is unknown: {self.draft.unknown[place]}"
+        if other := self._strangers.get(offer.backend):
+            return f"{place} is not asked: {other}"
         if self._capacity and (refused := self._capacity.get((place, "", "", False))):
             return refused.why
         if offer.availability in ("no-capacity", "no-quota"):
@@ -107,6 +110,15 @@ class Market:
     def take(self, offer: Offer, *, n: int) -> None:
         if offer.free is not None:
             self._left[offer] = self._free(offer) - n
+
+
+def _strangers(draft: Draft) -> dict[str, str]:
+    """backend -> why whoever answers for it now is not who has what we know: nothing is bought of them, anywhere."""
+    return {
+        place.config.name: f"{place.name} is answered by {place.answered_by}, not by {place.identity}"
+        for place in draft.world.state.places
+        if place.answered_by and not place.forgotten and draft.is_cloud(place.config.name)
+    }
 
 
 def _capacity(draft: Draft) -> dict[tuple[str, str, str, bool], Capacity]:

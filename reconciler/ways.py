@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import msgspec
 from msgspec.structs import replace
 
 from reconciler.status import bought
-from schemas.desired import BackendConfig
 from schemas.instance import Instance
 from schemas.state import State
-from schemas.way import Way
-
-DIRECT = Way()
+from schemas.way import Way, way_of
 
 
 def with_ways(state: State) -> State:
     """The state with its living machines reached that way; the same state where nothing changes."""
-    backends = {place.name: way_of(place.config) for place in state.places if place.config.type not in ("local", "ssh")}
+    clouds = (place for place in state.places if place.config.type not in ("local", "ssh"))
+    backends = {place.name: way_of(place.config.options) for place in clouds}
     if not backends:
         return state
     applied = state.applied.desired.pools if state.applied else ()
     pools = {pool.name: pool.connect for pool in applied if pool.connect is not None}
     instances = tuple(_reached(one, backends, pools) for one in state.instances)
     return state if instances == state.instances else replace(state, instances=instances)
-
-
-def way_of(config: BackendConfig) -> Way:
-    """A backend's own, with the profile of its credentials."""
-    creds = config.options.get("creds") or {}
-    way = msgspec.convert(config.options.get("connect") or {}, Way)
-    return replace(way, profile=str(creds.get("profile", "")))
 
 
 def _reached(one: Instance, backends: dict[str, Way], pools: dict[str, Way]) -> Instance:

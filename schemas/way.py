@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
 
 from schemas.base import Value
 from schemas.host import Jump
@@ -19,3 +22,9 @@ class Way(Value, frozen=True, kw_only=True):
     mode: Mode = "direct"
     jump: Jump | None = None
     profile: str = ""
+
+
+def way_of(options: Mapping[str, Any]) -> Way:
+    """A backend's own, by its `connect`, with the profile of its credentials."""
+    creds, said = options.get("creds") or {}, options.get("connect") or {}
+    return msgspec.convert({**said, "profile": str(creds.get("profile", ""))}, Way)

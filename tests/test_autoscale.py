@@ -227,3 +227,13 @@ def test_no_capacity_is_said_only_where_none_of_what_a_rule_covers_can_be_had() 
     assert lacking("a", "b") == ("no capacity", 5)
     assert lacking("") == ("no capacity", 5)
     assert lacking("", quota="VcpuLimitExceeded") == ("no quota (VcpuLimitExceeded)", 5)
+
+
+def test_a_place_that_refuses_all_of_it_is_said_of_each_of_its_rules() -> None:
+    rules = rules_of(Desired(ruled=True, caps=(Cap(instance_type="g5.xlarge", max=2),)), ())
+    refused = Capacity(place="aws/eu", instance_type="", until=99, why="UnauthorizedOperation")
+    state = State(version=2, project="p", lineage="l", capacity=(refused,))
+    (row,) = explain_rules(rules, state, offers=(machine("g5.xlarge", zone="a"),), now=50)
+    assert (row.status, row.why) == ("refused", "UnauthorizedOperation")
+    elsewhere = (machine("g5.xlarge"), machine("g5.xlarge", region="us"))
+    assert explain_rules(rules, state, offers=elsewhere, now=50)[0].status == "OK"

@@ -236,6 +236,16 @@ def test_an_unknown_address_lets_nobody_in_and_that_is_said(places: AwsPlaces) -
     assert backend.notes() == []
 
 
+def test_a_direct_way_said_aloud_lets_in_and_any_other_does_not(
+    places: AwsPlaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DSTACK_ADDRESS", "198.51.100.7")
+    launched(places, name="l1", options={"connect": {"mode": "ssm"}})
+    assert rules(places.account) == []
+    launched(places, name="l2", options={"connect": {"mode": "direct"}})
+    assert rules(places.account) == [(22, "198.51.100.7/32")]
+
+
 def test_ingress_as_declared(places: AwsPlaces, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DSTACK_ADDRESS", "203.0.113.7")
     launched(places, options={"ingress": ["10.0.0.0/8", "2001:db8::/32"]})

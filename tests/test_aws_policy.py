@@ -21,7 +21,7 @@ SCOPE = Scope(project="demo12345678")
 FULL = Scope(
     project="demo12345678", buckets=(Bucket(scheme="s3", bucket="team", prefix="runs"),), parameters=("/team/token",)
 )
-OPTIONS: dict[str, Any] = {"iam_instance_profile": "trainer", "kms_key": "1234", "connect": "ssm"}
+OPTIONS: dict[str, Any] = {"iam_instance_profile": "trainer", "kms_key": "1234", "connect": {"mode": "ssm"}}
 WRITES = ("Create", "Delete", "Run", "Terminate", "Authorize", "Revoke", "Update", "Put", "Release", "Cancel", "Start",
           "PassRole", "Abort", "Modify", "Attach", "Detach", "Open", "Send")  # fmt: skip
 NEEDLESS = {"sts:AssumeRole"}  # allowed by the role's own trust policy

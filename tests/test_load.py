@@ -10,11 +10,11 @@ from msgspec.structs import replace
 from reconciler.identity import identity
 from reconciler.load import Documents, Invalid, find_project, load
 from reconciler.requires import unmet_requirement
-from reconciler.ways import way_of
 from schemas.desired import COMPILER, Desired
 from schemas.pool import Pool
 from schemas.profile import Retry
 from schemas.resources import GpuNeed, Need, Span
+from schemas.way import way_of
 
 GOOD = Path(__file__).parent / "documents" / "good"
 HOUR = 3600
@@ -496,7 +496,7 @@ def test_how_machines_are_reached_is_their_backends_or_their_pools_word(
         main=f"backends: [{{type: aws, creds: {{profile: me}}, connect: {written}}}]\n"
         f"pools: [{{name: a, default: true}}, {{name: b, connect: {written}}}]",
     ).desired
-    way = way_of(desired.backends[0])
+    way = way_of(desired.backends[0].options)
     assert (way.mode, way.jump.hostname if way.jump else "", way.profile) == (mode, jump, "me")
     plain, own = (pool.connect for pool in desired.pools)
     assert plain is None

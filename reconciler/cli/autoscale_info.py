@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from reconciler.autoscale import Rules, kind, rules_of
+from reconciler.autoscale import Rules, kind, rule_words, rules_of
 from reconciler.cli.plan import stored_offers
 from reconciler.cli.project import documents_of, project_root, site_of, state_if_any
 from reconciler.cli.terminal import out, say, show, width
@@ -37,6 +37,9 @@ def show_rules(*, as_json: bool) -> int:
         return 0
     if rows:
         show(_table(rows))
+    for row in rows:
+        if row.status == "refused":
+            say(f"{rule_words(row.cap)}: {row.why}")
     say(_words(rules))
     if applied and _differ(rules_of(desired, ()), rules):
         say("note: the documents here say other rules, which are not applied: `dstack plan` shows what they would do")

@@ -21,14 +21,14 @@ SYNONYMS = {
 }  # fmt: skip
 COMMANDS = (
     "plan", "apply", "run", "offers", "ps", "logs", "stop", "artifacts", "pool", "cost", "events", "validate", "schema",
-    "init", "destroy", "gc", "state", "autoscale", "backend", "aws",
+    "init", "destroy", "gc", "state", "autoscale", "backend", "aws", "attach", "cp",
 )  # fmt: skip
 GROUPS = {
     "dstack": COMMANDS,
     "dstack pool": (
         "list", "ps", "create", "delete", "set-default", "add", "remove", "drain", "pause", "resume",
     ),
-    "dstack state": ("show", "rebuild", "forget"),
+    "dstack state": ("show", "rebuild", "forget", "pull", "push", "edit", "migrate", "rollback"),
     "dstack backend": ("list", "check", "policy"),
     "dstack aws": ("configure",),
     "dstack autoscale": ("allow", "info", "clear", "enable", "disable"),
