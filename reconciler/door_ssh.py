@@ -11,7 +11,7 @@ import paramiko
 from reconciler.connect_ssh import Line
 from reconciler.door import Refused, Screen
 from reconciler.runner import Unreachable
-from reconciler.transport_ssh import NOISE, command
+from reconciler.transport_ssh import NOISE, command, end_input
 
 DIAL = 15.0  # seconds for a session or a port to open
 _BROKEN = (paramiko.SSHException, EOFError, OSError)
@@ -95,7 +95,7 @@ class SshSession:
 
     def end_input(self) -> None:
         with suppress(*_BROKEN):
-            self._channel.shutdown_write()
+            end_input(self._channel)
 
     def resize(self, screen: Screen) -> None:
         with suppress(*_BROKEN):

@@ -147,7 +147,19 @@ def _pour(channel: paramiko.Channel, source: bytes | IO[bytes], *, ends: float) 
         else:
             while (block := source.read(CHUNK)) and time.monotonic() < ends:
                 channel.sendall(block)
-        channel.shutdown_write()
+        end_input(channel)
+
+
+def end_input(channel: paramiko.Channel) -> None:
+    """Say that no more comes.
+
+    The library's own way lets its thread answer the end of a quick program between making this message and sending it:
+    it would then speak of a channel that is no more, for which sshd ends the whole connection, and all that runs on it.
+    """
+    with channel.lock:
+        message = channel._send_eof()
+        if message is not None:
+            channel.transport._send_user_message(message)
 
 
 class _Ear:

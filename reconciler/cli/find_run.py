@@ -12,8 +12,8 @@ from schemas.state import State
 def find_run(state: State, name: str) -> Run:
     """`Fail` with a suggestion where there is none."""
     found = [run for run in state.runs if name in (run.spec.name, run.id)]
-    if found:
-        return max(found, key=lambda run: (run.submitted_at, run.id))
+    if found:  # of those of one second the last in the state, which gains runs at its end
+        return max(reversed(found), key=lambda run: run.submitted_at)
     names = sorted({run.spec.name for run in state.runs})
     close = get_close_matches(name, names, n=1)
     hint = f"did you mean {close[0]}?" if close else "`dstack ps -a` lists them"
