@@ -69,6 +69,8 @@ MEANINGS: dict[str, Meaning] = {
 }
 
 NUMBERED = ("ec2", "sts")  # services that put the request's id into every answer
+EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
+ANEW = "; log in again: `aws sso login`, or new temporary keys"
 
 
 def ask(client: Any, operation: str, **parameters: Any) -> Any:
@@ -108,7 +110,7 @@ def understood(error: Exception, *, operation: str = "", spot: bool = False) -> 
         case "later":
             return TryLater(words)
         case _:
-            return BackendError(words)
+            return BackendError(words + (ANEW if code in EXPIRED else ""))
 
 
 def code_of(error: Exception) -> str:
