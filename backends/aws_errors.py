@@ -88,7 +88,7 @@ def ask(client: Any, operation: str, **parameters: Any) -> Any:
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """Everything that a call may raise. A page instead of an answer, as proxies send, is none of botocore's own errors."""
+    """Everything that a call may raise. A page of a proxy's is none of botocore's own errors."""
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
 

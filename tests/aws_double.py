@@ -618,7 +618,7 @@ def _cancel_spot(world: World, asked: Asked) -> str:
     ids = numbered(asked.parameters, "SpotInstanceRequestId")
     for id in ids:
         if id not in world.spots:
-            raise Refused("InvalidSpotInstanceRequestID.NotFound", f"The spot instance request ID '{id}' does not exist")
+            raise Refused("InvalidSpotInstanceRequestID.NotFound", f"The spot request '{id}' does not exist")
         world.spots[id]["state"] = "cancelled"
     items = "".join(
         f"<item><spotInstanceRequestId>{id}</spotInstanceRequestId><state>cancelled</state></item>" for id in ids
