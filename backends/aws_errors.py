@@ -69,6 +69,8 @@ MEANINGS: dict[str, Meaning] = {
 }
 
 NUMBERED = ("ec2", "sts")  # services that put the request's id into every answer
+EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
+ANEW = "; log in again: `aws sso login`, or new temporary keys"
 
 
 def ask(client: Any, operation: str, **parameters: Any) -> Any:
@@ -86,7 +88,7 @@ def ask(client: Any, operation: str, **parameters: Any) -> Any:
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """All that a call may raise. A page instead of an answer, as proxies send, is no error of botocore's own."""
+    """Everything that a call may raise. A page of a proxy's is none of botocore's own errors."""
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
 
@@ -108,7 +110,7 @@ def understood(error: Exception, *, operation: str = "", spot: bool = False) -> 
         case "later":
             return TryLater(words)
         case _:
-            return BackendError(words)
+            return BackendError(words + (ANEW if code in EXPIRED else ""))
 
 
 def code_of(error: Exception) -> str:

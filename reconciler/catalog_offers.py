@@ -60,9 +60,21 @@ def catalog_of(
             if told is not None:
                 for why in known.warnings:
                     told(why)
+                for why in _unknown(config, known.regions()):
+                    told(why)
             yield from offers_of(config, known, need=Need(), where=Where(spot="auto", zones=zones_of(desired)))
 
     return Later(made) if configs else ()
+
+
+def _unknown(config: BackendConfig, known: Sequence[str]) -> Iterator[str]:
+    """Regions that the catalog has nothing in: a slip of the pen, or younger than the catalog."""
+    from difflib import get_close_matches
+
+    for region in sorted(set(config.regions) - set(known)):
+        close = get_close_matches(region, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else "`dstack offers --refresh` asks what there is"
+        yield f"{config.name}: no offer is known in region {region}; {hint}"
 
 
 def cataloged(desired: Desired) -> tuple[BackendConfig, ...]:

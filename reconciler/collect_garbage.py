@@ -20,11 +20,10 @@ LIMIT = 60.0
 
 @dataclass(frozen=True)
 class Asked:
-    """`silent`: place -> why it could not say; what it has is not known. `places`: how many were asked."""
+    """`silent`: place -> why it could not say; what it has is not known."""
 
     found: tuple[Found, ...]
     silent: dict[str, str]
-    places: int
 
 
 def ask_everywhere(ports: Ports, state: State, connections: Connections) -> Asked:
@@ -44,7 +43,7 @@ def ask_everywhere(ports: Ports, state: State, connections: Connections) -> Aske
             found.append(answer)
         else:
             silent[place.name] = str(answer) if answer else "no answer in time"
-    return Asked(tuple(found), silent, len(places))
+    return Asked(tuple(found), silent)
 
 
 def remove_all(

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from reconciler.render_tables import fitted
 from reconciler.render_words import clean, dated, price, resources, stamp
 from schemas.base import Price, Seconds
 from schemas.resources import Resources
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
 
 
@@ -71,7 +73,7 @@ def _fits(heads: Sequence[str], lines: Sequence[Sequence[str]], *, width: int) -
     return not width or sum(widths) + 2 * len(widths) <= width
 
 
-def group_table(groups: Sequence[Group], *, by: str) -> Table:
+def group_table(groups: Sequence[Group], *, by: str, width: int = 0) -> RenderableType:
     """What it is by, OFFERS REGIONS, and the cheapest of each: FROM INSTANCE REGION SPOT."""
     heads = [by.upper(), "OFFERS", "REGIONS", "FROM", "INSTANCE", "REGION", "SPOT"]
     lines = [
@@ -79,7 +81,7 @@ def group_table(groups: Sequence[Group], *, by: str) -> Table:
          group.cheapest.zone or group.cheapest.region, "yes" if group.cheapest.spot else "no"]
         for group in groups
     ]  # fmt: skip
-    return _table(heads, lines)
+    return fitted(heads, lines, core=len(heads), width=width)
 
 
 def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 Lines = list[list[str]]
 GAP = 2
 WRAPPED = ("RESOURCES", "STATUS")
-SPARED = ("SPOT", "REGION", "BACKEND", "PRICE", "RESOURCES")  # left out of a narrow terminal, the first first
+# Left out of a narrow terminal, the first first.
+SPARED = ("SPOT", "PURCHASE", "CPU", "MEMORY", "REGIONS", "OFFERS", "REGION", "BACKEND", "PRICE", "GPU", "RESOURCES")
 
 
 def run_table(rows: Sequence[RunRow], *, now: int, width: int = 0, verbose: bool = False) -> RenderableType:
@@ -94,7 +95,7 @@ def _spared(heads: list[str], lines: Lines, *, width: int) -> list[int]:
     for spare in SPARED:
         if sum(least[at] for at in kept) + GAP * len(kept) <= width:
             break
-        kept = [at for at in kept if heads[at] != spare]
+        kept = [at for at in kept if at == 0 or heads[at] != spare]
     return kept
 
 

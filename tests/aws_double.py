@@ -613,6 +613,19 @@ def _describe_spot(world: World, asked: Asked) -> str:
     return f"<spotInstanceRequestSet>{items}</spotInstanceRequestSet>"
 
 
+def _cancel_spot(world: World, asked: Asked) -> str:
+    """What was fulfilled stays so for its instance; moto knows none of ours."""
+    ids = numbered(asked.parameters, "SpotInstanceRequestId")
+    for id in ids:
+        if id not in world.spots:
+            raise Refused("InvalidSpotInstanceRequestID.NotFound", f"The spot request '{id}' does not exist")
+        world.spots[id]["state"] = "cancelled"
+    items = "".join(
+        f"<item><spotInstanceRequestId>{id}</spotInstanceRequestId><state>cancelled</state></item>" for id in ids
+    )
+    return f"<spotInstanceRequestSet>{items}</spotInstanceRequestSet>"
+
+
 def _delete_key(world: World, asked: Asked) -> str:
     """By its id, which moto passes by."""
     backend, id = world.ec2(asked.region), asked.parameters.get("KeyPairId")
@@ -646,6 +659,7 @@ OWN: dict[tuple[str, str], Callable[[World, Asked], Any]] = {
     ("ec2", "DescribePlacementGroups"): _describe_placement_groups,
     ("ec2", "DeletePlacementGroup"): _delete_placement_group,
     ("ec2", "DescribeSpotInstanceRequests"): _describe_spot,
+    ("ec2", "CancelSpotInstanceRequests"): _cancel_spot,
     ("ec2", "DeleteKeyPair"): _delete_key,
     ("servicequotas", "GetServiceQuota"): _get_quota,
     ("servicequotas", "GetAWSDefaultServiceQuota"): _get_default_quota,

@@ -222,6 +222,7 @@ def test_without_credentials_nothing_else_is_asked(account: Account, monkeypatch
     found = list(looked("aws", probes(config, project="p", buckets=(), now=lambda: 0.0), clock=lambda: 0.0))
     assert [(one.name, one.verdict) for one in found] == [("credentials", "failed")]
     assert "aws configure" in found[0].then
+    assert "log in again" in found[0].said
 
 
 def test_backends_are_listed_and_checked_without_a_cloud(folder: Folder) -> None:

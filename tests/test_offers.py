@@ -5,6 +5,7 @@ Moto's own server stands for AWS where regions are asked for their prices.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -227,6 +228,29 @@ def test_offers_of_a_project_and_of_none(project: Folder, tmp_path: Path) -> Non
     assert ran.code == 0
     assert "eu-west-1" in ran.out
     assert "us-east-1" not in ran.out
+
+
+def test_a_project_without_a_cloud_and_one_in_no_known_region_say_so(tmp_path: Path) -> None:
+    ran = folder_at(tmp_path).dstack("offers", "--gpu", "24GB")
+    assert "→ 0 with gpu 1 (24GB); the documents have no cloud: `--backend aws` shows what one has" in ran.err
+    ran = folder_at(tmp_path).dstack("offers", "--region", "mars-*")
+    assert "--region mars-*: no such region; there are none" in ran.err
+    folder = folder_at(tmp_path, documents=DOCUMENTS.replace("us-east-1, eu-west-1", "eu-wset-1"))
+    ran = folder.dstack("offers", "--gpu", "24GB")
+    assert "warning: aws: no offer is known in region eu-wset-1; did you mean eu-west-1?" in ran.err
+
+
+def test_groups_keep_what_matters_on_a_narrow_terminal() -> None:
+    row = OfferRow(
+        backend="aws", region="ap-southeast-1", instance="p4de.24xlarge", spot=True, price=Decimal("20.4842"),
+        resources=Resources(cpus=1, memory=1024),
+    )  # fmt: skip
+    console = Console(width=50, record=True, file=io.StringIO())
+    console.print(group_table(grouped([row], by="region"), by="region", width=50))
+    said = console.export_text()
+    assert "p4de.24xlarge" in said
+    assert "$20.48" in said
+    assert "SPOT" not in said
 
 
 def test_offers_in_json_under_a_pools_limits(project: Folder) -> None:

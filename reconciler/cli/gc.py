@@ -38,7 +38,7 @@ def collect_garbage(*, yes: bool, as_json: bool) -> int:
         if as_json:
             out(dump(leftovers_json((), removed={}, silent=look.asked.silent)))
         else:
-            out(f"nothing without an owner in {look.asked.places - len(look.asked.silent)} places\n")
+            out(f"nothing without an owner in {_places(len(look.asked.found))}\n")
         return bool(look.asked.silent)
     return _removed(where, connections, look, yes=yes, as_json=as_json)
 
@@ -75,3 +75,7 @@ def _removed(where: Site, connections: Connections, look: _Look, *, yes: bool, a
 
 def _counted(number: int) -> str:
     return f"{number} thing{'s' if number > 1 else ''} that nobody owns"
+
+
+def _places(number: int) -> str:
+    return "1 place" if number == 1 else f"{number} places"

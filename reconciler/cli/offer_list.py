@@ -17,7 +17,7 @@ from reconciler.cli.fail import Fail
 from reconciler.cli.offers import Asked, browsed, row_of, show_offers
 from reconciler.cli.plan import stored_offers
 from reconciler.cli.project import documents_of, project_root, site_of
-from reconciler.cli.terminal import out, say, show
+from reconciler.cli.terminal import out, say, show, width
 from reconciler.need import BadOption, resolve_need
 from reconciler.render_json import dump
 from reconciler.render_offers import OfferRow, group_table, grouped, groups_json, offers_json
@@ -108,7 +108,7 @@ def _show(flags: OffersFlags, rows: Sequence[OfferRow], *, moment: int) -> None:
     most = flags.most or MOST
     if flags.group_by:
         groups = grouped(rows, by=flags.group_by)
-        show(group_table(groups[:most], by=flags.group_by))
+        show(group_table(groups[:most], by=flags.group_by, width=width(sys.stdout)))
         out(f"Shown {len(groups[:most])} of {len(groups)} groups, of {len(rows)} offers\n")
     else:
         show_offers(rows, most=most, now=moment)
