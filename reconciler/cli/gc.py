@@ -37,7 +37,7 @@ def collect_garbage(*, yes: bool, as_json: bool) -> int:
     if not look.chosen:
         if as_json:
             out(dump(leftovers_json((), removed={}, silent=look.asked.silent)))
-        else:
+        elif look.asked.found:  # where no place could say, nothing is known: the warnings have it
             out(f"nothing without an owner in {_places(len(look.asked.found))}\n")
         return bool(look.asked.silent)
     return _removed(where, connections, look, yes=yes, as_json=as_json)
