@@ -194,7 +194,7 @@ class Server:
         if complete:
             cheapest = min(complete, key=lambda found: sum(one.price or Price(0) for one in found))
             self._take(cheapest)
-            self._assign(demand, cheapest, shape=shape)
+            self._assign(demand, sorted(cheapest, key=lambda one: (len(one.name), one.name)), shape=shape)
             return
         enough = [found[: shape.nodes] for found in at_hand.values() if len(found) >= shape.nodes]
         if enough:
