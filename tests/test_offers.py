@@ -230,6 +230,22 @@ def test_offers_of_a_project_and_of_none(project: Folder, tmp_path: Path) -> Non
     assert "us-east-1" not in ran.out
 
 
+def test_what_is_on_sale_is_shown_without_leave_to_read_the_state(tmp_path: Path) -> None:
+    folder = folder_at(tmp_path, documents=DOCUMENTS.replace("state: local", "state: s3://nobodys/here"))
+    nothing = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_ACCESS_KEY_ID": "", "AWS_PROFILE": ""}
+    ran = folder.dstack("offers", "--gpu", "A10G", "--max-offers", "1", "--spot", env=nothing)
+    assert ran.code == 0
+    assert "g5.xlarge" in ran.out
+    assert "warning: s3://nobodys/here: no AWS credentials here" in ran.err
+    assert "what was lately refused, are not shown" in ran.err
+
+
+def test_a_spot_price_is_asked_for_only_where_the_price_was_in_the_way(project: Folder) -> None:
+    hint = "`dstack offers --refresh` asks"
+    assert hint not in project.dstack("offers", "--gpu", "A10G:3", "--spot").err
+    assert hint in project.dstack("offers", "--gpu", "A10G", "--spot", "--max-price", "0.1").err
+
+
 def test_a_project_without_a_cloud_and_one_in_no_known_region_say_so(tmp_path: Path) -> None:
     ran = folder_at(tmp_path).dstack("offers", "--gpu", "24GB")
     assert "→ 0 with gpu 1 (24GB); the documents have no cloud: `--backend aws` shows what one has" in ran.err

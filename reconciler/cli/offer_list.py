@@ -19,8 +19,10 @@ from reconciler.cli.plan import stored_offers
 from reconciler.cli.project import documents_of, project_root, site_of
 from reconciler.cli.terminal import out, say, show, width
 from reconciler.need import BadOption, resolve_need
+from reconciler.objects import ObjectsError
 from reconciler.render_json import dump
 from reconciler.render_offers import OfferRow, group_table, grouped, groups_json, offers_json
+from reconciler.store import StateRefused
 from reconciler.wire import Site, Threads, now, store_of
 from schemas.desired import BackendConfig, Desired
 from schemas.offer import Offer
@@ -123,7 +125,8 @@ def _hint(funnel: str, flags: OffersFlags, desired: Desired) -> str:
 
     if not any(config.type in CATALOGED for config in desired.backends):
         return f"; the documents have no cloud: `--backend {' or '.join(sorted(CATALOGED))}` shows what one has"
-    if " ≤ $" not in funnel.rpartition("left out:")[2] or flags.refresh:
+    asked, _, cheapest = funnel.rpartition(", the cheapest left out:")
+    if "max_price" not in asked.rpartition("→ 0 ")[2] or " ≤ $" not in cheapest or flags.refresh:
         return ""
     return "; no spot price is known of it: `dstack offers --refresh` asks"
 
@@ -138,9 +141,21 @@ def _basis(backends: Sequence[str]) -> _Basis:
         desired, site = Desired(backends=(BackendConfig(name="aws", type="aws"),)), Site(root=Path.cwd(), project="")
     else:
         desired, site = documents.desired, site_of(documents)
-    state = store_of(site).read()[0] if site.project else None
-    return _Basis(site=site, desired=_with(desired, backends), state=state or State(
-        version=VERSION, project=site.project, lineage=""))  # fmt: skip
+    state, why = _stored(site)
+    return _Basis(
+        site=site, desired=_with(desired, backends), warnings=[why] if why else [],
+        state=state or State(version=VERSION, project=site.project, lineage=""),
+    )  # fmt: skip
+
+
+def _stored(site: Site) -> tuple[State | None, str]:
+    """What is on sale is no secret: whoever may not read the state is told what it cannot see of it."""
+    if not site.project:
+        return None, ""
+    try:
+        return store_of(site).read()[0], ""
+    except (ObjectsError, StateRefused) as error:
+        return None, f"{error}; the project's own servers, and what was lately refused, are not shown"
 
 
 def _with(desired: Desired, backends: Sequence[str]) -> Desired:

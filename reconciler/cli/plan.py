@@ -222,10 +222,10 @@ def stored_offers(site: Site, desired: Desired, state: State | None) -> Iterator
 
     yield from catalog_of(desired, os.environ, now=now(), told=lambda why: say(f"warning: {why}"))
 
-    store = store_of(site) if site.project else None
-    connect = connector(site, address=store.address if store else "")
-    for config in desired.backends:
-        for region in config.regions or ("",) if config.type not in CATALOGED else ():
+    others = [config for config in desired.backends if config.type not in CATALOGED]
+    connect = connector(site, address=store_of(site).address if others and site.project else "")
+    for config in others:
+        for region in config.regions or ("",):
             try:
                 yield from connect(config, region, state.lineage if state else "").offers(Need(), Where())
             except BackendError as error:
