@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from backends import aws_session
 from backends.aws_address import own_address
 from backends.aws_errors import ask
-from backends.aws_groups import Door, Groups, ensure_groups, let_in_everywhere, unless
+from backends.aws_groups import Door, Groups, ensure_groups, let_in_everywhere, said, unless
 from backends.aws_images import image_for
 from backends.aws_launch import digest_of, inputs_of, parameters
 from backends.aws_leftovers import leftovers_in, remove_from
@@ -35,7 +35,6 @@ from schemas.launch import Request
 from schemas.leftover import Leftover
 from schemas.offer import Offer
 from schemas.resources import Need, Where
-from schemas.way import way_of
 
 PAGE = 1000  # the most that DescribeInstances gives at once
 FILTERED = 200  # the most values of a filter
@@ -180,25 +179,24 @@ class AwsBackend:
 
     def _groups(self, request: Request) -> Groups:
         inputs = dict(request.inputs)
-        door = self._door() if "own_door" in inputs else None
+        door = self._door(direct=request.way.mode == "direct") if "own_door" in inputs else None
         return ensure_groups(
             self._client("ec2"), vpc=inputs["vpc"], project=request.project, pool=request.pool,
             door_name=inputs["door"], peers_name=inputs["peers"], door=door, now=int(self._setting.now()),
         )  # fmt: skip
 
-    def _door(self) -> Door | None:
-        ingress = self._options.get("ingress", "own")
-        if isinstance(ingress, list | tuple):
-            return Door("", tuple(ingress))
-        if ingress == "none" or way_of(self._options).mode != "direct":
-            return None
-        own = self._once(("address",), lambda: own_address(os.environ))
-        if not own:
+    def _door(self, *, direct: bool) -> Door:
+        """Declared ranges are let in for every way; our own address for machines that we come to by theirs."""
+        own, declared = said(self._options.get("ingress", "own"))
+        if not (own and direct):
+            return Door("", declared)
+        address = self._once(("address",), lambda: own_address(os.environ))
+        if not address:
             self._note(
                 f"{self.place}: our own address is not known: nobody is let in to port 22; set DSTACK_ADDRESS, or "
                 "`ingress: [RANGE]` of the backend"
             )
-        return Door(own)
+        return Door(address, declared)
 
     def _placement(self, name: str, request: Request) -> None:
         if not name:
@@ -266,8 +264,8 @@ class AwsBackend:
         terminate(self._client("ec2"), [id for id in dict.fromkeys(ids) if INSTANCE.fullmatch(id)])
 
     def let_in(self) -> bool:
-        door = None if self._options.get("security_group") else self._door()
-        return door is not None and let_in_everywhere(
+        door = Door("") if self._options.get("security_group") else self._door(direct=True)
+        return any(door) and let_in_everywhere(
             self._client("ec2"), door_group(self._setting.project), self._setting.project, door,
             now=int(self._setting.now()),
         )  # fmt: skip

@@ -36,6 +36,12 @@ class Door(NamedTuple):
     declared: tuple[str, ...] = ()
 
 
+def said(ingress: str | Sequence[str]) -> tuple[bool, tuple[str, ...]]:
+    """Whether who ticks is let in, and which ranges are, by the backend's `ingress`."""
+    each = (ingress,) if isinstance(ingress, str) else tuple(ingress)
+    return "own" in each, tuple(one for one in each if one not in ("own", "none"))
+
+
 def ensure_groups(
     ec2: Any, *, vpc: str, project: str, pool: str, door_name: str, peers_name: str, door: Door | None, now: int
 ) -> Groups:

@@ -14,7 +14,7 @@ from backends.aws_names import PROJECT
 from schemas.base import Value
 from schemas.desired import BackendConfig
 from schemas.location import Bucket
-from schemas.way import way_of
+from schemas.way import Mode, way_of
 
 Kind = Literal["plan", "apply"]
 Statement = dict[str, Any]
@@ -50,11 +50,15 @@ ENDED = {
 
 
 class Scope(Value, frozen=True, kw_only=True):
-    """What a project has in AWS: its id, the buckets that its documents name, the parameters of its secrets."""
+    """What a project has in AWS: its id, the buckets that its documents name, the parameters of its secrets.
+
+    `modes` are the ways to its machines, of all its pools; none: the backend's own.
+    """
 
     project: str
     buckets: tuple[Bucket, ...] = ()
     parameters: tuple[str, ...] = ()
+    modes: tuple[Mode, ...] = ()
 
 
 def policy(kind: Kind, config: BackendConfig, scope: Scope) -> dict[str, Any]:
@@ -141,15 +145,15 @@ def _optional(config: BackendConfig, scope: Scope) -> Iterable[Statement]:
         arn = str(key) if str(key).startswith("arn:") else f"arn:aws:kms:*:*:key/{key}"
         yield _allow("EncryptDisks", ("kms:CreateGrant", "kms:Decrypt", "kms:DescribeKey",
                      "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncryptFrom", "kms:ReEncryptTo"), arn)  # fmt: skip
-    match way_of(config.options).mode:
-        case "instance-connect":
-            endpoints = _arns(("instance-connect-endpoint",))
-            yield _allow("ReachByInstanceConnect", ("ec2-instance-connect:OpenTunnel",), endpoints)
-            yield _allow("FindInstanceConnect", ("ec2:DescribeInstanceConnectEndpoints",), "*")
-        case "ssm":
-            yield _allow("ReachBySsm", ("ssm:StartSession",), _arns(("instance",)), _ours(scope, key="ssm:resourceTag"))
-            document = "arn:aws:ssm:*::document/AWS-StartSSHSession"
-            yield _allow("ReachBySsmDocument", ("ssm:StartSession",), document)
+    modes = scope.modes or (way_of(config.options).mode,)
+    if "instance-connect" in modes:
+        endpoints = _arns(("instance-connect-endpoint",))
+        yield _allow("ReachByInstanceConnect", ("ec2-instance-connect:OpenTunnel",), endpoints)
+        yield _allow("FindInstanceConnect", ("ec2:DescribeInstanceConnectEndpoints",), "*")
+    if "ssm" in modes:
+        yield _allow("ReachBySsm", ("ssm:StartSession",), _arns(("instance",)), _ours(scope, key="ssm:resourceTag"))
+        document = "arn:aws:ssm:*::document/AWS-StartSSHSession"
+        yield _allow("ReachBySsmDocument", ("ssm:StartSession",), document)
 
 
 def _ours(scope: Scope, *, key: str = "aws:ResourceTag") -> dict[str, Any]:

@@ -104,7 +104,8 @@ class Admitting(Protocol):
     """A place that lets in only those it knows."""
 
     def let_in(self) -> bool:
-        """Let us in from the address that we have now; false where that was so before, or is not to be."""
+        """Let us in from the address that we have now, to machines that are reached by theirs; false where that was
+        so before, or is not to be."""
 
 
 @runtime_checkable

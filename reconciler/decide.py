@@ -32,6 +32,7 @@ from reconciler.recover import Recovered, recover
 from reconciler.remember import TRIES, differs, heartbeat_due, jitter, write
 from reconciler.secrets import secret_files
 from reconciler.store import StateMoved, StateRefused
+from reconciler.ways import with_ways
 from reconciler.withhold import withheld_by_the_clock
 from reconciler.world import World
 from schemas.desired import Desired
@@ -244,7 +245,7 @@ class _Table:
             warnings = () if may_end else (verdict.why,)
             if verdict.keep_revision and state.applied is not None:
                 mine = state.applied.revision
-            state = apply(state, desired=desired, revision=mine, by=self.ports.who, now=now)
+            state = with_ways(apply(state, desired=desired, revision=mine, by=self.ports.who, now=now))
         if ask.wish is not None:
             state = with_places(ask.wish(state), ask.carried)
         return state, permissions, warnings

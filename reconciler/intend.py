@@ -13,11 +13,13 @@ from typing import Any, TypeVar, assert_never
 import msgspec
 from msgspec.structs import replace
 
+from reconciler.ways import via_of
 from schemas.instance import Instance, Origin
 from schemas.launch import Intent, Request
 from schemas.plan import Action, Assign, Attach, Detach, Launch, Plan, Resume, Stop, Terminate, Update
 from schemas.run import RUN_ENDED, Attempt, Job, Run
 from schemas.state import State, Wish
+from schemas.way import Way
 
 T = TypeVar("T", Instance, Run, Attempt, Wish)
 
@@ -87,13 +89,13 @@ def _launch(marks: _Marks, launch: Launch, *, now: int, request: Request | None)
         return
     marks.intents[launch.launch] = Intent(id=launch.launch, request=request, opened_at=now)
     for id, name in zip(launch.ids, launch.names, strict=True):
-        marks.instances[id] = _pending(launch, id=id, name=name, now=now)
+        marks.instances[id] = _pending(launch, request.way, id=id, name=name, now=now)
     wish = marks.wishes.get(launch.wish)
     if wish is not None:
         marks.wishes[wish.id] = replace(wish, launched=wish.launched + len(launch.ids))
 
 
-def _pending(launch: Launch, *, id: str, name: str, now: int) -> Instance:
+def _pending(launch: Launch, way: Way, *, id: str, name: str, now: int) -> Instance:
     offer = launch.offer
     return Instance(
         id=id,
@@ -119,6 +121,8 @@ def _pending(launch: Launch, *, id: str, name: str, now: int) -> Instance:
         prevent_destroy=launch.prevent_destroy,
         blocks=launch.blocks,
         host=launch.host,
+        way=way,
+        via=via_of(way),
         reserved_for=launch.reserved_for,
         reserved_until=launch.reserved_until,
     )

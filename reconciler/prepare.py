@@ -13,6 +13,7 @@ from reconciler.gather import gather
 from reconciler.order import CannotOrder, bundle_of
 from reconciler.ports import Connections, Ports
 from reconciler.secrets import SecretLacking
+from reconciler.ways import way_to
 from schemas.desired import Desired
 from schemas.launch import Request
 from schemas.plan import Assign, Launch, Plan, Update
@@ -86,6 +87,7 @@ def _request(launch: Launch, state: State, *, now: int) -> Request:
         disk=launch.disk,
         reservation=launch.reservation,
         together=launch.together,
+        way=way_to(state, place=launch.offer.place, pool=launch.pool),
         tags=launch.tags,
         lineage=state.lineage,
         generation=state.generation + 1,

@@ -10,12 +10,14 @@ from reconciler.absorb_hosts import SKEW
 from reconciler.host_places import as_server
 from reconciler.share import shared
 from reconciler.waiting import UNSEEN
+from reconciler.ways import with_ways
 from schemas.desired import Desired
 from schemas.instance import HostReport, Instance, JobReport, Listing, Phase, Seen
 from schemas.pool import Pool
 from schemas.resources import Resources
 from schemas.run import Attempt, Job, JobStatus, Run, RunSpec
 from schemas.state import VERSION, Applied, Place, Revision, State
+from schemas.way import way_of
 
 NOT_OURS = "checks failed: "  # as a declared server says it that has no claim of ours
 # A writer of the lost state may have got further than any tag or fence shows.
@@ -59,7 +61,7 @@ def rebuild(
     held = _held(desired, known={run.spec.name for run in runs}, done=done, nonce=nonce, now=now)
     tags = [seen.generation for listing in listings for seen in listing.instances if seen.lineage in ("", chosen)]
     fences = [report.generation for report in reports]
-    return State(
+    found = State(
         version=VERSION,
         project=project,
         lineage=chosen,
@@ -71,6 +73,7 @@ def rebuild(
         runs=(*runs, *held),
         attempts=attempts,
     )
+    return with_ways(found)
 
 
 def _refuse_silence(places: Sequence[Place], listings: Sequence[Listing]) -> None:
@@ -142,6 +145,8 @@ def _instances(
             instance = replace(instance, backend=backends.get(listing.place, listing.place.split("/")[0]))
             if listing.place in configs:
                 instance = as_server(instance, configs[listing.place])
+                if instance.host is None:  # of a pool that is no more: nobody else says how it is reached
+                    instance = replace(instance, way=way_of(configs[listing.place].options))
             made[instance.id] = _looked_at(instance, hosts.get(instance.id), now=now)
     return tuple(made.values())
 

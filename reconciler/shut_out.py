@@ -13,8 +13,11 @@ BOOT = 90  # seconds in which a new machine may be silent for its own reasons
 
 
 def shut_out(state: State, reports: Iterable[HostReport], *, now: int) -> list[Instance]:
-    """Bought machines that do not answer, of places where none does: a door that is shut keeps all of them from us."""
-    known = {one.id: one for one in state.instances if one.host is None}
+    """Bought machines that do not answer, of places where none does: a door that is shut keeps all of them from us.
+
+    Only those that we come to by their address: a tunnel and a jump come from elsewhere, and tell nothing of our door.
+    """
+    known = {one.id: one for one in state.instances if one.host is None and one.way.mode == "direct"}
     heard = [(known[report.instance], report) for report in reports if report.instance in known]
     open_places = {one.place for one, report in heard if not report.error or report.untrusted}
     return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from schemas.base import Mib, Price, Value
+from schemas.way import Way
 
 
 class Request(Value, frozen=True, kw_only=True):
@@ -13,7 +14,7 @@ class Request(Value, frozen=True, kw_only=True):
     `digest` is of the full rendering, so that a rendering that changed is noticed.
     `not_after` ends the request's life: later it may not be sent again. `price` is its offer's, `max_price` what
     a person will pay at most. `disk` is that of each machine (0: its place's usual one). `together`: they belong to a
-    gang or a cluster, close to each other.
+    gang or a cluster, close to each other. `way` is how they are reached, as it was when this was written.
     """
 
     place: str
@@ -30,6 +31,7 @@ class Request(Value, frozen=True, kw_only=True):
     disk: Mib = 0
     reservation: str = ""
     together: bool = False
+    way: Way = Way()
     tags: tuple[tuple[str, str], ...] = ()
     lineage: str = ""
     generation: int = 0

@@ -17,6 +17,7 @@ from backends.base import Backend, BackendError, NoCapacity, QuotaExceeded, TryL
 from schemas.desired import BackendConfig
 from schemas.launch import Request
 from schemas.offer import Offer
+from schemas.way import Way
 
 ON_DEMAND, SPOT, _, ARM, GPU, GPU_SPOT = sold()
 
@@ -236,22 +237,28 @@ def test_an_unknown_address_lets_nobody_in_and_that_is_said(places: AwsPlaces) -
     assert backend.notes() == []
 
 
-def test_a_direct_way_said_aloud_lets_in_and_any_other_does_not(
+def test_a_launch_to_be_reached_directly_lets_in_and_any_other_does_not(
     places: AwsPlaces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DSTACK_ADDRESS", "198.51.100.7")
-    launched(places, name="l1", options={"connect": {"mode": "ssm"}})
+    launched(places, name="l1", way=Way(mode="ssm"), options={"connect": {"mode": "direct"}})
     assert rules(places.account) == []
-    launched(places, name="l2", options={"connect": {"mode": "direct"}})
+    launched(places, name="l2", way=Way(), options={"connect": {"mode": "ssm"}})
     assert rules(places.account) == [(22, "198.51.100.7/32")]
 
 
 def test_ingress_as_declared(places: AwsPlaces, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DSTACK_ADDRESS", "203.0.113.7")
+    open_to = {(22, "10.0.0.0/8"), (22, "2001:db8::/32")}
     launched(places, options={"ingress": ["10.0.0.0/8", "2001:db8::/32"]})
-    assert rules(places.account) == [(22, "10.0.0.0/8"), (22, "2001:db8::/32")]
+    assert set(rules(places.account)) == open_to
     launched(places, name="l2", options={"ingress": "none"})
-    assert rules(places.account) == [(22, "10.0.0.0/8"), (22, "2001:db8::/32")]
+    assert set(rules(places.account)) == open_to
+    both: dict[str, Any] = {"ingress": ["own", "192.0.2.0/24"]}
+    launched(places, name="l3", way=Way(mode="ssm"), options=both)
+    assert set(rules(places.account)) == (open_to := open_to | {(22, "192.0.2.0/24")})
+    launched(places, name="l4", options=both)
+    assert set(rules(places.account)) == open_to | {(22, "203.0.113.7/32")}
 
 
 def test_instances_of_a_pool_talk_among_themselves_alone(places: AwsPlaces) -> None:

@@ -9,11 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from backends.aws_names import PROJECT
 from backends.aws_policy import Kind, Scope, actions, policy
-from schemas.desired import BackendConfig
+from reconciler.ways import modes_of
+from schemas.desired import BackendConfig, Desired
+from schemas.host import Host
 from schemas.location import Bucket
+from schemas.pool import Pool
+from schemas.resources import Where
+from schemas.way import Way
 
 ROOT = Path(__file__).parents[1]
 AWS = BackendConfig(name="aws", type="aws", regions=("eu-west-1",))
@@ -98,3 +104,29 @@ def test_only_what_the_documents_ask_for() -> None:
     assert not {"iam:PassRole", "kms:CreateGrant", "ssm:StartSession", "s3:PutObject"} & bare
     full = actions(policy("apply", BackendConfig(name="aws", type="aws", options=OPTIONS), FULL))
     assert {"iam:PassRole", "kms:CreateGrant", "ssm:StartSession", "s3:PutObject"} <= full
+
+
+TUNNELS = {"ssm": "ssm:StartSession", "instance-connect": "ec2-instance-connect:OpenTunnel"}
+POOLS = {  # backend's way, pools -> ways
+    "no-pool": ("ssm", (), {"ssm"}),
+    "as-the-backend": ("ssm", (Pool(name="a"),), {"ssm"}),
+    "one-of-its-own": ("direct", (Pool(name="a", connect=Way(mode="ssm")), Pool(name="b")), {"direct", "ssm"}),
+    "all-of-their-own": ("ssm", (Pool(name="a", connect=Way(mode="instance-connect")),), {"instance-connect"}),
+    "each-another": (
+        "direct", (Pool(name="a", connect=Way(mode="ssm")), Pool(name="b", connect=Way(mode="instance-connect"))),
+        {"ssm", "instance-connect"},
+    ),
+    "elsewhere": ("direct", (Pool(name="a", connect=Way(mode="ssm"), where=Where(backends=("gcp",))),), {"direct"}),
+    "servers": ("ssm", (Pool(name="a", connect=Way(), hosts=(Host(name="h", hostname="h"),)),), {"ssm"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", POOLS)
+def test_what_the_pools_of_the_backend_need_adds_up(case: str) -> None:
+    own, pools, expected = POOLS[case]
+    config = BackendConfig(name="aws", type="aws", options={"connect": {"mode": own}})
+    modes = modes_of(Desired(project="demo12345678", backends=(config,), pools=pools), config)
+    assert set(modes) == expected
+    allowed = actions(policy("apply", config, replace(SCOPE, modes=modes)))
+    assert {mode for mode, action in TUNNELS.items() if action in allowed} == expected - {"direct"}
+    assert not set(TUNNELS.values()) & actions(policy("plan", config, replace(SCOPE, modes=modes)))

@@ -164,10 +164,12 @@ def reached(state: State, **options: Any) -> Instance:
 
 
 def test_the_way_is_as_the_documents_have_it_now() -> None:
-    machine = a_machine(pool="p", way=Way(mode="ssm"))
-    assert reached(a_state(machine)).way == Way()
+    machine, documents = a_machine(pool="p", way=Way(mode="ssm")), applied(Pool(name="p"))
+    assert reached(a_state(machine, applied=documents)).way == Way()
     connect = {"mode": "jump", "jump": {"hostname": "bastion"}}
-    over = reached(a_state(machine), connect=connect, creds={"profile": "me"})
+    over = reached(a_state(machine, applied=documents), connect=connect, creds={"profile": "me"})
     assert (over.way, over.via) == (Way(mode="jump", jump=Jump(hostname="bastion"), profile="me"), "bastion")
     own = applied(Pool(name="p", connect=Way(mode="instance-connect")))
     assert reached(a_state(machine, applied=own), connect=connect).way == Way(mode="instance-connect")
+    left = reached(a_state(machine, applied=applied()), connect=connect, creds={"profile": "me"})
+    assert left.way == Way(mode="ssm", profile="me"), "its pool left the documents: reached as before"

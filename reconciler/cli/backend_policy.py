@@ -9,6 +9,7 @@ from reconciler.cli.backend_check import buckets_of
 from reconciler.cli.fail import Fail
 from reconciler.cli.project import documents_of, project_root, site_of
 from reconciler.cli.terminal import out
+from reconciler.ways import modes_of
 from schemas.desired import BackendConfig, Desired
 
 
@@ -19,8 +20,12 @@ def print_policy(name: str, *, kind: Kind) -> int:
     if not desired.project:
         raise Fail("the project has no id yet, and the policy is bound to it: `dstack init` writes one")
     parameters = tuple(secret.reference for secret in desired.secrets if secret.source == "ssm")
-    scope = Scope(project=desired.project, buckets=buckets_of(site_of(documents)), parameters=parameters)
-    out(json.dumps(policy(kind, _aws(desired, name), scope), indent=2) + "\n")
+    config = _aws(desired, name)
+    scope = Scope(
+        project=desired.project, buckets=buckets_of(site_of(documents)), parameters=parameters,
+        modes=modes_of(desired, config),
+    )  # fmt: skip
+    out(json.dumps(policy(kind, config, scope), indent=2) + "\n")
     return 0
 
 

@@ -67,13 +67,13 @@ TextMap = Annotated[dict[str, str], Shape(_text_map, {"type": "object", "additio
 
 
 def ranges(value: Any) -> tuple[str, ...] | str:
-    """`own`, `none`, or ranges of addresses."""
+    """`own`, `none`, or ranges of addresses, `own` among them."""
     if value in ("own", "none"):
         return str(value)
     found: list[str] = []
     for index, item in enumerate(value if isinstance(value, list) else [value]):
         try:
-            found.append(str(ip_network(text(item), strict=False)))
+            found.append("own" if item == "own" else str(ip_network(text(item), strict=False)))
         except ValueError:
             path = ((index,), "is no address or range of addresses")
             raise Wrong("", found=[path]) if isinstance(value, list) else Wrong(
@@ -86,7 +86,7 @@ Ingress = Annotated[tuple[str, ...] | str, Shape(ranges, {"anyOf": [
 
 
 class AwsForm(BackendForm):
-    """`ingress`: who may come to port 22: `own` (who ticks, for a day), `none`, or ranges."""
+    """`ingress`: who may come to port 22: `own` (who ticks, for a day), `none`, or ranges, `own` among them."""
 
     type: Literal["aws"]
     creds: Annotated[dict[str, str], secret_keys("access_key", "secret_key", "session_token")] | None = None
