@@ -204,7 +204,7 @@ def _for_run(run: Run, shape: Shape, *, offer: Offer, pool: Pool) -> Order:
         origin="run",
         idle_duration=spec.idle_duration if spec.destroy_after else None,
         idle_source=dict(spec.sources).get("idle_duration", "default") if spec.destroy_after else "dont-destroy",
-        hold=pool.hold if spec.hold is None else spec.hold,
+        hold=pool.hold,  # of its results: a run with a `hold` of its own has that for its own alone
         terms=_terms(pool, offer, need=shape.need, where=shape.where),
     )
 

@@ -1,11 +1,13 @@
 """Idle instances whose time is over, above the floor; and when each of the others goes. Pure.
 
-Busy and holding ones are never reaped, but for a result that nobody collected within `hold`.
+Busy and holding ones are never reaped, but for results that nobody collected within `hold`: that of each one's run,
+else the instance's, as its dead-man timer has it (`backends/deadman.sh`).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from operator import itemgetter
 
 from reconciler.grow import floor_of
@@ -20,6 +22,7 @@ from schemas.run import Job
 
 def reap(draft: Draft) -> None:
     """End idle instances whose idle duration is over (at the very second), and note the rest."""
+    holds = _holds(draft)
     free: dict[str, Groups] = defaultdict(lambda: defaultdict(list))
     staying: dict[str, int] = defaultdict(int)
     for one in draft.living.values():
@@ -28,7 +31,7 @@ def reap(draft: Draft) -> None:
         pool = draft.pool_of(one)
         # It holds the floor while others go: not what may be gone already, nor what may never come.
         staying[pool] += one.place not in draft.unknown
-        if _free(draft, one):
+        if _free(draft, one, holds=holds):
             since = idle_since(one)
             free[pool][one.origin == "declared", price_of(one)].append(
                 (since or 0, len(one.name), one.name, one.id, one, reap_at(one, since=since))
@@ -38,7 +41,7 @@ def reap(draft: Draft) -> None:
             continue
         floor = floor_of(draft.pools[name]) if name in draft.pools else 0
         idle = _sorted(free[name])
-        reaped = _reap_due(draft, idle, above=staying[name] - floor)
+        reaped = _reap_due(draft, idle, above=staying[name] - floor, holds=holds)
         _note(draft, [each for each in idle if each[3] not in draft.leaving], above=staying[name] - floor - reaped)
 
 
@@ -49,17 +52,29 @@ Idle = tuple[int, int, str, str, Instance, int | None]
 Groups = dict[tuple[bool, Price], list[Idle]]
 
 
-def _free(draft: Draft, instance: Instance) -> bool:
+def _holds(draft: Draft) -> dict[str, int]:
+    """job id -> for how long its result waits, of those whose run says so itself."""
+    state = draft.world.state
+    own = {run.id: run.spec.hold for run in state.runs if run.spec.hold is not None}
+    if not own:
+        return {}
+    return {job.id: own[attempt.run] for attempt in state.attempts if attempt.run in own for job in attempt.jobs}
+
+
+def _free(draft: Draft, instance: Instance, *, holds: Mapping[str, int]) -> bool:
     """Idle, or holding for longer than it is held, and not given away."""
     if instance.id in draft.taken or instance.orphan:
         return False
     jobs = draft.jobs.get(instance.id)
-    return not jobs or (jobs[0].status == "ended" and _abandoned(draft, instance, jobs))
+    if not jobs:
+        return True
+    return jobs[0].status == "ended" and all(_abandoned(draft, instance, job, holds=holds) for job in jobs)
 
 
-def _abandoned(draft: Draft, instance: Instance, jobs: list[Job]) -> bool:
-    ends = [job.ended_at for job in jobs if job.status == "ended" and job.ended_at is not None]
-    return len(ends) == len(jobs) and draft.now >= max(ends) + instance.hold
+def _abandoned(draft: Draft, instance: Instance, job: Job, *, holds: Mapping[str, int]) -> bool:
+    if job.status != "ended" or job.ended_at is None:
+        return False
+    return draft.now >= job.ended_at + holds.get(job.id, instance.hold)
 
 
 def _sorted(groups: Groups) -> list[Idle]:
@@ -68,7 +83,7 @@ def _sorted(groups: Groups) -> list[Idle]:
     return [idle for group in order for idle in sorted(groups[group])]
 
 
-def _reap_due(draft: Draft, free: list[Idle], *, above: int) -> int:
+def _reap_due(draft: Draft, free: list[Idle], *, above: int, holds: Mapping[str, int]) -> int:
     """How many were ended; at most `above`."""
     count = 0
     for *_, one, at in free:
@@ -76,8 +91,9 @@ def _reap_due(draft: Draft, free: list[Idle], *, above: int) -> int:
             continue
         count += 1
         why = f"idle for {words(one.idle_duration or 0)} ({one.idle_source})"
-        if draft.jobs.get(one.id):
-            why = f"its result was not collected for {words(one.hold)}"
+        if jobs := draft.jobs.get(one.id):
+            held = max(holds.get(job.id, one.hold) for job in jobs)
+            why = f"its result was not collected for {words(held)}"
         draft.leaving[one.id] = why
         draft.actions.append(Terminate(instance=one.id, name=one.name, pool=one.pool, why=why))
     return count

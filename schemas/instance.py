@@ -33,6 +33,7 @@ class Instance(Value, frozen=True, kw_only=True):
     was made for, alone, until `reserved_until`; `wish` the `pool add` that asked for it.
     `quarantined`: why it is given no more work; `trusted_at` is when a person lifted that: what failed before it
     counts no more.
+    `hold`: for how long a result waits on it, where its run does not say.
     `stray_jobs`: job folders on its host that nobody needs: unknown, given up, or collected.
     `foreign`: who else uses its GPUs: it is degraded, unless its pool has `allow_foreign`.
     `ending`: its place showed it on its way out, so that its end need not be asked for again.
