@@ -20,7 +20,8 @@ def opened(kind: str, program: str) -> Tunnel:
 
 
 @pytest.mark.parametrize(
-    ("kind", "what"), [("vendor", "it waits for us"), ("vendor", "it hears nothing"), ("user", "it has ended by itself")]
+    ("kind", "what"),
+    [("vendor", "it waits for us"), ("vendor", "it hears nothing"), ("user", "it has ended by itself")],
 )
 def test_what_it_began_ends_with_the_line(kind: str, what: str) -> None:
     goes_on = GOES_ON[what]
