@@ -19,10 +19,9 @@ import fabric
 import paramiko
 
 from reconciler.pinned_ssh import Patience, Pinned, changed, failed, refused_login, silent, speaks, text_of, words
-from reconciler.proxy_command import ProxySocket
 from reconciler.resolve_ssh import Here, Hop, NoWay
 from reconciler.runner import Unreachable, Untrusted
-from reconciler.tunnel import Tunnel, open_tunnel
+from reconciler.tunnel import NO_SUCH_COMMAND, Tunnel, open_tunnel, proxied
 from schemas.host import Host, Jump
 
 AT_ONCE = 48  # key exchanges and logins; each costs CPU here
@@ -69,7 +68,6 @@ class Lines:
         self._here = here
         self._patience = patience or Patience()
         self._slots: dict[tuple[Hop, ...], _Slot] = {}
-        self._tunnels: list[Tunnel] = []
         self._lock = threading.Lock()
         self._dialling = threading.BoundedSemaphore(DIALLED)
         self._logging_in = threading.BoundedSemaphore(at_once)
@@ -93,8 +91,6 @@ class Lines:
                 # It says goodbye on its way there, which may be a jump's line that is closed already.
                 with suppress(OSError, EOFError, paramiko.SSHException):
                     slot.line.transport.close()
-        for tunnel in self._tunnels:
-            tunnel.close()
 
     def through(self, hops: tuple[Hop, ...]) -> Line:
         """As `to`, by a way that is known already."""
@@ -176,14 +172,13 @@ class Lines:
     def _tunnelled(self, hop: Hop) -> socket.socket:
         """Its program's own words are better than what comes of a connection that says nothing."""
         tunnel = open_tunnel(hop.tunnel, needs=hop.needs)
-        if speaks(tunnel.socket, ends=time.monotonic() + self._patience.tunnel):
+        if speaks(tunnel, ends=time.monotonic() + self._patience.tunnel):
             with suppress(OSError):
-                if tunnel.socket.recv(1, socket.MSG_PEEK):
-                    self._tunnels.append(tunnel)
-                    return tunnel.socket
-        said = tunnel.said() or "it says nothing"
-        tunnel.close()
-        raise Unreachable(f"not visible from here: {' '.join(hop.tunnel[:2])}: {said}", ours=True)
+                if tunnel.recv(1, socket.MSG_PEEK):
+                    return tunnel
+        _, said = tunnel.came_to()
+        why = said or "it says nothing"
+        raise Unreachable(f"not visible from here: {' '.join(hop.tunnel[:2])}: {why}", ours=True)
 
     def _straight(self, hop: Hop) -> socket.socket:
         try:
@@ -225,17 +220,26 @@ class Lines:
         except paramiko.AuthenticationException as error:
             raise refused_login(hop, error) from error
         except (paramiko.SSHException, EOFError, OSError) as error:
-            if isinstance(sock, ProxySocket) and (why := sock.ended()):
-                ours = "not visible from here: " if sock.missing else ""
-                raise Unreachable(f"{ours}{hop.who}{why}", ours=sock.missing) from error
+            if hop.proxy and isinstance(sock, Tunnel) and (ended := _proxy_ended(hop, sock)):
+                raise ended from error
             raise failed(hop, error, patience=self._patience) from error
         transport = connection.transport
         transport.set_keepalive(KEEPALIVE)
         return Line(transport, steps={**steps, "login": time.monotonic() - began})
 
 
-def _proxied(hop: Hop) -> ProxySocket:
+def _proxied(hop: Hop) -> Tunnel:
     try:
-        return ProxySocket(hop.proxy)
+        return proxied(hop.proxy)
     except OSError as error:
         raise Unreachable(f"not visible from here: {hop.who}its ProxyCommand: {error}", ours=True) from error
+
+
+def _proxy_ended(hop: Hop, tunnel: Tunnel) -> Unreachable | None:
+    """In its own last words; `None` where it went on."""
+    code, said = tunnel.came_to()
+    if code is None:
+        return None
+    ours = code in NO_SUCH_COMMAND
+    why = f"its ProxyCommand ended with {code}{f': {said}' if said else ''}"
+    return Unreachable(f"{'not visible from here: ' if ours else ''}{hop.who}{why}", ours=ours)
