@@ -125,6 +125,14 @@ def _place(place: Place, listing: Listing | None, *, hosts: Sequence[int], now: 
     )
 
 
+def another_account(place: Place, other: str) -> str:
+    """Why a region that nobody has looked at yet is not used with the credentials of `other`, and what to do."""
+    return (
+        f"{place.name} is to belong to {place.identity}, as all of {place.config.name}, and these are credentials of "
+        f"{other}: use those of {place.identity}, or declare a backend with a `name` of its own for {other}"
+    )
+
+
 def _stranger(place: Place, *, other: str) -> str:
     what = f"answers as {other}, not as {place.identity}: nothing that it says is believed; "
     if place.config.type == "ssh":
@@ -132,6 +140,8 @@ def _stranger(place: Place, *, other: str) -> str:
             f"another machine answers there: {what}if it took the place of the old one for good, "
             "`dstack state forget NAME` gives that one up, and the next apply attaches this one"
         )
+    if place.observed_at is None:
+        return another_account(place, other)
     if_gone = f"`dstack state forget {place.name}` if that never returns"
     return f"{what}use the account, machine or home of before, or {if_gone}"
 

@@ -78,8 +78,20 @@ def everywhere(ports: Ports, state: State, desired: Desired) -> State:
     return replace(state, places=(*state.places, *(place for place in new if place.name not in known)))
 
 
-def place_in(config: BackendConfig, region: str) -> Place:
-    return Place(name=place_of(config.name, region), config=config, region=region)
+def place_in(config: BackendConfig, region: str, *, known: Iterable[Place] = ()) -> Place:
+    """Pinned from its first day to who answers for the backend's other regions among `known`."""
+    siblings = known if config.type in REGIONAL else ()
+    pins = (one.identity for one in siblings if one.config.name == config.name and one.identity and not one.forgotten)
+    return Place(name=place_of(config.name, region), config=config, region=region, identity=next(pins, ""))
+
+
+def pinned(state: State, identities: Mapping[str, str]) -> State:
+    """`state` with those places pinned that were not: place -> who looked up there what is to be launched."""
+    places = tuple(
+        replace(one, identity=identities[one.name]) if one.name in identities and not one.identity else one
+        for one in state.places
+    )
+    return state if places == state.places else replace(state, places=places)
 
 
 def with_launched_places(state: State, desired: Desired, launches: Iterable[Launch]) -> State:
@@ -87,7 +99,7 @@ def with_launched_places(state: State, desired: Desired, launches: Iterable[Laun
     configs = {config.name: config for config in desired.backends}
     known = {place.name for place in state.places}
     new = {
-        one.offer.place: place_in(configs[one.offer.backend], one.offer.region)
+        one.offer.place: place_in(configs[one.offer.backend], one.offer.region, known=state.places)
         for one in launches
         if one.offer.place not in known and one.offer.backend in configs and not one.offer.at
     }
@@ -108,7 +120,7 @@ def with_places(state: State, desired: Desired | None) -> State:
         if place.name in configs or place.name in needed or place.forgotten
     ]
     new = [
-        Place(name=name, config=config, region=region)
+        place_in(config, region, known=state.places)
         for name, (config, region) in configs.items()
         if name not in known
     ]

@@ -17,7 +17,7 @@ from reconciler.absorb import absorb, changed_hosts, strangers
 from reconciler.apply import apply, bundled, unbundled, with_bundles
 from reconciler.ask import TickAsk
 from reconciler.authority import GitFacts, judge
-from reconciler.begin import TickRefused, with_launched_places, with_places
+from reconciler.begin import TickRefused, pinned, with_launched_places, with_places
 from reconciler.catalog_offers import joined
 from reconciler.conclude import conclude
 from reconciler.failover import failover
@@ -26,7 +26,7 @@ from reconciler.markers import markers_needed
 from reconciler.observe import Observed
 from reconciler.plan import plan
 from reconciler.ports import Connections, Documents, Ports
-from reconciler.prepare import prepare
+from reconciler.prepare import Rendered, prepare
 from reconciler.prune import KEEP, prune
 from reconciler.recover import Recovered, recover
 from reconciler.remember import TRIES, differs, heartbeat_due, jitter, write
@@ -36,7 +36,6 @@ from reconciler.ways import with_ways
 from reconciler.withhold import withheld_by_the_clock
 from reconciler.world import World
 from schemas.desired import Desired
-from schemas.launch import Request
 from schemas.plan import Launch, Permissions, Plan
 from schemas.run import RUN_ENDED
 from schemas.state import Applied, Capacity, Revision, State
@@ -167,7 +166,7 @@ class _Table:
     ports: Ports
     ask: TickAsk
     nonce: str
-    rendered: dict[str, tuple[Request, Request]] = field(default_factory=dict)
+    rendered: dict[str, Rendered] = field(default_factory=dict)
     packed: dict[tuple[str, ...], str] = field(default_factory=dict)
     capacity: tuple[Capacity, ...] = ()
     lacking: dict[str, str] = field(default_factory=dict)
@@ -282,6 +281,7 @@ class _Table:
             self.capacity += prepared.capacity
             self.lacking |= prepared.lacking
             return None
+        state = pinned(state, prepared.identities)
         target = intend(state, chosen, now=self.ports.now(), requests=prepared.requests)
         return self._with_files(target, draft)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from backends.base import BackendError, NoCapacity, TryLater
+from reconciler.absorb import another_account
 from reconciler.execute import capacity_of
 from reconciler.gather import gather
 from reconciler.order import CannotOrder, bundle_of
@@ -25,11 +27,23 @@ SOON = 60
 LIMIT = 120.0
 
 
+class Rendered(NamedTuple):
+    """`bare` is what `request` was made from, `identity` who looked it up: "" where that is known already."""
+
+    bare: Request
+    request: Request
+    identity: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """`requests` by launch id. What could not be prepared is to be planned around: `capacity` and `lacking` say why."""
+    """`requests` by launch id. What could not be prepared is to be planned around: `capacity` and `lacking` say why.
+
+    `identities`: place -> who looked it up, where nobody had been before.
+    """
 
     requests: dict[str, Request] = field(default_factory=dict)
+    identities: dict[str, str] = field(default_factory=dict)
     capacity: tuple[Capacity, ...] = ()
     lacking: dict[str, str] = field(default_factory=dict)
 
@@ -45,7 +59,7 @@ def prepare(
     *,
     desired: Desired,
     connections: Connections,
-    ready: dict[str, tuple[Request, Request]],
+    ready: dict[str, Rendered],
 ) -> Prepared:
     """`ready` remembers, by launch id, what was rendered from what, so that planning again renders nothing again."""
     now = ports.now()
@@ -54,18 +68,19 @@ def prepare(
     tasks = {
         id: _rendered(launches[id], request, state, connections)
         for id, request in bare.items()
-        if id not in ready or not _alike(ready[id][0], request)
+        if id not in ready or not _alike(ready[id].bare, request)
     }
     capacity = []
     answers = dict(gather(ports, tasks, limit=LIMIT))
     for id in tasks:
         answer = answers.get(id, TryLater(f"no answer within {LIMIT:.0f} s"))
-        if isinstance(answer, Request):
-            ready[id] = (bare[id], answer)
+        if isinstance(answer, Rendered):
+            ready[id] = answer
         else:
             capacity.append(_capacity(bare[id], answer, now=now))
     return Prepared(
-        requests={id: ready[id][1] for id in bare if id in ready},
+        requests={id: ready[id].request for id in bare if id in ready},
+        identities={ready[id].request.place: ready[id].identity for id in bare if id in ready and ready[id].identity},
         capacity=tuple(capacity),
         lacking=_lacking(ports, plan, state, desired=desired),
     )
@@ -100,18 +115,23 @@ def _alike(one: Request, other: Request) -> bool:
     return replace(one, not_after=0) == replace(other, not_after=0)
 
 
-def _rendered(launch: Launch, request: Request, state: State, connections: Connections) -> Callable[[], Request]:
+def _rendered(launch: Launch, request: Request, state: State, connections: Connections) -> Callable[[], Rendered]:
     place = next((known for known in state.places if known.name == request.place), None)
 
-    def render() -> Request:
+    def render() -> Rendered:
         if place is None:
             raise BackendError(f"{request.place} is not known")
-        return connections.to(place).prepare(request, launch.offer)
+        backend = connections.to(place)
+        # Where a listing was believed, it was that of who the place is pinned to.
+        who = backend.identity() if place.observed_at is None else ""
+        if who and place.identity and who != place.identity:
+            raise BackendError(another_account(place, who))
+        return Rendered(request, backend.prepare(request, launch.offer), who)
 
     return render
 
 
-def _capacity(request: Request, error: Request | Exception, *, now: int) -> Capacity:
+def _capacity(request: Request, error: Rendered | Exception, *, now: int) -> Capacity:
     if isinstance(error, TryLater) or not isinstance(error, BackendError):
         return capacity_of(request, NoCapacity(f"{error}", retry_after=SOON), now=now)
     return capacity_of(request, error, now=now)
