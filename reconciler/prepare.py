@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from backends.base import BackendError, NoCapacity, TryLater
+from backends.base import BackendError, TryLater
 from reconciler.execute import capacity_of
 from reconciler.gather import gather
 from reconciler.order import CannotOrder, bundle_of
@@ -26,9 +26,13 @@ LIMIT = 120.0
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """`requests` by launch id. What could not be prepared is to be planned around: `capacity` and `lacking` say why."""
+    """`requests` by launch id. What could not be prepared is to be planned around: `capacity` and `lacking` say why.
+
+    `pools` are those that a launch could not be prepared for.
+    """
 
     requests: dict[str, Request] = field(default_factory=dict)
+    pools: frozenset[str] = frozenset()
     capacity: tuple[Capacity, ...] = ()
     lacking: dict[str, str] = field(default_factory=dict)
 
@@ -65,6 +69,7 @@ def prepare(
             capacity.append(_capacity(bare[id], answer, now=now))
     return Prepared(
         requests={id: ready[id][1] for id in bare if id in ready},
+        pools=frozenset(request.pool for id, request in bare.items() if id not in ready),
         capacity=tuple(capacity),
         lacking=_lacking(ports, plan, state, desired=desired),
     )
@@ -86,12 +91,25 @@ def _request(launch: Launch, state: State, *, now: int) -> Request:
         disk=launch.disk,
         reservation=launch.reservation,
         together=launch.together,
+        near=launch.near,
+        avoid=_without_room(launch, state, now=now),
         tags=launch.tags,
         lineage=state.lineage,
         generation=state.generation + 1,
         project=state.project,
         not_after=now + LIFE,
     )
+
+
+def _without_room(launch: Launch, state: State, *, now: int) -> tuple[str, ...]:
+    """Zones of its place that had none of it a moment ago."""
+    offer = launch.offer
+    alike = (offer.place, offer.instance_type, offer.spot, launch.reservation)
+    found = {
+        one.zone for one in state.capacity
+        if one.until > now and (one.place, one.instance_type, one.spot, one.reservation) == alike
+    }  # fmt: skip
+    return tuple(sorted(found - {""}))
 
 
 def _alike(one: Request, other: Request) -> bool:
@@ -111,7 +129,8 @@ def _rendered(launch: Launch, request: Request, state: State, connections: Conne
 
 def _capacity(request: Request, error: Request | Exception, *, now: int) -> Capacity:
     if isinstance(error, TryLater) or not isinstance(error, BackendError):
-        return capacity_of(request, NoCapacity(f"{error}", retry_after=SOON), now=now)
+        # Throttled, or out of reach: the place is left alone for a while. Of its capacity that says nothing.
+        return Capacity(place=request.place, instance_type="", until=now + SOON, why=str(error))
     return capacity_of(request, error, now=now)
 
 
