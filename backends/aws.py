@@ -19,12 +19,13 @@ from backends.aws_address import own_address
 from backends.aws_errors import ask
 from backends.aws_groups import Door, Groups, ensure_groups, let_in_everywhere, said, unless
 from backends.aws_images import image_for
-from backends.aws_launch import digest_of, inputs_of, parameters
+from backends.aws_launch import digest_of, inputs_of, parameters, unused_by
 from backends.aws_leftovers import leftovers_in, remove_from
 from backends.aws_listing import project_of, seen, untold
 from backends.aws_names import POOL, PROJECT, as_list, door_group, of_project
 from backends.aws_network import Network, network_for
 from backends.aws_quotas import with_value
+from backends.aws_reserved import reserved_for
 from backends.aws_terminate import terminate
 from backends.base import BackendError, NoCapacity, QuotaExceeded, Setting, TryLater
 from backends.user_data import render
@@ -107,17 +108,21 @@ class AwsBackend:
         ids = tuple(f"{request.launch}-{number}" for number in range(len(request.ids)))
         if request.ids != ids:
             raise BackendError(f"{request.launch}: instances must be numbered as EC2 numbers them")
-        reservation = self._reservation(request.reservation)
+        reserved = reserved_for(self._look, request, region=self._region)
+        kind = self._kind(request.instance_type) if request.together else {}
+        network = self._network(request, zone=request.zone or reserved.zone)
         inputs = inputs_of(
             request,
             account=self.identity(),
             options=self._options,
             image=image_for(self._look, self._parameter, offer, os_images=self._options.get("os_images") or {}),
-            network=self._network(request, zone=request.zone or reservation.get("AvailabilityZone", "")),
-            kind=self._kind(request.instance_type) if request.together else {},
-            reservation=reservation,
+            network=network,
+            kind=kind,
+            reserved=reserved,
         )
-        prepared = replace(request, inputs=tuple(sorted(inputs.items())))
+        if unused := unused_by(inputs, kind):
+            self._note(unused)
+        prepared = replace(request, zone=network.zone or request.zone, inputs=tuple(sorted(inputs.items())))
         return replace(prepared, digest=digest_of(prepared, self._user_data(prepared)))
 
     def launch(self, request: Request) -> Sequence[Seen]:
@@ -139,7 +144,8 @@ class AwsBackend:
         if self.identity() != inputs["account"]:
             raise TryLater(f"{request.launch} was prepared for account {inputs['account']}, this is {self.identity()}")
         groups = self._groups(request)
-        self._placement(inputs.get("placement", ""), request)
+        if "reservation" not in inputs:  # else the group is the reservation's: it is there, and whoever's it is
+            self._placement(inputs.get("placement", ""), request)
         asked = parameters(request, groups=groups, user_data=user_data)
         return ask(self._client("ec2", once=True), "run_instances", **asked)
 
@@ -159,8 +165,8 @@ class AwsBackend:
 
     def _network(self, request: Request, *, zone: str) -> Network:
         return network_for(
-            self._look, self._options, self._region, zone=zone, seed=request.launch, choose=request.together,
-            offered=lambda: self._zones_of(request.instance_type),
+            self._look, self._options, self._region, zone=zone, seed=request.near or request.launch,
+            choose=request.together, avoid=request.avoid, offered=lambda: self._zones_of(request.instance_type),
         )  # fmt: skip
 
     def _kind(self, instance_type: str) -> dict[str, Any]:
@@ -170,12 +176,6 @@ class AwsBackend:
         chosen = [{"Name": "instance-type", "Values": [instance_type]}]
         answer = self._look("describe_instance_type_offerings", LocationType="availability-zone", Filters=chosen)
         return sorted(one["Location"] for one in answer["InstanceTypeOfferings"])
-
-    def _reservation(self, named: str) -> dict[str, Any]:
-        if not named or named.startswith("arn:"):
-            return {}
-        answer = self._look("describe_capacity_reservations", CapacityReservationIds=[named])
-        return dict(answer["CapacityReservations"][0])
 
     def _groups(self, request: Request) -> Groups:
         inputs = dict(request.inputs)

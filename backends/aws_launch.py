@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from backends.aws_groups import Groups
 from backends.aws_images import Image
 from backends.aws_names import as_list, door_group, peers_group, placement_group, tags_of
 from backends.aws_network import Network
+from backends.aws_reserved import Reserved
 from schemas.launch import Request
 
 GIB = 1024
@@ -24,10 +25,9 @@ Inputs = dict[str, str]
 
 def inputs_of(
     request: Request, *, account: str, options: Mapping[str, Any], image: Image, network: Network,
-    kind: Mapping[str, Any], reservation: Mapping[str, Any],
+    kind: Mapping[str, Any], reserved: Reserved,
 ) -> Inputs:  # fmt: skip
     """The facts, by name, as text. `kind` is EC2's description of the type, where the instances belong together."""
-    cluster = bool(kind) and "cluster" in kind.get("PlacementGroupInfo", {}).get("SupportedStrategies", ())
     facts = {
         "account": account,
         "image": image.id,
@@ -41,23 +41,54 @@ def inputs_of(
         "door": options.get("security_group") or door_group(request.project),
         "own_door": "" if options.get("security_group") else "yes",
         "peers": peers_group(request.project, request.pool),
-        "placement": placement_group(request.project, request.pool, network.zone) if cluster else "",
-        "efa": str(_efa(kind, public=options.get("public_ips") is not False)),
+        "placement": reserved.group or _placed(request, kind, network),
+        "cards": _cards(kind, public=options.get("public_ips") is not False),
         "profile": options.get("iam_instance_profile") or "",
         "kms": options.get("kms_key") or "",
         "reservation": request.reservation,
-        "block": "yes" if reservation.get("ReservationType") == "capacity-block" else "",
+        "block": "yes" if reserved.block else "",
         "tags": json.dumps(tags_of(request, options.get("tags") or {}), sort_keys=True),
     }
     return {name: value for name, value in facts.items() if value}
 
 
-def _efa(kind: Mapping[str, Any], *, public: bool) -> int:
-    """How many of its interfaces are fast ones: with several interfaces EC2 gives no public address."""
+def _placed(request: Request, kind: Mapping[str, Any], network: Network) -> str:
+    """Our placement group. What was reserved outside of one is not to be had within it; a block is close together."""
+    if request.reservation or "cluster" not in kind.get("PlacementGroupInfo", {}).get("SupportedStrategies", ()):
+        return ""
+    return placement_group(request.project, request.pool, network.zone)
+
+
+def _cards(kind: Mapping[str, Any], *, public: bool) -> str:
+    """`CARD:TYPE,…`: its interfaces, where some are fast ones (EFA), one on each network card; "" is an ordinary one.
+
+    The first has the address: EC2 gives no public one to several. The others have none (EFA-only).
+    """
+    fast = _fast(kind)
+    if public or not fast:
+        return "0:efa" if 0 in fast else ""
+    further = [f"{card}:{'efa-only' if 'efa-only' in fast[card] else 'efa'}" for card in sorted(fast) if card]
+    return ",".join(["0:efa" if 0 in fast else "0:interface", *further])
+
+
+def _fast(kind: Mapping[str, Any]) -> dict[int, Collection[str]]:
+    """network card -> the types of interface it takes, of those cards that take a fast one, as many as it may have."""
     network = kind.get("NetworkInfo", {})
-    if not network.get("EfaSupported"):
-        return 0
-    return 1 if public else int(network.get("EfaInfo", {}).get("MaximumEfaInterfaces") or 1)
+    most = int(network.get("EfaInfo", {}).get("MaximumEfaInterfaces") or 1) if network.get("EfaSupported") else 0
+    cards = network.get("NetworkCards") or [{"NetworkCardIndex": 0}]
+    types = {int(one["NetworkCardIndex"]): one.get("InterfaceTypes") or ("efa",) for one in cards}
+    return {card: types[card] for card in sorted(card for card in types if "efa" in types[card])[:most]}
+
+
+def unused_by(inputs: Inputs, kind: Mapping[str, Any]) -> str:
+    """A sentence about fast interfaces that a machine does without for its public address, or ""."""
+    used, all_ = inputs.get("cards", "").count("efa"), len(_fast(kind))
+    if used >= all_:
+        return ""
+    return (
+        f"{kind['InstanceType']}: {used or 'none'} of its {all_} fast interfaces (EFA) is used, since EC2 gives no public "
+        "address to several: `public_ips: false` of the backend takes them all"
+    )
 
 
 def digest_of(request: Request, user_data: str) -> str:
@@ -119,18 +150,15 @@ def _interfaces(inputs: Inputs, groups: Groups) -> dict[str, Any]:
     ids = [group for group in groups if group]
     if "subnet" not in inputs:
         return {"SecurityGroupIds": ids}
-    fast = int(inputs.get("efa", "0"))
     made = []
-    for card in range(max(1, fast)):
+    for card, _, kind in (each.partition(":") for each in inputs.get("cards", "0:").split(",")):
         one: dict[str, Any] = {
-            "DeviceIndex": 0 if card == 0 else 1, "NetworkCardIndex": card, "SubnetId": inputs["subnet"],
+            "DeviceIndex": 0 if card == "0" else 1, "NetworkCardIndex": int(card), "SubnetId": inputs["subnet"],
             "Groups": ids, "DeleteOnTermination": True,
         }  # fmt: skip
-        if fast:
-            one["InterfaceType"] = "efa"
-        if fast <= 1:
-            one["AssociatePublicIpAddress"] = "public" in inputs
-        made.append(one)
+        made.append(one | ({"InterfaceType": kind} if kind else {}))
+    if len(made) == 1:
+        made[0]["AssociatePublicIpAddress"] = "public" in inputs
     return {"NetworkInterfaces": made}
 
 

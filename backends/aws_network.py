@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from backends.base import BackendError
+from backends.base import BackendError, NoCapacity
 
 Look = Callable[..., Any]
 """Asks EC2 once for a tick: `look("describe_vpcs", Filters=[...])`."""
@@ -22,12 +22,13 @@ class Network(NamedTuple):
 
 def network_for(
     look: Look, options: Mapping[str, Any], region: str, *, zone: str, seed: str, choose: bool,
-    offered: Callable[[], Sequence[str]],
+    avoid: Collection[str] = (), offered: Callable[[], Sequence[str]],
 ) -> Network:  # fmt: skip
-    """The subnet of `zone`, or of one that `seed` chooses among those that offer the type (`offered`, none: all).
+    """The subnet of `zone`, or of the one that `seed` names or else chooses among those that offer the type (`offered`,
+    none: all) and are not to be avoided.
 
-    `choose`: a subnet is needed even where EC2 could choose. Raises `BackendError` with what to write, where there
-    is none.
+    `choose`: a subnet is needed even where EC2 could choose. Raises `BackendError` with what to write where there is
+    none, `NoCapacity` where all that there are had none a moment ago.
     """
     allowed = tuple(options.get("zones") or ())
     if zone and allowed and zone not in allowed:
@@ -45,8 +46,19 @@ def network_for(
     if not fitting:
         where = f" in {' or '.join(zones)}" if zones else ""
         raise BackendError(f"{region}: {vpc_id or 'the network'} has no subnet{where}: set `subnets` of the backend")
-    best = _chosen(fitting, seed)
+    best = _chosen(_with_room(fitting, seed, avoid=() if zone else avoid, region=region), seed)
     return Network(vpc_id, best["SubnetId"], best["AvailabilityZone"])
+
+
+def _with_room(
+    subnets: Sequence[Mapping[str, Any]], seed: str, *, avoid: Collection[str], region: str
+) -> Sequence[Mapping[str, Any]]:
+    there = [one for one in subnets if one["AvailabilityZone"] == seed] or subnets
+    left = [one for one in there if one["AvailabilityZone"] not in avoid]
+    if not left:
+        none = " and ".join(sorted({one["AvailabilityZone"] for one in there}))
+        raise NoCapacity(f"{region}: no capacity in {none}, where it would have to be")
+    return left
 
 
 def _chosen(subnets: Sequence[Mapping[str, Any]], seed: str) -> Mapping[str, Any]:

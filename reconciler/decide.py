@@ -110,7 +110,11 @@ def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View]) 
             if stale:
                 continue
             since = ports.clock()
-        chosen = draft.plan if view.approved is None else failover(draft.plan, view.approved, refused=view.refused)
+        chosen = (
+            draft.plan
+            if view.approved is None
+            else failover(draft.plan, view.approved, refused=view.refused, hindered=table.hindered)
+        )
         target = table.intended(draft, chosen, view=view)
         if target is None:
             if table.lacking and ask.wish is None:  # another plan, in which idle instances that it kept may go
@@ -169,6 +173,7 @@ class _Table:
     rendered: dict[str, Rendered] = field(default_factory=dict)
     packed: dict[tuple[str, ...], str] = field(default_factory=dict)
     capacity: tuple[Capacity, ...] = ()
+    hindered: frozenset[str] = frozenset()
     lacking: dict[str, str] = field(default_factory=dict)
     dated: int | None = None
     recovered: dict[str, Recovered] = field(default_factory=dict)
@@ -279,6 +284,7 @@ class _Table:
         )
         if prepared.hindered:
             self.capacity += prepared.capacity
+            self.hindered |= prepared.pools
             self.lacking |= prepared.lacking
             return None
         state = pinned(state, prepared.identities)

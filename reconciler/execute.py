@@ -199,7 +199,9 @@ def capacity_of(request: Request, error: BackendError, *, now: int) -> Capacity:
     """How long not to ask for such a machine again, and why; after a permanent refusal, not for any of that place."""
     wait = error.retry_after if isinstance(error, NoCapacity) else BACKOFF
     if not isinstance(error, NoCapacity | QuotaExceeded):
-        return Capacity(place=request.place, instance_type="", until=now + wait, why=str(error))
+        return Capacity(
+            place=request.place, instance_type="", until=now + wait, why=str(error), reservation=request.reservation
+        )
     return Capacity(
         place=request.place,
         instance_type=request.instance_type,
@@ -209,4 +211,5 @@ def capacity_of(request: Request, error: BackendError, *, now: int) -> Capacity:
         since=now,
         why=str(error),
         quota=error.quota if isinstance(error, QuotaExceeded) else "",
+        reservation=request.reservation,
     )

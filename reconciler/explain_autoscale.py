@@ -55,7 +55,7 @@ def _lacking(cap: Cap, offered: list[Offer], state: State | None, *, now: int) -
 
     `None` where something of what the rule covers may be had now.
     """
-    memories = [one for one in state.capacity if one.until > now] if state else []
+    memories = [one for one in state.capacity if one.until > now and not one.reservation] if state else []
     alike = (cap.instance_type, cap.spot)
     mine = [one for one in memories if not one.instance_type or (one.instance_type, one.spot) == alike]
     places = {one.place for one in offered}

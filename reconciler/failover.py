@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from decimal import Decimal
 
 from msgspec.structs import replace
@@ -14,13 +15,20 @@ from schemas.plan import Launch, Plan
 DEARER = Decimal("1.5")
 
 
-def failover(fresh: Plan, approved: Plan, *, refused: Mapping[str, int]) -> Plan:
-    """`approve`, and launches in place of those refused: as many by pool, none dearer than the limit."""
+def failover(
+    fresh: Plan, approved: Plan, *, refused: Mapping[str, int], hindered: Collection[str] = ()
+) -> Plan:
+    """`approve`, and launches in place of those refused: as many by pool, none dearer than the limit.
+
+    `hindered`: pools of which launches could not even be prepared; what is left of their approval may go elsewhere.
+    """
     allowed = approve(fresh, approved)
-    if not refused:
+    if not refused and not hindered:
         return allowed
     kept = {one.launch for one in allowed.actions if isinstance(one, Launch)}
     limits, left = _limits(approved), dict(refused)
+    open_ = _machines(approved) - _machines(allowed)
+    left |= {pool: max(left.get(pool, 0), open_[pool]) for pool in hindered}
     extra = set()
     for one in fresh.actions:
         if isinstance(one, Launch) and one.launch not in kept and _covered(one, limits, left):
@@ -33,6 +41,15 @@ def failover(fresh: Plan, approved: Plan, *, refused: Mapping[str, int]) -> Plan
         if id(one) in allowed_ids or one in allowed.actions or (isinstance(one, Launch) and one.launch in extra)
     )
     return replace(allowed, actions=actions) if extra else allowed
+
+
+def _machines(plan: Plan) -> Counter[str]:
+    """pool -> how many are launched."""
+    found: Counter[str] = Counter()
+    for one in plan.actions:
+        if isinstance(one, Launch):
+            found[one.pool] += len(one.ids)
+    return found
 
 
 def _limits(approved: Plan) -> dict[str, Price]:

@@ -215,8 +215,8 @@ def _refused(memory: _Memory, refused: Refused, *, now: int) -> None:
             memory.instances[id] = replace(one, phase="terminated", reason=refused.why, terminated_at=now)
 
 
-def _offer(capacity: Capacity) -> tuple[str, str, str, bool]:
-    return capacity.place, capacity.instance_type, capacity.zone, capacity.spot
+def _offer(capacity: Capacity) -> tuple[str, str, str, bool, str]:
+    return capacity.place, capacity.instance_type, capacity.zone, capacity.spot, capacity.reservation
 
 
 def _collected(memory: _Memory, collected: Collected, *, now: int) -> None:

@@ -83,7 +83,7 @@ class Growth:
     def order(self, order: Order, *, n: int, subject: str, name: str = "") -> None:
         """`subject` (a run's name) is listed in the reason; `name` is the instance's, if it was chosen."""
         self.room.take(order.pool, order.offer, n)
-        self.market.take(order.offer, n=n)
+        self.market.take(order.pool, order.offer, n=n)
         self.newest = order.offer
         self.ordered[order.pool] = self.ordered.get(order.pool, 0) + n
         key = (*order[:1], id(order.offer), *order[2:])
@@ -117,6 +117,7 @@ def _launch(draft: Draft, order: Order, wanted: list[tuple[str, str]]) -> Launch
         idle_source=order.idle_source,
         gang=bool(order.reserved_for),
         together=bool(order.reserved_for) or pool.placement == "cluster",
+        near=draft.near(pool) if order.offer.cloud else "",
         max_price=order.terms.max_price,
         disk=order.terms.disk,
         reservation=order.terms.reservation,

@@ -26,6 +26,9 @@ class Market:
 
     def __init__(self, draft: Draft) -> None:
         self.draft = draft
+        self.bound = {
+            name: draft.nearest(name) for name, pool in draft.pools.items() if pool.placement == "cluster"
+        }
         self._left: dict[Offer, int] = {}
         self._pending: Counter[tuple[str, str, bool]] | None = None
         self._aisles: dict[tuple[tuple[str, bool], ...], Aisle] = {}
@@ -75,26 +78,31 @@ class Market:
             self._aisles[key] = Aisle([self._by_gpu[each] for each in key], kinds=self._kinds)
         return self._aisles[key]
 
-    def unavailable(self, offer: Offer, *, n: int) -> str:
-        """Why it cannot be had now, as far as we know."""
+    def unavailable(self, offer: Offer, *, n: int, reservation: str = "") -> tuple[str, str]:
+        """What keeps it from being had now, as far as we know: a stage and why, or twice ""."""
+        if why := self._unasked(offer, reservation):
+            return "place", why
+        if offer.availability in ("no-capacity", "no-quota"):
+            return _LACKS[offer.availability == "no-quota"], offer.availability.replace("-", " ")
+        for zone in (offer.zone, "") if self._capacity else ():
+            memory = self._capacity.get((offer.place, offer.instance_type, zone, offer.spot, reservation))
+            if memory is not None:
+                return _LACKS[bool(memory.quota)], memory.why or "no capacity a moment ago"
+        if offer.free is not None and self._free(offer) < n:
+            return "available", "all in use"
+        return "", ""
+
+    def _unasked(self, offer: Offer, reservation: str) -> str:
+        """Why its place is asked for nothing now."""
+        place = offer.place
         if offer.backend in self._unsupported:
             return f"backend {offer.backend} is not supported yet"
-        place = offer.place
         if place in self.draft.unknown:
             return f"{place} is unknown: {self.draft.unknown[place]}"
         if other := self._strangers.get(offer.backend):
             return f"{place} is not asked: {other}"
-        if self._capacity and (refused := self._capacity.get((place, "", "", False))):
-            return refused.why
-        if offer.availability in ("no-capacity", "no-quota"):
-            return offer.availability.replace("-", " ")
-        for zone in (offer.zone, "") if self._capacity else ():
-            memory = self._capacity.get((place, offer.instance_type, zone, offer.spot))
-            if memory is not None:
-                return memory.why or "no capacity a moment ago"
-        if offer.free is not None and self._free(offer) < n:
-            return "all in use"
-        return ""
+        refused = (self._capacity.get((place, "", "", False, one)) for one in {"", reservation} if self._capacity)
+        return next((one.why or "it was refused a moment ago" for one in refused if one is not None), "")
 
     def _free(self, offer: Offer) -> int:
         """What the place said, less those that are asked for and not seen there yet."""
@@ -107,7 +115,9 @@ class Market:
             self._left[offer] = max(0, (offer.free or 0) - waiting)
         return self._left[offer]
 
-    def take(self, offer: Offer, *, n: int) -> None:
+    def take(self, pool: str, offer: Offer, *, n: int) -> None:
+        if pool in self.bound:
+            self.bound[pool] = self.bound[pool] or (offer.backend, offer.region, "")
         if offer.free is not None:
             self._left[offer] = self._free(offer) - n
 
@@ -121,9 +131,9 @@ def _strangers(draft: Draft) -> dict[str, str]:
     }
 
 
-def _capacity(draft: Draft) -> dict[tuple[str, str, str, bool], Capacity]:
+def _capacity(draft: Draft) -> dict[tuple[str, str, str, bool, str], Capacity]:
     return {
-        (each.place, each.instance_type, each.zone, each.spot): each
+        (each.place, each.instance_type, each.zone, each.spot, each.reservation): each
         for each in draft.world.state.capacity
         if each.until > draft.now
     }
@@ -170,7 +180,7 @@ class Search:
         """Every one that suits, by price, and what keeps one machine from being launched of it now."""
         for offer in self._walk():
             stage, why = self._hindrance(offer)
-            yield offer, why if stage == "available" else _HELD.get(stage, stage)
+            yield offer, why if stage in ("place", "quota", "available") else _HELD.get(stage, stage)
 
     def _walk(self) -> Iterator[Offer]:
         """Those that suit, whatever the limits say, from where the last walk stopped."""
@@ -189,7 +199,8 @@ class Search:
         ceiling = self._shape.ceiling
         if self._pool.blocks != 1:
             offer = share_of_offer(self._shape.need, offer, blocks=self._pool.blocks)
-        refused = refusal(self._shape.where, offer)
+        where = self._shape.where
+        refused = refusal(where, offer) or ("spot" if where.reservation and offer.spot else "")
         if not refused and ceiling is not None and (offer.price is None or offer.price > ceiling):
             return "ceiling"
         return refused
@@ -197,17 +208,23 @@ class Search:
     def _hindrance(self, offer: Offer) -> tuple[str, str]:
         """What keeps the machines missing from being launched of a suiting offer: a stage and why, or twice ""."""
         region = (offer.backend, offer.region)
-        if self._only is not None and region != self._only:
+        if any(region != one for one in (self._only, self._bound) if one is not None):
             return "elsewhere", ""
         n = self._shape.nodes - self._have.get(region, 0)
-        why = self._market.unavailable(offer, n=n)
-        if why:
-            return "available", why
+        stage, why = self._market.unavailable(offer, n=n, reservation=self._shape.where.reservation)
+        if stage:
+            return stage, why
         why = self._room.unaffordable(self._pool, offer, n=n)
         if why:
             return "budget", why
         why = self._room.capped(offer, n=n)
         return ("autoscale", why) if why else ("", "")
+
+    @property
+    def _bound(self) -> tuple[str, str] | None:
+        """The region that a pool's machines are in which are all to be near each other."""
+        bound = self._market.bound.get(self._pool.name)
+        return bound[:2] if bound else None
 
     def funnel(self) -> str:
         """`812 offers → 120 with gpu 1xA100 → 0 with max_price ≤ $1.00, the cheapest left out: p4de $1.21`."""
@@ -239,8 +256,10 @@ class Search:
     def _label(self, stage: str, first: Offer) -> str:
         if stage == "ceiling":
             return f"1.5 × the confirmed price, ${self._shape.ceiling:.2f}"
-        if stage == "elsewhere" and self._only is not None:
-            return f"its other nodes in {self._only[1] or self._only[0]}"
+        if stage == "elsewhere" and (only := self._only or self._bound):
+            return f"{'its other nodes' if self._only else 'the rest of its pool'} in {only[1] or only[0]}"
+        if stage == "spot" and self._shape.where.reservation:
+            return "on-demand, as reserved ones are"
         if stage in _WORDS:
             return f"{_WORDS[stage]} ({self._hindrance(first)[1]})"
         return accepted(self._shape.where, kind=stage)
@@ -248,9 +267,13 @@ class Search:
 
 _STAGES = (
     "blocks", "gpu", "container runtime", "cpu architecture", "cpu", "memory", "disk", "backend", "region", "zone",
-    "instance type", "spot", "price", "ceiling", "elsewhere", "available", "budget", "autoscale",
+    "instance type", "spot", "price", "ceiling", "elsewhere", "place", "quota", "available", "budget", "autoscale",
 )  # fmt: skip
-_WORDS = {"available": "capacity now", "budget": "budget left", "autoscale": "an autoscale rule left"}
+_LACKS = ("available", "quota")
+_WORDS = {
+    "place": "a place to ask now", "quota": "quota left", "available": "capacity now", "budget": "budget left",
+    "autoscale": "an autoscale rule left",
+}  # fmt: skip
 _HELD = {"budget": "over budget", "autoscale": "no autoscale rule left"}
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from backends.base import BackendError, NoCapacity, TryLater
+from backends.base import BackendError, TryLater
 from reconciler.absorb import another_account
 from reconciler.execute import capacity_of
 from reconciler.gather import gather
@@ -39,11 +39,13 @@ class Rendered(NamedTuple):
 class Prepared:
     """`requests` by launch id. What could not be prepared is to be planned around: `capacity` and `lacking` say why.
 
-    `identities`: place -> who looked it up, where nobody had been before.
+    `identities`: place -> who looked it up, where nobody had been before. `pools` are those that a launch could not
+    be prepared for.
     """
 
     requests: dict[str, Request] = field(default_factory=dict)
     identities: dict[str, str] = field(default_factory=dict)
+    pools: frozenset[str] = frozenset()
     capacity: tuple[Capacity, ...] = ()
     lacking: dict[str, str] = field(default_factory=dict)
 
@@ -81,6 +83,7 @@ def prepare(
     return Prepared(
         requests={id: ready[id].request for id in bare if id in ready},
         identities={ready[id].request.place: ready[id].identity for id in bare if id in ready and ready[id].identity},
+        pools=frozenset(request.pool for id, request in bare.items() if id not in ready),
         capacity=tuple(capacity),
         lacking=_lacking(ports, plan, state, desired=desired),
     )
@@ -103,12 +106,25 @@ def _request(launch: Launch, state: State, *, now: int) -> Request:
         reservation=launch.reservation,
         together=launch.together,
         way=way_to(state, place=launch.offer.place, pool=launch.pool),
+        near=launch.near,
+        avoid=_without_room(launch, state, now=now),
         tags=launch.tags,
         lineage=state.lineage,
         generation=state.generation + 1,
         project=state.project,
         not_after=now + LIFE,
     )
+
+
+def _without_room(launch: Launch, state: State, *, now: int) -> tuple[str, ...]:
+    """Zones of its place that had none of it a moment ago."""
+    offer = launch.offer
+    alike = (offer.place, offer.instance_type, offer.spot, launch.reservation)
+    found = {
+        one.zone for one in state.capacity
+        if one.until > now and (one.place, one.instance_type, one.spot, one.reservation) == alike
+    }  # fmt: skip
+    return tuple(sorted(found - {""}))
 
 
 def _alike(one: Request, other: Request) -> bool:
@@ -133,7 +149,8 @@ def _rendered(launch: Launch, request: Request, state: State, connections: Conne
 
 def _capacity(request: Request, error: Rendered | Exception, *, now: int) -> Capacity:
     if isinstance(error, TryLater) or not isinstance(error, BackendError):
-        return capacity_of(request, NoCapacity(f"{error}", retry_after=SOON), now=now)
+        # Throttled, or out of reach: the place is left alone for a while. Of its capacity that says nothing.
+        return Capacity(place=request.place, instance_type="", until=now + SOON, why=str(error))
     return capacity_of(request, error, now=now)
 
 

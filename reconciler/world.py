@@ -7,7 +7,7 @@ leaves the planner.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -155,6 +155,19 @@ class Draft:
         """A launch id: unique in this plan by count, among plans by nonce."""
         self.minted += 1
         return self.world.nonce + base36(self.minted)
+
+    def near(self, pool: Pool) -> str:
+        """The zone of the others, where all of a pool are to be near each other; one word for all that begin it."""
+        if pool.placement != "cluster":
+            return ""
+        found = self.nearest(pool.name)
+        return found[2] if found and found[2] else self.world.nonce
+
+    def nearest(self, pool: str) -> tuple[str, str, str] | None:
+        """(backend, region, zone) of most of a pool's machines that were bought; "" is a zone not known yet."""
+        there = [self.living[id] for id in self.members[pool] if id not in self.leaving]
+        bought = Counter((one.backend, one.region, one.zone) for one in there if self.is_cloud(one.backend))
+        return max(bought, key=lambda known: (bought[known], bool(known[2]), known), default=None)
 
     def name_for(self, pool: str) -> str:
         """`<pool>-<n>`, the smallest n free among the living."""

@@ -14,7 +14,9 @@ class Request(Value, frozen=True, kw_only=True):
     `digest` is of the full rendering, so that a rendering that changed is noticed.
     `not_after` ends the request's life: later it may not be sent again. `price` is its offer's, `max_price` what
     a person will pay at most. `disk` is that of each machine (0: its place's usual one). `together`: they belong to a
-    gang or a cluster, close to each other. `way` is how they are reached, as it was when this was written.
+    gang or a cluster, close to each other. Launches that share the word `near` belong in one zone, the one of that
+    name if there is one; `avoid` are zones that had no capacity a moment ago. Once prepared, `zone` is where they go,
+    "" where the place chooses. `way` is how they are reached, as it was when this was written.
     """
 
     place: str
@@ -32,6 +34,8 @@ class Request(Value, frozen=True, kw_only=True):
     reservation: str = ""
     together: bool = False
     way: Way = Way()
+    near: str = ""
+    avoid: tuple[str, ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
     lineage: str = ""
     generation: int = 0

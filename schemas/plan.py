@@ -16,7 +16,7 @@ class Launch(Value, frozen=True, kw_only=True, tag_field="kind", tag="launch"):
 
     With `host`, the machine is there and declared: it is attached.
 
-    `max_price`, `disk`, `reservation`, `together` and `tags` are as in `schemas.launch.Request`.
+    `max_price`, `disk`, `reservation`, `together`, `near` and `tags` are as in `schemas.launch.Request`.
     A gang's are `reserved_for` it until `reserved_until`. Is this offer sold out, the next plan takes another.
     """
 
@@ -34,6 +34,7 @@ class Launch(Value, frozen=True, kw_only=True, tag_field="kind", tag="launch"):
     idle_source: str = "default"
     gang: bool = False
     together: bool = False
+    near: str = ""
     max_price: Price | None = None
     disk: Mib = 0
     reservation: str = ""

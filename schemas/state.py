@@ -113,7 +113,8 @@ class Override(Value, frozen=True, kw_only=True):
 class Capacity(Value, frozen=True, kw_only=True):
     """A place had no capacity or quota for an offer; it is not tried again until then. `since`: when it said so.
 
-    `instance_type` "" is all of it: it refused for good (a permission, a setting), or cannot be asked.
+    `instance_type` "" is all of it: it refused for good (a permission, a setting), or cannot be asked. With
+    `reservation`, it is about machines of that reservation alone.
     """
 
     place: str
@@ -124,6 +125,7 @@ class Capacity(Value, frozen=True, kw_only=True):
     since: int | None = None
     why: str = ""
     quota: str = ""
+    reservation: str = ""
 
 
 class Tombstone(Value, frozen=True, kw_only=True):

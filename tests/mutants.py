@@ -198,9 +198,8 @@ MUTANTS = (
         changes=(
             (
                 "reconciler/decide.py",
-                "chosen = draft.plan if view.approved is None else"
-                " failover(draft.plan, view.approved, refused=view.refused)",
-                "chosen = draft.plan",
+                "            if view.approved is None\n",
+                "            if True\n",
             ),
         ),
         tests=("tests/test_tick.py",),

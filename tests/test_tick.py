@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 from world import PROJECT, Papers, Site, apply, apply_ask, cron, desired, task, ticks
 
-from backends.base import Backend, TryLater
+from backends.base import Backend, NoCapacity, TryLater
 from backends.fake import Fault
 from reconciler.ask import TickAsk
 from reconciler.explain_progress import under_way
@@ -171,11 +171,25 @@ def test_failover_stops_at_one_and_a_half_times_the_price_confirmed(site: Site) 
     assert [machine.request.instance_type for machine in site.world.living()] == ["huge"]
 
 
-def test_what_cannot_be_prepared_is_planned_around(site: Site) -> None:
-    site.world.faults.append(Fault(call="prepare", error=TryLater("slow down")))
-    result = apply(site, FLOOR)
+@pytest.mark.parametrize("confirm", [None, lambda plan, state: plan], ids=["cron", "asked"])
+def test_what_cannot_be_prepared_is_planned_around(site: Site, confirm: Any) -> None:
+    """Within what a person said yes to."""
+    site.world.faults.append(Fault(call="prepare", error=NoCapacity("none in any zone")))
+    result = apply(site, FLOOR, confirm=confirm)
     assert [machine.request.instance_type for machine in site.world.living()] == ["large"]
     assert result.refused == ""
+
+
+def test_a_throttled_look_up_is_no_lack_of_capacity(site: Site) -> None:
+    """Nothing dearer is bought for it; the place is left alone for a minute, and says why."""
+    site.world.faults.append(Fault(call="prepare", error=TryLater("RequestLimitExceeded: slow down")))
+    result = apply(site, FLOOR)
+    assert site.world.living() == []
+    assert [(one.instance_type, one.until - site.clock.now()) for one in site.state.capacity] == [("", 60)]
+    (unmet,) = result.plan.unmet
+    assert "with a place to ask now (RequestLimitExceeded: slow down)" in unmet.why
+    ticks(site, 1, apart=61)
+    assert [machine.request.instance_type for machine in site.world.living()] == ["small"]
 
 
 def no_token(spec: RunSpec, desired: Desired) -> Mapping[str, str]:
