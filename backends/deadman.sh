@@ -18,7 +18,7 @@ number() { # $1 text, $2 what it is where that is no number that sh reckons with
 
 recall() { # of our own memory: boots, each with the age at its begin; busy, when a job was last seen alive; tries
     boots='' busy=0 tries=0 last='' last_up=0 tick_at=0 tick=''
-    {
+    [ ! -f "$base/memory" ] || {
         while read -r word one two three _; do
             case $word:$one:$two in # its numbers are numbers
                 boot:*:*[!0-9]* | now:*:*[!0-9]* | busy:*[!0-9]*:* | tries:*[!0-9]*:* | tick:*[!0-9]*:*) ;;
@@ -30,8 +30,8 @@ recall() { # of our own memory: boots, each with the age at its begin; busy, whe
             esac
         done < "$base/memory"
     } 2> /dev/null
-    while read -r word one _; do
-        case $word in first) first=$one ;; grace) grace=$one ;; host) host=$one ;; esac
+    [ ! -f "$base/conf" ] || while read -r word one _; do
+        case $word in first) number "$one" 600 && first=$number ;; grace) number "$one" 900 && grace=$number ;; host) host=$one ;; esac
     done < "$base/conf"
 }
 
@@ -77,6 +77,7 @@ tick $ticked $where_ticked" count=0 rest=$boots
         lines="$lines
 boot ${rest%%|*}" rest=${rest#*|} count=$((count + 1))
     done
+    [ -f "$base/memory" ] || rm -rf "$base/memory" # a pipe keeps nothing
     printf '%-511s\n' "$lines" 1<> "$base/memory"
 }
 

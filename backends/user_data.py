@@ -6,14 +6,17 @@ rest of it failed is reached by nobody, and ends by its timer. Pure: the same in
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from importlib.resources import files
 
-from backends.boot import BASE, FOLDER, Boot
+from backends.boot import BASE, FOLDER, Boot, DeadMan
 from schemas.launch import Request
 
 MOST = 16 * 1024
 """Bytes that EC2 takes, before they are encoded."""
+TIMER_NAME = "dstack-deadman.timer"
+_UNITS = "/etc/systemd/system"
 SERVICE = f"""\
 [Unit]
 Description=dstack: power this machine off when nobody needs it any more
@@ -54,14 +57,9 @@ def render(boot: Boot, *, request: Request) -> str:
     """The user data of `request`: its only secret is the host key, good until the first contact has replaced it."""
     text = _TEXT.format(
         what=f"project {_word(request.project)}, launch {_word(request.launch)}",
+        arm=_arm(boot.deadman, user=boot.user),
         base=BASE,
-        user=shlex.quote(boot.user),
         folder=FOLDER,
-        conf=f"first {boot.deadman.first}\ngrace {boot.deadman.grace}",
-        deadman=files("backends").joinpath("deadman.sh").read_text("utf-8"),
-        poweroff=POWEROFF,
-        service=SERVICE,
-        timer=TIMER,
         private=boot.host_key_private.strip(),
         public=boot.host_key_public,
         keys="\n".join(boot.authorized_keys),
@@ -71,41 +69,72 @@ def render(boot: Boot, *, request: Request) -> str:
     return text
 
 
+def arming(deadman: DeadMan, *, user: str) -> str:
+    """What root runs on a machine whose timer was stopped or changed: all of it anew, and a first check at once."""
+    return _arm(deadman, user=user) + _AT_ONCE.format(base=BASE)
+
+
+def _arm(deadman: DeadMan, *, user: str) -> str:
+    made = {
+        f"{BASE}/deadman.sh": files("backends").joinpath("deadman.sh").read_text("utf-8"),
+        f"{BASE}/poweroff": POWEROFF,
+        f"{_UNITS}/dstack-deadman.service": SERVICE,
+        f"{_UNITS}/{TIMER_NAME}": TIMER,
+    }
+    return _ARM.format(
+        base=BASE,
+        units=_UNITS,
+        user=shlex.quote(user),
+        folder=FOLDER,
+        first=deadman.first,
+        grace=deadman.grace,
+        puts="".join(f"put {path} << 'END-OF-DSTACK'\n{text}END-OF-DSTACK\n" for path, text in made.items()),
+        sums="\n".join(f"{hashlib.sha256(text.encode()).hexdigest()}  {path}" for path, text in made.items()),
+    )
+
+
 def _word(text: str) -> str:
     """Into a comment: nothing in it may end the line."""
     return "".join(char for char in text if char.isalnum() or char in "-_.")
 
 
-_TEXT = """\
-#cloud-boothook
-#!/bin/sh
-# dstack: {what}
+_ARM = """\
 umask 022
 ask() {{ timeout 30 systemctl "$@"; }} # one that hangs must not be what it all hangs on
 put() {{ cat > "$1.new" && mv -f "$1.new" "$1"; }} # whole or not at all
+user={user}
+configure() {{ # $1 the home of its login, "" before that is made; then what tells that nobody changed any of it
+    {{ echo "first {first}" && echo "grace {grace}" && [ -z "$1" ] || echo "host $1/{folder}"; }} | put {base}/conf
+    {{
+        cat << 'END-OF-DSTACK'
+{sums}
+END-OF-DSTACK
+        sha256sum {base}/conf
+    }} | put {base}/sums
+}}
 
 # The timer, before anything can fail.
-mkdir -p {base} /etc/systemd/system/timers.target.wants
-put {base}/deadman.sh << 'END-OF-DSTACK'
-{deadman}END-OF-DSTACK
-put {base}/poweroff << 'END-OF-DSTACK'
-{poweroff}END-OF-DSTACK
-[ -f {base}/conf ] || put {base}/conf << 'END-OF-DSTACK'
-{conf}
-END-OF-DSTACK
-[ -s {base}/memory ] || printf '%-511s\\n' '' > {base}/memory
-put /etc/systemd/system/dstack-deadman.service << 'END-OF-DSTACK'
-{service}END-OF-DSTACK
-put /etc/systemd/system/dstack-deadman.timer << 'END-OF-DSTACK'
-{timer}END-OF-DSTACK
+mkdir -p {base} {units}/timers.target.wants
+{puts}configure "$(sed -n "s/^$user:\\([^:]*:\\)\\{{4\\}}\\([^:]*\\):.*/\\2/p" /etc/passwd)"
+[ -f {base}/memory ] && [ -s {base}/memory ] || {{ rm -rf {base}/memory && printf '%-511s\\n' '' > {base}/memory; }}
+rm -rf {units}/dstack-deadman.*.d {units}.control/dstack-deadman.* /run/systemd/*/dstack-deadman.*
 # The link is what enabling makes; the calls tell a systemd that runs already, and wait for nothing: it waits for us.
-ln -sf ../dstack-deadman.timer /etc/systemd/system/timers.target.wants/dstack-deadman.timer
+ln -sf ../dstack-deadman.timer {units}/timers.target.wants/dstack-deadman.timer
 ask daemon-reload
 ask enable dstack-deadman.timer
 ask --no-block start dstack-deadman.timer || {{ # no systemd: a loop does it, begun at every boot as we are
     (while sleep 60; do sh {base}/deadman.sh check {base}; done) < /dev/null > /dev/null 2>&1 &
 }}
-
+"""
+_AT_ONCE = """\
+ask restart dstack-deadman.timer
+ask start dstack-deadman.service || sh {base}/deadman.sh check {base}
+"""
+_TEXT = """\
+#cloud-boothook
+#!/bin/sh
+# dstack: {what}
+{arm}
 # The host key, once: the first contact puts another in its place.
 if [ ! -s /etc/ssh/dstack_host_key ]; then
     mkdir -p /etc/ssh
@@ -124,7 +153,6 @@ if ! grep -qsx '# dstack' /etc/ssh/sshd_config; then
 fi
 
 # Who logs in, and our folder there: its presence says that all of this was done.
-user={user}
 id "$user" > /dev/null 2>&1 || useradd --create-home --shell /bin/sh "$user"
 usermod -p '*' "$user" # no password, and not locked
 [ ! -d /etc/sudoers.d ] || echo "$user ALL=(ALL) NOPASSWD:ALL" | (umask 227 && put /etc/sudoers.d/90-dstack)
@@ -133,7 +161,7 @@ for group in docker podman; do
 done
 mkdir -p /var/lib/systemd/linger && true > "/var/lib/systemd/linger/$user" # its jobs outlive our visits
 home=$(getent passwd "$user" | cut -d: -f6)
-echo "host $home/{folder}" | cat {base}/conf - | sort -u | put {base}/conf
+configure "$home"
 mkdir -p "$home/.ssh" && chmod 700 "$home/.ssh" && true >> "$home/.ssh/authorized_keys"
 while read -r key; do
     grep -qxF "$key" "$home/.ssh/authorized_keys" || echo "$key" >> "$home/.ssh/authorized_keys"

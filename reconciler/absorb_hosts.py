@@ -124,6 +124,7 @@ def _answered(instance: Instance, report: HostReport, *, now: int) -> Instance:
         foreign=report.foreign,
         host_key=instance.host_key or report.host_key,
         self_destruct_at=_self_destruct(instance, report),
+        disarmed=report.disarmed,
         authorized=report.authorized,
         unreachable_since=None,
         unreachable_why="",

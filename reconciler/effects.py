@@ -88,9 +88,15 @@ class Clean(Value, frozen=True, kw_only=True):
     stray: bool
 
 
+class Arm(Value, frozen=True, kw_only=True):
+    """Make its dead-man timer anew: it was stopped or changed."""
+
+    instance: str
+
+
 COLLECTED = frozenset({"done", "failed"})  # any other may still run: given up, or unknown
 
-Effect = Send | End | Start | Release | Halt | Collect | Save | Clean | Admit
+Effect = Send | End | Start | Release | Halt | Collect | Save | Clean | Admit | Arm
 
 
 def effects(state: State, *, now: int) -> tuple[Effect, ...]:
@@ -108,6 +114,7 @@ def effects(state: State, *, now: int) -> tuple[Effect, ...]:
         *(one for attempt in state.attempts if attempt.live for one in _of_attempt(attempt, known=known, now=now)),
         *_cleans(known),
         *_admits(known),
+        *_arms(known),
     )
 
 
@@ -203,6 +210,12 @@ def _admits(known: _Known) -> Iterator[Admit]:
             continue
         if known.host(instance.id) is not None:
             yield Admit(instance=instance.id, keys=keys)
+
+
+def _arms(known: _Known) -> Iterator[Arm]:
+    for instance in known.state.instances:
+        if instance.disarmed and instance.phase == "ready" and bought(instance) and known.host(instance.id) is not None:
+            yield Arm(instance=instance.id)
 
 
 def keys_digest(keys: tuple[str, ...]) -> str:

@@ -64,6 +64,9 @@ def _of_instance(before: Instance | None, one: Instance, *, by: str, now: int) -
     if one.quarantined != quarantined:
         why = one.quarantined or f"was quarantined: {quarantined}"
         yield _instance(one, "quarantined" if one.quarantined else "trusted", at=now, by=by, why=why)
+    stopped = before.disarmed if before else ""
+    if one.disarmed != stopped:
+        yield _instance(one, "disarmed" if one.disarmed else "armed", at=now, by=by, why=one.disarmed or f"was: {stopped}")
 
 
 def _of_returned(was: State | None, state: State, *, by: str, now: int) -> Iterator[Entry]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from backends.base import Backend, BackendError, Behind, NoCapacity, QuotaExceeded, TryLater
 from reconciler import fold, runner
 from reconciler.blobs import Blobs
-from reconciler.effects import Admit, Clean, Collect, Effect, End, Halt, Release, Save, Send, Start, keys_digest
+from reconciler.effects import Admit, Arm, Clean, Collect, Effect, End, Halt, Release, Save, Send, Start, keys_digest
 from reconciler.fold import Outcome
 from reconciler.gather import gather
 from reconciler.order import CannotOrder, order_of
@@ -65,6 +65,8 @@ def subject(effect: Effect) -> str:
             return f"end of {len(effect.external_ids)} in {effect.place}"
         case Admit():
             return f"authorized keys of {effect.instance}"
+        case Arm():
+            return f"dead-man timer of {effect.instance}"
         case Start() | Release() | Halt() | Collect() | Save() | Clean():
             return f"job {effect.job}"
 
@@ -127,6 +129,9 @@ class _Hands:
                 host = self._instance(effect.instance)
                 self.ports.runner.admit(host, effect.keys, generation=self.state.generation)
                 return fold.Admitted(instance=effect.instance, digest=keys_digest(effect.keys))
+            case Arm():
+                self.ports.runner.arm(self._instance(effect.instance), generation=self.state.generation)
+                return fold.Armed(instance=effect.instance)
             case Clean():
                 if effect.stray:
                     self._stop(effect.instance, effect.job, abort=True, why="nobody remembers it")

@@ -49,6 +49,8 @@ def _instances(state: State) -> Iterator[tuple[str, str]]:
             yield one.name, "starting up"
         elif one.id in strays:
             yield one.name, f"answers again: ending {', '.join(strays[one.id])} there"
+        elif one.phase == "ready" and one.disarmed:
+            yield one.name, f"its {one.disarmed}: it is armed again"
         elif one.phase == "terminating" and one.id in lost_at and not one.external_id:
             lost = f"it counts as lost from {clock(lost_at[one.id])} on, unless its place shows it before"
             yield one.name, f"its launch was begun, and nobody has seen it: {lost}"

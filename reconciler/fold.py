@@ -101,6 +101,12 @@ class Admitted(Value, frozen=True, kw_only=True):
     digest: str
 
 
+class Armed(Value, frozen=True, kw_only=True):
+    """The machine's dead-man timer is whole again, and has asked once."""
+
+    instance: str
+
+
 class Failed(Value, frozen=True, kw_only=True):
     """An effect that came to nothing yet: it stays marked, and the next tick does it again."""
 
@@ -117,7 +123,7 @@ class Ahead(Value, frozen=True, kw_only=True):
 
 Outcome = (
     Sent | Refused | Accepted | Staged | Started | StartFailed | Halted | Collected | Saved | Cleaned | Admitted
-    | Failed | Ahead
+    | Armed | Failed | Ahead
 )
 
 
@@ -188,6 +194,8 @@ def _fold(memory: _Memory, outcome: Outcome, *, now: int) -> None:
         case Admitted() if outcome.instance in memory.instances:
             known = memory.instances[outcome.instance]
             memory.instances[outcome.instance] = replace(known, authorized=outcome.digest)
+        case Armed() if outcome.instance in memory.instances:
+            memory.instances[outcome.instance] = replace(memory.instances[outcome.instance], disarmed="")
         case _:
             pass  # accepted, failed, ahead, or about a record that is newer: nothing to remember
 

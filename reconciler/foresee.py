@@ -97,6 +97,9 @@ def _degraded(draft: Draft) -> Iterator[str]:
         if not one.degraded or one.id in draft.leaving or one.phase != "ready" or not lost_gpus(one):
             continue
         yield f"{one.name}: degraded: {one.degraded}; {_left(one)}"
+    for one in draft.living.values():
+        if one.disarmed and one.id not in draft.leaving and one.phase == "ready":
+            yield f"{one.name}: degraded: {one.disarmed}; no new work goes there until `dstack apply` has armed it again"
 
 
 def _left(one: Instance) -> str:

@@ -25,7 +25,9 @@ find_engine() { # $1 seconds of patience -> engine: docker where its daemon is o
 
 recall_engine() { # runtime: what find_engine gives, asked again after 10 minutes, after one where there was none
     runtime=none read_at=0 where=
-    { read -r where read_at runtime < runtime; } 2>/dev/null
+    [ ! -f runtime ] || { read -r where read_at runtime < runtime; } 2>/dev/null
+    digits "$read_at" 0 && read_at=$value
+    case $runtime in docker | podman) ;; *) runtime=none ;; esac
     life=600
     [ "$runtime" != none ] || life=60
     [ "$where" != "$boot" ] || [ $((up - read_at)) -ge "$life" ] || return 0
@@ -36,7 +38,7 @@ recall_engine() { # runtime: what find_engine gives, asked again after 10 minute
 
 recall_container() { # $1 job folder -> engine: "" where it has no container
     engine=
-    { read -r engine < "$1/engine"; } 2>/dev/null
+    [ ! -f "$1/engine" ] || { read -r engine < "$1/engine"; } 2>/dev/null
     [ -n "$engine" ]
 }
 
@@ -79,7 +81,7 @@ own_files() { # $1 job folder: what a container left there becomes ours again
         return 0
     fi
     [ -n "$(find "$1/work" ! -user "${mine%:*}" -print 2>/dev/null | head -n 1)" ] || return 0
-    { read -r used < "$1/image"; } 2>/dev/null || return 0
+    [ -f "$1/image" ] && { read -r used < "$1/image"; } 2>/dev/null || return 0
     folder=$(cd "$1/work" && pwd) || return 0
     timeout $((engine_patience * 10)) "$engine" run --rm --pull never --network none --log-driver none --security-opt label=disable \
         --label "dstack.claim=$token" --user 0 --entrypoint chown --volume "$folder:/workflow" \
@@ -108,6 +110,7 @@ make_room() { # $1 MiB that should be free: images that we pulled and no job her
     for file in $(ls -tr images 2>/dev/null); do
         read_free
         [ -n "$free" ] && [ "$free" -lt "$1" ] || return 0
+        [ -f "images/$file" ] || continue
         { read -r with used < "images/$file"; } 2>/dev/null || continue
         if [ "$with" != "$engine" ] || wanted "$used"; then continue; fi
         # Never by force: what any container uses, the engine keeps.

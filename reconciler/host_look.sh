@@ -1,15 +1,18 @@
-# $1: seconds of uptime after which a claim whose supervisor never began is lost; $2 the lease that this tick leaves, `-`
-# for none; then the UUIDs of the GPUs that must be there. Stdout: one fact a line, `.` last.
+# $1: seconds of uptime after which a claim whose supervisor never began is lost; $2 the folder of its dead-man, `-` where
+# it has none; $3 the lease that this tick leaves, `-` for none; then the UUIDs of the GPUs that must be there.
+# Stdout: one fact a line, `.` last.
 # shellcheck shell=sh
 # shellcheck disable=SC2154,SC2034
 umask 077
 read_uptime
 read_boot
 read_fence
-patience=$1 lease=$2 this_boot=$boot engine_patience=8
-shift 2
-# Over what is there: a full disk does not stop it. Where there is no such file there is no dead-man.
-[ ! -f lease ] || [ "$lease" = - ] || printf '%-255s\n' "$boot $up $lease" 1<> lease
+patience=$1 deadman=$2 lease=$3 this_boot=$boot engine_patience=8
+shift 3
+if [ "$deadman" != - ] && [ "$lease" != - ]; then # over what is there: a full disk does not stop it
+    [ -f lease ] && [ ! -L lease ] || rm -rf lease # a job may have put anything there
+    printf '%-255s\n' "$boot $up $lease" 1<> lease
+fi
 machine=
 { read -r machine < /etc/machine-id; } 2>/dev/null
 echo "dstack-host 1"
@@ -48,7 +51,8 @@ if [ $# -gt 0 ]; then
 fi
 
 doubted() { # $1 claim: true from the second look on, `patience` later, or at once after a reboot
-    if { read -r was at < "$1/doubt"; } 2>/dev/null; then
+    if [ -f "$1/doubt" ] && { read -r was at < "$1/doubt"; } 2>/dev/null; then
+        digits "$at" 0 && at=$value
         [ "$was" != "$this_boot" ] || [ $((up - at)) -ge "$patience" ]
     else
         printf '%s %s\n' "$this_boot" "$up" > "$1/doubt"
@@ -58,7 +62,7 @@ doubted() { # $1 claim: true from the second look on, `patience` later, or at on
 
 lose() { # $1 job folder: its end is written once nothing of it lives; false where something still does
     was='' token='' session='' leader='' group=''
-    { read -r _ _ was < "$1/pid"; } 2>/dev/null
+    [ ! -f "$1/pid" ] || { read -r _ _ was < "$1/pid"; } 2>/dev/null
     if [ "$was" = "$this_boot" ]; then kill_processes "$1" 7 || return 1; fi
     if recall_container "$1"; then # after a reboot none runs, whatever the engine says
         remove_container "$1" || [ "$was" != "$this_boot" ] || return 1
@@ -68,51 +72,101 @@ lose() { # $1 job folder: its end is written once nothing of it lives; false whe
     drop_cgroup "$1"
     forget_secrets "$1"
     began=-
-    { read -r began _ < "$1/started"; } 2>/dev/null
-    write_end "$1" "lost - lost ${began:--} - 0"
+    [ ! -f "$1/started" ] || { read -r began _ < "$1/started"; } 2>/dev/null
+    digits "$began" -
+    write_end "$1" "lost - lost $value - 0"
+}
+
+tell_state() { # $1 job folder -> ready began restarts, as numbers or `-`
+    ready=- restarts=0 began=-
+    if [ -f "$1/ready" ]; then { read -r ready < "$1/ready"; } 2>/dev/null; elif [ -f "$1/probe" ]; then ready=0; fi
+    [ ! -f "$1/restarts" ] || { read -r restarts < "$1/restarts"; } 2>/dev/null
+    [ ! -f "$1/started" ] || { read -r began _ < "$1/started"; } 2>/dev/null
+    case $ready in 0 | 1) ;; *) ready=- ;; esac
+    digits "$restarts" 0 && restarts=$value
+    digits "$began" - && began=$value
+}
+
+tell_pulling() { # $1 job, $2 its folder
+    [ -f "$2/pulling" ] && { read -r whole layers < "$2/pulling"; } 2>/dev/null || return 0
+    digits "$whole" - && whole=$value
+    digits "$layers" - && layers=$value
+    echo "pulling $1 $whole $layers"
+}
+
+tell_held() { # $1 job, $2 its folder
+    port=-
+    [ ! -f "$2/staged" ] || { read -r port < "$2/staged"; } 2>/dev/null
+    { true > "$2/looked"; } 2>/dev/null
+    digits "$port" -
+    echo "held $1 $value"
 }
 
 tell() { # $1 job, $2 its folder
     name=-
-    { read -r name < "$2/name"; } 2>/dev/null
+    [ ! -f "$2/name" ] || { read -r name < "$2/name"; } 2>/dev/null
+    case $name in [!a-z]* | *[!a-z0-9-]*) name=- ;; esac
+    [ -n "$name" ] && [ ${#name} -le 61 ] || name=-
     if [ ! -f "$2/end" ]; then
-        whole=- layers=-
-        if { read -r whole layers < "$2/pulling"; } 2>/dev/null; then echo "pulling $1 $whole $layers"; fi
-        ready=- restarts=0 began=-
-        { read -r ready < "$2/ready"; } 2>/dev/null || [ ! -f "$2/probe" ] || ready=0
-        { read -r restarts < "$2/restarts"; } 2>/dev/null
-        { read -r began _ < "$2/started"; } 2>/dev/null
+        tell_pulling "$1" "$2"
+        tell_state "$2"
         if supervised "$2"; then
-            if [ -f "$2/hold" ] && [ ! -f "$2/go" ]; then
-                port=-
-                { read -r port < "$2/staged"; } 2>/dev/null
-                { true > "$2/looked"; } 2>/dev/null
-                echo "held $1 $port"
-            fi
-            echo "job $1 running $ready ${began:--} ${restarts:-0} $name"
+            if [ -f "$2/hold" ] && [ ! -f "$2/go" ]; then tell_held "$1" "$2"; fi
+            echo "job $1 running $ready $began $restarts $name"
             return
         elif [ ! -d "$2/begun" ] && ! { doubted "claims/$1" && mkdir -p "$2" && mkdir "$2/begun" 2>/dev/null; }; then
             echo "job $1 running - - 0 $name"
             return
         elif ! lose "$2"; then
-            echo "job $1 running ${ready:--} ${began:--} ${restarts:-0} $name"
+            echo "job $1 running $ready $began $restarts $name"
             return
         fi
     fi
     end=
     { read -r end < "$2/end"; } 2>/dev/null
     [ -n "$end" ] || return 0
+    case $end in ended\ * | lost\ *) ;; *) end="lost - lost - - 0" ;; esac
     echo "job $1 $end $name"
-    if { read -r why < "$2/why"; } 2>/dev/null; then echo "why $1 $why"; fi
+    if [ -f "$2/why" ] && { read -r why < "$2/why"; } 2>/dev/null; then echo "why $1 $why"; fi
 }
 
 for claim in claims/*; do
     job=${claim#claims/}
-    [ -d "$claim" ] && [ ! -d "spent/$job" ] || continue
+    case $job in '' | -* | *[!a-z0-9-]*) continue ;; esac # none of ours
+    [ -d "$claim" ] && [ ${#job} -le 101 ] && [ ! -d "spent/$job" ] || continue
     tell "$job" "jobs/$job"
 done
-if [ -f lease ]; then
-    until=$(sh deadman/deadman.sh tell deadman 2> /dev/null) && echo "until $until"
+
+tell_timer() { # whether the dead-man still asks each minute, and is what it was: root's jobs can stop and change it
+    last='' since=- whole=ok LoadState=- ActiveState=- UnitFileState=-
+    if [ -f "$deadman/memory" ]; then
+        read -r _ at last _ << END
+$(dd if="$deadman/memory" bs=511 count=1 2> /dev/null | tr -d '\000' | sed -n '/^now /{p;q;}')
+END
+        case $last in '' | *[!0-9]* | ???????????*) ;; *) [ "$at" != "$this_boot" ] || since=$((up - last)) ;; esac
+    fi
+    for file in sums deadman.sh poweroff; do [ -f "$deadman/$file" ] || whole=missing; done
+    if [ $whole = ok ]; then
+        timeout 10 sha256sum -c --status "$deadman/sums" 2> /dev/null
+        [ $? -ne 1 ] || whole=changed # what took too long has told nothing
+    fi
+    while IFS='=' read -r key value; do
+        case $key:$value in
+            *:*[!a-z-]*) ;;
+            LoadState:?*) LoadState=$value ;;
+            ActiveState:?*) ActiveState=$value ;;
+            UnitFileState:?*) UnitFileState=$value ;;
+        esac
+    done << END
+$(timeout 5 systemctl show --property=LoadState,ActiveState,UnitFileState dstack-deadman.timer 2> /dev/null | head -c 400)
+END
+    echo "timer $since $whole $LoadState $ActiveState $UnitFileState"
+}
+
+if [ "$deadman" != - ]; then
+    until=$(timeout 10 sh "$deadman/deadman.sh" tell "$deadman" 2> /dev/null | head -c 40 | sed q)
+    case $until in '' | *[!0-9-]*) ;; *) echo "until $until" ;; esac
+    tell_timer
     keys=$(sed -n '/^# dstack: begin$/,/^# dstack: end$/{/^# dstack: /!p;}' "$HOME/.ssh/authorized_keys" 2> /dev/null)
     [ -z "$keys" ] || keys=$(printf '%s\n' "$keys" | sha256sum)
     keys=${keys%% *}

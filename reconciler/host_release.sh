@@ -12,6 +12,6 @@ if [ ! -f "$folder/go" ]; then
     ln "$folder/go.$$" "$folder/go" 2>/dev/null
     rm -f "$folder/go.$$"
 fi
-{ read -r port < "$folder/go"; } 2>/dev/null && [ "$port" != - ] || exit 80
+[ -f "$folder/go" ] && { read -r port < "$folder/go"; } 2>/dev/null && [ "$port" != - ] || exit 80
 if supervised "$folder"; then kill -USR1 "$pid" 2>/dev/null; fi
 exit 0

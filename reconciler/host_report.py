@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
+from reconciler.disarmed import disarmed
 from reconciler.render_words import clean
 from reconciler.status import MISSING_GPU
 from schemas.instance import HostReport, JobReport
@@ -25,10 +26,12 @@ _RUNTIME = re.compile(r"runtime (docker|podman|none)\Z", re.ASCII)
 _PULLING = re.compile(r"pulling ([a-z0-9][a-z0-9-]{0,100}) (\d{1,5}|-) (\d{1,5}|-)\Z", re.ASCII)
 _WHY = re.compile(r"why ([a-z0-9][a-z0-9-]{0,100}) (.{0,2000})\Z")
 _HELD = re.compile(r"held ([a-z0-9][a-z0-9-]{0,100}) (\d{1,5}|-)\Z", re.ASCII)
-_UNTIL = re.compile(r"until (-?\d{1,12}|-)\Z", re.ASCII)
+_UNTIL = re.compile(r"until ([0-9-]{1,40})\Z", re.ASCII)
+_TIMER = re.compile(r"timer (-?\d{1,10}|-) (ok|changed|missing) ([a-z-]{1,40}) ([a-z-]{1,40}) ([a-z-]{1,40})\Z", re.ASCII)
+_BROKEN = re.compile(_JOB + r" (?:ended|lost) ", re.ASCII)
 _AUTHORIZED = re.compile(r"authorized ([0-9a-f]{64}|-)\Z", re.ASCII)
 _FOREIGN = re.compile(r"foreign (\d{1,4}) (\d{1,10}) (\d{1,9}|-)\Z", re.ASCII)
-_BESIDE = (_MISSING, _FOREIGN, _RUNTIME, _PULLING, _WHY, _HELD, _UNTIL, _AUTHORIZED)
+_BESIDE = (_MISSING, _FOREIGN, _RUNTIME, _PULLING, _WHY, _HELD, _UNTIL, _TIMER, _AUTHORIZED)
 _CAUSES = {
     "stop": "stopped",
     "abort": "aborted",
@@ -41,6 +44,8 @@ _CAUSES = {
     "lost": "its supervisor died without a result",
 }
 
+
+LONGEST = 100 * 366 * 86400  # seconds: whatever a host says to be further away than that is no time
 
 class Unreadable(Exception):
     """The host answered something else than a status."""
@@ -56,7 +61,9 @@ def parse_report(answer: bytes, *, instance: str, now: int) -> HostReport:
         raise Unreadable(f"unreadable status: {_shown(lines[1])}")
     boot, uptime, clock, generation, machine = host.groups()
     facts = lines[2:-2]
-    until = next((found[1] for found in map(_UNTIL.match, facts) if found), "-")
+    until = _until(next((found[1] for found in map(_UNTIL.match, facts) if found), "-"))
+    timer = next((found.groups() for found in map(_TIMER.match, facts) if found), None)
+    stopped = disarmed(*timer, uptime=int(uptime)) if timer else ""
     authorized = next((found[1] for found in map(_AUTHORIZED.match, facts) if found), "-")
     return HostReport(
         instance=instance,
@@ -68,11 +75,17 @@ def parse_report(answer: bytes, *, instance: str, now: int) -> HostReport:
         generation=int(generation),
         runtime=next((found[1] for found in map(_RUNTIME.match, facts) if found), ""),
         jobs=tuple(_jobs(facts)),
-        self_destruct_at=None if until == "-" else now + int(until),
+        self_destruct_at=None if until is None or stopped else now + until,
+        disarmed=stopped,
         authorized="" if authorized == "-" else authorized,
         degraded=_degraded([found[1] for found in map(_MISSING.match, facts) if found]),
         foreign="; ".join(_foreign(*found.groups()) for found in map(_FOREIGN.match, facts) if found),
     )
+
+
+def _until(said: str) -> int | None:
+    """Seconds; `None` for never, and for what nobody believes."""
+    return min(int(said), LONGEST) if re.fullmatch(r"-?\d{1,12}", said, re.ASCII) and int(said) > -LONGEST else None
 
 
 def parse_end(line: bytes, *, job: str) -> JobReport:
@@ -146,6 +159,8 @@ def _job(line: str) -> JobReport:
             ended_at=_number(ended),
             run=name.strip("-"),
         )
+    if broken := _BROKEN.match(line):  # it is over; what its end was, nobody can tell
+        return JobReport(id=broken[1], phase="lost", reason="what it left as its end cannot be read")
     raise Unreadable(f"unreadable status: {_shown(line)}")
 
 

@@ -20,8 +20,12 @@ read_start() { # $1 pid -> born: its start in clock ticks since boot, "" where t
     born=$1
 }
 
+digits() { # $1 text -> value: $2 where that is no number. A job may have put anything there
+    case $1 in '' | *[!0-9]* | ?????????????*) value=$2 ;; *) value=$1 ;; esac
+}
+
 supervised() { # $1 job folder: true while its supervisor lives
-    { read -r pid since where < "$1/pid"; } 2>/dev/null || return 1
+    [ -f "$1/pid" ] && { read -r pid since where < "$1/pid"; } 2>/dev/null || return 1 # a pipe would be waited for
     read_boot
     [ "$where" = "$boot" ] || return 1
     read_start "$pid"
@@ -29,9 +33,9 @@ supervised() { # $1 job folder: true while its supervisor lives
 }
 
 recall() { # $1 job folder -> token session leader group: what cannot be read (any more) keeps its value
-    if { read -r found < "$1/token"; } 2>/dev/null; then token=$found; fi
-    if { read -r found < "$1/cgroup"; } 2>/dev/null; then group=$found; fi
-    if { read -r found other < "$1/session"; } 2>/dev/null; then session=$found leader=$other; fi
+    if [ -f "$1/token" ] && { read -r found < "$1/token"; } 2>/dev/null; then token=$found; fi
+    if [ -f "$1/cgroup" ] && { read -r found < "$1/cgroup"; } 2>/dev/null; then group=$found; fi
+    if [ -f "$1/session" ] && { read -r found other < "$1/session"; } 2>/dev/null; then session=$found leader=$other; fi
 }
 
 find_processes() { # $1 job folder -> pids: every process of the job, by its claim, its session and its cgroup

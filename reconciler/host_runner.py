@@ -14,11 +14,13 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from backends.boot import BASE
 from reconciler.artifacts import choose, repack
 from reconciler.host_report import Unreadable, parse_report
 from reconciler.private import make_private
 from reconciler.runner import Collected, Fenced, Held, HostError, Order, Unreachable, Untrusted
 from reconciler.staging import stage
+from reconciler.status import bought
 from reconciler.transport import Answer, Transport
 from schemas.instance import HostReport, Instance
 from schemas.lease import Lease
@@ -65,7 +67,7 @@ class HostRunner:
     def look(self, instance: Instance, *, now: int, lease: Lease | None = None) -> HostReport:
         try:
             gpu = instance.resources.gpu
-            args = (str(self._patience), _words(lease), *(gpu.uuids if gpu else ()))
+            args = (str(self._patience), BASE if bought(instance) else "-", _words(lease), *(gpu.uuids if gpu else ()))
             # A host that hangs must not hold up a whole tick.
             answer = _settled(self._send(instance, _program("look"), args, timeout=LOOK, most=_REPORT))
             report = parse_report(answer.out, instance=instance.id, now=now)
@@ -154,6 +156,13 @@ class HostRunner:
     def admit(self, instance: Instance, keys: tuple[str, ...], *, generation: int) -> None:
         text = "".join(f"{key}\n" for key in keys)
         self._ask(instance, "admit", str(generation), stdin=text.encode())
+
+    def arm(self, instance: Instance, *, generation: int) -> None:
+        from backends.boot import LOGIN, DeadMan
+        from backends.user_data import arming
+
+        program = arming(DeadMan(), user=instance.user or LOGIN)
+        self._ask(instance, "arm", str(generation), stdin=program.encode())
 
     def retire(self, instance: Instance, *, generation: int) -> None:
         self._ask(instance, "retire", str(generation))

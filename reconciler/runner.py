@@ -189,5 +189,8 @@ class Runner(Protocol):
     def admit(self, instance: Instance, keys: tuple[str, ...], *, generation: int) -> None:
         """From now on these may log in, and of those admitted before no others. Raises `Fenced`."""
 
+    def arm(self, instance: Instance, *, generation: int) -> None:
+        """Make the dead-man timer of a machine that we bought anew, and have it ask once. Raises `Fenced`."""
+
     def retire(self, instance: Instance, *, generation: int) -> None:
         """Nothing may start on this host any more. Optional before its end. Raises `Fenced`."""

@@ -60,7 +60,7 @@ def reap_at(instance: Instance, *, since: int | None) -> int | None:
 def degraded(instance: Instance, *, allow_foreign: bool) -> str:
     """Why it may be given no work although it answers; "" if it may. What a lost GPU leaves of it, it is given."""
     whole = "" if lost_gpus(instance) else instance.degraded
-    found = (whole, instance.unfit, "" if allow_foreign else instance.foreign)
+    found = (whole, instance.disarmed, instance.unfit, "" if allow_foreign else instance.foreign)
     return "; ".join(why for why in found if why)
 
 

@@ -170,7 +170,7 @@ def unusable(draft: Draft, instance: Instance) -> str:
     own = draft.own_drains.get(instance.id) if draft.own_drains else None
     if own is not None and begun(own, now=draft.now):
         return "drained"
-    troubled = instance.degraded or instance.foreign or instance.unfit
+    troubled = instance.degraded or instance.disarmed or instance.foreign or instance.unfit
     if troubled and degraded(instance, allow_foreign=_shares(draft, instance)):
         return "degraded"
     if instance.unreachable_since is not None:

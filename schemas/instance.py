@@ -45,7 +45,8 @@ class Instance(Value, frozen=True, kw_only=True):
     `unfit`: a check of its place that fails now; it is given no work.
     Of a machine in a cloud: `host_key` is its pin ("": that of its launch, which its first contact replaces), `user`
     who logs in ("": `backends.boot.LOGIN`), `way` how it is reached. It powers itself off at `self_destruct_at`
-    (`None`: never, or not known); `authorized` is the digest of the documents' keys that may log in.
+    (`None`: never, or not known); `disarmed` is why it does not, where its timer was stopped or changed: it is degraded
+    until that is armed again. `authorized` is the digest of the documents' keys that may log in.
     """
 
     id: str
@@ -109,6 +110,7 @@ class Instance(Value, frozen=True, kw_only=True):
     user: str = ""
     way: Way = Way()
     self_destruct_at: int | None = None
+    disarmed: str = ""
     authorized: str = ""
 
 
@@ -200,7 +202,7 @@ class HostReport(Value, frozen=True, kw_only=True):
     `jobs` has every job folder of the host, asked for or not. `foreign` tells of processes on its
     GPUs that are none of its jobs'. `runtime` as in `Resources`.
     `untrusted`: it showed another key than the pinned one, or none is pinned. `host_key` is the pinned one that it
-    showed. `self_destruct_at` is when it powers itself off, `authorized` as in `Instance`.
+    showed. `self_destruct_at` is when it powers itself off, `disarmed` and `authorized` as in `Instance`.
     """
 
     instance: str
@@ -220,4 +222,5 @@ class HostReport(Value, frozen=True, kw_only=True):
     foreign: str = ""
     host_key: str = ""
     self_destruct_at: int | None = None
+    disarmed: str = ""
     authorized: str = ""

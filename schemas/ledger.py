@@ -8,7 +8,7 @@ from schemas.base import Price, Seconds, Value
 
 EntryKind = Literal[
     "applied", "launched", "seen", "ready", "ended", "lost", "submitted", "started", "finished", "billed", "used",
-    "drained", "paused", "resumed", "draining", "kept", "quarantined", "trusted", "returned",
+    "drained", "paused", "resumed", "draining", "kept", "quarantined", "trusted", "returned", "disarmed", "armed",
 ]  # fmt: skip
 
 
@@ -20,7 +20,8 @@ class Entry(Value, frozen=True, kw_only=True, forbid_unknown_fields=False):
     `blocks` of an instance, told when the job has ended: the `seconds` up to `at`, for `run` of `user` with `tags`.
     What no job used was idle. A person `drained`, `paused` or `resumed` a pool or an instance; an instance is
     `draining` for whatever reason, or `kept` after all; it was `quarantined`, or `trusted` again; `returned` is a job
-    that was given up, found on its host when that answered again, and ended there.
+    that was given up, found on its host when that answered again, and ended there. A machine was found `disarmed`: its
+    dead-man timer did not run as it should; `armed` is when it does again.
     `subject` is `instance ID`, `run ID`, `pool NAME` or `project`; `name` is the instance's, the run's or the pool's,
     `instance` an instance's id.
     A reader passes over fields that it does not know: the ledger outlives versions of the program.

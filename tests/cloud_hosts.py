@@ -1,7 +1,8 @@
 """Machines of a cloud for tests: their own address, accounts, /etc and boot, brought up by the real user data.
 
-What is not real about them: systemd is a small stand-in that notes what it was asked, and reloads the real sshd; uptime
-is a file that a test moves; and what powers a machine off touches a file.
+What is not real about them: systemd is a small stand-in that notes what it was asked, reloads the real sshd, and tells of
+the timer what it was told; a test plays the timer, with the command of the unit that is there; uptime is a file that a test
+moves; and the stand-in, asked to power the machine off, touches a file.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ mount --bind "$ROOT/bin" /usr/local/sbin
 mount --bind "$ROOT/boot-id" /proc/sys/kernel/random/boot_id
 mount --bind "$ROOT/uptime" /proc/uptime
 mount --bind "$ROOT/bin" /usr/local/bin
+[ ! -e /proc/sysrq-trigger ] || mount --bind /dev/null /proc/sysrq-trigger
 hostname "$NAME"
 ip link set lo up
 for link in $LINKS; do
@@ -40,15 +42,29 @@ for link in $LINKS; do
     ip link set "$device" up
 done
 sh "$ROOT/user-data" > "$ROOT/user-data.log" 2>&1 || echo "user data: exit $?" >> "$ROOT/user-data.log"
-echo "touch $ROOT/dstack/off" > /var/lib/dstack/poweroff
 exec /usr/sbin/sshd -D -e $OPTIONS -o UsePAM=no -o PidFile=/run/sshd.pid -o UseDNS=no 2> "$ROOT/sshd.log"
 """.replace("%s", PATH, 1)
 
 SYSTEMCTL = r"""#!/bin/sh
 # A stand-in: there is no systemd in a namespace. Only what it is asked to reload is real.
 echo "$*" >> /var/lib/dstack/systemctl.log
+unit=/etc/systemd/system/dstack-deadman enabled=/etc/systemd/system/timers.target.wants/dstack-deadman.timer
 case "$*" in
     "reload ssh.service") kill -HUP "$(cat /run/sshd.pid)" ;;
+    poweroff*) touch /var/lib/dstack/off ;;
+    "--no-block start dstack-deadman.timer" | "restart dstack-deadman.timer") [ -f $unit.timer ] && touch /run/ticking ;;
+    "start dstack-deadman.service") sh -c "$(sed -n 's/^ExecStart=//p' $unit.service)" ;;
+    "enable dstack-deadman.timer") ln -sf ../dstack-deadman.timer $enabled ;;
+    "stop dstack-deadman.timer") rm -f /run/ticking ;;
+    "disable dstack-deadman.timer") rm -f $enabled ;;
+    "show "*dstack-deadman.timer)
+        load=loaded active=inactive file=disabled
+        [ -e $unit.timer ] || load=not-found file=
+        [ "$(readlink $unit.timer)" != /dev/null ] || load=masked file=masked
+        [ $load != loaded ] || [ ! -L $enabled ] || file=enabled
+        [ ! -f /run/ticking ] || active=active
+        printf 'LoadState=%s\nActiveState=%s\nUnitFileState=%s\n' $load $active $file
+        ;;
 esac
 """
 
@@ -110,10 +126,10 @@ class CloudHost(SshHost):
             file.truncate()
 
     def check(self) -> bool:
-        """The timer's check, as its unit has it; true where it powers off."""
+        """What the timer does each minute, where it runs: the command of its unit; true where that powers off."""
         off = self.root / "dstack/off"
         off.unlink(missing_ok=True)
-        self.enter("/bin/sh", "/var/lib/dstack/deadman.sh", "check", "/var/lib/dstack")
+        self.enter("sh", "-c", "[ ! -f /run/ticking ] || systemctl start dstack-deadman.service")
         return off.exists()
 
     def enter(self, *argv: str) -> str:

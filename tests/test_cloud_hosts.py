@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ from reconciler.seal import ProjectKey
 from reconciler.surroundings import transports
 from schemas.host import Jump
 from schemas.instance import HostReport, Instance
+from schemas.lease import Lease
 from schemas.resources import Resources
 from schemas.way import Way
 
@@ -138,6 +140,99 @@ def test_a_reboot_keeps_the_new_key_and_makes_nothing_twice(fresh: CloudHost, la
     assert fresh.shown == pin
     assert (keys.read_text(), config.read_text(), (fresh.root / "dstack/conf").read_text()) == before
     assert Reconciler(lab).look(an_instance(fresh, host_key=pin)).error == ""
+
+
+# ---------------------------------------------------------------- its timer, and who stops it
+
+
+@dataclass
+class Guarded:
+    """A machine that is up for long, whose timer ran a moment ago. Jobs are the login, and that may become root."""
+
+    host: CloudHost
+    us: Reconciler
+    one: Instance
+
+    def look(self, *, lease: Lease | None = None) -> HostReport:
+        report = self.us.runner.look(self.one, now=1790000000, lease=lease)
+        assert report.error == ""
+        return report
+
+    def as_job(self, program: str) -> None:
+        self.us.run(self.one, program)
+
+
+@pytest.fixture(scope="module")
+def guarded(lab: Lab) -> Iterator[Guarded]:
+    made, us = born(lab, "guarded"), Reconciler(lab)
+    made.pass_time(1000)
+    one = an_instance(made, host_key=us.look(an_instance(made)).host_key)
+    known = Guarded(made, us, one)
+    known.look(lease=Lease(rule="unattended", span=86400, hold=60))
+    assert not made.check()
+    yield known
+    made.stop()
+
+
+UNIT = "/etc/systemd/system/dstack-deadman"
+STOPS = {
+    "stop": ("systemctl stop dstack-deadman.timer", "was stopped"),
+    "disable": ("systemctl disable dstack-deadman.timer", "is disabled"),
+    "mask": (f"ln -sf /dev/null {UNIT}.timer", "was changed"),
+    "remove its units": (f"rm {UNIT}.timer {UNIT}.service", "was changed"),
+    "remove it": ("rm -r /var/lib/dstack/deadman.sh", "is not there any more"),
+    "another program": ("echo exit 0 > /var/lib/dstack/deadman.sh", "was changed"),
+    "another power-off": ("echo true > /var/lib/dstack/poweroff", "was changed"),
+    "more grace": ("sed -i s/900/9000000/ /var/lib/dstack/conf", "was changed"),
+    "once a year": (f"mkdir {UNIT}.timer.d; echo OnUnitActiveSec=1y > {UNIT}.timer.d/a.conf", "has not run for more"),
+    "a memory of the future": ("sed -i '1s/[0-9]*$/9999999/' /var/lib/dstack/memory", "tells of a time"),
+    "no memory": ("rm /var/lib/dstack/memory; mkfifo /var/lib/dstack/memory", "has not run for more"),
+}
+
+
+@pytest.mark.parametrize("deed", STOPS)
+def test_a_timer_that_a_job_stopped_is_noticed_and_armed_again(deed: str, guarded: Guarded) -> None:
+    does, words = STOPS[deed]
+    guarded.as_job(f'sudo -n sh -c "{does}"')
+    guarded.host.pass_time(700 if "has not run" in words else 30)
+    report = guarded.look()
+    assert report.disarmed.startswith(f"dead-man timer {words}")
+    assert report.self_destruct_at is None
+    guarded.us.runner.arm(guarded.one, generation=1)
+    report = guarded.look()
+    assert report.disarmed == ""
+    assert report.self_destruct_at is not None
+    assert not guarded.host.check()
+    assert not (guarded.host.root / "etc/systemd/system/dstack-deadman.timer.d").exists()
+
+
+def test_a_busy_machine_and_one_that_just_booted_raise_no_alarm(guarded: Guarded) -> None:
+    host = guarded.host
+    host.check()
+    host.pass_time(590)
+    assert guarded.look().disarmed == ""
+    host.enter("systemctl", "stop", "dstack-deadman.timer")
+    host.new_boot()  # its uptime begins anew, what is remembered is of the boot before, and nothing of it runs yet
+    host.pass_time(20 - host.up)
+    assert guarded.look().disarmed == ""
+    host.enter("systemctl", "restart", "dstack-deadman.timer")
+    host.pass_time(500)
+    assert guarded.look().disarmed == "", "the first check may be late"
+    host.pass_time(500)
+    assert guarded.look().disarmed.startswith("dead-man timer has not run")
+    assert not host.check()
+    assert guarded.look().disarmed == ""
+
+
+@pytest.mark.parametrize(
+    "deed", ["rm lease deadman", "rm lease; mkfifo lease", "rm lease; ln -s /etc/passwd lease", "rm lease; mkdir lease"]
+)
+def test_a_job_cannot_do_away_with_its_lease_alone(deed: str, guarded: Guarded) -> None:
+    """The file is the login's own: without it the machine would neither tell nor hear of a lease."""
+    guarded.as_job(deed)
+    report = guarded.look(lease=Lease(rule="unattended", span=5 * 86400, hold=60))
+    assert report.self_destruct_at == 1790000000 + 5 * 86400
+    assert (guarded.host.login_home / FOLDER / "lease").read_text().split()[2] == "unattended"
 
 
 # ---------------------------------------------------------------- died in between

@@ -329,6 +329,21 @@ HOSTILE = {
 }
 
 
+@pytest.mark.parametrize("kind", [kind for kind in HOSTILE if kind != "huge"])
+@pytest.mark.parametrize("name", ["memory", "conf"])
+def test_whatever_root_puts_in_the_place_of_its_own_files_it_ends_one_day(
+    machine: Machine, name: str, kind: str
+) -> None:
+    """Its age begins anew, and what it has is what it was born with."""
+    machine.tick("idle", 300)
+    path = machine.root / "base" / name
+    path.unlink()
+    HOSTILE[kind](path)
+    assert machine.left() is not None
+    machine.up = 3 * DAY
+    assert machine.check()
+
+
 @pytest.mark.parametrize("kind", HOSTILE)
 @pytest.mark.parametrize("name", ["lease", "cleaned", "jobs/j/pid", "jobs/j/started", "jobs/j/order"])
 def test_whatever_a_job_puts_in_the_way_it_ends_one_day(machine: Machine, name: str, kind: str) -> None:

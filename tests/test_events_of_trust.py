@@ -50,6 +50,10 @@ WORDS = {
                     "quarantined  instance gpu-0 (pool gpu, lab): 3 jobs in a row  [cron@lab]"),
     "trusted": (now_(quarantined="3 jobs in a row"), QUIET,
                 "trusted      instance gpu-0 (pool gpu, lab): was quarantined: 3 jobs in a row  [cron@lab]"),
+    "disarmed": (QUIET, now_(disarmed="dead-man timer was stopped"),
+                 "disarmed     instance gpu-0 (pool gpu, lab): dead-man timer was stopped  [cron@lab]"),
+    "armed": (now_(disarmed="dead-man timer was stopped"), QUIET,
+              "armed        instance gpu-0 (pool gpu, lab): was: dead-man timer was stopped  [cron@lab]"),
     "returned": (given_up(unreachable_since=T), given_up(),
                  "returned     instance gpu-0 (pool gpu, lab): job r1-0-1-0 of run train was given up (assumed lost)"),
 }  # fmt: skip

@@ -11,7 +11,12 @@ from test_absorb import NOW, a_state, an_attempt, an_instance
 from reconciler.absorb_hosts import absorb_hosts
 from reconciler.absorb_listings import POWERED_OFF
 from reconciler.conclude import conclude
-from reconciler.effects import Admit, effects, keys_digest
+from reconciler.disarmed import disarmed
+from reconciler.effects import Admit, Arm, effects, keys_digest
+from reconciler.explain_instances import explain_instances
+from reconciler.explain_progress import under_way
+from reconciler.fold import Armed, fold
+from reconciler.host_report import LONGEST, parse_report
 from reconciler.lease import leases
 from reconciler.ways import with_ways
 from schemas.base import Price
@@ -99,6 +104,58 @@ def looked(was: Instance, **said: Any) -> Instance:
 )  # fmt: skip
 def test_its_own_end_is_written_anew_only_when_it_moved(known: int | None, told: int | None, then: int | None) -> None:
     assert looked(a_machine(self_destruct_at=known), self_destruct_at=told).self_destruct_at == then
+
+
+TICKING = ("30", "ok", "loaded", "active", "enabled")
+
+
+@pytest.mark.parametrize(
+    ("told", "uptime", "words"),
+    [
+        (TICKING, 9000, ""),
+        (("600", *TICKING[1:]), 9000, ""),
+        (("601", *TICKING[1:]), 9000, "has not run for more than 10m"),
+        (("-", *TICKING[1:]), 600, ""),  # just booted: the first check may be late
+        (("-", *TICKING[1:]), 601, "has not run for more than 10m"),
+        (("-5", *TICKING[1:]), 9000, ""),  # it asked between two lines of the look
+        (("-90000", *TICKING[1:]), 9000, "tells of a time that has not come"),
+        (("30", "changed", *TICKING[2:]), 20, "was changed"),
+        (("30", "missing", *TICKING[2:]), 20, "is not there any more"),
+        (("30", "ok", "masked", "inactive", "masked"), 9000, "is masked"),
+        (("30", "ok", "not-found", "inactive", "-"), 9000, "is not there any more"),
+        (("30", "ok", "loaded", "active", "disabled"), 9000, "is disabled"),
+        (("30", "ok", "loaded", "inactive", "enabled"), 9000, "was stopped"),
+        (("30", "ok", "loaded", "failed", "enabled"), 9000, "was stopped"),
+        (("-", "ok", "not-found", "inactive", "disabled"), 299, ""),  # its system has not come to that yet
+        (("30", "ok", "-", "-", "-"), 9000, ""),  # without systemd, or one that does not answer in time
+        (("900", "ok", "-", "-", "-"), 9000, "has not run for more than 10m"),
+    ],
+)  # fmt: skip
+def test_what_a_look_says_of_the_timer(told: tuple[str, ...], uptime: int, words: str) -> None:
+    assert disarmed(*told, uptime=uptime) == (f"dead-man timer {words}" if words else "")
+    line = f"dstack-host 1\nhost b {uptime} 1790000000 0 -\nuntil 900\ntimer {' '.join(told)}\n.\n"
+    report = parse_report(line.encode(), instance="l-0", now=NOW)
+    assert (report.disarmed, report.self_destruct_at) == (disarmed(*told, uptime=uptime), None if words else NOW + 900)
+
+
+@pytest.mark.parametrize("said", ["9" * 12, "99999999999999999999", "--5", "-" * 40, "-999999999999", "-"])
+def test_no_machine_says_that_it_ends_in_a_time_that_is_none(said: str) -> None:
+    answer = f"dstack-host 1\nhost b 9000 1790000000 0 -\nuntil {said}\n.\n"
+    at = parse_report(answer.encode(), instance="l-0", now=NOW).self_destruct_at
+    assert at is None or at <= NOW + LONGEST
+
+
+def test_a_stopped_timer_is_shown_and_armed_again() -> None:
+    stopped = looked(a_machine(self_destruct_at=NOW + 900), disarmed="dead-man timer was stopped")
+    assert (stopped.disarmed, stopped.self_destruct_at) == ("dead-man timer was stopped", None)
+    (row,) = explain_instances(a_state(stopped), now=NOW)
+    assert row.reason == "degraded: dead-man timer was stopped"
+    there = (stopped, replace(stopped, id="silent", unreachable_since=NOW), replace(stopped, id="goes", phase="terminating"))
+    asked = [one for one in effects(a_state(*there), now=NOW) if isinstance(one, Arm)]
+    assert asked == [Arm(instance="l-0")]
+    assert under_way(a_state(stopped)) == {stopped.name: "its dead-man timer was stopped: it is armed again"}
+    armed = fold(a_state(stopped), [Armed(instance="l-0")], now=NOW).instances[0]
+    assert armed.disarmed == ""
 
 
 def test_the_key_that_it_showed_first_is_its_pin() -> None:

@@ -23,6 +23,7 @@ INSTANCE_STATUSES = ("pending", "provisioning", "idle", "busy", "holding", "term
 EVENTS = (
     "applied", "launched", "seen", "ready", "ended", "lost", "submitted", "started", "finished", "billed", "used",
     "drained", "paused", "resumed", "draining", "kept", "quarantined", "trusted", "returned",
+    "disarmed", "armed",
 )  # fmt: skip
 
 
