@@ -4,7 +4,7 @@ moto (its validations on) gives real request and response shapes, instance types
 is open about it being ours, by AWS's own pages: tokens that hold (the same request, the same instances; other
 parameters, `IdempotentParameterMismatch`), the `client-token` and `instance-lifecycle` filters, capacity and quota
 by type, zone and purchase, spot requests and interruptions, listings that lag by a number of calls, machines that take
-some calls to boot and to end, throttling, answers that are cut after the deed, several accounts by access key, public
+some calls to boot and to end, addresses of real hosts, a clock of its own, throttling, answers that are cut after the deed, several accounts by access key, public
 images by SSM parameter, placement groups, service quotas, and a count of every call by region and action. It refuses
 what EC2 refuses and moto lets through: a group of another network, an image of another architecture, a root volume
 that is smaller than its image, user data above 16 KiB, tags of more than AWS's length.
@@ -30,6 +30,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,11 @@ class Account:
         return _client(self.url, self.number, service, region)
 
     def set(self, **knobs: Any) -> None:
-        """`lag`, `boot`, `ending`: numbers of DescribeInstances calls. `spot`: type -> price of today."""
+        """`lag`, `boot`, `ending`: numbers of DescribeInstances calls. `spot`: type -> price of today.
+
+        `hosts`: from now on a machine has no address but the one that `address` gives it. `ahead`: seconds by which
+        AWS's clock is ahead of this machine's.
+        """
         self._post("set", knobs)
 
     def room(self, kind: str, room: int, *, zone: str = "", spot: bool | None = None, code: str = "") -> None:
@@ -123,6 +128,10 @@ class Account:
         """The machine shuts itself down: what that means is the launch's own setting."""
         self._post("power_off", {"instance": instance})
 
+    def address(self, instance: str, address: str) -> None:
+        """Whoever asks for the machine is sent there: both addresses of one with a public one, else the private one."""
+        self._post("address", {"instance": instance, "address": address})
+
     def quota(self, code: str, value: float, name: str = "a quota") -> None:
         self._post("quota", {"code": code, "value": value, "name": name})
 
@@ -141,7 +150,7 @@ class Account:
         self._post("clear", {})
 
     def living(self, region: str = REGION) -> list[dict[str, Any]]:
-        """What bills there now, by whatever tags; read past every lag and counted nowhere."""
+        """What bills there now, by whatever tags; read past every lag and counted nowhere. `region` "": anywhere."""
         found: list[dict[str, Any]] = self._post("living", {"region": region})["instances"]
         return found
 
@@ -274,6 +283,8 @@ class World:
     lag: int = 0
     boot: int = 0
     ending: int = 0
+    hosts: bool = False
+    ahead: int = 0
     spot: dict[str, str] = field(default_factory=dict)
     rooms: list[Room] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
@@ -333,6 +344,7 @@ class Double:
             return self.app(environ, start)
         environ["HTTP_X_MOTO_ACCOUNT_ID"] = asked.account
         world = self.world(asked.account)
+        start = _dated(start, world.ahead) if world.ahead else start
         with world.lock:
             world.calls[asked.region, asked.action] += 1
             fault = world.fault(asked)
@@ -404,6 +416,17 @@ def read(environ: dict[str, Any]) -> Asked | None:
     return Asked(found[1].removeprefix(KEY), found[2], found[3], action, parameters)
 
 
+def _dated(start: Callable[..., Any], ahead: int) -> Callable[..., Any]:
+    """With the date of a clock that is so many seconds ahead."""
+    from email.utils import formatdate
+
+    def dated(status: str, headers: Iterable[tuple[str, str]], *more: Any) -> Any:
+        kept = [(name, value) for name, value in headers if name.lower() != "date"]
+        return start(status, [*kept, ("Date", formatdate(time.time() + ahead, usegmt=True))], *more)
+
+    return dated
+
+
 def _unsaid(*_: Any) -> Callable[[bytes], None]:
     return lambda _: None
 
@@ -448,7 +471,7 @@ def _say(answer: Any, asked: Asked, start: Callable[..., Any]) -> Iterable[bytes
 
 def _set(world: World, **knobs: Any) -> None:
     for name, value in knobs.items():
-        assert name in ("lag", "boot", "ending", "spot"), name
+        assert name in ("lag", "boot", "ending", "spot", "hosts", "ahead"), name
         setattr(world, name, value)
 
 
@@ -484,14 +507,25 @@ def _calls(world: World) -> dict[str, Any]:
     return {"calls": [(region, action, number) for (region, action), number in world.calls.items()]}
 
 
+def _address(world: World, *, instance: str, address: str) -> None:
+    one = world.find(instance)
+    nic = one.nics[0]
+    nic.private_ip_address = address
+    if one.double_public:
+        nic.public_ip = address
+
+
 def _living(world: World, *, region: str) -> dict[str, Any]:
+    from moto.ec2.models import ec2_backends
+
     found = [
         {
-            "id": one.id, "type": one.instance_type, "state": one._state.name, "spot": one.lifecycle == "spot",
+            "id": one.id, "region": where, "type": one.instance_type, "state": one._state.name, "spot": one.lifecycle == "spot",
             "zone": one.placement.zone, "tags": {tag["key"]: tag["value"] for tag in one.get_tags()},
             "groups": sorted({group.name for nic in one.nics.values() for group in nic.group_set}),
         }
-        for reservation in list(world.ec2(region).reservations.values())
+        for where in ([region] if region else list(ec2_backends[world.number]))
+        for reservation in list(world.ec2(where).reservations.values())
         for one in reservation.instances
         if one._state.name not in ("terminated", "shutting-down")
     ]  # fmt: skip
@@ -504,6 +538,7 @@ WORDS: dict[str, Callable[..., Any]] = {
     "fault": lambda world, **said: world.faults.append(Fault(**said)),
     "interrupt": _interrupt,
     "power_off": _power_off,
+    "address": _address,
     "quota": lambda world, code, value, name: world.quotas.__setitem__(code, (value, name)),
     "forget_tokens": lambda world: world.tokens.clear(),
     "calls": _calls,
@@ -820,6 +855,10 @@ def _dressed(world: World, asked: Asked, reservation: Any) -> None:
     for one in reservation.instances:
         one.double_born, one.double_ends = world.looks[asked.region], None
         one.double_group = one.placement.group_name = said.get("Placement.GroupName", "")
+        one.launch_time += timedelta(seconds=world.ahead)
+        one.double_public = bool(one.nics[0].public_ip)
+        if world.hosts:
+            one.nics[0].public_ip, one.nics[0].private_ip_address = None, ""
         for nic in one.nics.values():
             nic.add_tags(tags_of(said, "network-interface"))
         if spot:
@@ -852,7 +891,7 @@ def _terminate_instances(original: Callable[..., Any]) -> Callable[..., Any]:
                      and getattr(one, "double_ends", None) is None]  # fmt: skip
             for one in self.get_multi_instances_by_id(fresh) if fresh else ():
                 one.terminate()
-                one._reason = f"User initiated ({time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())} GMT)"
+                one._reason = f"User initiated ({time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(time.time() + world.ahead))} GMT)"
                 one.state_reason.code = "Client.UserInitiatedShutdown"
                 one.state_reason.message = "Client.UserInitiatedShutdown: User initiated shutdown"
                 one._state.name, one._state.code = "shutting-down", 32
