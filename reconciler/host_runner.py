@@ -65,7 +65,7 @@ class HostRunner:
     def look(self, instance: Instance, *, now: int, lease: Lease | None = None) -> HostReport:
         try:
             gpu = instance.resources.gpu
-            args = (str(self._patience), _words(lease), *(gpu.uuids if gpu else ()))
+            args = (str(self._patience), _words(lease), str(now), *(gpu.uuids if gpu else ()))
             # A host that hangs must not hold up a whole tick.
             answer = _settled(self._send(instance, _program("look"), args, timeout=LOOK, most=_REPORT))
             report = parse_report(answer.out, instance=instance.id, now=now)
