@@ -38,8 +38,8 @@ def way_to(state: State, *, place: str, pool: str) -> Way:
 def modes_of(desired: Desired, config: BackendConfig) -> tuple[Mode, ...]:
     """Every one that machines of this backend may be reached by; its own where no pool may use it."""
     own = way_of(config.options)
-    buying = (pool for pool in desired.pools if not pool.hosts)
-    using = (pool for pool in buying if config.name in (pool.where.backends or (config.name,)))
+    clouds = (pool for pool in desired.pools if not pool.hosts)
+    using = (pool for pool in clouds if not pool.where.backends or config.name in pool.where.backends)
     return tuple(sorted({_way(pool, own).mode for pool in using})) or (own.mode,)
 
 

@@ -4,10 +4,11 @@ moto (its validations on) gives real request and response shapes, instance types
 is open about it being ours, by AWS's own pages: tokens that hold (the same request, the same instances; other
 parameters, `IdempotentParameterMismatch`), the `client-token` and `instance-lifecycle` filters, capacity and quota
 by type, zone and purchase, spot requests and interruptions, listings that lag by a number of calls, machines that take
-some calls to boot and to end, addresses of real hosts, a clock of its own, throttling, answers that are cut after the deed, several accounts by access key, public
-images by SSM parameter, placement groups, service quotas, and a count of every call by region and action. It refuses
-what EC2 refuses and moto lets through: a group of another network, an image of another architecture, a root volume
-that is smaller than its image, user data above 16 KiB, tags of more than AWS's length.
+some calls to boot and to end, addresses of real hosts, throttling, answers that are cut after the deed, several accounts
+by access key, public images by SSM parameter, placement groups, service quotas, a clock of its own, and a count of every
+call by region and action. It refuses what EC2 refuses and moto lets through: a group of another network, an image of
+another architecture, a root volume that is smaller than its image, user data above 16 KiB, tags of more than AWS's
+length.
 
 `served()` runs it as a process of its own; `Account` is a test's own account in it and turns its knobs.
 """
@@ -31,6 +32,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from email.utils import formatdate
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -97,8 +99,8 @@ class Account:
     def set(self, **knobs: Any) -> None:
         """`lag`, `boot`, `ending`: numbers of DescribeInstances calls. `spot`: type -> price of today.
 
-        `hosts`: from now on a machine has no address but the one that `address` gives it. `ahead`: seconds by which
-        AWS's clock is ahead of this machine's.
+        `hosts`: from now on a machine has no address but the one that `address` gives it. `clock`: seconds, what time
+        it is there, as each answer says (`None`: as it is here); `ahead`: seconds by which that is ahead.
         """
         self._post("set", knobs)
 
@@ -285,6 +287,7 @@ class World:
     ending: int = 0
     hosts: bool = False
     ahead: int = 0
+    clock: float | None = None
     spot: dict[str, str] = field(default_factory=dict)
     rooms: list[Room] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
@@ -342,9 +345,9 @@ class Double:
         asked = read(environ)
         if asked is None:
             return self.app(environ, start)
+        start = _dated(start, self.world(asked.account))
         environ["HTTP_X_MOTO_ACCOUNT_ID"] = asked.account
         world = self.world(asked.account)
-        start = _dated(start, world.ahead) if world.ahead else start
         with world.lock:
             world.calls[asked.region, asked.action] += 1
             fault = world.fault(asked)
@@ -416,15 +419,14 @@ def read(environ: dict[str, Any]) -> Asked | None:
     return Asked(found[1].removeprefix(KEY), found[2], found[3], action, parameters)
 
 
-def _dated(start: Callable[..., Any], ahead: int) -> Callable[..., Any]:
-    """With the date of a clock that is so many seconds ahead."""
-    from email.utils import formatdate
+def _dated(start: Callable[..., Any], world: World) -> Callable[..., Any]:
+    """Answers with one date: the account's."""
 
-    def dated(status: str, headers: Iterable[tuple[str, str]], *more: Any) -> Any:
+    def begin(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
         kept = [(name, value) for name, value in headers if name.lower() != "date"]
-        return start(status, [*kept, ("Date", formatdate(time.time() + ahead, usegmt=True))], *more)
+        return start(status, [*kept, ("Date", formatdate((world.clock or time.time()) + world.ahead, usegmt=True))], *more)
 
-    return dated
+    return begin
 
 
 def _unsaid(*_: Any) -> Callable[[bytes], None]:
@@ -471,7 +473,7 @@ def _say(answer: Any, asked: Asked, start: Callable[..., Any]) -> Iterable[bytes
 
 def _set(world: World, **knobs: Any) -> None:
     for name, value in knobs.items():
-        assert name in ("lag", "boot", "ending", "spot", "hosts", "ahead"), name
+        assert name in ("lag", "boot", "ending", "spot", "hosts", "ahead", "clock"), name
         setattr(world, name, value)
 
 
@@ -957,13 +959,19 @@ def main() -> None:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
     from werkzeug.serving import run_simple
 
+    class Handler(MotoRequestHandler):
+        """Without the date that every answer of Python's server has: the application's is meant."""
+
+        def send_response(self, code: int, message: str | None = None) -> None:
+            self.send_response_only(code, message)
+
     parser = argparse.ArgumentParser()
     parser.add_argument("-p", type=int, required=True)
     port = parser.parse_args().p
     os.environ.setdefault("MOTO_PORT", str(port))
     installed()
     app = Double(DomainDispatcherApplication(create_backend_app))
-    run_simple("127.0.0.1", port, app, threaded=True, request_handler=MotoRequestHandler)
+    run_simple("127.0.0.1", port, app, threaded=True, request_handler=Handler)
 
 
 if __name__ == "__main__":
