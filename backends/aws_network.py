@@ -46,17 +46,18 @@ def network_for(
     if not fitting:
         where = f" in {' or '.join(zones)}" if zones else ""
         raise BackendError(f"{region}: {vpc_id or 'the network'} has no subnet{where}: set `subnets` of the backend")
-    best = _chosen(_with_room(fitting, seed, avoid=() if zone else avoid, region=region), seed)
+    near = () if zone else {seed} & {one["AvailabilityZone"] for one in subnets}
+    best = _chosen(_with_room(fitting, near=near, avoid=() if zone else avoid, region=region), seed)
     return Network(vpc_id, best["SubnetId"], best["AvailabilityZone"])
 
 
 def _with_room(
-    subnets: Sequence[Mapping[str, Any]], seed: str, *, avoid: Collection[str], region: str
+    subnets: Sequence[Mapping[str, Any]], *, near: Collection[str], avoid: Collection[str], region: str
 ) -> Sequence[Mapping[str, Any]]:
-    there = [one for one in subnets if one["AvailabilityZone"] == seed] or subnets
+    there = [one for one in subnets if not near or one["AvailabilityZone"] in near]
     left = [one for one in there if one["AvailabilityZone"] not in avoid]
     if not left:
-        none = " and ".join(sorted({one["AvailabilityZone"] for one in there}))
+        none = " and ".join(sorted(near or {one["AvailabilityZone"] for one in there}))
         raise NoCapacity(f"{region}: no capacity in {none}, where it would have to be")
     return left
 

@@ -6,7 +6,7 @@ parameters, `IdempotentParameterMismatch`), the `client-token` and `instance-lif
 by type, zone and purchase, spot requests and interruptions, listings that lag by a number of calls, machines that take
 some calls to boot and to end, throttling, answers that are cut after the deed, several accounts by access key, public
 images by SSM parameter, placement groups, service quotas, and a count of every call by region and action. It refuses
-what EC2 refuses and moto lets through: a group of another network, an image of another architecture, a root volume
+what EC2 refuses and moto lets through (interfaces and reservations: `aws_reservations`): a group of another network, an image of another architecture, a root volume
 that is smaller than its image, user data above 16 KiB, tags of more than AWS's length.
 
 `served()` runs it as a process of its own; `Account` is a test's own account in it and turns its knobs.
@@ -35,6 +35,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
+
+from aws_reservations import Wrong, check_interfaces, check_reservation, described
 
 KEY = "AKIADOUBLE"
 REGION = "eu-west-1"
@@ -118,6 +120,15 @@ class Account:
     def interrupt(self, instance: str, *, status: str = "instance-terminated-no-capacity", reason: bool = True) -> None:
         """EC2 takes the spot instance away; without `reason` only its spot request tells."""
         self._post("interrupt", {"instance": instance, "status": status, "reason": reason})
+
+    def reserve(self, id: str = "cr-0123456789abcdef0", *, kind: str, zone: str, region: str = REGION, **said: str) -> str:
+        """A capacity reservation; `said` are fields of `aws_reservations`, `total` its machines (2)."""
+        fields = {
+            "id": id, "kind": kind, "zone": zone, "state": "active", "platform": "Linux/UNIX", "tenancy": "default",
+            "type": "default", "total": "2", **said,
+        }  # fmt: skip
+        self._post("reserve", {"region": region, "fields": fields})
+        return id
 
     def power_off(self, instance: str) -> None:
         """The machine shuts itself down: what that means is the launch's own setting."""
@@ -284,6 +295,7 @@ class World:
     images: dict[tuple[str, str], str] = field(default_factory=dict)
     groups: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     quotas: dict[str, tuple[float, str]] = field(default_factory=dict)
+    reserved: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
     made: list[dict[str, str]] = field(default_factory=list)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -504,6 +516,7 @@ WORDS: dict[str, Callable[..., Any]] = {
     "fault": lambda world, **said: world.faults.append(Fault(**said)),
     "interrupt": _interrupt,
     "power_off": _power_off,
+    "reserve": lambda world, region, fields: world.reserved.setdefault(region, {}).update({fields["id"]: fields}),
     "quota": lambda world, code, value, name: world.quotas.__setitem__(code, (value, name)),
     "forget_tokens": lambda world: world.tokens.clear(),
     "calls": _calls,
@@ -649,12 +662,32 @@ def _get_default_quota(world: World, asked: Asked) -> Any:
 
 def _describe_reservations(world: World, asked: Asked) -> str:
     """moto has none; neither does a fresh account."""
-    return "<capacityReservationSet/>"
+    try:
+        return described(world.reserved.get(asked.region, {}), numbered(asked.parameters, "CapacityReservationId"))
+    except Wrong as error:
+        raise Refused(error.code, error.message) from None
+
+
+def _describe_types(world: World, asked: Asked) -> Any:
+    """A region knows its own types alone; of these moto tells."""
+    unknown = [kind for kind in numbered(asked.parameters, "InstanceType") if not offered(asked.region, kind)]
+    if unknown:
+        raise Refused("InvalidInstanceType", f"The following supplied instance types do not exist: {unknown}")
+    return None
+
+
+def offered(region: str, kind: str) -> set[str]:
+    """The zones that have it, by moto's copy of EC2's offerings."""
+    from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS
+
+    there = INSTANCE_TYPE_OFFERINGS["availability-zone"].get(region, [])
+    return {one["Location"] for one in there if one["InstanceType"] == kind}
 
 
 OWN: dict[tuple[str, str], Callable[[World, Asked], Any]] = {
     ("ssm", "GetParameters"): _get_parameters,
     ("ssm", "GetParameter"): _get_parameter,
+    ("ec2", "DescribeInstanceTypes"): _describe_types,
     ("ec2", "CreatePlacementGroup"): _create_placement_group,
     ("ec2", "DescribePlacementGroups"): _describe_placement_groups,
     ("ec2", "DeletePlacementGroup"): _delete_placement_group,
@@ -714,9 +747,12 @@ def _run_instances(original: Callable[..., Any]) -> Callable[..., Any]:
                     raise _ec2("IdempotentParameterMismatch", "the token was used with other parameters")
                 return reservation
             zone = _strict(world, asked, self, image_id, named)
+            taken = _reserved(world, asked, self, zone)
             number = _admitted(world, asked, self, zone)
             made = original(self, image_id, number, user_data, names, **named)
             _dressed(world, asked, made)
+            for one in made.instances:
+                one.double_reservation = taken
             world.tokens[asked.region, token] = (print_, token, made)
             world.made.append(asked.parameters)
             return made
@@ -743,7 +779,25 @@ def _strict(world: World, asked: Asked, backend: Any, image_id: str, named: dict
     for key, value in said.items():
         if key.startswith("TagSpecification.") and len(value) > (128 if key.endswith(".Key") else 256):
             raise _ec2("InvalidParameterValue", f"{key} is too long")
+    try:
+        check_interfaces(said, known.get("NetworkInfo", {}))
+    except Wrong as error:
+        raise _ec2(error.code, error.message) from None
+    strategies = known.get("PlacementGroupInfo", {}).get("SupportedStrategies", ())
+    if said.get("Placement.GroupName") and "cluster" not in strategies:
+        raise _ec2("InvalidParameterCombination", f"{named['instance_type']} goes in no cluster placement group")
     return _zone(world, asked, backend, named)
+
+
+def _reserved(world: World, asked: Asked, backend: Any, zone: str) -> str:
+    used = Counter(
+        getattr(one, "double_reservation", "") for reservation in backend.reservations.values()
+        for one in reservation.instances if one._state.name not in ("terminated", "shutting-down")
+    )  # fmt: skip
+    try:
+        return check_reservation(asked.parameters, world.reserved.get(asked.region, {}), used=used, zone=zone)
+    except Wrong as error:
+        raise _ec2(error.code, error.message) from None
 
 
 def _zone(world: World, asked: Asked, backend: Any, named: dict[str, Any]) -> str:
@@ -764,6 +818,10 @@ def _zone(world: World, asked: Asked, backend: Any, named: dict[str, Any]) -> st
     group = said.get("Placement.GroupName", "")
     if group and (asked.region, group) not in world.groups:
         raise _ec2("InvalidPlacementGroup.Unknown", f"The Placement Group '{group}' is unknown.")
+    zones = offered(asked.region, said["InstanceType"])
+    if not zones or zone not in ("", *zones):
+        raise _ec2("Unsupported", f"Your requested instance type ({said['InstanceType']}) is not supported in your "
+                   "requested Availability Zone.")  # fmt: skip
     return str(zone)
 
 
