@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from backends.base import BackendError, NoCapacity
 
+AGAIN = 45  # seconds; how long each zone is avoided is remembered by zone
 Look = Callable[..., Any]
 """Asks EC2 once for a tick: `look("describe_vpcs", Filters=[...])`."""
 
@@ -47,7 +48,7 @@ def network_for(
         where = f" in {' or '.join(zones)}" if zones else ""
         raise BackendError(f"{region}: {vpc_id or 'the network'} has no subnet{where}: set `subnets` of the backend")
     near = () if zone else {seed} & {one["AvailabilityZone"] for one in subnets}
-    best = _chosen(_with_room(fitting, near=near, avoid=() if zone else avoid, region=region), seed)
+    best = _chosen(_with_room(fitting, near=near, avoid=avoid, region=region), seed)
     return Network(vpc_id, best["SubnetId"], best["AvailabilityZone"])
 
 
@@ -58,7 +59,7 @@ def _with_room(
     left = [one for one in there if one["AvailabilityZone"] not in avoid]
     if not left:
         none = " and ".join(sorted(near or {one["AvailabilityZone"] for one in there}))
-        raise NoCapacity(f"{region}: no capacity in {none}, where it would have to be")
+        raise NoCapacity(f"{region}: no capacity in {none}, where it would have to be", retry_after=AGAIN)
     return left
 
 

@@ -96,7 +96,11 @@ class Account:
         return _client(self.url, self.number, service, region)
 
     def set(self, **knobs: Any) -> None:
-        """`lag`, `boot`, `ending`: numbers of DescribeInstances calls. `spot`: type -> price of today."""
+        """`lag`, `boot`, `ending`: numbers of DescribeInstances calls. `spot`: type -> price of today.
+
+        `page`: the most reservations on a page of a listing, whatever was asked for, as EC2 is free to do. `crowd`: so
+        many machines of project `testproject` are listed in each region, and none besides: too many for moto.
+        """
         self._post("set", knobs)
 
     def room(self, kind: str, room: int, *, zone: str = "", spot: bool | None = None, code: str = "") -> None:
@@ -106,15 +110,17 @@ class Account:
     def fault(
         self, action: str, code: str = "RequestLimitExceeded", *, times: int = 1, after: bool = False,
         cut: bool = False, status: int = 503, message: str = "slow down", region: str = "", page: str = "",
+        skip: int = 0,
     ) -> None:  # fmt: skip
-        """The next `times` calls fail: before the deed or `after` it; `cut` ends the connection without a word.
+        """The next `times` calls after `skip` more fail: before the deed or `after` it; `cut` ends the connection
+        without a word.
 
         `page` is what answers instead of EC2, as a proxy or a portal on the way does.
         With `code` "" a page of HTML is all that comes, as proxies send.
         """
         self._post("fault", {
             "action": action, "code": code, "times": times, "after": after, "cut": cut, "status": status,
-            "message": message, "region": region, "page": page,
+            "message": message, "region": region, "page": page, "skip": skip,
         })  # fmt: skip
 
     def interrupt(self, instance: str, *, status: str = "instance-terminated-no-capacity", reason: bool = True) -> None:
@@ -264,6 +270,7 @@ class Fault:
     message: str
     region: str
     page: str
+    skip: int
 
 
 @dataclass
@@ -285,6 +292,8 @@ class World:
     lag: int = 0
     boot: int = 0
     ending: int = 0
+    page: int = 0
+    crowd: int = 0
     spot: dict[str, str] = field(default_factory=dict)
     rooms: list[Room] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
@@ -317,6 +326,9 @@ class World:
     def fault(self, asked: Asked) -> Fault | None:
         for one in self.faults:
             if one.times > 0 and one.action == asked.action and one.region in ("", asked.region):
+                if one.skip:
+                    one.skip -= 1
+                    continue
                 one.times -= 1
                 return one
         return None
@@ -372,6 +384,7 @@ class Double:
         said_by_us = own(world, asked) if own is not None else None
         if said_by_us is not None:
             return _say(said_by_us, asked, start)
+        _shorten(asked, world, environ)
         CURRENT.asked, CURRENT.world, CURRENT.refused = asked, world, None
         said: list[Any] = []
 
@@ -414,6 +427,16 @@ def read(environ: dict[str, Any]) -> Asked | None:
         parameters = dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
         action = parameters.get("Action", f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}")
     return Asked(found[1].removeprefix(KEY), found[2], found[3], action, parameters)
+
+
+def _shorten(asked: Asked, world: World, environ: dict[str, Any]) -> None:
+    """A page of a listing is no longer than `page`."""
+    import io
+    from urllib.parse import urlencode
+
+    if world.page and asked.action == "DescribeInstances" and "MaxResults" in asked.parameters:
+        body = urlencode({**asked.parameters, "MaxResults": str(world.page)}).encode()
+        environ["wsgi.input"], environ["CONTENT_LENGTH"] = io.BytesIO(body), str(len(body))
 
 
 def _unsaid(*_: Any) -> Callable[[bytes], None]:
@@ -460,7 +483,7 @@ def _say(answer: Any, asked: Asked, start: Callable[..., Any]) -> Iterable[bytes
 
 def _set(world: World, **knobs: Any) -> None:
     for name, value in knobs.items():
-        assert name in ("lag", "boot", "ending", "spot"), name
+        assert name in ("lag", "boot", "ending", "page", "crowd", "spot"), name
         setattr(world, name, value)
 
 
@@ -668,6 +691,38 @@ def _describe_reservations(world: World, asked: Asked) -> str:
         raise Refused(error.code, error.message) from None
 
 
+def _describe_crowd(world: World, asked: Asked) -> str | None:
+    """Pages as EC2 has them: its own tokens, for the very same question alone; the last but one page is empty."""
+    if not world.crowd:
+        return None
+    said = {key: value for key, value in asked.parameters.items() if key != "NextToken"}
+    most = int(said.get("MaxResults", "1000"))
+    if not 5 <= most <= 1000 or "InstanceId.1" in said:
+        raise Refused("InvalidParameterValue", f"Value ( {most} ) for parameter maxResults is invalid")
+    question = hashlib.sha256(json.dumps(sorted(said.items())).encode()).hexdigest()[:12]
+    token = asked.parameters.get("NextToken", f"{question}-0-")
+    found = re.fullmatch(rf"{question}-(\d+)-(empty)?", token)
+    if found is None:
+        raise Refused("InvalidNextToken", "The token is of another question")
+    start = int(found[1])
+    end = start if found[2] else min(start + most, world.crowd)
+    items = "".join(_one_of_crowd(asked.region, number) for number in range(start, end))
+    more = "" if end == world.crowd else f"{question}-{end}-{'empty' if not found[2] and end + most >= world.crowd else ''}"
+    after = f"<nextToken>{more}</nextToken>" if more else ""
+    return f"<reservationSet>{items}</reservationSet>{after}"
+
+
+def _one_of_crowd(region: str, number: int) -> str:
+    launch, index = divmod(number, 50)
+    tags = {"dstack-project": "testproject", "dstack-launch": f"c{launch}", "dstack-lineage": "lineage1"}
+    tagged = "".join(f"<item><key>{key}</key><value>{value}</value></item>" for key, value in tags.items())
+    return (
+        f"<item><instancesSet><item><instanceId>i-{number:017x}</instanceId><instanceState><name>running</name>"
+        f"</instanceState><amiLaunchIndex>{index}</amiLaunchIndex><instanceType>m5.large</instanceType><placement>"
+        f"<availabilityZone>{region}a</availabilityZone></placement><tagSet>{tagged}</tagSet></item></instancesSet></item>"
+    )
+
+
 def _describe_types(world: World, asked: Asked) -> Any:
     """A region knows its own types alone; of these moto tells."""
     unknown = [kind for kind in numbered(asked.parameters, "InstanceType") if not offered(asked.region, kind)]
@@ -687,6 +742,7 @@ def offered(region: str, kind: str) -> set[str]:
 OWN: dict[tuple[str, str], Callable[[World, Asked], Any]] = {
     ("ssm", "GetParameters"): _get_parameters,
     ("ssm", "GetParameter"): _get_parameter,
+    ("ec2", "DescribeInstances"): _describe_crowd,
     ("ec2", "DescribeInstanceTypes"): _describe_types,
     ("ec2", "CreatePlacementGroup"): _create_placement_group,
     ("ec2", "DescribePlacementGroups"): _describe_placement_groups,

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aws_double import Account
 from aws_reservations import interfaces
-from aws_world import A10G, SMALL, AwsPlaces
+from aws_world import A10G, SMALL, AwsPlaces, AwsSite, papers
 from msgspec.structs import replace
 from test_aws import ON_DEMAND, SPOT, account, launched, request  # noqa: F401 - a fixture
+from world import apply, cron, task
 
-from backends.base import BackendError, NoCapacity
+from backends.base import BackendError, NoCapacity, TryLater
 from schemas.offer import Offer
+from schemas.pool import Pool
+from schemas.resources import Where
 
 PRIVATE = {"public_ips": False}
 ZONE = "eu-west-1b"
@@ -23,6 +27,16 @@ FAST = "us-east-1"  # where the double has the types with many network cards
 @pytest.fixture
 def places(account: Account) -> AwsPlaces:  # noqa: F811
     return AwsPlaces(account=account)
+
+
+@pytest.fixture
+def site(account: Account, tmp_path: Path) -> AwsSite:  # noqa: F811
+    return AwsSite(scratch=tmp_path, account=account)
+
+
+POOL = Pool(name="default-pool", default=True, nodes_min=1, nodes_max=8, idle_duration=60)
+EMPTY = replace(POOL, nodes_min=0)
+ZONES = ("eu-west-1a", "eu-west-1b", "eu-west-1c")
 
 
 def of(kind: str, *, region: str = FAST) -> Offer:
@@ -250,3 +264,123 @@ def test_a_reservation_that_is_not_there_and_a_spot_one(places: AwsPlaces) -> No
     id = places.account.reserve(kind="m5.large", zone=ZONE)
     with pytest.raises(BackendError, match="is never spot: set `spot_policy: on-demand`"):
         launched(places, SPOT, reservation=id, max_price=Decimal(1))
+
+
+# ---------------------------------------------------------------- whole ticks
+
+
+def kinds(site: AwsSite) -> list[tuple[str, str]]:
+    return sorted((one["type"], one["zone"]) for one in site.account.living())
+
+
+@pytest.mark.parametrize("left", ZONES)
+def test_a_gang_goes_to_the_zone_that_has_room_within_the_same_apply(site: AwsSite, left: str) -> None:
+    for zone in ZONES:
+        site.account.room("m5.large", 0 if zone != left else 9, zone=zone)
+    apply(site, papers(pools=[EMPTY], runs=[task("pair", nodes=2)]), confirm=lambda plan, state: plan)
+    assert kinds(site) == [("m5.large", left)] * 2
+    without = {(one.instance_type, one.zone) for one in site.state.capacity}
+    assert without <= {("m5.large", zone) for zone in ZONES if zone != left}
+
+
+def test_a_gang_that_no_zone_has_room_for_takes_the_next_offer_whole(site: AwsSite) -> None:
+    for zone in ZONES:
+        site.account.room("m5.large", 1, zone=zone)
+    apply(site, papers(pools=[EMPTY], runs=[task("pair", nodes=2)]), confirm=lambda plan, state: plan)
+    assert [kind for kind, _ in kinds(site)] == ["m5a.large"] * 2
+    assert len({zone for _, zone in kinds(site)}) == 1
+    assert {(one.zone, one.until - site.clock.now()) for one in site.state.capacity} == {
+        *((zone, 180) for zone in ZONES), ("", 45),
+    }  # fmt: skip
+
+
+def test_a_cluster_stays_in_one_zone_and_one_region_as_it_grows(site: AwsSite) -> None:
+    site.regions = ("eu-west-1", "us-east-1")
+    pool = replace(POOL, placement="cluster")
+    for count in (1, 2, 4):
+        apply(site, papers(pools=[replace(pool, nodes_min=count)], regions=site.regions))
+        site.clock.at += 20
+        cron(site)
+    (zone,) = {one["zone"] for one in site.account.living()}
+    assert len(site.account.living()) == 4
+    for kind in ("m5.large", "m5a.large", "g5.xlarge"):
+        site.account.room(kind, 4 if kind == "m5.large" else 0, zone=zone)
+    result = apply(site, papers(pools=[replace(pool, nodes_min=5)], regions=site.regions))
+    assert {one["zone"] for one in site.account.living()} == {zone}
+    assert site.account.living("us-east-1") == []
+    assert f"no capacity in {zone}" in repr(site.state.capacity)
+    assert "with the rest of its pool in eu-west-1" in result.plan.unmet[0].why
+
+
+def test_a_reservation_that_is_full_keeps_nobody_else_from_that_type(site: AwsSite) -> None:
+    id = site.account.reserve(kind="m5.large", zone=ZONE)
+    where = Where(spot="auto", instance_types=("m5.large",), reservation=id)
+    reserved = Pool(name="reserved", nodes_min=3, where=where)
+    result = apply(site, papers(pools=[replace(POOL, nodes_min=2), replace(reserved, nodes_min=2)]))
+    assert [kind for kind, _ in kinds(site)] == ["m5.large"] * 4
+    result = apply(site, papers(pools=[replace(POOL, nodes_min=3), reserved]))
+    assert [kind for kind, _ in kinds(site)] == ["m5.large"] * 5
+    assert {(one.instance_type, one.zone, one.reservation) for one in site.state.capacity} == {
+        ("m5.large", ZONE, id), ("m5.large", "", id),
+    }  # fmt: skip
+    (unmet,) = result.plan.unmet
+    assert "reserved" in unmet.subject
+    assert f"no capacity in {ZONE}, where it would have to be (ReservationCapacityExceeded: The req" in unmet.why
+    assert site.account.calls()["eu-west-1", "RunInstances"] == 5  # the other pool's once more, until it is seen
+    assert not any(one["spot"] for one in site.account.living())  # what is reserved never is
+
+
+def test_a_reservation_of_another_type_says_what_to_write_and_stops_nothing_else(site: AwsSite) -> None:
+    id = site.account.reserve(kind="c5.large", zone=ZONE)
+    reserved = Pool(name="reserved", nodes_min=1, where=Where(reservation=id))
+    result = apply(site, papers(pools=[POOL, reserved]))
+    assert [kind for kind, _ in kinds(site)] == ["m5.large"]
+    (unmet,) = result.plan.unmet
+    assert "is of c5.large, not of m5.large: set `instance_types: [c5.large]`" in unmet.why
+
+
+# ---------------------------------------------------------------- more than a page
+
+
+def test_more_than_a_thousand_come_over_pages_and_none_is_missed(places: AwsPlaces) -> None:
+    places.account.set(crowd=2345)
+    seen = places.place().instances()
+    assert len({one.external_id for one in seen}) == len(seen) == 2345
+    assert {one.id for one in seen} == {f"c{number // 50}-{number % 50}" for number in range(2345)}
+    assert places.account.calls()["eu-west-1", "DescribeInstances"] == 4  # an empty page is no end
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+@pytest.mark.parametrize("fault", [{}, {"cut": True}, {"code": ""}, {"page": "<html><body>Sign in</body></html>"}])
+def test_a_page_that_fails_halfway_is_neither_empty_nor_a_part(
+    places: AwsPlaces, after: int, fault: dict[str, Any]
+) -> None:
+    places.account.set(crowd=2345)
+    places.account.fault("DescribeInstances", skip=after, **fault)
+    with pytest.raises(TryLater):
+        places.place().instances()
+
+
+def test_a_tick_over_a_listing_that_fails_halfway_ends_and_buys_nothing(site: AwsSite) -> None:
+    pools = [replace(POOL, nodes_min=1), *(Pool(name=name, nodes_min=1) for name in ("other", "third"))]
+    apply(site, papers(pools=pools))
+    site.clock.at += 20
+    cron(site)
+    site.account.set(page=1)
+    living = {one["id"] for one in site.account.living()}
+    assert len(living) == 3
+    site.account.clear()
+    site.clock.at += 400
+    assert cron(site).plan.actions == ()
+    assert site.account.calls()["eu-west-1", "DescribeInstances"] == 3
+    for skip in (0, 1, 2, 1, 2):
+        site.account.fault("DescribeInstances", skip=skip)
+        site.clock.at += 400
+        result = cron(site)
+        assert result.refused == ""
+        assert [place.error != "" for place in site.state.places] == [True]
+    assert {one["id"] for one in site.account.living()} == living
+    assert {one.phase for one in site.state.instances} == {"ready"}
+    site.clock.at += 400
+    cron(site)
+    assert {one.external_id for one in site.state.instances} == living
