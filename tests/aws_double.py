@@ -6,8 +6,9 @@ parameters, `IdempotentParameterMismatch`), the `client-token` and `instance-lif
 by type, zone and purchase, spot requests and interruptions, listings that lag by a number of calls, machines that take
 some calls to boot and to end, throttling, answers that are cut after the deed, several accounts by access key, public
 images by SSM parameter, placement groups, service quotas, and a count of every call by region and action. It refuses
-what EC2 refuses and moto lets through (interfaces and reservations: `aws_reservations`): a group of another network, an image of another architecture, a root volume
-that is smaller than its image, user data above 16 KiB, tags of more than AWS's length.
+what EC2 refuses and moto lets through: a group of another network, an image of another architecture, a root volume
+that is smaller than its image, user data above 16 KiB, tags of more than AWS's length, a type where it is not offered;
+of interfaces and reservations see `aws_reservations`.
 
 `served()` runs it as a process of its own; `Account` is a test's own account in it and turns its knobs.
 """
@@ -127,7 +128,9 @@ class Account:
         """EC2 takes the spot instance away; without `reason` only its spot request tells."""
         self._post("interrupt", {"instance": instance, "status": status, "reason": reason})
 
-    def reserve(self, id: str = "cr-0123456789abcdef0", *, kind: str, zone: str, region: str = REGION, **said: str) -> str:
+    def reserve(
+        self, id: str = "cr-0123456789abcdef0", *, kind: str, zone: str, region: str = REGION, **said: str
+    ) -> str:
         """A capacity reservation; `said` are fields of `aws_reservations`, `total` its machines (2)."""
         fields = {
             "id": id, "kind": kind, "zone": zone, "state": "active", "platform": "Linux/UNIX", "tenancy": "default",
@@ -707,7 +710,8 @@ def _describe_crowd(world: World, asked: Asked) -> str | None:
     start = int(found[1])
     end = start if found[2] else min(start + most, world.crowd)
     items = "".join(_one_of_crowd(asked.region, number) for number in range(start, end))
-    more = "" if end == world.crowd else f"{question}-{end}-{'empty' if not found[2] and end + most >= world.crowd else ''}"
+    last = not found[2] and end + most >= world.crowd
+    more = "" if end == world.crowd else f"{question}-{end}-{'empty' if last else ''}"
     after = f"<nextToken>{more}</nextToken>" if more else ""
     return f"<reservationSet>{items}</reservationSet>{after}"
 

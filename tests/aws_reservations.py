@@ -1,4 +1,4 @@
-"""Of the strict double: capacity reservations and blocks, and what EC2 refuses of network interfaces, by AWS's own pages.
+"""Of the strict double: capacity reservations, blocks, and what EC2 refuses of interfaces, by AWS's own pages.
 
 moto has no reservation and takes any interfaces. Codes are EC2's as far as its pages name them ("Error codes for the
 Amazon EC2 API", the troubleshooting of reservations); where they name none it is `InvalidParameterCombination`.
@@ -36,7 +36,7 @@ def described(known: Mapping[str, Mapping[str, str]], ids: list[str]) -> str:
         if id not in known:
             raise Wrong("InvalidCapacityReservationId.NotFound", f"The capacity reservation ID '{id}' does not exist")
     items = "".join(
-        "<item>" + "".join(f"<{FIELDS[name]}>{escape(value)}</{FIELDS[name]}>" for name, value in one.items()) + "</item>"
+        f"<item>{''.join(f'<{FIELDS[name]}>{escape(value)}</{FIELDS[name]}>' for name, value in one.items())}</item>"
         for id, one in known.items()
         if not ids or id in ids
     )
@@ -82,7 +82,8 @@ def check_interfaces(said: Mapping[str, str], network: Mapping[str, Any]) -> Non
     if len(mine) > 1 and any("AssociatePublicIpAddress" in one for one in mine):
         raise Wrong(
             "InvalidParameterCombination",
-            "The associatePublicIPAddress parameter cannot be specified when launching with multiple network interfaces.",
+            "The associatePublicIPAddress parameter cannot be specified when launching with multiple network "
+            "interfaces.",
         )
     _check_places(mine)
     _check_cards(mine, network)

@@ -91,7 +91,8 @@ def test_each_card_has_its_fast_interface_up_to_the_types_most(
 
 
 UNKNOWN = (
-    "our own address is not known: nobody is let in to port 22; set DSTACK_ADDRESS, or `ingress: [RANGE]` of the backend"
+    "our own address is not known: nobody is let in to port 22; set DSTACK_ADDRESS, or "
+    "`ingress: [RANGE]` of the backend"
 )
 
 
@@ -124,7 +125,8 @@ def test_the_double_refuses_what_ec2_refuses_of_interfaces(places: AwsPlaces) ->
 
     asked, _ = sent(places, of("c6in.32xlarge"), options=PRIVATE, count=2, together=True)
     assert asked["MinCount"] == asked["MaxCount"] == "2"
-    (kind,) = places.account.client(region=FAST).describe_instance_types(InstanceTypes=["c6in.32xlarge"])["InstanceTypes"]
+    ec2 = places.account.client(region=FAST)
+    (kind,) = ec2.describe_instance_types(InstanceTypes=["c6in.32xlarge"])["InstanceTypes"]
     check_interfaces(asked, kind["NetworkInfo"])
     for changes in (
         {"NetworkInterface.1.AssociatePublicIpAddress": "true"},
