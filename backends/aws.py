@@ -170,7 +170,8 @@ class AwsBackend:
     def _network(self, request: Request, *, zone: str) -> Network:
         return network_for(
             self._look, self._options, self._region, zone=zone, seed=request.near or request.launch,
-            choose=request.together, avoid=request.avoid, offered=lambda: self._zones_of(request.instance_type),
+            choose=request.together, avoid=() if request.zone else request.avoid,
+            offered=lambda: self._zones_of(request.instance_type),
         )  # fmt: skip
 
     def _kind(self, instance_type: str) -> dict[str, Any]:

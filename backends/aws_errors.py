@@ -31,6 +31,7 @@ MEANINGS: dict[str, Meaning] = {
     # Never there, as configured: asked again much later.
     "Unsupported": "unsupported",
     "UnsupportedOperation": "unsupported",
+    "InvalidInstanceType": "unsupported",  # of a region that has no such type
     # The account's own bounds. AWS's own page calls the spot count a limit of the account.
     "VcpuLimitExceeded": "quota",
     "InstanceLimitExceeded": "quota",
@@ -117,7 +118,7 @@ def understood(error: Exception, *, operation: str = "", spot: bool = False) -> 
     match _meaning(error, code):
         case "capacity":
             return NoCapacity(words, retry_after=SPOT_RETRY if spot else ON_DEMAND_RETRY)
-        case "unsupported" if operation == "run_instances":
+        case "unsupported" if operation in ("run_instances", "describe_instance_types"):
             return NoCapacity(words, retry_after=UNSUPPORTED_RETRY)
         case "quota":
             return QuotaExceeded(words, quota=code)

@@ -86,8 +86,8 @@ def unused_by(inputs: Inputs, kind: Mapping[str, Any]) -> str:
     if used >= all_:
         return ""
     return (
-        f"{kind['InstanceType']}: {used or 'none'} of its {all_} fast interfaces (EFA) is used, since EC2 gives no public "
-        "address to several: `public_ips: false` of the backend takes them all"
+        f"{kind['InstanceType']}: {used or 'none'} of its {all_} fast interfaces (EFA) is used, since EC2 gives no "
+        "public address to several: `public_ips: false` of the backend takes them all"
     )
 
 

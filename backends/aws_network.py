@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from backends.base import BackendError, NoCapacity
 
+AGAIN = 45  # seconds; how long each zone is avoided is remembered by zone
 Look = Callable[..., Any]
 """Asks EC2 once for a tick: `look("describe_vpcs", Filters=[...])`."""
 
@@ -46,18 +47,19 @@ def network_for(
     if not fitting:
         where = f" in {' or '.join(zones)}" if zones else ""
         raise BackendError(f"{region}: {vpc_id or 'the network'} has no subnet{where}: set `subnets` of the backend")
-    best = _chosen(_with_room(fitting, seed, avoid=() if zone else avoid, region=region), seed)
+    near = () if zone else {seed} & {one["AvailabilityZone"] for one in subnets}
+    best = _chosen(_with_room(fitting, near=near, avoid=avoid, region=region), seed)
     return Network(vpc_id, best["SubnetId"], best["AvailabilityZone"])
 
 
 def _with_room(
-    subnets: Sequence[Mapping[str, Any]], seed: str, *, avoid: Collection[str], region: str
+    subnets: Sequence[Mapping[str, Any]], *, near: Collection[str], avoid: Collection[str], region: str
 ) -> Sequence[Mapping[str, Any]]:
-    there = [one for one in subnets if one["AvailabilityZone"] == seed] or subnets
+    there = [one for one in subnets if not near or one["AvailabilityZone"] in near]
     left = [one for one in there if one["AvailabilityZone"] not in avoid]
     if not left:
-        none = " and ".join(sorted({one["AvailabilityZone"] for one in there}))
-        raise NoCapacity(f"{region}: no capacity in {none}, where it would have to be")
+        none = " and ".join(sorted(near or {one["AvailabilityZone"] for one in there}))
+        raise NoCapacity(f"{region}: no capacity in {none}, where it would have to be", retry_after=AGAIN)
     return left
 
 

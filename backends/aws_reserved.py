@@ -34,7 +34,7 @@ def reserved_for(look: Look, request: Request, *, region: str) -> Reserved:
     if not named:
         return Reserved()
     if request.spot:
-        raise BackendError(f"reservation {named}: what is reserved is on-demand, not spot: set `spot_policy: on-demand`")
+        raise BackendError(f"reservation {named}: what is reserved is never spot: set `spot_policy: on-demand`")
     if named.startswith("arn:"):
         return Reserved()
     found = look("describe_capacity_reservations", CapacityReservationIds=[named])["CapacityReservations"]

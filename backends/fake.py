@@ -86,7 +86,8 @@ class FakeWorld:
     `lag` is by how many listings an answer is late. `boot`, `ending` and `staging` (of a job that is held back) are
     seconds. `shown` is for how many seconds after its end a machine is still listed (`None`: for ever). `script`
     gives a job's (seconds, exit code). `jump` is what leads to a machine, `address` where it is. `room` is how many of
-    a type can live at once. `launched` counts real machines by instance id and `started` real starts by job id:
+    a type can live at once; it and `sold_out` know a type anywhere (`small`), in a place (`fake/r1 small`) and by
+    purchase (`fake/r1 small spot`). `launched` counts real machines by instance id and `started` real starts by job id:
     either above 1 is a defect of whoever asked.
     """
 
@@ -244,10 +245,10 @@ class FakeBackend(Backend):
         if request.instance_type in world.quotas:
             quota = world.quotas[request.instance_type]
             raise QuotaExceeded(f"{quota} forbids another {request.instance_type}", quota=quota)
-        living = sum(1 for one in world.living() if one.request.instance_type == request.instance_type)
-        full = living + len(request.ids) > world.room.get(request.instance_type, living + len(request.ids))
-        if full or request.instance_type in world.sold_out:
-            raise NoCapacity(f"no {request.instance_type} in {self.place} now")
+        names, n = _names(request), len(request.ids)
+        living = Counter(name for one in world.living() for name in _names(one.request)) if world.room else Counter()
+        if names & world.sold_out or any(living[one] + n > world.room[one] for one in names & world.room.keys()):
+            raise NoCapacity(f"no {request.instance_type} in {self.place} now", retry_after=45 if request.spot else 180)
         made = tuple(self._boot(request, index, offer) for index in range(len(request.ids)))
         world.tokens[request.token] = (request, made)
         return made
@@ -256,13 +257,9 @@ class FakeBackend(Backend):
         world = self._world
         external_id = f"i-{len(world.machines) + 1}"
         machine = Machine(
-            external_id=external_id,
-            request=request,
-            index=index,
-            region=self._region,
-            resources=offer.resources,
+            external_id=external_id, request=request, index=index, region=self._region, resources=offer.resources,
             born=world.now(),
-        )
+        )  # fmt: skip
         world.machines[external_id] = machine
         world.launched[machine.id] += 1
         return external_id
@@ -309,6 +306,12 @@ def throttled() -> BackendError:
 
 def _sells(offer: Offer, request: Request) -> bool:
     return (offer.place, offer.instance_type, offer.spot) == (request.place, request.instance_type, request.spot)
+
+
+def _names(request: Request) -> set[str]:
+    """By which a scarce kind of machine may be called."""
+    there = f"{request.place} {request.instance_type}"
+    return {request.instance_type, there, f"{there} {'spot' if request.spot else 'on-demand'}"}
 
 
 def _digest(request: Request) -> str:

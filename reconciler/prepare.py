@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from backends.base import BackendError, TryLater
+from backends.base import BackendError, NoCapacity, TryLater
 from reconciler.absorb import another_account
 from reconciler.execute import capacity_of
 from reconciler.gather import gather
@@ -79,7 +79,7 @@ def prepare(
         if isinstance(answer, Rendered):
             ready[id] = answer
         else:
-            capacity.append(_capacity(bare[id], answer, now=now))
+            capacity.append(_capacity(bare[id], answer, refused=_by_zone(launches[id], state, now=now), now=now))
     return Prepared(
         requests={id: ready[id].request for id in bare if id in ready},
         identities={ready[id].request.place: ready[id].identity for id in bare if id in ready and ready[id].identity},
@@ -107,7 +107,7 @@ def _request(launch: Launch, state: State, *, now: int) -> Request:
         together=launch.together,
         way=way_to(state, place=launch.offer.place, pool=launch.pool),
         near=launch.near,
-        avoid=_without_room(launch, state, now=now),
+        avoid=tuple(sorted({one.zone for one in _by_zone(launch, state, now=now)})),
         tags=launch.tags,
         lineage=state.lineage,
         generation=state.generation + 1,
@@ -116,15 +116,14 @@ def _request(launch: Launch, state: State, *, now: int) -> Request:
     )
 
 
-def _without_room(launch: Launch, state: State, *, now: int) -> tuple[str, ...]:
-    """Zones of its place that had none of it a moment ago."""
+def _by_zone(launch: Launch, state: State, *, now: int) -> list[Capacity]:
+    """What zones of its place said a moment ago that had none of it."""
     offer = launch.offer
     alike = (offer.place, offer.instance_type, offer.spot, launch.reservation)
-    found = {
-        one.zone for one in state.capacity
-        if one.until > now and (one.place, one.instance_type, one.spot, one.reservation) == alike
-    }  # fmt: skip
-    return tuple(sorted(found - {""}))
+    return [
+        one for one in state.capacity
+        if one.zone and one.until > now and (one.place, one.instance_type, one.spot, one.reservation) == alike
+    ]  # fmt: skip
 
 
 def _alike(one: Request, other: Request) -> bool:
@@ -147,11 +146,16 @@ def _rendered(launch: Launch, request: Request, state: State, connections: Conne
     return render
 
 
-def _capacity(request: Request, error: Rendered | Exception, *, now: int) -> Capacity:
+def _capacity(
+    request: Request, error: Rendered | Exception, *, refused: Sequence[Capacity], now: int
+) -> Capacity:
     if isinstance(error, TryLater) or not isinstance(error, BackendError):
         # Throttled, or out of reach: the place is left alone for a while. Of its capacity that says nothing.
         return Capacity(place=request.place, instance_type="", until=now + SOON, why=str(error))
-    return capacity_of(request, error, now=now)
+    found = capacity_of(request, error, now=now)
+    if isinstance(error, NoCapacity) and refused:  # for want of a zone: in the words of the place itself
+        found = replace(found, why=f"{error} ({refused[0].why})", quota=refused[0].quota)
+    return found
 
 
 def _lacking(ports: Ports, plan: Plan, state: State, *, desired: Desired) -> dict[str, str]:

@@ -8,7 +8,7 @@ some calls to boot and to end, addresses of real hosts, throttling, answers that
 by access key, public images by SSM parameter, placement groups, service quotas, a clock of its own, and a count of every
 call by region and action. It refuses what EC2 refuses and moto lets through: a group of another network, an image of
 another architecture, a root volume that is smaller than its image, user data above 16 KiB, tags of more than AWS's
-length.
+length, a type where it is not offered; of interfaces and reservations see `aws_reservations`.
 
 `served()` runs it as a process of its own; `Account` is a test's own account in it and turns its knobs.
 """
@@ -38,6 +38,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
+
+from aws_reservations import Wrong, check_interfaces, check_reservation, described
 
 KEY = "AKIADOUBLE"
 REGION = "eu-west-1"
@@ -101,6 +103,8 @@ class Account:
 
         `hosts`: from now on a machine has no address but the one that `address` gives it. `clock`: seconds, what time
         it is there, as each answer says (`None`: as it is here); `ahead`: seconds by which that is ahead.
+        `page`: the most reservations on a page of a listing, whatever was asked for, as EC2 is free to do. `crowd`: so
+        many machines of project `testproject` are listed in each region, and none besides: too many for moto.
         """
         self._post("set", knobs)
 
@@ -111,20 +115,33 @@ class Account:
     def fault(
         self, action: str, code: str = "RequestLimitExceeded", *, times: int = 1, after: bool = False,
         cut: bool = False, status: int = 503, message: str = "slow down", region: str = "", page: str = "",
+        skip: int = 0,
     ) -> None:  # fmt: skip
-        """The next `times` calls fail: before the deed or `after` it; `cut` ends the connection without a word.
+        """The next `times` calls after `skip` more fail: before the deed or `after` it; `cut` ends the connection
+        without a word.
 
         `page` is what answers instead of EC2, as a proxy or a portal on the way does.
         With `code` "" a page of HTML is all that comes, as proxies send.
         """
         self._post("fault", {
             "action": action, "code": code, "times": times, "after": after, "cut": cut, "status": status,
-            "message": message, "region": region, "page": page,
+            "message": message, "region": region, "page": page, "skip": skip,
         })  # fmt: skip
 
     def interrupt(self, instance: str, *, status: str = "instance-terminated-no-capacity", reason: bool = True) -> None:
         """EC2 takes the spot instance away; without `reason` only its spot request tells."""
         self._post("interrupt", {"instance": instance, "status": status, "reason": reason})
+
+    def reserve(
+        self, id: str = "cr-0123456789abcdef0", *, kind: str, zone: str, region: str = REGION, **said: str
+    ) -> str:
+        """A capacity reservation; `said` are fields of `aws_reservations`, `total` its machines (2)."""
+        fields = {
+            "id": id, "kind": kind, "zone": zone, "state": "active", "platform": "Linux/UNIX", "tenancy": "default",
+            "type": "default", "total": "2", **said,
+        }  # fmt: skip
+        self._post("reserve", {"region": region, "fields": fields})
+        return id
 
     def power_off(self, instance: str) -> None:
         """The machine shuts itself down: what that means is the launch's own setting."""
@@ -264,6 +281,7 @@ class Fault:
     message: str
     region: str
     page: str
+    skip: int
 
 
 @dataclass
@@ -288,6 +306,8 @@ class World:
     hosts: bool = False
     ahead: int = 0
     clock: float | None = None
+    page: int = 0
+    crowd: int = 0
     spot: dict[str, str] = field(default_factory=dict)
     rooms: list[Room] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
@@ -298,6 +318,7 @@ class World:
     images: dict[tuple[str, str], str] = field(default_factory=dict)
     groups: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     quotas: dict[str, tuple[float, str]] = field(default_factory=dict)
+    reserved: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
     made: list[dict[str, str]] = field(default_factory=list)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -319,6 +340,9 @@ class World:
     def fault(self, asked: Asked) -> Fault | None:
         for one in self.faults:
             if one.times > 0 and one.action == asked.action and one.region in ("", asked.region):
+                if one.skip:
+                    one.skip -= 1
+                    continue
                 one.times -= 1
                 return one
         return None
@@ -375,6 +399,7 @@ class Double:
         said_by_us = own(world, asked) if own is not None else None
         if said_by_us is not None:
             return _say(said_by_us, asked, start)
+        _shorten(asked, world, environ)
         CURRENT.asked, CURRENT.world, CURRENT.refused = asked, world, None
         said: list[Any] = []
 
@@ -424,9 +449,20 @@ def _dated(start: Callable[..., Any], world: World) -> Callable[..., Any]:
 
     def begin(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
         kept = [(name, value) for name, value in headers if name.lower() != "date"]
-        return start(status, [*kept, ("Date", formatdate((world.clock or time.time()) + world.ahead, usegmt=True))], *more)
+        date = formatdate((world.clock or time.time()) + world.ahead, usegmt=True)
+        return start(status, [*kept, ("Date", date)], *more)
 
     return begin
+
+
+def _shorten(asked: Asked, world: World, environ: dict[str, Any]) -> None:
+    """A page of a listing is no longer than `page`."""
+    import io
+    from urllib.parse import urlencode
+
+    if world.page and asked.action == "DescribeInstances" and "MaxResults" in asked.parameters:
+        body = urlencode({**asked.parameters, "MaxResults": str(world.page)}).encode()
+        environ["wsgi.input"], environ["CONTENT_LENGTH"] = io.BytesIO(body), str(len(body))
 
 
 def _unsaid(*_: Any) -> Callable[[bytes], None]:
@@ -473,7 +509,7 @@ def _say(answer: Any, asked: Asked, start: Callable[..., Any]) -> Iterable[bytes
 
 def _set(world: World, **knobs: Any) -> None:
     for name, value in knobs.items():
-        assert name in ("lag", "boot", "ending", "spot", "hosts", "ahead", "clock"), name
+        assert name in ("lag", "boot", "ending", "spot", "hosts", "ahead", "clock", "page", "crowd"), name
         setattr(world, name, value)
 
 
@@ -541,6 +577,7 @@ WORDS: dict[str, Callable[..., Any]] = {
     "interrupt": _interrupt,
     "power_off": _power_off,
     "address": _address,
+    "reserve": lambda world, region, fields: world.reserved.setdefault(region, {}).update({fields["id"]: fields}),
     "quota": lambda world, code, value, name: world.quotas.__setitem__(code, (value, name)),
     "forget_tokens": lambda world: world.tokens.clear(),
     "calls": _calls,
@@ -686,12 +723,66 @@ def _get_default_quota(world: World, asked: Asked) -> Any:
 
 def _describe_reservations(world: World, asked: Asked) -> str:
     """moto has none; neither does a fresh account."""
-    return "<capacityReservationSet/>"
+    try:
+        return described(world.reserved.get(asked.region, {}), numbered(asked.parameters, "CapacityReservationId"))
+    except Wrong as error:
+        raise Refused(error.code, error.message) from None
+
+
+def _describe_crowd(world: World, asked: Asked) -> str | None:
+    """Pages as EC2 has them: its own tokens, for the very same question alone; the last but one page is empty."""
+    if not world.crowd:
+        return None
+    said = {key: value for key, value in asked.parameters.items() if key != "NextToken"}
+    most = int(said.get("MaxResults", "1000"))
+    if not 5 <= most <= 1000 or "InstanceId.1" in said:
+        raise Refused("InvalidParameterValue", f"Value ( {most} ) for parameter maxResults is invalid")
+    question = hashlib.sha256(json.dumps(sorted(said.items())).encode()).hexdigest()[:12]
+    token = asked.parameters.get("NextToken", f"{question}-0-")
+    found = re.fullmatch(rf"{question}-(\d+)-(empty)?", token)
+    if found is None:
+        raise Refused("InvalidNextToken", "The token is of another question")
+    start = int(found[1])
+    end = start if found[2] else min(start + most, world.crowd)
+    items = "".join(_one_of_crowd(asked.region, number) for number in range(start, end))
+    last = not found[2] and end + most >= world.crowd
+    more = "" if end == world.crowd else f"{question}-{end}-{'empty' if last else ''}"
+    after = f"<nextToken>{more}</nextToken>" if more else ""
+    return f"<reservationSet>{items}</reservationSet>{after}"
+
+
+def _one_of_crowd(region: str, number: int) -> str:
+    launch, index = divmod(number, 50)
+    tags = {"dstack-project": "testproject", "dstack-launch": f"c{launch}", "dstack-lineage": "lineage1"}
+    tagged = "".join(f"<item><key>{key}</key><value>{value}</value></item>" for key, value in tags.items())
+    return (
+        f"<item><instancesSet><item><instanceId>i-{number:017x}</instanceId><instanceState><name>running</name>"
+        f"</instanceState><amiLaunchIndex>{index}</amiLaunchIndex><instanceType>m5.large</instanceType><placement>"
+        f"<availabilityZone>{region}a</availabilityZone></placement><tagSet>{tagged}</tagSet></item></instancesSet></item>"
+    )
+
+
+def _describe_types(world: World, asked: Asked) -> Any:
+    """A region knows its own types alone; of these moto tells."""
+    unknown = [kind for kind in numbered(asked.parameters, "InstanceType") if not offered(asked.region, kind)]
+    if unknown:
+        raise Refused("InvalidInstanceType", f"The following supplied instance types do not exist: {unknown}")
+    return None
+
+
+def offered(region: str, kind: str) -> set[str]:
+    """The zones that have it, by moto's copy of EC2's offerings."""
+    from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS
+
+    there = INSTANCE_TYPE_OFFERINGS["availability-zone"].get(region, [])
+    return {one["Location"] for one in there if one["InstanceType"] == kind}
 
 
 OWN: dict[tuple[str, str], Callable[[World, Asked], Any]] = {
     ("ssm", "GetParameters"): _get_parameters,
     ("ssm", "GetParameter"): _get_parameter,
+    ("ec2", "DescribeInstances"): _describe_crowd,
+    ("ec2", "DescribeInstanceTypes"): _describe_types,
     ("ec2", "CreatePlacementGroup"): _create_placement_group,
     ("ec2", "DescribePlacementGroups"): _describe_placement_groups,
     ("ec2", "DeletePlacementGroup"): _delete_placement_group,
@@ -751,9 +842,12 @@ def _run_instances(original: Callable[..., Any]) -> Callable[..., Any]:
                     raise _ec2("IdempotentParameterMismatch", "the token was used with other parameters")
                 return reservation
             zone = _strict(world, asked, self, image_id, named)
+            taken = _reserved(world, asked, self, zone)
             number = _admitted(world, asked, self, zone)
             made = original(self, image_id, number, user_data, names, **named)
             _dressed(world, asked, made)
+            for one in made.instances:
+                one.double_reservation = taken
             world.tokens[asked.region, token] = (print_, token, made)
             world.made.append(asked.parameters)
             return made
@@ -780,7 +874,25 @@ def _strict(world: World, asked: Asked, backend: Any, image_id: str, named: dict
     for key, value in said.items():
         if key.startswith("TagSpecification.") and len(value) > (128 if key.endswith(".Key") else 256):
             raise _ec2("InvalidParameterValue", f"{key} is too long")
+    try:
+        check_interfaces(said, known.get("NetworkInfo", {}))
+    except Wrong as error:
+        raise _ec2(error.code, error.message) from None
+    strategies = known.get("PlacementGroupInfo", {}).get("SupportedStrategies", ())
+    if said.get("Placement.GroupName") and "cluster" not in strategies:
+        raise _ec2("InvalidParameterCombination", f"{named['instance_type']} goes in no cluster placement group")
     return _zone(world, asked, backend, named)
+
+
+def _reserved(world: World, asked: Asked, backend: Any, zone: str) -> str:
+    used = Counter(
+        getattr(one, "double_reservation", "") for reservation in backend.reservations.values()
+        for one in reservation.instances if one._state.name not in ("terminated", "shutting-down")
+    )  # fmt: skip
+    try:
+        return check_reservation(asked.parameters, world.reserved.get(asked.region, {}), used=used, zone=zone)
+    except Wrong as error:
+        raise _ec2(error.code, error.message) from None
 
 
 def _zone(world: World, asked: Asked, backend: Any, named: dict[str, Any]) -> str:
@@ -801,6 +913,10 @@ def _zone(world: World, asked: Asked, backend: Any, named: dict[str, Any]) -> st
     group = said.get("Placement.GroupName", "")
     if group and (asked.region, group) not in world.groups:
         raise _ec2("InvalidPlacementGroup.Unknown", f"The Placement Group '{group}' is unknown.")
+    zones = offered(asked.region, said["InstanceType"])
+    if not zones or zone not in ("", *zones):
+        raise _ec2("Unsupported", f"Your requested instance type ({said['InstanceType']}) is not supported in your "
+                   "requested Availability Zone.")  # fmt: skip
     return str(zone)
 
 

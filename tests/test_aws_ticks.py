@@ -226,6 +226,7 @@ def test_a_tick_with_nothing_to_do_asks_once_a_region_and_who_we_are(site: AwsSi
 
 RUNS = (task("pair", nodes=2, idle_duration=60, retry=Retry(interruption=True)),)
 BEFORE = papers(pools=[POOL], runs=RUNS)
+RAISED = papers(pools=[replace(POOL, nodes_min=2)], runs=RUNS)
 LOWERED = papers(pools=[replace(POOL, nodes_min=0, nodes_max=3)], runs=RUNS)
 
 
@@ -245,6 +246,13 @@ def answers_lost(site: AwsSite) -> None:
 
 def other_offers(site: AwsSite) -> None:
     site.selling = lambda region: [one for one in sold(region) if one.instance_type in ("m5a.large", "g5.xlarge")]
+
+
+def quota_and_zones(site: AwsSite) -> None:
+    """A quota for the next cheapest, and one zone alone with room."""
+    site.account.room("m5a.large", 0, code="VcpuLimitExceeded")
+    for zone in ("a", "b"):
+        site.account.room("m5.large", 0, zone=f"eu-west-1{zone}")
 
 
 def sold_out(site: AwsSite) -> None:
@@ -267,6 +275,7 @@ WORLDS: dict[str, tuple[Callable[[AwsSite], None], Desired]] = {
     "answers-lost": (answers_lost, BEFORE),
     "other-offers-lowered": (other_offers, LOWERED),
     "sold-out": (sold_out, BEFORE),
+    "quota-and-zones-raised": (quota_and_zones, RAISED),
     "throttled-lowered": (throttled, LOWERED),
     "much-later": (much_later, BEFORE),
 }
@@ -373,12 +382,14 @@ def test_killed(about: str, after: bool, world: str, site: AwsSite, kills: list[
     assert theirs in {one["id"] for one in site.account.living()}
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+# Around `prepare` nothing is written yet: whoever comes first then may be anybody.
+@pytest.mark.parametrize(("about", "after"), list(product(("launch", "terminate"), (False, True))))
 def test_another_accounts_credentials_touch_nothing(
-    after: bool, site: AwsSite, kills: list[tuple[int, str]], aws_server: AwsServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    about: str, after: bool, site: AwsSite, kills: list[tuple[int, str]], aws_server: AwsServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     bystander(site.account)
-    (at,) = [number for number, name in kills if name == "launch"][:1]
+    at = next(number for number, name in kills if name == about)
     with contextlib.suppress(Killed):
         story(site, Killer(at, after=after).wrap(site.ports()))
     other, mine = aws_server.account(), site.account
