@@ -39,13 +39,14 @@ def absorb(
     was, said = state, reports
     believed = {listing.place: listing for listing in listings if not listing.partial}
     told = _clocks(state, reports)
+    agreed = _agreed(believed, hosts=told)
     state = replace(
         state,
         places=tuple(
-            _place(place, believed.get(place.name), hosts=told.get(place.name, ()), now=now) for place in state.places
+            _place(place, believed.get(place.name), hosts=() if agreed else told.get(place.name, ()), now=now) for place in state.places
         ),
     )
-    off = min((place.skew for place in state.places if place.skew), key=abs, default=0)
+    off = 0 if agreed else min((place.skew for place in state.places if place.skew), key=abs, default=0)
     answers = _answers(state, listings, off=off)
     reports = _of_known_places(state, reports)
     if newest and (liars := distrust(state, seen=_ours(state, answers), reports=reports)):
@@ -91,7 +92,8 @@ def changed_hosts(was: State, state: State) -> tuple[str, ...]:
 
 def _clocks(state: State, reports: Sequence[HostReport]) -> dict[str, list[int]]:
     """place -> by how much our clock is off from that of each of its hosts that tells its own."""
-    there = {instance.id: instance.place for instance in state.instances}
+    mine = {place.name for place in state.places if place.config.type == "local"}  # it has the very same clock
+    there = {instance.id: instance.place for instance in state.instances if instance.place not in mine}
     found: dict[str, list[int]] = {}
     for report in reports:
         if report.clock is not None and not report.error and report.instance in there:
@@ -100,6 +102,22 @@ def _clocks(state: State, reports: Sequence[HostReport]) -> dict[str, list[int]]
     # A declared server is a place of one host: it alone cannot tell whose clock is wrong.
     alone = {place.name for place in state.places if place.config.type == "ssh"}
     return {name: everybody if name in alone else each for name, each in found.items()}
+
+
+def _agreed(listings: Mapping[str, Listing], *, hosts: Mapping[str, Sequence[int]]) -> bool:
+    """Somebody else's clock agrees with ours, and so a host's that does not is wrong itself.
+
+    Whoever may run jobs on a host may be able to set the clock there, and must not stop what ends by the time.
+    """
+    said = (_skew(listing, hosts=hosts.get(name, ())) for name, listing in listings.items())
+    return any(each is not None and abs(each) <= SKEW for each in said)
+
+
+def _skew(listing: Listing | None, *, hosts: Sequence[int]) -> int | None:
+    """One host may be wrong by itself: we are off by no more than the host that agrees most with us says."""
+    if listing is None or listing.error:
+        return None
+    return listing.at - listing.clock if listing.clock is not None else min(hosts, key=abs, default=None)
 
 
 def _place(place: Place, listing: Listing | None, *, hosts: Sequence[int], now: int) -> Place:
@@ -112,8 +130,7 @@ def _place(place: Place, listing: Listing | None, *, hosts: Sequence[int], now: 
         why = _stranger(place, other=other)
         place = replace(place, error=why, failing_since=place.failing_since or now, answered_by=other)
         return failed(place, listing)
-    # One host may be wrong by itself: we are off by no more than the host that agrees most with us says.
-    skew = listing.at - listing.clock if listing.clock is not None else min(hosts, key=abs, default=0)
+    skew = _skew(listing, hosts=hosts) or 0
     return replace(
         answered(place),
         identity=listing.identity,

@@ -191,7 +191,7 @@ def _job(job: Job, report: HostReport, *, attempt: Attempt, known_absent: bool, 
         case (("assigned" | "running"), "lost"):
             reason = "its host rebooted" if booted else said.reason or "its supervisor died without an exit code"
             return _settled(
-                job, attempt=attempt, reason=reason, interrupted=booted or said.interrupted, at=said.ended_at or now
+                job, attempt=attempt, reason=reason, interrupted=booted or said.interrupted, at=past(said.ended_at, now=now)
             )
         case "assigned", "absent" if known_absent and job.halted:
             return _settled(job, attempt=attempt, reason="never started", interrupted=False, at=now)
@@ -221,7 +221,7 @@ def _running(job: Job, said: JobReport, report: HostReport) -> Job:
         held="",
         boot_id=report.boot_id or job.boot_id,
         pulling=said.pulling,
-        started_at=said.started_at if said.started_at is not None else job.started_at or report.at,
+        started_at=past(said.started_at, now=report.at) if said.started_at is not None else job.started_at or report.at,
     )
 
 
@@ -240,9 +240,15 @@ def _ended(job: Job, said: JobReport, *, attempt: Attempt, now: int) -> Job:
         exit_code=said.exit_code,
         interrupted=said.interrupted,
         reason=attempt.stopping if attempt.abort and attempt.stopping else said.reason,
-        started_at=said.started_at if said.started_at is not None else job.started_at,
-        ended_at=said.ended_at or now,
+        started_at=past(said.started_at, now=now) if said.started_at is not None else job.started_at,
+        ended_at=past(said.ended_at, now=now),
     )
+
+
+def past(said: int | None, *, now: int) -> int:
+    """A moment that a host tells of, `now` where it tells of none. A job may write any number there: one to come would
+    keep its machine until then, as idle time counts from its last job's end."""
+    return now if said is None else min(said, now)
 
 
 def _settled(job: Job, *, attempt: Attempt, reason: str, interrupted: bool, at: int) -> Job:

@@ -175,7 +175,7 @@ class _Table:
     capacity: tuple[Capacity, ...] = ()
     hindered: frozenset[str] = frozenset()
     lacking: dict[str, str] = field(default_factory=dict)
-    dated: int | None = None
+    dated: tuple[bool, int] | None = None
     recovered: dict[str, Recovered] = field(default_factory=dict)
 
     def draft(self, stored: State | None, view: View) -> _Draft:
@@ -208,14 +208,18 @@ class _Table:
         return _Draft(state=state, plan=made, desired=desired, permissions=permissions, was=was, warnings=warnings)
 
     def _clock_off(self, state: State) -> tuple[str, int]:
-        """A place's by what it said when it was observed; the store is asked once, where something would end."""
-        for place in state.places:
-            if place.skew:
-                return place.name, place.skew
+        """The store's, where it tells, and is asked once, where something would end; else what places' hosts said.
+
+        Jobs can set the clocks of hosts, and the store's they cannot.
+        """
         if self.dated is None:
             date = self.ports.store.date()
-            self.dated = 0 if date is None else self.ports.now() - date
-        return self.ports.store.address, self.dated
+            self.dated = (date is not None, 0 if date is None else self.ports.now() - date)
+        tells, off = self.dated
+        skews = [(place.name, place.skew) for place in state.places if place.skew]
+        if not tells and skews:
+            return min(skews, key=lambda each: abs(each[1]))
+        return self.ports.store.address, off
 
     def _brought(self, state: State) -> Desired | None:
         """The documents whose places are asked besides the state's."""

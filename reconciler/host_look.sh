@@ -9,17 +9,6 @@ read_boot
 read_fence
 patience=$1 deadman=$2 lease=$3 told=$4 this_boot=$boot engine_patience=8
 shift 4
-
-leave_lease() { # $1 rule, $2 span, $3 how long it has been idle by the clock of whoever ticks, $4 hold, $5 lifetime
-    idle_for=$3 ahead=$((told - $(date +%s)))
-    # By a clock that is ahead everything has been idle for too long. By one that is behind it only lives for longer.
-    [ "$ahead" -le 60 ] || idle_for=$((idle_for > ahead ? idle_for - ahead : 0))
-    # Over what is there: a full disk does not stop it. A job may have put anything there.
-    [ -f lease ] && [ ! -L lease ] || rm -rf lease
-    printf '%-255s\n' "$boot $up $1 $2 $idle_for $4 $5" 1<> lease
-}
-# shellcheck disable=SC2086
-[ "$deadman" = - ] || [ "$lease" = - ] || leave_lease $lease
 machine=
 { read -r machine < /etc/machine-id; } 2>/dev/null
 echo "dstack-host 1"
@@ -109,6 +98,16 @@ tell_held() { # $1 job, $2 its folder
     echo "held $1 $value"
 }
 
+written_end() { # $1… the words of an end: true where a supervisor wrote it. A job may write what it likes
+    [ $# -eq 6 ] && [ ${#3} -le 33 ] || return 1
+    case $1:$6 in ended:[01] | lost:[01]) ;; *) return 1 ;; esac
+    case $2 in - | [0-9] | [0-9][0-9] | [0-9][0-9][0-9]) ;; *) return 1 ;; esac
+    case ${3%%:*} in '' | *[!a-z-]* | ?????????????????????*) return 1 ;; esac
+    for number in "$4" "$5" "${3#"${3%%:*}"}"; do
+        digits "${number#:}" - && case $number in - | '') ;; *) [ "$value" != - ] || return 1 ;; esac
+    done
+}
+
 tell() { # $1 job, $2 its folder
     name=-
     [ ! -f "$2/name" ] || { read -r name < "$2/name"; } 2>/dev/null
@@ -130,9 +129,11 @@ tell() { # $1 job, $2 its folder
         fi
     fi
     end=
-    { read -r end < "$2/end"; } 2>/dev/null
-    [ -n "$end" ] || return 0
-    case $end in ended\ * | lost\ *) ;; *) end="lost - lost - - 0" ;; esac
+    [ ! -f "$2/end" ] || { read -r end < "$2/end"; } 2>/dev/null
+    set -f # nothing of it lives any more: where no end can be read, it left none
+    # shellcheck disable=SC2086
+    written_end $end || end="lost - lost - - 0"
+    set +f
     echo "job $1 $end $name"
     if [ -f "$2/why" ] && { read -r why < "$2/why"; } 2>/dev/null; then echo "why $1 $why"; fi
 }
@@ -143,6 +144,15 @@ for claim in claims/*; do
     [ -d "$claim" ] && [ ${#job} -le 101 ] && [ ! -d "spent/$job" ] || continue
     tell "$job" "jobs/$job"
 done
+
+renew() { # $1 rule, $2 span, $3 how long it has been idle by the clock of whoever ticks, $4 hold, $5 lifetime
+    idle_for=$3 ahead=$((told - $(date +%s)))
+    # By a clock that is ahead everything has been idle for too long. By one that is behind it only lives for longer.
+    [ "$ahead" -le 60 ] || idle_for=$((idle_for > ahead ? idle_for - ahead : 0))
+    # Last of all, and over what is there: a full disk does not stop it. Who cannot be looked at is not kept.
+    [ -f lease ] && [ ! -L lease ] || rm -rf lease # a job may have put anything there
+    printf '%-255s\n' "$this_boot $up $1 $2 $idle_for $4 $5" 1<> lease
+}
 
 tell_timer() { # whether the dead-man still asks each minute, and is what it was: root's jobs can stop and change it
     last='' since=- whole=ok LoadState=- ActiveState=- UnitFileState=-
@@ -171,6 +181,8 @@ END
 }
 
 if [ "$deadman" != - ]; then
+    # shellcheck disable=SC2086
+    [ "$lease" = - ] || renew $lease
     until=$(timeout 10 sh "$deadman/deadman.sh" tell "$deadman" 2> /dev/null | head -c 40 | sed q)
     case $until in '' | *[!0-9-]*) ;; *) echo "until $until" ;; esac
     tell_timer

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from reconciler.disarmed import disarmed
 from reconciler.render_words import clean
-from reconciler.status import MISSING_GPU
+from reconciler.status import MISSING_GPU, UNREADABLE
 from schemas.instance import HostReport, JobReport
 
 _FIRST = "dstack-host 1"
@@ -28,7 +28,6 @@ _WHY = re.compile(r"why ([a-z0-9][a-z0-9-]{0,100}) (.{0,2000})\Z")
 _HELD = re.compile(r"held ([a-z0-9][a-z0-9-]{0,100}) (\d{1,5}|-)\Z", re.ASCII)
 _UNTIL = re.compile(r"until ([0-9-]{1,40})\Z", re.ASCII)
 _TIMER = re.compile(r"timer (-?\d{1,10}|-) (ok|changed|missing) ([a-z-]{1,40}) ([a-z-]{1,40}) ([a-z-]{1,40})\Z", re.ASCII)
-_BROKEN = re.compile(_JOB + r" (?:ended|lost) ", re.ASCII)
 _AUTHORIZED = re.compile(r"authorized ([0-9a-f]{64}|-)\Z", re.ASCII)
 _FOREIGN = re.compile(r"foreign (\d{1,4}) (\d{1,10}) (\d{1,9}|-)\Z", re.ASCII)
 _BESIDE = (_MISSING, _FOREIGN, _RUNTIME, _PULLING, _WHY, _HELD, _UNTIL, _TIMER, _AUTHORIZED)
@@ -55,10 +54,10 @@ def parse_report(answer: bytes, *, instance: str, now: int) -> HostReport:
     """`answer` is what `host_look.sh` prints. Raises `Unreadable`, and nothing else, whatever the bytes."""
     lines = answer.decode("utf-8", "replace").split("\n")
     if lines[0] != _FIRST or lines[-2:] != [".", ""]:
-        raise Unreadable(f"unreadable status: {_shown(lines[0])}")
+        raise Unreadable(f"{UNREADABLE}: {_shown(lines[0])}")
     host = _HOST.match(lines[1])
     if host is None:
-        raise Unreadable(f"unreadable status: {_shown(lines[1])}")
+        raise Unreadable(f"{UNREADABLE}: {_shown(lines[1])}")
     boot, uptime, clock, generation, machine = host.groups()
     facts = lines[2:-2]
     until = _until(next((found[1] for found in map(_UNTIL.match, facts) if found), "-"))
@@ -159,9 +158,7 @@ def _job(line: str) -> JobReport:
             ended_at=_number(ended),
             run=name.strip("-"),
         )
-    if broken := _BROKEN.match(line):  # it is over; what its end was, nobody can tell
-        return JobReport(id=broken[1], phase="lost", reason="what it left as its end cannot be read")
-    raise Unreadable(f"unreadable status: {_shown(line)}")
+    raise Unreadable(f"{UNREADABLE}: {_shown(line)}")
 
 
 def _number(text: str) -> int | None:

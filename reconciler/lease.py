@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from reconciler.grow import floor_of
-from reconciler.status import bought, idle_since
+from reconciler.status import UNREADABLE, bought, idle_since
 from schemas.base import Price
 from schemas.instance import Instance
 from schemas.lease import Lease
@@ -17,8 +17,9 @@ from schemas.state import State
 
 
 def leases(state: State, *, now: int) -> dict[str, Lease]:
-    """instance id -> its lease; none for one that nobody owns: its timer ends it."""
+    """instance id -> its lease; none for one that nobody owns, or whose answer is none: its timer ends it."""
     mine = [one for one in state.instances if bought(one) and one.phase != "terminated" and not one.orphan]
+    mine = [one for one in mine if not one.unreachable_why.startswith(UNREADABLE)]
     if not mine:
         return {}
     pools = {pool.name: pool for pool in state.applied.desired.pools} if state.applied else {}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from reconciler.absorb_hosts import SKEW
+from reconciler.absorb_hosts import SKEW, past
 from reconciler.host_places import as_server
 from reconciler.share import shared
 from reconciler.waiting import UNSEEN
@@ -231,7 +231,7 @@ def _runs(
             run, replica, number, rank = parts[0], int(parts[1]), int(parts[2]), int(parts[3])
             id = f"{run}-{replica}-{number}"
             known = attempts.get(id)
-            jobs = (*(known.jobs if known else ()), _job(job, instance, rank=rank))
+            jobs = (*(known.jobs if known else ()), _job(job, instance, rank=rank, now=now))
             attempts[id] = _attempt(
                 Attempt(
                     id=id, run=run, number=number, replica=replica, assigned_at=now,
@@ -252,7 +252,7 @@ def _attempt(attempt: Attempt) -> Attempt:
     return replace(attempt, stopping="not started: held back when the state was rebuilt")
 
 
-def _job(job: JobReport, instance: Instance, *, rank: int) -> Job:
+def _job(job: JobReport, instance: Instance, *, rank: int, now: int) -> Job:
     return Job(
         id=job.id,
         instance=instance.id,
@@ -262,8 +262,8 @@ def _job(job: JobReport, instance: Instance, *, rank: int) -> Job:
         port=job.port,
         blocks=shared(instance),  # how many it has is not known: nobody else gets any
         boot_id=instance.boot_id,
-        started_at=job.started_at,
-        ended_at=job.ended_at,
+        started_at=None if job.started_at is None else past(job.started_at, now=now),
+        ended_at=None if job.ended_at is None else past(job.ended_at, now=now),
         exit_code=job.exit_code,
         interrupted=job.interrupted,
         reason=job.reason,
@@ -283,8 +283,8 @@ def _run(
         origin="declared" if declared else "run",
         status="running",
         reason="found on its host by a rebuild",
-        submitted_at=job.started_at or now,
-        started_at=job.started_at,
+        submitted_at=past(job.started_at, now=now),
+        started_at=None if job.started_at is None else past(job.started_at, now=now),
         attempts=number + UNSEEN,
     )
 

@@ -17,6 +17,9 @@ UNTRUSTED = "host key"
 # As a host's report words GPUs that it has no more; their UUIDs follow.
 MISSING_GPU = "missing GPU "
 
+# As an answer of a host is worded that nobody understands.
+UNREADABLE = "unreadable status"
+
 # Why a machine ended that was shut down from within: what ran there may have had a result.
 POWERED_OFF = "it powered itself off"
 

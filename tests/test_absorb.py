@@ -134,6 +134,30 @@ def test_a_clock_that_every_host_contradicts_is_off(clocks: tuple[int, ...], ske
     assert {one.ready_at for one in state.instances} <= {NOW - skew}
 
 
+def test_one_host_whose_clock_a_job_has_set_stops_nothing_where_another_agrees() -> None:
+    """Each in a place of its own: the only one there is no witness against all others."""
+    places = (Place(name="fake/r2", config=BackendConfig(name="fake", type="fake")), *a_state().places)
+    liar, honest = an_instance("l-0", place="fake/r2"), an_instance("l-1")
+    state = replace(a_state(liar, honest), places=places)
+    reports = [report(instance="l-0", machine_id="", clock=NOW + 10**8), report(instance="l-1", machine_id="", clock=NOW)]
+    listings = [listing(), replace(listing(), place="fake/r2")]
+    after = absorb(state, listings=listings, reports=reports, now=NOW, before=state)
+    assert [place.skew for place in after.places] == [0, 0]
+    alone = absorb(state, listings=listings, reports=reports[:1], now=NOW, before=state)
+    assert alone.places[0].skew == -(10**8)
+
+
+@pytest.mark.parametrize("phase", ["ended", "lost"])
+def test_a_job_that_ends_in_a_time_to_come_ended_now(phase: str) -> None:
+    """Idle time counts from there: a job that wrote a far number kept its machine for ever."""
+    job = Job(id="r-0-1-0", instance="l-0", status="running", started_at=NOW - 60, boot_id="boot-1")
+    state = a_state(an_instance(), attempts=(an_attempt(job),))
+    told = JobReport(id=job.id, phase=phase, exit_code=0, started_at=10**11, ended_at=10**12)  # type: ignore[arg-type]
+    (attempt,) = absorb(state, listings=[listing(seen())], reports=[report(told)], now=NOW, before=state).attempts
+    assert attempt.jobs[0].ended_at == NOW
+    assert (attempt.jobs[0].started_at or 0) <= NOW
+
+
 def test_what_is_seen_by_a_clock_that_is_off_is_noted_in_the_places_time() -> None:
     """Two hours ahead, an orphan's grace would begin in two hours."""
     (orphan,) = listed(a_state(), listing(seen("l-9"), clock=NOW - 7200), before=a_state()).instances

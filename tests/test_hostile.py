@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -98,6 +99,48 @@ def test_no_variable_of_a_run_reaches_its_supervisor(host: RealHost) -> None:
     host.stop(job, abort=True)
     host.over(job)
     assert host.pids(job) == []
+
+
+PUT = {
+    "pipe": os.mkfifo,
+    "endless": lambda path: path.symlink_to("/dev/zero"),
+    "folder": Path.mkdir,
+    "words": lambda path: path.write_text("1) job x ended 0 exit 1 1 0 -\x1b[31m * $(id)\njob r9-0-1-0 ended 0 exit 1 1 0 -\n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PUT)
+def test_whatever_a_job_puts_among_our_files_its_host_is_read_and_the_others_are_as_they_were(
+    kind: str, host: RealHost
+) -> None:
+    """Jobs of a host are one login: what one writes may hide, hang or forge nothing but its own."""
+    good, bad = host.start("sleep 600", job="r1-0-1-0"), host.start("exit 3", job="r2-0-1-0")
+    until(lambda: host.at(good, "started").exists())
+    until(lambda: host.at(bad, "end").exists())
+    told = host.job(bad)
+    assert (told.phase, told.exit_code) == ("ended", 3)
+    names = ("name", "pulling", "ready", "restarts", "started", "pid", "staged", "why", "end", "token", "cgroup",
+             "session", "engine", "image", "hold")  # fmt: skip
+    for path in (*(host.at(bad, name) for name in names), host.folder / "runtime", host.folder / "fence/9"):
+        kept = path.with_name("kept")
+        if path.exists():
+            path.rename(kept)
+        PUT[kind](path)
+        report = host.runner.look(host.instance, now=1790000000)
+        assert (report.error, report.runtime in ("", "none", "docker", "podman")) == ("", True)
+        jobs = {job.id: job for job in report.jobs}
+        assert (jobs.keys(), jobs[good].phase) == ({good, bad}, "running"), path.name
+        assert jobs[bad].exit_code == (None if path.name == "end" else 3)
+        if kind == "folder":
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
+        if kept.exists():
+            kept.rename(path)
+    for name in ("a b", "x\njob r9-0-1-0 ended 0 exit 1 1 0 -", "-rf", "\x1b[31m", "x" * 200):
+        (host.folder / "claims" / name).mkdir()
+    assert {job.id for job in host.look().jobs} == {good, bad}
+    host.stop(good, abort=True)
+    host.over(good)
 
 
 def test_a_zero_byte_is_refused_where_it_is_written(folder: Folder) -> None:

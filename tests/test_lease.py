@@ -64,7 +64,7 @@ def test_a_lease(facts: dict[str, Any], lease: Lease) -> None:
 @pytest.mark.parametrize(
     "facts",
     [
-        {"orphan": "nobody's"}, {"phase": "terminated"}, {"phase": "pending"}, {"address": "/home/a/local-0"},
+        {"orphan": "nobody's"}, {"unreachable_since": NOW, "unreachable_why": "unreadable status: 'x'"}, {"phase": "terminated"}, {"phase": "pending"}, {"address": "/home/a/local-0"},
         {"host": Host(name="h", hostname="h")},
     ],
 )  # fmt: skip
