@@ -30,6 +30,7 @@ class TickAsk:
     decline. It is called also for a plan without actions. `prompted`: it asks a person.
     `act` false writes and does nothing: `plan --refresh`. `deadline` is in seconds from now.
     `stop` true: no effect is begun any more. `tell` hears each written state.
+    `hasty`: only the places of the scope are asked, and no silent server or host is waited for, nor an effect on it.
     `retry_hosts`: failing hosts are looked at although that is put off; `None`: where a person sits at a terminal.
     """
 
@@ -42,6 +43,7 @@ class TickAsk:
     confirm: Confirm | None = None
     prompted: bool = False
     act: bool = True
+    hasty: bool = False
     retry_hosts: bool | None = None
     deadline: float = 600.0
     stop: Callable[[], bool] = _never

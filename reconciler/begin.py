@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from backends.base import BackendError
-from reconciler.gather import gather
+from reconciler.gather import awaited, gather
 from reconciler.host_places import config_of
 from reconciler.ports import Connections, Ports
 from schemas.base import place_of
@@ -161,7 +161,8 @@ def _refuse_living(ports: Ports, state: State) -> None:
         return connections.to(place).instances()
 
     tasks = {place.name: lambda place=place: ask(place) for place in state.places}
-    found = dict(gather(ports, tasks, limit=60.0, width=max(32, len(tasks))))
+    answers = gather(ports, tasks, limit=60.0, width=max(32, len(tasks)))
+    found = dict(awaited(answers, {name: name for name in tasks}, asking=ports.asking))
     silent = _may_be_silent(state, found)
     for name in tasks:
         answer = found.get(name)

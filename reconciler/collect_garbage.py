@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from backends.base import Backend, BackendError, Collecting
 from reconciler.begin import REGIONAL, place_in
-from reconciler.gather import gather
+from reconciler.gather import awaited, gather
 from reconciler.ports import Connections, Ports
 from reconciler.unowned import Found
 from schemas.leftover import Leftover
@@ -35,7 +35,8 @@ def ask_everywhere(ports: Ports, state: State, connections: Connections) -> Aske
     places = list(_places(ports, state, silent))
     pinned = {place.config.name: place.identity for place in state.places if place.identity}
     tasks = {place.name: _look(place, connections, pinned=pinned.get(place.config.name, "")) for place in places}
-    answers = dict(gather(ports, tasks, limit=LIMIT))
+    asked = gather(ports, tasks, limit=LIMIT)
+    answers = dict(awaited(asked, {name: name for name in tasks}, asking=ports.asking))
     found = []
     for place in places:
         answer = answers.get(place.name)

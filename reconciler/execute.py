@@ -19,6 +19,7 @@ from schemas.run import Attempt, Run
 from schemas.state import Capacity, State
 
 LIMIT = 1800.0  # a large result takes that long
+AWAITED = (Send, End, Collect, Save)
 FRESH = 300.0  # an effect older than this (the machine slept) is left to the next tick
 BACKOFF = 600  # after a quota or a permanent refusal
 
@@ -31,11 +32,13 @@ def execute(
     connections: Connections,
     since: float,
     stop: Callable[[], bool],
+    hasty: bool = False,
 ) -> Iterator[Outcome]:
     """Each effect's outcome as it comes, of a state just written; one that does not answer in time has none.
 
     `since` is when the state was current, by the boot-time clock: effects do not outlive it by much. Nothing
-    is begun once `stop` is true, or a host said that another is ahead.
+    is begun once `stop` is true, or a host said that another is ahead. `hasty`: what is told to hosts is waited for no
+    longer than what is told to places; results that are brought home are.
     """
     hands = _Hands(
         ports=ports,
@@ -48,7 +51,8 @@ def execute(
         instances={instance.id: instance for instance in state.instances},
     )
     tasks = {number: hands.task(effect) for number, effect in enumerate(todo)}
-    for number, outcome in gather(ports, tasks, limit=LIMIT):
+    told = {number for number, effect in enumerate(todo) if hasty and not isinstance(effect, AWAITED)}
+    for number, outcome in gather(ports, tasks, limit=LIMIT, spare=told):
         if isinstance(outcome, Exception):
             outcome = fold.Failed(subject=subject(todo[number]), why=f"{type(outcome).__name__}: {outcome}")
         if isinstance(outcome, fold.Ahead):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Protocol, TypeVar
 
 Key = TypeVar("Key")
@@ -15,6 +16,14 @@ Value = TypeVar("Value")
 
 WIDTH = 32
 SPARED = 2.0
+NAMED = 3
+
+Asking = Callable[[Sequence[str], int], object]
+"""Hears whom one waits for: the first few by name, and how many they are; none when it is over."""
+
+
+def unheard(names: Sequence[str], count: int) -> None:
+    """An `Asking` of whoever shows nobody."""
 
 
 class Threads(Protocol):
@@ -82,3 +91,18 @@ def _work(
             answers.put((key, error))
             if not isinstance(error, Exception):
                 return
+
+
+def awaited(
+    answers: Iterator[tuple[Key, Value]], names: Mapping[Key, str], *, asking: Asking
+) -> Iterator[tuple[Key, Value]]:
+    """`answers` as they come. `asking` hears of those of `names` that have not given theirs yet."""
+    left = dict(names)
+    asking(tuple(islice(left.values(), NAMED)), len(left))
+    try:
+        for key, answer in answers:
+            left.pop(key, None)
+            asking(tuple(islice(left.values(), NAMED)), len(left))
+            yield key, answer
+    finally:
+        asking((), 0)

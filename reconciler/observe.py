@@ -6,13 +6,13 @@ hosts that were just seen for the first time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from backends.base import Backend, BackendError, Dated
 from backends.registry import CATALOGED
 from reconciler.absorb import absorb
-from reconciler.gather import gather
+from reconciler.gather import awaited, gather
 from reconciler.lease import leases
 from reconciler.ports import Connections, Ports
 from reconciler.shut_out import let_in, shut_out
@@ -44,17 +44,19 @@ def observe(
     *,
     but: Container[str] = frozenset(),
     renew: bool = False,
+    hasty: bool = False,
 ) -> Observed:
     """Every place of the state that is not forgotten, and every host with an instance that may answer.
 
     The places of `but` are not asked, nor the hosts there: they are as they were. With `renew` each bought machine
-    that answers may live without us for as long as its lease has it from now on.
+    that answers may live without us for as long as its lease has it from now on. `hasty`: nobody waits for servers and
+    hosts longer than for clouds; those that have said nothing by then are as they were.
     """
     state = with_ways(state)
     places = [place for place in state.places if not place.forgotten and place.name not in but]
     known = [one for one in _asked(state) if one.place not in but]
-    first = _ask(
-        ports,
+    asker = _Asker(ports=ports, state=state, hasty=hasty)
+    first = asker.ask(
         {place.name: _listed(ports, place, connections) for place in places},
         _looks(ports, state, known, renew=renew),
         failing=_failing(state),
@@ -64,8 +66,7 @@ def observe(
     looked = {one.id for one in known}
     new = [one for one in _asked(seen) if one.id not in looked and one.place not in but]
     missing = _missing(state, first.places)
-    second = _ask(
-        ports,
+    second = asker.ask(
         {
             place.name: _by_id(ports, place, missing[place.name], connections)
             for place in places
@@ -75,7 +76,7 @@ def observe(
     )
     shut = shut_out(seen, (*first.reports, *second.reports), now=ports.now())
     again = let_in(shut, places, connections) if renew and shut else []  # who only looks opens no door
-    third = _ask(ports, {}, _looks(ports, seen, again, renew=renew))
+    third = asker.ask({}, _looks(ports, seen, again, renew=renew))
     return Observed(
         listings=tuple(answer.listing for each in (first, second) for answer in each.places.values()),
         reports=_newest(*first.reports, *second.reports, *third.reports),
@@ -141,39 +142,59 @@ def _failing(state: State) -> dict[str, str]:
     }
 
 
-def _ask(
-    ports: Ports,
-    places: Mapping[str, Callable[[], _Answer]],
-    hosts: Mapping[str, Callable[[], HostReport]],
-    *,
-    failing: Mapping[str, str] | None = None,
-) -> _Wave:
-    """`failing` places that do not answer at once are as they were."""
-    known = failing or {}
-    tasks: dict[tuple[str, str], Callable[[], _Answer | HostReport]] = {
-        **{("place", name): task for name, task in places.items()},
-        **{("host", id): task for id, task in hosts.items()},
-    }
-    at = ports.now()
-    limit = PLACE_LIMIT if places else HOST_LIMIT
-    answers = {
-        name: _unanswered(ports, name, at=at, error=known.get(name) or f"no answer within {limit:.0f} s")
-        for name in places
-    }
-    reports = {id: HostReport(instance=id, at=at, error=f"no answer within {limit:.0f} s") for id in hosts}
-    for (kind, name), answer in gather(
-        ports, tasks, limit=limit, width=max(32, len(places) + 16), spare={("place", name) for name in known}
-    ):
-        match answer:
-            case _Answer():
-                answers[name] = answer
-            case HostReport():
-                reports[name] = answer
-            case _ if kind == "place":
-                answers[name] = _unanswered(ports, name, at=at, error=_words(answer))
-            case _:
-                reports[name] = HostReport(instance=name, at=at, error=_words(answer))
-    return _Wave(places=answers, reports=tuple(reports.values()))
+@dataclass(frozen=True, kw_only=True)
+class _Asker:
+    ports: Ports
+    state: State
+    hasty: bool
+
+    def ask(
+        self,
+        places: Mapping[str, Callable[[], _Answer]],
+        hosts: Mapping[str, Callable[[], HostReport]],
+        *,
+        failing: Mapping[str, str] | None = None,
+    ) -> _Wave:
+        """`failing` places that do not answer at once are as they were."""
+        known = failing or {}
+        tasks: dict[tuple[str, str], Callable[[], _Answer | HostReport]] = {
+            **{("place", name): task for name, task in places.items()},
+            **{("host", id): task for id, task in hosts.items()},
+        }
+        at = self.ports.now()
+        limit = PLACE_LIMIT if places else HOST_LIMIT
+        late = f"no answer within {limit:.0f} s"
+        spare = self._spare(tasks)
+        answers = {
+            name: _unanswered(self.ports, name, at=at, error=known.get(name) or late)
+            for name in places
+            if ("place", name) not in spare
+        }
+        reports = {id: HostReport(instance=id, at=at, error=late) for id in hosts if ("host", id) not in spare}
+        spare |= {("place", name) for name in known}
+        asked = gather(self.ports, tasks, limit=limit, width=max(32, len(places) + 16), spare=spare)
+        for (kind, name), answer in awaited(asked, self._names(tasks), asking=self.ports.asking):
+            match answer:
+                case _Answer():
+                    answers[name] = answer
+                case HostReport():
+                    reports[name] = answer
+                case _ if kind == "place":
+                    answers[name] = _unanswered(self.ports, name, at=at, error=_words(answer))
+                case _:
+                    reports[name] = HostReport(instance=name, at=at, error=_words(answer))
+        return _Wave(places=answers, reports=tuple(reports.values()))
+
+    def _spare(self, keys: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Those that are waited for no longer than the others, and are no failure."""
+        if not self.hasty:
+            return set()
+        servers = {place.name for place in self.state.places if place.config.type == "ssh"}
+        return {(kind, name) for kind, name in keys if kind == "host" or name in servers}
+
+    def _names(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        hosts = {one.id: one.name for one in self.state.instances}
+        return {(kind, name): hosts.get(name, name) if kind == "host" else name for kind, name in keys}
 
 
 def _unanswered(ports: Ports, name: str, *, at: int, error: str) -> _Answer:

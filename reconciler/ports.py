@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from backends.base import Acknowledged, Backend, BackendError, Noting
+from reconciler.gather import Asking, unheard
 from schemas.delivery import Delivery
 from schemas.desired import BackendConfig, Desired
 from schemas.offer import Offer
@@ -57,6 +58,7 @@ class Ports:
     `tidy` removes what lies beside the state and nobody needs; what it could not do, in words.
     `record` appends entries to the ledger; one with a known id is dropped.
     `regions(config)` are those that a backend has, where the documents name none.
+    `asking` hears whom a tick waits for.
     `catalog` gives the offers of clouds that have a catalog, whether or not they are places yet.
     """
 
@@ -84,6 +86,7 @@ class Ports:
     deliver: Callable[[str, int | None], tuple[Delivery, ...]] | None = None
     delivered: Callable[[str], Delivered | None] | None = None
     tidy: Callable[[State], Sequence[str]] | None = None
+    asking: Asking = unheard
 
 
 class Connections:

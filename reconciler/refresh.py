@@ -8,7 +8,7 @@ from functools import partial
 
 from backends.base import BackendError
 from reconciler.catalog_offers import cataloged, layers
-from reconciler.gather import Threads, gather
+from reconciler.gather import Asking, Threads, awaited, gather, unheard
 from schemas.base import Seconds
 from schemas.catalog import LiveRegion
 from schemas.desired import BackendConfig, Desired
@@ -18,51 +18,61 @@ LIMIT = 60.0  # seconds
 
 def refresh(
     desired: Desired, environ: Mapping[str, str], *, threads: Threads, now: Callable[[], Seconds],
-    regions: Sequence[str] = (),
+    regions: Sequence[str] = (), asking: Asking = unheard,
 ) -> list[str]:  # fmt: skip
     """What could not be had, each in one sentence. `regions` (or patterns of them) are asked alone, where given."""
     warnings: list[str] = []
     configs = cataloged(desired)
     for provider in dict.fromkeys(config.type for config in configs):
-        warnings += published_again(provider, environ, now=now(), force=True)
+        warnings += published_again(provider, environ, now=now(), force=True, asking=asking)
     for config in configs:
-        warnings += _asked(config, environ, threads=threads, now=now, regions=regions)
+        warnings += _asked(config, environ, threads=threads, now=now, regions=regions, asking=asking)
     return warnings
 
 
-def freshen(desired: Desired, environ: Mapping[str, str], *, now: Seconds) -> None:
+def freshen(desired: Desired, environ: Mapping[str, str], *, now: Seconds, asking: Asking = unheard) -> None:
     """A published list that is a day old is asked for anew; where it cannot be had, the old one does."""
     for provider in dict.fromkeys(config.type for config in cataloged(desired)):
-        published_again(provider, environ, now=now)
+        published_again(provider, environ, now=now, asking=asking)
 
 
-def published_again(provider: str, environ: Mapping[str, str], *, now: Seconds, force: bool = False) -> list[str]:
+def published_again(
+    provider: str, environ: Mapping[str, str], *, now: Seconds, force: bool = False, asking: Asking = unheard
+) -> list[str]:
     """Once a day, unless forced. Why there is no younger list."""
     from backends.catalog_cache import cache_of
     from backends.catalog_refresh import refresh_published
 
-    why = refresh_published(provider, cache_of(environ), environ, now=now, force=force)
+    asking((f"gpuhunt's prices of {provider}",), 1)
+    try:
+        why = refresh_published(provider, cache_of(environ), environ, now=now, force=force)
+    finally:
+        asking((), 0)
     return [f"no younger prices from gpuhunt: {why}"] if why else []
 
 
 def _asked(
     config: BackendConfig, environ: Mapping[str, str], *, threads: Threads, now: Callable[[], Seconds],
-    regions: Sequence[str],
+    regions: Sequence[str], asking: Asking,
 ) -> Iterator[str]:  # fmt: skip
     """Each region that may be used; what they told is kept, whatever the others did."""
     from backends.catalog_cache import cache_of
     from backends.catalog_live import enabled_regions, live_region
     from backends.catalog_refresh import keep_regions
 
+    asking((config.name,), 1)
     try:
         names = config.regions or enabled_regions(config)
     except BackendError as error:
         yield f"{config.name} was not asked for its own prices: {error}"
         return
+    finally:
+        asking((), 0)
     names = tuple(name for name in names if not regions or any(fnmatchcase(name, each) for each in regions))
     known = layers(config, environ, now=now())
     tasks = {name: partial(live_region, config, name, known, now=now()) for name in names}
-    answers = dict(gather(threads, tasks, limit=LIMIT))
+    places = {name: f"{config.name} {name}" for name in tasks}
+    answers = dict(awaited(gather(threads, tasks, limit=LIMIT), places, asking=asking))
     told = {name: answer for name, answer in answers.items() if isinstance(answer, LiveRegion)}
     for name in names:
         yield from _trouble(f"{config.name} {name}", answers.get(name))

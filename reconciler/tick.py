@@ -122,7 +122,7 @@ class _Tick:
     def _look(self) -> View:
         connections = Connections(self.ports, self.begun.state.lineage)
         observed = observe(
-            self.ports, self.begun.state, connections, but=self._put_off(), renew=self.ask.act
+            self.ports, self.begun.state, connections, but=self._left_out(), renew=self.ask.act, hasty=self.ask.hasty
         )
         read = (self.begun.stored, self.begun.token) if not self.plans else None
         return View(
@@ -133,8 +133,15 @@ class _Tick:
             read=read,
         )
 
-    def _put_off(self) -> frozenset[str]:
-        """Failing hosts that are not due; who sits there and waits may have mended one just now."""
+    def _left_out(self) -> frozenset[str]:
+        """Failing hosts that are not due; who sits there and waits may have mended one just now.
+
+        In haste also every place that the scope has nothing in.
+        """
+        scope = self.ask.permissions.scope
+        if self.ask.hasty and scope is not None:
+            concerned = {one.place for one in self.begun.state.instances if one.id in scope}
+            return frozenset(place.name for place in self.begun.state.places if place.name not in concerned)
         every = not self.ports.unattended if self.ask.retry_hosts is None else self.ask.retry_hosts
         return frozenset() if every else put_off(self.begun.state, now=self.ports.now(), who=self.ports.who)
 
@@ -161,7 +168,9 @@ class _Tick:
         came: list[Outcome] = []
         waiting: list[Outcome] = []
         cost, last = 0.0, clock()
-        for outcome in execute(self.ports, state, todo, connections=connections, since=since, stop=self._over):
+        for outcome in execute(
+            self.ports, state, todo, connections=connections, since=since, stop=self._over, hasty=self.ask.hasty
+        ):
             came.append(outcome)
             waiting.append(outcome)
             if clock() - last >= max(SOONEST, TIMES * cost):

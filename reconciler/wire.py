@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.blobs import Blobs, FolderBlobs
+from reconciler.gather import Asking, unheard
 from reconciler.ledger import FolderLedger, Ledger, Telling
 from reconciler.markers import Markers
 from reconciler.store import StateRefused, Store
@@ -148,8 +149,9 @@ def _location(text: str, *, key: str) -> Location:
 
 
 def wire(
-    site: Site, *, environ: Mapping[str, str], unattended: bool, told: Told | None = None, reach: SshReach | None = None
-) -> Ports:
+    site: Site, *, environ: Mapping[str, str], unattended: bool, told: Told | None = None,
+    reach: SshReach | None = None, asking: Asking = unheard,
+) -> Ports:  # fmt: skip
     """Ports on the real world. Nothing is read or made until they are used. `reach`: whose connections are shared."""
     from backends.registry import regions
     from reconciler.bundle import bundle
@@ -187,6 +189,7 @@ def wire(
         bundle=lambda root, files, never: bundle(root, files, scratch=scratch_of(site), never=never),
         facts=_facts(site),
         unattended=unattended,
+        asking=asking,
         catalog=lambda desired: catalog_of(desired, environ, now=now()),
     )
 

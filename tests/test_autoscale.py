@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from dataclasses import replace as change
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ import pytest
 from msgspec.structs import replace
 from world import START, Site, apply, cron, desired, offer, task, ticks
 
+from backends.base import Backend
 from reconciler.ask import TickAsk
 from reconciler.autoscale import rules_of
 from reconciler.cli.offered import not_offered
@@ -19,7 +24,9 @@ from reconciler.ended_by_word import ended_at_once, rules_in_force
 from reconciler.explain_autoscale import explain_rules
 from reconciler.tick import tick
 from reconciler.wish_autoscale import say_cleared, say_enabled, say_rule
-from schemas.desired import Cap, Desired
+from schemas.desired import BackendConfig, Cap, Desired
+from schemas.instance import HostReport, Instance
+from schemas.lease import Lease
 from schemas.offer import Offer
 from schemas.plan import Permissions
 from schemas.pool import Pool
@@ -55,10 +62,10 @@ def said(site: Site, cap: Cap) -> State:
 
 def spoken(site: Site, wish: Callable[[State], State]) -> State:
     permissions = Permissions(scope=ended_at_once(wish(site.state), now=site.clock.now(), nonce="scope000"))
-    tick(site.ports(), TickAsk(wish=wish, permissions=permissions))
+    tick(site.ports(), TickAsk(wish=wish, permissions=permissions, hasty=True))
     for _ in range(4):
         site.clock.at += 10
-        tick(site.ports(), TickAsk(permissions=permissions))
+        tick(site.ports(), TickAsk(permissions=permissions, hasty=True))
     return site.state
 
 
@@ -107,6 +114,71 @@ def test_disabled_ends_spot_alone_and_enabled_makes_it_again(site: Site) -> None
     state = spoken(site, lambda state: say_enabled(state, enabled=True, by="ann", now=site.clock.now()))
     ticks(site, 5)
     assert len(living(site.state)) == 4
+
+
+@dataclass
+class Silent:
+    """Hosts that never answer while their places do. Time passes as it is read, once they are asked."""
+
+    over: threading.Event = field(default_factory=threading.Event)
+    asked: threading.Event = field(default_factory=threading.Event)
+    seconds: float = 0.0
+    passes: Iterator[float] = field(default_factory=lambda: iter((1.0, 2.0, 4.0, 50.0)))
+
+    def look(self, instance: Instance, *, now: int, lease: Lease | None = None) -> HostReport:
+        self.asked.set()
+        self.over.wait(60)
+        return HostReport(instance=instance.id, at=now, error="too late")
+
+    def clock(self) -> float:
+        if self.asked.is_set():
+            self.seconds += next(self.passes, 0.0)
+        return self.seconds
+
+    def spawn(self, work: Callable[[], None]) -> None:
+        """Whoever waits for hosts begins once the first of them is asked, so after every place."""
+        self.asked.clear()
+        thread = threading.Thread(target=lambda: (work(), self.asked.set()), daemon=True)
+        thread.start()
+        assert self.asked.wait(60)
+
+
+def test_a_word_waits_for_no_silent_host_and_it_counts_against_none(site: Site) -> None:
+    apply(site, ruled(SMALL))
+    ticks(site, 5)
+    before = {one.id: one for one in site.state.instances}
+    scope = ended_at_once(say_rule(site.state, replace(SMALL, max=1), by="ann", now=0), now=0, nonce="scope000")
+    silent = Silent()
+    ports = site.ports()
+    ports.runner.look = silent.look  # type: ignore[method-assign]
+    ports = change(ports, clock=silent.clock, spawn=silent.spawn)
+    asked = TickAsk(
+        wish=lambda state: say_rule(state, replace(SMALL, max=1), by="ann", now=site.clock.now()),
+        permissions=Permissions(scope=scope), hasty=True,
+    )  # fmt: skip
+    try:
+        tick(ports, asked)
+    finally:
+        silent.over.set()
+    assert len(living(site.state)) == 1
+    assert [one for one in site.state.instances if one.failed_looks or one.unreachable_since] == []
+    assert {one.id for one in site.state.instances} == set(before)
+
+
+def test_in_haste_no_place_is_asked_that_the_word_ends_nothing_in(site: Site) -> None:
+    apply(site, ruled(SMALL))
+    ticks(site, 5)
+    site.world.blind = True
+    asked = list[str]()
+
+    def connected(config: BackendConfig, region: str, lineage: str) -> Backend:
+        asked.append(config.name)
+        return site.connect(config, region, lineage)
+
+    wish = partial(say_enabled, enabled=True, by="ann", now=site.clock.now())
+    tick(change(site.ports(), connect=connected), TickAsk(wish=wish, permissions=Permissions(scope=()), hasty=True))
+    assert asked == []
+    assert [word for word in site.state.overrides if word.kind == "autoscale"] != []
 
 
 def test_a_word_holds_over_ticks_and_ends_with_other_documents(site: Site) -> None:

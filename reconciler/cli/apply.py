@@ -73,11 +73,12 @@ def _apply(flags: ApplyFlags, results: list[TickResult]) -> int:
     documents = identified(project_root())
     check_pool(flags.pool, documents.desired)
     site = site_of(documents)
-    ports = replace(ports_of(site), bundle=packer(site, yes=flags.yes))
+    progress = Progress()
+    ports = replace(ports_of(site, asking=progress.asking), bundle=packer(site, yes=flags.yes))
     ports.spawn(lambda: freshen(documents.desired, os.environ, now=now()))  # for the next one: nobody waits for it
     if flags.upgrade_state:
         _upgrade(ports.store)
-    with Progress() as progress, Interrupts(told=progress.told) as interrupts:
+    with progress, Interrupts(told=progress.told) as interrupts:
         ask = _ask(flags, documents, interrupts=interrupts)
         limit = seconds(flags.deadline, flag="--deadline") if flags.deadline else None
         if flags.detach:

@@ -19,6 +19,7 @@ from reconciler.cli.wishing import Wished, fulfil
 from reconciler.edit import Edit, EditRefused
 from reconciler.edit_autoscale import clear_rules, remove_rule, set_enabled, set_rule
 from reconciler.ended_by_word import ended_at_once, ends_of, rules_in_force
+from reconciler.explain_progress import under_way
 from reconciler.render_words import counted, hourly
 from reconciler.status import alive
 from reconciler.wire import nonce, now, who
@@ -27,6 +28,9 @@ from schemas.desired import Cap, Desired
 from schemas.instance import Instance
 from schemas.plan import Plan
 from schemas.state import State
+
+LIMIT = 120.0  # seconds; a job that is stopped has its time to end, and its result is brought home
+STILL = 3  # as of `apply`: still under way
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,12 +116,29 @@ def _do(root: Path, word: Word, *, state: State | None, yes: bool) -> int:
         return 0
     confirm = _Confirm(edits=edits, scope=scope, yes=yes)
     where = site_of(documents_of(root))
-    until = _all_gone(scope) if scope else None
-    fulfil(where, Wished(wish=word.wish, scope=scope, confirm=confirm, prompted=not yes), until=until)
+    asked = Wished(wish=word.wish, scope=scope, confirm=confirm, prompted=not yes, hasty=True, within=LIMIT)
+    last = fulfil(where, asked, until=(lambda fresh, plan: not _left(fresh, scope)) if scope else None)
     out(f"{word.said}\n")
     _say_what_drains(wished)
     say("commit this, or main undoes it" if edits else "it holds until other documents are applied")
-    return 0
+    left = _left(last.state, scope) if last.state else []
+    return _still(left, last.state) if left and last.state else 0
+
+
+def _left(state: State, scope: tuple[str, ...]) -> list[Instance]:
+    """Those that no place has shown on their way out yet."""
+    return [one for one in state.instances if one.id in scope and alive(one) and not one.ending]
+
+
+def _still(left: list[Instance], state: State) -> int:
+    known = under_way(state)
+    runs = {name for one in left for name in _runs(state, one)}
+    say(f"{counted(len(left), 'spot instance')} not ended within {LIMIT:.0f} s; every `dstack apply` goes on with it:")
+    for one in left:
+        say(f"  {one.name}: {known.get(one.name) or one.unreachable_why or one.draining or one.reason or 'not known'}")
+    for name in sorted(runs & known.keys()):
+        say(f"  {name}: {known[name]}")
+    return STILL
 
 
 def _say_what_drains(wished: State) -> None:
@@ -136,10 +157,6 @@ def _changes(state: State | None, wished: State) -> bool:
 
 def _meaning(rules: Rules) -> object:
     return sorted((rule_words(cap), cap.max) for cap in rules.caps), rules.exist, rules.enabled
-
-
-def _all_gone(scope: tuple[str, ...]) -> Callable[[State, Plan], bool]:
-    return lambda state, plan: not any(one.id in scope and alive(one) for one in state.instances)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,7 +43,7 @@ def run_destroy(*, deadline: str, confirmed: str) -> int:
             permissions=Permissions(destroy_all=True, mass_destroy=True), confirm=confirm, prompted=not confirmed,
             stop=interrupts.asked,
         )  # fmt: skip
-        ports = ports_of(where)
+        ports = ports_of(where, asking=progress.asking)
         _refuse(tick(ports, ask))
         # Whatever lives was agreed to, also what the first plan could not end yet.
         done = settle(ports, replace(ask, confirm=None), until=_nothing_lives, progress=progress, deadline=limit)

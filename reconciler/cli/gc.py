@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reconciler.cli.fail import Fail
+from reconciler.cli.progress import Progress
 from reconciler.cli.project import ports_of, site, state_of
 from reconciler.cli.terminal import must_agree, out, say, show
 from reconciler.collect_garbage import Asked, ask_everywhere, remove_all
@@ -28,7 +29,8 @@ def collect_garbage(*, yes: bool, as_json: bool) -> int:
     """0 where nothing is left or all of it was removed; 1 where a place was silent or kept something."""
     where = site()
     connections = Connections(ports_of(where), state_of(where).lineage)
-    look = _look(where, connections)
+    with Progress() as progress:
+        look = _look(where, connections, progress=progress)
     for place, why in sorted(look.asked.silent.items()):
         say(f"warning: {place} cannot say what it has: {why}")
     if as_json and not yes:
@@ -43,9 +45,9 @@ def collect_garbage(*, yes: bool, as_json: bool) -> int:
     return _removed(where, connections, look, yes=yes, as_json=as_json)
 
 
-def _look(where: Site, connections: Connections) -> _Look:
+def _look(where: Site, connections: Connections, *, progress: Progress) -> _Look:
     """The state is read after the places: what a launch under way makes is then known by its intent."""
-    asked = ask_everywhere(ports_of(where), state_of(where), connections)
+    asked = ask_everywhere(ports_of(where, asking=progress.asking), state_of(where), connections)
     state = state_of(where)
     if state.applied is None:
         raise Fail("nothing is applied yet: `dstack apply`")

@@ -92,11 +92,14 @@ def show_offer_list(flags: OffersFlags) -> int:
 
 def _refreshed(desired: Desired, flags: OffersFlags) -> list[str]:
     """A published list once a day in any case, and then without a word where it cannot be had."""
+    from reconciler.cli.progress import Progress
     from reconciler.refresh import freshen, refresh
 
-    if flags.refresh:
-        return refresh(desired, os.environ, threads=Threads(), now=now, regions=flags.regions)
-    freshen(desired, os.environ, now=now())
+    with Progress() as progress:
+        asking = progress.asking
+        if flags.refresh:
+            return refresh(desired, os.environ, threads=Threads(), now=now, regions=flags.regions, asking=asking)
+        freshen(desired, os.environ, now=now(), asking=asking)
     return []
 
 

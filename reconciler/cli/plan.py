@@ -180,18 +180,18 @@ def refreshed(documents: Documents, permissions: Permissions) -> tuple[Plan, Sta
     from reconciler.ask import TickAsk
     from reconciler.cli.applied import revision
     from reconciler.cli.fail import Fail
+    from reconciler.cli.progress import Progress
     from reconciler.refresh import refresh
     from reconciler.tick import tick
     from reconciler.wire import Threads
 
-    for why in refresh(documents.desired, os.environ, threads=Threads(), now=now):
-        say(f"warning: {why}")
-    if not documents.desired.project:
-        return stored(documents, permissions)
-    result = tick(
-        ports_of(site_of(documents)),
-        TickAsk(documents=documents, revision=revision(documents), permissions=permissions, act=False),
-    )
+    asked = TickAsk(documents=documents, revision=revision(documents), permissions=permissions, act=False)
+    with Progress() as progress:
+        for why in refresh(documents.desired, os.environ, threads=Threads(), now=now, asking=progress.asking):
+            say(f"warning: {why}")
+        if not documents.desired.project:
+            return stored(documents, permissions)
+        result = tick(ports_of(site_of(documents), asking=progress.asking), asked)
     if result.refused:
         raise Fail(result.refused)
     state = result.state or _empty(documents.desired.project)

@@ -13,6 +13,7 @@ from reconciler.cli.approval import price_flag
 from reconciler.cli.fail import Fail
 from reconciler.cli.offers import Asked, browsed, offer_rows, show_offers
 from reconciler.cli.plan import stored_offers
+from reconciler.cli.progress import Progress
 from reconciler.cli.project import project_root, site_of
 from reconciler.cli.terminal import NoTerminal, ask, out, say
 from reconciler.cli.wishing import Wished, fulfil
@@ -69,7 +70,8 @@ def add_to_pool(asked: AddAsk) -> int:
     pool = _pool(asked.pool, desired)
     profile = _profile(asked.profile, desired)
     wish = _wish(asked, pool=pool, profile=profile)
-    freshen(desired, os.environ, now=now())
+    with Progress() as progress:
+        freshen(desired, os.environ, now=now(), asking=progress.asking)
     offers = tuple(stored_offers(where, desired, None))
 
     def wished(state: State) -> State:

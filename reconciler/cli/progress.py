@@ -1,8 +1,11 @@
-"""What is under way, shown while `apply` waits: live on a terminal, else a line where something changes."""
+"""What one waits for: who is asked and what is under way. Live on a terminal, else a line where something changes."""
 
 from __future__ import annotations
 
 import sys
+import threading
+import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -12,17 +15,24 @@ from reconciler.render_words import clean
 from schemas.state import State
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.live import Live
 
 MOST = 12
+SLOW = 1.0  # seconds: what is answered sooner is not shown
 
 
 class Progress:
-    """A context; call it with each written state. It writes to stderr alone."""
+    """A context; call it with each written state. It writes to stderr alone. `console`: a terminal of one's own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, console: Console | None = None, slow: float = SLOW) -> None:
+        self._console, self._slow = console, slow
         self._shown: dict[str, str] = {}
+        self._asked: tuple[Sequence[str], int] = ((), 0)
+        self._since = 0.0
+        self._timer: threading.Timer | None = None
         self._live: Live | None = None
+        self._lock = threading.RLock()
 
     def __enter__(self) -> Progress:
         return self
@@ -34,13 +44,31 @@ class Progress:
 
     def __call__(self, state: State) -> None:
         now = under_way(state)
-        if sys.stderr.isatty():
-            self._draw(now)
-        else:
-            for subject, what in now.items():
-                if self._shown.get(subject) != what:
-                    say(f"{subject}: {what}")
+        if self._watched():
+            with self._lock:
+                self._shown = now
+                self._draw()
+            return
+        for subject, what in now.items():
+            if self._shown.get(subject) != what:
+                say(f"{subject}: {what}")
         self._shown = now
+
+    def asking(self, names: Sequence[str], count: int) -> None:
+        """Whom one waits for: the first of them, and how many they are; none at the end. Terminals show it."""
+        if not self._watched():
+            return
+        with self._lock:
+            if not count:
+                self._answered()
+            elif self._timer is None:
+                self._since = time.monotonic()
+                self._timer = threading.Timer(self._slow, self._late)
+                self._timer.daemon = True
+                self._timer.start()
+            self._asked = (tuple(names), count)
+            if self._live is not None and not count:
+                self._draw()
 
     def told(self) -> str:
         """What is under way, as plain lines."""
@@ -48,23 +76,55 @@ class Progress:
 
     def close(self) -> None:
         """Take the display away; what was said stays."""
+        with self._lock:
+            self._answered()
+            self._asked = ((), 0)
+            self._stop()
+
+    def _watched(self) -> bool:
+        return self._console is not None or sys.stderr.isatty()
+
+    def _answered(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _late(self) -> None:
+        with self._lock:
+            if self._timer is not None:
+                self._draw()
+
+    def _draw(self) -> None:
+        if not self._text():
+            self._stop()
+        elif self._live is None:
+            from rich.live import Live
+
+            # What it draws is read without our lock: its own thread draws, too, so that the seconds go on.
+            self._live = Live(
+                console=self._console or stderr_console(), transient=True, refresh_per_second=2,
+                get_renderable=self._text, redirect_stdout=sys.stdout.isatty(),
+            )  # fmt: skip
+            self._live.start(refresh=True)
+        else:
+            self._live.refresh()
+
+    def _stop(self) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None
 
-    def _draw(self, now: dict[str, str]) -> None:
-        if self._live is None:
-            if not now:
-                return
-            from rich.live import Live
-
-            self._live = Live(console=stderr_console(), transient=True, auto_refresh=False)
-            self._live.start()
-        self._live.update(_text(now), refresh=True)
+    def _text(self) -> str:
+        (names, count), shown = self._asked, self._shown
+        seconds = time.monotonic() - self._since
+        asked = [_asked(names, count, seconds=seconds)] if count and seconds >= self._slow else []
+        return "\n".join([*asked, *([f"Under way: {len(shown)}", *_lines(shown)] if shown else [])])
 
 
-def _text(now: dict[str, str]) -> str:
-    return "\n".join([f"Under way: {len(now)}", *_lines(now)]) if now else ""
+def _asked(names: Sequence[str], count: int, *, seconds: float) -> str:
+    others = count - len(names)
+    named = f"{', '.join(clean(name) for name in names)}{f' and {others} more' if others else ''}"
+    return f"Waiting for {named}: {seconds:.0f} s"
 
 
 def _lines(now: dict[str, str]) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.cli.fail import Fail
+from reconciler.gather import Asking, unheard
 from reconciler.wire import Site, store_of
 
 if TYPE_CHECKING:
@@ -120,12 +121,14 @@ def tell(notes: list[str]) -> None:
     notes.clear()
 
 
-def ports_of(where: Site, *, reach: SshReach | None = None) -> Ports:
+def ports_of(where: Site, *, reach: SshReach | None = None, asking: Asking = unheard) -> Ports:
+    """`asking` hears whom a tick waits for (`reconciler.cli.progress`)."""
     from reconciler.cli.transfer import Transfer
     from reconciler.wire import wire
 
     told = Transfer().told
-    return wire(where, environ=os.environ, unattended=not sys.stdin.isatty(), told=told, reach=reach)
+    unattended = not sys.stdin.isatty()
+    return wire(where, environ=os.environ, unattended=unattended, told=told, reach=reach, asking=asking)
 
 
 def documents_of(root: Path, *, known: State | None = None) -> Documents:

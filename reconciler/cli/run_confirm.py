@@ -10,6 +10,7 @@ from reconciler.cli.approval import price_flag
 from reconciler.cli.fail import Fail
 from reconciler.cli.offers import Asked, browsed, offer_rows, show_offers
 from reconciler.cli.plan import stored_offers
+from reconciler.cli.progress import Progress
 from reconciler.cli.terminal import NoTerminal, ask, say
 from reconciler.place import misfit
 from reconciler.refresh import freshen
@@ -45,7 +46,8 @@ class RunConfirm:
             need=spec.need, where=spec.where, pool=pool, new=not (spec.reuse_only or spec.instance_name),
             instance=spec.instance_name, desired=self.desired, now=now(),
         )  # fmt: skip
-        freshen(self.desired, os.environ, now=asked.now)
+        with Progress() as progress:
+            freshen(self.desired, os.environ, now=asked.now, asking=progress.asking)
         offers = tuple(stored_offers(self.site, self.desired, state))
         rows = offer_rows(asked, state=state, offers=offers)
         show_offers(rows, most=self.most, now=asked.now)

@@ -41,7 +41,8 @@ def follow_run(site: Site, wished: Wished, *, run: Run) -> int:
         wish=wished.wish, carried=wished.carried, permissions=Permissions(scope=wished.scope),
         confirm=wished.confirm, prompted=wished.prompted,
     )  # fmt: skip
-    course = _Course(site=site, ports=ports_of(site), run=run)
+    progress = Progress()
+    course = _Course(site=site, ports=ports_of(site, asking=progress.asking), run=run, progress=progress)
     try:
         return course.follow(asked)
     except KeyboardInterrupt:
@@ -57,6 +58,7 @@ class _Course:
     site: Site
     ports: Ports
     run: Run
+    progress: Progress
     seen: frozenset[str] = frozenset()
     written: bool = False
     waits: str = ""
@@ -101,11 +103,11 @@ class _Course:
 
     def _settle(self, asked: TickAsk) -> State:
         """Ticks until a log can be read that was not shown, or the run has ended."""
-        with Progress() as progress:
+        with self.progress:
 
             def tell(state: State) -> None:
                 self.written = self.written or any(one.id == self.run.id for one in state.runs)
-                progress(state)
+                self.progress(state)
                 self._say_waiting(state)
 
             done = settle(self.ports, asked, until=lambda state, plan: self._ready(state, plan), progress=tell)

@@ -25,25 +25,32 @@ Until = Callable[[State, Plan], bool]
 
 @dataclass(frozen=True, kw_only=True)
 class Wished:
-    """`confirm` is asked with the plan of the wish alone. `scope`: ids that its ticks may touch."""
+    """`confirm` is asked with the plan of the wish alone. `scope`: ids that its ticks may touch.
+
+    `hasty` as of a `TickAsk`; `within` is in seconds, how long it is waited for at the most.
+    """
 
     wish: Callable[[State], State]
     scope: tuple[str, ...] = ()
     carried: Desired | None = None
     confirm: Callable[[Plan, State], Plan | None] | None = None
     prompted: bool = False
+    hasty: bool = False
+    within: float | None = None
 
 
 def fulfil(where: Site, wished: Wished, *, until: Until | None) -> TickResult:
     """The last tick. Without `until`, one tick. `Fail` where it is refused, `Done` where it was declined or left."""
-    ports = ports_of(where)
-    with Progress() as progress, Interrupts(told=progress.told) as interrupts:
+    progress = Progress()
+    ports = ports_of(where, asking=progress.asking)
+    with progress, Interrupts(told=progress.told) as interrupts:
         asked = TickAsk(
             wish=wished.wish,
             carried=wished.carried,
             permissions=Permissions(scope=wished.scope),
             confirm=_armed(wished, interrupts=interrupts),
             prompted=wished.prompted,
+            hasty=wished.hasty,
             stop=interrupts.asked,
         )
         try:
@@ -51,7 +58,7 @@ def fulfil(where: Site, wished: Wished, *, until: Until | None) -> TickResult:
                 result = tick(ports, asked)
                 done = Settled(first=result, last=result, reached=True)
             else:
-                done = settle(ports, asked, until=until, progress=progress)
+                done = settle(ports, asked, until=until, progress=progress, deadline=wished.within)
         except WishRefused as error:
             raise Fail(str(error)) from error
     return _checked(done, interrupted=interrupts.count > 0)
