@@ -13,7 +13,6 @@ from schemas.resources import Resources
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,23 +48,36 @@ class Group:
     regions: set[str] = field(default_factory=set)
 
 
-def offer_text(rows: Sequence[OfferRow], *, total: int, now: Seconds, width: int = 0) -> tuple[Table, str]:
+def offer_text(rows: Sequence[OfferRow], *, total: int, now: Seconds, width: int = 0) -> tuple[RenderableType, str]:
     """`# BACKEND REGION INSTANCE RESOURCES SPOT PRICE`, what is to know of each, and the line below: `shown`.
 
     Who said the prices, and when, is a column where they differ and `width` (0: any) has room for it.
     """
-    heads = ["#", "BACKEND", "REGION", "INSTANCE", "RESOURCES", "SPOT", "PRICE", ""]
+    heads = ["#", "BACKEND", "REGION", "INSTANCE", "RESOURCES", "SPOT", "PRICE"]
     lines = [
         [str(number), row.backend, row.zone or row.region, row.instance, resources(row.resources),
-         "yes" if row.spot else "no", price_of(row), _notes(row)]
+         "yes" if row.spot else "no", price_of(row)]
         for number, row in enumerate(rows, 1)
     ]  # fmt: skip
+    notes = [_notes(row) for row in rows]
     priced = [said(row, now=now) for row in rows]
     sayings = dict.fromkeys(words for words in priced if words)
-    dated = [[*line, words] for line, words in zip(lines, priced, strict=True)]
-    if len(sayings) > 1 and _fits([*heads, "PRICED"], dated, width=width):
-        return _table([*heads, "PRICED"], dated), shown(rows, total=total)
-    return _table(heads, lines), shown(rows, total=total, by="; ".join(sayings))
+    noted = [[*line, note] for line, note in zip(lines, notes, strict=True)]
+    dated = [[*line, words] for line, words in zip(noted, priced, strict=True)]
+    if len(sayings) > 1 and _fits([*heads, "", "PRICED"], dated, width=width):
+        return fitted([*heads, "", "PRICED"], dated, core=9, width=0), shown(rows, total=total)
+    by = shown(rows, total=total, by="; ".join(sayings), width=width)
+    if _fits([*heads, ""], noted, width=width):
+        return fitted([*heads, ""], noted, core=8, width=0), by
+    return _noted(fitted(heads, lines, core=7, width=width), notes), by
+
+
+def _noted(table: RenderableType, notes: Sequence[str]) -> RenderableType:
+    """`2, 3: no capacity`, below: beside them it would squeeze what they are about."""
+    from rich.console import Group as Lines
+
+    numbers = {note: [str(at) for at, one in enumerate(notes, 1) if one == note] for note in notes if note}
+    return Lines(table, *(clean(f"{', '.join(found)}: {note}") for note, found in numbers.items()))
 
 
 def _fits(heads: Sequence[str], lines: Sequence[Sequence[str]], *, width: int) -> bool:
@@ -82,17 +94,6 @@ def group_table(groups: Sequence[Group], *, by: str, width: int = 0) -> Renderab
         for group in groups
     ]  # fmt: skip
     return fitted(heads, lines, core=len(heads), width=width)
-
-
-def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for head in heads:
-        table.add_column(head, no_wrap=head != "RESOURCES", overflow="fold")
-    for line in lines:
-        table.add_row(*(clean(cell) for cell in line))
-    return table
 
 
 def grouped(rows: Sequence[OfferRow], *, by: str) -> list[Group]:
@@ -127,11 +128,17 @@ def _notes(row: OfferRow) -> str:
     return ", ".join(each for each in (row.availability, share) if each)
 
 
-def shown(rows: Sequence[OfferRow], *, total: int, by: str = "") -> str:
-    """`Shown 3 of 82 offers, $40.94 max`: the dearest of those shown; `by` whom, where it is said here."""
+def shown(rows: Sequence[OfferRow], *, total: int, by: str = "", width: int = 0) -> str:
+    """`Shown 3 of 82 offers, $40.94 max`: the dearest of those shown; `by` whom, where it is said here.
+
+    Two lines where one is wider than `width`.
+    """
     known = [row.price for row in rows if row.price is not None]
     dearest = f", {price(max(known))} max" if known else ""
-    return f"Shown {len(rows)} of {total} offers{dearest}{f'; prices: {by}' if by else ''}"
+    line = f"Shown {len(rows)} of {total} offers{dearest}"
+    said = f"prices: {by}" if by else ""
+    apart = "\n" if width and len(line) + len(said) + 2 > width else "; "
+    return f"{line}{apart}{said}" if said else line
 
 
 def offers_json(

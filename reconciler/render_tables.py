@@ -26,7 +26,7 @@ Lines = list[list[str]]
 GAP = 2
 WRAPPED = ("RESOURCES", "STATUS")
 # Left out of a narrow terminal, the first first.
-SPARED = ("SPOT", "PURCHASE", "CPU", "MEMORY", "REGIONS", "OFFERS", "REGION", "BACKEND", "PRICE", "GPU", "RESOURCES")
+SPARED = ("SPOT", "PURCHASE", "CPU", "MEMORY", "REGIONS", "OFFERS", "REGION", "BACKEND", "GPU", "RESOURCES", "PRICE")
 
 
 def run_table(rows: Sequence[RunRow], *, now: int, width: int = 0, verbose: bool = False) -> RenderableType:

@@ -256,6 +256,24 @@ def test_a_project_without_a_cloud_and_one_in_no_known_region_say_so(tmp_path: P
     assert "warning: aws: no offer is known in region eu-wset-1; did you mean eu-west-1?" in ran.err
 
 
+@pytest.mark.parametrize("columns", [50, 80])
+def test_what_is_to_know_of_an_offer_does_not_squeeze_it(columns: int) -> None:
+    rows = [
+        OfferRow(
+            backend="aws", region="eu-west-1a", instance=f"g5.{size}xlarge (default-pool-{size})", spot=True,
+            price=Decimal("1.12"), at_most=True, availability="no autoscale rule left" if size else "",
+            resources=Resources(cpus=4, memory=16384, gpu=Gpu(name="A10G", count=1, memory=24576)),
+        )
+        for size in (0, 2, 16)
+    ]  # fmt: skip
+    table, _ = offer_text(rows, total=3, now=NOW, width=columns)
+    said = text_of(table, columns)
+    assert "\n2, 3: no autoscale rule left" in said
+    assert said.count("≤ $1.12") == 3
+    assert "g5.16xlarge (default-pool-16)" in said
+    assert len(said.splitlines()) <= 1 + 3 * 4 + 1, said
+
+
 def test_groups_keep_what_matters_on_a_narrow_terminal() -> None:
     row = OfferRow(
         backend="aws", region="ap-southeast-1", instance="p4de.24xlarge", spot=True, price=Decimal("20.4842"),

@@ -59,8 +59,8 @@ IdleDuration = Annotated[
 DontDestroy = Annotated[bool, typer.Option("--dont-destroy", help="Keep the instance when it is idle.")]
 Gpu = Annotated[str | None, typer.Option("--gpu", metavar="SPEC", help="Such as A100:80GB:2.")]
 Cpu = Annotated[str | None, typer.Option("--cpu", metavar="RANGE", help="Such as 4.. or arm:8.")]
-Memory = Annotated[str | None, typer.Option("--memory", metavar="RANGE", help="Such as 16GB...")]
-Disk = Annotated[str | None, typer.Option("--disk", metavar="RANGE", help="Such as 100GB...")]
+Memory = Annotated[str | None, typer.Option("--memory", metavar="RANGE", help="Such as 16GB.. or 8GB..32GB.")]
+Disk = Annotated[str | None, typer.Option("--disk", metavar="RANGE", help="Such as 100GB.. or 50GB..200GB.")]
 Env = Annotated[
     list[str] | None, typer.Option("--env", "-e", metavar="K=V", help="For the run, sealed; K alone: its value here.")
 ]

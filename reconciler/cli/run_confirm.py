@@ -14,8 +14,8 @@ from reconciler.cli.progress import Progress
 from reconciler.cli.terminal import NoTerminal, ask, say
 from reconciler.place import misfit
 from reconciler.refresh import freshen
-from reconciler.render_words import hourly
-from reconciler.status import alive
+from reconciler.render_words import counted, hourly
+from reconciler.status import alive, instance_status, jobs_by_instance
 from reconciler.wire import Site, now
 from reconciler.wish import namesakes
 from schemas.base import Price
@@ -24,6 +24,8 @@ from schemas.plan import Assign, Launch, Plan
 from schemas.pool import Pool
 from schemas.run import Run
 from schemas.state import State
+
+FEW = 3
 
 
 @dataclass(kw_only=True)
@@ -54,6 +56,7 @@ class RunConfirm:
         if not rows:
             self._refuse_hopeless(browsed(asked, state=state, offers=offers).funnel, plan=plan, state=state)
         self._say_waiting(plan)
+        self._say_bought(plan, state)
         self.price = self._priced(plan)
         return plan if self._agreed(plan, state) else None
 
@@ -98,6 +101,23 @@ class RunConfirm:
         for one in plan.unmet:
             if one.subject == f"run {self.run.spec.name}":
                 say(f"waiting: {one.why}")
+
+    def _say_bought(self, plan: Plan, state: State) -> None:
+        """What is new and its price; with it, which idle ones there are and why none of them does."""
+        launches = [one for one in plan.actions if isinstance(one, Launch)]
+        if not launches:
+            return
+        each = ", ".join(dict.fromkeys(hourly(one.offer.price) for one in launches))
+        number, name = sum(len(one.ids) for one in launches), self.run.spec.name
+        idle = self._idle_unfit(state)
+        say(f"run {name}: {counted(number, 'new instance')} at {each}{' each' if number > 1 else ''}"
+            f"{f'; idle, and not for it: {idle}' if idle else ''}")  # fmt: skip
+
+    def _idle_unfit(self, state: State) -> str:
+        spec, jobs = self.run.spec, jobs_by_instance(state.attempts)
+        idle = [one for one in state.instances if one.pool == spec.pool and instance_status(one, jobs) == "idle"]
+        whys = [f"{one.name} ({why})" for one in idle if (why := misfit(spec.need, spec.where, one, cloud=False))]
+        return ", ".join(whys[:FEW]) + (f" and {len(whys) - FEW} more" if len(whys) > FEW else "")
 
     def _priced(self, plan: Plan) -> Price | None:
         launched = [one.offer.price for one in plan.actions if isinstance(one, Launch) for _ in one.ids]
