@@ -21,12 +21,14 @@ from reconciler.edit_autoscale import clear_rules, remove_rule, set_enabled, set
 from reconciler.ended_by_word import ended_at_once, ends_of, rules_in_force
 from reconciler.render_words import counted, hourly
 from reconciler.status import alive
-from reconciler.wire import nonce, now, who
+from reconciler.wire import Site, nonce, now, who
 from reconciler.wish_autoscale import say_cleared, say_enabled, say_rule
 from schemas.desired import Cap, Desired
 from schemas.instance import Instance
 from schemas.plan import Plan
 from schemas.state import State
+
+LOOKS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,10 +112,7 @@ def _do(root: Path, word: Word, *, state: State | None, yes: bool) -> int:
         put_edits(edits)
         say(COMMIT if state is not None else "nothing was applied yet; `dstack apply` makes it so")
         return 0
-    confirm = _Confirm(edits=edits, scope=scope, yes=yes)
-    where = site_of(documents_of(root))
-    until = _all_gone(scope) if scope else None
-    fulfil(where, Wished(wish=word.wish, scope=scope, confirm=confirm, prompted=not yes), until=until)
+    _fulfilled(site_of(documents_of(root)), word, edits=edits, scope=scope, yes=yes)
     out(f"{word.said}\n")
     _say_what_drains(wished)
     say("commit this, or main undoes it" if edits else "it holds until other documents are applied")
@@ -138,19 +137,49 @@ def _meaning(rules: Rules) -> object:
     return sorted((rule_words(cap), cap.max) for cap in rules.caps), rules.exist, rules.enabled
 
 
+class _Others(Exception):
+    """A look at the machines showed that the word ends others than those that the state had it end."""
+
+    def __init__(self, scope: tuple[str, ...]) -> None:
+        self.scope = scope
+
+
+def _fulfilled(where: Site, word: Word, *, edits: tuple[Edit, ...], scope: tuple[str, ...], yes: bool) -> None:
+    """Nothing is asked, and nothing written, before a look agrees on what ends."""
+    for _ in range(LOOKS):
+        confirm = _Confirm(edits=edits, scope=scope, yes=yes)
+        wished = Wished(wish=word.wish, scope=scope, confirm=confirm, prompted=not yes)
+        try:
+            fulfil(where, wished, until=_all_gone(scope) if scope else None)
+        except _Others as others:
+            scope = others.scope
+        else:
+            return
+    raise Fail("what this would end is another thing at each look; nothing was done; try again")
+
+
 def _all_gone(scope: tuple[str, ...]) -> Callable[[State, Plan], bool]:
-    return lambda state, plan: not any(one.id in scope and alive(one) for one in state.instances)
+    """Those of the scope that end by now; one that turned out to stay is not waited for."""
+
+    def gone(state: State, plan: Plan) -> bool:
+        ending = {id for id, _ in ends_of(plan)}
+        mine = (one for one in state.instances if one.id in scope and alive(one))
+        return not any(one.id in ending or one.draining or one.phase == "terminating" for one in mine)
+
+    return gone
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Confirm:
-    """What ends is listed with its runs, and asked about; then the YAML is written."""
+    """What ends is listed with its runs, and asked about; then the YAML is written. `_Others`: see there."""
 
     edits: tuple[Edit, ...]
     scope: tuple[str, ...]
     yes: bool
 
     def __call__(self, made: Plan, state: State) -> Plan | None:
+        if not set(others := ended_at_once(state, now=now(), nonce=nonce())) <= set(self.scope):
+            raise _Others(others)
         ending = dict(ends_of(made))
         found = [one for one in state.instances if one.id in ending]
         for one in found:
