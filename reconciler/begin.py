@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from backends.base import BackendError
+from reconciler.absorb_listings import APART
 from reconciler.gather import awaited, gather
 from reconciler.host_places import config_of
 from reconciler.ports import Connections, Ports
@@ -107,13 +108,14 @@ def with_launched_places(state: State, desired: Desired, launches: Iterable[Laun
 
 
 def with_places(state: State, desired: Desired | None) -> State:
-    """Every place of the documents, and every other one that still has a living instance or is forgotten."""
+    """Every place of the documents, and every other one that still has a living instance, or may, or is forgotten."""
     applied = state.applied.desired if state.applied else None
     configs = {name: (config, region) for name, config, region in _places(desired or applied)}
     known = {place.name: place for place in state.places}
-    needed = {one.place for one in state.instances if one.phase != "terminated"}
+    living = {one.place for one in state.instances if one.phase != "terminated"}
+    needed = living | _may_have_more(state)
     kept = [
-        _as_declared(place, config=configs[place.name][0], used=place.name in needed)
+        _as_declared(place, config=configs[place.name][0], used=place.name in living)
         if place.name in configs
         else place
         for place in state.places
@@ -125,6 +127,18 @@ def with_places(state: State, desired: Desired | None) -> State:
         if name not in known
     ]
     return replace(state, places=(*kept, *new)) if new or tuple(kept) != state.places else state
+
+
+def _may_have_more(state: State) -> set[str]:
+    """Where something that a person forgot, or a launch given up, would be seen: until a good look after its time."""
+    buried = {stone.id: stone.at for stone in state.tombstones if stone.kind == "instance"}
+    if not buried:
+        return set()
+    seen = {place.name: place.observed_at or 0 for place in state.places if place.config.type != "ssh"}
+    return {
+        one.place for one in state.instances
+        if one.id in buried and one.place in seen and seen[one.place] < buried[one.id] + APART
+    }  # fmt: skip
 
 
 def _as_declared(place: Place, *, config: BackendConfig, used: bool) -> Place:

@@ -31,6 +31,7 @@ from reconciler.prune import KEEP, prune
 from reconciler.recover import Recovered, recover
 from reconciler.remember import TRIES, differs, heartbeat_due, jitter, write
 from reconciler.secrets import secret_files
+from reconciler.shunned import shun
 from reconciler.store import StateMoved, StateRefused
 from reconciler.ways import with_ways
 from reconciler.withhold import withheld_by_the_clock
@@ -202,7 +203,7 @@ class _Table:
         state, why = recover(self.ports, state, known=self.recovered, now=now)
         warnings += why
         state = prune(conclude(state, now=now), now=now, keep=KEEP if desired.keep is None else desired.keep)
-        state = replace(state, capacity=(*state.capacity, *self.capacity)) if self.capacity else state
+        state = replace(state, capacity=shun(state.capacity, self.capacity)) if self.capacity else state
         made = plan(self._world(state, view, permissions=permissions, now=now))
         made = withheld_by_the_clock(made, off=partial(self._clock_off, state), permissions=permissions)
         return _Draft(state=state, plan=made, desired=desired, permissions=permissions, was=was, warnings=warnings)

@@ -12,6 +12,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from reconciler.settled import BY_ITSELF, INACTIVE, MAX_DURATION
+from reconciler.shunned import shun
 from schemas.base import Value
 from schemas.run import Attempt, Job
 from schemas.state import Capacity, State
@@ -144,7 +145,7 @@ class _Memory:
         self.instances = {instance.id: instance for instance in state.instances}
         self.jobs = {job.id: job for attempt in state.attempts for job in attempt.jobs}
         self.attempt_of = {job.id: attempt for attempt in state.attempts for job in attempt.jobs}
-        self.capacity = list(state.capacity)
+        self.capacity = state.capacity
 
     def change(self, job: str, **changes: Any) -> None:
         self.jobs[job] = replace(self.jobs[job], **changes)
@@ -160,7 +161,7 @@ class _Memory:
             intents=tuple(self.intents.values()),
             instances=tuple(self.instances.values()),
             attempts=tuple(self._attempt(attempt) for attempt in self._was.attempts),
-            capacity=tuple(self.capacity),
+            capacity=self.capacity,
         )
 
     def _attempt(self, attempt: Attempt) -> Attempt:
@@ -212,19 +213,12 @@ def _sent(memory: _Memory, sent: Sent) -> None:
 
 def _refused(memory: _Memory, refused: Refused, *, now: int) -> None:
     """Nothing was made, so nothing can appear: what is still pending of it ends here."""
-    alike = [known for known in memory.capacity if _offer(known) == _offer(refused.capacity)]
-    since = min((known.since for known in alike if known.since is not None), default=refused.capacity.since)
-    memory.capacity = [known for known in memory.capacity if _offer(known) != _offer(refused.capacity)]
-    memory.capacity.append(replace(refused.capacity, since=since))
+    memory.capacity = shun(memory.capacity, (refused.capacity,))
     intent = memory.intents.pop(refused.intent, None)
     for id in intent.request.ids if intent is not None else ():
         one = memory.instances.get(id)
         if one is not None and not one.external_id and one.phase != "terminated":
             memory.instances[id] = replace(one, phase="terminated", reason=refused.why, terminated_at=now)
-
-
-def _offer(capacity: Capacity) -> tuple[str, str, str, bool, str]:
-    return capacity.place, capacity.instance_type, capacity.zone, capacity.spot, capacity.reservation
 
 
 def _collected(memory: _Memory, collected: Collected, *, now: int) -> None:

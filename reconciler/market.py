@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from itertools import chain
 
 from reconciler.limits import Room
 from reconciler.place import accepted, refusal
@@ -150,6 +151,7 @@ class Search:
         self._shelf = market.shelf(shape.need, pool.need, spot=shape.where.spot, blocks=pool.blocks)
         self._at = 0
         self._dear = False  # whatever is left costs more than it may
+        self._over: Offer | None = None  # the cheapest that suits, where a budget refuses it and so all that cost more
         self._suiting: list[Offer] = []
         self._have: Mapping[tuple[str, str], int] = {}
         self._only: tuple[str, str] | None = None
@@ -161,20 +163,26 @@ class Search:
             if not stage:
                 self._at -= 1  # the next machine of this shape may be another of it
                 return offer
-            self._dear = stage == "budget"  # what a budget refuses once, it refuses of all that cost as much
+            if stage == "budget":  # what it refuses once, it refuses of all that cost as much
+                self._dear, self._over = True, offer
         return None
 
     def gang_offer(self, *, have: Mapping[tuple[str, str], int], only: tuple[str, str] | None) -> Offer | None:
         """The cheapest that all nodes missing in its region may be launched of now; `have`: nodes by region."""
-        self._have, self._only = have, only
-        for offer in self._suiting:
-            if not self._hindrance(offer)[0]:
+        self._have, self._only, self._over = have, only, None
+        for offer in chain(self._suiting, self._walk_on()):
+            stage, _ = self._hindrance(offer)
+            if not stage:
                 return offer
+            if stage == "budget" and self._unaffordable(offer):
+                self._over = offer
+                break
+        return None
+
+    def _walk_on(self) -> Iterator[Offer]:
         for offer in self._walk():
             self._suiting.append(offer)
-            if not self._hindrance(offer)[0]:
-                return offer
-        return None
+            yield offer
 
     def suiting(self) -> Iterator[tuple[Offer, str]]:
         """Every one that suits, by price, and what keeps one machine from being launched of it now."""
@@ -226,6 +234,10 @@ class Search:
         bound = self._market.bound.get(self._pool.name)
         return bound[:2] if bound else None
 
+    def _unaffordable(self, offer: Offer) -> str:
+        """Why a budget forbids it wherever it is: for as few machines as are missing where most nodes are."""
+        return self._room.unaffordable(self._pool, offer, n=self._shape.nodes - max(self._have.values(), default=0))
+
     def funnel(self) -> str:
         """`812 offers → 120 with gpu 1xA100 → 0 with max_price ≤ $1.00, the cheapest left out: p4de $1.21`."""
         left = self._market.size
@@ -234,28 +246,37 @@ class Search:
         shelf = self._market.shelf(self._shape.need, self._pool.need, spot="auto", blocks=self._pool.blocks)
         lost = shelf.lost()
         short, first = set(lost), dict(shelf.first_lost)
-        for offer in shelf.offers:
+        for offer in shelf.each():
+            if self._over is not None and self._unaffordable(offer):
+                break  # it is the budget's, and so are all that are left: nobody has to look at them
             stage = self._unsuited(offer) or self._hindrance(offer)[0]
             lost[stage] += 1
             first.setdefault(stage, offer)
         text = f"{left} offer{'s' if left > 1 else ''}"
+        if self._over is not None:
+            lost["over"], first["over"] = left - lost.total(), self._over
         for stage in _STAGES:
             if lost[stage]:
                 left -= lost[stage]
                 label = shelf.label(stage) if stage in short else self._label(stage, first[stage])
                 text += f" → {left} with {label}"
                 if left == 0:
-                    return text + self._cheapest(first.get(stage))
+                    return text + self._cheapest(stage, first)
         return text
 
-    def _cheapest(self, offer: Offer | None) -> str:
+    def _cheapest(self, stage: str, first: Mapping[str, Offer]) -> str:
+        """The one that the last stage left out; where a budget did before it, the one that it refused."""
+        what = "left out" if self._over is None or stage == "over" else "that suits"
+        offer = self._over or first.get(stage)
         if offer is not None and self._pool.blocks != 1:
             offer = share_of_offer(self._shape.need, offer, blocks=self._pool.blocks)
-        return _cheapest(offer)
+        return _cheapest(what, offer)
 
     def _label(self, stage: str, first: Offer) -> str:
         if stage == "ceiling":
             return f"1.5 × the confirmed price, ${self._shape.ceiling:.2f}"
+        if stage == "over":
+            return f"{_WORDS['budget']} ({self._unaffordable(first)})"
         if stage == "elsewhere" and (only := self._only or self._bound):
             return f"{'its other nodes' if self._only else 'the rest of its pool'} in {only[1] or only[0]}"
         if stage == "spot" and self._shape.where.reservation:
@@ -266,8 +287,9 @@ class Search:
 
 
 _STAGES = (
-    "blocks", "gpu", "container runtime", "cpu architecture", "cpu", "memory", "disk", "backend", "region", "zone",
-    "instance type", "spot", "price", "ceiling", "elsewhere", "place", "quota", "available", "budget", "autoscale",
+    "blocks", "gpu", "container runtime", "cpu architecture", "cpu", "memory", "disk", "over", "backend", "region",
+    "zone", "instance type", "spot", "price", "ceiling", "elsewhere", "place", "quota", "available", "budget",
+    "autoscale",
 )  # fmt: skip
 _LACKS = ("available", "quota")
 _WORDS = {
@@ -277,9 +299,9 @@ _WORDS = {
 _HELD = {"budget": "over budget", "autoscale": "no autoscale rule left"}
 
 
-def _cheapest(offer: Offer | None) -> str:
+def _cheapest(what: str, offer: Offer | None) -> str:
     if offer is None:
         return ""
     at_most = "≤ " if offer.at_most else ""
     price = "no known price" if offer.price is None else f"{at_most}${offer.price:.2f}"
-    return f", the cheapest left out: {offer.instance_type} {price}"
+    return f", the cheapest {what}: {offer.instance_type} {price}"

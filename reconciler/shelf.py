@@ -23,6 +23,7 @@ class Aisle:
         self.size = sum(len(offers) for each in by_price for offers in each.values())
         self._by_price, self._numbers = by_price, kinds
         self._prices: Iterator[Price] = iter(sorted({price for each in by_price for price in each}))
+        self._tally: list[tuple[int, int, Offer]] | None = None
 
     def more(self) -> bool:
         """Whether there were any at a higher price: they are then in `offers` too."""
@@ -36,6 +37,17 @@ class Aisle:
         self.offers += alike
         self.kinds += [numbers.setdefault((offer.resources, offer.cloud), len(numbers)) for offer in alike]
         return True
+
+    def tally(self) -> list[tuple[int, int, Offer]]:
+        """(kind, how many of it, the first) of all offers, in the order of the first ones; counted once."""
+        if self._tally is None:
+            while self.more():
+                pass
+            first: dict[int, Offer] = {}
+            for kind, offer in zip(self.kinds, self.offers, strict=True):
+                first.setdefault(kind, offer)
+            self._tally = [(kind, n, first[kind]) for kind, n in Counter(self.kinds).items()]
+        return self._tally
 
 
 def _by_size(offer: Offer) -> tuple[object, ...]:
@@ -77,16 +89,22 @@ class Shelf:
                 return True
         return False
 
+    def each(self) -> Iterator[Offer]:
+        """All that suffice, by price; no more are looked for than are taken."""
+        at = 0
+        while at < len(self.offers) or self.more():
+            yield self.offers[at]
+            at += 1
+
     def lost(self) -> Counter[str]:
         """How many of all offers have too little, by the kind of resource."""
-        while self.more():
-            pass
         found = Counter({"gpu": self._elsewhere} if self._elsewhere else {})
-        aisle = self._aisle
-        for kind, n in Counter(aisle.kinds).items():  # in the order of their first offers
+        for kind, n, first in self._aisle.tally():
+            if kind not in self._short:
+                self._short[kind] = self._shortage(first)
             if why := self._short[kind]:
                 found[why] += n
-                self.first_lost.setdefault(why, aisle.offers[aisle.kinds.index(kind)])
+                self.first_lost.setdefault(why, first)
         return found
 
     def _shortage(self, offer: Offer) -> str:

@@ -20,6 +20,7 @@ import base64
 import hashlib
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -1058,11 +1059,19 @@ def _as_of(one: Any, now: int, *, boot: int) -> None:
         one._state.name, one._state.code = ("running", 16) if up else ("pending", 0)
 
 
+def _loopback() -> str:
+    return ".".join(["127", *(str(random.randrange(1, 255)) for _ in range(3))])  # noqa: S311
+
+
 def installed() -> None:
     """Our rules in moto's place."""
     from moto.ec2 import utils
+    from moto.ec2.models import elastic_network_interfaces
     from moto.ec2.models.instances import InstanceBackend
 
+    # Moto's are somebody's: who asks for a machine's host would knock there, and wait for an answer that may not come.
+    interfaces: Any = elastic_network_interfaces
+    interfaces.random_public_ip = _loopback
     utils.filter_dict_attribute_mapping |= {"client-token": "client_token", "instance-lifecycle": "lifecycle"}
     backend: Any = InstanceBackend
     backend.run_instances = _run_instances(backend.run_instances)

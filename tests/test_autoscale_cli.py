@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -49,8 +50,13 @@ def test_from_a_rule_to_the_machines(tmp_path: Path, aws_server: AwsServer) -> N
     assert [(one["used"], one["maximum"], one["status"]) for one in found["rules"]] == [(2, 2, "OK")]
     listed = json.loads(folder.dstack("backend", "list", "--json", env=account.environ).out)
     assert [one["identities"] for one in listed["backends"]] == [[f"aws:{account.number}"]]
+    # The state, which has not seen them yet, has the second one begin last; their place says when they truly did.
+    state = folder.root / ".dstack/state/demo12345678.yml"
+    later, made = re.subn(r'("name":"gpu-1".*?"created_at":)\d+', r"\g<1>1999999999", state.read_text(), count=1)
+    state.write_text(later)
+    assert made == 1
     asked = said("autoscale", "allow", "m5.large", "--max", "1", "-r", "eu-west-1", code=1)
-    assert "gpu-0: m5.large, aws/eu-west-1, $0.11/h" in asked
+    assert re.search(r"gpu-[01]: m5.large, aws/eu-west-1, \$0.11/h", asked)
     assert "no terminal to ask at; nothing was done" in asked
     assert (rules.read_text(), len(account.living())) == (RULES, 2)
     # As a death between the two leaves it: the YAML has it, the state does not.

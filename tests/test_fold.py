@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from test_absorb import NOW, PLACE, a_state, an_attempt, an_instance, an_intent, job, one, pending
 
 from reconciler.fold import Cleaned, Collected, Halted, Outcome, Refused, Saved, Sent, Started, StartFailed, fold
+from reconciler.shunned import shun
 from schemas.run import Job
 from schemas.state import Capacity, State
 
@@ -107,3 +109,10 @@ def test_outcomes_of_what_is_no_more_change_nothing() -> None:
         Cleaned(job="x", instance="x"),
     ]
     assert after(state, *outcomes) == state
+
+
+def test_an_offer_that_refused_is_remembered_once_whoever_wrote_it() -> None:
+    first = replace(REFUSED.capacity, since=NOW, why="none now")
+    again = replace(REFUSED.capacity, since=NOW + 60, until=NOW + 240, why="slow down")
+    other = replace(first, zone="b")
+    assert shun((first, other), (again,)) == (other, replace(again, since=NOW))

@@ -22,7 +22,8 @@ from reconciler.ended_by_word import ended_at_once, ends_of, rules_in_force
 from reconciler.explain_progress import under_way
 from reconciler.render_words import counted, hourly
 from reconciler.status import alive
-from reconciler.wire import nonce, now, who
+from reconciler.tick import TickResult
+from reconciler.wire import Site, nonce, now, who
 from reconciler.wish_autoscale import say_cleared, say_enabled, say_rule
 from schemas.desired import Cap, Desired
 from schemas.instance import Instance
@@ -31,6 +32,7 @@ from schemas.state import State
 
 LIMIT = 120.0  # seconds; a job that is stopped has its time to end, and its result is brought home
 STILL = 3  # as of `apply`: still under way
+LOOKS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,20 +116,19 @@ def _do(root: Path, word: Word, *, state: State | None, yes: bool) -> int:
         put_edits(edits)
         say(COMMIT if state is not None else "nothing was applied yet; `dstack apply` makes it so")
         return 0
-    confirm = _Confirm(edits=edits, scope=scope, yes=yes)
-    where = site_of(documents_of(root))
-    asked = Wished(wish=word.wish, scope=scope, confirm=confirm, prompted=not yes, hasty=True, within=LIMIT)
-    last = fulfil(where, asked, until=(lambda fresh, plan: not _left(fresh, scope)) if scope else None)
+    last, scope = _fulfilled(site_of(documents_of(root)), word, edits=edits, scope=scope, yes=yes)
     out(f"{word.said}\n")
     _say_what_drains(wished)
     say("commit this, or main undoes it" if edits else "it holds until other documents are applied")
-    left = _left(last.state, scope) if last.state else []
+    left = _left(last.state, last.plan, scope) if last.state else []
     return _still(left, last.state) if left and last.state else 0
 
 
-def _left(state: State, scope: tuple[str, ...]) -> list[Instance]:
-    """Those that no place has shown on their way out yet."""
-    return [one for one in state.instances if one.id in scope and alive(one) and not one.ending]
+def _left(state: State, plan: Plan | None, scope: tuple[str, ...]) -> list[Instance]:
+    """Those that are to end and that no place has shown on their way out yet; one that turned out to stay is none."""
+    planned = {id for id, _ in ends_of(plan)} if plan else set()
+    mine = (one for one in state.instances if one.id in scope and alive(one) and not one.ending)
+    return [one for one in mine if one.id in planned or one.draining or one.phase == "terminating"]
 
 
 def _still(left: list[Instance], state: State) -> int:
@@ -159,15 +160,42 @@ def _meaning(rules: Rules) -> object:
     return sorted((rule_words(cap), cap.max) for cap in rules.caps), rules.exist, rules.enabled
 
 
+class _Others(Exception):
+    """A look at the machines showed that the word ends others than those that the state had it end."""
+
+    def __init__(self, scope: tuple[str, ...]) -> None:
+        self.scope = scope
+
+
+def _fulfilled(
+    where: Site, word: Word, *, edits: tuple[Edit, ...], scope: tuple[str, ...], yes: bool
+) -> tuple[TickResult, tuple[str, ...]]:
+    """The last tick, and which instances end. Nothing is asked, and nothing written, before a look agrees on them."""
+    for _ in range(LOOKS):
+        confirm = _Confirm(edits=edits, scope=scope, yes=yes)
+        asked = Wished(wish=word.wish, scope=scope, confirm=confirm, prompted=not yes, hasty=True, within=LIMIT)
+        try:
+            return fulfil(where, asked, until=_all_gone(scope) if scope else None), scope
+        except _Others as others:
+            scope = others.scope
+    raise Fail("what this would end is another thing at each look; nothing was done; try again")
+
+
+def _all_gone(scope: tuple[str, ...]) -> Callable[[State, Plan], bool]:
+    return lambda state, plan: not _left(state, plan, scope)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Confirm:
-    """What ends is listed with its runs, and asked about; then the YAML is written."""
+    """What ends is listed with its runs, and asked about; then the YAML is written. `_Others`: see there."""
 
     edits: tuple[Edit, ...]
     scope: tuple[str, ...]
     yes: bool
 
     def __call__(self, made: Plan, state: State) -> Plan | None:
+        if not set(others := ended_at_once(state, now=now(), nonce=nonce())) <= set(self.scope):
+            raise _Others(others)
         ending = dict(ends_of(made))
         found = [one for one in state.instances if one.id in ending]
         for one in found:
