@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from backends import aws_session
 from backends.aws_address import own_address
-from backends.aws_errors import ask
+from backends.aws_errors import ahead_of, ask
 from backends.aws_groups import Door, Groups, ensure_groups, let_in_everywhere, said, unless
 from backends.aws_images import image_for
 from backends.aws_launch import digest_of, inputs_of, parameters, unused_by
@@ -81,6 +81,7 @@ class AwsBackend:
         self._lock = threading.Lock()
         self._known: dict[tuple[object, ...], Any] = {}
         self._notes: dict[str, None] = {}
+        self._ahead: int | None = None
 
     def identity(self) -> str:
         """The account, asked once for all of its regions as long as the credentials stay the same."""
@@ -95,6 +96,9 @@ class AwsBackend:
     def offers(self, need: Need, where: Where) -> Sequence[Offer]:
         """The catalog's, of this region."""
         return self._offers(self._config, self._region)
+
+    def ahead(self) -> int | None:
+        return self._ahead
 
     def notes(self) -> Sequence[str]:
         """What a person should hear of what was done, each sentence once."""
@@ -234,6 +238,7 @@ class AwsBackend:
         more: dict[str, str] = {}
         while True:
             page = ask(self._client("ec2"), "describe_instances", **parameters, **more)
+            self._ahead = ahead_of(page, now=self._setting.now())
             for reservation in page.get("Reservations", ()):
                 yield from reservation["Instances"]
             if not page.get("NextToken"):

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from email.utils import parsedate_to_datetime
 from functools import cache, partial
 from typing import Any
 
-from backends.aws_errors import ask, code_of, failures, understood, words_of
+from backends.aws_errors import SKEW, ahead_of, ask, code_of, failures, understood, words_of
 from backends.aws_images import image_for
 from backends.aws_names import PROJECT, as_list, of_project
 from backends.aws_network import network_for
@@ -28,7 +27,6 @@ from schemas.resources import Resources
 ALLOWED = "DryRunOperation"
 REFUSED = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "UnauthorizedAccess")
 POLICY = "`dstack backend policy --apply` prints what it takes"
-SKEW = 60  # seconds: beyond it nothing ends for reasons of time
 LOOKS: dict[str, tuple[str, dict[str, Any]]] = {
     "ec2:DescribeCapacityReservations": ("describe_capacity_reservations", {}),
     "ec2:DescribeImages": ("describe_images", {"Owners": ["self"]}),
@@ -86,10 +84,9 @@ def _who(answer: Any) -> str:
 
 
 def _clock(answer: Any, now: float) -> str:
-    said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-    if not said:
+    skew = ahead_of(answer, now=now)
+    if skew is None:
         raise NotKnown("AWS did not say what time it is")
-    skew = round(now - parsedate_to_datetime(said).timestamp())
     if abs(skew) > SKEW:
         raise BackendError(f"this machine is {abs(skew)} s {'ahead of' if skew > 0 else 'behind'} AWS's own clock")
     return f"within {max(1, abs(skew))} s of AWS's"

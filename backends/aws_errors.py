@@ -6,6 +6,9 @@ A code that is not here is permanent, unless its answer was a failure of the ser
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
 from backends.base import BackendError, NoCapacity, QuotaExceeded, TryLater
@@ -70,6 +73,8 @@ MEANINGS: dict[str, Meaning] = {
 
 NUMBERED = ("ec2", "sts")  # services that put the request's id into every answer
 EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
+UNTIMELY = frozenset({"RequestExpired", "AuthFailure", "SignatureDoesNotMatch", "InvalidSignatureException"})
+SKEW = 60  # seconds: beyond it nothing ends for reasons of time; AWS refuses what is off by more than 300
 ANEW = "; log in again: `aws sso login`, or new temporary keys"
 
 
@@ -85,6 +90,15 @@ def ask(client: Any, operation: str, **parameters: Any) -> Any:
     if client.meta.service_model.service_name in NUMBERED and not answer["ResponseMetadata"].get("RequestId"):
         raise TryLater(f"{operation} at {client.meta.endpoint_url}: what answered is not AWS: a proxy on the way?")
     return answer
+
+
+def ahead_of(response: Mapping[str, Any], *, now: float) -> int | None:
+    """By how many seconds `now` is ahead of the date of that answer, which came just now; `None`: it has none."""
+    said = response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
+    try:
+        return round(now - parsedate_to_datetime(said).timestamp())
+    except ValueError:
+        return None
 
 
 def failures() -> tuple[type[Exception], ...]:
@@ -110,7 +124,15 @@ def understood(error: Exception, *, operation: str = "", spot: bool = False) -> 
         case "later":
             return TryLater(words)
         case _:
-            return BackendError(words + (ANEW if code in EXPIRED else ""))
+            return BackendError(words + (_clock(error, code) or (ANEW if code in EXPIRED else "")))
+
+
+def _clock(error: Exception, code: str) -> str:
+    """What a refusal for the time of the request is about. AWS's own words speak of credentials."""
+    ahead = ahead_of(getattr(error, "response", None) or {}, now=time.time()) if code in UNTIMELY else None
+    if ahead is None or abs(ahead) <= SKEW:
+        return ""
+    return f"; this machine's clock is {abs(ahead)} s {'ahead of' if ahead > 0 else 'behind'} AWS's: set it (NTP)"
 
 
 def code_of(error: Exception) -> str:

@@ -92,6 +92,14 @@ class Acknowledged(Protocol):
 
 
 @runtime_checkable
+class Dated(Protocol):
+    """A place that says with its answers what time it is."""
+
+    def ahead(self) -> int | None:
+        """By how many seconds our clock was ahead of its own when it last listed; `None`: it did not say."""
+
+
+@runtime_checkable
 class Noting(Protocol):
     """A place that has something to say to a person of what it did."""
 

@@ -1,18 +1,24 @@
 # $1: seconds of uptime after which a claim whose supervisor never began is lost; $2 the folder of its dead-man, `-` where
-# it has none; $3 the lease that this tick leaves, `-` for none; then the UUIDs of the GPUs that must be there.
-# Stdout: one fact a line, `.` last.
+# it has none; $3 the lease that this tick leaves, `-` for none; $4 the time by the clock of whoever ticks; then the UUIDs
+# of the GPUs that must be there. Stdout: one fact a line, `.` last.
 # shellcheck shell=sh
 # shellcheck disable=SC2154,SC2034
 umask 077
 read_uptime
 read_boot
 read_fence
-patience=$1 deadman=$2 lease=$3 this_boot=$boot engine_patience=8
-shift 3
-if [ "$deadman" != - ] && [ "$lease" != - ]; then # over what is there: a full disk does not stop it
+patience=$1 deadman=$2 lease=$3 told=$4 this_boot=$boot engine_patience=8
+shift 4
+
+leave_lease() { # $1 rule, $2 span, $3 how long it has been idle by the clock of whoever ticks, $4 hold, $5 lifetime
+    idle_for=$3 ahead=$((told - $(date +%s)))
+    # By a clock that is ahead everything has been idle for too long. By one that is behind it only lives for longer.
+    [ "$ahead" -le 60 ] || idle_for=$((idle_for > ahead ? idle_for - ahead : 0))
     [ -f lease ] && [ ! -L lease ] || rm -rf lease # a job may have put anything there
-    printf '%-255s\n' "$boot $up $lease" 1<> lease
-fi
+    printf '%-255s\n' "$boot $up $1 $2 $idle_for $4 $5" 1<> lease # over what is there: a full disk does not stop it
+}
+# shellcheck disable=SC2086
+[ "$deadman" = - ] || [ "$lease" = - ] || leave_lease $lease
 machine=
 { read -r machine < /etc/machine-id; } 2>/dev/null
 echo "dstack-host 1"

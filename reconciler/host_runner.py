@@ -67,7 +67,8 @@ class HostRunner:
     def look(self, instance: Instance, *, now: int, lease: Lease | None = None) -> HostReport:
         try:
             gpu = instance.resources.gpu
-            args = (str(self._patience), BASE if bought(instance) else "-", _words(lease), *(gpu.uuids if gpu else ()))
+            base = BASE if bought(instance) else "-"
+            args = (str(self._patience), base, _words(lease), str(now), *(gpu.uuids if gpu else ()))
             # A host that hangs must not hold up a whole tick.
             answer = _settled(self._send(instance, _program("look"), args, timeout=LOOK, most=_REPORT))
             report = parse_report(answer.out, instance=instance.id, now=now)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from backends.base import Backend, BackendError
+from backends.base import Backend, BackendError, Dated
 from backends.registry import CATALOGED
 from reconciler.absorb import absorb
 from reconciler.gather import gather
@@ -189,7 +189,11 @@ def _listed(ports: Ports, place: Place, connections: Connections) -> Callable[[]
         at = ports.now()
         backend = connections.to(place)
         seen = tuple(backend.instances())
-        listing = Listing(place=place.name, at=at, identity=backend.identity(), instances=seen, by=ports.who)
+        ahead = backend.ahead() if isinstance(backend, Dated) else None
+        listing = Listing(
+            place=place.name, at=at, identity=backend.identity(), instances=seen, by=ports.who,
+            clock=None if ahead is None else at - ahead,
+        )  # fmt: skip
         offers, warning = _offers(place, backend)
         return _Answer(listing=listing, offers=offers, warning=warning)
 

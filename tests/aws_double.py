@@ -4,10 +4,11 @@ moto (its validations on) gives real request and response shapes, instance types
 is open about it being ours, by AWS's own pages: tokens that hold (the same request, the same instances; other
 parameters, `IdempotentParameterMismatch`), the `client-token` and `instance-lifecycle` filters, capacity and quota
 by type, zone and purchase, spot requests and interruptions, listings that lag by a number of calls, machines that take
-some calls to boot and to end, addresses of real hosts, a clock of its own, throttling, answers that are cut after the deed, several accounts by access key, public
-images by SSM parameter, placement groups, service quotas, and a count of every call by region and action. It refuses
-what EC2 refuses and moto lets through: a group of another network, an image of another architecture, a root volume
-that is smaller than its image, user data above 16 KiB, tags of more than AWS's length.
+some calls to boot and to end, addresses of real hosts, a clock of its own, throttling, answers that are cut after the
+deed, several accounts by access key, public images by SSM parameter, placement groups, service quotas, and a count of
+every call by region and action. It refuses what EC2 refuses and moto lets through: a group of another network, an image
+of another architecture, a root volume that is smaller than its image, user data above 16 KiB, tags of more than AWS's
+length.
 
 `served()` runs it as a process of its own; `Account` is a test's own account in it and turns its knobs.
 """
@@ -31,6 +32,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from email.utils import formatdate
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -344,7 +346,7 @@ class Double:
             return self.app(environ, start)
         environ["HTTP_X_MOTO_ACCOUNT_ID"] = asked.account
         world = self.world(asked.account)
-        start = _dated(start, world.ahead) if world.ahead else start
+        start = _dated(start, world)
         with world.lock:
             world.calls[asked.region, asked.action] += 1
             fault = world.fault(asked)
@@ -416,15 +418,14 @@ def read(environ: dict[str, Any]) -> Asked | None:
     return Asked(found[1].removeprefix(KEY), found[2], found[3], action, parameters)
 
 
-def _dated(start: Callable[..., Any], ahead: int) -> Callable[..., Any]:
-    """With the date of a clock that is so many seconds ahead."""
-    from email.utils import formatdate
+def _dated(start: Callable[..., Any], world: World) -> Callable[..., Any]:
+    """Answers with one date: the account's."""
 
-    def dated(status: str, headers: Iterable[tuple[str, str]], *more: Any) -> Any:
+    def begin(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
         kept = [(name, value) for name, value in headers if name.lower() != "date"]
-        return start(status, [*kept, ("Date", formatdate(time.time() + ahead, usegmt=True))], *more)
+        return start(status, [*kept, ("Date", formatdate(time.time() + world.ahead, usegmt=True))], *more)
 
-    return dated
+    return begin
 
 
 def _unsaid(*_: Any) -> Callable[[bytes], None]:
@@ -957,13 +958,19 @@ def main() -> None:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
     from werkzeug.serving import run_simple
 
+    class Handler(MotoRequestHandler):
+        """Without the date that every answer of Python's server has: the application's is meant."""
+
+        def send_response(self, code: int, message: str | None = None) -> None:
+            self.send_response_only(code, message)
+
     parser = argparse.ArgumentParser()
     parser.add_argument("-p", type=int, required=True)
     port = parser.parse_args().p
     os.environ.setdefault("MOTO_PORT", str(port))
     installed()
     app = Double(DomainDispatcherApplication(create_backend_app))
-    run_simple("127.0.0.1", port, app, threaded=True, request_handler=MotoRequestHandler)
+    run_simple("127.0.0.1", port, app, threaded=True, request_handler=Handler)
 
 
 if __name__ == "__main__":

@@ -93,11 +93,15 @@ class AwsPlaces:
 
 @dataclass
 class AwsSite(Site):
-    """A project whose machines are EC2's, as the double has it, and whose hosts are the fake world's."""
+    """A project whose machines are EC2's, as the double has it, and whose hosts are the fake world's.
+
+    `ahead`: by how many seconds our clock is ahead of EC2's.
+    """
 
     account: Account = field(kw_only=True)
     regions: tuple[str, ...] = (REGION,)
     steady: bool = False
+    ahead: float = 0
     selling: Callable[[str], Sequence[Offer]] = sold
     clock: Clock = field(default_factory=lambda: Clock(at=int(time.time())))
 
@@ -118,6 +122,7 @@ class AwsSite(Site):
         )
 
     def connect(self, config: BackendConfig, region: str, lineage: str) -> Backend:
+        self.account.set(ahead=round(self.clock.at - self.ahead - time.time()))
         return self.places.place(region, lineage=lineage or "none", **config.options)
 
     def sync(self) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from reconciler.transport import Answer
 from reconciler.transport_local import LocalTransport
 from reconciler.transport_ssh import SshTransport
 from schemas.instance import HostReport
+from schemas.lease import Lease
 from schemas.resources import Gpu, Resources
 from schemas.run import Probe
 
@@ -536,6 +538,23 @@ def _nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, *, gpus: str, app
     tool.write_text(f"#!/bin/sh\ncase $1 in *compute-apps*) cat {folder}/apps ;; *) cat {folder}/gpus ;; esac\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+
+
+@on_this_machine
+@pytest.mark.parametrize(
+    ("ahead", "idle_for", "left"), [(0, 4000, 4000), (3600, 4000, 400), (7200, 4000, 0), (-3600, 0, 0), (-3600, 50, 50)]
+)
+def test_a_lease_by_a_clock_that_is_ahead_is_not_shorter_for_that(
+    host: RealHost, ahead: int, idle_for: int, left: int
+) -> None:
+    """A machine would end itself an hour early for the clock of a laptop."""
+    bought = msgspec.structs.replace(host.instance, backend="aws", place="aws/eu-west-1", address="192.0.2.1")
+    runner = HostRunner(lambda instance: LocalTransport(host.folder))
+    lease = Lease(rule="idle", span=7200, idle_for=idle_for, hold=60)
+    assert runner.look(bought, now=int(time.time()) + ahead, lease=lease).error == ""
+    _, _, rule, span, idle, hold, lifetime = (host.folder / "lease").read_text().split()
+    assert (rule, span, hold, lifetime) == ("idle", "7200", "60", "-")
+    assert left <= int(idle) <= (left + 20 if ahead > 0 and left else left)
 
 
 @on_this_machine
