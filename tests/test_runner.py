@@ -548,8 +548,8 @@ def test_a_lease_by_a_clock_that_is_ahead_is_not_shorter_for_that(
     host: RealHost, ahead: int, idle_for: int, left: int
 ) -> None:
     """A machine would end itself an hour early for the clock of a laptop."""
-    bought = msgspec.structs.replace(host.instance, backend="aws", place="aws/eu-west-1", address="192.0.2.1")
-    runner = HostRunner(lambda instance: LocalTransport(host.folder))
+    bought = msgspec.structs.replace(host.instance, backend="aws", address="192.0.2.1", phase="ready")
+    runner = HostRunner(lambda instance: LocalTransport(host.folder, environ=os.environ))
     lease = Lease(rule="idle", span=7200, idle_for=idle_for, hold=60)
     assert runner.look(bought, now=int(time.time()) + ahead, lease=lease).error == ""
     _, _, rule, span, idle, hold, lifetime = (host.folder / "lease").read_text().split()
