@@ -102,8 +102,8 @@ class Account:
     def set(self, **knobs: Any) -> None:
         """`lag`, `boot`, `ending`: numbers of DescribeInstances calls. `spot`: type -> price of today.
 
-        `hosts`: from now on a machine has no address but the one that `address` gives it. `clock`: seconds, what time
-        it is there, as each answer says (`None`: as it is here); `ahead`: seconds by which that is ahead.
+        `hosts`: from now on a machine has no address but the one that `address` gives it. `ahead`: seconds by
+        which AWS's clock is ahead of this machine's.
         `page`: the most reservations on a page of a listing, whatever was asked for, as EC2 is free to do. `crowd`: so
         many machines of project `testproject` are listed in each region, and none besides: too many for moto.
         """
@@ -306,7 +306,6 @@ class World:
     ending: int = 0
     hosts: bool = False
     ahead: int = 0
-    clock: float | None = None
     page: int = 0
     crowd: int = 0
     spot: dict[str, str] = field(default_factory=dict)
@@ -450,7 +449,7 @@ def _dated(start: Callable[..., Any], world: World) -> Callable[..., Any]:
 
     def begin(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
         kept = [(name, value) for name, value in headers if name.lower() != "date"]
-        date = formatdate((world.clock or time.time()) + world.ahead, usegmt=True)
+        date = formatdate(time.time() + world.ahead, usegmt=True)
         return start(status, [*kept, ("Date", date)], *more)
 
     return begin
@@ -510,7 +509,7 @@ def _say(answer: Any, asked: Asked, start: Callable[..., Any]) -> Iterable[bytes
 
 def _set(world: World, **knobs: Any) -> None:
     for name, value in knobs.items():
-        assert name in ("lag", "boot", "ending", "spot", "hosts", "ahead", "clock", "page", "crowd"), name
+        assert name in ("lag", "boot", "ending", "spot", "hosts", "ahead", "page", "crowd"), name
         setattr(world, name, value)
 
 

@@ -122,7 +122,7 @@ class AwsSite(Site):
         )
 
     def connect(self, config: BackendConfig, region: str, lineage: str) -> Backend:
-        self.account.set(clock=self.clock.at - self.ahead)
+        self.account.set(ahead=round(self.clock.at - self.ahead - time.time()))
         return self.places.place(region, lineage=lineage or "none", **config.options)
 
     def sync(self) -> None:

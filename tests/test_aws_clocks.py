@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_a_tick_whose_clock_is_off_ends_nothing_that_would_live(site: AwsSite, o
     assert [one["id"] for one in site.account.living()] == [before["id"]]
     assert site.account.calls()[REGION, "TerminateInstances"] == 0
     (place,) = site.state.places
-    assert place.skew == off
+    assert abs(place.skew - off) <= 2
     off_by(site, -off)
     site.clock.at += 400
     cron(site)
@@ -63,7 +64,7 @@ def test_a_tick_whose_clock_is_off_ends_nothing_that_would_live(site: AwsSite, o
 def test_what_would_end_by_that_clock_is_withheld_and_said(site: AwsSite) -> None:
     off_by(site, 2 * HOUR)
     result = cron(site)
-    assert any("7200 s ahead of that of aws/eu-west-1: nothing ends" in one for one in result.plan.warnings)
+    assert any(re.search(r"7(199|20\d) s ahead of that of aws/eu-west-1: nothing ends", one) for one in result.plan.warnings)
     assert any(one.why.startswith("not ended: our clock") for one in result.plan.unmet)
 
 
@@ -103,14 +104,12 @@ def test_the_date_costs_no_request_and_a_slow_answer_is_no_skew(site: AwsSite) -
 @pytest.mark.parametrize("code", ["RequestExpired", "AuthFailure", "SignatureDoesNotMatch"])
 def test_where_aws_refuses_for_the_time_the_clock_is_named(account: Account, code: str) -> None:  # noqa: F811
     """It does beyond five minutes, with words that send people to their credentials."""
-    import time
-
     backend = AwsPlaces(account=account).place()
     account.fault("DescribeInstances", code, status=400, message="Request has expired.", times=2)
-    account.set(clock=time.time() - HOUR)
-    with pytest.raises(BackendError, match=rf"{code}.*this machine's clock is 3\d\d\d s ahead of AWS's: set it"):
+    account.set(ahead=-HOUR)
+    with pytest.raises(BackendError, match=rf"{code}.*this machine's clock is 3(599|60\d) s ahead of AWS's: set it"):
         backend.instances()
-    account.set(clock=None)
+    account.set(ahead=0)
     with pytest.raises(BackendError) as caught:
         backend.instances()
     assert "clock" not in str(caught.value)

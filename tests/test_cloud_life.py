@@ -94,7 +94,7 @@ class Cloud:
         self.site.ports = ports  # type: ignore[method-assign]
 
     def connect(self, config: BackendConfig, region: str, lineage: str) -> Mapped:
-        self.account.set(clock=self.site.clock.at)
+        self.account.set(ahead=round(self.site.clock.at - time.time()))
         return Mapped(self.places.place(region, lineage=lineage), self.hosts)
 
     def runner(self) -> HostRunner:
