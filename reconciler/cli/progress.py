@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from reconciler.cli.terminal import say, stderr_console
 from reconciler.explain_progress import under_way
+from reconciler.fold import Failed, Outcome
 from reconciler.render_words import clean
 from schemas.state import State
 
@@ -22,6 +24,7 @@ class Progress:
 
     def __init__(self) -> None:
         self._shown: dict[str, str] = {}
+        self._troubles: set[Failed] = set()
         self._live: Live | None = None
 
     def __enter__(self) -> Progress:
@@ -41,6 +44,18 @@ class Progress:
                 if self._shown.get(subject) != what:
                     say(f"{subject}: {what}")
         self._shown = now
+
+    def trouble(self, outcomes: Sequence[Outcome]) -> None:
+        """What came to nothing yet and is tried again, each once."""
+        for one in outcomes:
+            if not isinstance(one, Failed) or one in self._troubles:
+                continue
+            self._troubles.add(one)
+            line = clean(f"{one.subject}: {one.why} (tried again)")
+            if self._live is not None:
+                self._live.console.print(line, markup=False, highlight=False)
+            else:
+                say(line)
 
     def told(self) -> str:
         """What is under way, as plain lines."""
