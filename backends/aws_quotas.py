@@ -48,4 +48,4 @@ def with_value(error: QuotaExceeded, quotas: Any, *, instance_type: str, spot: b
         words = f"quota {name} ({code}) is {value:g} vCPUs here"
     except BackendError:
         words = f"quota {name} ({code}); its value could not be read"
-    return QuotaExceeded(f"{error}: {words}", quota=f"{name} ({code})")
+    return QuotaExceeded(f"{str(error).rstrip('.')}: {words}", quota=f"{name} ({code})")

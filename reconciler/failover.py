@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from reconciler.approve import approve
 from schemas.base import Price
-from schemas.plan import Launch, Plan
+from schemas.plan import Launch, Plan, Unmet
 
 DEARER = Decimal("1.5")
 
@@ -29,18 +29,32 @@ def failover(
     limits, left = _limits(approved), dict(refused)
     open_ = _machines(approved) - _machines(allowed)
     left |= {pool: max(left.get(pool, 0), open_[pool]) for pool in hindered}
-    extra = set()
+    extra, dear = set(), []
     for one in fresh.actions:
-        if isinstance(one, Launch) and one.launch not in kept and _covered(one, limits, left):
-            left[one.pool] -= len(one.ids)
-            extra.add(one.launch)
+        if not isinstance(one, Launch) or one.launch in kept or len(one.ids) > left.get(one.pool, 0):
+            continue
+        if one.offer.price is None or one.offer.price > limits.get(one.pool, Price(0)):
+            dear.append(_too_dear(one, limits))
+            continue
+        left[one.pool] -= len(one.ids)
+        extra.add(one.launch)
     allowed_ids = {id(one) for one in allowed.actions}
     actions = tuple(
         one
         for one in fresh.actions
         if id(one) in allowed_ids or one in allowed.actions or (isinstance(one, Launch) and one.launch in extra)
     )
-    return replace(allowed, actions=actions) if extra else allowed
+    return replace(allowed, actions=actions if extra else allowed.actions, unmet=(*allowed.unmet, *dear))
+
+
+def _too_dear(launch: Launch, limits: Mapping[str, Price]) -> Unmet:
+    price = "at no known price" if launch.offer.price is None else f"at ${launch.offer.price:.2f}"
+    most = limits.get(launch.pool, Price(0))
+    why = (
+        f"what was confirmed is not to be had; next would be {launch.offer.instance_type} in {launch.offer.place} "
+        f"{price}, above 1.5 × the confirmed price (${most:.2f}): apply again to be asked"
+    )
+    return Unmet(subject=f"pool {launch.pool}", why=why)
 
 
 def _machines(plan: Plan) -> Counter[str]:
@@ -59,10 +73,3 @@ def _limits(approved: Plan) -> dict[str, Price]:
         if isinstance(one, Launch) and one.offer.price is not None:
             limits[one.pool] = max(limits.get(one.pool, Price(0)), one.offer.price * DEARER)
     return limits
-
-
-def _covered(launch: Launch, limits: Mapping[str, Price], left: Mapping[str, int]) -> bool:
-    price = launch.offer.price
-    return (
-        price is not None and price <= limits.get(launch.pool, Price(0)) and len(launch.ids) <= left.get(launch.pool, 0)
-    )

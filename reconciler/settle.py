@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
 
 from reconciler.approve import approve
 from reconciler.ask import TickAsk
+from reconciler.fold import Outcome
 from reconciler.ports import Ports
 from reconciler.tick import TickResult, tick
 from schemas.instance import Instance
@@ -35,12 +36,14 @@ def settle(
     *,
     until: Callable[[State, Plan], bool],
     progress: Callable[[State], object],
+    trouble: Callable[[Sequence[Outcome]], object] = lambda outcomes: None,
     deadline: float | None = None,
     pause: float = 0.25,
 ) -> Settled:
     """Tick as asked, then on, doing only what the first tick's approval covers, until `until(state, plan)`.
 
-    `plan` is what the first tick was approved to do; `deadline` is in seconds from now.
+    `plan` is what the first tick was approved to do; `deadline` is in seconds from now. `trouble` hears what came of
+    each tick's effects before the next one begins.
     `ask.stop` ends it after the tick that is under way.
     """
     first = tick(ports, replace(ask, tell=progress))
@@ -54,6 +57,7 @@ def settle(
     while last.state is not None and not until(last.state, plan):
         if ask.stop() or (ends is not None and ports.clock() >= ends):
             return Settled(first=first, last=last, reached=False)
+        trouble(last.outcomes)
         ports.sleep(wait)
         wait = min(LONGEST, wait * 1.3)
         last = tick(ports, later)

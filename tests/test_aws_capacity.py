@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from test_aws import ON_DEMAND, SPOT, account, launched, request  # noqa: F401 -
 from world import apply, cron, task
 
 from backends.base import BackendError, NoCapacity, TryLater
+from reconciler.cli.apply_report import report
+from reconciler.settle import Settled
 from schemas.offer import Offer
 from schemas.pool import Pool
 from schemas.resources import Where
@@ -386,3 +389,80 @@ def test_a_tick_over_a_listing_that_fails_halfway_ends_and_buys_nothing(site: Aw
     site.clock.at += 400
     cron(site)
     assert {one.external_id for one in site.state.instances} == living
+
+
+# ---------------------------------------------------------------- what a person reads of it
+
+
+CODES = ("m5.large", "m5a.large", "g5.xlarge")
+VCPU = "VcpuLimitExceeded"
+
+
+def done_of(site: AwsSite, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """The exit code of an apply at a prompt, and what it said when it was over."""
+    result = apply(site, papers(pools=[POOL]), confirm=lambda plan, state: plan)
+    settled = Settled(first=result, last=result, reached=True)
+    code = report(settled, interrupted=False, strict=False, detached=False)
+    said = capsys.readouterr()
+    return code, "".join(line for line in (said.out + said.err).splitlines(True) if not line.startswith("warning: "))
+
+
+def test_an_offer_that_was_passed_over_for_another_is_no_failure(
+    site: AwsSite, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.account.room("m5.large", 0)
+    code, said = done_of(site, capsys)
+    assert kinds(site)[0][0] == "m5a.large"
+    assert (code, said) == (
+        0,
+        "Done: 1 launched.\n"
+        "passed over: InsufficientInstanceCapacity: We currently do not have sufficient m5.large capacity.\n",
+    )
+
+
+NO_MORE = "We currently do not have sufficient {} capacity."
+FEW = "You have requested more vCPU capacity than your current vCPU limit of 32 allows for the instance bucket that "
+FEW += "the specified instance type belongs to"
+UNMET = "unmet: pool default-pool: 1 of 1 nodes missing: 6 offers → 5 with cpu x86 → 3 with on-demand → 0 with a place "
+UNMET += "to ask now ({}), the cheapest left out: m5.large $0.11"
+DEAR = "unmet: pool default-pool: what was confirmed is not to be had; next would be g5.xlarge in aws/eu-west-1 "
+DEAR += "at $1.12, above 1.5 × the confirmed price ($0.16): apply again to be asked"
+TOLD: dict[str, tuple[Callable[[Account], object], int, list[str]]] = {
+    "capacity": (
+        lambda aws: [aws.room(kind, 0) for kind in CODES],
+        1,
+        [f"failed: InsufficientInstanceCapacity: {NO_MORE.format(kind)}" for kind in CODES[:2]] + [DEAR],
+    ),
+    "quota": (
+        lambda aws: [aws.quota("L-1216C47A", 16), *(aws.room(kind, 0, code=VCPU) for kind in CODES)],
+        1,
+        [f"failed: {VCPU}: {FEW}: quota Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances (L-1216C47A) "
+         "is 16 vCPUs here", DEAR],
+    ),
+    "a quota that may not be read": (
+        lambda aws: [aws.room(kind, 0, code=VCPU) for kind in CODES],
+        1,
+        [f"failed: {VCPU}: {FEW}: quota Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances (L-1216C47A); "
+         "its value could not be read", DEAR],
+    ),
+    "permission": (
+        lambda aws: aws.fault("RunInstances", "UnauthorizedOperation", status=403, message="Not you.", times=9),
+        1,
+        ["failed: UnauthorizedOperation: Not you.", UNMET.format("UnauthorizedOperation: Not you.")],
+    ),
+    "throttled": (
+        lambda aws: aws.fault("DescribeSubnets", times=9),
+        0,
+        [UNMET.format("RequestLimitExceeded: slow down")],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_what_was_not_to_be_had_is_told_apart(site: AwsSite, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    refuse, code, told = TOLD[name]
+    refuse(site.account)
+    found, said = done_of(site, capsys)
+    assert site.account.living() == []
+    assert said.splitlines() == ["Nothing was done.", *told]
+    assert found == code

@@ -3,41 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reconciler.ask import TickAsk
 from reconciler.cli.applied import identified, revision
+from reconciler.cli.apply_report import report
 from reconciler.cli.approval import Approval, price_flag
-from reconciler.cli.fail import Done, Fail
 from reconciler.cli.interrupts import Interrupts
 from reconciler.cli.plan import check_pool
 from reconciler.cli.progress import Progress
 from reconciler.cli.project import forget_aliases, ports_of, project_root, site_of, tell
 from reconciler.cli.run_files import packer
 from reconciler.cli.saved import saved_plan
-from reconciler.cli.terminal import interactive, out, say
+from reconciler.cli.terminal import interactive, say
 from reconciler.cli.times import seconds
-from reconciler.explain import counts, explain
-from reconciler.explain_progress import under_way
-from reconciler.fold import Failed, Refused, StartFailed
 from reconciler.load import Documents
 from reconciler.refresh import freshen
-from reconciler.render_words import clean
 from reconciler.settle import Settled, settle, settled
 from reconciler.store import Store
 from reconciler.tick import TickResult, tick
 from reconciler.wire import now
 from schemas.plan import Permissions
-from schemas.run import RUN_ENDED
-from schemas.state import VERSION, State
-
-DONE = {
-    "launch": "launched", "attach": "attached", "assign": "assigned", "stop": "stopped", "terminate": "terminated",
-    "detach": "detached", "update": "updated",
-}  # fmt: skip
+from schemas.state import VERSION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,12 +73,14 @@ def _apply(flags: ApplyFlags, results: list[TickResult]) -> int:
             result = tick(ports, ask if limit is None else replace(ask, deadline=float(limit)))
             done = Settled(first=result, last=result, reached=True)
         else:
-            done = settle(ports, ask, until=settled, progress=progress, deadline=limit)
+            done = settle(
+                ports, ask, until=settled, progress=progress, trouble=progress.trouble, deadline=limit
+            )
     tell(ports.store.notes)
     results.append(done.last)
     if done.last.state is not None:
         forget_aliases(done.last.state)
-    return _report(done, interrupted=interrupts.count > 0, strict=flags.strict, detached=flags.detach)
+    return report(done, interrupted=interrupts.count > 0, strict=flags.strict, detached=flags.detach)
 
 
 def _upgrade(store: Store) -> None:
@@ -136,101 +126,3 @@ def _ask(flags: ApplyFlags, documents: Documents, *, interrupts: Interrupts) -> 
 def _pool_names(documents: Documents) -> set[str]:
     pools = documents.desired.pools
     return {pool.name for pool in pools} | {old for pool in pools for old in pool.formerly}
-
-
-def _report(done: Settled, *, interrupted: bool, strict: bool, detached: bool) -> int:
-    first, last = done.first, done.last
-    _raise_refusals(first)
-    for warning in dict.fromkeys((*first.warnings, *last.warnings)):
-        say(f"warning: {warning}")
-    failed = _say_failures((*first.outcomes, *last.outcomes))
-    if interrupted:
-        _say_under_way(last.state)
-        raise Done(130)
-    out(_done_line(first) + _runs_line(last.state))
-    if first.ahead or last.ahead:
-        say("note: another apply went on with the rest")
-    if last.refused:
-        raise Fail(last.refused)
-    if not done.reached and not detached:
-        _say_under_way(last.state)
-        raise Done(3)
-    if strict and _waiting(last):
-        say("waiting: something wanted does not happen now (see `dstack plan`)")
-        raise Done(3)
-    # An effect that failed is taken up by the next tick; a place that cannot be asked stays so until somebody looks.
-    return 1 if _say_unknown(last.state) or (failed and not detached) else 0
-
-
-def _raise_refusals(first: TickResult) -> None:
-    if first.refused:
-        raise Fail(first.refused)
-    if first.declined:
-        say("nothing was done")
-        raise Done(1)
-
-
-def _say_failures(outcomes: tuple[object, ...]) -> bool:
-    """What did not work, each once. True where a person has to do something about it."""
-    said: dict[str, None] = {}
-    for one in outcomes:
-        if isinstance(one, Refused | StartFailed | Failed):
-            said.setdefault(one.why)
-    for why in said:
-        say(f"failed: {why}")
-    return bool(said)
-
-
-def _say_unknown(state: State | None) -> bool:
-    """Places that could not be asked: a cron job that reaps nothing must not look well."""
-    unknown = [place for place in state.places if place.error and not place.forgotten] if state else []
-    clouds = [place for place in unknown if place.config.type != "ssh"]
-    for place in clouds:
-        say(f"error: {place.name} is unknown, nothing was done there: {clean(place.error)}")
-    hosts = {place.name: place.error for place in unknown if place.config.type == "ssh"}
-    told = list(_hosts_lost(state, hosts)) if state and hosts else []
-    for error in told:
-        say(f"error: {clean(error)}")
-    return bool(clouds or told)
-
-
-def _hosts_lost(state: State, failing: Mapping[str, str]) -> Iterator[str]:
-    """One server of many is down now and then: the plan says so, and that is no error of this apply.
-
-    A pool that has none left is one, and so is a server of whose identity there is doubt.
-    """
-    for pool in state.applied.desired.pools if state.applied else ():
-        errors = [failing[host.place] for host in pool.hosts if host.place in failing]
-        if errors and len(errors) == len(pool.hosts):
-            yield f"pool {pool.name}: none of its hosts can be used: {errors[0]}"
-            continue
-        for host in pool.hosts:
-            if failing.get(host.place, "").startswith("quarantined: "):
-                yield f"host {host.name}: {failing[host.place]}"
-
-
-def _say_under_way(state: State | None) -> None:
-    still = under_way(state) if state else {}
-    if still:
-        say(f"still under way, remembered, and taken up by the next `dstack apply` ({len(still)}):")
-        for subject, what in still.items():
-            say(f"  {subject}: {what}")
-
-
-def _done_line(first: TickResult) -> str:
-    found = counts(explain(first.plan, first.state))
-    if not found:
-        return "Nothing to do.\n"
-    return "Done: " + ", ".join(f"{number} {DONE[kind]}" for kind, number in found.items()) + ".\n"
-
-
-def _runs_line(state: State | None) -> str:
-    """`Runs: 2 running, 1 waiting.`, of those that have not ended."""
-    active = Counter(run.status for run in state.runs if run.status not in RUN_ENDED) if state else Counter()
-    said = [f"{number} {'waiting' if status == 'submitted' else status}" for status, number in sorted(active.items())]
-    return f"Runs: {', '.join(said)}.\n" if said else ""
-
-
-def _waiting(last: TickResult) -> bool:
-    runs = last.state.runs if last.state else ()
-    return bool(last.plan.unmet) or any(run.status == "submitted" and run.status not in RUN_ENDED for run in runs)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.cli.terminal import say, stderr_console
 from reconciler.explain_progress import under_way
+from reconciler.fold import Failed, Outcome
 from reconciler.render_words import clean
 from schemas.state import State
 
@@ -31,6 +32,7 @@ class Progress:
         self._asked: tuple[Sequence[str], int] = ((), 0)
         self._since = 0.0
         self._timer: threading.Timer | None = None
+        self._troubles: set[Failed] = set()
         self._live: Live | None = None
         self._lock = threading.RLock()
 
@@ -69,6 +71,19 @@ class Progress:
             self._asked = (tuple(names), count)
             if self._live is not None and not count:
                 self._draw()
+
+    def trouble(self, outcomes: Sequence[Outcome]) -> None:
+        """What came to nothing yet and is tried again, each once."""
+        for one in outcomes:
+            if not isinstance(one, Failed) or one in self._troubles:
+                continue
+            self._troubles.add(one)
+            line = clean(f"{one.subject}: {one.why} (tried again)")
+            with self._lock:
+                if self._live is not None:
+                    self._live.console.print(line, markup=False, highlight=False)
+                else:
+                    say(line)
 
     def told(self) -> str:
         """What is under way, as plain lines."""
