@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from reconciler.absorb_hosts import SKEW, past
 from reconciler.host_places import as_server
 from reconciler.share import shared
+from reconciler.status import bought
 from reconciler.waiting import UNSEEN
 from schemas.desired import Desired
 from schemas.instance import HostReport, Instance, JobReport, Listing, Phase, Seen
@@ -58,7 +59,9 @@ def rebuild(
     runs, attempts = _runs(instances, hosts, desired=desired, now=now)
     held = _held(desired, known={run.spec.name for run in runs}, done=done, nonce=nonce, now=now)
     tags = [seen.generation for listing in listings for seen in listing.instances if seen.lineage in ("", chosen)]
-    fences = [report.generation for report in reports]
+    # What a machine that we bought claims without our seal is a job's word: it is not believed, and forgotten there.
+    sealed = {one.id for one in instances if bought(one)}
+    fences = [one.generation if one.instance in sealed else max(one.generation, one.claimed) for one in reports]
     return State(
         version=VERSION,
         project=project,
