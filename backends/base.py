@@ -31,7 +31,14 @@ class TryLater(BackendError):
 
 
 class Behind(BackendError):
-    """The place has been told of a newer generation: whoever asked is not the newest, and nothing was done."""
+    """The place has been told of a newer generation: whoever asked is not the newest, and nothing was done.
+
+    `claimed`: which, where jobs may have written that there; 0 where they cannot.
+    """
+
+    def __init__(self, message: str, *, claimed: int = 0) -> None:
+        super().__init__(message)
+        self.claimed = claimed
 
 
 class NoCapacity(BackendError):

@@ -7,6 +7,7 @@ end detaches: it ends our jobs and removes our folder. One machine has one owner
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Collection, Mapping, Sequence
 from importlib.resources import files
@@ -165,7 +166,7 @@ class SshBackend:
         args = (self._host.folder, request.ids[0], str(request.generation))
         said = self._ask("attach", *args, stdin=claim.encode())
         if said.code == FENCED:
-            raise Behind(f"{self._host.name} has been told of a newer generation")
+            raise self._behind(said)
         if said.code == TAKEN:
             told = (printable(line) for line in said.out.decode("utf-8", "replace").split("\n"))
             raise self._taken(dict(line[:200].split(" ", 1) for line in told if " " in line[:200]))
@@ -236,11 +237,17 @@ class SshBackend:
         for id in ids:
             said = self._ask("detach", self._host.folder, self._setting.project, id, str(generation or ""))
             if said.code == FENCED:
-                raise Behind(f"{self._host.name} has been told of a newer generation")
+                raise self._behind(said)
             if said.code == STUBBORN:
                 raise TryLater(f"{self._host.name}: processes of its jobs do not end")
             if said.code:
                 raise TryLater(f"{self._host.name}: our folder could not be removed: {said.err[-200:]}")
+
+    def _behind(self, said: Said) -> Behind:
+        """The highest of `fenced 120 130.SEAL`: names of files that its jobs may have made."""
+        told = re.findall(rb"[ ](\d{1,15})(?=[. \n])", said.out[:8192].partition(b"fenced")[2] + b"\n")
+        highest = max(map(int, told), default=0)
+        return Behind(f"{self._host.name} has been told of a newer generation, {highest}", claimed=highest)
 
     def acknowledge(self, living: Collection[str]) -> None:
         """Whom the server told to have been let go, and who is not living, it need not tell again."""

@@ -12,7 +12,7 @@ base=${HOME:?}/$1 project=$2 id=$3
 owner=$(sed -n 's/^project //p' "$base/claim") was=$(sed -n 's/^id //p' "$base/claim")
 if cd "$base/host" 2>/dev/null; then
     read_fence
-    [ -z "${4:-}" ] || [ "$highest" -le "$4" ] || exit 75
+    [ -z "${4:-}" ] || [ "$highest" -le "$4" ] || { fenced; exit 75; }
     true > ending # from now on nothing starts, and each supervisor ends its job when it wakes up
     read_uptime
     until=$((up + 20)) left=1

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from reconciler.absorb_hosts import SKEW, absorb_hosts
 from reconciler.absorb_listings import Answer, absorb_listings
-from reconciler.distrust import distrust
+from reconciler.distrust import Doubts, distrust
 from reconciler.put_off import answered, failed
 from reconciler.ways import with_ways
 from schemas.instance import HostReport, Listing, Seen
@@ -32,8 +32,8 @@ def absorb(
 ) -> State:
     """The state with what was observed. `before` is the state that the observers started from.
 
-    Raises `StateRefused` where the world carries a generation above the state's; where only single declared servers
-    do, those are quarantined (see `distrust`). Of a state that was read
+    Raises `StateRefused` where the world carries a generation above the state's; where only hosts say so to which jobs
+    can write, those are quarantined (see `distrust`). Of a state that was read
     before the look (`newest` false) that proves nothing: another may have written and launched since.
     """
     was, said = state, reports
@@ -49,12 +49,14 @@ def absorb(
     off = 0 if agreed else min((place.skew for place in state.places if place.skew), key=abs, default=0)
     answers = _answers(state, listings, off=off)
     reports = _of_known_places(state, reports)
-    if newest and (liars := distrust(state, seen=_ours(state, answers), reports=reports)):
-        listings, reports = _disowned(was, listings, said, liars=liars)
+    doubts = distrust(state, seen=_ours(state, answers), reports=reports) if newest else Doubts()
+    if doubts.places:
+        listings, reports = _disowned(was, listings, said, liars=doubts.places)
         return absorb(was, listings=listings, reports=reports, now=now, before=before)
     state = absorb_listings(state, answers=answers, before=before, now=now - off)
     reports = [replace(report, at=report.at - off) for report in reports] if off else reports
-    return with_ways(absorb_hosts(state, reports=reports, before=before, now=now - off))
+    state = absorb_hosts(state, reports=reports, before=before, now=now - off)
+    return with_ways(_quarantined(state, doubts.instances))
 
 
 def strangers(state: State, listings: Sequence[Listing]) -> tuple[str, ...]:
@@ -195,6 +197,19 @@ def _of_known_places(state: State, reports: Sequence[HostReport]) -> Sequence[Ho
 
 def _ours(state: State, answers: Mapping[str, Answer]) -> Mapping[str, Sequence[Seen]]:
     return {name: [one for one in answer.seen if one.lineage == state.lineage] for name, answer in answers.items()}
+
+
+def _quarantined(state: State, doubts: Mapping[str, str]) -> State:
+    """They get no more work. What they say of their jobs is believed: results are collected before they go."""
+    if not doubts:
+        return state
+    return replace(
+        state,
+        instances=tuple(
+            replace(one, quarantined=one.quarantined or doubts[one.id]) if one.id in doubts else one
+            for one in state.instances
+        ),
+    )
 
 
 def _disowned(

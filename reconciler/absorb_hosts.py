@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
+from reconciler.adopt import adopt, past
 from reconciler.status import UNTRUSTED
 from schemas.instance import HostReport, Instance, JobReport
 from schemas.resources import Resources
@@ -39,7 +40,10 @@ def absorb_hosts(state: State, *, reports: Sequence[HostReport], before: State |
             continue
         believed[instance.id] = report
         instances.append(_answered(instance, report, now=now))
-    return _jobs(replace(state, instances=tuple(instances)), reports=believed, before=before, now=now)
+    was_silent = {one.id for one in state.instances if one.phase == "ready" and one.ready_at is None}  # at a rebuild
+    newcomers = [one for one in instances if one.id in was_silent and one.id in believed]
+    state = adopt(replace(state, instances=tuple(instances)), newcomers, believed, now=now)
+    return _jobs(state, reports=believed, before=before, now=now)
 
 
 def _our_side(state: State, reports: Mapping[str, HostReport]) -> frozenset[str]:
@@ -190,9 +194,8 @@ def _job(job: Job, report: HostReport, *, attempt: Attempt, known_absent: bool, 
             return _ended(job, said, attempt=attempt, now=now)
         case (("assigned" | "running"), "lost"):
             reason = "its host rebooted" if booted else said.reason or "its supervisor died without an exit code"
-            return _settled(
-                job, attempt=attempt, reason=reason, interrupted=booted or said.interrupted, at=past(said.ended_at, now=now)
-            )
+            at = past(said.ended_at, now=now)
+            return _settled(job, attempt=attempt, reason=reason, interrupted=booted or said.interrupted, at=at)
         case "assigned", "absent" if known_absent and job.halted:
             return _settled(job, attempt=attempt, reason="never started", interrupted=False, at=now)
         case "assigned", "absent" if known_absent and job.held and attempt.released_at is None:
@@ -243,12 +246,6 @@ def _ended(job: Job, said: JobReport, *, attempt: Attempt, now: int) -> Job:
         started_at=past(said.started_at, now=now) if said.started_at is not None else job.started_at,
         ended_at=past(said.ended_at, now=now),
     )
-
-
-def past(said: int | None, *, now: int) -> int:
-    """A moment that a host tells of, `now` where it tells of none. A job may write any number there: one to come would
-    keep its machine until then, as idle time counts from its last job's end."""
-    return now if said is None else min(said, now)
 
 
 def _settled(job: Job, *, attempt: Attempt, reason: str, interrupted: bool, at: int) -> Job:

@@ -102,9 +102,18 @@ class _Hands:
         try:
             return self._do(effect)
         except (runner.Fenced, Behind) as error:
-            return fold.Ahead(subject=subject(effect), why=str(error))
+            return self._fenced(effect, error)
         except (runner.HostError, BackendError, CannotOrder) as error:
             return fold.Failed(subject=subject(effect), why=str(error))
+
+    def _fenced(self, effect: Effect, error: runner.Fenced | Behind) -> Outcome:
+        """What only a host says, where jobs may write that, stops nobody else: whether we are behind, the store knows."""
+        if error.claimed:
+            state, _ = self.ports.store.read()
+            if state is not None and state.generation < error.claimed:
+                why = f"{error}; this project never had one: a job there may have written that"
+                return fold.Failed(subject=subject(effect), why=why)
+        return fold.Ahead(subject=subject(effect), why=str(error))
 
     def _do(self, effect: Effect) -> Outcome:
         match effect:

@@ -3,7 +3,7 @@
 # shellcheck disable=SC2034,SC2154
 umask 077
 read_fence # and writes nothing yet: it is how a full disk gets room
-[ "$highest" -le "$2" ] || exit 75
+[ "$highest" -le "${2%%.*}" ] || { fenced; exit 75; }
 mkdir -p spent jobs claims || exit 1
 if [ -d "claims/$1" ] && [ ! -f "jobs/$1/end" ] && [ ! -d "spent/$1" ]; then exit 79; fi
 token='' session='' leader='' group=''

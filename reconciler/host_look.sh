@@ -13,6 +13,7 @@ machine=
 { read -r machine < /etc/machine-id; } 2>/dev/null
 echo "dstack-host 1"
 echo "host $boot $up $(date +%s) $highest ${machine:--}"
+echo "fences$marks"
 recall_engine
 echo "runtime $runtime"
 

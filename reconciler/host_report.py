@@ -28,9 +28,10 @@ _WHY = re.compile(r"why ([a-z0-9][a-z0-9-]{0,100}) (.{0,2000})\Z")
 _HELD = re.compile(r"held ([a-z0-9][a-z0-9-]{0,100}) (\d{1,5}|-)\Z", re.ASCII)
 _UNTIL = re.compile(r"until ([0-9-]{1,40})\Z", re.ASCII)
 _TIMER = re.compile(r"timer (-?\d{1,10}|-) (ok|changed|missing) ([a-z-]{1,40}) ([a-z-]{1,40}) ([a-z-]{1,40})\Z", re.ASCII)
+_FENCES = re.compile(r"fence[sd]((?: [0-9a-f.]{1,255})*)\Z", re.ASCII)
 _AUTHORIZED = re.compile(r"authorized ([0-9a-f]{64}|-)\Z", re.ASCII)
 _FOREIGN = re.compile(r"foreign (\d{1,4}) (\d{1,10}) (\d{1,9}|-)\Z", re.ASCII)
-_BESIDE = (_MISSING, _FOREIGN, _RUNTIME, _PULLING, _WHY, _HELD, _UNTIL, _TIMER, _AUTHORIZED)
+_BESIDE = (_MISSING, _FOREIGN, _RUNTIME, _PULLING, _WHY, _HELD, _UNTIL, _TIMER, _FENCES, _AUTHORIZED)
 _CAUSES = {
     "stop": "stopped",
     "abort": "aborted",
@@ -80,6 +81,12 @@ def parse_report(answer: bytes, *, instance: str, now: int) -> HostReport:
         degraded=_degraded([found[1] for found in map(_MISSING.match, facts) if found]),
         foreign="; ".join(_foreign(*found.groups()) for found in map(_FOREIGN.match, facts) if found),
     )
+
+
+def parse_fences(answer: bytes) -> tuple[str, ...]:
+    """The generations that a host says it was told of, as `reconciler.fences` reads them."""
+    lines = answer.decode("utf-8", "replace").split("\n")
+    return next((tuple(found[1].split()) for found in map(_FENCES.match, lines) if found), ())
 
 
 def _until(said: str) -> int | None:

@@ -88,21 +88,26 @@ write_end() { # $1 job folder, $2 the line, once; over space reserved at the sta
     printf '%s\n' "$2" 1<> "$1/reserve" && mv -f "$1/reserve" "$1/end"
 }
 
-pass_fence() { # $1 generation: 75 where a higher one has been here, 74 where nothing can be written; kept for ever
+pass_fence() { # $1 generation, or generation.seal: 75 where a higher one has been here, 74 where nothing can be written
     read_fence
-    [ "$highest" -le "$1" ] || return 75
+    [ "$highest" -le "${1%%.*}" ] || { fenced; return 75; }
     mkdir -p fence && true > "fence/$1" || return 74
     read_fence
-    [ "$highest" -le "$1" ] || return 75
-    for mark in fence/*; do
-        [ "${mark#fence/}" -ge "$1" ] || rm -f "$mark"
+    [ "$highest" -le "${1%%.*}" ] || { fenced; return 75; }
+    for mark in $marks; do # the highest is kept for ever
+        [ "${mark%%.*}" -ge "${1%%.*}" ] || rm -rf "fence/$mark"
     done
 }
 
-read_fence() { # highest
-    highest=0
+read_fence() { # highest; marks: the names of all
+    highest=0 marks=''
     for mark in fence/*; do
-        case ${mark#fence/} in '' | *[!0-9]* | ????????????????*) continue ;; esac # what no counter reaches is not ours
-        [ "${mark#fence/}" -le "$highest" ] || highest=${mark#fence/}
+        mark=${mark#fence/}
+        case $mark in *[!0-9a-f.]*) continue ;; esac
+        case ${mark%%.*} in '' | *[!0-9]* | ????????????????*) continue ;; esac # what no counter reaches is not ours
+        [ ${#marks} -gt 4000 ] || marks="$marks $mark"
+        [ "${mark%%.*}" -le "$highest" ] || highest=${mark%%.*}
     done
 }
+
+fenced() { echo "fenced $highest$marks"; } # by which: whoever asked can tell those that jobs made

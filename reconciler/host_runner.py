@@ -8,7 +8,7 @@ import re
 import secrets
 import tempfile
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from msgspec.structs import replace
 
 from backends.boot import BASE
 from reconciler.artifacts import choose, repack
-from reconciler.host_report import Unreadable, parse_report
+from reconciler.fences import Fences, fences
+from reconciler.host_report import Unreadable, parse_fences, parse_report
 from reconciler.private import make_private
 from reconciler.runner import Collected, Fenced, Held, HostError, Order, Unreachable, Untrusted
 from reconciler.staging import stage
@@ -35,9 +36,11 @@ _REPORT = 8 * 1024 * 1024  # ten thousand jobs, each with a line or two
 _NAMES = 32 * 1024 * 1024  # a job's files
 _WHOLE_LOG = 256 * 1024 * 1024  # the supervisor keeps 64 MiB
 _NO_BUNDLE = 77
+_FENCED = 75
 _LONG = 1800.0  # a large transfer; everything else answers in seconds
 _PUT = """umask 077; mkdir -p stage && cat > "stage/$1.part" && [ "$(wc -c < "stage/$1.part")" -eq "$2" ] \
 && mv -f "stage/$1.part" "stage/$1.files\""""
+_FORGET = 'cd fence && for mark; do rm -rf "./$mark"; done'
 _LOG = """cd "jobs/$1" 2>/dev/null && [ -f log ] || exit 0; """
 _FAILURES = {
     74: "its disk takes nothing: it is full, or can only be read",
@@ -52,15 +55,17 @@ class HostRunner:
     """`transport_for` gives the way to an instance's host; `scratch` holds what is collected, until it is taken.
 
     `patience`: seconds of the host's uptime after which a claim whose supervisor never began is a lost job.
-    `shown` tells the pinned host key that an instance showed, "" where it has none.
+    `shown` tells the pinned host key that an instance showed, "" where it has none. `seal` proves to us later that we
+    told an instance (its id) of a generation; "" where the project's key is not at hand.
     """
 
     def __init__(
         self, transport_for: Callable[[Instance], Transport], *, scratch: Path | None = None, patience: int = 30,
-        shown: Callable[[Instance], str] = lambda _: "",
+        shown: Callable[[Instance], str] = lambda _: "", seal: Callable[[str, int], str] = lambda _id, _generation: "",
     ) -> None:  # fmt: skip
         self._transport_for = transport_for
         self._shown = shown
+        self._seal = seal
         self._scratch = scratch
         self._patience = patience
 
@@ -72,7 +77,11 @@ class HostRunner:
             # A host that hangs must not hold up a whole tick.
             answer = _settled(self._send(instance, _program("look"), args, timeout=LOOK, most=_REPORT))
             report = parse_report(answer.out, instance=instance.id, now=now)
-            return replace(report, host_key=self._shown(instance))
+            told = self._fences(instance, answer)
+            if lease is not None and told.unproven and bought(instance):  # whoever gets there at all has the key
+                self._send(instance, _FORGET, told.unproven)
+            claimed = max(told.claimed, report.generation if report.generation > told.told else 0)
+            return replace(report, host_key=self._shown(instance), generation=told.told, claimed=claimed)
         except Unreachable as error:
             return HostReport(
                 instance=instance.id,
@@ -89,7 +98,7 @@ class HostRunner:
         token = secrets.token_hex(16)
         folder, bundle = stage(order), order.files_bundle
         digest = _digest(bundle) if bundle else ""
-        args = (order.job, token, str(order.generation), digest)
+        args = (order.job, token, self._mark(instance, order.generation), digest)
         answer = self._send(instance, _program("start"), args, stdin=folder)
         if answer.code == _NO_BUNDLE and bundle:
             self._put(instance, bundle, f"{order.job}.{token}")
@@ -100,7 +109,7 @@ class HostRunner:
         return Held(staged=told is not None, port=int(told[1]) if told else 0)
 
     def release(self, instance: Instance, job: str, *, generation: int, port: int) -> None:
-        self._ask(instance, "release", _checked(job), str(generation), str(port))
+        self._ask(instance, "release", _checked(job), self._mark(instance, generation), str(port))
 
     def _put(self, instance: Instance, bundle: Path, name: str) -> None:
         """Beside the job's own folder, under a name of its own: whoever cleans the host leaves it alone."""
@@ -109,7 +118,7 @@ class HostRunner:
 
     def stop(self, instance: Instance, job: str, *, generation: int, abort: bool, why: str) -> None:
         how = "abort" if abort else "stop"
-        self._ask(instance, "stop", _checked(job), str(generation), how, stdin=why.encode("utf-8", "replace"))
+        self._ask(instance, "stop", _checked(job), self._mark(instance, generation), how, stdin=why.encode("utf-8", "replace"))
 
     def collect(self, instance: Instance, job: str, *, artifacts: tuple[str, ...]) -> Collected:
         log = self._fresh(".log")
@@ -146,7 +155,7 @@ class HostRunner:
         return Path(name)
 
     def clean(self, instance: Instance, job: str, *, generation: int) -> None:
-        self._ask(instance, "clean", _checked(job), str(generation))
+        self._ask(instance, "clean", _checked(job), self._mark(instance, generation))
 
     def read_log(self, instance: Instance, job: str, *, offset: int) -> bytes:
         program = _LOG + 'tail -c +"$2" log | head -c "$3"'
@@ -156,17 +165,17 @@ class HostRunner:
 
     def admit(self, instance: Instance, keys: tuple[str, ...], *, generation: int) -> None:
         text = "".join(f"{key}\n" for key in keys)
-        self._ask(instance, "admit", str(generation), stdin=text.encode())
+        self._ask(instance, "admit", self._mark(instance, generation), stdin=text.encode())
 
     def arm(self, instance: Instance, *, generation: int) -> None:
         from backends.boot import LOGIN, DeadMan
         from backends.user_data import arming
 
         program = arming(DeadMan(), user=instance.user or LOGIN)
-        self._ask(instance, "arm", str(generation), stdin=program.encode())
+        self._ask(instance, "arm", self._mark(instance, generation), stdin=program.encode())
 
     def retire(self, instance: Instance, *, generation: int) -> None:
-        self._ask(instance, "retire", str(generation))
+        self._ask(instance, "retire", self._mark(instance, generation))
 
     def _ask(
         self, instance: Instance, name: str, *args: str, stdin: bytes = b"", most: int = _WORDS
@@ -186,7 +195,21 @@ class HostRunner:
     ) -> Answer:
         """`most` None: artifacts may be as large as they are."""
         way = self._transport_for(instance)
-        return way.run(program, args=args, stdin=stdin, to=to, timeout=timeout, most=most)
+        answer = way.run(program, args=args, stdin=stdin, to=to, timeout=timeout, most=most)
+        if answer.code == _FENCED:
+            told = self._fences(instance, answer)
+            newer = "the host has been told of a newer generation"
+            claimed = told.claimed if told.claimed > told.told else 0
+            raise Fenced(f"{newer}, {claimed or told.told}", claimed=claimed)
+        return answer
+
+    def _mark(self, instance: Instance, generation: int) -> str:
+        seal = "" if _ours(instance) else self._seal(instance.id, generation)
+        return f"{generation}.{seal}" if seal else str(generation)
+
+    def _fences(self, instance: Instance, answer: Answer) -> Fences:
+        seal = None if _ours(instance) else partial(self._seal, instance.id)
+        return fences(parse_fences(answer.out), seal=seal)
 
 
 @cache
@@ -195,6 +218,11 @@ def _program(name: str) -> str:
     parts = ("rules", "containers", name)
     texts = (files("reconciler").joinpath(f"host_{part}.sh").read_text("utf-8") for part in parts)
     return "\n".join(texts)
+
+
+def _ours(instance: Instance) -> bool:
+    """On this machine, a job is whoever runs us: it may write the state itself."""
+    return instance.host is None and "/" in instance.address
 
 
 def _words(lease: Lease | None) -> str:
@@ -223,7 +251,5 @@ def _digest(bundle: Path) -> str:
 def _settled(answer: Answer) -> Answer:
     if answer.code == 0:
         return answer
-    if answer.code == 75:
-        raise Fenced("the host has been told of a newer generation")
     said = "; ".join(answer.err.splitlines()[-3:])[-300:]
     raise HostError(_FAILURES.get(answer.code) or said or f"the host's program ended with {answer.code}")

@@ -55,7 +55,8 @@ class SshReach:
         self, lines: Callable[[], Lines], *, who: str, key: Callable[[], ProjectKey] | None = None, aws: str = "aws"
     ) -> None:
         self._make = lines
-        self.cloud = CloudReach(lambda: self.lines, key=key or _no_key, aws=aws)
+        self._key = key or _no_key
+        self.cloud = CloudReach(lambda: self.lines, key=self._key, aws=aws)
         self._lock = threading.Lock()
         self._lines: Lines | None = None
         self.who = who
@@ -81,6 +82,22 @@ class SshReach:
     def shown(self, instance: Instance) -> str:
         """The pinned host key that a bought machine showed; "" for any other, or before that."""
         return self.cloud.pin_of(instance) if bought(instance) else ""
+
+    def seal(self, instance: str, generation: int) -> str:
+        """What proves later that this project told that instance of this generation; "" without the project's key."""
+        from reconciler.fences import seal_of
+
+        secret = self._fence_key
+        return seal_of(secret, instance=instance, generation=generation) if secret else ""
+
+    @cached_property
+    def _fence_key(self) -> bytes:
+        from reconciler.seal import KeyRefused
+
+        try:
+            return self._key().derive("fence")
+        except KeyRefused:
+            return b""
 
     @cached_property
     def rules(self) -> str:

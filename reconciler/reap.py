@@ -120,6 +120,8 @@ def _note(draft: Draft, idle: list[Idle], *, above: int) -> None:
             at, source = None, "prevent_destroy"
         elif one.place in draft.unknown:
             at, source = None, f"{one.place} is unknown"
+        elif one.ready_at is None:
+            source = "silent since a rebuild: what it does is not known"
         elif at is not None and one.id not in going:
             at, source = None, "held by nodes"
         elif at is not None and one.reserved_for and one.reserved_until is not None and one.reserved_until > at:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
-from reconciler.absorb_hosts import SKEW, past
+from reconciler.absorb_hosts import SKEW
+from reconciler.adopt import found_on
 from reconciler.host_places import as_server
-from reconciler.share import shared
-from reconciler.waiting import UNSEEN
+from reconciler.status import bought
 from reconciler.ways import with_ways
 from schemas.desired import Desired
-from schemas.instance import HostReport, Instance, JobReport, Listing, Phase, Seen
+from schemas.instance import HostReport, Instance, Listing, Phase, Seen
 from schemas.pool import Pool
 from schemas.resources import Resources
-from schemas.run import Attempt, Job, JobStatus, Run, RunSpec
+from schemas.run import Run
 from schemas.state import VERSION, Applied, Place, Revision, State
 from schemas.way import way_of
 
@@ -57,10 +57,12 @@ def rebuild(
     chosen = _lineage(listings, lineage, new=nonce)
     hosts = {report.instance: report for report in reports if not report.error}
     instances = _instances(listings, chosen, hosts=hosts, desired=desired, places=places, now=now)
-    runs, attempts = _runs(instances, hosts, desired=desired, now=now)
+    runs, attempts = found_on(instances, hosts, desired=desired, now=now)
     held = _held(desired, known={run.spec.name for run in runs}, done=done, nonce=nonce, now=now)
     tags = [seen.generation for listing in listings for seen in listing.instances if seen.lineage in ("", chosen)]
-    fences = [report.generation for report in reports]
+    # What a machine that we bought claims without our seal is a job's word: it is not believed, and forgotten there.
+    sealed = {one.id for one in instances if bought(one)}
+    fences = [one.generation if one.instance in sealed else max(one.generation, one.claimed) for one in reports]
     found = State(
         version=VERSION,
         project=project,
@@ -151,7 +153,6 @@ def _instances(
     return tuple(made.values())
 
 
-_STATUS: dict[str, JobStatus] = {"ended": "ended", "held": "assigned"}
 _PHASES: dict[str, Phase] = {"starting": "provisioning", "ending": "terminating"}
 
 
@@ -192,15 +193,10 @@ def _looked_at(instance: Instance, report: HostReport | None, *, now: int) -> In
     if instance.phase != "ready":
         return instance
     if report is None:
-        # It may work for somebody, so no idle clock may end it; `dstack pool remove` still does.
+        # It may work for somebody: until it answers, no idle clock of it runs, and its silence ends it no more than
+        # that of a busy one. Its own timer does, where it is never reached any more.
         return replace(
-            instance,
-            ready_at=now,
-            unreachable_since=now,
-            failed_looks=1,
-            unreachable_why="silent at the rebuild",
-            idle_duration=None,
-            idle_source="its work is unknown since a rebuild",
+            instance, ready_at=None, unreachable_since=now, failed_looks=1, unreachable_why="silent at the rebuild"
         )
     return replace(
         instance,
@@ -214,79 +210,6 @@ def _looked_at(instance: Instance, report: HostReport | None, *, now: int) -> In
 
 
 # ---------------------------------------------------------------- runs
-
-
-def _runs(
-    instances: Iterable[Instance], hosts: Mapping[str, HostReport], *, desired: Desired, now: int
-) -> tuple[tuple[Run, ...], tuple[Attempt, ...]]:
-    specs = {spec.name: spec for spec in desired.runs}
-    runs: dict[str, Run] = {}
-    attempts: dict[str, Attempt] = {}
-    for instance in instances:
-        report = hosts.get(instance.id)
-        for job in report.jobs if report else ():
-            parts = job.id.rsplit("-", 3)
-            if len(parts) != 4 or not all(part.isdecimal() for part in parts[1:]) or job.phase == "absent":
-                continue
-            run, replica, number, rank = parts[0], int(parts[1]), int(parts[2]), int(parts[3])
-            id = f"{run}-{replica}-{number}"
-            known = attempts.get(id)
-            jobs = (*(known.jobs if known else ()), _job(job, instance, rank=rank, now=now))
-            attempts[id] = _attempt(
-                Attempt(
-                    id=id, run=run, number=number, replica=replica, assigned_at=now,
-                    jobs=tuple(sorted(jobs, key=lambda each: each.rank)),
-                )
-            )  # fmt: skip
-            runs[run] = _run(run, runs.get(run), job, specs=specs, pool=instance.pool, number=number, now=now)
-    return tuple(runs.values()), tuple(attempts.values())
-
-
-def _attempt(attempt: Attempt) -> Attempt:
-    """One of several nodes goes on where any of them runs; where all are held back, nobody knows which are missing."""
-    if len(attempt.jobs) > 1 and any(job.status == "running" for job in attempt.jobs):
-        return replace(attempt, released_at=attempt.assigned_at)
-    if not any(job.held for job in attempt.jobs):
-        begun = len(attempt.jobs) > 1 and any(job.started_at is not None for job in attempt.jobs)
-        return replace(attempt, released_at=attempt.assigned_at) if begun else attempt
-    return replace(attempt, stopping="not started: held back when the state was rebuilt")
-
-
-def _job(job: JobReport, instance: Instance, *, rank: int, now: int) -> Job:
-    return Job(
-        id=job.id,
-        instance=instance.id,
-        rank=rank,
-        status=_STATUS.get(job.phase, "running"),
-        held=("staged" if job.staged else "preparing") if job.phase == "held" else "",
-        port=job.port,
-        blocks=shared(instance),  # how many it has is not known: nobody else gets any
-        boot_id=instance.boot_id,
-        started_at=None if job.started_at is None else past(job.started_at, now=now),
-        ended_at=None if job.ended_at is None else past(job.ended_at, now=now),
-        exit_code=job.exit_code,
-        interrupted=job.interrupted,
-        reason=job.reason,
-    )
-
-
-def _run(
-    id: str, known: Run | None, job: JobReport, *, specs: Mapping[str, RunSpec], pool: str, number: int, now: int
-) -> Run:
-    if known is not None:
-        return replace(known, attempts=max(known.attempts, number + UNSEEN))
-    declared = specs.get(job.run)
-    spec = declared or RunSpec(name=job.run or f"recovered-{id}", pool=pool)
-    return Run(
-        id=id,
-        spec=spec,
-        origin="declared" if declared else "run",
-        status="running",
-        reason="found on its host by a rebuild",
-        submitted_at=past(job.started_at, now=now),
-        started_at=None if job.started_at is None else past(job.started_at, now=now),
-        attempts=number + UNSEEN,
-    )
 
 
 def _held(

@@ -214,6 +214,8 @@ def _never_ready(draft: Draft, instance: Instance) -> Leave | None:
 def _unreachable(draft: Draft, instance: Instance) -> Leave | None:
     if instance.place in draft.unknown or not draft.is_cloud(instance.backend):
         return None
+    if instance.phase == "ready" and instance.ready_at is None:  # silent since a rebuild: it may have been busy
+        return None
     limit, since = max(UNREACHABLE_GRACE, draft.grace(instance)), instance.unreachable_since
     if instance.failed_looks < UNREACHABLE_LOOKS or since is None or draft.now < since + limit:
         return None

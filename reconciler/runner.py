@@ -41,7 +41,14 @@ class Untrusted(Unreachable):
 
 
 class Fenced(HostError):
-    """The host has seen a newer generation: read the state again. Nothing was done."""
+    """The host has seen a newer generation: read the state again. Nothing was done.
+
+    `claimed`: which, where only the host itself says so, and its jobs may have written it; 0 where it is proven.
+    """
+
+    def __init__(self, message: str, *, claimed: int = 0) -> None:
+        super().__init__(message)
+        self.claimed = claimed
 
 
 class Box(Value, frozen=True, kw_only=True):

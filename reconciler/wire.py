@@ -176,7 +176,7 @@ def wire(
         record=Telling(ledger),
         connect=connector(site, address=store.address, environ=environ, reach=reach),
         regions=regions,
-        runner=HostRunner(transports(environ, reach), scratch=scratch_of(site), shown=reach.shown),
+        runner=HostRunner(transports(environ, reach), scratch=scratch_of(site), shown=reach.shown, seal=reach.seal),
         now=now,
         clock=boot_clock,
         sleep=time.sleep,

@@ -202,7 +202,8 @@ class HostReport(Value, frozen=True, kw_only=True):
     `jobs` has every job folder of the host, asked for or not. `foreign` tells of processes on its
     GPUs that are none of its jobs'. `runtime` as in `Resources`.
     `untrusted`: it showed another key than the pinned one, or none is pinned. `host_key` is the pinned one that it
-    showed. `self_destruct_at` is when it powers itself off, `disarmed` and `authorized` as in `Instance`.
+    showed. `generation` is the highest that we told it of, `claimed` one that it says so and nobody can prove.
+    `self_destruct_at` is when it powers itself off, `disarmed` and `authorized` as in `Instance`.
     """
 
     instance: str
@@ -214,6 +215,7 @@ class HostReport(Value, frozen=True, kw_only=True):
     clock: int | None = None
     uptime: Seconds | None = None
     generation: int = 0
+    claimed: int = 0
     jobs: tuple[JobReport, ...] = ()
     untrusted: bool = False
     resources: Resources | None = None

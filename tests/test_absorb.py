@@ -293,7 +293,11 @@ def claims(**generations: int) -> list[Listing]:
 
 
 def fences(**generations: int) -> list[HostReport]:
-    return [report(instance=f"l-{name}", machine_id="", generation=number) for name, number in generations.items()]
+    """Of the servers no key sealed it."""
+    return [
+        report(instance=f"l-{name}", machine_id="", **{"generation" if name == "cloud" else "claimed": number})
+        for name, number in generations.items()
+    ]
 
 
 LIE = 999_999_999
@@ -307,6 +311,9 @@ LIE = 999_999_999
         (servers("a", "b"), claims(a=3, b=3), fences(a=6, b=0)),
         (servers("a", cloud=True), claims(a=LIE, cloud=2), fences(a=LIE, cloud=0)),
         (servers("a", "b", "c"), claims(a=LIE, b=1, c=1), ()),
+        (servers("a"), claims(a=6), fences(a=0)),
+        (servers("a"), claims(a=3), fences(a=LIE)),
+        (servers("a", "b"), [*claims(a=6), listing(place="ssh/b", identity="key b")], ()),
     ],
 )
 def test_a_server_that_alone_says_a_later_generation_is_quarantined_and_stops_nobody_else(
@@ -342,23 +349,51 @@ def test_a_server_that_lied_and_says_what_is_true_again_waits_for_a_person() -> 
 @pytest.mark.parametrize(
     ("state", "claimed", "fenced"),
     [
-        (servers("a"), claims(a=6), fences(a=0)),
         (servers("a", "b"), claims(a=6, b=7), fences(a=0, b=0)),
         (servers("a", "b"), claims(a=3, b=3), fences(a=6, b=7)),
         (servers("a", "b", "c"), claims(a=3, b=3, c=3), fences(a=6, b=7, c=0)),
         (servers("a", cloud=True), claims(a=3, cloud=6), ()),
         (servers("a", cloud=True), claims(a=3, cloud=3), fences(a=0, cloud=6)),
-        (servers("a", "b"), [*claims(a=6), listing(place="ssh/b", identity="key b")], ()),
-        (servers("a", "b"), [*claims(a=6), listing(place="ssh/b", error="timed out")], ()),
-        (servers("a", "b"), [*claims(a=6), replace(claims(b=3)[0], identity="somebody")], ()),
+        (servers("a", "b"), claims(a=3, b=3), [report(instance="l-a", machine_id="", generation=6)]),
+        (servers("a", "b", "c"), [*claims(a=6, b=6), listing(place="ssh/c", error="timed out")], ()),
+        (servers("a", "b", "c"), [*claims(a=6, b=6), replace(claims(c=3)[0], identity="somebody")], ()),
     ],
-    ids=["alone", "all", "all fences", "most", "a cloud's tag", "a cloud's host", "silent", "error", "other machine"],
+    ids=["all", "all fences", "most", "a cloud's tag", "a cloud's host", "sealed", "error", "other machine"],
 )
 def test_where_nobody_contradicts_the_state_is_refused(
     state: State, claimed: list[Listing], fenced: list[HostReport]
 ) -> None:
     with pytest.raises(StateRefused, match="older than the world"):
         absorb(state, listings=claimed, reports=fenced, now=NOW)
+
+
+@pytest.mark.parametrize("others", [0, 1, 3])
+def test_a_bought_machine_whose_jobs_wrote_a_later_generation_is_quarantined_alone(others: int) -> None:
+    """Also where it is the only one, or where all of them say so: no key of ours sealed it. Its jobs are believed."""
+    job = Job(id="r-0-1-0", instance="l-0", status="running", started_at=NOW - 60, boot_id="boot-1")
+    machines = tuple(an_instance(f"l-{index}", address=f"10.0.0.{index}", machine_id="") for index in range(others + 1))
+    state = a_state(*machines, attempts=(an_attempt(job),))
+    told = JobReport(id=job.id, phase="ended", exit_code=0, ended_at=NOW - 5)
+    liars = machines if others == 1 else machines[:1]
+    reports = [
+        report(*([told] if one.id == "l-0" else []), instance=one.id, machine_id="", generation=5,
+               claimed=LIE if one in liars else 0)
+        for one in machines
+    ]  # fmt: skip
+    listings = [listing(*(seen(one.id, generation=3) for one in machines))]
+    after = absorb(state, listings=listings, reports=reports, now=NOW, before=state)
+    assert [bool(one.quarantined) for one in after.instances] == [one in liars for one in machines]
+    assert "it carries generation 999999999, this state is at 5" in after.instances[0].quarantined
+    assert [one.unreachable_since for one in after.instances] == [None] * len(machines)
+    assert after.attempts[0].jobs[0].status == "ended", "its result is collected before it goes"
+    assert not after.places[0].error
+
+
+def test_a_restored_backup_is_known_by_one_seal_whatever_jobs_claim() -> None:
+    state = a_state(an_instance("l-0", address="10.0.0.1"), an_instance("l-1", address="10.0.0.2"))
+    reports = [report(instance="l-0", claimed=LIE), report(instance="l-1", generation=6, claimed=7)]
+    with pytest.raises(StateRefused, match="l-1 carries 6; it looks like a restored backup"):
+        absorb(state, listings=[listing()], reports=reports, now=NOW, before=state)
 
 
 # ---------------------------------------------------------------- hosts

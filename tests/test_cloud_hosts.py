@@ -84,7 +84,7 @@ class Reconciler:
         patience = Patience(dial=3, banner=3, login=5, tunnel=5)
         self.lines = Lines(Here(root=lab.root, home=lab.root), patience=patience)
         self.reach = SshReach(lambda: self.lines, who="ann@laptop", key=lambda: key, aws=aws)
-        self.runner = HostRunner(transports({}, self.reach), shown=self.reach.shown)
+        self.runner = HostRunner(transports({}, self.reach), shown=self.reach.shown, seal=self.reach.seal)
 
     def look(self, instance: Instance) -> HostReport:
         return self.runner.look(instance, now=1790000000)
@@ -157,6 +157,9 @@ class Guarded:
         report = self.us.runner.look(self.one, now=1790000000, lease=lease)
         assert report.error == ""
         return report
+
+    def enter_folder(self, name: str) -> list[str]:
+        return sorted(path.name for path in (self.host.login_home / FOLDER / name).iterdir())
 
     def as_job(self, program: str) -> None:
         self.us.run(self.one, program)
@@ -233,6 +236,37 @@ def test_a_job_cannot_do_away_with_its_lease_alone(deed: str, guarded: Guarded) 
     report = guarded.look(lease=Lease(rule="unattended", span=5 * 86400, hold=60))
     assert report.self_destruct_at == 1790000000 + 5 * 86400
     assert (guarded.host.login_home / FOLDER / "lease").read_text().split()[2] == "unattended"
+
+
+# ---------------------------------------------------------------- its fence, and who writes another
+
+
+def test_what_a_job_writes_of_a_generation_is_no_seal_of_ours(guarded: Guarded) -> None:
+    runner, one = guarded.us.runner, guarded.one
+    runner.admit(one, (), generation=7)
+    assert (guarded.look().generation, guarded.look().claimed) == (7, 0)
+    guarded.as_job("cd fence && touch 8 99999999999999 0 $(ls | sed -n 's/^7[.]/9./p') $(ls | sed -n 's/^7[.].*/9.&/p')")
+    report = guarded.look()
+    assert (report.generation, report.claimed) == (7, 99_999_999_999_999)
+    with pytest.raises(Fenced) as refused:
+        runner.admit(one, (), generation=8)
+    assert refused.value.claimed == 99_999_999_999_999
+    report = guarded.look(lease=Lease(rule="unattended", span=86400, hold=60))  # an apply's look
+    assert report.claimed == 99_999_999_999_999, "it is told once"
+    assert (guarded.look().generation, guarded.look().claimed) == (7, 0)
+    runner.admit(one, (), generation=8)
+    assert guarded.look().generation == 8
+    with pytest.raises(Fenced) as refused:
+        runner.admit(one, (), generation=7)
+    assert refused.value.claimed == 0, "this one is proven"
+    assert len(guarded.enter_folder("fence")) <= 2
+
+
+def test_a_seal_is_of_one_instance(guarded: Guarded) -> None:
+    other = replace(guarded.one, id="l-abd-0")
+    guarded.us.runner.admit(other, (), generation=20)
+    assert (guarded.look().generation, guarded.look().claimed) == (0, 20)
+    guarded.look(lease=Lease(rule="unattended", span=86400, hold=60))
 
 
 # ---------------------------------------------------------------- died in between

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
+from reconciler.absorb import absorb
 from reconciler.forget import forget
 from reconciler.prune import KEEP, needed_blobs, prune
 from reconciler.rebuild import MARGIN, RebuildRefused, rebuild
@@ -125,7 +128,45 @@ def test_no_idle_clock_starts_before_the_rebuild() -> None:
     answered, silent = state.instances[:2]
     assert reap_at(answered, since=idle_since(answered)) == NOW + 600
     assert reap_at(silent, since=idle_since(silent)) is None, "what a silent host does is unknown"
-    assert silent.unreachable_since == NOW
+    assert (silent.unreachable_since, silent.idle_duration) == (NOW, 600)
+
+
+def job_on(number: int, id: str, **fields: Any) -> HostReport:
+    return report(number, JobReport(id=id, run="train", started_at=NOW - 50, **{"phase": "running", **fields}))
+
+
+def answers_at_last(state: State, *reports: HostReport) -> State:
+    there, later = replace(listing(seen(1), seen(2)), at=NOW + 900), [replace(one, at=NOW + 900) for one in reports]
+    return absorb(state, listings=[there], reports=later, now=NOW + 900, before=state)
+
+
+def test_a_host_that_was_silent_at_the_rebuild_brings_its_jobs_along_when_it_answers() -> None:
+    """They were strays, which are ended and removed; and with no idle time of its own it was never reaped."""
+    state = rebuilt(listing(seen(1), seen(2)), reports=(report(1),))
+    assert [run.held for run in state.runs] == [True]
+    after = answers_at_last(state, job_on(2, "r7-0-1-0"), report(1))
+    late = after.instances[1]
+    assert (late.ready_at, late.unreachable_since, late.stray_jobs) == (NOW + 900, None, ())
+    assert [(run.id, run.spec.name, run.held) for run in after.runs] == [("r7", "train", False)]
+    assert [job.id for attempt in after.attempts for job in attempt.jobs] == ["r7-0-1-0"]
+    assert reap_at(late, since=idle_since(late)) == NOW + 900 + 600
+    again = answers_at_last(after, job_on(2, "r7-0-1-0"))
+    assert again.attempts == after.attempts
+
+
+def test_one_node_of_several_joins_the_others_when_its_host_answers() -> None:
+    state = rebuilt(listing(seen(1), seen(2)), reports=(job_on(1, "r7-0-1-0"),))
+    after = answers_at_last(state, job_on(1, "r7-0-1-0"), job_on(2, "r7-0-1-1"))
+    (attempt,) = after.attempts
+    assert [(job.rank, job.status) for job in attempt.jobs] == [(0, "running"), (1, "running")]
+    assert attempt.released_at is not None
+
+
+def test_what_is_left_of_a_run_that_ended_meanwhile_is_nobodys() -> None:
+    state = rebuilt(listing(seen(1), seen(2)), reports=(job_on(1, "r7-0-1-0", phase="ended", exit_code=0),))
+    state = replace(state, runs=tuple(replace(run, status="done") for run in state.runs))
+    after = answers_at_last(state, job_on(2, "r7-0-1-1"))
+    assert after.instances[1].stray_jobs == ("r7-0-1-1",)
 
 
 @pytest.mark.parametrize(

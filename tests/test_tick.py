@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from dataclasses import replace as change
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ from reconciler.ask import TickAsk
 from reconciler.explain_progress import under_way
 from reconciler.fold import Failed
 from reconciler.ports import Ports
+from reconciler.runner import Fenced, Held, Order, Runner
 from reconciler.secrets import SecretLacking
 from reconciler.settle import settle, settled
 from reconciler.store import StateRefused
 from reconciler.tick import tick
 from reconciler.wish import add_run, stop_run
 from schemas.desired import Desired
+from schemas.instance import Instance
 from schemas.plan import Launch, Permissions, Plan, Terminate
 from schemas.pool import Pool
 from schemas.profile import Retry
@@ -450,6 +453,39 @@ def test_a_host_that_saw_a_newer_generation_stops_us(site: Site) -> None:
     result = tick(ports, TickAsk())
     assert result.ahead
     assert site.world.started == {}
+
+
+@dataclass
+class Claiming:
+    """The runner of a world in which one host says that it was told of a later generation, and cannot prove it."""
+
+    inner: Runner
+    liar: str
+    generation: int
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def start(self, instance: Instance, order: Order) -> Held | None:
+        if instance.id == self.liar:
+            raise Fenced("the host has been told of a newer generation", claimed=self.generation)
+        return self.inner.start(instance, order)
+
+
+@pytest.mark.parametrize(("ahead", "stops"), [(10**9, False), (0, True)])
+def test_a_claim_that_nobody_can_prove_stops_its_host_alone(site: Site, ahead: int, stops: bool) -> None:
+    """Where the state has come as far by now, somebody may well have told it; else a job wrote that."""
+    apply(site, desired(runs=[task("one"), task("two")]))
+    site.clock.at += 10
+    ports = site.ports()
+    liar = site.state.instances[0].id
+    ports = change(ports, runner=Claiming(ports.runner, liar, site.state.generation + 1 + ahead))
+    result = tick(ports, TickAsk())
+    assert result.ahead == stops
+    if not stops:
+        assert len(site.world.started) == 1
+        (failed,) = [one for one in result.outcomes if isinstance(one, Failed)]
+        assert "this project never had one: a job there may have written that" in failed.why
 
 
 def test_an_effect_is_not_begun_after_the_machine_slept(site: Site) -> None:
