@@ -245,6 +245,7 @@ def test_each_permission_is_asked_for_and_nothing_is_made(
     config = BackendConfig(name=f"aws{account.number}", type="aws", regions=("eu-west-1",))
     account.quota("L-1216C47A", 64)
     account.fault("DescribeSpotPriceHistory", "UnauthorizedOperation", status=403, message="You are not authorized.")
+    account.fault("DescribeVpcs", "RequestLimitExceeded", status=503, message="slow down")
     import time
 
     asked = probes(config, project="demo12345678", buckets=(), now=time.time)
@@ -253,6 +254,9 @@ def test_each_permission_is_asked_for_and_nothing_is_made(
     refused = found.pop("eu-west-1 ec2:DescribeSpotPriceHistory")
     assert (refused.verdict, refused.said) == ("failed", "UnauthorizedOperation: You are not authorized.")
     assert "backend policy" in refused.then
+    throttled = found.pop("eu-west-1 ec2:DescribeVpcs")
+    assert (throttled.verdict, throttled.then) == ("failed", "try again in a while")
+    verdicts.pop("eu-west-1 ec2:DescribeVpcs")
     unknown = {name for name, verdict in verdicts.items() if verdict == "not known"}
     assert unknown == {
         "eu-west-1 ec2:TerminateInstances", "eu-west-1 ec2:AuthorizeSecurityGroupIngress",
