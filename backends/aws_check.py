@@ -17,7 +17,7 @@ from backends.aws_names import PROJECT, as_list, of_project
 from backends.aws_network import network_for
 from backends.aws_quotas import QUOTAS
 from backends.aws_session import client
-from backends.base import BackendError
+from backends.base import BackendError, TryLater
 from backends.probe import NotKnown, Probe
 from schemas.desired import BackendConfig
 from schemas.location import Bucket
@@ -55,7 +55,7 @@ def probes(
     yield Probe(name="credentials", look=lambda: _who(caller()), then="`dstack aws configure`, or `aws sso login`")
     yield Probe(name="clock", look=lambda: _clock(caller(), now()), then="set this machine's clock (NTP)")
     for bucket in buckets:
-        yield Probe(name=bucket.url, look=partial(_bucket, config, bucket, regions[0]), then=POLICY)
+        yield Probe(name=bucket.url, look=partial(_bucket, config, bucket, regions[0]), then=_rights)
     for region in regions:
         yield from _region(config, region, project=project)
 
@@ -63,17 +63,24 @@ def probes(
 def _region(config: BackendConfig, region: str, *, project: str) -> Iterator[Probe]:
     ec2 = cache(lambda: client(config, "ec2", region))
     for action, (operation, few) in LOOKS.items():
-        yield Probe(name=f"{region} {action}", look=partial(_dry, ec2, operation, **few), then=POLICY)
+        yield Probe(name=f"{region} {action}", look=partial(_dry, ec2, operation, **few), then=_rights)
     yield Probe(
         name=f"{region} network", look=lambda: _network(ec2(), config, region),
         then=f"`aws ec2 create-default-vpc --region {region}`, or `vpc_ids`, `vpc_name` or `subnets` of the backend",
     )  # fmt: skip
     image = cache(lambda: _image(ec2(), client(config, "ssm", region), config))
-    yield Probe(name=f"{region} ssm:GetParameters", look=image, then=f"{POLICY}; or `os_images` of the backend")
+    yield Probe(name=f"{region} ssm:GetParameters", look=image, then=partial(_rights, other="`os_images` of the backend"))
     for action, look in _writes(ec2, image, config, region, project=project):
-        yield Probe(name=f"{region} {action}", look=look, then=POLICY)
+        yield Probe(name=f"{region} {action}", look=look, then=_rights)
     quotas = partial(_quotas, config, region)
     yield Probe(name=f"{region} quotas", look=quotas, then="ask for more in Service Quotas (it may take a day)")
+
+
+def _rights(error: BackendError, *, other: str = "") -> str:
+    """The policy, for what was refused; an outage, a throttle or a proxy's page is no lack of rights."""
+    if str(error).partition(":")[0] in (*REFUSED, "403"):
+        return f"{POLICY}; or {other}" if other else POLICY
+    return "try again in a while" if isinstance(error, TryLater) else other
 
 
 # ---------------------------------------------------------------- of the account

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.aws_errors import ask, code_of, understood
+from backends.aws_session import as_role
 from backends.base import BackendError
 
 KEY_ID = re.compile(r"A(?:KIA|SIA)[A-Z0-9]{10,124}")
@@ -38,8 +39,20 @@ class Caller:
 def caller(*, region: str, keys: Keys | None = None, profile: str = "") -> tuple[Caller, Any]:
     """Who that is, by AWS's own word, and its session. Raises `BackendError` with what to do."""
     session = _session(region, keys, profile)
+    return _who(session), session
+
+
+def in_role(session: Any, role_arn: str, *, external_id: str = "") -> Caller:
+    """Who one is once one has taken it on, as the backend will. Raises `BackendError` in AWS's own words."""
+    try:
+        return _who(as_role(session, {"role_arn": role_arn, "external_id": external_id}))
+    except BackendError as error:
+        raise BackendError(f"role {role_arn}: {error}") from None
+
+
+def _who(session: Any) -> Caller:
     answer = ask(_client(session, "sts"), "get_caller_identity")
-    return Caller(account=str(answer["Account"]), arn=str(answer["Arn"])), session
+    return Caller(account=str(answer["Account"]), arn=str(answer["Arn"]))
 
 
 def check_region(session: Any, region: str) -> None:

@@ -99,7 +99,7 @@ def _session(config: BackendConfig, region: str) -> Any:
     try:
         profile, home = _profile(creds.get("profile") or "", os.environ), region or "us-east-1"
         session = Session(botocore_session=_core(), profile_name=profile, region_name=home, **keys)
-        return _as_role(session, creds) if creds.get("role_arn") else session
+        return as_role(session, creds) if creds.get("role_arn") else session
     except BotoCoreError as error:
         raise BackendError(f"{config.name}: {error}") from None
 
@@ -145,7 +145,7 @@ def _value(config: BackendConfig, key: str, written: str) -> str:
     return value
 
 
-def _as_role(session: Any, creds: Mapping[str, str]) -> Any:
+def as_role(session: Any, creds: Mapping[str, str]) -> Any:
     """The role's own credentials, asked for when first needed and again before they end."""
     from boto3 import Session
     from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from backends.base import BackendError
+
 
 class NotKnown(Exception):
     """It cannot be told here and now: neither good nor bad. The message says why."""
@@ -12,8 +14,14 @@ class NotKnown(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """`look` gives what was found, or raises `BackendError` (it fails) or `NotKnown`. `then`: what mends it."""
+    """`look` gives what was found, or raises `BackendError` (it fails) or `NotKnown`. `then`: what mends it.
+
+    Where that depends on the failure, `then` is asked; "" where nothing but the failure's own words is known.
+    """
 
     name: str
     look: Callable[[], str]
-    then: str
+    then: str | Callable[[BackendError], str]
+
+    def mends(self, error: BackendError) -> str:
+        return self.then if isinstance(self.then, str) else self.then(error)

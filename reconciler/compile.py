@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from reconciler.compile_creds import with_secrets
+from reconciler.compile_creds import creds_faults, with_secrets
 from reconciler.compile_hosts import twice
 from reconciler.compile_pool import DEFAULT_POOL, compile_pool
 from reconciler.compile_profile import Layer, compile_profile, layer_of
 from reconciler.compile_run import compile_run, run_hash
 from reconciler.contradict import pool_contradictions, project_contradictions, run_contradictions
 from reconciler.known_hosts import Known
-from reconciler.notice import run_notices, unsupported_notices
+from reconciler.notice import backend_notices, run_notices, unsupported_notices
 from reconciler.problem import Problem, in_order
 from reconciler.read_documents import Entry, Read, entry_name
 from schemas.desired import BackendConfig, Cap, Desired, Secret
@@ -55,6 +55,9 @@ def compile_documents(
     runs = _runs(read, profiles, pools, backends, notes)
     notes.warnings.extend(project_contradictions(read, pools))
     secrets = tuple(secrets_of(read))
+    for entry in read.backends:
+        notes.warnings.extend(backend_notices(entry))
+        read.problems.extend(creds_faults(entry, secrets) if entry.form.type in SUPPORTED else ())
     return Desired(
         **_project(read),
         backends=tuple(with_secrets(config, secrets) for config in backends.values()),

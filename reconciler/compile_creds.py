@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from msgspec.structs import replace
 
+from reconciler.problem import Problem
+from reconciler.read_documents import Entry
 from schemas.desired import BackendConfig, Secret
 
 _SECRET = re.compile(r"\$\{\{ *secrets\.([A-Za-z_][A-Za-z0-9_]*) *\}\}")
@@ -24,3 +26,14 @@ def with_secrets(config: BackendConfig, secrets: Sequence[Secret]) -> BackendCon
         return f"${{{{ env.{known[found[1]]} }}}}" if found and found[1] in known else text
 
     return replace(config, options={**config.options, "creds": {key: told(text) for key, text in creds.items()}})
+
+
+def creds_faults(entry: Entry, secrets: Sequence[Secret]) -> Iterator[Problem]:
+    """A backend's credentials are needed by whoever asks its place, before any secret of another kind can be had."""
+    sources = {one.name: one.source for one in secrets}
+    for key, text in (getattr(entry.form, "creds", None) or {}).items():
+        found = _SECRET.fullmatch(text.strip())
+        if found and sources.get(found[1], "env") != "env":
+            yield entry.problem(
+                f"the secret `{found[1]}` is a `{sources[found[1]]}`: a backend's credentials come from the environment, "
+                f"by a secret `{{env: NAME}}` or `${{{{ env.NAME }}}}`, or from a `profile`", "creds", key)

@@ -1,4 +1,4 @@
-"""What a run says that has no effect here, and what looks like a secret in plain text: warnings."""
+"""What a run says that has no effect here, what looks like a secret in plain text, who lets everybody in: warnings."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ _NO_EFFECT = {
     "utilization_policy": "not supported yet",
     "stop_duration": "not supported yet",
 }
+EVERYBODY = ("0.0.0.0/0", "::/0")
 _TELLING_NAME = r"(?i)(token|secret|passw(or)?d|api_?key|access_?key|private_?key|credential)"
 _TELLING_VALUE = (
     r"(hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|sk-[A-Za-z0-9_-]{16,}|AKIA[0-9A-Z]{12,}"
@@ -31,6 +32,17 @@ def unsupported_notices(entry: Entry, reasons: Iterable[str]) -> Iterator[Proble
     """What is valid and does not work yet: a plan shows it as unmet, `validate` as a warning."""
     for reason in reasons:
         yield entry.problem(reason)
+
+
+def backend_notices(entry: Entry) -> Iterator[Problem]:
+    """An `ingress` that keeps nobody out. Host keys and logins still do; those who try are many."""
+    said = getattr(entry.form, "ingress", None)
+    listed = isinstance(entry.raw.get("ingress"), list)
+    for index, each in enumerate((said,) if isinstance(said, str) else said or ()):
+        if each in EVERYBODY:
+            where = ("ingress", index) if listed else ("ingress",)
+            yield entry.problem(
+                f"`{each}` is everybody: port 22 is open to the whole world; name your own ranges, or `own`", *where)
 
 
 def run_notices(entry: Entry, *, boxed: bool) -> Iterator[Problem]:

@@ -42,6 +42,17 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def unechoed(self) -> None:
+        """Returns once what is typed is not shown; fails where it never is so."""
+        deadline = time.monotonic() + PATIENCE
+        while termios.tcgetattr(self._master)[3] & termios.ECHO:
+            assert time.monotonic() < deadline, "what is typed is shown"
+            time.sleep(0.01)
+
     def interrupt(self) -> None:
         """Ctrl-C as the terminal gives it: to the foreground process group."""
         self.type("\x03")

@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 from aws_double import KEY, Account, AwsServer
 from command import Folder, Ran, folder_at
+from pseudo_terminal import at_terminal
 
 from backends.aws_check import probes
 from backends.aws_login import Keys, with_keys
@@ -118,6 +119,69 @@ def test_credentials_and_buckets_that_do_not_work_are_not_written(folder: Folder
     assert not keys_file(folder).exists()
 
 
+# ---------------------------------------------------------------- asked at a terminal, and a role
+
+
+def holding(folder: Folder, secret: str) -> list[Path]:
+    """The files that have it, of all that a command may write: the project, the home, AWS's own."""
+    written = (path for path in folder.root.parent.rglob("*") if path.is_file())
+    return [path for path in written if secret.encode() in path.read_bytes()]
+
+
+def test_asked_at_a_terminal_the_secret_is_unseen(folder: Folder, account: Account) -> None:
+    env = surroundings(account, folder)
+    with at_terminal(folder, "aws", "configure", env=env) as terminal:
+        terminal.wait_for("Access key id (empty: a profile that you have): ")
+        terminal.type(f"{KEY + account.number}\n")
+        terminal.wait_for("Secret access key (hidden): ")
+        terminal.unechoed()
+        process = Path(f"/proc/{terminal.pid}")
+        arguments = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+        terminal.type(f"{SECRET}\n")
+        terminal.wait_for("Region (such as us-east-1): ")
+        terminal.type("eu-west-1\n")
+        terminal.wait_for("S3 bucket for artifacts (or empty): ")
+        terminal.type("\n")
+        assert terminal.ends() == 0, terminal.text
+    assert SECRET not in terminal.seen
+    assert SECRET.encode() not in arguments
+    assert f"backend aws: account {account.number}, eu-west-1" in terminal.text
+    assert holding(folder, SECRET) == [keys_file(folder)]
+
+
+@pytest.mark.parametrize(("typed", "code"), [("too short\n", 1), ("\x03", 130)], ids=["no secret", "ctrl-c"])
+def test_a_secret_that_is_none_or_not_given_leaves_nothing(
+    folder: Folder, account: Account, typed: str, code: int
+) -> None:
+    args = ("aws", "configure", "--key-id", KEY + account.number)
+    with at_terminal(folder, *args, env=surroundings(account, folder)) as terminal:
+        terminal.wait_for("Secret access key (hidden): ")
+        terminal.unechoed()
+        terminal.type(typed)
+        assert terminal.ends() == code
+    assert ("that is no secret access key" in terminal.text) == (code == 1)
+    assert "too short" not in terminal.text
+    assert not keys_file(folder).exists()
+
+
+def test_a_role_is_taken_on_before_it_is_written(folder: Folder, account: Account) -> None:
+    args = ("--key-id", KEY + account.number, "--secret-stdin", "--region", "eu-west-1")
+    role = f"arn:aws:iam::{account.number}:role/dstack"
+    account.fault("AssumeRole", "AccessDenied", status=403, message="not authorized to perform: sts:AssumeRole")
+    ran = configure(folder, account, *args, "--role-arn", role, "--external-id", "team-7", given=SECRET)
+    assert f"role {role}: AccessDenied: not authorized to perform: sts:AssumeRole" in ran.err, ran
+    assert "nothing was written" in ran.err
+    assert not keys_file(folder).exists()
+    ran = configure(folder, account, *args, "--role-arn", role, "--external-id", "team-7", "--json", given=SECRET)
+    assert ran.code == 0, ran
+    assert json.loads(ran.out)["arn"].startswith(f"arn:aws:sts::{account.number}:assumed-role/dstack/")
+    assert (folder.root / ".dstack/backends.yml").read_text() == (
+        "backends:\n  - type: aws\n    regions: [eu-west-1]\n"
+        f"    creds: {{profile: dstack, role_arn: {role}, external_id: team-7}}\n"
+    )
+    assert holding(folder, SECRET) == [keys_file(folder)]
+
+
 # ---------------------------------------------------------------- AWS's file of keys
 
 
@@ -181,6 +245,7 @@ def test_each_permission_is_asked_for_and_nothing_is_made(
     config = BackendConfig(name=f"aws{account.number}", type="aws", regions=("eu-west-1",))
     account.quota("L-1216C47A", 64)
     account.fault("DescribeSpotPriceHistory", "UnauthorizedOperation", status=403, message="You are not authorized.")
+    account.fault("DescribeVpcs", "RequestLimitExceeded", status=503, message="slow down")
     import time
 
     asked = probes(config, project="demo12345678", buckets=(), now=time.time)
@@ -189,6 +254,9 @@ def test_each_permission_is_asked_for_and_nothing_is_made(
     refused = found.pop("eu-west-1 ec2:DescribeSpotPriceHistory")
     assert (refused.verdict, refused.said) == ("failed", "UnauthorizedOperation: You are not authorized.")
     assert "backend policy" in refused.then
+    throttled = found.pop("eu-west-1 ec2:DescribeVpcs")
+    assert (throttled.verdict, throttled.then) == ("failed", "try again in a while")
+    verdicts.pop("eu-west-1 ec2:DescribeVpcs")
     unknown = {name for name, verdict in verdicts.items() if verdict == "not known"}
     assert unknown == {
         "eu-west-1 ec2:TerminateInstances", "eu-west-1 ec2:AuthorizeSecurityGroupIngress",

@@ -342,6 +342,11 @@ def test_the_default_pool(tmp_path: Path, pools: str, default: str) -> None:
             "no pool can fit it: it needs a GPU h100, and pool `a` has a100",
         ),
         (
+            "backends: [{type: aws, ingress: [own, 0.0.0.0/0]}]",
+            "main.yml:1:39: backends[0].ingress[1]: `0.0.0.0/0` is everybody: port 22 is open to the whole world",
+        ),
+        ("backends: [{type: aws, ingress: '::/0'}]", "main.yml:1:33: backends[0].ingress: `::/0` is everybody"),
+        (
             "runs: [{type: task, name: r, commands: [x], env: {HF_TOKEN: hf_abcdefghijklmnopqrst}}]",
             "1:61: runs[0].env.HF_TOKEN: `HF_TOKEN` looks like a secret in plain text: declare it in `secrets` "
             "and write "
@@ -521,8 +526,19 @@ def test_what_is_no_way_and_no_key(line: str, said: str, tmp_path: Path) -> None
 
 def test_a_clouds_credentials_may_be_a_declared_secret_of_the_environment(tmp_path: Path) -> None:
     main = (
-        "backends: [{type: aws, creds: {access_key: '${{secrets.ID}}', secret_key: '${{ secrets.KEY }}'}}]\n"
-        "secrets: {ID: {env: AWS_ID_OF_LAB}, KEY: {file: key.txt}}"
+        "backends: [{type: aws, creds: {access_key: '${{secrets.ID}}', secret_key: '${{ env.KEY }}'}}]\n"
+        "secrets: {ID: {env: AWS_ID_OF_LAB}}"
     )
     (config,) = loaded(tmp_path, main=main).desired.backends
-    assert config.options["creds"] == {"access_key": "${{ env.AWS_ID_OF_LAB }}", "secret_key": "${{ secrets.KEY }}"}
+    assert config.options["creds"] == {"access_key": "${{ env.AWS_ID_OF_LAB }}", "secret_key": "${{ env.KEY }}"}
+
+
+@pytest.mark.parametrize("found", ["file: key.txt", "command: pass show key", "ssm: /team/key"])
+def test_other_secrets_are_none_of_a_clouds_credentials(found: str, tmp_path: Path) -> None:
+    main = (
+        "backends: [{type: aws, creds: {access_key: '${{ env.ID }}', secret_key: '${{ secrets.KEY }}'}}]\n"
+        f"secrets: {{KEY: {{{found}}}}}"
+    )
+    kind = found.partition(":")[0]
+    said = f".dstack/main.yml:1:73: backends[0].creds.secret_key: the secret `KEY` is a `{kind}`: a backend's credentials"
+    assert problems(tmp_path, main=main)[0].startswith(said)

@@ -22,6 +22,7 @@ from backends.aws_login import (
     check_bucket,
     check_region,
     credentials_file,
+    in_role,
     known_key,
     store_keys,
 )
@@ -157,10 +158,12 @@ def _bucket(text: str) -> Bucket | None:
 def _checked(
     asked: AwsAsk, *, keys: Keys | None, profile: str, region: str, bucket: Bucket | None
 ) -> tuple[Caller, str]:
-    """Who it is, and where the bucket lies."""
+    """Who the backend will be, and where the bucket lies."""
     try:
         who, session = caller(region=region, keys=keys, profile="" if keys else profile)
         check_region(session, region)
+        if asked.role_arn:
+            who = in_role(session, asked.role_arn, external_id=asked.external_id)
         return who, check_bucket(session, bucket.bucket, bucket.prefix) if bucket else ""
     except BackendError as error:
         of = f"key {asked.key_id or keys.id}" if keys else f"profile {profile}"

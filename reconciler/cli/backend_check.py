@@ -72,21 +72,20 @@ def looked(backend: str, asked: Iterable[Probe], *, clock: Callable[[], float]) 
     """Each in turn. Without credentials nothing else can be told, and nothing else is asked."""
     for probe in asked:
         began = clock()
-        verdict, said = _verdict(probe)
-        then = probe.then if verdict == "failed" else ""
+        verdict, said, then = _verdict(probe)
         seconds = clock() - began
         yield Found(backend=backend, name=probe.name, verdict=verdict, seconds=seconds, said=clean(said), then=then)
         if probe.name == "credentials" and verdict == "failed":
             return
 
 
-def _verdict(probe: Probe) -> tuple[Verdict, str]:
+def _verdict(probe: Probe) -> tuple[Verdict, str, str]:
     try:
-        return "ok", probe.look()
+        return "ok", probe.look(), ""
     except NotKnown as why:
-        return "not known", str(why)
+        return "not known", str(why), ""
     except BackendError as error:
-        return "failed", str(error)
+        return "failed", str(error), probe.mends(error)
 
 
 def buckets_of(where: Site) -> tuple[Bucket, ...]:

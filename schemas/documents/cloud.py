@@ -75,7 +75,7 @@ def ranges(value: Any) -> tuple[str, ...] | str:
         try:
             found.append("own" if item == "own" else str(ip_network(text(item), strict=False)))
         except ValueError:
-            path = ((index,), "is no address or range of addresses")
+            path = ((index,), f"`{text(item)}` is no address or range of addresses")
             raise Wrong("", found=[path]) if isinstance(value, list) else Wrong(
                 "should be `own`, `none`, or a list of ranges such as 203.0.113.0/24") from None
     return tuple(found)
