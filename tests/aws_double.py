@@ -4,10 +4,11 @@ moto (its validations on) gives real request and response shapes, instance types
 is open about it being ours, by AWS's own pages: tokens that hold (the same request, the same instances; other
 parameters, `IdempotentParameterMismatch`), the `client-token` and `instance-lifecycle` filters, capacity and quota
 by type, zone and purchase, spot requests and interruptions, listings that lag by a number of calls, machines that take
-some calls to boot and to end, addresses of real hosts, a clock of its own, throttling, answers that are cut after the deed, several accounts by access key, public
-images by SSM parameter, placement groups, service quotas, and a count of every call by region and action. It refuses
-what EC2 refuses and moto lets through: a group of another network, an image of another architecture, a root volume
-that is smaller than its image, user data above 16 KiB, tags of more than AWS's length.
+some calls to boot and to end, addresses of real hosts, a clock of its own, throttling, answers that are cut after the
+deed, several accounts by access key, public images by SSM parameter, placement groups, service quotas, and a count of
+every call by region and action. It refuses what EC2 refuses and moto lets through: a group of another network, an image
+of another architecture, a root volume that is smaller than its image, user data above 16 KiB, tags of more than AWS's
+length.
 
 `served()` runs it as a process of its own; `Account` is a test's own account in it and turns its knobs.
 """
@@ -520,8 +521,9 @@ def _living(world: World, *, region: str) -> dict[str, Any]:
 
     found = [
         {
-            "id": one.id, "region": where, "type": one.instance_type, "state": one._state.name, "spot": one.lifecycle == "spot",
-            "zone": one.placement.zone, "tags": {tag["key"]: tag["value"] for tag in one.get_tags()},
+            "id": one.id, "region": where, "type": one.instance_type, "state": one._state.name,
+            "spot": one.lifecycle == "spot", "zone": one.placement.zone,
+            "tags": {tag["key"]: tag["value"] for tag in one.get_tags()},
             "groups": sorted({group.name for nic in one.nics.values() for group in nic.group_set}),
         }
         for where in ([region] if region else list(ec2_backends[world.number]))
@@ -891,7 +893,9 @@ def _terminate_instances(original: Callable[..., Any]) -> Callable[..., Any]:
                      and getattr(one, "double_ends", None) is None]  # fmt: skip
             for one in self.get_multi_instances_by_id(fresh) if fresh else ():
                 one.terminate()
-                one._reason = f"User initiated ({time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(time.time() + world.ahead))} GMT)"
+                one._reason = time.strftime(
+                    "User initiated (%Y-%m-%d %H:%M:%S GMT)", time.gmtime(time.time() + world.ahead)
+                )
                 one.state_reason.code = "Client.UserInitiatedShutdown"
                 one.state_reason.message = "Client.UserInitiatedShutdown: User initiated shutdown"
                 one._state.name, one._state.code = "shutting-down", 32
