@@ -101,7 +101,7 @@ class Growth:
 def _launch(draft: Draft, order: Order, wanted: list[tuple[str, str]]) -> Launch:
     id, pool = draft.mint(), draft.pools[order.pool]
     subjects = list(dict.fromkeys(subject for subject, _ in wanted if subject))
-    why = order.why or f"for run{'s' if len(subjects) > 1 else ''} {few(subjects)}"
+    why = order.why or f"for run{'s' if len(subjects) > 1 else ''} {few(subjects)}{draft.again(subjects)}"
     return Launch(
         launch=id,
         pool=pool.name,

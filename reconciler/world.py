@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from msgspec.structs import replace
 
@@ -97,6 +98,14 @@ class Draft:
 
     def status(self, instance: Instance) -> InstanceStatus:
         return instance_status(instance, self.jobs)
+
+    def again(self, names: Sequence[str]) -> str:
+        """`, again after: …`: how the last attempt ended, where a launch is for the next one of a single run."""
+        return f", {self._again[names[0]]}" if len(names) == 1 and names[0] in self._again else ""
+
+    @cached_property
+    def _again(self) -> dict[str, str]:
+        return {run.spec.name: run.reason for run in self.world.state.runs if run.reason.startswith("again after: ")}
 
     def pool_name(self, name: str) -> str:
         """Its name today: the default pool's for "", the new one of a renamed pool."""

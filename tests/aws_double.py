@@ -558,8 +558,9 @@ def _living(world: World, *, region: str) -> dict[str, Any]:
 
     found = [
         {
-            "id": one.id, "region": where, "type": one.instance_type, "state": one._state.name, "spot": one.lifecycle == "spot",
-            "zone": one.placement.zone, "tags": {tag["key"]: tag["value"] for tag in one.get_tags()},
+            "id": one.id, "region": where, "type": one.instance_type, "state": one._state.name,
+            "spot": one.lifecycle == "spot", "zone": one.placement.zone,
+            "tags": {tag["key"]: tag["value"] for tag in one.get_tags()},
             "groups": sorted({group.name for nic in one.nics.values() for group in nic.group_set}),
         }
         for where in ([region] if region else list(ec2_backends[world.number]))
@@ -1009,7 +1010,9 @@ def _terminate_instances(original: Callable[..., Any]) -> Callable[..., Any]:
                      and getattr(one, "double_ends", None) is None]  # fmt: skip
             for one in self.get_multi_instances_by_id(fresh) if fresh else ():
                 one.terminate()
-                one._reason = f"User initiated ({time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(time.time() + world.ahead))} GMT)"
+                one._reason = time.strftime(
+                    "User initiated (%Y-%m-%d %H:%M:%S GMT)", time.gmtime(time.time() + world.ahead)
+                )
                 one.state_reason.code = "Client.UserInitiatedShutdown"
                 one.state_reason.message = "Client.UserInitiatedShutdown: User initiated shutdown"
                 one._state.name, one._state.code = "shutting-down", 32

@@ -2,9 +2,9 @@
 
     sudo .venv/bin/python tests/cloud_by_hand.py FOLDER
 
-FOLDER, new or empty, gets `env` (to be read by a shell: `. FOLDER/env`) and `project`, an empty folder to begin in; all else
-that comes to be lies there too. While it runs, it takes words on its standard input; `help` lists them. `pass 2h` moves the
-time of everybody: of EC2, of the machines, and of `dstack`. It ends with its input, and everything with it.
+FOLDER, new or empty, gets `env` (to be read by a shell: `. FOLDER/env`) and `project`, an empty folder to begin in; all
+else that comes to be lies there too. While it runs, it takes words on its standard input; `help` lists them. `pass 2h`
+moves the time of everybody: of EC2, of the machines, and of `dstack`. It ends with its input, and everything with it.
 """
 
 from __future__ import annotations

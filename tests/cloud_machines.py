@@ -1,7 +1,8 @@
 """The machines of an account of the double: for each instance a real server, booted with the user data that it got.
 
-`attend` does what EC2 does behind its interfaces: what was launched boots, and answers at its address; what ended is off.
-`pass_time` moves the time of EC2 and of every machine, whose timers fire as they would: what powers itself off is ended.
+`attend` does what EC2 does behind its interfaces: what was launched boots and answers at its address, what ended is
+off. `pass_time` moves the time of EC2 and of every machine, whose timers fire as they would: what powers itself off is
+ended.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from aws_double import Account
 from cloud_hosts import CloudHost, cloud_host
 from ssh_hosts import Lab
 
-CHECKS = 20  # at most so many looks of a timer at one passing of time: a real one looks every minute
+CHECKS = 8  # at most so many looks of a timer at one passing of time: a real one looks every minute
 
 
 @dataclass

@@ -24,6 +24,7 @@ from reconciler.ask import TickAsk
 from reconciler.ports import Ports
 from reconciler.tick import tick
 from schemas.desired import Desired
+from schemas.plan import Launch
 from schemas.pool import Pool
 from schemas.profile import Retry
 from schemas.resources import Where
@@ -60,7 +61,9 @@ def test_an_interrupted_run_is_tried_again_on_a_replacement_of_the_same_tick(sit
     assert kinds(site) == [("m5.large", True)]
     (first,) = site.account.living()
     site.account.interrupt(first["id"])
-    goes_on(site)
+    site.clock.at += 20
+    (launch,) = [one for one in cron(site).plan.actions if isinstance(one, Launch)]
+    assert launch.why == "for run train, again after: Server.SpotInstanceTermination: Spot interruption"
     (second,) = site.account.living()
     assert second["id"] != first["id"]
     goes_on(site)
