@@ -34,6 +34,7 @@ mount --make-rprivate /
 mount -t tmpfs none /run && mkdir -p /run/sshd
 for file in passwd shadow group machine-id; do mount --bind "$ROOT/etc/$file" "/etc/$file"; done
 mount --bind "$ROOT/etc/boot-id" /proc/sys/kernel/random/boot_id
+if [ -e "$ROOT/etc/uptime" ]; then mount --bind "$ROOT/etc/uptime" /proc/uptime; fi
 mount -t tmpfs none /home && mkdir /home/ann
 if [ -n "$SMALL" ]; then mount -t tmpfs -o "size=$SMALL,uid=21000,gid=21000" none /home/ann
 else mount --bind "$ROOT/home" /home/ann; fi
@@ -184,6 +185,14 @@ class SshHost:
     def new_boot(self) -> None:
         (self.root / "etc/boot-id").write_text(f"{uuid.uuid4()}\n")
 
+    def pass_time(self, seconds: int) -> None:
+        """Its uptime stands still but for this, from before its start. In place: it is mounted there."""
+        path = self.root / "etc/uptime"
+        was = (path if path.exists() else Path("/proc/uptime")).read_text().split()[0]
+        with path.open("r+" if path.exists() else "w") as file:
+            file.write(f"{float(was) + seconds:.2f} 1.00\n")
+            file.truncate()
+
     def start(self) -> None:
         settings = {"PATH": "/mnt/bin:/usr/bin:/bin", **self.environment}
         listen = "0.0.0.0" if self.networks else self.address  # noqa: S104
@@ -279,6 +288,15 @@ class SshHost:
         for entry in Path(f"/proc/{self._inside()}/root/proc").glob("[0-9]*"):
             with suppress(OSError):
                 found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip())
+        return found
+
+    def pids(self, name: str) -> set[int]:
+        """Of its processes with that name, as it counts."""
+        found = set()
+        for entry in Path(f"/proc/{self._inside()}/root/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if (entry / "comm").read_text().strip() == name:
+                    found.add(int(entry.name))
         return found
 
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,12 @@ def module_name(path: Path) -> str:
 
 
 SOURCES = {module_name(path): path for package in LEVELS for path in sorted((ROOT / package).rglob("*.py"))}
-TREES = {name: ast.parse(path.read_text(), str(path)) for name, path in SOURCES.items()}
+
+
+@cache
+def tree(name: str) -> ast.Module:
+    """Read when a test asks: every worker collects every test, and few run these."""
+    return ast.parse(SOURCES[name].read_text(), str(SOURCES[name]))
 
 
 def where(name: str, node: ast.AST | None = None) -> str:
@@ -55,20 +61,23 @@ def where(name: str, node: ast.AST | None = None) -> str:
     return f"{SOURCES[name].relative_to(ROOT)}:{line}"
 
 
-def imports(name: str) -> Iterator[tuple[str, ast.stmt]]:
+@cache
+def imports(name: str) -> list[tuple[str, ast.stmt]]:
     """Every module that `name` imports, wherever in the file it does so."""
-    for node in ast.walk(TREES[name]):
+    found: list[tuple[str, ast.stmt]] = []
+    for node in ast.walk(tree(name)):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, node) for alias in node.names)
+            found.extend((alias.name, node) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{where(name, node)}: relative import"
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
-                yield (whole if whole in SOURCES else str(node.module)), node
+                found.append((whole if whole in SOURCES else str(node.module), node))
+    return found
 
 
 def functions(name: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(TREES[name]):
+    for node in ast.walk(tree(name)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
 
@@ -87,7 +96,8 @@ def test_the_arrow_points_one_way() -> None:
     assert wrong == []
 
 
-def pure_modules() -> set[str]:
+@cache
+def pure_modules() -> frozenset[str]:
     """The named pure modules and packages, the nouns, and all of ours that any of them imports."""
     roots = {f"reconciler.{name}" for name in PURE}
     found = {name for name in SOURCES if name in roots or any(name.startswith(root + ".") for root in roots)}
@@ -98,31 +108,30 @@ def pure_modules() -> set[str]:
             if module in SOURCES and module not in found:
                 found.add(module)
                 queue.append(module)
-    return found
+    return frozenset(found)
 
 
-@pytest.mark.parametrize("name", sorted(pure_modules()))
-def test_pure_modules_import_only_values(name: str) -> None:
+def test_pure_modules_import_only_values() -> None:
     wrong = [
         f"{where(name, node)}: {module}"
+        for name in sorted(pure_modules())
         for module, node in imports(name)
         if module not in SOURCES and package(module) not in PURE_LIBRARY
     ]
     assert wrong == []
-    assert not name.startswith(NOUNS_WITH_IO), f"a pure module imports {name}, which reads documents"
+    documents = [name for name in pure_modules() if name.startswith(NOUNS_WITH_IO)]
+    assert not documents, f"a pure module imports {documents}, which read documents"
 
 
-@pytest.mark.parametrize("name", sorted(pure_modules()))
-def test_pure_modules_read_no_clock_and_do_nothing(name: str) -> None:
+def test_pure_modules_read_no_clock_and_do_nothing() -> None:
     wrong = []
-    for node in ast.walk(TREES[name]):
-        if not isinstance(node, ast.Call):
-            continue
-        called = node.func
-        if isinstance(called, ast.Name) and called.id in IMPURE_CALLS:
-            wrong.append(f"{where(name, node)}: {called.id}()")
-        if isinstance(called, ast.Attribute) and called.attr in CLOCKS:
-            wrong.append(f"{where(name, node)}: .{called.attr}()")
+    for name in sorted(pure_modules()):
+        for node in ast.walk(tree(name)):
+            called = node.func if isinstance(node, ast.Call) else None
+            if isinstance(called, ast.Name) and called.id in IMPURE_CALLS:
+                wrong.append(f"{where(name, node)}: {called.id}()")
+            if isinstance(called, ast.Attribute) and called.attr in CLOCKS:
+                wrong.append(f"{where(name, node)}: .{called.attr}()")
     assert wrong == []
 
 
@@ -151,7 +160,7 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
 
 
 def test_every_module_says_what_it_is() -> None:
-    assert [name for name, tree in TREES.items() if tree.body and not ast.get_docstring(tree)] == []
+    assert [name for name in SOURCES if tree(name).body and not ast.get_docstring(tree(name))] == []
 
 
 def test_pydantic_stays_with_the_documents() -> None:
@@ -166,8 +175,8 @@ def test_pydantic_stays_with_the_documents() -> None:
 
 def test_no_exception_is_swallowed() -> None:
     wrong = []
-    for name, tree in TREES.items():
-        for node in ast.walk(tree):
+    for name in SOURCES:
+        for node in ast.walk(tree(name)):
             if isinstance(node, ast.ExceptHandler) and (node.type is None or all(map(says_nothing, node.body))):
                 wrong.append(where(name, node))
     assert wrong == []

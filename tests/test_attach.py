@@ -96,10 +96,21 @@ def ssh(home: Path, *args: str, program: str = "ssh", **options: object) -> subp
         del given["stdin"]
     return subprocess.run(  # type: ignore[call-overload,no-any-return]
         [program, "-F", str(home / ".dstack/ssh/config"), *args], capture_output=True, timeout=60, check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "HOME": str(home),
-             "XDG_STATE_HOME": str(home / "state")},
-        **given,
+        env=_at(home), **given,
     )  # fmt: skip
+
+
+def begin_ssh(home: Path, *args: str) -> subprocess.Popen[bytes]:
+    """The same, begun: it has what it is given, and ends, with its standard input."""
+    return subprocess.Popen(
+        ["ssh", "-F", str(home / ".dstack/ssh/config"), *args], env=_at(home),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def _at(home: Path) -> dict[str, str]:
+    root = str(Path(__file__).parents[1])
+    return {**os.environ, "PYTHONPATH": root, "HOME": str(home), "XDG_STATE_HOME": str(home / "state")}
 
 
 @pytest.fixture

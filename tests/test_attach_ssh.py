@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from command import DSTACK, Folder
 from real_host import until
-from ssh_hosts import a_lab, document, free_port, why_not
-from test_attach import Attached, attached, ssh
+from ssh_hosts import SshHost, a_lab, document, free_port, why_not
+from test_attach import Attached, attached, begin_ssh, ssh
 from test_ssh_runs import Shop
 
 pytestmark = pytest.mark.skipif(bool(why_not()) or not shutil.which("ssh"), reason=why_not() or "no ssh here")
@@ -101,7 +101,9 @@ def test_no_byte_of_a_log_is_lost_or_doubled_across_a_cut(shop: Shop) -> None:
     network = shop.lab.network()
     host = shop.lab.host("far", networks=(network,))
     shop.documents(host)
-    shop.run_file("count", "i=0; while [ $i -lt 400 ]; do i=$((i+1)); echo line $i; sleep 0.1; done", "exit 5")
+    shop.run_file(
+        "count", "i=0; until [ -f ~/enough ]; do i=$((i+1)); echo line $i; sleep 0.1; done; echo $i > ~/said", "exit 5"
+    )
     shop.apply()
     shop.comes_to("count", "running")
     followers = [
@@ -115,13 +117,18 @@ def test_no_byte_of_a_log_is_lost_or_doubled_across_a_cut(shop: Shop) -> None:
         one.says("the run goes on, trying again")
     host.mend()
     for one in followers:
+        one.says("answers again")
+    (host.home / "enough").write_text("")
+    for one in followers:
         assert one.ends() == 0, bytes(one.err)
-        assert one.out.decode() == "".join(f"line {number}\n" for number in range(1, 401))
+    last = int((host.home / "said").read_text())
+    for one in followers:
+        assert one.out.decode() == "".join(f"line {number}\n" for number in range(1, last + 1))
         assert one.err.count(b"trying again") == 1
         assert one.err.count(b"answers again") == 1
     shop.comes_to("count", "failed")
     assert shop.runs()["count"]["exit_code"] == 5
-    assert shop.dstack("logs", "count").out.splitlines()[-1] == "line 400"
+    assert shop.dstack("logs", "count").out.splitlines()[-1] == f"line {last}"
 
 
 def test_each_node_is_followed_entered_and_copied_from(shop: Shop, home: Path) -> None:
@@ -145,20 +152,39 @@ def test_each_node_is_followed_entered_and_copied_from(shop: Shop, home: Path) -
     assert list((home / ".dstack/ssh/runs").iterdir()) == []
 
 
+def it_looks(host: SshHost) -> None:
+    """The supervisor sleeps between its looks: there is one between two new sleeps."""
+    before, since = host.pids("sleep"), set()
+
+    def often() -> bool:
+        since.update(host.pids("sleep") - before)
+        return len(since) > 1
+
+    until(often)
+
+
 def test_a_dev_environment_ends_for_inactivity_and_its_changes_are_kept(shop: Shop, home: Path) -> None:
-    host = shop.lab.host("node")
+    host = shop.lab.host("node", start=False)
+    host.pass_time(0)
+    host.start()
     shop.documents(host)
     dev(shop, more="inactivity_duration: 20s")
     shop.apply()
     shop.comes_to("desk", "running")
     with attached(shop.folder, "desk") as here:
         here.says("`ssh -F")
-        edit = "echo second >> ../notes.txt; echo new > made.txt; echo no > x.log; sleep 22; echo awake"
-        assert ssh(home, "desk", edit).stdout == b"awake\n", "a session without a terminal keeps it alive"
-        here.says("nobody has been active for")
+        edit = "echo second >> ../notes.txt; echo new > made.txt; echo no > x.log; cat; echo awake"
+        inside = begin_ssh(home, "desk", edit)
+        until(lambda: any(host.home.rglob("work/src/x.log")))
+        host.pass_time(21)
+        it_looks(host)
+        assert inside.communicate(timeout=240)[0] == b"awake\n", "a session without a terminal keeps it alive"
+        it_looks(host)
+        host.pass_time(11)
+        here.says("nobody has been active for 11 s: this ends in 9 s")
+        host.pass_time(10)
         assert here.ends() == 0
-        log = here.out.decode()
-        assert log.index("nobody has been active for") < log.index("[dstack] ended: inactivity:20")
+        assert "[dstack] ended: inactivity:20" in here.out.decode()
     assert (home / ".dstack/ssh/runs/desk.conf").exists()
     shop.comes_to("desk", "terminated")
     assert not (home / ".dstack/ssh/runs/desk.conf").exists(), "whoever applies sees the end"
