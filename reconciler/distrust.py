@@ -27,7 +27,7 @@ def distrust(state: State, *, seen: Mapping[str, Sequence[Seen]], reports: Seque
     generation, who = max(newer.values())
     raise StateRefused(
         f"the state is older than the world: generation {state.generation}, but {who} carries {generation}; "
-        "it looks like a restored backup: put the newer one back, or `dstack state rebuild`"
+        "it looks like a restored backup, or another copy of it is in use: put the newer one back, or `dstack state rebuild`"
     )
 
 
