@@ -16,6 +16,7 @@ from reconciler.absorb_hosts import SKEW, absorb_hosts
 from reconciler.absorb_listings import Answer, absorb_listings
 from reconciler.distrust import Doubts, distrust
 from reconciler.put_off import answered, failed
+from reconciler.status import unheard
 from reconciler.ways import with_ways
 from schemas.instance import HostReport, Listing, Seen
 from schemas.state import Place, State
@@ -70,6 +71,21 @@ def strangers(state: State, listings: Sequence[Listing]) -> tuple[str, ...]:
         f"{place} has {count} instance{'s' if count > 1 else ''} of another lineage ({lineage}) of this project; "
         "another copy of its state owns them, they are left alone"
         for (place, lineage), count in sorted(counts.items())
+    )
+
+
+def never_heard_of(state: State) -> tuple[str, ...]:
+    """One sentence for each place with machines that another copy of this state may own."""
+    theirs: dict[str, list[str]] = {}
+    for one in state.instances:
+        if unheard(one) and one.phase != "terminated":
+            theirs.setdefault(one.place, []).append(one.external_id)
+    return tuple(
+        f"{place} has {len(ids)} instance{'s' if len(ids) > 1 else ''} of this project ({', '.join(sorted(ids)[:3])}"
+        f"{', …' if len(ids) > 3 else ''}) made by a launch that this state has never heard of: another copy of this "
+        "state is in use, or was put aside. Counted and left alone: go on with one copy (`state:` in a bucket is one for "
+        "all), `dstack gc` ends what nobody needs"
+        for place, ids in sorted(theirs.items())
     )
 
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from reconciler.entries import billed_until
 from reconciler.host_places import host_of
-from reconciler.status import POWERED_OFF
+from reconciler.status import POWERED_OFF, UNHEARD
 from schemas.instance import Instance, Seen
 from schemas.launch import Intent
 from schemas.resources import Resources
@@ -223,8 +223,18 @@ def _orphan(seen: Seen, answer: Answer, *, state: State, known: set[str], now: i
         created_at=seen.created_at or now,
         seen_at=answer.at,
         host=host_of(answer.place.config),
-        orphan=f"given up: {lost.why}" if lost else "carries this project's tag, and the state does not know it",
+        orphan=_why_orphan(seen, lost, twice=seen.id in known),
     )
+
+
+def _why_orphan(seen: Seen, lost: Tombstone | None, *, twice: bool) -> str:
+    """A launch is written before it is begun: one of which nothing is written was begun by another state's tick."""
+    if lost is not None:
+        return f"given up: {lost.why}"
+    if seen.launch and not twice:
+        made = f", by its tag at generation {seen.generation}" if seen.generation else ""
+        return f"{UNHEARD}: this one has never heard of the launch that made it{made}"
+    return "carries this project's tag, and the state does not know it"
 
 
 def _closed(state: State, *, was: State, now: int) -> State:

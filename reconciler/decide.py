@@ -13,7 +13,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from reconciler.absorb import absorb, changed_hosts, strangers
+from reconciler.absorb import absorb, changed_hosts, never_heard_of, strangers
 from reconciler.apply import apply, bundled, unbundled, with_bundles
 from reconciler.ask import TickAsk
 from reconciler.authority import GitFacts, judge
@@ -194,7 +194,7 @@ class _Table:
                 now=now,
                 before=view.before,
             )
-            warnings += changed_hosts(state, seen)
+            warnings += changed_hosts(state, seen) + never_heard_of(seen)
             state, permissions, why = self._asked_for(seen, now=now)
             warnings += why
         if state.applied is None:

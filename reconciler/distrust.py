@@ -53,7 +53,8 @@ def distrust(state: State, *, seen: Mapping[str, Sequence[Seen]], reports: Seque
         top = max(proven or claims.values(), key=lambda word: word.generation)
         raise StateRefused(
             f"the state is older than the world: generation {state.generation}, but {top.who} carries "
-            f"{top.generation}; it looks like a restored backup: put the newer one back, or `dstack state rebuild`"
+            f"{top.generation}; it looks like a restored backup, or another copy of it is in use: put the newer one "
+            "back, or `dstack state rebuild`"
         )
     return Doubts(
         places={place: _why(state, word, agreeing=agreeing) for place, word in claims.items()},

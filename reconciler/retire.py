@@ -16,6 +16,7 @@ from reconciler.autoscale import Rules, covers, rule_words
 from reconciler.detach import GONE, departures
 from reconciler.drain import INSTANCE_DRAINED, POOL_DRAINED, begun, drain_words, stop_at
 from reconciler.limits import rules_now
+from reconciler.status import unheard
 from reconciler.world import Draft, pool_subject, price_of, without
 from schemas.instance import Instance
 from schemas.plan import Terminate
@@ -43,8 +44,6 @@ class Leave:
     until: int | None = None
     guarded: bool = True
     undeclared: bool = False
-
-
 
 
 def retire(draft: Draft) -> None:
@@ -108,17 +107,15 @@ def _guard(draft: Draft) -> None:
 
 
 def _judge(draft: Draft, instance: Instance, *, kept: dict[tuple[str, str], int]) -> None:
-    for rule in _RULES:
-        leave = rule(draft, instance)
-        if leave:
+    for rule in (_destroyed,) if unheard(instance) else _RULES:
+        if leave := rule(draft, instance):
             _leave(draft, instance, leave=leave, kept=kept)
             return
 
 
 def _leave(draft: Draft, instance: Instance, *, leave: Leave, kept: dict[tuple[str, str], int]) -> None:
     if leave.guarded and instance.prevent_destroy:
-        key = (instance.pool, leave.why)
-        kept[key] = kept.get(key, 0) + 1
+        kept[instance.pool, leave.why] = kept.get((instance.pool, leave.why), 0) + 1
         return
     draft.leaving[instance.id] = leave.why
     if instance.host is not None and not leave.undeclared:
@@ -219,8 +216,8 @@ def _unreachable(draft: Draft, instance: Instance) -> Leave | None:
     limit, since = max(UNREACHABLE_GRACE, draft.grace(instance)), instance.unreachable_since
     if instance.failed_looks < UNREACHABLE_LOOKS or since is None or draft.now < since + limit:
         return None
-    why = f"unreachable for {words(limit)} and idle: {instance.unreachable_why or 'no answer'}"
-    return Leave(why=why, inferred=True)
+    why = instance.unreachable_why or "no answer"
+    return Leave(why=f"unreachable for {words(limit)} and idle: {why}", inferred=True)
 
 
 _RULES: tuple[Callable[[Draft, Instance], Leave | None], ...] = (
@@ -254,7 +251,9 @@ def _over_nodes(draft: Draft, *, kept: dict[tuple[str, str], int]) -> None:
 
 
 def _staying(draft: Draft, pool: str) -> Iterator[Instance]:
-    return (draft.living[id] for id in draft.members[pool] if id not in draft.leaving)
+    """What another copy of the state may own is neither ended nor a reason to end another."""
+    there = (draft.living[id] for id in draft.members[pool] if id not in draft.leaving)
+    return (one for one in there if not unheard(one))
 
 
 def _over_caps(draft: Draft, *, kept: dict[tuple[str, str], int]) -> None:
@@ -295,8 +294,9 @@ def _excess(draft: Draft, rules: Rules) -> Iterator[tuple[Instance, str]]:
 
 
 def _at_hand(draft: Draft) -> Iterator[Instance]:
-    """What is unknown may be gone already: it is neither ended nor a reason to end another."""
-    return (one for id, one in draft.living.items() if id not in draft.leaving and one.place not in draft.unknown)
+    """What is unknown may be gone already: it is neither ended nor a reason to end another; nor is another copy's."""
+    staying = (one for id, one in draft.living.items() if id not in draft.leaving and one.place not in draft.unknown)
+    return (one for one in staying if not unheard(one))
 
 
 def _worth(draft: Draft, instance: Instance) -> tuple[int, bool, object, int, str]:

@@ -21,6 +21,7 @@ MISSING_GPU = "missing GPU "
 UNREADABLE = "unreadable status"
 
 # Why a machine ended that was shut down from within: what ran there may have had a result.
+UNHEARD = "another copy of this state may own it"  # begins what is said of a launch that the state has never heard of
 POWERED_OFF = "it powered itself off"
 
 InstanceStatus = Literal["pending", "provisioning", "idle", "busy", "holding", "terminating", "terminated"]
@@ -78,6 +79,11 @@ def lost_gpus(instance: Instance) -> frozenset[str]:
 def alive(instance: Instance) -> bool:
     """It counts against maxima, caps and budgets: from its launch's writing to its proven end."""
     return instance.phase != "terminated"
+
+
+def unheard(instance: Instance) -> bool:
+    """Made by a launch of this project that no write of this state ever begun: it is not ours to end."""
+    return instance.orphan.startswith(UNHEARD)
 
 
 def bought(instance: Instance) -> bool:

@@ -135,7 +135,9 @@ def test_another_account_has_nothing_of_ours(
 
 
 def test_an_orphan_past_its_grace_is_ended_by_an_apply_too(site: AwsSite) -> None:
+    """One that no launch made; what one made that this state has never heard of is left to a person."""
     lost = litter(site.account, PROJECT, REGION)["instance"]
+    site.account.client().delete_tags(Resources=[lost], Tags=[{"Key": "dstack-launch"}])
     for _ in range(4):
         site.clock.at += 400
         apply(site, papers(pools=[POOL]))

@@ -316,16 +316,27 @@ def test_an_interrupted_run_is_tried_again(site: Site, how: str) -> None:
     assert sorted(site.world.started.values()) == [1, 1]
 
 
-def test_an_orphan_is_ended_after_its_grace(site: Site) -> None:
+def strayed(site: Site, **changes: object) -> None:
+    """A second machine beside the one of the floor."""
     apply(site, desired(pools=[replace(FLOOR.pools[0], idle_duration=None)]))
     ticks(site, 2)
     machine = next(iter(site.world.machines.values()))
-    stray = change(machine, external_id="i-99", request=replace(machine.request, ids=("stray-0",), launch="stray"))
-    site.world.machines["i-99"] = stray
+    site.world.machines["i-99"] = change(machine, external_id="i-99", request=replace(machine.request, **changes))
     ticks(site, 2)
     assert len(site.world.living()) == 2
+
+
+@pytest.mark.parametrize("how", ["the-same-id-again", "no-launch-of-ours"])
+def test_an_orphan_is_ended_after_its_grace(site: Site, how: str) -> None:
+    strayed(site, **({} if how == "the-same-id-again" else {"ids": ("",), "launch": ""}))
     ticks(site, 3, apart=400)
     assert [one.external_id for one in site.world.living()] == ["i-1"]
+
+
+def test_what_another_copy_of_the_state_may_own_is_left_alone(site: Site) -> None:
+    strayed(site, ids=("stray-0",), launch="stray")
+    ticks(site, 3, apart=400)
+    assert [one.external_id for one in site.world.living()] == ["i-1", "i-99"]
 
 
 # ---------------------------------------------------------------- wishes

@@ -88,7 +88,7 @@ def rollback_state(version: str, *, yes: bool) -> int:
     generation = max(highest, current.generation if current else 0, chosen.generation) + MARGIN
     say(f"version {version}: generation {chosen.generation}, {counted(sum(map(alive, chosen.instances)), 'instance')}")
     if strange:
-        say(f"warning: it does not know {', '.join(strange)}: they end as orphans at the next apply")
+        say(f"warning: it does not know {', '.join(strange)}: they are left alone, and counted; `dstack gc` ends them")
     must_agree(f"Put it back, as generation {generation}?", yes=yes)
     kept = store.supersede(replace(chosen, generation=generation), now=now())
     out(f"{store.address}: rolled back to version {version}, generation {generation}\n")
