@@ -312,6 +312,144 @@ MUTANTS = (
         changes=(("reconciler/brake.py", "    if draft.may.mass_destroy:\n", "    if True:\n"),),
         tests=("tests/test_cases.py",),
     ),
+    # Of AWS: what EC2 is asked for, and what its answers are taken for.
+    Mutant(
+        name="one token",
+        off="RunInstances is sent without the launch's own token",
+        changes=(("backends/aws_launch.py", '        "ClientToken": request.token,\n', ""),),
+        tests=("tests/test_aws.py", "-k", "same_request"),
+    ),
+    Mutant(
+        name="all or none",
+        off="EC2 may make a part of a gang",
+        changes=(("backends/aws_launch.py", '"MinCount": len(request.ids),', '"MinCount": 1,'),),
+        tests=("tests/test_aws.py", "-k", "no_capacity or gang"),
+    ),
+    Mutant(
+        name="max_price at EC2",
+        off="EC2 is not told what a person will pay at most",
+        changes=(("backends/aws_launch.py", 'spot["MaxPrice"] = f"{request.max_price:f}"', "pass"),),
+        tests=("tests/test_aws_ticks.py", "-k", "max_price"),
+    ),
+    Mutant(
+        name="IMDSv2",
+        off="metadata are read without a token",
+        changes=(("backends/aws_launch.py", '"HttpTokens": "required"', '"HttpTokens": "optional"'),),
+        tests=("tests/test_aws.py", "-k", "everything_goes_with_it"),
+    ),
+    Mutant(
+        name="disks go along",
+        off="the root volume outlives its machine",
+        changes=(
+            (
+                "backends/aws_launch.py",
+                '"VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True,',
+                '"VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": False,',
+            ),
+        ),
+        tests=("tests/test_aws.py", "-k", "everything_goes_with_it"),
+    ),
+    Mutant(
+        name="one account",
+        off="a launch that was prepared for another account is sent",
+        changes=(("backends/aws.py", 'if self.identity() != inputs["account"]:', "if False:"),),
+        tests=("tests/test_aws.py", "-k", "other_credentials"),
+    ),
+    Mutant(
+        name="a refusal is believed",
+        off="a refusal is believed whatever an earlier request made",
+        changes=(
+            (
+                "backends/aws.py",
+                'return TryLater(f"{error} (made by an earlier request: {len(found)})") if found else error',
+                "return error",
+            ),
+        ),
+        tests=("tests/test_aws.py", "-k", "believed_only"),
+    ),
+    Mutant(
+        name="every page",
+        off="a page of a listing that fails counts as its end",
+        changes=(
+            (
+                "backends/aws.py",
+                '            page = ask(self._client("ec2"), "describe_instances", **parameters, **more)\n',
+                "            try:\n"
+                '                page = ask(self._client("ec2"), "describe_instances", **parameters, **more)\n'
+                "            except TryLater:\n"
+                "                return\n",
+            ),
+        ),
+        tests=("tests/test_aws_capacity.py", "-k", "halfway"),
+    ),
+    Mutant(
+        name="ending is not ended",
+        off="a machine that is shutting down counts as ended",
+        changes=(("backends/aws_listing.py", '"shutting-down": "ending"', '"shutting-down": "ended"'),),
+        tests=("tests/test_aws_ticks.py", "-k", "terminating_stays"),
+    ),
+    Mutant(
+        name="NotFound is no end",
+        off="one id that EC2 does not know keeps the others of its call from their end",
+        changes=(("backends/aws_terminate.py", "batches += [known] if known else []", "pass"),),
+        tests=("tests/test_aws.py", "-k", "not_known_keeps"),
+    ),
+    Mutant(
+        name="our project alone",
+        off="what carries another project's tag is taken for ours",
+        changes=(
+            (
+                "backends/aws_names.py",
+                'return [{"Name": f"tag:{PROJECT}", "Values": [project]}]',
+                'return [{"Name": "tag-key", "Values": [PROJECT]}]',
+            ),
+        ),
+        tests=("tests/test_aws.py", "tests/test_gc.py", "-k", "another_project or TestAws"),
+    ),
+    Mutant(
+        name="capacity by purchase",
+        off="what is sold out as spot counts as sold out on demand",
+        changes=(("reconciler/execute.py", "        spot=request.spot,\n", ""),),
+        tests=("tests/test_aws_ticks.py", "-k", "sold_out"),
+    ),
+    Mutant(
+        name="throttling is no lack",
+        off="a throttled launch counts as one without capacity",
+        changes=(
+            ("backends/aws_errors.py", '"RequestLimitExceeded": "later"', '"RequestLimitExceeded": "capacity"'),
+        ),
+        tests=("tests/test_aws.py", "-k", "throttling"),
+    ),
+    Mutant(
+        name="a look-up's trouble",
+        off="a throttled look-up before a launch counts as a lack of capacity",
+        changes=(
+            (
+                "reconciler/prepare.py",
+                'return Capacity(place=request.place, instance_type="", until=now + SOON, why=str(error))',
+                "return capacity_of(request, NoCapacity(str(error)), now=now)",
+            ),
+        ),
+        tests=("tests/test_tick.py", "-k", "throttled_look_up"),
+    ),
+    Mutant(
+        name="rules expire",
+        off="the rule that lets us in has no end",
+        changes=(("backends/aws_groups.py", 'f"dstack until {until}"', '"dstack declared"'),),
+        tests=("tests/test_aws.py", "-k", "only_who_ticks"),
+    ),
+    Mutant(
+        name="a reservation's own",
+        off="a full reservation keeps everybody from its type",
+        changes=(
+            (
+                "reconciler/market.py",
+                "(each.place, each.instance_type, each.zone, each.spot, each.reservation): each",
+                '(each.place, each.instance_type, each.zone, each.spot, ""): each',
+            ),
+        ),
+        tests=("tests/test_aws_capacity.py", "-k", "reservation_that_is_full"),
+    ),
 )
 
 

@@ -452,7 +452,7 @@ TOLD: dict[str, tuple[Callable[[Account], object], int, list[str]]] = {
     ),
     "throttled": (
         lambda aws: aws.fault("DescribeSubnets", times=9),
-        0,
+        1,
         [UNMET.format("RequestLimitExceeded: slow down")],
     ),
 }  # fmt: skip

@@ -108,6 +108,16 @@ def test_a_sold_out_type_is_passed_over_within_the_same_apply_and_remembered(sit
     assert {one.until - site.clock.now() for one in site.state.capacity} == {180}
 
 
+def test_spot_that_is_sold_out_leaves_what_is_on_demand(site: AwsSite) -> None:
+    """And for a shorter while."""
+    site.account.room("m5.large", 0, spot=True)
+    where = Where(spot="auto", instance_types=("m5.large",))
+    apply(site, papers(pools=[replace(POOL, where=where)]))
+    assert kinds(site) == [("m5.large", False)]
+    memory = {(one.place, one.instance_type, one.spot, one.until - site.clock.now()) for one in site.state.capacity}
+    assert memory == {("aws/eu-west-1", "m5.large", True, 45)}
+
+
 def test_a_quota_is_told_apart_with_its_value(site: AwsSite) -> None:
     for kind in ("m5.large", "m5a.large", "g5.xlarge"):
         site.account.room(kind, 0, code="VcpuLimitExceeded")

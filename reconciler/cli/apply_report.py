@@ -50,6 +50,7 @@ def report(done: Settled, *, interrupted: bool, strict: bool, detached: bool) ->
         say("waiting: something wanted does not happen now (see `dstack plan`)")
         raise Done(3)
     # An effect that failed is taken up by the next tick; a place that cannot be asked stays so until somebody looks.
+    failed = failed or (bool(unmet) and _short(first))
     return 1 if _say_unknown(last.state) or (failed and not detached) else 0
 
 
