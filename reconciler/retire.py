@@ -45,8 +45,6 @@ class Leave:
     undeclared: bool = False
 
 
-
-
 def retire(draft: Draft) -> None:
     """Terminate what must go and is free, drain what is busy, and note who may not be used."""
     _rename(draft)
