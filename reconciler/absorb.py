@@ -44,7 +44,8 @@ def absorb(
     state = replace(
         state,
         places=tuple(
-            _place(place, believed.get(place.name), hosts=() if agreed else told.get(place.name, ()), now=now) for place in state.places
+            _place(place, believed.get(place.name), hosts=() if agreed else told.get(place.name, ()), now=now)
+            for place in state.places
         ),
     )
     off = 0 if agreed else min((place.skew for place in state.places if place.skew), key=abs, default=0)

@@ -52,7 +52,8 @@ def found_on(
                 continue
             run, replica, number, rank = parts[0], int(parts[1]), int(parts[2]), int(parts[3])
             id = f"{run}-{replica}-{number}"
-            attempt = attempts.get(id) or Attempt(id=id, run=run, number=number, replica=replica, assigned_at=now, jobs=())
+            fresh = Attempt(id=id, run=run, number=number, replica=replica, assigned_at=now, jobs=())
+            attempt = attempts.get(id, fresh)
             if run in over or any(one.id == job.id for one in attempt.jobs):
                 continue
             jobs = (*attempt.jobs, _job(job, instance, rank=rank, now=now))

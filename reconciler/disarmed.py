@@ -1,7 +1,7 @@
 """Whether a machine's dead-man still asks each minute if anybody needs it, by what a look saw of it. Pure.
 
-Whoever is root there can stop it, and jobs may be. What is silent only because its machine has just booted, or because a
-busy machine is late, is no reason: the timer first runs five seconds after it was started, then each minute.
+Whoever is root there can stop it, and jobs may be. What is silent only because its machine has just booted, or because
+a busy machine is late, is no reason: the timer first runs five seconds after it was started, then each minute.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ SAID = "dead-man timer "
 def disarmed(since: str, whole: str, load: str, active: str, enabled: str, *, uptime: int) -> str:
     """Why nothing would power it off when nobody needs it any more; "" while its timer runs.
 
-    `since` is how many seconds ago it last asked in this boot, `-` for not yet; `whole` is ok | changed | missing, of its
-    programs and units; the rest are systemd's words for the timer, `-` where there is no systemd. The words are stable:
-    they are written down.
+    `since` is how many seconds ago it last asked in this boot, `-` for not yet; `whole` is ok | changed | missing, of
+    its programs and units; the rest are systemd's words for the timer, `-` where there is no systemd. The words are
+    stable: they are written down.
     """
     if whole != "ok":
         return f"{SAID}{'was changed' if whole == 'changed' else 'is not there any more'}"

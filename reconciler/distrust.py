@@ -17,7 +17,7 @@ from schemas.state import State
 
 
 class Doubts(Value, frozen=True, kw_only=True):
-    """Who says what this project did not write, and why that is not believed: declared servers by place, machines by id."""
+    """Who says what this project did not write, and why it is not believed: servers by place, bought machines by id."""
 
     places: Mapping[str, str] = {}
     instances: Mapping[str, str] = {}

@@ -66,7 +66,8 @@ def _of_instance(before: Instance | None, one: Instance, *, by: str, now: int) -
         yield _instance(one, "quarantined" if one.quarantined else "trusted", at=now, by=by, why=why)
     stopped = before.disarmed if before else ""
     if one.disarmed != stopped:
-        yield _instance(one, "disarmed" if one.disarmed else "armed", at=now, by=by, why=one.disarmed or f"was: {stopped}")
+        why = one.disarmed or f"was: {stopped}"
+        yield _instance(one, "disarmed" if one.disarmed else "armed", at=now, by=by, why=why)
 
 
 def _of_returned(was: State | None, state: State, *, by: str, now: int) -> Iterator[Entry]:

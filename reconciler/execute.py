@@ -107,7 +107,7 @@ class _Hands:
             return fold.Failed(subject=subject(effect), why=str(error))
 
     def _fenced(self, effect: Effect, error: runner.Fenced | Behind) -> Outcome:
-        """What only a host says, where jobs may write that, stops nobody else: whether we are behind, the store knows."""
+        """What only a host says, whose jobs may have written it, stops nobody else: the store knows who is behind."""
         if error.claimed:
             state, _ = self.ports.store.read()
             if state is not None and state.generation < error.claimed:

@@ -99,7 +99,8 @@ def _degraded(draft: Draft) -> Iterator[str]:
         yield f"{one.name}: degraded: {one.degraded}; {_left(one)}"
     for one in draft.living.values():
         if one.disarmed and one.id not in draft.leaving and one.phase == "ready":
-            yield f"{one.name}: degraded: {one.disarmed}; no new work goes there until `dstack apply` has armed it again"
+            armed = "no new work goes there until `dstack apply` has armed it again"
+            yield f"{one.name}: degraded: {one.disarmed}; {armed}"
 
 
 def _left(one: Instance) -> str:

@@ -124,7 +124,7 @@ tell() { # $1 job, $2 its folder
         elif [ ! -d "$2/begun" ] && ! { doubted "claims/$1" && mkdir -p "$2" && mkdir "$2/begun" 2>/dev/null; }; then
             echo "job $1 running - - 0 $name"
             return
-        elif ! lose "$2"; then
+        elif supervised "$2" || ! lose "$2"; then # it may have begun since we asked: who it is stands there before that
             echo "job $1 running $ready $began $restarts $name"
             return
         fi

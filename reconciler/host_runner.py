@@ -118,7 +118,8 @@ class HostRunner:
 
     def stop(self, instance: Instance, job: str, *, generation: int, abort: bool, why: str) -> None:
         how = "abort" if abort else "stop"
-        self._ask(instance, "stop", _checked(job), self._mark(instance, generation), how, stdin=why.encode("utf-8", "replace"))
+        args = (_checked(job), self._mark(instance, generation), how)
+        self._ask(instance, "stop", *args, stdin=why.encode("utf-8", "replace"))
 
     def collect(self, instance: Instance, job: str, *, artifacts: tuple[str, ...]) -> Collected:
         log = self._fresh(".log")

@@ -1,8 +1,8 @@
 """Machines of a cloud for tests: their own address, accounts, /etc and boot, brought up by the real user data.
 
-What is not real about them: systemd is a small stand-in that notes what it was asked, reloads the real sshd, and tells of
-the timer what it was told; a test plays the timer, with the command of the unit that is there; uptime is a file that a test
-moves; and the stand-in, asked to power the machine off, touches a file.
+What is not real about them: systemd is a small stand-in that notes what it was asked, reloads the real sshd, and tells
+of the timer what it was told; a test plays the timer, with the command of the unit that is there; uptime is a file that
+a test moves; and the stand-in, asked to power the machine off, touches a file.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ unit=/etc/systemd/system/dstack-deadman enabled=/etc/systemd/system/timers.targe
 case "$*" in
     "reload ssh.service") kill -HUP "$(cat /run/sshd.pid)" ;;
     poweroff*) touch /var/lib/dstack/off ;;
-    "--no-block start dstack-deadman.timer" | "restart dstack-deadman.timer") [ -f $unit.timer ] && touch /run/ticking ;;
+    *"start dstack-deadman.timer") [ -f $unit.timer ] && touch /run/ticking ;;
     "start dstack-deadman.service") sh -c "$(sed -n 's/^ExecStart=//p' $unit.service)" ;;
     "enable dstack-deadman.timer") ln -sf ../dstack-deadman.timer $enabled ;;
     "stop dstack-deadman.timer") rm -f /run/ticking ;;

@@ -139,7 +139,8 @@ def test_one_host_whose_clock_a_job_has_set_stops_nothing_where_another_agrees()
     places = (Place(name="fake/r2", config=BackendConfig(name="fake", type="fake")), *a_state().places)
     liar, honest = an_instance("l-0", place="fake/r2"), an_instance("l-1")
     state = replace(a_state(liar, honest), places=places)
-    reports = [report(instance="l-0", machine_id="", clock=NOW + 10**8), report(instance="l-1", machine_id="", clock=NOW)]
+    told = {"l-0": NOW + 10**8, "l-1": NOW}
+    reports = [report(instance=id, machine_id="", clock=clock) for id, clock in told.items()]
     listings = [listing(), replace(listing(), place="fake/r2")]
     after = absorb(state, listings=listings, reports=reports, now=NOW, before=state)
     assert [place.skew for place in after.places] == [0, 0]

@@ -245,7 +245,8 @@ def test_what_a_job_writes_of_a_generation_is_no_seal_of_ours(guarded: Guarded) 
     runner, one = guarded.us.runner, guarded.one
     runner.admit(one, (), generation=7)
     assert (guarded.look().generation, guarded.look().claimed) == (7, 0)
-    guarded.as_job("cd fence && touch 8 99999999999999 0 $(ls | sed -n 's/^7[.]/9./p') $(ls | sed -n 's/^7[.].*/9.&/p')")
+    forged = "$(ls | sed -n 's/^7[.]/9./p') $(ls | sed -n 's/^7[.].*/9.&/p')"
+    guarded.as_job(f"cd fence && touch 8 99999999999999 0 {forged}")
     report = guarded.look()
     assert (report.generation, report.claimed) == (7, 99_999_999_999_999)
     with pytest.raises(Fenced) as refused:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from test_boot import KEY, REQUEST
+
+from backends.boot import BASE
+from backends.user_data import render
+from reconciler.derive_boot import boot_of
 
 PROGRAM = Path(__file__).parents[1] / "backends/deadman.sh"
 HOUR, DAY = 3600, 86400
@@ -110,6 +116,52 @@ def test_reboots_renew_nothing(machine: Machine) -> None:
     assert not machine.check(60)
     machine.reboot()
     assert machine.check(60)
+
+
+class Timer:
+    """Plays the timer of the user data: what its unit says of when, and the command of its service."""
+
+    def __init__(self) -> None:
+        self.units = {}
+        text = render(boot_of(KEY, REQUEST.launch), request=REQUEST)
+        for name in ("service", "timer"):
+            unit = configparser.ConfigParser(strict=False, interpolation=None)
+            unit.optionxform = str  # type: ignore[assignment, method-assign]
+            path = f"/etc/systemd/system/dstack-deadman.{name}"
+            unit.read_string(text.partition(f"put {path} << 'END-OF-DSTACK'\n")[2].partition("END-OF-DSTACK\n")[0])
+            self.units[name] = unit
+        self.command = self.units["service"]["Service"]["ExecStart"]
+        self.program = text.partition(f"put {BASE}/deadman.sh << 'END-OF-DSTACK'\n")[2].partition("END-OF-DSTACK\n")[0]
+
+    def fires(self, lasts: int) -> list[int]:
+        """At which seconds of a boot that lasts so long, the latest that its accuracy allows."""
+        said = self.units["timer"]["Timer"]
+        first, every, late = (SPANS[said[key]] for key in ("OnActiveSec", "OnUnitActiveSec", "AccuracySec"))
+        return list(range(first + late, lasts, every + late))
+
+
+SPANS = {"5s": 5, "1min": 60}
+
+
+def test_the_timer_runs_the_very_program_that_is_tested_here() -> None:
+    timer = Timer()
+    assert timer.program == PROGRAM.read_text()
+    assert timer.command == f"/bin/sh {BASE}/deadman.sh check {BASE}"
+    assert timer.units["service"]["Service"]["Type"] == "oneshot"  # one that runs for long is not begun twice
+    assert timer.units["timer"]["Install"]["WantedBy"] == "timers.target"
+    assert "ConditionPathExists" not in str(timer.units["timer"].items("Unit"))
+
+
+@pytest.mark.parametrize("lasts", [12, 59, 200])
+def test_a_machine_that_reboots_again_and_again_ends_one_day(machine: Machine, lasts: int) -> None:
+    """The first check came after a minute: whoever restarted within that had a machine that lived for ever."""
+    (machine.root / "base/conf").write_text(f"first 60\ngrace 90\nhost {machine.root}/host\n")
+    timer, boots = Timer(), 0
+    while not any(machine.check(up) for up in timer.fires(lasts)):
+        machine.reboot(0)
+        boots += 1
+        assert boots * 10 <= 60 + 90, "a boot is forgotten"
+    assert boots * lasts >= 60 + 90 - lasts
 
 
 def test_idle_after_its_first_contact(machine: Machine) -> None:

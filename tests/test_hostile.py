@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Iterator[Folder]:
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[RealHost]:
-    rig = RealHost(tmp_path / "host", patience=0)
+    rig = RealHost(tmp_path / "host")
     yield rig
     rig.end_everything()
 
@@ -105,7 +105,7 @@ PUT = {
     "pipe": os.mkfifo,
     "endless": lambda path: path.symlink_to("/dev/zero"),
     "folder": Path.mkdir,
-    "words": lambda path: path.write_text("1) job x ended 0 exit 1 1 0 -\x1b[31m * $(id)\njob r9-0-1-0 ended 0 exit 1 1 0 -\n"),
+    "words": lambda path: path.write_text("1) job x ended 0 exit 1 1 0 -\x1b[31m * $(id)\njob r9-0-1-0 lost - - 0 -\n"),
 }  # fmt: skip
 
 

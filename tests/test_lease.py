@@ -64,7 +64,8 @@ def test_a_lease(facts: dict[str, Any], lease: Lease) -> None:
 @pytest.mark.parametrize(
     "facts",
     [
-        {"orphan": "nobody's"}, {"unreachable_since": NOW, "unreachable_why": "unreadable status: 'x'"}, {"phase": "terminated"}, {"phase": "pending"}, {"address": "/home/a/local-0"},
+        {"orphan": "nobody's"}, {"unreachable_since": NOW, "unreachable_why": "unreadable status: 'x'"},
+        {"phase": "terminated"}, {"phase": "pending"}, {"address": "/home/a/local-0"},
         {"host": Host(name="h", hostname="h")},
     ],
 )  # fmt: skip
@@ -150,8 +151,9 @@ def test_a_stopped_timer_is_shown_and_armed_again() -> None:
     assert (stopped.disarmed, stopped.self_destruct_at) == ("dead-man timer was stopped", None)
     (row,) = explain_instances(a_state(stopped), now=NOW)
     assert row.reason == "degraded: dead-man timer was stopped"
-    there = (stopped, replace(stopped, id="silent", unreachable_since=NOW), replace(stopped, id="goes", phase="terminating"))
-    asked = [one for one in effects(a_state(*there), now=NOW) if isinstance(one, Arm)]
+    silent = replace(stopped, id="silent", unreachable_since=NOW)
+    goes = replace(stopped, id="goes", phase="terminating")
+    asked = [one for one in effects(a_state(stopped, silent, goes), now=NOW) if isinstance(one, Arm)]
     assert asked == [Arm(instance="l-0")]
     assert under_way(a_state(stopped)) == {stopped.name: "its dead-man timer was stopped: it is armed again"}
     armed = fold(a_state(stopped), [Armed(instance="l-0")], now=NOW).instances[0]

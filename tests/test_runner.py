@@ -42,7 +42,7 @@ on_this_machine = pytest.mark.parametrize("host", ["here"], indirect=True)
 @pytest.fixture(params=["here", "by ssh"])
 def host(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RealHost]:
     """The same promises whatever leads to the host."""
-    rig = RealHost(tmp_path / "host", patience=0) if request.param == "here" else request.getfixturevalue("ssh_host")
+    rig = RealHost(tmp_path / "host") if request.param == "here" else request.getfixturevalue("ssh_host")
     yield rig
     rig.end_everything()
 
