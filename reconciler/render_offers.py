@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from reconciler.render_tables import fitted
-from reconciler.render_words import clean, dated, price, resources, stamp
+from reconciler.render_words import clean, counted, dated, price, resources, stamp
 from schemas.base import Price, Seconds
 from schemas.resources import Resources
 
@@ -135,7 +135,7 @@ def shown(rows: Sequence[OfferRow], *, total: int, by: str = "", width: int = 0)
     """
     known = [row.price for row in rows if row.price is not None]
     dearest = f", {price(max(known))} max" if known else ""
-    line = f"Shown {len(rows)} of {total} offers{dearest}"
+    line = f"Shown {len(rows)} of {counted(total, 'offer')}{dearest}"
     said = f"prices: {by}" if by else ""
     apart = "\n" if width and len(line) + len(said) + 2 > width else "; "
     return f"{line}{apart}{said}" if said else line

@@ -16,6 +16,7 @@ from reconciler.autoscale import Rules, covers, rule_words
 from reconciler.detach import GONE, departures
 from reconciler.drain import INSTANCE_DRAINED, POOL_DRAINED, begun, drain_words, stop_at
 from reconciler.limits import rules_now
+from reconciler.render_words import counted
 from reconciler.world import Draft, pool_subject, price_of, without
 from schemas.instance import Instance
 from schemas.plan import Terminate
@@ -246,7 +247,7 @@ def _over_nodes(draft: Draft, *, kept: dict[tuple[str, str], int]) -> None:
             # An earlier apply's drain goes on.
             chosen = [each for each in chosen if each.draining.startswith("nodes lowered")]
         if not draft.may_end(pool.name) and excess > len(chosen):
-            why = f"{excess} more than its {pool.nodes_max} nodes, but this apply may not end them"
+            why = f"{excess} more than its {counted(pool.nodes_max, 'node')}, but this apply may not end them"
             draft.cannot(f"pool {pool.name}", f"{why}: {without(pool.name)}")
         chosen.sort(key=lambda each: _worth(draft, each))
         for instance in chosen[:excess]:
