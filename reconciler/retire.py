@@ -131,11 +131,8 @@ def _leave(draft: Draft, instance: Instance, *, leave: Leave, kept: dict[tuple[s
         if not leave.inferred:
             _drain(draft, instance, leave=leave)
         return
-    draft.actions.append(
-        Terminate(
-            instance=instance.id, name=instance.name, pool=instance.pool, why=leave.why, inferred=leave.inferred
-        )
-    )
+    end = Terminate(instance=instance.id, name=instance.name, pool=instance.pool, why=leave.why, inferred=leave.inferred)
+    draft.actions.append(end)
 
 
 def _drain(draft: Draft, instance: Instance, *, leave: Leave) -> None:

@@ -12,7 +12,6 @@ from reconciler.grow import RESERVED, Growth, grow_for, grow_gang, shape_of, win
 from reconciler.master_port import master_port
 from reconciler.passed_by import crossing, passed_by, pool_crossing
 from reconciler.place import excluded
-from reconciler.render_words import counted
 from reconciler.reservation import release
 from reconciler.retire import few
 from reconciler.share import Box, Boxes, Choice, blocks_of, left_of, shared, suffices
@@ -201,7 +200,7 @@ class Server:
         if enough:
             self._reserve(run, enough[0])
             awaited = sum(coming(self.draft, one) for one in enough[0])
-            self._waits(run, f"waits for {awaited} of its {counted(shape.nodes, 'node')}")
+            self._waits(run, f"waits for {awaited} of its {shape.nodes} nodes")
             return
         self._grow_gang(run, shape, at_hand=at_hand, mine=mine)
 
@@ -238,7 +237,7 @@ class Server:
             self._unserved(run, why, shape=shape)
             return
         self._reserve(run, at_hand.get(region, []))
-        self._waits(run, f"waits for {shape.nodes - have.get(region, 0)} of its {counted(shape.nodes, 'node')}")
+        self._waits(run, f"waits for {shape.nodes - have.get(region, 0)} of its {shape.nodes} nodes")
 
     def _network(self, one: Instance) -> Region:
         """Where the nodes of a gang must all be: a person's hosts in one network, all others in one region."""
