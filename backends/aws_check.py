@@ -69,7 +69,8 @@ def _region(config: BackendConfig, region: str, *, project: str) -> Iterator[Pro
         then=f"`aws ec2 create-default-vpc --region {region}`, or `vpc_ids`, `vpc_name` or `subnets` of the backend",
     )  # fmt: skip
     image = cache(lambda: _image(ec2(), client(config, "ssm", region), config))
-    yield Probe(name=f"{region} ssm:GetParameters", look=image, then=partial(_rights, other="`os_images` of the backend"))
+    or_named = partial(_rights, other="`os_images` of the backend")
+    yield Probe(name=f"{region} ssm:GetParameters", look=image, then=or_named)
     for action, look in _writes(ec2, image, config, region, project=project):
         yield Probe(name=f"{region} {action}", look=look, then=_rights)
     quotas = partial(_quotas, config, region)

@@ -12,12 +12,13 @@ from typing import Any
 
 from backends.aws_errors import ask
 from backends.aws_names import LAUNCH, LINEAGE, POOL, as_mapping, of_project
-from backends.base import BackendError
+from backends.base import BackendError, StillUsed
 from schemas.base import HOURS, Price
 from schemas.leftover import Kind, Leftover
 
 GIB_MONTH = {"gp3": Decimal("0.08"), "gp2": Decimal("0.10"), "io1": Decimal("0.125"), "io2": Decimal("0.125")}
 ADDRESS_HOUR = Decimal("0.005")  # aws.amazon.com/vpc/pricing: each public IPv4 address
+USED = ("DependencyViolation", "InvalidPlacementGroup.InUse", "VolumeInUse", "InvalidNetworkInterface.InUse")
 GONE = (
     "InvalidVolume.NotFound", "InvalidAllocationID.NotFound", "InvalidNetworkInterfaceID.NotFound",
     "InvalidGroup.NotFound", "InvalidGroupId.NotFound", "InvalidPlacementGroup.Unknown", "InvalidKeyPair.NotFound",
@@ -32,13 +33,16 @@ def leftovers_in(ec2: Any, *, project: str, place: str) -> list[Leftover]:
 
 
 def remove_from(ec2: Any, one: Leftover) -> None:
-    """One that is gone already is no error. Raises `BackendError` where it is used, in AWS's words."""
+    """One that is gone already is no error. Raises `StillUsed` where it is used, in AWS's words."""
     operation, name = REMOVALS[one.kind]
     value: Any = [one.id] if name.endswith("Ids") else one.id
     try:
         ask(ec2, operation, **{name: value})
     except BackendError as error:
-        if not any(code in str(error) for code in GONE):
+        code = str(error).partition(":")[0]
+        if code in USED:
+            raise StillUsed(str(error)) from None
+        if code not in GONE:
             raise
 
 

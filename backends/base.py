@@ -26,6 +26,10 @@ class BackendError(Exception):
     """
 
 
+class StillUsed(BackendError):
+    """What should be removed is used by something. Nothing was done."""
+
+
 class TryLater(BackendError):
     """Throttled, unreachable, timed out. From `launch`: something may have been made."""
 

@@ -138,7 +138,7 @@ def _doubt(found: Catalog, *, known: Catalog | None, shipped: Catalog) -> str:
     """Why it is hardly what it should be; "" where nothing speaks against it."""
     count = _size(found)
     if count < FEWEST or (known is not None and count < _size(known) // 4):
-        return f"it has {count} offers"
+        return f"it has {count} offer{'' if count == 1 else 's'}"
     ours = _on_demand(shipped)
     ratios = [price / ours[key] for key, price in _on_demand(found).items() if key in ours]
     if len(ratios) >= 20 and not 1 / ASTRAY < median(ratios) < ASTRAY:

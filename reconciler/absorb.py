@@ -16,6 +16,7 @@ from reconciler.absorb_hosts import SKEW, absorb_hosts
 from reconciler.absorb_listings import Answer, absorb_listings
 from reconciler.distrust import Doubts, distrust
 from reconciler.put_off import answered, failed
+from reconciler.render_words import counted
 from reconciler.status import unheard
 from reconciler.ways import with_ways
 from schemas.instance import HostReport, Listing, Seen
@@ -69,7 +70,7 @@ def strangers(state: State, listings: Sequence[Listing]) -> tuple[str, ...]:
             if seen.lineage and seen.lineage != state.lineage and seen.phase != "ended":
                 counts[listing.place, seen.lineage] = counts.get((listing.place, seen.lineage), 0) + 1
     return tuple(
-        f"{place} has {count} instance{'s' if count > 1 else ''} of another lineage ({lineage}) of this project; "
+        f"{place} has {counted(count, 'instance')} of another lineage ({lineage}) of this project; "
         "another copy of its state owns them, they are left alone"
         for (place, lineage), count in sorted(counts.items())
     )

@@ -124,6 +124,7 @@ def _facts(instance: Instance, seen: Seen, *, at: int) -> Instance:
         zone=seen.zone or instance.zone,
         instance_type=seen.instance_type or instance.instance_type,
         price=instance.price if seen.price is None else seen.price,
+        at_most=instance.at_most and seen.price in (None, instance.price),
         priced_at=instance.priced_at if _same_price(instance, seen) else at,
         resources=_resources(instance, seen, first=first),
         address=seen.address or instance.address,

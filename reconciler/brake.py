@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from reconciler.render_words import counted
 from reconciler.world import Draft
 from schemas.plan import Terminate
 
@@ -21,9 +22,10 @@ def brake(draft: Draft) -> None:
     withheld = {pool for pool, count in counts.items() if 2 * count > max(2, len(draft.members.get(pool, ())))}
     for pool in sorted(withheld):
         ends = [action for action in inferred if _pool(draft, action) == pool]
+        members = counted(len(draft.members[pool]), "instance")
         draft.cannot(
             f"pool {pool}",
-            f"{len(ends)} of its {len(draft.members[pool])} instances would end for a reason that is inferred "
+            f"{len(ends)} of its {members} would end for a reason that is inferred "
             f"({ends[0].why}): withheld; `--allow-mass-destroy` ends them",
         )
     held = {action.instance for action in inferred if _pool(draft, action) in withheld}

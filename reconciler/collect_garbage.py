@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from backends.base import Backend, BackendError, Collecting
+from backends.base import Backend, BackendError, Collecting, StillUsed
 from reconciler.begin import REGIONAL, place_in
 from reconciler.gather import awaited, gather
 from reconciler.ports import Connections, Ports
@@ -16,6 +16,7 @@ from schemas.leftover import Leftover
 from schemas.state import Place, State
 
 LIMIT = 60.0
+LATER = "a machine on its way out still uses it: `dstack gc` removes it once that is gone"
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,14 @@ def ask_everywhere(ports: Ports, state: State, connections: Connections) -> Aske
 
 
 def remove_all(
-    connections: Connections, state: State, chosen: Iterable[Leftover], *, told: Callable[[Leftover, str], object]
-) -> None:
-    """One after the other, in their order; `told` hears of each, with "" or why it could not be removed."""
+    connections: Connections, state: State, chosen: Iterable[Leftover], *, leaving: Iterable[str] = (),
+    told: Callable[[Leftover, str], object],
+) -> frozenset[str]:  # fmt: skip
+    """One after the other, in their order; `told` hears of each, with "" or why it could not be removed.
+
+    Ids of those that only wait for a machine to be gone: in places of `leaving`, or where one was ended just now.
+    """
+    leaving, waiting = set(leaving), set()
     known = {place.name: place for place in state.places}
     configs = {place.config.name: place.config for place in state.places}
     if state.applied:
@@ -61,8 +67,13 @@ def remove_all(
         try:
             _remove(backend, one, generation=state.generation)
             told(one, "")
+            leaving |= {one.place} if one.kind == "instance" else set()
+        except StillUsed as error:
+            waiting |= {one.id} if one.place in leaving else set()
+            told(one, LATER if one.place in leaving else str(error))
         except BackendError as error:
             told(one, str(error))
+    return frozenset(waiting)
 
 
 def _remove(backend: Backend, one: Leftover, *, generation: int) -> None:

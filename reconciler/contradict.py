@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from reconciler.problem import Problem
 from reconciler.read_documents import Entry, Read
+from reconciler.render_words import counted
 from schemas.pool import Pool
 from schemas.resources import GpuNeed, Span
 from schemas.run import RunSpec
@@ -35,7 +36,7 @@ def pool_contradictions(entry: Entry, pool: Pool) -> Iterator[Problem]:
         yield entry.problem(_over(pool, cost, pool.max_hourly, "budget"), "budget", "max_hourly")
     elif _never_free(pool) and pool.max_hourly == 0 and pool.nodes_min > 0:
         yield entry.problem(
-            f"the budget of $0/h forbids what `nodes` asks for: {pool.nodes_min} instances at least",
+            f"the budget of $0/h forbids what `nodes` asks for: {counted(pool.nodes_min, 'instance')} at least",
             "budget", "max_hourly")
 
 
@@ -118,5 +119,6 @@ def _shown(span: Span) -> str:
 
 
 def _over(pool: Pool, cost: Decimal, limit: Decimal, what: str) -> str:
-    return (f"the minimum may cost ${cost}/h ({pool.nodes_min} instances at `max_price` ${pool.where.max_price}), "
+    least = f"{counted(pool.nodes_min, 'instance')} at `max_price` ${pool.where.max_price}"
+    return (f"the minimum may cost ${cost}/h ({least}), "
             f"over the {what} of ${limit}/h")

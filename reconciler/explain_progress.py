@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from reconciler.absorb_listings import APART
+from reconciler.render_words import counted
 from reconciler.returned import returned
 from reconciler.waiting import clock
 from schemas.run import Attempt
@@ -26,8 +27,7 @@ def _unknown(state: State) -> Iterator[tuple[str, str]]:
     for place in state.places:
         count = sum(one.place == place.name and one.phase != "terminated" for one in state.instances)
         if place.error and count:
-            left = "1 instance" if count == 1 else f"{count} instances"
-            yield f"place {place.name}", f"unknown ({place.error}): {left} there left alone"
+            yield f"place {place.name}", f"unknown ({place.error}): {counted(count, 'instance')} there left alone"
 
 
 def _launches(state: State) -> Iterator[tuple[str, str]]:

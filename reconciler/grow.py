@@ -14,6 +14,7 @@ from reconciler.attach import attaching, waits
 from reconciler.limits import Room
 from reconciler.market import Market, Search
 from reconciler.place import CLOUD_DISK
+from reconciler.render_words import counted
 from reconciler.retire import few, words
 from reconciler.stock import Shape, Shapes
 from reconciler.world import Draft
@@ -282,7 +283,7 @@ def grow_floors(growth: Growth) -> None:
             offer = None if why else growth.search(shape).offer()
             if offer is None:
                 reason = why or growth.search(shape).funnel()
-                draft.cannot(f"pool {pool.name}", f"{missing - index} of {floor} nodes missing: {reason}")
+                draft.cannot(f"pool {pool.name}", f"{missing - index} of {counted(floor, 'node')} missing: {reason}")
                 break
             growth.order(_for_floor(pool, offer=offer, floor=floor, staying=staying), n=1, subject="")
 

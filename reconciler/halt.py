@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from reconciler.render_words import counted
 from reconciler.retire import words
 from reconciler.settled import NOT_STARTED
 from reconciler.world import Draft
@@ -141,4 +142,4 @@ def _surplus(draft: Draft, run: Run, attempts: list[Attempt]) -> None:
                 _stop(draft, run, attempt, why="moved: its instance drains, and another replica runs")
     staying.sort(key=lambda attempt: (attempt not in serving, attempt.replica), reverse=True)
     for attempt in staying[: max(0, len(staying) - run.spec.replicas)]:
-        _stop(draft, run, attempt, why=f"more than {run.spec.replicas} replicas")
+        _stop(draft, run, attempt, why=f"more than {counted(run.spec.replicas, 'replica')}")

@@ -109,6 +109,7 @@ def _pending(launch: Launch, way: Way, *, id: str, name: str, now: int) -> Insta
         resources=replace(offer.resources, disk=launch.disk) if launch.disk else offer.resources,
         spot=offer.spot,
         price=offer.price,
+        at_most=offer.at_most,
         launch=launch.launch,
         wish=launch.wish,
         origin=msgspec.convert(launch.origin, Origin),

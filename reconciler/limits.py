@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from reconciler.autoscale import Rules, covers, kind, rules_of
+from reconciler.render_words import counted
 from reconciler.world import Draft, overrides
 from schemas.base import Price
 from schemas.instance import Instance
@@ -51,7 +52,7 @@ class Room:
         if pool.nodes_max is None or count + n <= pool.nodes_max:
             return ""
         more = f", {n} more asked" if n > 1 else ""
-        return f"the pool is at its maximum: {count} of {pool.nodes_max} nodes{more}"
+        return f"the pool is at its maximum: {count} of {counted(pool.nodes_max, 'node')}{more}"
 
     def unaffordable(self, pool: Pool, offer: Offer, *, n: int) -> str:
         """Why a budget forbids it. No dearer offer passes where a cheaper one failed."""

@@ -9,6 +9,7 @@ from itertools import chain
 
 from reconciler.limits import Room
 from reconciler.place import accepted, refusal
+from reconciler.render_words import counted
 from reconciler.share import share_of_offer
 from reconciler.shelf import Aisle, Shelf
 from reconciler.stock import Shape
@@ -252,7 +253,7 @@ class Search:
             stage = self._unsuited(offer) or self._hindrance(offer)[0]
             lost[stage] += 1
             first.setdefault(stage, offer)
-        text = f"{left} offer{'s' if left > 1 else ''}"
+        text = counted(left, "offer")
         if self._over is not None:
             lost["over"], first["over"] = left - lost.total(), self._over
         for stage in _STAGES:

@@ -16,6 +16,7 @@ from reconciler.ledger import Ledger
 from reconciler.markers import Markers
 from reconciler.markers_bucket import BucketMarkers
 from reconciler.pointer import moved_to, pointer
+from reconciler.render_words import counted
 from reconciler.statefile import dumps, loads
 from reconciler.store import StateMoved, StateRefused, Store
 from schemas.state import State
@@ -112,7 +113,7 @@ def _copy_blobs(old: Blobs, new: Blobs, *, tell: Callable[[str], object]) -> int
     left = wanted - {one.digest for one in new.stored()}
     if left:
         raise StateRefused(
-            f"{len(left)} blobs did not arrive, {min(left)} is one; the old state still rules: try again"
+            f"{counted(len(left), 'blob')} did not arrive, {min(left)} is one; the old state still rules: try again"
         )
     return len(missing)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from reconciler.drain import crosses, told
 from reconciler.place import misfit
+from reconciler.render_words import counted
 from reconciler.retire import words
 from reconciler.share import Box, fewest
 from reconciler.stock import Shape
@@ -51,7 +52,7 @@ def passed_by(
     rest = "".join(f", {count} {what}" for what, count in sorted(others.items()) if count)
     if not idle:
         return f"no idle instance{rest}"
-    return f"0 of {idle} idle instance{'s' if idle > 1 else ''} fit{f': {reason}' if reason else ''}{rest}"
+    return f"0 of {counted(idle, 'idle instance')} fit{f': {reason}' if reason else ''}{rest}"
 
 
 def _box_misfit(draft: Draft, box: Box, shape: Shape) -> str:

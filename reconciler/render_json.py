@@ -141,6 +141,7 @@ def _instance(row: InstanceRow) -> dict[str, Any]:
         "resources": resources(one.resources),
         "spot": one.spot,
         "price": _number(one.price),
+        "at_most": one.at_most,
         "status": row.status,
         "reason": row.reason,
         "unreachable": unreachable(one),

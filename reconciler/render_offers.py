@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from reconciler.render_tables import fitted
-from reconciler.render_words import clean, dated, price, resources, stamp
+from reconciler.render_words import bounded, clean, counted, dated, price, resources, stamp
 from schemas.base import Price, Seconds
 from schemas.resources import Resources
 
@@ -116,7 +116,7 @@ def _name(row: OfferRow, *, by: str) -> str:
 
 def price_of(row: OfferRow) -> str:
     """`$1.20`, `≤ $1.20`, `$?`."""
-    return f"{'≤ ' if row.at_most and row.price is not None else ''}{price(row.price)}"
+    return bounded(row.price, at_most=row.at_most)
 
 
 def said(row: OfferRow, *, now: Seconds) -> str:
@@ -135,7 +135,7 @@ def shown(rows: Sequence[OfferRow], *, total: int, by: str = "", width: int = 0)
     """
     known = [row.price for row in rows if row.price is not None]
     dearest = f", {price(max(known))} max" if known else ""
-    line = f"Shown {len(rows)} of {total} offers{dearest}"
+    line = f"Shown {len(rows)} of {counted(total, 'offer')}{dearest}"
     said = f"prices: {by}" if by else ""
     apart = "\n" if width and len(line) + len(said) + 2 > width else "; "
     return f"{line}{apart}{said}" if said else line

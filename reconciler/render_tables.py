@@ -13,7 +13,7 @@ from reconciler.cost import Cost
 from reconciler.explain_instances import InstanceRow, PoolRow
 from reconciler.explain_runs import RunRow
 from reconciler.render_cost import cost_cells, cost_heads
-from reconciler.render_words import ago, clean, price, resources, rough
+from reconciler.render_words import ago, bounded, clean, resources, rough
 from reconciler.status import unreachable
 from schemas.base import HOURS, Price
 from schemas.instance import Instance
@@ -135,7 +135,8 @@ def _table(heads: list[str], lines: Lines) -> RenderableType:
 def _run_cells(row: RunRow, *, now: int, verbose: bool) -> list[str]:
     run, used = row.run, row.instances
     cells = [run.spec.name, *_machine_cells(used)]
-    cells += [price(row.price) if used else "", _status(row), ago(run.submitted_at, now=now)]
+    amount = bounded(row.price, at_most=any(one.at_most for one in used)) if used else ""
+    cells += [amount, _status(row), ago(run.submitted_at, now=now)]
     cells += [row.reason or row.pulling]
     if verbose:
         cells += [run.id, str(row.attempt or ""), " ".join(one.name for one in used)]
@@ -169,7 +170,8 @@ def _instance_cells(row: InstanceRow, *, now: int) -> list[str]:
         status += ", unreachable"
     machine = [one.name, one.backend, one.region, resources(one.resources), "yes" if one.spot else "no"]
     said = [row.reason, _timer(one.self_destruct_at, now=now)]
-    return [*machine, price(one.price), status, ago(one.created_at, now=now), "; ".join(filter(None, said))]
+    amount = bounded(one.price, at_most=one.at_most)
+    return [*machine, amount, status, ago(one.created_at, now=now), "; ".join(filter(None, said))]
 
 
 def _timer(at: int | None, *, now: int) -> str:

@@ -125,6 +125,11 @@ def resources(has: Resources) -> str:
     return ", ".join(parts)
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 run`, `2 runs`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def bounded(amount: Price | None, *, at_most: bool) -> str:
+    """`≤ $1.20` where it may cost less, never more."""
+    return f"{'≤ ' if at_most and amount is not None else ''}{price(amount)}"
+
+
+def counted(number: int, noun: str, *, several: str = "") -> str:
+    """`1 run`, `2 runs`; `several` where an s is not all."""
+    return f"{number} {noun}" if number == 1 else f"{number} {several or f'{noun}s'}"

@@ -16,6 +16,7 @@ from reconciler.autoscale import Rules, covers, rule_words
 from reconciler.detach import GONE, departures
 from reconciler.drain import INSTANCE_DRAINED, POOL_DRAINED, begun, drain_words, stop_at
 from reconciler.limits import rules_now
+from reconciler.render_words import counted
 from reconciler.status import unheard
 from reconciler.world import Draft, pool_subject, price_of, without
 from schemas.instance import Instance
@@ -127,11 +128,8 @@ def _leave(draft: Draft, instance: Instance, *, leave: Leave, kept: dict[tuple[s
         if not leave.inferred:
             _drain(draft, instance, leave=leave)
         return
-    draft.actions.append(
-        Terminate(
-            instance=instance.id, name=instance.name, pool=instance.pool, why=leave.why, inferred=leave.inferred
-        )
-    )
+    end = Terminate(instance=instance.id, name=instance.name, pool=instance.pool, why=leave.why, inferred=leave.inferred)
+    draft.actions.append(end)
 
 
 def _drain(draft: Draft, instance: Instance, *, leave: Leave) -> None:
@@ -243,7 +241,7 @@ def _over_nodes(draft: Draft, *, kept: dict[tuple[str, str], int]) -> None:
             # An earlier apply's drain goes on.
             chosen = [each for each in chosen if each.draining.startswith("nodes lowered")]
         if not draft.may_end(pool.name) and excess > len(chosen):
-            why = f"{excess} more than its {pool.nodes_max} nodes, but this apply may not end them"
+            why = f"{excess} more than its {counted(pool.nodes_max, 'node')}, but this apply may not end them"
             draft.cannot(f"pool {pool.name}", f"{why}: {without(pool.name)}")
         chosen.sort(key=lambda each: _worth(draft, each))
         for instance in chosen[:excess]:

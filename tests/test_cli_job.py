@@ -124,7 +124,7 @@ def test_a_run_is_followed_and_its_result_is_the_exit_code(folder: Folder) -> No
     folder.write("bad.yml", "type: task\nname: bad\ncommands: [echo before, exit 3]\n")
     good = folder.dstack("run", ".", "-f", "ok.yml", "-y")
     assert (good.code, good.out.splitlines()[-2:]) == (0, ["one", "two"])
-    assert "Shown 1 of 1 offers, $0.00 max" in good.out
+    assert "Shown 1 of 1 offer, $0.00 max" in good.out
     assert good.err.splitlines()[-1] == "run ok is done"
     bad = folder.dstack("run", ".", "-f", "bad.yml", "-y")
     assert (bad.code, bad.out.splitlines()[-1]) == (1, "before")

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from rich.console import Console, RenderableType
 from syrupy.assertion import SnapshotAssertion
 
+from reconciler.absorb import absorb
 from reconciler.explain import explain
 from reconciler.explain_instances import explain_instances, explain_pools
 from reconciler.explain_progress import under_way
@@ -28,7 +29,7 @@ from reconciler.render_words import ago, clean, hourly, resources, rough, size, 
 from schemas.base import Price
 from schemas.desired import BackendConfig, Desired
 from schemas.documents.generate import schema
-from schemas.instance import Instance
+from schemas.instance import Instance, Listing, Seen
 from schemas.launch import Intent, Request
 from schemas.offer import Offer
 from schemas.plan import Assign, IdleNote, Launch, Plan, Resume, Stop, Terminate, Unmet, Update
@@ -202,6 +203,20 @@ def test_the_tables(columns: int, snapshot: SnapshotAssertion) -> None:
     text = "\n\n".join(f"$ {name}\n{shown_at(table, columns)}" for name, table in tables.items())
     assert f"{text}\n{shown(offers, total=82)}\n" == snapshot
     assert all(len(line) <= columns for line in text.splitlines())
+
+
+def test_a_price_that_is_a_bound_is_shown_as_one_until_its_place_says_another() -> None:
+    """As the plan showed it that bought the machine."""
+    one = instance("gpu-9", at_most=True, external_id="i-9", seen_at=NOW - 60)
+    place = Place(name=one.place, config=BackendConfig(name="aws", type="aws"), region="us-east-1", identity="aws:1")
+    state = replace(a_state(), lineage="l", instances=(one,), attempts=(), runs=(), intents=(), places=(place,))
+    for price, told in ((Price("1.2"), "≤ $1.20"), (Price("0.4"), "$0.40")):
+        seen = Seen(external_id="i-9", id=one.id, lineage="l", price=price)
+        listing = Listing(place=one.place, at=NOW, identity="aws:1", instances=(seen,))
+        rows = explain_instances(absorb(state, listings=[listing], reports=(), now=NOW), now=NOW)
+        table = shown_at(instance_table(rows, now=NOW), 200)
+        assert told in table
+        assert ("≤" in table, instances_json(rows)[0]["at_most"]) == ("≤" in told, "≤" in told)
 
 
 def test_a_narrow_terminal_cuts_neither_names_nor_states_off() -> None:

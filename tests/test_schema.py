@@ -24,7 +24,7 @@ BEYOND = {
     "all-at-once": False,
     "duplicate-pool": True,
     "duplicate-run": True,
-    "formerly-still-there": True,
+    "formerly-still-there": True, "ingress": True,
     "no-default-pool": True,
     "two-default-pools": True,
     "two-default-profiles": True,

@@ -95,7 +95,7 @@ def test_ctrl_c_in_a_run_asks_and_stops_it(folder: Folder) -> None:
     folder.write("s.yml", SLEEPER)
     with at_terminal(folder, "run", ".", "-f", "s.yml") as terminal:
         terminal.wait_for("Continue? [y/n]: ")
-        assert "Shown 1 of 1 offers, $0.00 max" in terminal.text
+        assert "Shown 1 of 1 offer, $0.00 max" in terminal.text
         terminal.type("y\n")
         terminal.wait_for("asleep\n")
         terminal.interrupt()

@@ -8,7 +8,7 @@ from reconciler.cli.project import documents_of, project_root, site_of, state_if
 from reconciler.cli.stale import say_age
 from reconciler.cli.terminal import out, say, show, width
 from reconciler.explain_backends import BackendRow, explain_backends
-from reconciler.render_words import price
+from reconciler.render_words import counted, price
 
 
 def list_backends(*, as_json: bool) -> int:
@@ -37,7 +37,7 @@ def list_backends(*, as_json: bool) -> int:
 
 def _cells(row: BackendRow) -> list[str]:
     regions = ", ".join(row.regions) or ("every" if row.type not in ("local", "ssh") else "")
-    few = f"{len(row.identities)} servers" if row.type == "ssh" else ", ".join(row.identities)
+    few = counted(len(row.identities), "server") if row.type == "ssh" else ", ".join(row.identities)
     return [row.name, row.type, regions, few, str(row.instances), price(row.hourly)]
 
 

@@ -12,6 +12,7 @@ from reconciler.collect_garbage import Asked, ask_everywhere, remove_all
 from reconciler.ports import Connections
 from reconciler.render_json import dump, leftovers_json
 from reconciler.render_tables import leftover_table
+from reconciler.render_words import counted
 from reconciler.unowned import unowned
 from reconciler.wire import Site, now
 from schemas.leftover import Leftover
@@ -26,7 +27,10 @@ class _Look:
 
 
 def collect_garbage(*, yes: bool, as_json: bool) -> int:
-    """0 where nothing is left or all of it was removed; 1 where a place was silent or kept something."""
+    """0 where nothing is left or all of it was removed, but for what waits for the end of a machine.
+
+    1 where a place was silent, or kept something.
+    """
     where = site()
     connections = Connections(ports_of(where), state_of(where).lineage)
     with Progress() as progress:
@@ -40,7 +44,7 @@ def collect_garbage(*, yes: bool, as_json: bool) -> int:
         if as_json:
             out(dump(leftovers_json((), removed={}, silent=look.asked.silent)))
         elif look.asked.found:  # where no place could say, nothing is known: the warnings have it
-            out(f"nothing without an owner in {_places(len(look.asked.found))}\n")
+            out(f"nothing without an owner in {counted(len(look.asked.found), 'place')}\n")
         return bool(look.asked.silent)
     return _removed(where, connections, look, yes=yes, as_json=as_json)
 
@@ -57,9 +61,8 @@ def _look(where: Site, connections: Connections, *, progress: Progress) -> _Look
 def _removed(where: Site, connections: Connections, look: _Look, *, yes: bool, as_json: bool) -> int:
     if not as_json:
         show(leftover_table(look.chosen, now=now()))
-    must_agree(
-        f"Remove {_counted(len(look.chosen))}?", yes=yes, otherwise="nothing is removed; `dstack gc --yes` removes it"
-    )
+    question = f"Remove {counted(len(look.chosen), 'thing')} that nobody owns?"
+    must_agree(question, yes=yes, otherwise="nothing is removed; `dstack gc --yes` removes it")
     state = state_of(where)  # somebody may have adopted some of it meanwhile
     still = [one for one in unowned(state, look.asked.found) if one in look.chosen]
     results: dict[str, str] = {}
@@ -69,15 +72,8 @@ def _removed(where: Site, connections: Connections, look: _Look, *, yes: bool, a
         if not as_json:
             say(f"{one.kind} {one.id}: not removed: {why}") if why else out(f"removed {one.kind} {one.id}\n")
 
-    remove_all(connections, state, still, told=told)
+    leaving = {each.place for each in look.asked.found if any(seen.phase == "ending" for seen in each.instances)}
+    waiting = remove_all(connections, state, still, leaving=leaving, told=told)
     if as_json:
         out(dump(leftovers_json(still, removed=results, silent=look.asked.silent)))
-    return bool(look.asked.silent) or any(results.values())
-
-
-def _counted(number: int) -> str:
-    return f"{number} thing{'s' if number > 1 else ''} that nobody owns"
-
-
-def _places(number: int) -> str:
-    return "1 place" if number == 1 else f"{number} places"
+    return bool(look.asked.silent) or any(why for id, why in results.items() if id not in waiting)

@@ -22,6 +22,7 @@ from reconciler.need import BadOption, resolve_need
 from reconciler.objects import ObjectsError
 from reconciler.render_json import dump
 from reconciler.render_offers import OfferRow, group_table, grouped, groups_json, offers_json
+from reconciler.render_words import counted
 from reconciler.store import StateRefused
 from reconciler.wire import Site, Threads, now, store_of
 from schemas.desired import BackendConfig, Desired
@@ -114,7 +115,7 @@ def _show(flags: OffersFlags, rows: Sequence[OfferRow], *, moment: int) -> None:
     if flags.group_by:
         groups = grouped(rows, by=flags.group_by)
         show(group_table(groups[:most], by=flags.group_by, width=width(sys.stdout)))
-        out(f"Shown {len(groups[:most])} of {len(groups)} groups, of {len(rows)} offers\n")
+        out(f"Shown {len(groups[:most])} of {counted(len(groups), 'group')}, of {counted(len(rows), 'offer')}\n")
     else:
         show_offers(rows, most=most, now=moment)
     if any(row.at_most for row in rows[:most]):

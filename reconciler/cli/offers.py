@@ -106,6 +106,6 @@ def _instance(asked: Asked, one: Instance, *, jobs: Sequence[Job], idle: bool) -
     free = of > 1 and Box(one, of=of, jobs=jobs).free >= blocks and one.phase == "ready"
     return OfferRow(
         backend=one.backend, region=one.region, zone=one.zone, instance=f"{one.instance_type} ({one.name})",
-        resources=own, spot=one.spot, price=price, blocks=blocks, of=of,
+        resources=own, spot=one.spot, price=price, at_most=one.at_most, blocks=blocks, of=of,
         availability="idle" if idle or free else "busy",
     )  # fmt: skip

@@ -49,7 +49,7 @@ def migrate_state(to: str, *, yes: bool) -> int:
         except BlobError as error:
             raise Fail(f"{error}; the old state still rules: try again") from error
     copied = f"{counted(done.blobs, 'blob')}, {counted(done.markers, 'marker')} and "
-    copied += "1 entry" if done.entries == 1 else f"{done.entries} entries"
+    copied += counted(done.entries, "entry", several="entries")
     out(f"{store_of(new).address}: moved ({copied}); the old one is sealed\n")
     say(f"now write `state: {_written(to)}` in .dstack, and commit it: until then every command says where it went")
     return 0

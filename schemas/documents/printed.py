@@ -60,7 +60,8 @@ def ps() -> Schema:
 def pool_ps() -> Schema:
     return {"type": "array", "items": _record({
         "name": _TEXT, "pool": _TEXT, "backend": _TEXT, "region": _MAYBE, "instance_type": _MAYBE, "resources": _TEXT,
-        "spot": {"type": "boolean"}, "price": _PRICE, "status": {"enum": list(INSTANCE_STATUSES)}, "reason": _MAYBE,
+        "spot": {"type": "boolean"}, "price": _PRICE, "at_most": {"type": "boolean"},
+        "status": {"enum": list(INSTANCE_STATUSES)}, "reason": _MAYBE,
         "unreachable": {"type": "boolean"}, "observed_at": _MAYBE_TIME, "next_look_at": _MAYBE_TIME,
         "created_at": _MAYBE_TIME, "idle_since": _MAYBE_TIME, "reap_at": _MAYBE_TIME,
         "self_destruct_at": _MAYBE_TIME, "runs": _TEXTS,
