@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec.structs import replace
+
 from reconciler.autoscale import Rules, rules_of
 from reconciler.plan import plan
 from reconciler.status import alive
@@ -23,12 +25,16 @@ def rules_in_force(state: State) -> Rules:
 
 
 def ended_at_once(wished: State, *, now: int, nonce: str) -> tuple[str, ...]:
-    """Ids of instances and of the runs on them, as a scope: by the state with the word in it, as it is remembered."""
+    """Ids of instances and of the runs on them, as a scope: by the state with the word in it, as it is remembered.
+
+    A place that could not be asked last time is asked again before anything ends there: its instances are in the scope.
+    """
     if wished.applied is None:
         return ()
     spot = tuple(one.id for one in wished.instances if one.spot and alive(one))
     permissions = Permissions(scope=spot)
-    made = plan(World(desired=wished.applied.desired, state=wished, now=now, nonce=nonce, permissions=permissions))
+    state = replace(wished, places=tuple(replace(one, error="") for one in wished.places))
+    made = plan(World(desired=wished.applied.desired, state=state, now=now, nonce=nonce, permissions=permissions))
     going = {id for id, why in ends_of(made) if why.startswith("autoscale")}
     going |= {one.id for one in wished.instances if one.id in spot and _under_way(one)}
     live = [attempt for attempt in wished.attempts if attempt.live]

@@ -97,7 +97,10 @@ def test_a_busy_one_is_stopped_with_its_result_and_the_run_is_in_the_scope(site:
     (run,) = site.state.runs
     assert run.status == "running"
     wished = say_cleared(site.state, by="ann", now=site.clock.now())
-    assert run.id in ended_at_once(wished, now=site.clock.now(), nonce="n0000000")
+    scope = ended_at_once(wished, now=site.clock.now(), nonce="n0000000")
+    assert run.id in scope
+    unasked = replace(wished, places=tuple(replace(one, error="slow down") for one in wished.places))
+    assert ended_at_once(unasked, now=site.clock.now(), nonce="n0000000") == scope
     state = spoken(site, lambda state: say_cleared(state, by="ann", now=site.clock.now()))
     assert living(state) == []
     assert [(run.status, "autoscale" in run.reason) for run in state.runs] == [("failed", True)]

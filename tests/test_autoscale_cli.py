@@ -35,6 +35,7 @@ autoscale:
 
 def test_from_a_rule_to_the_machines(tmp_path: Path, aws_server: AwsServer) -> None:
     account = aws_server.account()
+    account.set(hosts=True)  # it has addresses of nobody else's, and waits for none
     folder = folder_at(tmp_path, documents=DOCUMENTS)
     rules = folder.write(".dstack/autoscale.yml", RULES)
 
@@ -63,7 +64,12 @@ def test_from_a_rule_to_the_machines(tmp_path: Path, aws_server: AwsServer) -> N
     rules.write_text(RULES.replace("max: 2", "max: 1"))
     said("autoscale", "allow", "m5.large", "--max", "1", "-r", "eu-west-1", "-y")
     assert len(account.living()) == 1
-    assert "commit this, or main undoes it" in said("autoscale", "disable", "-y")
+    account.fault("DescribeInstances")
+    held = said("autoscale", "disable", "-y", code=3)
+    (left,) = account.living()
+    assert "aws/eu-west-1, $0.11/h: aws/eu-west-1 is unknown (RequestLimitExceeded: slow down)" in held
+    assert held.endswith("the same command again ends it, once its place answers\n"), left
+    assert "it holds until other documents are applied" in said("autoscale", "disable", "-y")
     assert account.living() == []
     lines = rules.read_text().splitlines()
     assert lines[:3] == ["autoscale:", "  enabled: false", "  rules:"]

@@ -120,8 +120,21 @@ def _do(root: Path, word: Word, *, state: State | None, yes: bool) -> int:
     out(f"{word.said}\n")
     _say_what_drains(wished)
     say("commit this, or main undoes it" if edits else "it holds until other documents are applied")
-    left = _left(last.state, last.plan, scope) if last.state else []
-    return _still(left, last.state) if left and last.state else 0
+    if last.state is None:
+        return 0
+    left = _left(last.state, last.plan, scope)
+    return max(_still(left, last.state) if left else 0, _unasked(last.state, {*scope} - {one.id for one in left}))
+
+
+def _unasked(state: State, scope: set[str]) -> int:
+    """What goes on and costs money because nobody could be asked to end it."""
+    unknown = {place.name: place.error for place in state.places if place.error}
+    stays = [one for one in state.instances if one.id in scope and alive(one) and one.place in unknown]
+    for one in stays:
+        say(f"not ended: {_described(one)}: {one.place} is unknown ({unknown[one.place]})")
+    if stays:
+        say("the same command again ends it, once its place answers")
+    return STILL if stays else 0
 
 
 def _left(state: State, plan: Plan | None, scope: tuple[str, ...]) -> list[Instance]:
