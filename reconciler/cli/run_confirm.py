@@ -11,6 +11,7 @@ from reconciler.cli.fail import Fail
 from reconciler.cli.offers import Asked, browsed, offer_rows, show_offers
 from reconciler.cli.plan import stored_offers
 from reconciler.cli.terminal import NoTerminal, ask, say
+from reconciler.confirmed import confirmed
 from reconciler.place import misfit
 from reconciler.refresh import freshen
 from reconciler.render_words import hourly
@@ -27,7 +28,7 @@ from schemas.state import State
 
 @dataclass(kw_only=True)
 class RunConfirm:
-    """`confirm` of the wish's tick. `price` is what was confirmed, $/h of all its nodes together."""
+    """`confirm` of the wish's tick. `price` is what was confirmed, as in `confirmed`."""
 
     run: Run
     desired: Desired
@@ -52,7 +53,7 @@ class RunConfirm:
         if not rows:
             self._refuse_hopeless(browsed(asked, state=state, offers=offers).funnel, plan=plan, state=state)
         self._say_waiting(plan)
-        self.price = self._priced(plan)
+        self.price = confirmed(plan, spec.need)
         return plan if self._agreed(plan, state) else None
 
     def _pool(self) -> Pool:
@@ -96,10 +97,6 @@ class RunConfirm:
         for one in plan.unmet:
             if one.subject == f"run {self.run.spec.name}":
                 say(f"waiting: {one.why}")
-
-    def _priced(self, plan: Plan) -> Price | None:
-        launched = [one.offer.price for one in plan.actions if isinstance(one, Launch) for _ in one.ids]
-        return sum((one or Price(0) for one in launched), Price(0)) if launched else None
 
     def _agreed(self, plan: Plan, state: State) -> bool:
         bound = price_flag(self.yes_above, flag="--yes-above")
