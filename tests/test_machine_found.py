@@ -83,16 +83,6 @@ def two_refusals_of_one_offer(life: Machine) -> None:
     life.asleep_between_two_effects(at=1, after=False, checkout=None, meanwhile=["cron"], seconds=0)
 
 
-def a_launch_given_up_where_nobody_asks_any_more(life: Machine) -> None:
-    """The same of a machine that its place did not show for so long that its launch counted as lost."""
-    life.trouble(kind="empty", place="fake/r1")
-    life.regions_edited(regions=())
-    life.a_file_is_absent(everything=False, who="ann@laptop")
-    life.run_wished(nodes=1, pool="a", gpus=0)
-    life.time_passes(number=4, seconds=330)
-    life.run_stopped(abort=True, number=4)
-
-
 def two_shared_machines_that_do_not_do(life: Machine) -> None:
     """Which of them the reason named was decided by their order in the state."""
     red = {"pool": "a", "nodes": 1, "gpus": 2, "priority": 10, "retry": Retry(), "spot": "spot", "version": 1}
@@ -104,7 +94,7 @@ WHOLE, SHARED = {"blocks": 1, "lag": 0}, {"blocks": 0, "lag": 0}
 LIVES = {
     two_wishes_at_once: WHOLE, rebuilt_where_the_clock_is_wrong: WHOLE, a_replica_whose_machine_is_gone: WHOLE,
     forgotten_where_nobody_asks_any_more: SHARED, two_refusals_of_one_offer: SHARED,
-    a_launch_given_up_where_nobody_asks_any_more: WHOLE, two_shared_machines_that_do_not_do: {"blocks": 0, "lag": 1},
+    two_shared_machines_that_do_not_do: {"blocks": 0, "lag": 1},
 }  # fmt: skip
 """Each with how it begins."""
 
