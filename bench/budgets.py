@@ -24,6 +24,7 @@ BUDGETS: dict[str, tuple[float, Unit]] = {
     "load the state of 100,000 instances": (0.5, "s"),
     "plan 100,000 instances, 10,000 runs": (1.2, "s"),
     "write the state of 100,000 instances": (0.6, "s"),
+    "plan of 10,000 instances, the budget used up": (0.8, "s"),
     "tick of 1,000 launches, assignments, ends": (1.0, "s"),
     "its writes": (4, "writes"),
     "the tick after it": (1.0, "s"),

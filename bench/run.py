@@ -33,6 +33,7 @@ def main() -> None:
         *_judged(whole.measure_whole),
         *_judged(catalog.measure_catalog),
         *_judged(lambda: _steps(grown)),
+        *_judged(_spent),
         *_judged(_tick),
         *_judged(_bucket),
         *_judged(_aws),
@@ -83,6 +84,11 @@ def _steps(grown: list[dict[str, float]]) -> list[Row]:
             for step in STEPS
         ),
     ]
+
+
+def _spent() -> list[Row]:
+    (found,) = _child("bench.spent")
+    return [Row(what="plan of 10,000 instances, the budget used up", value=found["seconds"], unit="s")]
 
 
 def _tick() -> list[Row]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from backends.base import BackendError
-from reconciler.absorb_listings import APART
 from reconciler.gather import awaited, gather
 from reconciler.host_places import config_of
 from reconciler.ports import Connections, Ports
@@ -130,15 +129,12 @@ def with_places(state: State, desired: Desired | None) -> State:
 
 
 def _may_have_more(state: State) -> set[str]:
-    """Where something that a person forgot, or a launch given up, would be seen: until a good look after its time."""
-    buried = {stone.id: stone.at for stone in state.tombstones if stone.kind == "instance"}
+    """Where something that a person forgot, or a launch given up, would be seen if it came: while it is remembered."""
+    buried = {stone.id for stone in state.tombstones if stone.kind == "instance"}
     if not buried:
         return set()
-    seen = {place.name: place.observed_at or 0 for place in state.places if place.config.type != "ssh"}
-    return {
-        one.place for one in state.instances
-        if one.id in buried and one.place in seen and seen[one.place] < buried[one.id] + APART
-    }  # fmt: skip
+    clouds = {place.name for place in state.places if place.config.type != "ssh"}
+    return {one.place for one in state.instances if one.id in buried and one.place in clouds}
 
 
 def _as_declared(place: Place, *, config: BackendConfig, used: bool) -> Place:

@@ -111,6 +111,8 @@ def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View]) 
             if stale:
                 continue
             since = ports.clock()
+            if ask.wish is not None:  # it holds the price that was just agreed to
+                draft = table.draft(stored, view)
         chosen = (
             draft.plan
             if view.approved is None

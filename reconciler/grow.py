@@ -136,17 +136,20 @@ def _launch(draft: Draft, order: Order, wanted: list[tuple[str, str]]) -> Launch
 
 def shape_of(growth: Growth, run: Run) -> Shape:
     spec = run.spec
-    confirmed = run.confirmed_price if spec.where.max_price is None else None
     return growth.shapes.shape(
         pool=growth.draft.pool_name(spec.pool),
         need=spec.need,
         where=spec.where,
         instance_name=spec.instance_name,
         reuse_only=spec.reuse_only,
-        ceiling=None if confirmed is None else confirmed * FAILOVER,
+        ceiling=_ceiling(run.confirmed_price, where=spec.where),
         nodes=spec.nodes,
         lasts=spec.max_duration if growth.draft.own_drains else 0,
     )
+
+
+def _ceiling(confirmed: Price | None, *, where: Where) -> Price | None:
+    return None if confirmed is None or where.max_price is not None else confirmed * FAILOVER
 
 
 def grow_for(growth: Growth, run: Run, shape: Shape) -> str:
@@ -241,8 +244,9 @@ def grow_wishes(growth: Growth) -> None:
 
 
 def _grow_wish(growth: Growth, wish: Wish, *, pool: Pool, missing: int) -> str:
-    ceiling = wish.confirmed_price * FAILOVER if wish.confirmed_price and wish.where.max_price is None else None
-    shape = growth.shapes.shape(pool=pool.name, need=wish.need, where=wish.where, ceiling=ceiling)
+    shape = growth.shapes.shape(
+        pool=pool.name, need=wish.need, where=wish.where, ceiling=_ceiling(wish.confirmed_price, where=wish.where)
+    )
     for _ in range(missing):
         why = growth.hopeless(pool)
         offer = None if why else growth.search(shape).offer()

@@ -45,14 +45,20 @@ def passed_by(
         idle += many
         unfit = misfit(shape.need, shape.where, one, cloud=False)
         reason, near = reason or unfit, near or ("" if unfit else crossing(draft, one, shape))
-    for box in boxes:
-        idle += 1
-        reason = reason or _box_misfit(draft, box, shape)
+    shared = list(boxes)
+    idle += len(shared)
+    if shared and not reason:  # the one with most to spare tells best; their order in the state tells nothing
+        reason = _box_misfit(draft, min(shared, key=_spare), shape)
     reason = near or reason  # what would do but for a drain says more than what is too small
     rest = "".join(f", {count} {what}" for what, count in sorted(others.items()) if count)
     if not idle:
         return f"no idle instance{rest}"
     return f"0 of {counted(idle, 'idle instance')} fit{f': {reason}' if reason else ''}{rest}"
+
+
+def _spare(box: Box) -> tuple[int, int, str]:
+    name = box.machine.name if isinstance(box.machine, Instance) else ""
+    return -box.free, len(name), name
 
 
 def _box_misfit(draft: Draft, box: Box, shape: Shape) -> str:

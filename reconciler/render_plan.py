@@ -53,7 +53,7 @@ def render_plan(
         *_section("Warnings", plan.warnings, page=page, colour="yellow"),
     ]
     if plan.next_actor:
-        parts += _wrapped(f"Next: {plan.next_actor}", page=page, indent="      ")
+        parts += _wrapped(f"Next: {clean(plan.next_actor)}", page=page, indent="      ")
     if parts:
         parts.append("")
     parts.append(page.paint(summary(plan, rows), "bold"))

@@ -126,8 +126,9 @@ class Stock:
         """One of each class that has any left, and how many."""
         for _, alike in (entry for entries in self._pools.get(pool, {}).values() for entry in entries):
             count = sum(each.id not in self._gone for each in alike.free)
-            if count:
-                yield alike.sample, count
+            top = self._top(alike)
+            if top is not None:
+                yield top, count
 
 
 def _classes(draft: Draft, instances: Iterable[Instance]) -> list[Alike]:

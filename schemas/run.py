@@ -189,7 +189,8 @@ class Run(Value, frozen=True, kw_only=True):
     `held` waits for `--first-run`. `not_before` delays a retry. `wait_until` is when a run
     without capacity fails (from `retry`); `None` waits without limit.
     `superseded_by` is the hash that replaces it at its end.
-    `bundle` is the digest of its files; `confirmed_price` the $/h confirmed for it.
+    `bundle` is the digest of its files; `confirmed_price` the $/h confirmed for each of its nodes, a share's price
+    where it has one (`reconciler.confirmed`).
     """
 
     id: str

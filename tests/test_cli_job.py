@@ -52,6 +52,10 @@ def instances(folder: Folder) -> list[dict[str, object]]:
     return list(found)
 
 
+def the_state(folder: Folder) -> str:
+    return (folder.root / ".dstack/state/demo12345678.yml").read_text()
+
+
 def ticked_until(folder: Folder, name: str, status: str) -> None:
     until(lambda: folder.dstack("apply", "-y", "-d").code == 0 and runs(folder)[name]["status"] == status)
 
@@ -166,6 +170,7 @@ def test_a_log_is_followed_to_its_end(folder: Folder) -> None:
     assert folder.dstack("run", ".", "-f", "slow.yml", "-y", "-d").code == 0
     followed = folder.dstack("logs", "-f", "slow")
     assert (followed.code, followed.out) == (0, "1\n2\n3\n")
+    assert '"confirmed_price":"0"' in the_state(folder), "what was agreed to is what later ticks are held to"
 
 
 def test_instances_are_added_named_and_counted(folder: Folder) -> None:

@@ -209,23 +209,28 @@ STRINGS = [
     "", "x", "../../x", "\x1b]0;t\x07", "\u202e\ud7ff", "demo12345678", "once", "local", "bench", "NaN", "a" * 3000,
 ]  # fmt: skip
 NUMBERS = [0, -1, 1, 2**31, 2**62, -(2**62)]
+WAYS = st.integers(0, 3)
 
 
 def alter(value: Any, data: st.DataObject) -> None:
-    """One leaf gets another value of its kind, or one record is doubled, dropped or turned round."""
+    """One leaf gets another value of its kind, or one record is doubled, dropped or turned round.
+
+    As much is drawn whatever is there: what a command wrote differs with the time of day.
+    """
     places = list(_places(value))
     hold, key = places[data.draw(SOMEWHERE) % len(places)]
+    number, text, way = (data.draw(each) for each in (st.sampled_from(NUMBERS), st.sampled_from(STRINGS), WAYS))
     found = hold[key]
     match found:
         case bool():
             hold[key] = not found
         case int():
-            hold[key] = data.draw(st.sampled_from(NUMBERS))
+            hold[key] = number
         case str():
-            hold[key] = data.draw(st.sampled_from(STRINGS))
+            hold[key] = text
         case list():
             ways = [found[1:], found[::-1], [*found, *found[:1]], []]
-            hold[key] = ways[data.draw(st.integers(0, 3))]
+            hold[key] = ways[way]
         case _:
             hold.pop(key) if isinstance(hold, dict) else hold.clear()
 

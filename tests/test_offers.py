@@ -24,6 +24,7 @@ from reconciler.catalog_offers import Later
 from reconciler.cli.fail import Fail
 from reconciler.cli.offers import Asked, browsed, offer_rows, row_of
 from reconciler.cli.run_confirm import RunConfirm
+from reconciler.confirmed import confirmed
 from reconciler.plan import plan
 from reconciler.render_offers import OfferRow, group_table, grouped, groups_json, offer_text, offers_json
 from reconciler.render_plan import Page, render_plan
@@ -332,6 +333,17 @@ def test_a_run_is_refused_with_the_same_funnel(tmp_path: Path, capsys: pytest.Ca
         r"cheapest left out: g5.xlarge ≤ \$1.01; ask for less",
         str(refused.value),
     )
+
+
+@pytest.mark.parametrize(("blocks", "nodes", "price"), [(1, 1, "4"), (1, 3, "4"), (4, 1, "1"), (4, 2, "1")])
+def test_what_is_confirmed_is_the_price_of_one_share(blocks: int, nodes: int, price: str) -> None:
+    offer = Offer(backend="aws", region="us", instance_type="four", price=Decimal(4),
+                  resources=Resources(cpus=8, memory=64 * GB, disk=500 * GB))  # fmt: skip
+    spec = RunSpec(name="train", pool="p", need=Need(cpu=Span(min=2)), nodes=nodes)
+    desired = Desired(project="demo", pools=(Pool(name="p", blocks=blocks),), runs=(spec,))
+    made = plan(World(desired=desired, state=STATE, offers=(offer,), now=NOW, nonce="n0000000"))
+    assert confirmed(made, spec.need) == Decimal(price)
+    assert confirmed(replace(made, actions=()), spec.need) is None
 
 
 def test_a_plan_needs_no_credentials_and_no_network(project: Folder) -> None:

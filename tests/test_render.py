@@ -176,9 +176,11 @@ def test_colour_changes_no_word() -> None:
 
 
 def test_vendor_words_cannot_drive_the_terminal() -> None:
-    text = render_plan(a_plan(), a_state(), now=NOW, page=Page())
-    assert "\x1b" not in text
+    plan = replace(a_plan(), next_actor="last tick 6d ago by \x1b]0;t\x07")
+    text = render_plan(plan, a_state(), now=NOW, page=Page())
+    assert not {"\x1b", "\x07"} & set(text)
     assert r"\x1b[31m" in text
+    assert r"\x1b]0;t\x07" in text
 
 
 @pytest.mark.parametrize("columns", [80, 160])

@@ -17,6 +17,7 @@ from reconciler.cli.progress import Progress
 from reconciler.cli.project import project_root, site_of
 from reconciler.cli.terminal import NoTerminal, ask, out, say
 from reconciler.cli.wishing import Wished, fulfil
+from reconciler.confirmed import confirmed
 from reconciler.need import parse_duration, read_option, resolve_need
 from reconciler.refresh import freshen
 from reconciler.render_words import counted, hourly
@@ -76,7 +77,7 @@ def add_to_pool(asked: AddAsk) -> int:
 
     def wished(state: State) -> State:
         carried = carry(state, pool=pool.name, desired=desired, by=who(), now=now())
-        return add_instances(carried, replace(wish, at=now()))
+        return add_instances(carried, replace(wish, at=now(), confirmed_price=confirm.price))
 
     confirm = _Confirm(asked=asked, wish=wish, pool=pool, offers=offers, desired=desired, limit=desired.confirm_above)
     last = fulfil(
@@ -99,6 +100,7 @@ class _Confirm:
     desired: Desired
     limit: Price | None
     known: frozenset[str] = frozenset()
+    price: Price | None = None
 
     def __call__(self, plan: Plan, state: State) -> Plan | None:
         self.known = frozenset(one.id for one in state.instances)
@@ -113,6 +115,7 @@ class _Confirm:
             why = "; ".join(one.why for one in plan.unmet) or "no offer fits"
             why = why if rows else browsed(asked, state=state, offers=self.offers).funnel
             raise Fail(f"{missing} of {self.asked.count} cannot be had now: {why}; --retry waits for them")
+        self.price = confirmed(plan, self.wish.need)
         each = ", ".join(dict.fromkeys(hourly(one.offer.price) for one in launches))
         say(f"pool {self.pool.name}: {counted(self.asked.count, 'instance')}{f' at {each}' if each else ''}")
         return plan if self._agreed(plan) else None

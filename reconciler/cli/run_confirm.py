@@ -12,6 +12,7 @@ from reconciler.cli.offers import Asked, browsed, offer_rows, show_offers
 from reconciler.cli.plan import stored_offers
 from reconciler.cli.progress import Progress
 from reconciler.cli.terminal import NoTerminal, ask, say
+from reconciler.confirmed import confirmed
 from reconciler.place import misfit
 from reconciler.refresh import freshen
 from reconciler.render_words import counted, hourly
@@ -30,7 +31,7 @@ FEW = 3
 
 @dataclass(kw_only=True)
 class RunConfirm:
-    """`confirm` of the wish's tick. `price` is what was confirmed, $/h of all its nodes together."""
+    """`confirm` of the wish's tick. `price` is what was confirmed, as in `confirmed`."""
 
     run: Run
     desired: Desired
@@ -57,7 +58,7 @@ class RunConfirm:
             self._refuse_hopeless(browsed(asked, state=state, offers=offers).funnel, plan=plan, state=state)
         self._say_waiting(plan)
         self._say_bought(plan, state)
-        self.price = self._priced(plan)
+        self.price = confirmed(plan, spec.need)
         return plan if self._agreed(plan, state) else None
 
     def _pool(self) -> Pool:
@@ -118,10 +119,6 @@ class RunConfirm:
         idle = [one for one in state.instances if one.pool == spec.pool and instance_status(one, jobs) == "idle"]
         whys = [f"{one.name} ({why})" for one in idle if (why := misfit(spec.need, spec.where, one, cloud=False))]
         return ", ".join(whys[:FEW]) + (f" and {len(whys) - FEW} more" if len(whys) > FEW else "")
-
-    def _priced(self, plan: Plan) -> Price | None:
-        launched = [one.offer.price for one in plan.actions if isinstance(one, Launch) for _ in one.ids]
-        return sum((one or Price(0) for one in launched), Price(0)) if launched else None
 
     def _agreed(self, plan: Plan, state: State) -> bool:
         bound = price_flag(self.yes_above, flag="--yes-above")
