@@ -121,7 +121,7 @@ def with_places(state: State, desired: Desired | None) -> State:
         if place.name in configs or place.name in needed or place.forgotten
     ]
     new = [
-        place_in(config, region, known=state.places)
+        replace(place_in(config, region, known=state.places), name=name)  # a server's is not its backend's
         for name, (config, region) in configs.items()
         if name not in known
     ]
