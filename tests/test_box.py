@@ -100,7 +100,7 @@ def test_gpus_are_given_by_uuid(tmp_path: Path, name: str, gpus: tuple[str, ...]
         (tools / each).write_text(text)
         (tools / each).chmod(0o755)
     environ = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "DOCKER_HOST": "unix:///none"}
-    host = RealHost(tmp_path / "host", environ=environ, patience=0)
+    host = RealHost(tmp_path / "host", environ=environ)
     assert host.over(host.start("true", box=Box(image="x:1"), gpus=gpus)).exit_code == 0
     called = notes.read_text().splitlines()
     at = called.index("/dev/null") if "/dev/null" in called else len(called)

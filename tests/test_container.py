@@ -26,7 +26,7 @@ from schemas.run import Probe
 
 @pytest.fixture
 def host(tmp_path: Path, engine: Engine) -> Iterator[RealHost]:
-    rig = RealHost(tmp_path / "host", environ={**os.environ, **engine.env}, patience=0)
+    rig = RealHost(tmp_path / "host", environ={**os.environ, **engine.env})
     yield rig
     rig.end_everything()
     assert engine.containers() == []
@@ -265,9 +265,9 @@ def test_what_a_container_left_is_ours_again(engine: Engine) -> None:
     folder = leftovers.folder_of_ours()
     os.chown(folder, 65534, 65534)
     environ = {**os.environ, **engine.env, "HOME": str(folder), "DOCKER_CONFIG": str(folder)}
-    host = RealHost(folder / "host", environ=environ, patience=0)
+    host = RealHost(folder / "host", environ=environ)
     os.chown(host.folder, 65534, 65534)
-    host.runner = HostRunner(lambda _: _AsNobody(host.folder, environ), patience=0)
+    host.runner = HostRunner(lambda _: _AsNobody(host.folder, environ))
     job = host.start("umask 077", "mkdir d", "echo kept > d/secret.txt", "echo ready; sleep 600", box=a_box())
     host.says(job, b"ready")
     assert host.at(job, "work/d/secret.txt").stat().st_uid == 0

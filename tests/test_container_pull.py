@@ -22,7 +22,7 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
 
 @pytest.fixture
 def host(tmp_path: Path, engine: Engine) -> Iterator[RealHost]:
-    rig = RealHost(tmp_path / "host", environ={**os.environ, **engine.env}, patience=0)
+    rig = RealHost(tmp_path / "host", environ={**os.environ, **engine.env})
     yield rig
     rig.end_everything()
     assert engine.containers() == []

@@ -323,7 +323,7 @@ NOISE = [b"", b"\0\xff" * 50, b"../../x", b"9" * 400, b"1\n2\n3\n", b"$(id)", b"
 @given(data=st.data())
 def test_a_host_whose_files_are_noise(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """A job may write in its own folder: its host is looked at all the same, and says nothing that is not so."""
-    host = RealHost(tmp_path_factory.mktemp("host"), patience=0)
+    host = RealHost(tmp_path_factory.mktemp("host"))
     job = host.start("echo said")
     host.over(job)  # nothing of it lives any more
     files = sorted(path for path in host.folder.rglob("*") if path.is_file())

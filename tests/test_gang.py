@@ -224,7 +224,7 @@ def test_the_hostfile_has_the_gpus_of_each_node() -> None:
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[RealHost]:
-    rig = RealHost(tmp_path / "host", patience=0)
+    rig = RealHost(tmp_path / "host")
     yield rig
     rig.end_everything()
 

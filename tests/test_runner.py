@@ -54,11 +54,11 @@ def ssh_host(tmp_path: Path) -> Iterator[RealHost]:
     with a_lab(tmp_path / "lab") as lab:
         server = lab.host("server")
         folder = server.home / "folder"
-        rig = RealHost(folder, patience=0)
+        rig = RealHost(folder)
         os.chown(folder, UID, UID)
         lines = Lines(Here(root=lab.root, home=lab.root))
         way = SshTransport(lambda: lines.to(declared(server)), folder="folder")
-        rig.runner = HostRunner(lambda instance: way, patience=0)
+        rig.runner = HostRunner(lambda instance: way)
         yield rig
         lines.close()
 

@@ -23,7 +23,7 @@ HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[RealHost]:
-    rig = RealHost(tmp_path / "host", patience=0)
+    rig = RealHost(tmp_path / "host")
     yield rig
     rig.end_everything()
 
@@ -58,7 +58,7 @@ def test_uv_is_asked_where_the_host_has_no_such_python(tmp_path: Path) -> None:
     # uv itself would ask the network; what is shown is how it is called and that its Python is the one used.
     uv.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\nexec {sys.executable} -m venv "$5"\n')
     uv.chmod(0o755)
-    host = RealHost(tmp_path / "host", environ=environ, patience=0)
+    host = RealHost(tmp_path / "host", environ=environ)
     job = host.start("python -c 'print(1 + 1)'", python=HERE)
     assert host.over(job).exit_code == 0, host.log(job)
     assert (tmp_path / "asked").read_text() == f"venv --seed --python {HERE} venv\n"
@@ -66,7 +66,7 @@ def test_uv_is_asked_where_the_host_has_no_such_python(tmp_path: Path) -> None:
 
 
 def test_a_python_that_is_not_to_be_had_fails_before_the_commands(tmp_path: Path) -> None:
-    host = RealHost(tmp_path / "host", environ=tools(tmp_path / "bin"), patience=0)
+    host = RealHost(tmp_path / "host", environ=tools(tmp_path / "bin"))
     job = host.start("echo never", python="3.12")
     report = host.over(job)
     assert report.exit_code == 1

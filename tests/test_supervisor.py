@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[RealHost]:
-    rig = RealHost(tmp_path / "host", patience=0)
+    rig = RealHost(tmp_path / "host")
     yield rig
     rig.end_everything()
 
@@ -318,9 +318,15 @@ def test_a_job_is_started_once_for_ever(host: RealHost) -> None:
     assert (host.folder / "goes").read_text() == "go\n"
 
 
+def given_up(host: RealHost, job: str) -> None:
+    """A claim whose supervisor never began, doubted for long."""
+    (host.folder / "claims" / job).mkdir(parents=True)
+    (host.folder / "claims" / job / "doubt").write_text("another-boot 5\n")
+
+
 def test_a_crash_between_claim_and_start_is_a_lost_job(host: RealHost) -> None:
     host.look()
-    (host.folder / "claims" / "crashed").mkdir(parents=True)
+    given_up(host, "crashed")
     until(lambda: host.job("crashed").phase == "lost")
     host.start("echo never", job="crashed")
     assert host.job("crashed").phase == "lost"
@@ -337,7 +343,7 @@ def test_a_claim_without_a_supervisor_is_given_time(tmp_path: Path) -> None:
 def test_a_supervisor_that_comes_late_gives_way(host: RealHost) -> None:
     job = host.over(host.start("true", job="model")).id
     late = host.folder / "jobs" / "late"
-    (host.folder / "claims" / "late").mkdir()
+    given_up(host, "late")
     until(lambda: host.job("late").phase == "lost")
     for path in (*host.at(job, ".").glob("*.sh"), host.at(job, "token")):
         (late / path.name).write_bytes(path.read_bytes())
@@ -436,7 +442,7 @@ def test_a_process_is_held_to_its_share_by_systemd_and_ends_as_any_other(tmp_pat
     path.write_text(SYSTEMD_RUN.replace("$SCOPES", str(scopes)))
     path.chmod(0o755)
     environ = {**os.environ, "PATH": f"{path.parent}:{os.environ['PATH']}"}
-    host = RealHost(tmp_path / "host", environ=environ, patience=0)
+    host = RealHost(tmp_path / "host", environ=environ)
     job = host.start("echo held; sleep 600 & sleep 600", limit_cpus=2, limit_memory=512)
     until(lambda: host.log(job) == b"held\n")
     tried, used = scopes.read_text().splitlines()
@@ -455,7 +461,7 @@ def test_without_a_way_to_hold_a_process_its_log_says_so(tmp_path: Path) -> None
         for tool in Path(one).glob("*") if Path(one).is_dir() else ():
             if tool.name != "systemd-run" and not (programs / tool.name).exists():
                 (programs / tool.name).symlink_to(tool)
-    host = RealHost(tmp_path / "host", environ={**os.environ, "PATH": str(programs)}, patience=0)
+    host = RealHost(tmp_path / "host", environ={**os.environ, "PATH": str(programs)})
     job = host.start("echo ran", limit_cpus=2, limit_memory=512)
     assert host.over(job).exit_code == 0
     said = b"[dstack] this host holds no process to its share, 2 CPUs and 512 MB: an image would be"
