@@ -23,6 +23,9 @@ UNREADABLE = "unreadable status"
 # Why a machine ended that was shut down from within: what ran there may have had a result.
 POWERED_OFF = "it powered itself off"
 
+# How the reason of a machine begins that its place took away (a spot kill); the place's own words follow.
+INTERRUPTED = "interrupted"
+
 InstanceStatus = Literal["pending", "provisioning", "idle", "busy", "holding", "terminating", "terminated"]
 
 
