@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from reconciler.entries import billed_until
 from reconciler.host_places import host_of
-from reconciler.status import POWERED_OFF, UNHEARD
+from reconciler.status import INTERRUPTED, POWERED_OFF, UNHEARD
 from schemas.instance import Instance, Seen
 from schemas.launch import Intent
 from schemas.resources import Resources
@@ -112,7 +112,9 @@ def _sighted(instance: Instance, seen: Seen, *, at: int, now: int) -> Instance:
 
 
 def _why(seen: Seen) -> str:
-    return f"{POWERED_OFF}: its dead-man timer did, or whoever was there" if seen.by_itself else seen.reason
+    if seen.by_itself:
+        return f"{POWERED_OFF}: its dead-man timer did, or whoever was there"
+    return ": ".join(filter(None, (INTERRUPTED, seen.reason))) if seen.interrupted else seen.reason
 
 
 def _facts(instance: Instance, seen: Seen, *, at: int) -> Instance:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from schemas.desired import Desired
 from schemas.location import LOCAL, Bucket, location
 
-FREE = frozenset({"local", "kubernetes"})
-"""Types of backends whose instances are on no bill of ours: every other one has prices."""
+FREE = frozenset({"local"})
+"""Types of backends whose instances are on nobody's bill: the nodes of a cluster are on somebody's."""
 
 
 def alone(desired: Desired) -> str:
@@ -22,3 +22,9 @@ def alone(desired: Desired) -> str:
         "memory of what runs. Write `state: s3://BUCKET/PREFIX` (or gs://, az://); `state: local` says that this "
         "machine alone reconciles, and keeps its disk"
     )
+
+
+def told_alone(desired: Desired) -> tuple[str, ...]:
+    """The same, for a plan: before a cron job or CI finds out."""
+    why = alone(desired)
+    return (f"an apply without a terminal (cron, CI) will refuse this: {why}",) if why else ()

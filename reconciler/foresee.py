@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from reconciler.autoscale import word_of
 from reconciler.drain import INSTANCE, told
 from reconciler.limits import hourly
+from reconciler.moments import moment
 from reconciler.place import has
 from reconciler.retire import words
 from reconciler.returned import returned
 from reconciler.share import Box, left_of, shared
-from reconciler.status import UNTRUSTED, lost_gpus
+from reconciler.status import INTERRUPTED, UNTRUSTED, lost_gpus
 from reconciler.waiting import clock
 from reconciler.world import Draft, overrides
 from schemas.base import Price
@@ -19,6 +20,8 @@ from schemas.instance import Instance
 from schemas.plan import Launch, Terminate
 from schemas.run import Attempt, Run
 from schemas.state import Override, Tick
+
+LATELY = 3600  # seconds for which what was taken away is told
 
 
 def foresee(draft: Draft) -> None:
@@ -37,7 +40,7 @@ def foresee(draft: Draft) -> None:
         for what in pool.unsupported:
             draft.cannot(f"pool {pool.name}", what)
     if not draft.may.destroy_all:
-        told = (_stopped, _above, _quarantined, _degraded, _repinned, _returned)
+        told = (_stopped, _taken, _above, _quarantined, _degraded, _repinned, _returned)
         draft.notes.extend(note for each in told for note in each(draft))
     _lost_sight(draft)
     _unpriced(draft)
@@ -62,6 +65,15 @@ def _stopped(draft: Draft) -> Iterator[str]:
         by_hand = run.reason.startswith(("stopped by ", "aborted by "))
         if key in wanted and by_hand and run.status in ("terminated", "aborted"):
             yield f"run {run.spec.name}: {run.reason}; `rerun: {wanted[key].rerun + 1}` in its document runs it again"
+
+
+def _taken(draft: Draft) -> Iterator[str]:
+    """Machines that their place took away of late: what is launched anew and run again is so for that."""
+    for one in draft.world.state.instances:
+        at = one.ended_at or one.terminated_at or one.terminate_at or 0
+        if one.phase in ("terminating", "terminated") and one.reason.startswith(INTERRUPTED) and draft.now - at < LATELY:
+            kind = f"spot {one.instance_type}" if one.spot else one.instance_type
+            yield f"{one.name} ({kind}, {one.place}) was {one.reason}, at {moment(at)}"
 
 
 def _above(draft: Draft) -> Iterator[str]:

@@ -128,8 +128,8 @@ def _leave(draft: Draft, instance: Instance, *, leave: Leave, kept: dict[tuple[s
         if not leave.inferred:
             _drain(draft, instance, leave=leave)
         return
-    end = Terminate(instance=instance.id, name=instance.name, pool=instance.pool, why=leave.why, inferred=leave.inferred)
-    draft.actions.append(end)
+    who = {"instance": instance.id, "name": instance.name, "pool": instance.pool}
+    draft.actions.append(Terminate(**who, why=leave.why, inferred=leave.inferred))
 
 
 def _drain(draft: Draft, instance: Instance, *, leave: Leave) -> None:

@@ -24,6 +24,9 @@ UNREADABLE = "unreadable status"
 UNHEARD = "another copy of this state may own it"  # begins what is said of a launch that the state has never heard of
 POWERED_OFF = "it powered itself off"
 
+# How the reason of a machine begins that its place took away (a spot kill); the place's own words follow.
+INTERRUPTED = "interrupted"
+
 InstanceStatus = Literal["pending", "provisioning", "idle", "busy", "holding", "terminating", "terminated"]
 
 

@@ -184,7 +184,7 @@ def test_a_launch_closes_when_it_is_seen() -> None:
 
 def test_what_its_place_ended_is_terminated() -> None:
     after = one(listed(a_state(an_instance()), listing(seen(phase="ended", reason="spot", interrupted=True))))
-    assert (after.phase, after.reason, after.terminated_at) == ("terminated", "spot", NOW)
+    assert (after.phase, after.reason, after.terminated_at) == ("terminated", "interrupted: spot", NOW)
 
 
 def test_what_its_place_is_ending_is_terminating() -> None:

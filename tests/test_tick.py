@@ -310,7 +310,11 @@ def test_an_interrupted_run_is_tried_again(site: Site, how: str) -> None:
     apply(site, retried)
     ticks(site, 1)
     getattr(site.world, how)("i-1")
-    ticks(site, 12)
+    first = ticks(site, 12)[0]
+    taken = [note for note in first.plan.notes if "(small, fake/r1) was interrupted: spot interruption, at 20" in note]
+    assert len(taken) == (how == "interrupt"), first.plan.notes
+    site.clock.at += 3600
+    assert not [note for note in cron(site).plan.notes if "interrupt" in note]
     run = run_named(site.state, "train")
     assert (run.status, run.attempts) == ("done", 2)
     assert sorted(site.world.started.values()) == [1, 1]

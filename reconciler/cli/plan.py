@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from backends.registry import CATALOGED
+from reconciler.alone import told_alone
 from reconciler.apply import apply
 from reconciler.catalog_offers import Later, catalog_of
 from reconciler.cli.fail import Done
@@ -137,7 +138,7 @@ def stored(documents: Documents, permissions: Permissions, *, known: State | Non
     done = markers_needed(markers_of(site), found.state, documents.desired) if site.project else frozenset()
     basis = Basis(site=site, state=found.state, done=done, moment=moment, nonce=nonce())
     made, state = _planned(basis, documents.desired, replace(permissions, may_end=found.may_end))
-    return replace(made, warnings=(*_format(state), *found.warnings, *made.warnings)), state
+    return replace(made, warnings=(*_format(state), *told_alone(documents.desired), *found.warnings, *made.warnings)), state
 
 
 def planned(basis: Basis, digest: str, desired: Desired, permissions: Permissions) -> tuple[Plan, State]:
@@ -195,7 +196,8 @@ def refreshed(documents: Documents, permissions: Permissions) -> tuple[Plan, Sta
     if result.refused:
         raise Fail(result.refused)
     state = result.state or _empty(documents.desired.project)
-    made = replace(result.plan, warnings=(*_format(state), *result.warnings, *result.plan.warnings))
+    before = (*_format(state), *told_alone(documents.desired))
+    made = replace(result.plan, warnings=(*before, *result.warnings, *result.plan.warnings))
     return made, state
 
 
