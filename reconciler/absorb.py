@@ -85,8 +85,8 @@ def never_heard_of(state: State) -> tuple[str, ...]:
     return tuple(
         f"{place} has {len(ids)} instance{'s' if len(ids) > 1 else ''} of this project ({', '.join(sorted(ids)[:3])}"
         f"{', …' if len(ids) > 3 else ''}) made by a launch that this state has never heard of: another copy of this "
-        "state is in use, or was put aside. Counted and left alone: go on with one copy (`state:` in a bucket is one for "
-        "all), `dstack gc` ends what nobody needs"
+        "state is in use, or was put aside. Counted and left alone: go on with one copy (`state:` in a bucket is one "
+        "for all), `dstack gc` ends what nobody needs"
         for place, ids in sorted(theirs.items())
     )
 

@@ -71,7 +71,8 @@ def _taken(draft: Draft) -> Iterator[str]:
     """Machines that their place took away of late: what is launched anew and run again is so for that."""
     for one in draft.world.state.instances:
         at = one.ended_at or one.terminated_at or one.terminate_at or 0
-        if one.phase in ("terminating", "terminated") and one.reason.startswith(INTERRUPTED) and draft.now - at < LATELY:
+        over = one.phase in ("terminating", "terminated")
+        if over and one.reason.startswith(INTERRUPTED) and draft.now - at < LATELY:
             kind = f"spot {one.instance_type}" if one.spot else one.instance_type
             yield f"{one.name} ({kind}, {one.place}) was {one.reason}, at {moment(at)}"
 

@@ -262,12 +262,10 @@ def _grow_wish(growth: Growth, wish: Wish, *, pool: Pool, missing: int) -> str:
 
 
 def _give_up(draft: Draft, wish: Wish, *, why: str) -> None:
-    draft.actions.append(
-        Update(
-            subject=f"wish {wish.id}", name=wish.name or wish.id, pool=wish.pool, changes={"given_up": why},
-            why=f"given up: {why}",
-        )
-    )
+    draft.actions.append(Update(
+        subject=f"wish {wish.id}", name=wish.name or wish.id, pool=wish.pool, changes={"given_up": why},
+        why=f"given up: {why}",
+    ))  # fmt: skip
 
 
 def grow_floors(growth: Growth) -> None:
@@ -286,8 +284,8 @@ def grow_floors(growth: Growth) -> None:
             why = growth.hopeless(pool)
             offer = None if why else growth.search(shape).offer()
             if offer is None:
-                reason = why or growth.search(shape).funnel()
-                draft.cannot(f"pool {pool.name}", f"{missing - index} of {counted(floor, 'node')} missing: {reason}")
+                why = why or growth.search(shape).funnel()
+                draft.cannot(f"pool {pool.name}", f"{missing - index} of {counted(floor, 'node')} missing: {why}")
                 break
             growth.order(_for_floor(pool, offer=offer, floor=floor, staying=staying), n=1, subject="")
 

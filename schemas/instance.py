@@ -39,8 +39,8 @@ class Instance(Value, frozen=True, kw_only=True):
     `ending`: its place showed it on its way out, so that its end need not be asked for again.
     `network` names the network that it shares with others ("": that of its place), `internal_ip` is its
     address there, where other nodes reach it ("": `address`). `via` is the jump that leads us to it.
-    `priced_at`: since when it costs `price` (`None`: since `created_at`); `at_most`: it may cost less, never more. `ended_at` is when its place says
-    that it ended, where the place tells; `terminated_at` is when we knew.
+    `priced_at`: since when it costs `price` (`None`: since `created_at`); `at_most`: it may cost less, never more.
+    `ended_at` is when its place says that it ended, where the place tells; `terminated_at` is when we knew.
     `host`: how a declared server is reached; it goes with its declaration alone, never for being idle.
     `unfit`: a check of its place that fails now; it is given no work.
     Of a machine in a cloud: `host_key` is its pin ("": that of its launch, which its first contact replaces), `user`

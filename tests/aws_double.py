@@ -1,14 +1,14 @@
 """A strict double of AWS, written on moto's server: what moto lacks and our promises rest on.
 
-moto (its validations on) gives real request and response shapes, instance types, images, networks, tags. This adds, and
-is open about it being ours, by AWS's own pages: tokens that hold (the same request, the same instances; other
-parameters, `IdempotentParameterMismatch`), the `client-token` and `instance-lifecycle` filters, capacity and quota
-by type, zone and purchase, spot requests and interruptions, listings that lag by a number of calls, machines that take
-some calls to boot and to end, addresses of real hosts, throttling, answers that are cut after the deed, several accounts
-by access key, public images by SSM parameter, placement groups, service quotas, a clock of its own, and a count of every
-call by region and action. It refuses what EC2 refuses and moto lets through: a group of another network, an image of
-another architecture, a root volume that is smaller than its image, user data above 16 KiB, tags of more than AWS's
-length, a type where it is not offered; of interfaces and reservations see `aws_reservations`.
+moto (its validations on) gives real request and response shapes, instance types, images, networks, tags. This adds,
+and is open about it being ours, by AWS's own pages: tokens that hold (the same request, the same instances; other
+parameters, `IdempotentParameterMismatch`), the `client-token` and `instance-lifecycle` filters, capacity and quota by
+type, zone and purchase, spot requests and interruptions, listings that lag by a number of calls, machines that take
+some calls to boot and to end, addresses of real hosts, throttling, answers that are cut after the deed, several
+accounts by access key, public images by SSM parameter, placement groups, service quotas, a clock of its own, and a
+count of every call by region and action. It refuses what EC2 refuses and moto lets through: a group of another
+network, an image of another architecture, a root volume that is smaller than its image, user data above 16 KiB, tags
+of more than AWS's length, a type where it is not offered; of interfaces and reservations see `aws_reservations`.
 
 `served()` runs it as a process of its own; `Account` is a test's own account in it and turns its knobs.
 """

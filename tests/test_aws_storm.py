@@ -88,7 +88,8 @@ class Member:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "CI", "DSTACK_"))}
         self.environ = {
             **kept, **self.account.environ, "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{self.proxy.port}",
-            "DOUBLE": self.account.url, "HOME": str(self.root.parent), "XDG_STATE_HOME": str(self.root.parent / "state"),
+            "DOUBLE": self.account.url, "HOME": str(self.root.parent),
+            "XDG_STATE_HOME": str(self.root.parent / "state"),
             "XDG_CACHE_HOME": str(self.root.parent / "cache"), "PYTHONPATH": str(ROOT), "USER": self.name,
             "DSTACK_CATALOG_URL": "off", "DSTACK_PROJECT_KEY": "A" * 43 + "=", "DSTACK_ADDRESS": "203.0.113.7",
         }  # fmt: skip

@@ -540,5 +540,6 @@ def test_other_secrets_are_none_of_a_clouds_credentials(found: str, tmp_path: Pa
         f"secrets: {{KEY: {{{found}}}}}"
     )
     kind = found.partition(":")[0]
-    said = f".dstack/main.yml:1:73: backends[0].creds.secret_key: the secret `KEY` is a `{kind}`: a backend's credentials"
+    where = ".dstack/main.yml:1:73: backends[0].creds.secret_key"
+    said = f"{where}: the secret `KEY` is a `{kind}`: a backend's credentials"
     assert problems(tmp_path, main=main)[0].startswith(said)

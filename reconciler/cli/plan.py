@@ -138,7 +138,8 @@ def stored(documents: Documents, permissions: Permissions, *, known: State | Non
     done = markers_needed(markers_of(site), found.state, documents.desired) if site.project else frozenset()
     basis = Basis(site=site, state=found.state, done=done, moment=moment, nonce=nonce())
     made, state = _planned(basis, documents.desired, replace(permissions, may_end=found.may_end))
-    return replace(made, warnings=(*_format(state), *told_alone(documents.desired), *found.warnings, *made.warnings)), state
+    warnings = (*_format(state), *told_alone(documents.desired), *found.warnings, *made.warnings)
+    return replace(made, warnings=warnings), state
 
 
 def planned(basis: Basis, digest: str, desired: Desired, permissions: Permissions) -> tuple[Plan, State]:
