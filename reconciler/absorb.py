@@ -85,9 +85,26 @@ def never_heard_of(state: State) -> tuple[str, ...]:
     return tuple(
         f"{place} has {len(ids)} instance{'s' if len(ids) > 1 else ''} of this project ({', '.join(sorted(ids)[:3])}"
         f"{', …' if len(ids) > 3 else ''}) made by a launch that this state has never heard of: another copy of this "
-        "state is in use, or was put aside. Counted and left alone: go on with one copy (`state:` in a bucket is one for "
-        "all), `dstack gc` ends what nobody needs"
+        "state is in use, or was put aside. Counted and left alone: go on with one copy (`state:` in a bucket is one "
+        "for all), `dstack gc` ends what nobody needs"
         for place, ids in sorted(theirs.items())
+    )
+
+
+def untagged(state: State, listings: Sequence[Listing]) -> tuple[str, ...]:
+    """One sentence for each of our living machines that somebody took tags off."""
+    owned = (one for one in state.instances if one.phase != "terminated" and not one.orphan)
+    ours = {(one.place, one.external_id): one for one in owned}
+    lacking = {
+        (listing.place, seen.external_id): seen.untagged
+        for listing in listings
+        for seen in listing.instances
+        if seen.untagged and seen.phase != "ended" and (listing.place, seen.external_id) in ours
+    }
+    return tuple(
+        f"{ours[key].name} ({key[1]}) lacks its tag {', '.join(names)}: somebody took that off. It stays ours by its "
+        "id; put it back, or a lost state cannot be rebuilt with it"
+        for key, names in sorted(lacking.items())
     )
 
 
