@@ -45,6 +45,7 @@ Catalog = Callable[[BackendConfig, str], Sequence[Offer]]
 """What a region sells, by the catalog."""
 
 _identities: dict[str, str] = {}
+_unsent: set[str] = set()  # tokens of what this process prepared and has not sent yet
 _asking = threading.Lock()
 
 
@@ -127,20 +128,23 @@ class AwsBackend:
         if unused := unused_by(inputs, kind):
             self._note(unused)
         prepared = replace(request, zone=network.zone or request.zone, inputs=tuple(sorted(inputs.items())))
+        _unsent.add(request.token)
         return replace(prepared, digest=digest_of(prepared, self._user_data(prepared)))
 
     def launch(self, request: Request) -> Sequence[Seen]:
         user_data = self._user_data(request)
         if digest_of(request, user_data) != request.digest:
             raise TryLater(f"{request.launch} renders otherwise than when it was prepared: it is not sent again")
+        first = request.token in _unsent
+        _unsent.discard(request.token)
         try:
             made = self._sent(request, user_data)
         except (NoCapacity, TryLater):
             raise
         except QuotaExceeded as error:
-            raise self._surely(request, self._quota(error, request)) from None
+            raise self._surely(request, self._quota(error, request), first=first) from None
         except BackendError as error:
-            raise self._surely(request, error) from None
+            raise self._surely(request, error, first=first) from None
         return [seen(one, region=self._region) for one in made["Instances"]]
 
     def _sent(self, request: Request, user_data: str) -> Any:
@@ -153,15 +157,17 @@ class AwsBackend:
         asked = parameters(request, groups=groups, user_data=user_data)
         return ask(self._client("ec2", once=True), "run_instances", **asked)
 
-    def _surely(self, request: Request, error: BackendError) -> BackendError:
+    def _surely(self, request: Request, error: BackendError, *, first: bool) -> BackendError:
         """A refusal that promises: an earlier sending of this request may have come through, and be refused now
-        for want of a permission that it had then."""
+        for want of a permission that it had then. What it made EC2 may not show yet: then nothing is promised."""
         token = [{"Name": "client-token", "Values": [request.token]}]
         try:
             found = list(self._pages(Filters=token, MaxResults=PAGE))
         except BackendError:  # its keys ended, or may not look: nothing is known
             return TryLater(f"{error} (whether an earlier request made something cannot be told)")
-        return TryLater(f"{error} (made by an earlier request: {len(found)})") if found else error
+        if found:
+            return TryLater(f"{error} (made by an earlier request: {len(found)})")
+        return error if first else TryLater(f"{error} (what an earlier request may have made is not to be seen yet)")
 
     def _quota(self, error: QuotaExceeded, request: Request) -> QuotaExceeded:
         quotas = self._client("service-quotas")

@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from backends.aws_network import Look
-from backends.base import BackendError
+from backends.aws_errors import UNSUPPORTED_RETRY
+from backends.base import BackendError, NoCapacity
 from schemas.offer import Offer
+from schemas.resources import Gpu
 
 # docs.aws.amazon.com/dlami: "AWS Deep Learning Base OSS Nvidia Driver GPU AMI": driver, CUDA, container toolkit, EFA.
 GPU = "/aws/service/deeplearning/ami/{arch}/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id"
 # documentation.ubuntu.com/aws: "Find Ubuntu images on AWS", the Parameter Store.
 PLAIN = "/aws/service/canonical/ubuntu/server/24.04/stable/current/{arch}/hvm/ebs-gp3/ami-id"
+# NVIDIA's open kernel modules, the only ones of that image, begin with Turing; its driver has left these out altogether.
+TOO_OLD = frozenset({"V100", "P100", "P4", "P40", "K80", "K520", "M60"})
 ARCHITECTURES = {"x86": ("x86_64", "amd64"), "arm": ("arm64", "arm64")}
 
 
@@ -27,9 +31,16 @@ class Image(NamedTuple):
 
 
 def image_for(look: Look, parameters: Look, offer: Offer, *, os_images: Mapping[str, str]) -> Image:
-    """`os_images` maps `gpu`, `cpu`, `gpu-arm`, `cpu-arm` (or `nvidia` for `gpu`) to an AMI's id or a parameter."""
-    kind, arch = "gpu" if offer.resources.gpu else "cpu", offer.resources.cpu_arch or "x86"
-    named = _named(os_images, kind, arch)
+    """`os_images` maps `gpu`, `cpu`, `gpu-arm`, `cpu-arm` (or `nvidia` for `gpu`), or the name of a GPU, which counts
+    first, to an AMI's id or a parameter.
+
+    Raises `NoCapacity` for a GPU that the default image cannot drive: other offers may do.
+    """
+    gpu = offer.resources.gpu
+    kind, arch = "gpu" if gpu else "cpu", offer.resources.cpu_arch or "x86"
+    named = _named(os_images, kind, arch, gpu=gpu.name if gpu else "")
+    if gpu and not named and (gpu.name in TOO_OLD or gpu.vendor != "nvidia"):
+        raise NoCapacity(_no_driver(offer.instance_type, gpu), retry_after=UNSUPPORTED_RETRY)
     machine, debian = ARCHITECTURES.get(arch, ARCHITECTURES["x86"])
     wanted = named or (GPU.format(arch=machine) if kind == "gpu" else PLAIN.format(arch=debian))
     id = wanted if wanted.startswith("ami-") else _by_parameter(parameters, wanted)
@@ -39,10 +50,19 @@ def image_for(look: Look, parameters: Look, offer: Offer, *, os_images: Mapping[
     return image
 
 
-def _named(os_images: Mapping[str, str], kind: str, arch: str) -> str:
+def _named(os_images: Mapping[str, str], kind: str, arch: str, *, gpu: str) -> str:
     suffix = "-arm" if arch == "arm" else ""
-    names = [f"{kind}{suffix}", *([f"nvidia{suffix}"] if kind == "gpu" else [])]
-    return next((os_images[name] for name in names if os_images.get(name)), "")
+    names = [gpu.lower(), f"{kind}{suffix}", *([f"nvidia{suffix}"] if kind == "gpu" else [])]
+    said = {name.lower(): image for name, image in os_images.items()}
+    return next((said[name] for name in names if name and said.get(name)), "")
+
+
+def _no_driver(instance_type: str, gpu: Gpu) -> str:
+    why = "is too old for NVIDIA's open driver" if gpu.vendor == "nvidia" else "is not NVIDIA's"
+    return (
+        f"{instance_type}: the default image cannot drive its {gpu.name}, which {why}: set `os_images: {{{gpu.name}: "
+        "AMI or SSM parameter}` of the backend, an image with a driver for it"
+    )
 
 
 def _by_parameter(look: Look, name: str) -> str:

@@ -53,6 +53,7 @@ def seen(instance: Mapping[str, Any], *, region: str, request_status: str = "") 
         created_at=_seconds(instance.get("LaunchTime")),
         ended_at=_ended_at(instance) if phase == "ended" else None,
         unfit=f"it is {state} in EC2" if state in ("stopping", "stopped") else "",
+        untagged=tuple(name for name in (PROJECT, LINEAGE, LAUNCH, POOL) if name not in tags),
     )
 
 

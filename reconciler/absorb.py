@@ -91,6 +91,23 @@ def never_heard_of(state: State) -> tuple[str, ...]:
     )
 
 
+def untagged(state: State, listings: Sequence[Listing]) -> tuple[str, ...]:
+    """One sentence for each of our living machines that somebody took tags off."""
+    owned = (one for one in state.instances if one.phase != "terminated" and not one.orphan)
+    ours = {(one.place, one.external_id): one for one in owned}
+    lacking = {
+        (listing.place, seen.external_id): seen.untagged
+        for listing in listings
+        for seen in listing.instances
+        if seen.untagged and seen.phase != "ended" and (listing.place, seen.external_id) in ours
+    }
+    return tuple(
+        f"{ours[key].name} ({key[1]}) lacks its tag {', '.join(names)}: somebody took that off. It stays ours by its "
+        "id; put it back, or a lost state cannot be rebuilt with it"
+        for key, names in sorted(lacking.items())
+    )
+
+
 def changed_hosts(was: State, state: State) -> tuple[str, ...]:
     """One sentence for each declared server that is not as it was when we last looked."""
     before = {one.id: one for one in was.instances if one.host is not None}

@@ -13,7 +13,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from reconciler.absorb import absorb, changed_hosts, never_heard_of, strangers
+from reconciler.absorb import absorb, changed_hosts, never_heard_of, strangers, untagged
 from reconciler.apply import apply, bundled, unbundled, with_bundles
 from reconciler.ask import TickAsk
 from reconciler.authority import GitFacts, judge
@@ -188,7 +188,7 @@ class _Table:
         was, permissions, warnings = state.applied, self.ask.permissions, view.observed.warnings
         if view.fresh:
             state = with_places(state, self._brought(state))
-            warnings += strangers(state, view.observed.listings)
+            warnings += strangers(state, view.observed.listings) + untagged(state, view.observed.listings)
             seen = absorb(
                 state,
                 listings=view.observed.listings,

@@ -121,7 +121,8 @@ class Seen(Value, frozen=True, kw_only=True):
     `phase`: starting | running | ending | ended. An ended one stays listed for a while, or
     for good; `interrupted` says that the place took it away (a spot kill), `by_itself` that it was shut down from
     within: by its dead-man timer, or by whoever was there. `ended_at` is when, where it tells.
-    `unfit` says what is wrong with it, as far as its place can tell; it is then given no work.
+    `unfit` says what is wrong with it, as far as its place can tell; it is then given no work. `untagged` names the
+    tags of ours that somebody took off.
     """
 
     external_id: str
@@ -149,6 +150,7 @@ class Seen(Value, frozen=True, kw_only=True):
     ended_at: int | None = None
     kernel: str = ""
     unfit: str = ""
+    untagged: tuple[str, ...] = ()
 
 
 class Listing(Value, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from backends.base import Backend, BackendError, NoCapacity, QuotaExceeded, TryL
 from schemas.desired import BackendConfig
 from schemas.launch import Request
 from schemas.offer import Offer
+from schemas.resources import Gpu
 from schemas.way import Way
 
 ON_DEMAND, SPOT, _, ARM, GPU, GPU_SPOT = sold()
@@ -148,6 +149,32 @@ def test_a_gpu_gets_a_gpu_image_and_arm_one_of_its_own(places: AwsPlaces) -> Non
     assert arm["Architecture"] == "arm64"
     with pytest.raises(BackendError, match=r"is for x86_64, m6g\.large is arm64"):
         launched(places, ARM, options={"os_images": {"cpu-arm": found["m5.large"]}})
+
+
+P3 = replace(GPU, instance_type="p3.2xlarge", resources=replace(GPU.resources, gpu=Gpu(name="V100", memory=16 * 1024)))
+G4AD = replace(
+    GPU, instance_type="g4ad.xlarge", resources=replace(GPU.resources, gpu=Gpu(name="V520", vendor="amd", memory=8192))
+)
+
+
+@pytest.mark.parametrize("options", [{}, {"os_images": {"cpu": "ami-0123", "T4": "ami-0123"}}], ids=["none", "others"])
+@pytest.mark.parametrize(("offer", "why"), [(P3, "V100, which is too old for"), (G4AD, "V520, which is not NVIDIA's")])
+def test_a_gpu_that_the_default_image_cannot_drive_is_not_bought(
+    places: AwsPlaces, offer: Offer, why: str, options: dict[str, Any]
+) -> None:
+    with pytest.raises(NoCapacity, match=rf"{offer.instance_type}: .*{why}.*`os_images: ") as caught:
+        places.place(**options).prepare(request(offer), offer)
+    assert caught.value.retry_after == 3600
+
+
+@pytest.mark.parametrize("key", ["V100", "v100", "gpu", "nvidia"])
+def test_an_image_of_ones_own_is_for_any_gpu_and_one_by_its_name_counts_first(places: AwsPlaces, key: str) -> None:
+    prepared = places.place().prepare(request(GPU), GPU)
+    image = dict(prepared.inputs)["image"]
+    other = "ami-00000000000000000"
+    images = {"gpu": other, "nvidia": other, **({"gpu": image} if key == "nvidia" else {}), key: image}
+    chosen = places.place(os_images=images).prepare(request(P3, "l2"), P3)
+    assert dict(chosen.inputs)["image"] == image
 
 
 def test_a_gang_is_close_together_all_or_none(places: AwsPlaces) -> None:

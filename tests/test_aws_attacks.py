@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from aws_double import Account
-from aws_world import AwsPlaces, AwsSite, papers
+from aws_world import Around, AwsPlaces, AwsSite, papers
 from backend_contract import living
 from msgspec.structs import replace
 from test_aws import ON_DEMAND, account, launched, request  # noqa: F401 - a fixture
-from world import apply, cron
+from world import PROJECT, apply, cron
 
 from backends import aws
 from backends.base import BackendError, TryLater
@@ -136,6 +136,76 @@ def test_without_any_tag_it_is_ended_when_nobody_needs_it(site: AwsSite) -> None
     apply(site, papers(pools=[replace(POOL, nodes_min=0)]), permissions=ALL)
     goes_on(site, 4, apart=100)
     assert site.account.living() == []
+
+
+def test_a_lineage_tag_taken_off_is_said_and_changes_nothing(site: AwsSite) -> None:
+    id = untagged(site, "dstack-lineage")
+    for _ in range(4):
+        site.clock.at += 300
+        result = cron(site)
+    assert any(id in one and "lacks its tag dstack-lineage" in one for one in result.warnings)
+    assert [one["id"] for one in site.account.living()] == [id]
+    assert [(one.external_id, one.phase, one.orphan) for one in site.state.instances] == [(id, "ready", "")]
+    assert len(site.account.requests()) == 1
+
+
+def test_the_projects_own_tag_taken_off_is_said_too(site: AwsSite) -> None:
+    id = untagged(site, "dstack-project")
+    site.clock.at += 20
+    assert any(id in one and "lacks its tag dstack-project" in one for one in cron(site).warnings)
+
+
+def test_anothers_without_its_lineage_is_nobodys_to_end(site: AwsSite) -> None:
+    """Another state of this project made it; without that tag nothing says so but its launch."""
+    other = AwsPlaces(account=site.account, around=Around(project=PROJECT, lineage="otherlin")).place()
+    asked = request(project=PROJECT, lineage="otherlin", pool="default-pool")
+    (theirs,) = other.launch(other.prepare(asked, ON_DEMAND))
+    site.account.client().delete_tags(Resources=[theirs.external_id], Tags=[{"Key": "dstack-lineage"}])
+    for _ in range(6):
+        site.clock.at += 400
+        result = cron(site)
+    assert any(theirs.external_id in one and "never heard of" in one for one in result.warnings)
+    assert theirs.external_id in {one["id"] for one in site.account.living()}
+    assert len(site.account.living()) == 2
+
+
+# ---------------------------------------------------------------- EC2 is behind itself
+
+
+def refused_while_unseen(site: AwsSite) -> None:
+    """A launch whose answer was lost, and then a refusal of the same request: nobody sees yet what it made."""
+    site.account.set(lag=6)
+    site.account.fault("RunInstances", after=True, cut=True)
+    apply(site, papers(pools=[replace(POOL, nodes_min=2)]))
+    site.account.fault("RunInstances", "UnauthorizedOperation", status=403, message="not any more")
+    goes_on(site)
+
+
+def test_a_refusal_is_no_promise_while_ec2_may_not_show_what_was_made(site: AwsSite) -> None:
+    refused_while_unseen(site)
+    assert [intent.refused for intent in site.state.intents] == [""]
+    goes_on(site, 12, apart=40)
+    assert len(site.account.living()) == len(site.account.requests()) == 2
+    assert [(one.phase, one.orphan) for one in site.state.instances] == [("ready", ""), ("ready", "")]
+
+
+def test_a_refusal_of_the_first_sending_is_believed_at_once(site: AwsSite) -> None:
+    site.account.fault("RunInstances", "UnauthorizedOperation", status=403, message="not allowed")
+    result = apply(site, papers(pools=[replace(POOL, nodes_min=2)]))
+    assert not site.state.intents
+    assert "not allowed" in " ".join(one.why for one in result.plan.unmet)
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["answered", "answer-lost"])
+def test_a_machine_that_no_listing_shows_for_long_is_neither_bought_again_nor_ended(site: AwsSite, cut: bool) -> None:
+    site.account.set(lag=14)
+    if cut:
+        site.account.fault("RunInstances", after=True, cut=True)
+    apply(site, papers(pools=[replace(POOL, nodes_min=2)]))
+    goes_on(site, 16, apart=30)
+    assert len(site.account.living()) == len(site.account.requests()) == 2
+    assert [(one.phase, one.orphan) for one in site.state.instances] == [("ready", ""), ("ready", "")]
+    assert site.account.calls()["eu-west-1", "TerminateInstances"] == 0
 
 
 def test_launches_swapped_between_two_change_nobody(site: AwsSite) -> None:

@@ -1,4 +1,4 @@
-"""Two copies of one state, both in use: neither takes the other's new machines for nobody's; what is lost goes."""
+"""Two copies of one state in use: neither takes the other's new machines for nobody's; what is lost still goes."""
 
 from __future__ import annotations
 
