@@ -143,8 +143,9 @@ class _Hands:
                 self.ports.runner.admit(host, effect.keys, generation=self.state.generation)
                 return fold.Admitted(instance=effect.instance, digest=keys_digest(effect.keys))
             case Arm():
-                self.ports.runner.arm(self._instance(effect.instance), generation=self.state.generation)
-                return fold.Armed(instance=effect.instance)
+                host = self._instance(effect.instance)
+                self.ports.runner.arm(host, generation=self.state.generation)
+                return fold.Armed(instance=effect.instance, name=host.name, why=host.disarmed)
             case Clean():
                 if effect.stray:
                     self._stop(effect.instance, effect.job, abort=True, why="nobody remembers it")

@@ -103,9 +103,11 @@ class Admitted(Value, frozen=True, kw_only=True):
 
 
 class Armed(Value, frozen=True, kw_only=True):
-    """The machine's dead-man timer is whole again, and has asked once."""
+    """The machine's dead-man timer is whole again, and has asked once. `why` it did not run as it should."""
 
     instance: str
+    name: str = ""
+    why: str = ""
 
 
 class Failed(Value, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ from reconciler.decide import Decision, OtherWorld, View, decide
 from reconciler.effects import Effect, effects
 from reconciler.execute import execute
 from reconciler.expire import due
-from reconciler.fold import Ahead, Collected, Outcome, Refused, StartFailed, fold
+from reconciler.fold import Ahead, Armed, Collected, Outcome, Refused, StartFailed, fold
 from reconciler.observe import observe
 from reconciler.ports import Connections, Ports
 from reconciler.put_off import put_off
@@ -215,8 +215,17 @@ class _Tick:
             ahead=self._ahead(),
             written=self.written,
             permissions=decision.permissions,
-            warnings=(*decision.warnings, *told, *decision.view.connections.notes()),
+            warnings=(*decision.warnings, *_armed(self.outcomes), *told, *decision.view.connections.notes()),
         )
+
+
+def _armed(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    """By the end of the tick nothing else shows it, and whoever runs jobs there ought to be asked."""
+    return tuple(
+        f"{one.name}: its {one.why}: a job may have done that; it is armed again"
+        for one in outcomes
+        if isinstance(one, Armed)
+    )
 
 
 def _refused_by_pool(state: State, outcomes: Sequence[Outcome]) -> dict[str, int]:

@@ -101,7 +101,7 @@ class Cloud:
         """Another process each time: nothing is remembered but the state."""
         lines = Lines(Here(root=self.lab.root, home=self.lab.root))
         reach = SshReach(lambda: lines, who="ann@laptop", key=lambda: KEY)
-        return HostRunner(transports({}, reach), scratch=self.site.scratch, shown=reach.shown)
+        return HostRunner(transports({}, reach), scratch=self.site.scratch, shown=reach.shown, seal=reach.seal)
 
     def bundle(self, root: Path, files: tuple[str, ...], never: tuple[str, ...] = ()) -> Path:
         packed = Path(tempfile.mkdtemp(dir=self.site.scratch), "bundle")
@@ -267,6 +267,19 @@ def test_nobody_comes_any_more_and_nothing_is_aboard(cloud: Cloud) -> None:
     assert cloud.instance.phase == "terminated"
     assert cloud.instance.reason.startswith(POWERED_OFF)
     assert cloud.run.status == "done"
+
+
+def test_a_job_stops_the_timer_and_nobody_comes_any_more(cloud: Cloud) -> None:
+    """Noticed by the next tick, which arms it again; from then on it fires as if nothing had been."""
+    host = started(cloud, "sudo -n systemctl stop dstack-deadman.timer", "sudo -n rm /var/lib/dstack/deadman.sh")
+    ended(host)
+    cloud.pass_time(250)
+    told = cron(cloud.site)
+    assert any("cloud-0: its dead-man timer" in one and "armed again" in one for one in told.warnings)
+    assert cloud.instance.disarmed == ""
+    assert not cloud.fires(), "it ticks again, and it is not time yet"
+    cloud.pass_time(300 + 900 + 60)
+    assert cloud.fires()
 
 
 def test_nobody_ever_comes(cloud: Cloud) -> None:
