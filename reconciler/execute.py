@@ -98,7 +98,8 @@ class _Hands:
         except (runner.Fenced, Behind) as error:
             return fold.Ahead(subject=subject(effect), why=str(error))
         except (runner.HostError, BackendError, CannotOrder) as error:
-            return fold.Failed(subject=subject(effect), why=str(error))
+            lasting = isinstance(effect, End) and isinstance(error, BackendError) and not isinstance(error, TryLater)
+            return fold.Failed(subject=subject(effect), why=str(error), lasting=lasting)
 
     def _do(self, effect: Effect) -> Outcome:
         match effect:

@@ -45,8 +45,6 @@ class Leave:
     undeclared: bool = False
 
 
-
-
 def retire(draft: Draft) -> None:
     """Terminate what must go and is free, drain what is busy, and note who may not be used."""
     _rename(draft)
@@ -131,9 +129,7 @@ def _leave(draft: Draft, instance: Instance, *, leave: Leave, kept: dict[tuple[s
             _drain(draft, instance, leave=leave)
         return
     draft.actions.append(
-        Terminate(
-            instance=instance.id, name=instance.name, pool=instance.pool, why=leave.why, inferred=leave.inferred
-        )
+        Terminate(instance=instance.id, name=instance.name, pool=instance.pool, why=leave.why, inferred=leave.inferred)
     )
 
 
@@ -252,7 +248,8 @@ def _over_nodes(draft: Draft, *, kept: dict[tuple[str, str], int]) -> None:
 
 
 def _staying(draft: Draft, pool: str) -> Iterator[Instance]:
-    return (draft.living[id] for id in draft.members[pool] if id not in draft.leaving)
+    """What nobody owns is no node of the pool: it goes by its own rule, and nothing of ours in its place."""
+    return (draft.living[id] for id in draft.members[pool] if id not in draft.leaving and not draft.living[id].orphan)
 
 
 def _over_caps(draft: Draft, *, kept: dict[tuple[str, str], int]) -> None:
@@ -293,8 +290,9 @@ def _excess(draft: Draft, rules: Rules) -> Iterator[tuple[Instance, str]]:
 
 
 def _at_hand(draft: Draft) -> Iterator[Instance]:
-    """What is unknown may be gone already: it is neither ended nor a reason to end another."""
-    return (one for id, one in draft.living.items() if id not in draft.leaving and one.place not in draft.unknown)
+    """What is unknown may be gone already: it is neither ended nor a reason to end another. Nor is what nobody owns."""
+    there = (one for one in draft.living.values() if not one.orphan and one.place not in draft.unknown)
+    return (one for one in there if one.id not in draft.leaving)
 
 
 def _worth(draft: Draft, instance: Instance) -> tuple[int, bool, object, int, str]:

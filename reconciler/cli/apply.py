@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from msgspec import structs
+
 from reconciler.ask import TickAsk
 from reconciler.cli.applied import identified, revision
 from reconciler.cli.approval import Approval, price_flag
@@ -30,7 +32,7 @@ from reconciler.settle import Settled, settle, settled
 from reconciler.store import Store
 from reconciler.tick import TickResult, tick
 from reconciler.wire import now
-from schemas.plan import Permissions
+from schemas.plan import Launch, Permissions, Terminate
 from schemas.run import RUN_ENDED
 from schemas.state import VERSION, State
 
@@ -146,7 +148,7 @@ def _report(done: Settled, *, interrupted: bool, strict: bool, detached: bool) -
     if interrupted:
         _say_under_way(last.state)
         raise Done(130)
-    out(_done_line(first) + _runs_line(last.state))
+    out(_done_line(first, refused=_refused(first)) + _runs_line(last.state))
     if first.ahead or last.ahead:
         say("note: another apply went on with the rest")
     if last.refused:
@@ -158,7 +160,19 @@ def _report(done: Settled, *, interrupted: bool, strict: bool, detached: bool) -
         say("waiting: something wanted does not happen now (see `dstack plan`)")
         raise Done(3)
     # An effect that failed is taken up by the next tick; a place that cannot be asked stays so until somebody looks.
-    return 1 if _say_unknown(last.state) or (failed and not detached) else 0
+    return 1 if _say_unknown(last.state) or (failed and (not detached or _lasting(last))) else 0
+
+
+def _refused(first: TickResult) -> frozenset[str]:
+    return frozenset(one.intent for one in first.outcomes if isinstance(one, Refused))
+
+
+def _lasting(result: TickResult) -> bool:
+    """A place refuses for good, not a type of machine for now: the next tick will fare no better."""
+    return any(
+        one.lasting if isinstance(one, Failed) else isinstance(one, Refused) and not one.capacity.instance_type
+        for one in result.outcomes
+    )
 
 
 def _raise_refusals(first: TickResult) -> None:
@@ -216,10 +230,18 @@ def _say_under_way(state: State | None) -> None:
             say(f"  {subject}: {what}")
 
 
-def _done_line(first: TickResult) -> str:
-    found = counts(explain(first.plan, first.state))
+def _done_line(first: TickResult, *, refused: frozenset[str]) -> str:
+    """Of what was planned, less what places refused."""
+    unended = any(isinstance(one, Failed) and one.lasting for one in first.outcomes)
+    done = tuple(
+        action
+        for action in first.plan.actions
+        if not (isinstance(action, Launch) and action.launch in refused)
+        and not (isinstance(action, Terminate) and unended)
+    )
+    found = counts(explain(structs.replace(first.plan, actions=done), first.state))
     if not found:
-        return "Nothing to do.\n"
+        return "Nothing came of it.\n" if len(done) < len(first.plan.actions) else "Nothing to do.\n"
     return "Done: " + ", ".join(f"{number} {DONE[kind]}" for kind, number in found.items()) + ".\n"
 
 
