@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from backends.aws_network import Look
 from backends.aws_errors import UNSUPPORTED_RETRY
+from backends.aws_network import Look
 from backends.base import BackendError, NoCapacity
 from schemas.offer import Offer
 from schemas.resources import Gpu
@@ -15,7 +15,7 @@ from schemas.resources import Gpu
 GPU = "/aws/service/deeplearning/ami/{arch}/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id"
 # documentation.ubuntu.com/aws: "Find Ubuntu images on AWS", the Parameter Store.
 PLAIN = "/aws/service/canonical/ubuntu/server/24.04/stable/current/{arch}/hvm/ebs-gp3/ami-id"
-# NVIDIA's open kernel modules, the only ones of that image, begin with Turing; its driver has left these out altogether.
+# NVIDIA's open kernel modules, the only ones of that image, begin with Turing; its driver has left these out.
 TOO_OLD = frozenset({"V100", "P100", "P4", "P40", "K80", "K520", "M60"})
 ARCHITECTURES = {"x86": ("x86_64", "amd64"), "arm": ("arm64", "arm64")}
 

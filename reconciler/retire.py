@@ -249,9 +249,8 @@ def _over_nodes(draft: Draft, *, kept: dict[tuple[str, str], int]) -> None:
 
 
 def _staying(draft: Draft, pool: str) -> Iterator[Instance]:
-    """What another copy of the state may own is neither ended nor a reason to end another."""
-    there = (draft.living[id] for id in draft.members[pool] if id not in draft.leaving)
-    return (one for one in there if not unheard(one))
+    """What nobody owns is no node of the pool: it goes by its own rule, and nothing of ours in its place."""
+    return (draft.living[id] for id in draft.members[pool] if id not in draft.leaving and not draft.living[id].orphan)
 
 
 def _over_caps(draft: Draft, *, kept: dict[tuple[str, str], int]) -> None:
@@ -292,9 +291,9 @@ def _excess(draft: Draft, rules: Rules) -> Iterator[tuple[Instance, str]]:
 
 
 def _at_hand(draft: Draft) -> Iterator[Instance]:
-    """What is unknown may be gone already: it is neither ended nor a reason to end another; nor is another copy's."""
-    staying = (one for id, one in draft.living.items() if id not in draft.leaving and one.place not in draft.unknown)
-    return (one for one in staying if not unheard(one))
+    """What is unknown may be gone already: it is neither ended nor a reason to end another. Nor is what nobody owns."""
+    there = (one for one in draft.living.values() if not one.orphan and one.place not in draft.unknown)
+    return (one for one in there if one.id not in draft.leaving)
 
 
 def _worth(draft: Draft, instance: Instance) -> tuple[int, bool, object, int, str]:

@@ -15,7 +15,7 @@ from reconciler.fold import Failed, Refused, StartFailed
 from reconciler.render_words import clean
 from reconciler.settle import Settled
 from reconciler.tick import TickResult
-from schemas.plan import Action, Launch
+from schemas.plan import Action, Launch, Terminate
 from schemas.run import RUN_ENDED
 from schemas.state import State
 
@@ -51,7 +51,15 @@ def report(done: Settled, *, interrupted: bool, strict: bool, detached: bool) ->
         raise Done(3)
     # An effect that failed is taken up by the next tick; a place that cannot be asked stays so until somebody looks.
     failed = failed or (bool(unmet) and _short(first))
-    return 1 if _say_unknown(last.state) or (failed and not detached) else 0
+    return 1 if _say_unknown(last.state) or (failed and (not detached or _lasting(last))) else 0
+
+
+def _lasting(result: TickResult) -> bool:
+    """A place refuses for good, not a type of machine for now: the next tick will fare no better."""
+    return any(
+        one.lasting if isinstance(one, Failed) else isinstance(one, Refused) and not one.capacity.instance_type
+        for one in result.outcomes
+    )
 
 
 def _raise_refusals(first: TickResult) -> None:
@@ -90,14 +98,18 @@ def _newly_unmet(done: Settled) -> list[str]:
 
 def _short(first: TickResult) -> bool:
     """Of some pool fewer machines came of it than were approved."""
-    approved, made = _machines(first.approved.actions), _machines(_launched(first))
+    approved, made = _machines(first.approved.actions), _machines(_done(first))
     return any(made[pool] < count for pool, count in approved.items())
 
 
-def _launched(first: TickResult) -> list[Action]:
-    """What was done, but launches that were refused."""
+def _done(first: TickResult) -> list[Action]:
+    """What was planned, less what places refused."""
     refused = {one.intent for one in first.outcomes if isinstance(one, Refused)}
-    return [one for one in first.plan.actions if not (isinstance(one, Launch) and one.launch in refused)]
+    unended = any(isinstance(one, Failed) and one.lasting for one in first.outcomes)
+    return [
+        one for one in first.plan.actions
+        if not (isinstance(one, Launch) and one.launch in refused) and not (isinstance(one, Terminate) and unended)
+    ]  # fmt: skip
 
 
 def _machines(actions: Iterable[Action]) -> Counter[str]:
@@ -145,9 +157,10 @@ def _say_under_way(state: State | None) -> None:
 
 
 def _done_line(first: TickResult, *, hindered: bool) -> str:
-    found = counts(explain(replace(first.plan, actions=tuple(_launched(first))), first.state))
+    done = tuple(_done(first))
+    found = counts(explain(replace(first.plan, actions=done), first.state))
     if not found:
-        return "Nothing was done.\n" if hindered else "Nothing to do.\n"
+        return "Nothing was done.\n" if hindered or len(done) < len(first.plan.actions) else "Nothing to do.\n"
     return "Done: " + ", ".join(f"{number} {DONE[kind]}" for kind, number in found.items()) + ".\n"
 
 
