@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from msgspec.structs import replace
 
 from reconciler.cli.approval import price_flag
 from reconciler.cli.fail import Fail
+from reconciler.cli.near import near
 from reconciler.cli.offers import Asked, browsed, row_of, show_offers
 from reconciler.cli.plan import stored_offers
 from reconciler.cli.project import documents_of, project_root, site_of
@@ -210,14 +210,7 @@ def _known(names: Iterable[str], known: set[str], *, flag: str, what: str) -> No
     known = known - {""}
     for name in names:
         if name not in known:
-            close = get_close_matches(name, sorted(known), n=3, cutoff=0.6)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"there are {_few(sorted(known))}"
-            raise Fail(f"{flag} {name}: no such {what}; {hint}")
-
-
-def _few(names: Sequence[str], most: int = 8) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{', '.join(names[:most])}{more}" if names else "none"
+            raise Fail(f"{flag} {name}: no such {what}; {near(name, sorted(known), most=3)}")
 
 
 def _pool(name: str, desired: Desired) -> Pool:

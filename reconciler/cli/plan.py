@@ -208,11 +208,9 @@ def check_pool(name: str, desired: Desired) -> None:
 
     names = [pool.name for pool in desired.pools]
     if name and name not in names:
-        from difflib import get_close_matches
+        from reconciler.cli.near import near
 
-        close = get_close_matches(name, names, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
-        raise Fail(f"--pool {name}: no such pool in .dstack; {hint}")
+        raise Fail(f"--pool {name}: no such pool in .dstack; {near(name, names)}")
 
 
 def _offers(site: Site, desired: Desired, state: State) -> Sequence[Offer]:
