@@ -131,6 +131,11 @@ def bounded(amount: Price | None, *, at_most: bool) -> str:
     return f"{'≤ ' if at_most and amount is not None else ''}{price(amount)}"
 
 
+def by_number(name: str) -> tuple[int, str]:
+    """A key that puts gpu-2 before gpu-10."""
+    return len(name), name
+
+
 def few(names: Iterable[str], *, most: int = 4) -> str:
     """`a, b, c, d and 3 more`; "none" of none."""
     listed = list(names)

@@ -30,7 +30,7 @@ from reconciler.plan import plan
 from reconciler.refresh import refresh
 from reconciler.render_offers import OfferRow, group_table, grouped, groups_json, offer_text, offers_json
 from reconciler.render_plan import Page, render_plan
-from reconciler.wire import Site, Threads
+from reconciler.wire import OwnThreads, Site
 from reconciler.world import World
 from schemas.catalog import CATALOG_VERSION, Catalog, CatalogRegion, CatalogType, LiveRegion
 from schemas.desired import BackendConfig, Cap, Desired
@@ -385,5 +385,5 @@ def test_what_every_region_lacks_is_said_once(monkeypatch: pytest.MonkeyPatch, t
         name="cloud", type="aws", regions=("eu-west-1", "us-east-1"), options={"creds": {"profile": "nobody"}}
     )
     environ = {"DSTACK_CATALOG_URL": "off", "XDG_CACHE_HOME": str(tmp_path)}
-    said = refresh(Desired(backends=(config,)), environ, threads=Threads(), now=lambda: 1_790_000_000)
+    said = refresh(Desired(backends=(config,)), environ, threads=OwnThreads(), now=lambda: 1_790_000_000)
     assert said[1:] == ["cloud eu-west-1, us-east-1: The config profile (nobody) could not be found"]

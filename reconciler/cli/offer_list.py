@@ -24,7 +24,7 @@ from reconciler.render_json import dump
 from reconciler.render_offers import OfferRow, group_table, grouped, groups_json, offers_json
 from reconciler.render_words import counted
 from reconciler.store import StateRefused
-from reconciler.wire import Site, Threads, now, store_of
+from reconciler.wire import OwnThreads, Site, now, store_of
 from schemas.desired import BackendConfig, Desired
 from schemas.offer import Offer
 from schemas.pool import Pool
@@ -99,7 +99,7 @@ def _refreshed(desired: Desired, flags: OffersFlags) -> list[str]:
     with Progress() as progress:
         asking = progress.asking
         if flags.refresh:
-            return refresh(desired, os.environ, threads=Threads(), now=now, regions=flags.regions, asking=asking)
+            return refresh(desired, os.environ, threads=OwnThreads(), now=now, regions=flags.regions, asking=asking)
         freshen(desired, os.environ, now=now(), asking=asking)
     return []
 

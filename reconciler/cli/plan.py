@@ -185,11 +185,11 @@ def refreshed(documents: Documents, permissions: Permissions) -> tuple[Plan, Sta
     from reconciler.cli.progress import Progress
     from reconciler.refresh import refresh
     from reconciler.tick import tick
-    from reconciler.wire import Threads
+    from reconciler.wire import OwnThreads
 
     asked = TickAsk(documents=documents, revision=revision(documents), permissions=permissions, act=False)
     with Progress() as progress:
-        for why in refresh(documents.desired, os.environ, threads=Threads(), now=now, asking=progress.asking):
+        for why in refresh(documents.desired, os.environ, threads=OwnThreads(), now=now, asking=progress.asking):
             say(f"warning: {why}")
         if not documents.desired.project:
             return stored(documents, permissions)
