@@ -46,7 +46,7 @@ def client(config: BackendConfig, service: str, region: str, *, once: bool = Fal
         if key not in _sessions:
             _sessions[key] = _session(config, region)
         if (key, service, region, once) not in _clients:
-            made = _client(_sessions[key], service, region, own, name=config.name, once=once)
+            made = _client(_sessions[key], service, region, own, once=once)
             _clients[key, service, region, once] = made
         return _clients[key, service, region, once]
 
@@ -62,7 +62,7 @@ def _own(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name.startswith("AWS_")}
 
 
-def _client(session: Any, service: str, region: str, environ: Mapping[str, str], *, name: str, once: bool) -> Any:
+def _client(session: Any, service: str, region: str, environ: Mapping[str, str], *, once: bool) -> Any:
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
@@ -76,10 +76,10 @@ def _client(session: Any, service: str, region: str, environ: Mapping[str, str],
     )  # fmt: skip
     try:
         if session.get_credentials() is None:
-            raise BackendError(f"{name}: {NO_CREDENTIALS}")
+            raise BackendError(NO_CREDENTIALS)
         return session.client(service, region_name=region, config=settings)
     except (BotoCoreError, ValueError) as error:
-        raise BackendError(f"{name}: {error}") from None
+        raise BackendError(str(error)) from None
 
 
 NO_CREDENTIALS = (
@@ -93,15 +93,15 @@ def _session(config: BackendConfig, region: str) -> Any:
         from boto3 import Session
         from botocore.exceptions import BotoCoreError
     except ImportError:
-        raise BackendError(f"{config.name}: boto3 is missing: `pip install 'dstack-pools[aws]'`") from None
+        raise BackendError("boto3 is missing: `pip install 'dstack-pools[aws]'`") from None
     creds = config.options.get("creds") or {}
-    keys = {known: _value(config, name, creds[name]) for name, known in KEYS.items() if creds.get(name)}
+    keys = {known: _value(name, creds[name]) for name, known in KEYS.items() if creds.get(name)}
     try:
         profile, home = _profile(creds.get("profile") or "", os.environ), region or "us-east-1"
         session = Session(botocore_session=_core(), profile_name=profile, region_name=home, **keys)
         return as_role(session, creds) if creds.get("role_arn") else session
     except BotoCoreError as error:
-        raise BackendError(f"{config.name}: {error}") from None
+        raise BackendError(str(error)) from None
 
 
 def _core() -> Any:
@@ -134,14 +134,14 @@ def _profile(name: str, environ: Mapping[str, str]) -> str | None:
     return name
 
 
-def _value(config: BackendConfig, key: str, written: str) -> str:
+def _value(key: str, written: str) -> str:
     """The documents hold a reference, never a value."""
     found = _REFERENCE.fullmatch(written.strip())
     if found is None:
-        raise BackendError(f"{config.name}: creds.{key} is no reference: `${{{{ env.NAME }}}}`")
+        raise BackendError(f"creds.{key} is no reference: `${{{{ env.NAME }}}}`")
     value = os.environ.get(found[2])
     if not value:
-        raise BackendError(f"{config.name}: creds.{key} needs {found[2]}, not set here")
+        raise BackendError(f"creds.{key} needs {found[2]}, not set here")
     return value
 
 

@@ -14,8 +14,8 @@ from reconciler.attach import attaching, waits
 from reconciler.limits import Room
 from reconciler.market import Market, Search
 from reconciler.place import CLOUD_DISK
-from reconciler.render_words import counted
-from reconciler.retire import few, words
+from reconciler.render_words import counted, few
+from reconciler.retire import words
 from reconciler.stock import Shape, Shapes
 from reconciler.world import Draft
 from schemas.base import Mib, Price, Seconds

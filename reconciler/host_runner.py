@@ -21,7 +21,7 @@ from reconciler.host_report import Unreadable, parse_fences, parse_report
 from reconciler.private import make_private
 from reconciler.runner import Collected, Fenced, Held, HostError, Order, Unreachable, Untrusted
 from reconciler.staging import stage
-from reconciler.status import bought
+from reconciler.status import bought, here
 from reconciler.transport import Answer, Transport
 from schemas.instance import HostReport, Instance
 from schemas.lease import Lease
@@ -205,11 +205,11 @@ class HostRunner:
         return answer
 
     def _mark(self, instance: Instance, generation: int) -> str:
-        seal = "" if _ours(instance) else self._seal(instance.id, generation)
+        seal = "" if here(instance) else self._seal(instance.id, generation)
         return f"{generation}.{seal}" if seal else str(generation)
 
     def _fences(self, instance: Instance, answer: Answer) -> Fences:
-        seal = None if _ours(instance) else partial(self._seal, instance.id)
+        seal = None if here(instance) else partial(self._seal, instance.id)
         return fences(parse_fences(answer.out), seal=seal)
 
 
@@ -219,11 +219,6 @@ def _program(name: str) -> str:
     parts = ("rules", "containers", name)
     texts = (files("reconciler").joinpath(f"host_{part}.sh").read_text("utf-8") for part in parts)
     return "\n".join(texts)
-
-
-def _ours(instance: Instance) -> bool:
-    """On this machine, a job is whoever runs us: it may write the state itself."""
-    return instance.host is None and "/" in instance.address
 
 
 def _words(lease: Lease | None) -> str:

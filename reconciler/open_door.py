@@ -7,12 +7,13 @@ from pathlib import Path
 
 from reconciler.door import Door
 from reconciler.reach_ssh import SshReach
+from reconciler.status import here
 from schemas.instance import Instance
 
 
 def open_door(instance: Instance, *, reach: SshReach, environ: Mapping[str, str]) -> Door:
     """Nothing is connected yet."""
-    if instance.host is None and "/" in instance.address:
+    if here(instance):
         from reconciler.door_local import LocalDoor
 
         return LocalDoor(Path(instance.address), environ=environ)

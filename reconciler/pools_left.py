@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from reconciler.retire import few, pool_may_go
+from reconciler.render_words import few
+from reconciler.retire import pool_may_go
 from reconciler.world import Draft, without
 
 

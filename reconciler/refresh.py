@@ -9,6 +9,7 @@ from functools import partial
 from backends.base import BackendError
 from reconciler.catalog_offers import cataloged, layers
 from reconciler.gather import Asking, Threads, awaited, gather, unheard
+from reconciler.render_words import few
 from schemas.base import Seconds
 from schemas.catalog import LiveRegion
 from schemas.desired import BackendConfig, Desired
@@ -74,19 +75,22 @@ def _asked(
     places = {name: f"{config.name} {name}" for name in tasks}
     answers = dict(awaited(gather(threads, tasks, limit=LIMIT), places, asking=asking))
     told = {name: answer for name, answer in answers.items() if isinstance(answer, LiveRegion)}
+    alike: dict[str, list[str]] = {}
     for name in names:
-        yield from _trouble(f"{config.name} {name}", answers.get(name))
+        if why := _trouble(answers.get(name)):
+            alike.setdefault(why, []).append(name)
+    yield from (f"{config.name} {few(where)}: {why}" for why, where in alike.items())
     if why := keep_regions(config, cache_of(environ), told):
         yield f"what {config.name} told is not kept: {why}"
 
 
-def _trouble(place: str, answer: LiveRegion | Exception | None) -> Iterator[str]:
+def _trouble(answer: LiveRegion | Exception | None) -> str:
     match answer:
         case None:
-            yield f"{place}: no answer within {LIMIT:.0f} s"
+            return f"no answer within {LIMIT:.0f} s"
         case BackendError():
-            yield f"{place}: {answer}"
+            return str(answer)
         case Exception():
             raise answer
-        case LiveRegion() if answer.spot_error:
-            yield f"{place}: no spot prices: {answer.spot_error}"
+        case _:
+            return f"no spot prices: {answer.spot_error}" if answer.spot_error else ""

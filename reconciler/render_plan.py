@@ -12,7 +12,7 @@ from reconciler.explain import Kind, Row, counts, explain
 from reconciler.explain_prices import explain_prices
 from reconciler.moments import Here, localized
 from reconciler.render_paint import Paint, plain
-from reconciler.render_words import clean, clock, counted, hourly, resources, rough, span
+from reconciler.render_words import by_number, clean, clock, counted, hourly, resources, rough, span
 from reconciler.status import timers
 from schemas.plan import Plan
 from schemas.state import State
@@ -130,7 +130,7 @@ def _names(names: list[str]) -> str:
 
 def _ends(names: list[str]) -> str:
     """Whoever reviews an end must see what it ends."""
-    listed = sorted(names, key=lambda name: (len(name), name))
+    listed = sorted(names, key=by_number)
     more = len(listed) - MOST_ENDS
     return ", ".join(listed[:MOST_ENDS]) + (f" and {more} more (--json lists all)" if more > 0 else "")
 

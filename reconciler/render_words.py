@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 
@@ -128,6 +129,18 @@ def resources(has: Resources) -> str:
 def bounded(amount: Price | None, *, at_most: bool) -> str:
     """`≤ $1.20` where it may cost less, never more."""
     return f"{'≤ ' if at_most and amount is not None else ''}{price(amount)}"
+
+
+def by_number(name: str) -> tuple[int, str]:
+    """A key that puts gpu-2 before gpu-10."""
+    return len(name), name
+
+
+def few(names: Iterable[str], *, most: int = 4) -> str:
+    """`a, b, c, d and 3 more`; "none" of none."""
+    listed = list(names)
+    rest = len(listed) - most
+    return (", ".join(listed) if rest <= 0 else f"{', '.join(listed[:most])} and {rest} more") or "none"
 
 
 def counted(number: int, noun: str, *, several: str = "") -> str:

@@ -7,7 +7,7 @@ ends nothing that was last seen busy; a rule about the documents needs the permi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -300,12 +300,6 @@ def _worth(draft: Draft, instance: Instance) -> tuple[int, bool, object, int, st
     """Who goes first: free before busy, those that drain already, the dearest, the newest."""
     busy = len(draft.jobs.get(instance.id, ()))
     return (busy, not instance.draining, -price_of(instance), -instance.created_at, instance.name)
-
-
-def few(names: Iterable[str], *, most: int = 4) -> str:
-    listed = list(names)
-    rest = len(listed) - most
-    return ", ".join(listed) if rest <= 0 else f"{', '.join(listed[:most])} and {rest} more"
 
 
 @lru_cache(maxsize=1024)

@@ -12,8 +12,8 @@ from reconciler.grow import RESERVED, Growth, grow_for, grow_gang, shape_of, win
 from reconciler.master_port import master_port
 from reconciler.passed_by import crossing, passed_by, pool_crossing
 from reconciler.place import excluded
+from reconciler.render_words import by_number, few
 from reconciler.reservation import release
-from reconciler.retire import few
 from reconciler.share import Box, Boxes, Choice, blocks_of, left_of, shared, suffices
 from reconciler.stock import Shape, Stock, coming, unusable
 from reconciler.waiting import Demand, next_number, remember, waiting
@@ -194,7 +194,7 @@ class Server:
         if complete:
             cheapest = min(complete, key=lambda found: sum(one.price or Price(0) for one in found))
             self._take(cheapest)
-            self._assign(demand, sorted(cheapest, key=lambda one: (len(one.name), one.name)), shape=shape)
+            self._assign(demand, sorted(cheapest, key=lambda one: by_number(one.name)), shape=shape)
             return
         enough = [found[: shape.nodes] for found in at_hand.values() if len(found) >= shape.nodes]
         if enough:

@@ -89,9 +89,14 @@ def unheard(instance: Instance) -> bool:
     return instance.orphan.startswith(UNHEARD)
 
 
+def here(instance: Instance) -> bool:
+    """A share of this machine: its address is a folder."""
+    return instance.host is None and "/" in instance.address
+
+
 def bought(instance: Instance) -> bool:
-    """A machine in a cloud: no declared server, and no folder of this one."""
-    return instance.host is None and "/" not in instance.address and instance.phase != "pending"
+    """A machine in a cloud: no declared server, and no share of this one."""
+    return instance.host is None and not here(instance) and instance.phase != "pending"
 
 
 def timers(state: State | None) -> list[Instance]:

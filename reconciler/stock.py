@@ -9,6 +9,7 @@ from operator import itemgetter
 
 from reconciler.drain import INSTANCE_DRAINED, POOL_DRAINED, begun, crosses
 from reconciler.place import fits
+from reconciler.render_words import by_number
 from reconciler.status import degraded
 from reconciler.world import Draft
 from schemas.base import Price, Seconds
@@ -145,7 +146,7 @@ def _classes(draft: Draft, instances: Iterable[Instance]) -> list[Alike]:
             alike = found[key] = Alike(one, drain=drain, now=draft.now)
         alike.free.append(one)
     for alike in found.values():
-        alike.free.sort(key=lambda each: (len(each.name), each.name), reverse=True)
+        alike.free.sort(key=lambda each: by_number(each.name), reverse=True)
     return sorted(found.values(), key=lambda alike: _order(alike.sample))
 
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reconciler.status import alive, here
+from schemas.base import OURS
+
 if TYPE_CHECKING:
     from backends.base import Backend
     from backends.boot import Boot
@@ -57,7 +60,7 @@ def transports(environ: Mapping[str, str], reach: SshReach) -> Callable[[Instanc
     """The way to an instance's host. On this machine its address is a folder."""
 
     def transport(instance: Instance) -> Transport:
-        if instance.host is None and "/" in instance.address:
+        if here(instance):
             from reconciler.transport_local import LocalTransport
 
             return LocalTransport(Path(instance.address), environ=environ)
@@ -86,11 +89,10 @@ def _booter(site: Site, *, environ: Mapping[str, str] | None) -> Callable[[str],
 
 def _has_machines(site: Site) -> bool:
     """Some were made already, with a key: another one would open none of them, nor would theirs open what it makes."""
-    from reconciler.status import alive
     from reconciler.wire import store_of
 
     if (site.keys / "project.key").exists():
         return False
     state, _ = store_of(site).read()
-    clouds = {place.name for place in state.places if place.config.type not in ("local", "ssh")} if state else set()
+    clouds = {place.name for place in state.places if place.config.type not in OURS} if state else set()
     return state is not None and any(alive(one) and one.place in clouds for one in state.instances)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from reconciler.status import bought
+from schemas.base import OURS
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Instance
 from schemas.pool import Pool
@@ -19,7 +20,7 @@ def with_ways(state: State) -> State:
 
     One whose pool left the documents is reached as before: it may be busy yet.
     """
-    clouds = (place for place in state.places if place.config.type not in ("local", "ssh"))
+    clouds = (place for place in state.places if place.config.type not in OURS)
     backends = {place.name: way_of(place.config.options) for place in clouds}
     if not backends:
         return state

@@ -209,8 +209,8 @@ def lacking_here(site: Site, *, environ: Mapping[str, str]) -> Callable[[RunSpec
 
 
 @dataclass(frozen=True)
-class Threads:
-    """What `reconciler.gather` needs, for whoever has no ports."""
+class OwnThreads:
+    """`reconciler.gather.Threads` of whoever has no ports."""
 
     clock: Callable[[], float] = lambda: boot_clock()
     spawn: Callable[[Callable[[], None]], object] = lambda work: spawn(work)

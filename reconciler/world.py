@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from reconciler.drain import begun, of_instances, to_come, told
 from reconciler.status import InstanceStatus, alive, instance_status
-from schemas.base import Price, Seconds
+from schemas.base import OURS, Price, Seconds
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Instance
 from schemas.offer import Offer
@@ -150,7 +150,7 @@ class Draft:
     def is_cloud(self, backend: str) -> bool:
         """Its machines are bought and billed: not this machine, not a person's host."""
         config = self.backends.get(backend)
-        return (config.type if config else backend) not in ("local", "ssh")
+        return (config.type if config else backend) not in OURS
 
     def collected(self, jobs: tuple[str, ...]) -> bool:
         """All of them ended in the ordinary way: what is left of them is files."""

@@ -177,6 +177,10 @@ def test_instances_are_added_named_and_counted(folder: Folder) -> None:
     added = folder.dstack("pool", "add", "--count", "2", "-y")
     assert (added.code, added.out.splitlines()[-1]) == (0, "added bench-0, bench-1")
     assert {one["reason"] for one in instances(folder)} != set()
+    none = folder.dstack("pool", "add", "--gpu", "H100:8", "-y")
+    assert none.code == 1
+    assert "error: 1 of 1 cannot be had now: 1 offer → 0 with gpu " in none.err
+    assert none.err.endswith("; --retry waits for them\n")
     full = folder.dstack("pool", "add", "-y")
     assert full.code == 1
     assert "the pool is at its maximum: 2 of 2 nodes" in full.err

@@ -195,6 +195,9 @@ def test_the_command_lists_asks_and_removes(account: Account, tmp_path: Path) ->
     specification = [{"ResourceType": "volume", "Tags": tags}]
     ec2 = account.client(region="us-east-2")
     volume = ec2.create_volume(AvailabilityZone="us-east-2a", Size=100, TagSpecifications=specification)["VolumeId"]
+    deaf = folder.dstack("gc", env={**account.environ, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
+    assert (deaf.code, deaf.out) == (1, ""), "where no place could say, nothing is said of what there is"
+    assert "aws cannot say what it has" in deaf.err
     asked = folder.dstack("gc", env=account.environ)
     assert asked.code == 1
     assert volume in asked.out

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
@@ -26,9 +27,10 @@ from reconciler.cli.offers import Asked, browsed, offer_rows, row_of
 from reconciler.cli.run_confirm import RunConfirm
 from reconciler.confirmed import confirmed
 from reconciler.plan import plan
+from reconciler.refresh import refresh
 from reconciler.render_offers import OfferRow, group_table, grouped, groups_json, offer_text, offers_json
 from reconciler.render_plan import Page, render_plan
-from reconciler.wire import Site
+from reconciler.wire import OwnThreads, Site
 from reconciler.world import World
 from schemas.catalog import CATALOG_VERSION, Catalog, CatalogRegion, CatalogType, LiveRegion
 from schemas.desired import BackendConfig, Cap, Desired
@@ -372,3 +374,16 @@ def test_refresh_asks_the_regions_and_tells_what_it_could_not_have(
     assert ran.code == 0
     assert f"{file} is left out: it cannot be read" in ran.err
     assert "prices: snapshot" in ran.out
+
+
+def test_what_every_region_lacks_is_said_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    config = BackendConfig(
+        name="cloud", type="aws", regions=("eu-west-1", "us-east-1"), options={"creds": {"profile": "nobody"}}
+    )
+    environ = {"DSTACK_CATALOG_URL": "off", "XDG_CACHE_HOME": str(tmp_path)}
+    said = refresh(Desired(backends=(config,)), environ, threads=OwnThreads(), now=lambda: 1_790_000_000)
+    assert said[1:] == ["cloud eu-west-1, us-east-1: The config profile (nobody) could not be found"]

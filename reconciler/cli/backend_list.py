@@ -9,6 +9,7 @@ from reconciler.cli.stale import say_age
 from reconciler.cli.terminal import out, say, show, width
 from reconciler.explain_backends import BackendRow, explain_backends
 from reconciler.render_words import counted, price
+from schemas.base import OURS
 
 
 def list_backends(*, as_json: bool) -> int:
@@ -36,7 +37,7 @@ def list_backends(*, as_json: bool) -> int:
 
 
 def _cells(row: BackendRow) -> list[str]:
-    regions = ", ".join(row.regions) or ("every" if row.type not in ("local", "ssh") else "")
+    regions = ", ".join(row.regions) or ("every" if row.type not in OURS else "")
     few = counted(len(row.identities), "server") if row.type == "ssh" else ", ".join(row.identities)
     return [row.name, row.type, regions, few, str(row.instances), price(row.hourly)]
 

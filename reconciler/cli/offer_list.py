@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from msgspec.structs import replace
 
 from reconciler.cli.approval import price_flag
 from reconciler.cli.fail import Fail
+from reconciler.cli.near import near
 from reconciler.cli.offers import Asked, browsed, row_of, show_offers
 from reconciler.cli.plan import stored_offers
 from reconciler.cli.project import documents_of, project_root, site_of
@@ -24,7 +24,7 @@ from reconciler.render_json import dump
 from reconciler.render_offers import OfferRow, group_table, grouped, groups_json, offers_json
 from reconciler.render_words import counted
 from reconciler.store import StateRefused
-from reconciler.wire import Site, Threads, now, store_of
+from reconciler.wire import OwnThreads, Site, now, store_of
 from schemas.desired import BackendConfig, Desired
 from schemas.offer import Offer
 from schemas.pool import Pool
@@ -99,7 +99,7 @@ def _refreshed(desired: Desired, flags: OffersFlags) -> list[str]:
     with Progress() as progress:
         asking = progress.asking
         if flags.refresh:
-            return refresh(desired, os.environ, threads=Threads(), now=now, regions=flags.regions, asking=asking)
+            return refresh(desired, os.environ, threads=OwnThreads(), now=now, regions=flags.regions, asking=asking)
         freshen(desired, os.environ, now=now(), asking=asking)
     return []
 
@@ -210,14 +210,7 @@ def _known(names: Iterable[str], known: set[str], *, flag: str, what: str) -> No
     known = known - {""}
     for name in names:
         if name not in known:
-            close = get_close_matches(name, sorted(known), n=3, cutoff=0.6)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"there are {_few(sorted(known))}"
-            raise Fail(f"{flag} {name}: no such {what}; {hint}")
-
-
-def _few(names: Sequence[str], most: int = 8) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{', '.join(names[:most])}{more}" if names else "none"
+            raise Fail(f"{flag} {name}: no such {what}; {near(name, sorted(known), most=3)}")
 
 
 def _pool(name: str, desired: Desired) -> Pool:

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from reconciler.autoscale import covers, kind
 from reconciler.cli.fail import Fail
 from reconciler.cli.plan import stored_offers
+from reconciler.render_words import few
 from reconciler.wire import Site
 from schemas.base import place_of
 from schemas.desired import Cap, Desired
@@ -39,7 +40,7 @@ def not_offered(cap: Cap, offers: Iterable[Offer]) -> str:
     there = [one for one in alike if cap.region in ("", one.region)]
     if not there:
         regions = sorted({place_of(one.backend, one.region) for one in alike})
-        return f"{cap.instance_type} is not offered in {cap.region}; it is in {_few(regions)}"
+        return f"{cap.instance_type} is not offered in {cap.region}; it is in {few(regions, most=8)}"
     other = kind(there[0])
     return f"{cap.instance_type} is not offered as {kind(cap)} there, only as {other}"
 
@@ -50,9 +51,5 @@ def _near(name: str, offers: Iterable[Offer]) -> str:
     if not close:
         family = name.split(".")[0]
         close = [one for one in names if one.split(".")[0] == family][:3]
-    return f"; did you mean {' or '.join(close)}?" if close else f"; offered are {_few(names)}"
+    return f"; did you mean {' or '.join(close)}?" if close else f"; offered are {few(names, most=8)}"
 
-
-def _few(names: list[str], most: int = 8) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -185,11 +185,11 @@ def refreshed(documents: Documents, permissions: Permissions) -> tuple[Plan, Sta
     from reconciler.cli.progress import Progress
     from reconciler.refresh import refresh
     from reconciler.tick import tick
-    from reconciler.wire import Threads
+    from reconciler.wire import OwnThreads
 
     asked = TickAsk(documents=documents, revision=revision(documents), permissions=permissions, act=False)
     with Progress() as progress:
-        for why in refresh(documents.desired, os.environ, threads=Threads(), now=now, asking=progress.asking):
+        for why in refresh(documents.desired, os.environ, threads=OwnThreads(), now=now, asking=progress.asking):
             say(f"warning: {why}")
         if not documents.desired.project:
             return stored(documents, permissions)
@@ -208,11 +208,9 @@ def check_pool(name: str, desired: Desired) -> None:
 
     names = [pool.name for pool in desired.pools]
     if name and name not in names:
-        from difflib import get_close_matches
+        from reconciler.cli.near import near
 
-        close = get_close_matches(name, names, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
-        raise Fail(f"--pool {name}: no such pool in .dstack; {hint}")
+        raise Fail(f"--pool {name}: no such pool in .dstack; {near(name, names)}")
 
 
 def _offers(site: Site, desired: Desired, state: State) -> Sequence[Offer]:

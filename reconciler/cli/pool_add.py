@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from msgspec.structs import replace
 
 from reconciler.cli.applied import identified
 from reconciler.cli.approval import price_flag
 from reconciler.cli.fail import Fail
+from reconciler.cli.near import near
 from reconciler.cli.offers import Asked, browsed, offer_rows, show_offers
 from reconciler.cli.plan import stored_offers
 from reconciler.cli.progress import Progress
@@ -142,9 +142,7 @@ def _pool(name: str | None, desired: Desired) -> Pool:
         return default
     found = next((pool for pool in desired.pools if pool.name == name), None)
     if found is None:
-        close = get_close_matches(name, names, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
-        raise Fail(f"--pool {name}: no such pool; {hint}")
+        raise Fail(f"--pool {name}: no such pool; {near(name, names)}")
     return found
 
 
@@ -153,8 +151,8 @@ def _profile(name: str | None, desired: Desired) -> Profile:
         return next((one for one in desired.profiles if one.default), Profile(name=""))
     found = next((one for one in desired.profiles if one.name == name), None)
     if found is None:
-        known = ", ".join(one.name for one in desired.profiles) or "none"
-        raise Fail(f"--profile {name}: no such profile; there are: {known}")
+        known = [one.name for one in desired.profiles]
+        raise Fail(f"--profile {name}: no such profile; {near(name, known, there='there are:')}")
     return found
 
 

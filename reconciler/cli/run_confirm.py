@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from reconciler.cli.approval import price_flag
 from reconciler.cli.fail import Fail
+from reconciler.cli.near import near
 from reconciler.cli.offers import Asked, browsed, offer_rows, show_offers
 from reconciler.cli.plan import stored_offers
 from reconciler.cli.progress import Progress
@@ -75,8 +75,7 @@ class RunConfirm:
         living = [one.name for one in state.instances if alive(one) and one.pool == self.run.spec.pool]
         if not name or name in living:
             return
-        close = get_close_matches(name, living, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(living) or 'none'}"
+        hint = near(name, living, there="there are:")
         raise Fail(f"--instance {name}: no such instance in pool {self.run.spec.pool}; {hint}")
 
     def _refuse_hopeless(self, why: str, *, plan: Plan, state: State) -> None:
