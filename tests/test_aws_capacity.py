@@ -423,7 +423,7 @@ def test_an_offer_that_was_passed_over_for_another_is_no_failure(
 NO_MORE = "We currently do not have sufficient {} capacity."
 FEW = "You have requested more vCPU capacity than your current vCPU limit of 32 allows for the instance bucket that "
 FEW += "the specified instance type belongs to"
-UNMET = "unmet: pool default-pool: 1 of 1 nodes missing: 6 offers → 5 with cpu x86 → 3 with on-demand → 0 with a place "
+UNMET = "unmet: pool default-pool: 1 of 1 node missing: 6 offers → 5 with cpu x86 → 3 with on-demand → 0 with a place "
 UNMET += "to ask now ({}), the cheapest left out: m5.large $0.11"
 DEAR = "unmet: pool default-pool: what was confirmed is not to be had; next would be g5.xlarge in aws/eu-west-1 "
 DEAR += "at $1.12, above 1.5 × the confirmed price ($0.16): apply again to be asked"
