@@ -31,7 +31,7 @@ chaos: venv
 	$(BIN)/python tests/chaos.py --kills 200 --seed $(CHAOS_SEED)
 	DSTACK_TEST_SEAMS=all $(BIN)/python -m pytest $(PYTEST) tests/test_seams.py
 	DSTACK_TEST_CRASHES=all $(BIN)/python -m pytest $(PYTEST) tests/test_crash.py tests/test_crash_500.py tests/test_aws_ticks.py
-	DSTACK_TEST_STORM=all $(BIN)/python -m pytest $(PYTEST) tests/test_three_machines.py tests/test_retire.py
+	DSTACK_TEST_STORM=all $(BIN)/python -m pytest $(PYTEST) tests/test_three_machines.py tests/test_aws_storm.py tests/test_retire.py
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest $(PYTEST) -o faulthandler_timeout=0 \
 		--hypothesis-seed=$(CHAOS_SEED) tests/test_machine.py tests/test_laws_planner.py tests/test_fuzz.py
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from backends.base import BackendError
 from schemas.launch import Request
 
 PROJECT = "dstack-project"
@@ -15,13 +16,15 @@ POOL = "dstack-pool"
 LAUNCH = "dstack-launch"
 PRICE = "dstack-price"
 OURS = "dstack-"
-LONGEST = 256
+LONGEST, MOST = 256, 50  # characters of a tag's value; tags of one thing
 
 
 def tags_of(request: Request, extra: Mapping[str, str]) -> dict[str, str]:
-    """Of an instance and of all that goes with it. Which one of its launch it is, EC2 itself tells."""
+    """Of an instance and of all that goes with it. Which one of its launch it is, EC2 itself tells.
+
+    `BackendError` where they are more than EC2 takes.
+    """
     ours = {
-        "Name": f"{request.pool} (dstack)",
         PROJECT: request.project,
         LINEAGE: request.lineage,
         GENERATION: str(request.generation),
@@ -29,7 +32,10 @@ def tags_of(request: Request, extra: Mapping[str, str]) -> dict[str, str]:
         LAUNCH: request.launch,
         **({PRICE: str(request.price)} if request.price is not None else {}),
     }
-    return {**extra, **dict(request.tags), **ours}
+    tags = {"Name": f"{request.pool} (dstack)", **extra, **dict(request.tags), **ours}
+    if len(tags) > MOST:
+        raise BackendError(f"{len(tags)} tags with those of the backend, the pool and ours: EC2 takes {MOST}")
+    return tags
 
 
 def as_list(tags: Mapping[str, str]) -> list[dict[str, str]]:

@@ -104,7 +104,8 @@ class _Hands:
         except (runner.Fenced, Behind) as error:
             return self._fenced(effect, error)
         except (runner.HostError, BackendError, CannotOrder) as error:
-            return fold.Failed(subject=subject(effect), why=str(error))
+            lasting = isinstance(effect, End) and isinstance(error, BackendError) and not isinstance(error, TryLater)
+            return fold.Failed(subject=subject(effect), why=str(error), lasting=lasting)
 
     def _fenced(self, effect: Effect, error: runner.Fenced | Behind) -> Outcome:
         """What only a host says, whose jobs may have written it, stops nobody else: the store knows who is behind."""

@@ -111,10 +111,14 @@ class Armed(Value, frozen=True, kw_only=True):
 
 
 class Failed(Value, frozen=True, kw_only=True):
-    """An effect that came to nothing yet: it stays marked, and the next tick does it again."""
+    """An effect that came to nothing yet: it stays marked, and the next tick does it again.
+
+    `lasting`: its place refused it for good, as far as it says; somebody has to look.
+    """
 
     subject: str
     why: str
+    lasting: bool = False
 
 
 class Ahead(Value, frozen=True, kw_only=True):

@@ -82,7 +82,8 @@ def _above(draft: Draft) -> Iterator[str]:
     for pool in draft.pools.values():
         if pool.nodes_max is None or pool.hosts or len(draft.members[pool.name]) <= pool.nodes_max:
             continue
-        staying = [id for id in draft.members[pool.name] if id not in draft.leaving]
+        members = (draft.living[id] for id in draft.members[pool.name] if id not in draft.leaving)
+        staying = [one for one in members if not one.orphan]
         told = any(unmet.subject == f"pool {pool.name}" for unmet in draft.unmet)
         if len(staying) > pool.nodes_max and not told:
             yield (

@@ -29,8 +29,8 @@ def reap(draft: Draft) -> None:
         if one.phase != "ready" or one.id in draft.leaving:
             continue
         pool = draft.pool_of(one)
-        # It holds the floor while others go: not what may be gone already, nor what may never come.
-        staying[pool] += one.place not in draft.unknown
+        # It holds the floor while others go: not what may be gone already or never come, nor what nobody owns.
+        staying[pool] += one.place not in draft.unknown and not one.orphan
         if _free(draft, one, holds=holds):
             since = idle_since(one)
             free[pool][one.origin == "declared", price_of(one)].append(

@@ -249,9 +249,9 @@ def _over_nodes(draft: Draft, *, kept: dict[tuple[str, str], int]) -> None:
 
 
 def _staying(draft: Draft, pool: str) -> Iterator[Instance]:
-    """What another copy of the state may own is neither ended nor a reason to end another."""
+    """What nobody owns is no node of the pool: it goes by its own rule, and nothing of ours in its place."""
     there = (draft.living[id] for id in draft.members[pool] if id not in draft.leaving)
-    return (one for one in there if not unheard(one))
+    return (one for one in there if not one.orphan)
 
 
 def _over_caps(draft: Draft, *, kept: dict[tuple[str, str], int]) -> None:
@@ -292,9 +292,9 @@ def _excess(draft: Draft, rules: Rules) -> Iterator[tuple[Instance, str]]:
 
 
 def _at_hand(draft: Draft) -> Iterator[Instance]:
-    """What is unknown may be gone already: it is neither ended nor a reason to end another; nor is another copy's."""
+    """What is unknown may be gone already: it is neither ended nor a reason to end another; nor is what nobody owns."""
     staying = (one for id, one in draft.living.items() if id not in draft.leaving and one.place not in draft.unknown)
-    return (one for one in staying if not unheard(one))
+    return (one for one in staying if not one.orphan)
 
 
 def _worth(draft: Draft, instance: Instance) -> tuple[int, bool, object, int, str]:

@@ -10,7 +10,7 @@ import msgspec
 
 from reconciler.approve import approve
 from reconciler.ask import TickAsk
-from reconciler.fold import Outcome
+from reconciler.fold import Failed, Outcome
 from reconciler.ports import Ports
 from reconciler.tick import TickResult, tick
 from schemas.instance import Instance
@@ -19,6 +19,7 @@ from schemas.run import Attempt
 from schemas.state import State
 
 LONGEST = 2.0
+ENOUGH = 2  # ticks in a row in which all that was tried was refused for good
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ def settle(
 
     `plan` is what the first tick was approved to do; `deadline` is in seconds from now. `trouble` hears what came of
     each tick's effects before the next one begins.
-    `ask.stop` ends it after the tick that is under way.
+    `ask.stop` ends it after the tick that is under way, and so does a place that refuses all that is left to do.
     """
     first = tick(ports, replace(ask, tell=progress))
     if first.refused or first.declined or first.state is None:
@@ -53,9 +54,10 @@ def settle(
     covered = _Covered(first.approved)
     covered.note(first.plan)
     later = _later(ask, first, covered=covered, tell=progress)
-    last, plan, wait = first, first.plan, pause
+    last, plan, wait, refused = first, first.plan, pause, 0
     while last.state is not None and not until(last.state, plan):
-        if ask.stop() or (ends is not None and ports.clock() >= ends):
+        refused = refused + 1 if _refused(last) else 0
+        if ask.stop() or refused == ENOUGH or (ends is not None and ports.clock() >= ends):
             return Settled(first=first, last=last, reached=False)
         trouble(last.outcomes)
         ports.sleep(wait)
@@ -64,6 +66,11 @@ def settle(
         covered.note(last.plan)
         plan = msgspec.structs.replace(plan, actions=(*plan.actions, *last.plan.actions), unmet=last.plan.unmet)
     return Settled(first=first, last=last, reached=not last.refused)
+
+
+def _refused(result: TickResult) -> bool:
+    """Whatever it tried, its place refuses for good: nobody need wait for that."""
+    return bool(result.outcomes) and all(isinstance(one, Failed) and one.lasting for one in result.outcomes)
 
 
 def _later(ask: TickAsk, first: TickResult, *, covered: _Covered, tell: Callable[[State], object]) -> TickAsk:

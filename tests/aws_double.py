@@ -875,6 +875,8 @@ def _strict(world: World, asked: Asked, backend: Any, image_id: str, named: dict
     for key, value in said.items():
         if key.startswith("TagSpecification.") and len(value) > (128 if key.endswith(".Key") else 256):
             raise _ec2("InvalidParameterValue", f"{key} is too long")
+        if re.fullmatch(r"TagSpecification\.\d+\.Tag\.\d+\.Key", key) and value.lower().startswith("aws:"):
+            raise _ec2("InvalidParameterValue", "Tag keys starting with 'aws:' are reserved for internal use")
     try:
         check_interfaces(said, known.get("NetworkInfo", {}))
     except Wrong as error:

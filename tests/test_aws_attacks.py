@@ -8,6 +8,7 @@ import pytest
 from aws_double import Account
 from aws_world import Around, AwsPlaces, AwsSite, papers
 from backend_contract import living
+from command import folder_at
 from msgspec.structs import replace
 from test_aws import ON_DEMAND, account, launched, request  # noqa: F401 - a fixture
 from world import PROJECT, apply, cron
@@ -227,6 +228,74 @@ def test_a_stopped_one_gets_no_work_and_is_not_taken_for_dead(site: AwsSite) -> 
     goes_on(site, 4, apart=200)
     (mine,) = [each for each in site.state.instances if each.external_id == one["id"]]
     assert "stopped" in mine.unfit
+
+
+# ---------------------------------------------------------------- what a policy does not allow
+
+DOCUMENTS = """\
+project: {name: demo, id: demo12345678}
+state: local
+backends: [{type: aws, regions: [eu-west-1], connect: {jump: {hostname: 127.0.0.1, port: 9, user: nobody}}}]
+pools: [{name: cloud, default: true, nodes: 1, instance_types: [m5.large], resources: {cpu: 2, memory: 8GB}}]
+"""
+DENIED = {"code": "UnauthorizedOperation", "status": 403, "message": "You are not authorized to perform this operation"}
+
+
+def test_a_launch_that_is_refused_is_not_called_done(account: Account, tmp_path: Path) -> None:  # noqa: F811
+    folder = folder_at(tmp_path, documents=DOCUMENTS)
+    account.fault("RunInstances", times=9, **DENIED)
+    ran = folder.dstack("apply", "-y", "-d", env=account.environ)
+    assert (ran.code, account.living()) == (1, [])
+    assert "launched" not in ran.out
+    assert "failed: UnauthorizedOperation: You are not authorized" in ran.err
+
+
+def test_an_end_that_is_refused_is_said_and_not_waited_for(account: Account, tmp_path: Path) -> None:  # noqa: F811
+    """It stays marked: with leave to do it, the next one does."""
+    folder = folder_at(tmp_path, documents=DOCUMENTS)
+    assert folder.dstack("apply", "-y", "-d", env=account.environ).code == 0
+    (one,) = account.living()
+    account.fault("TerminateInstances", times=3, **DENIED)
+    ran = folder.dstack("destroy", "--confirm", "demo", env=account.environ)
+    assert (ran.code, len(account.living())) == (3, 1), ran
+    assert f"failed: UnauthorizedOperation: {DENIED['message']} (not ended: {one['id']})" in ran.err
+    ran = folder.dstack("destroy", "--confirm", "demo", env=account.environ)
+    assert (ran.code, account.living()) == (0, []), ran
+
+
+# ---------------------------------------------------------------- tags of the documents
+
+
+@pytest.mark.parametrize(
+    ("tag", "words"),
+    [
+        ('"aws:owner": x', "tags that begin with `aws:` are AWS's own"),
+        ("Dstack-project: x", "tags that begin with `dstack-` are dstack's own"),
+        (f"{'k' * 129}: x", "a tag has at most 128 characters of name and 256 of value"),
+        (f"k: {'v' * 257}", "a tag has at most 128 characters of name and 256 of value"),
+    ],
+    ids=["aws", "ours", "long-key", "long-value"],
+)
+@pytest.mark.parametrize("where", ["backend", "pool"])
+def test_a_tag_that_ec2_would_refuse_is_a_problem_of_the_documents(
+    tag: str, words: str, where: str, tmp_path: Path
+) -> None:
+    ahead = ", connect:" if where == "backend" else ", nodes:"
+    folder = folder_at(tmp_path, documents=DOCUMENTS.replace(ahead, f", tags: {{{tag}}}{ahead}"))
+    ran = folder.dstack("validate")
+    assert ran.code == 1
+    assert words in ran.said
+
+
+def test_more_tags_than_ec2_takes_are_said_before_anything_is_made(places: AwsPlaces) -> None:
+    backend = places.place(tags={f"k{number}": "x" for number in range(45)})
+    with pytest.raises(BackendError, match="52 tags with those of the backend, the pool and ours: EC2 takes 50"):
+        backend.prepare(request(), ON_DEMAND)
+
+
+def test_a_name_of_the_persons_own_stays(places: AwsPlaces) -> None:
+    launched(places, options={"tags": {"Name": "theirs"}})
+    assert places.account.living()[0]["tags"]["Name"] == "theirs"
 
 
 # ---------------------------------------------------------------- groups of others

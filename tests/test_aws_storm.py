@@ -27,6 +27,7 @@ from fault_proxy import Fault, FaultProxy
 from test_three_machines import ledger
 
 from reconciler.open_bucket import open_bucket
+from reconciler.settled import RESULT_LOST
 from reconciler.store_bucket import BucketStore
 from schemas.ledger import Entry
 from schemas.location import Bucket, location
@@ -43,14 +44,14 @@ PATIENCE = 60.0  # seconds for one tick that nobody kills
 SETTLE = 180.0  # for all of them in the end
 DOCUMENTS = """\
 project: {{name: demo, id: demo12345678}}
-state: s3://team-states/prod
+state: {state}
 backends: [{{type: aws, regions: [eu-west-1, us-east-1]}}]
 pools:
   - name: floor
     default: true
     nodes: {floor}..5
     idle_duration: 2s
-    instance_types: [m5.large, m5a.large]
+    instance_types: [m5.large, m5a.large, t3a.large]
     resources: {{cpu: 2, memory: 8GB, disk: 20GB}}
   - name: spot
     nodes: 0..4
@@ -64,7 +65,7 @@ type: task
 name: {name}
 pool_name: {pool}
 rerun: {rerun}
-retry: {{on_events: [no-capacity, interruption], duration: 1h}}
+retry: {{on_events: [no-capacity, interruption], duration: 7d}}
 commands: ["true"]
 """
 RUNS = {"train": "spot", "tune": "spot", "check": "floor"}
@@ -89,9 +90,9 @@ class Member:
         self.environ = {
             **kept, **self.account.environ, "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{self.proxy.port}",
             "DOUBLE": self.account.url, "HOME": str(self.root.parent),
-            "XDG_STATE_HOME": str(self.root.parent / "state"),
-            "XDG_CACHE_HOME": str(self.root.parent / "cache"), "PYTHONPATH": str(ROOT), "USER": self.name,
-            "DSTACK_CATALOG_URL": "off", "DSTACK_PROJECT_KEY": "A" * 43 + "=", "DSTACK_ADDRESS": "203.0.113.7",
+            "XDG_STATE_HOME": str(self.root.parent / "state"), "XDG_CACHE_HOME": str(self.root.parent / "cache"),
+            "PYTHONPATH": str(ROOT), "USER": self.name, "DSTACK_CATALOG_URL": "off",
+            "DSTACK_PROJECT_KEY": "A" * 43 + "=", "DSTACK_ADDRESS": "203.0.113.7",
         }  # fmt: skip
 
     def _choose(self, method: str, path: str, number: int) -> Fault:
@@ -121,9 +122,13 @@ class Storm:
     rerun: int = 1
     taken: set[str] = field(default_factory=set)
 
+    @property
+    def state(self) -> str:
+        return f"s3://states-{self.account.number}/prod"
+
     def edit(self, *, floor: int) -> None:
         for one in self.team:
-            one.write("pools.yml", DOCUMENTS.format(floor=floor))
+            one.write("pools.yml", DOCUMENTS.format(floor=floor, state=self.state))
             for name, pool in RUNS.items():
                 one.write(f"runs/{name}.yml", RUN.format(name=name, pool=pool, rerun=self.rerun))
 
@@ -179,7 +184,7 @@ def storm(request: pytest.FixtureRequest, tmp_path: Path, aws_server: AwsServer)
     seed, skew = request.param
     account, hosts = aws_server.account(), tmp_path / "hosts"
     hosts.mkdir()
-    account.client("s3", "us-east-1").create_bucket(Bucket="team-states")
+    account.client("s3", "us-east-1").create_bucket(Bucket=f"states-{account.number}")
     team = []
     for name, off in (("ann", 0), ("ci", skew)):
         dice = random.Random(f"{seed} {name}")  # noqa: S311 - the same each time
@@ -236,7 +241,7 @@ def stored(storm: Storm) -> State:
 
 
 def _objects(storm: Storm):  # type: ignore[no-untyped-def]
-    where = location("s3://team-states/prod")
+    where = location(storm.state)
     assert isinstance(where, Bucket)
     return open_bucket(where, environ=storm.team[0].environ)
 
@@ -250,14 +255,15 @@ def nothing_lost(storm: Storm, state: State) -> None:
     where = {one.id: one.external_id for one in state.instances}
     for attempt in state.attempts:
         for job in attempt.jobs:
-            if job.status == "lost":
+            if job.status == "lost" or job.reason == RESULT_LOST:
                 assert where[job.instance] in storm.taken, attempt
-    assert {run.status for run in state.runs} <= {"done", "terminated"}, state.runs
+    told = [(run.spec.name, run.status, run.reason) for run in state.runs if run.status not in ("done", "terminated")]
+    assert all(reason == RESULT_LOST for _, _, reason in told), told
 
 
 def every_cost(storm: Storm, state: State) -> None:
     told: dict[str, list[Entry]] = defaultdict(list)
-    for entry in ledger("s3://team-states/prod", storm.team[0].environ):
+    for entry in ledger(storm.state, storm.team[0].environ):
         told[entry.instance].append(entry)
     for one in state.instances:
         if not one.external_id:

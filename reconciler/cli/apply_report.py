@@ -15,7 +15,7 @@ from reconciler.fold import Failed, Refused, StartFailed
 from reconciler.render_words import clean
 from reconciler.settle import Settled
 from reconciler.tick import TickResult
-from schemas.plan import Action, Launch
+from schemas.plan import Action, Launch, Terminate
 from schemas.run import RUN_ENDED
 from schemas.state import State
 
@@ -51,7 +51,15 @@ def report(done: Settled, *, interrupted: bool, strict: bool, detached: bool) ->
         raise Done(3)
     # An effect that failed is taken up by the next tick; a place that cannot be asked stays so until somebody looks.
     failed = failed or (bool(unmet) and _short(first))
-    return 1 if _say_unknown(last.state) or (failed and not detached) else 0
+    return 1 if _say_unknown(last.state) or (failed and (not detached or _lasting(last))) else 0
+
+
+def _lasting(result: TickResult) -> bool:
+    """A place refuses for good, not a type of machine for now: the next tick will fare no better."""
+    return any(
+        one.lasting if isinstance(one, Failed) else isinstance(one, Refused) and not one.capacity.instance_type
+        for one in result.outcomes
+    )
 
 
 def _raise_refusals(first: TickResult) -> None:
@@ -95,9 +103,11 @@ def _short(first: TickResult) -> bool:
 
 
 def _launched(first: TickResult) -> list[Action]:
-    """What was done, but launches that were refused."""
+    """What was done, but launches that were refused, and ends where some were."""
     refused = {one.intent for one in first.outcomes if isinstance(one, Refused)}
-    return [one for one in first.plan.actions if not (isinstance(one, Launch) and one.launch in refused)]
+    unended = any(isinstance(one, Failed) and one.lasting for one in first.outcomes)
+    done = (one for one in first.plan.actions if not (isinstance(one, Terminate) and unended))
+    return [one for one in done if not (isinstance(one, Launch) and one.launch in refused)]
 
 
 def _machines(actions: Iterable[Action]) -> Counter[str]:

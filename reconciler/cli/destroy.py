@@ -12,6 +12,7 @@ from reconciler.cli.project import ports_of, site, state_of
 from reconciler.cli.terminal import ask_typed, interactive, out, page, say
 from reconciler.cli.times import seconds
 from reconciler.explain import explain
+from reconciler.fold import Failed
 from reconciler.render_plan import render_plan
 from reconciler.settle import settle
 from reconciler.status import alive
@@ -51,6 +52,8 @@ def run_destroy(*, deadline: str, confirmed: str) -> int:
     if interrupts.count:
         raise Done(130)
     if not done.reached:
+        for why in dict.fromkeys(one.why for one in done.last.outcomes if isinstance(one, Failed)):
+            say(f"failed: {why}")
         say("still under way; `dstack destroy` goes on with it")
         raise Done(3)
     out("Done: nothing of this project lives any more.\n")

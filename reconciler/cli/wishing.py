@@ -12,6 +12,7 @@ from reconciler.cli.progress import Progress
 from reconciler.cli.project import ports_of
 from reconciler.cli.terminal import say
 from reconciler.explain_progress import under_way
+from reconciler.fold import Failed
 from reconciler.settle import Settled, settle
 from reconciler.tick import TickResult, tick
 from reconciler.wire import Site
@@ -91,4 +92,7 @@ def _checked(done: Settled, *, interrupted: bool) -> TickResult:
         for subject, what in (under_way(done.last.state) if done.last.state else {}).items():
             say(f"  {subject}: {what}")
         raise Done(130)
+    if not done.reached:  # its place refuses it for good
+        words = dict.fromkeys(one.why for one in done.last.outcomes if isinstance(one, Failed))
+        raise Fail(done.last.refused or "; ".join(words))
     return done.last

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from schemas.documents.backend import BackendForm
 from schemas.documents.pool import CONNECT
+from schemas.documents.profile import TAGS, tags
 from schemas.documents.shape import KEY, Form, Shape, Wrong, form, inlined, kind_of, unknown_key
 from schemas.documents.words import Flag, Port, Text, Texts, text
 
@@ -100,7 +101,7 @@ class AwsForm(BackendForm):
     ingress: Ingress | None = None
     kms_key: Text | None = None
     iam_instance_profile: Text | None = None
-    tags: TextMap | None = None
+    tags: Annotated[dict[str, str], Shape(lambda value: dict(tags(value)), TAGS.schema)] | None = None
     os_images: TextMap | None = None
     connect: Annotated[dict[str, Any], CONNECT] | None = None
 

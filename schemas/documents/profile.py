@@ -11,6 +11,8 @@ from schemas.profile import Retry
 
 SPOT = one_of("spot", "on-demand", "auto", what="a spot policy")
 EVENT = one_of("no-capacity", "interruption", "error", what="an event to retry on")
+RESERVED = {"aws:": "AWS's", "dstack-": "dstack's"}
+LONGEST_KEY, LONGEST_VALUE = 128, 256  # docs.aws.amazon.com/AWSEC2: "Tag restrictions"
 EVERY_EVENT = Retry(no_capacity=True, interruption=True, error=True)
 
 
@@ -58,10 +60,20 @@ def tags(value: Any) -> tuple[tuple[str, str], ...]:
     found = []
     for key, item in value.items():
         try:
-            found.append((str(key), text(item)))
+            found.append((str(key), _tag(str(key), text(item))))
         except Wrong as wrong:
             raise Wrong(str(wrong), key) from None
     return tuple(found)
+
+
+def _tag(key: str, value: str) -> str:
+    """Within what EC2 takes: a launch would be refused for it, or its value cut short."""
+    for start, whose in RESERVED.items():
+        if key.lower().startswith(start):
+            raise Wrong(f"tags that begin with `{start}` are {whose} own")
+    if not 1 <= len(key) <= LONGEST_KEY or len(value) > LONGEST_VALUE:
+        raise Wrong(f"a tag has at most {LONGEST_KEY} characters of name and {LONGEST_VALUE} of value")
+    return value
 
 
 TAGS = Shape(tags, {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}})
