@@ -48,4 +48,5 @@ def with_value(error: QuotaExceeded, quotas: Any, *, instance_type: str, spot: b
         words = f"quota {name} ({code}) is {value:g} vCPUs here"
     except BackendError:
         words = f"quota {name} ({code}); its value could not be read"
-    return QuotaExceeded(f"{str(error).rstrip('.')}: {words}", quota=f"{name} ({code})")
+    more = f"{words}: ask for more in Service Quotas, or allow other instance types or regions"
+    return QuotaExceeded(f"{str(error).strip().rstrip('.')}: {more}", quota=f"{name} ({code})")
