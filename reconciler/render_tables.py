@@ -169,7 +169,8 @@ def _instance_cells(row: InstanceRow, *, now: int) -> list[str]:
     if unreachable(one):
         status += ", unreachable"
     machine = [one.name, one.backend, one.region, resources(one.resources), "yes" if one.spot else "no"]
-    said = [row.reason, _timer(one.self_destruct_at, now=now)]
+    timer = "" if one.phase in ("terminating", "terminated") else _timer(one.self_destruct_at, now=now)
+    said = [row.reason, timer]
     amount = bounded(one.price, at_most=one.at_most)
     return [*machine, amount, status, ago(one.created_at, now=now), "; ".join(filter(None, said))]
 

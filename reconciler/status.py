@@ -101,7 +101,8 @@ def bought(instance: Instance) -> bool:
 
 def timers(state: State | None) -> list[Instance]:
     """The machines that power themselves off if nobody reaches them any more, the soonest first."""
-    armed = [one for one in state.instances if one.self_destruct_at is not None and alive(one)] if state else []
+    staying = (one for one in state.instances if one.phase not in ("terminating", "terminated")) if state else ()
+    armed = [one for one in staying if one.self_destruct_at is not None]
     return sorted(armed, key=lambda one: (one.self_destruct_at or 0, one.name))
 
 

@@ -83,7 +83,7 @@ def a_state() -> State:
             instance("gpu-3"),
             instance("gpu-4", unreachable_since=NOW - 90, unreachable_why="timed out after 10 s", failed_looks=2),
             instance("gpu-10", phase="pending", launch="l1", ready_at=None, created_at=NOW),
-            instance("gpu-5", phase="terminating", reason="idle for 5m (pool gpu)"),
+            instance("gpu-5", phase="terminating", reason="idle for 5m (pool gpu)", self_destruct_at=NOW + 900),
             instance("gpu-9", phase="terminated"),
         ),
         runs=(
