@@ -277,8 +277,7 @@ def grow_floors(growth: Growth) -> None:
         if pool.unsupported or pool.hosts or not draft.covers(id="", pool=pool.name):
             continue
         floor = floor_of(pool)
-        members = (draft.living[id] for id in draft.members[pool.name] if id not in draft.leaving)
-        staying = sum(not one.orphan for one in members)
+        staying = sum(not draft.living[id].orphan for id in draft.members[pool.name] if id not in draft.leaving)
         missing = floor - staying - growth.ordered.get(pool.name, 0)
         shape = growth.shapes.shape(pool=pool.name, need=pool.need, where=pool.where)
         for index in range(missing):

@@ -361,9 +361,10 @@ MUTANTS = (
         changes=(
             (
                 "backends/aws.py",
-                'return TryLater(f"{error} (made by an earlier request: {len(found)})") if found else error',
-                "return error",
+                "        if found:\n            return TryLater(",
+                "        if False:\n            return TryLater(",
             ),
+            ("backends/aws.py", "return error if first else TryLater(", "return error if True else TryLater("),
         ),
         tests=("tests/test_aws.py", "-k", "believed_only"),
     ),
