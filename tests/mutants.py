@@ -361,7 +361,7 @@ MUTANTS = (
         changes=(
             (
                 "backends/aws.py",
-                'return TryLater(f"{error} (made by an earlier request: {len(found)})") if found else error',
+                'return TryLater(f"{error} (made by an earlier request: {len(found)})")',
                 "return error",
             ),
         ),
