@@ -26,8 +26,7 @@ from schemas.resources import Need, Where
 from schemas.run import Run
 from schemas.state import Wish
 
-BATCH = 50
-RESERVED = 20 * 60
+BATCH, RESERVED = 50, 20 * 60  # machines a launch, seconds
 FAILOVER = Price("1.5")
 
 
@@ -284,8 +283,8 @@ def grow_floors(growth: Growth) -> None:
             why = growth.hopeless(pool)
             offer = None if why else growth.search(shape).offer()
             if offer is None:
-                why = why or growth.search(shape).funnel()
-                draft.cannot(f"pool {pool.name}", f"{missing - index} of {counted(floor, 'node')} missing: {why}")
+                said = f"{missing - index} of {counted(floor, 'node')} missing"
+                draft.cannot(f"pool {pool.name}", f"{said}: {why or growth.search(shape).funnel()}")
                 break
             growth.order(_for_floor(pool, offer=offer, floor=floor, staying=staying), n=1, subject="")
 

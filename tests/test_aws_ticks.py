@@ -63,7 +63,7 @@ def test_an_interrupted_run_is_tried_again_on_a_replacement_of_the_same_tick(sit
     site.account.interrupt(first["id"])
     site.clock.at += 20
     (launch,) = [one for one in cron(site).plan.actions if isinstance(one, Launch)]
-    assert launch.why == "for run train, again after: Server.SpotInstanceTermination: Spot interruption"
+    assert launch.why == "for run train, again after: interrupted: Server.SpotInstanceTermination: Spot interruption"
     (second,) = site.account.living()
     assert second["id"] != first["id"]
     goes_on(site)
