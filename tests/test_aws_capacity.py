@@ -423,6 +423,7 @@ def test_an_offer_that_was_passed_over_for_another_is_no_failure(
 NO_MORE = "We currently do not have sufficient {} capacity."
 FEW = "You have requested more vCPU capacity than your current vCPU limit of 32 allows for the instance bucket that "
 FEW += "the specified instance type belongs to"
+MORE = ": ask for more in Service Quotas, or allow other instance types or regions"
 UNMET = "unmet: pool default-pool: 1 of 1 node missing: 6 offers → 5 with cpu x86 → 3 with on-demand → 0 with a place "
 UNMET += "to ask now ({}), the cheapest left out: m5.large $0.11"
 DEAR = "unmet: pool default-pool: what was confirmed is not to be had; next would be g5.xlarge in aws/eu-west-1 "
@@ -437,13 +438,13 @@ TOLD: dict[str, tuple[Callable[[Account], object], int, list[str]]] = {
         lambda aws: [aws.quota("L-1216C47A", 16), *(aws.room(kind, 0, code=VCPU) for kind in CODES)],
         1,
         [f"failed: {VCPU}: {FEW}: quota Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances (L-1216C47A) "
-         "is 16 vCPUs here", DEAR],
+         f"is 16 vCPUs here{MORE}", DEAR],
     ),
     "a quota that may not be read": (
         lambda aws: [aws.room(kind, 0, code=VCPU) for kind in CODES],
         1,
         [f"failed: {VCPU}: {FEW}: quota Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances (L-1216C47A); "
-         "its value could not be read", DEAR],
+         f"its value could not be read{MORE}", DEAR],
     ),
     "permission": (
         lambda aws: aws.fault("RunInstances", "UnauthorizedOperation", status=403, message="Not you.", times=9),

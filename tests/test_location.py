@@ -84,7 +84,7 @@ def test_an_artifact_store_beside_a_bucket_has_no_effect(tmp_path: Path) -> None
     assert "has no effect" in warning
 
 
-BILLED = [name for name in TYPES if name not in ("local", "kubernetes")]
+BILLED = [name for name in TYPES if name != "local"]
 
 
 @pytest.mark.parametrize("type", BILLED)
@@ -100,7 +100,6 @@ def test_what_costs_money_is_not_reconciled_alone_from_a_folder(type: str, state
     ("type", "state", "unsupported"),
     [
         ("local", "", ()),
-        ("kubernetes", "", ()),
         ("aws", "local", ()),
         ("aws", "s3://abc", ()),
         ("gcp", "gs://abc/x", ()),
