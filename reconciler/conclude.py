@@ -25,6 +25,8 @@ FIRST_WAIT = 15
 LONGEST_WAIT = 600
 # A replica that held this long does not inherit the waits of those before it.
 STABLE = 600
+# No place is left alone for longer: what is to hold beyond it was written by a clock that is ahead.
+SHUNNED = 3600
 
 
 def conclude(state: State, *, now: int) -> State:
@@ -224,7 +226,7 @@ def _expire(state: State, *, now: int) -> State:
             for each in state.overrides
             if _in_force(each, digest=digest, now=now) and each.subject not in gone
         ),
-        capacity=tuple(each for each in state.capacity if each.until > now),
+        capacity=tuple(each for each in state.capacity if now < each.until <= now + SHUNNED),
         wishes=tuple(_open_wishes(state.wishes, state.instances)),
     )
 

@@ -269,6 +269,7 @@ def test_overrides_and_capacity_lapse_on_time() -> None:
         capacity=(
             Capacity(place="aws", instance_type="over", until=NOW),
             Capacity(place="aws", instance_type="on", until=NOW + 1),
+            Capacity(place="aws", instance_type="by a clock an hour ahead", until=NOW + 3600 + 45),
         ),
     )
     state = conclude(state, now=NOW)
