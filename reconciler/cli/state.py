@@ -97,6 +97,7 @@ def rebuild_state(*, yes: bool) -> int:
     out(f"{ports.store.address}: rebuilt, generation {state.generation}\n")
     if held:
         say(f"held until `dstack apply --first-run`, since nobody knows whether they ran: {', '.join(held)}")
+    say("`dstack plan` shows what the next apply would do, before anything is done")
     return 0
 
 
