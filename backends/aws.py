@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from backends import aws_session
 from backends.aws_address import own_address
-from backends.aws_errors import ahead_of, ask
+from backends.aws_errors import ahead_of, ask, pages
 from backends.aws_groups import Door, Groups, ensure_groups, let_in_everywhere, said, unless
 from backends.aws_images import image_for
 from backends.aws_launch import digest_of, inputs_of, parameters, unused_by
@@ -242,15 +242,10 @@ class AwsBackend:
         return found
 
     def _pages(self, **parameters: Any) -> Iterator[dict[str, Any]]:
-        more: dict[str, str] = {}
-        while True:
-            page = ask(self._client("ec2"), "describe_instances", **parameters, **more)
+        for page in pages(self._client("ec2"), "describe_instances", **parameters):
             self._ahead = ahead_of(page, now=self._setting.now())
             for reservation in page.get("Reservations", ()):
                 yield from reservation["Instances"]
-            if not page.get("NextToken"):
-                return
-            more = {"NextToken": page["NextToken"]}
 
     def _seen(self, instances: Iterable[dict[str, Any]]) -> list[Seen]:
         found = list(instances)

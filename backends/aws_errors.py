@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
@@ -75,6 +75,7 @@ MEANINGS: dict[str, Meaning] = {
 NUMBERED = ("ec2", "sts")  # services that put the request's id into every answer
 EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
 UNTIMELY = frozenset({"RequestExpired", "AuthFailure", "SignatureDoesNotMatch", "InvalidSignatureException"})
+DENIED = frozenset({"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"})
 SKEW = 60  # seconds: beyond it nothing ends for reasons of time; AWS refuses what is off by more than 300
 ANEW = "; log in again: `aws sso login`, or new temporary keys"
 
@@ -91,6 +92,19 @@ def ask(client: Any, operation: str, **parameters: Any) -> Any:
     if client.meta.service_model.service_name in NUMBERED and not answer["ResponseMetadata"].get("RequestId"):
         raise TryLater(f"{operation} at {client.meta.endpoint_url}: what answered is not AWS: a proxy on the way?")
     return answer
+
+
+def pages(client: Any, operation: str, **parameters: Any) -> Iterator[Any]:
+    """Every page of a listing. Raises as `ask` does, and where a page leads back to one before: that would never end."""
+    token, led = "", set[str]()
+    while token not in led:
+        led.add(token)
+        page = ask(client, operation, **parameters, **({"NextToken": token} if token else {}))
+        yield page
+        token = page.get("NextToken") or ""
+        if not token:
+            return
+    raise TryLater(f"{operation} at {client.meta.endpoint_url}: a page leads back to one before: a proxy on the way?")
 
 
 def ahead_of(response: Mapping[str, Any], *, now: float) -> int | None:
@@ -125,7 +139,14 @@ def understood(error: Exception, *, operation: str = "", spot: bool = False) -> 
         case "later":
             return TryLater(words)
         case _:
-            return BackendError(words + (_clock(error, code) or (ANEW if code in EXPIRED else "")))
+            said = _denied(error, code, words) or _clock(error, code) or (ANEW if code in EXPIRED else "")
+            return BackendError(words + said)
+
+
+def _denied(error: Exception, code: str, words: str) -> str:
+    """Which action is to be allowed, where AWS's words keep it to themselves, as EC2's often do."""
+    action = getattr(error, "operation_name", "")
+    return f" ({action})" if code in DENIED and action and action not in words else ""
 
 
 def _clock(error: Exception, code: str) -> str:

@@ -148,10 +148,10 @@ def _talks(group: Mapping[str, Any]) -> bool:
 
 
 def _among_themselves(ec2: Any, id: str) -> None:
-    """Both ways: EFA wants the way out to be said as well."""
+    """Both ways: EFA wants the way out to be said as well. In last, as by that it is seen to be done (`_talks`)."""
     pair = {"GroupId": id, "Description": "dstack: among themselves"}
     everything = {"GroupId": id, "IpPermissions": [{"IpProtocol": "-1", "UserIdGroupPairs": [pair]}]}
-    for call in (ec2.authorize_security_group_ingress, ec2.authorize_security_group_egress):
+    for call in (ec2.authorize_security_group_egress, ec2.authorize_security_group_ingress):
         unless("InvalidPermission.Duplicate", partial(call, **everything))
 
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from backends.aws_errors import ask
+from backends.aws_errors import ask, pages
 from backends.aws_names import LAUNCH, LINEAGE, POOL, as_mapping, of_project
 from backends.base import BackendError, StillUsed
 from schemas.base import HOURS, Price
@@ -66,13 +66,8 @@ def _made(kind: Kind, id: str, place: str, tags: Any, **known: Any) -> Leftover:
 
 
 def _pages(ec2: Any, operation: str, key: str, **parameters: Any) -> Iterator[Mapping[str, Any]]:
-    more: dict[str, str] = {}
-    while True:
-        page = ask(ec2, operation, **parameters, **more)
+    for page in pages(ec2, operation, **parameters):
         yield from page.get(key, ())
-        if not page.get("NextToken"):
-            return
-        more = {"NextToken": page["NextToken"]}
 
 
 def _volumes(ec2: Any, tagged: list[Any], place: str) -> Iterator[Leftover]:

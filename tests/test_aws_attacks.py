@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,13 @@ from test_aws import ON_DEMAND, account, launched, request  # noqa: F401 - a fix
 from world import PROJECT, apply, cron
 
 from backends import aws
+from backends.aws_leftovers import REMOVALS
 from backends.base import BackendError, TryLater
 from reconciler.collect_garbage import ask_everywhere
 from reconciler.ports import Connections
 from reconciler.store import StateRefused
 from reconciler.unowned import Found, unowned
-from schemas.leftover import Leftover
+from schemas.leftover import Kind, Leftover
 from schemas.plan import Permissions
 from schemas.pool import Pool
 
@@ -90,6 +92,20 @@ def test_credentials_that_end_between_a_lost_answer_and_the_next_sending_promise
     with pytest.raises(TryLater, match="ExpiredToken"):
         backend.launch(prepared)
     assert len(places.account.living()) == 1
+
+
+ROUND = """<DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>r</requestId>
+<reservationSet/><nextToken>TOKEN</nextToken></DescribeInstancesResponse>"""
+
+
+@pytest.mark.parametrize("tokens", ["a", "ab"])
+def test_a_listing_whose_pages_lead_in_a_circle_is_no_answer(places: AwsPlaces, tokens: str) -> None:
+    """Said after one call more, not after a tick's whole patience."""
+    for token in tokens * 2:
+        places.account.fault("DescribeInstances", page=ROUND.replace("TOKEN", token))
+    with pytest.raises(TryLater, match="leads back to one before"):
+        places.place().instances()
+    assert places.account.calls()["eu-west-1", "DescribeInstances"] == len(tokens) + 1
 
 
 # ---------------------------------------------------------------- hands in the console
@@ -258,9 +274,52 @@ def test_an_end_that_is_refused_is_said_and_not_waited_for(account: Account, tmp
     account.fault("TerminateInstances", times=3, **DENIED)
     ran = folder.dstack("destroy", "--confirm", "demo", env=account.environ)
     assert (ran.code, len(account.living())) == (3, 1), ran
-    assert f"failed: UnauthorizedOperation: {DENIED['message']} (not ended: {one['id']})" in ran.err
+    assert f"failed: UnauthorizedOperation: {DENIED['message']} (TerminateInstances) (not ended: {one['id']})" in ran.err
     ran = folder.dstack("destroy", "--confirm", "demo", env=account.environ)
     assert (ran.code, account.living()) == (0, []), ran
+
+
+# An expired rule of an address that is nobody's any more, and one of our own that ends soon.
+EXPIRED = ("198.51.100.9/32", "dstack until 2020-01-01T00:00:00Z")
+SOON = ("203.0.113.7/32", time.strftime("dstack until %Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600)))
+RULES = {
+    "CreateSecurityGroup": (),
+    "AuthorizeSecurityGroupIngress": (),
+    "AuthorizeSecurityGroupEgress": (),
+    "RevokeSecurityGroupIngress": EXPIRED,
+    "UpdateSecurityGroupRuleDescriptionsIngress": SOON,
+}
+
+
+@pytest.mark.parametrize("action", RULES)
+def test_whoever_may_not_change_a_rule_hears_which_leave_is_wanting_and_has_all_rules_with_it(
+    places: AwsPlaces, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    """EC2's own words need not name the action. What was done by halves is not taken for done."""
+    monkeypatch.setenv("DSTACK_ADDRESS", "203.0.113.7")
+    if RULES[action]:
+        tags = {"dstack-project": places.around.project}
+        group(places.account, f"dstack-{places.around.project}", tags=tags, rule=RULES[action])
+    places.account.fault(action, **DENIED)
+    with pytest.raises(BackendError, match=f"UnauthorizedOperation: .*{action}"):
+        launched(places)
+    launched(places)
+    groups = {one["GroupName"]: one for one in places.account.client().describe_security_groups()["SecurityGroups"]}
+    door, peers = (groups[f"dstack-{places.around.project}{end}"] for end in ("", "-pool"))
+    assert len(places.account.living()) == 1
+    ((mine,),) = [rule["IpRanges"] for rule in door["IpPermissions"]]
+    assert mine["CidrIp"] == "203.0.113.7/32"
+    assert mine["Description"] not in ("", SOON[1])
+    for rules in (peers["IpPermissions"], peers["IpPermissionsEgress"]):
+        assert peers["GroupId"] in [pair["GroupId"] for rule in rules for pair in rule["UserIdGroupPairs"]]
+
+
+@pytest.mark.parametrize("kind", REMOVALS)
+def test_whoever_may_not_remove_a_thing_hears_which_leave_is_wanting(places: AwsPlaces, kind: Kind) -> None:
+    action = "".join(word.title() for word in REMOVALS[kind][0].split("_"))
+    places.account.fault(action, **DENIED)
+    with pytest.raises(BackendError, match=rf"^UnauthorizedOperation: .* \({action}\)$"):
+        places.place().remove(Leftover(kind=kind, id="x-0123456789abcdef0", place="aws/eu-west-1"))
 
 
 # ---------------------------------------------------------------- tags of the documents
@@ -301,16 +360,18 @@ def test_a_name_of_the_persons_own_stays(places: AwsPlaces) -> None:
 # ---------------------------------------------------------------- groups of others
 
 
-def group(account: Account, name: str, *, tags: dict[str, str], open_to: str = "") -> str:  # noqa: F811
+def group(
+    account: Account, name: str, *, tags: dict[str, str], open_to: str = "", rule: tuple[str, ...] = ()  # noqa: F811
+) -> str:
     ec2 = account.client()
     vpc = ec2.describe_vpcs(Filters=[{"Name": "isDefault", "Values": ["true"]}])["Vpcs"][0]["VpcId"]
     specification = {"ResourceType": "security-group", "Tags": [{"Key": k, "Value": v} for k, v in tags.items()]}
     more = {"TagSpecifications": [specification]} if tags else {}
     made = ec2.create_security_group(GroupName=name, Description="x", VpcId=vpc, **more)["GroupId"]
-    if open_to:
+    if open_to or rule:
+        named = {"CidrIp": rule[0], "Description": rule[1]} if rule else {"CidrIp": open_to}
         ec2.authorize_security_group_ingress(
-            GroupId=made,
-            IpPermissions=[{"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": open_to}]}],
+            GroupId=made, IpPermissions=[{"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [named]}]
         )
     return str(made)
 

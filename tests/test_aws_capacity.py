@@ -449,7 +449,8 @@ TOLD: dict[str, tuple[Callable[[Account], object], int, list[str]]] = {
     "permission": (
         lambda aws: aws.fault("RunInstances", "UnauthorizedOperation", status=403, message="Not you.", times=9),
         1,
-        ["failed: UnauthorizedOperation: Not you.", UNMET.format("UnauthorizedOperation: Not you.")],
+        ["failed: UnauthorizedOperation: Not you. (RunInstances)",
+         UNMET.format("UnauthorizedOperation: Not you. (RunInstances)")],
     ),
     "throttled": (
         lambda aws: aws.fault("DescribeSubnets", times=9),
