@@ -119,6 +119,25 @@ def test_disabled_ends_spot_alone_and_enabled_makes_it_again(site: Site) -> None
     assert len(living(site.state)) == 4
 
 
+@pytest.mark.parametrize("where", [SPOT, Where(spot="on-demand")], ids=["spot", "on-demand"])
+def test_disabled_stops_a_run_on_spot_with_its_log_and_leaves_one_on_demand_alone(site: Site, where: Where) -> None:
+    site.world.script = lambda job: (600, 0)
+    pools = (*POOLS, Pool(name="od", nodes_min=1, nodes_target=1))
+    pool = "a" if where is SPOT else "od"
+    apply(site, replace(ruled(SMALL, runs=[task("train", pool=pool, where=where)]), pools=pools))
+    ticks(site, 5)
+    assert [(run.status, len(living(site.state))) for run in site.state.runs] == [("running", 4)]
+    state = spoken(site, lambda state: say_enabled(state, enabled=False, by="ann", now=site.clock.now()))
+    ticks(site, 3)
+    assert living(site.state) == ["od-0"]
+    ((run,), (attempt,)) = (site.state.runs, state.attempts)
+    if where is SPOT:
+        assert (run.status, "autoscale" in run.reason) == ("failed", True)
+        assert [job.log != "" for job in attempt.jobs] == [True]
+    else:
+        assert (run.status, run.reason) == ("running", "")
+
+
 @dataclass
 class Silent:
     """Hosts that never answer while their places do. Time passes as it is read, once they are asked."""
