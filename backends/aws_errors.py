@@ -95,7 +95,7 @@ def ask(client: Any, operation: str, **parameters: Any) -> Any:
 
 
 def pages(client: Any, operation: str, **parameters: Any) -> Iterator[Any]:
-    """Every page of a listing. Raises as `ask` does, and where a page leads back to one before: that would never end."""
+    """Every page of a listing. Raises as `ask` does, and where a page leads back to one before: it would never end."""
     token, led = "", set[str]()
     while token not in led:
         led.add(token)

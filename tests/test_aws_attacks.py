@@ -274,7 +274,8 @@ def test_an_end_that_is_refused_is_said_and_not_waited_for(account: Account, tmp
     account.fault("TerminateInstances", times=3, **DENIED)
     ran = folder.dstack("destroy", "--confirm", "demo", env=account.environ)
     assert (ran.code, len(account.living())) == (3, 1), ran
-    assert f"failed: UnauthorizedOperation: {DENIED['message']} (TerminateInstances) (not ended: {one['id']})" in ran.err
+    said = f"failed: UnauthorizedOperation: {DENIED['message']} (TerminateInstances) (not ended: {one['id']})"
+    assert said in ran.err
     ran = folder.dstack("destroy", "--confirm", "demo", env=account.environ)
     assert (ran.code, account.living()) == (0, []), ran
 
