@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from aws_double import AwsServer
 from command import DSTACK, Folder, Ran, folder_at
 from test_hostile import holders, shown_by_processes
 from test_power_loss import traced
 
+from reconciler.derive_boot import host_key_of, login_of
 from reconciler.seal import ProjectKey
 from reconciler.statefile import loads
 
@@ -159,3 +161,52 @@ def test_the_password_of_a_registry_is_sealed_before_it_is_wished(story: Story) 
     (folder.root / "private.yml").unlink()
     assert holders(folder.root.parent, b"canary-registry") == []
     folder.dstack("stop", "private", "-y")
+
+
+# ---------------------------------------------------------------- in a cloud
+
+CLOUD = """\
+project: {name: demo, id: demo12345678}
+state: local
+backends: [{type: aws, regions: [eu-west-1]}]
+pools: [{name: cloud, default: true, nodes: 1, instance_types: [m5.large], resources: {cpu: 2, memory: 8GB}}]
+secrets: {BY_ENV: {env: GIVEN_BY_ENV}}
+"""
+LINES = ("plan --out p.plan", "apply -y -d", "apply -y -d", "ps -av", "state show")
+
+
+def test_in_aws_only_the_user_data_holds_the_first_host_key_and_nothing_any_other(
+    tmp_path: Path, aws_server: AwsServer
+) -> None:
+    """The state, the saved plan, the ledger, what is said, and everything that EC2 is asked to make, with its tags."""
+    account = aws_server.account()
+    account.set(hosts=True)  # it has an address of nobody's
+    folder = folder_at(tmp_path, documents=CLOUD)
+    folder.write(".dstack/runs/one.yml", 'type: task\nname: one\nenv: {A: "x${{ secrets.BY_ENV }}"}\ncommands: [env]\n')
+    env = {**GIVEN, **account.environ, "AWS_SECRET_ACCESS_KEY": f"{CANARY}-key", "AWS_SESSION_TOKEN": f"{CANARY}-token"}
+    env |= {"DSTACK_DEBUG": "1"}
+    told = "".join(folder.dstack(*line.split(), env=env).said for line in LINES)
+    state = loads((folder.root / STATE).read_bytes(), STATE)
+    assert [run.spec.name for run in state.runs] == ["one"]
+    assert (folder.root / "p.plan").exists()
+    coded = (folder.root / ".dstack/keys/project.key").read_bytes().strip()
+    key = ProjectKey(base64.b64decode(coded))
+    ((asked,), (launch,)) = (account.requests(), {one.launch for one in state.instances})
+    data = base64.b64decode(asked.pop("UserData"))
+    first = body(host_key_of(key, launch).private)
+    assert first in data, "by design: the first contact replaces it"
+    others = [CANARY.encode(), coded, key.derive("login"), body(login_of(key).private)]
+    for purpose in (launch, f"host:{launch}", f"endorse:{launch}", f"host-key:{launch}", "fence"):
+        others += [key.derive(purpose), key.derive(purpose).hex().encode(), base64.b64encode(key.derive(purpose))]
+    assert [word for word in others if word in data] == []
+    assert [word for word in (*others, first) if word in repr(asked).encode() or word in told.encode()] == []
+    assert holders(tmp_path, *others, first) == []
+    told = folder.dstack("destroy", "--confirm", "demo", env=env).said
+    assert [word for word in (*others, first) if word in told.encode()] == []
+    assert holders(tmp_path, *others, first) == []
+    assert account.living() == []
+
+
+def body(private: str) -> bytes:
+    """A line of an OpenSSH private key that holds a part of its seed, so no other key has it."""
+    return private.strip().splitlines()[4].encode()
