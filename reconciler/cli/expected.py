@@ -25,7 +25,8 @@ def explain_error(error: Exception) -> str:
 
 
 def _system(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
+    about = error.filename2 or error.filename  # of a file that takes another's place, the other is the one they know
+    where = f"{about}: " if about else ""
     hint = "; check who owns it and its mode" if isinstance(error, PermissionError) else ""
     return f"{where}{error.strerror or error}{hint}"
 
