@@ -373,12 +373,12 @@ MUTANTS = (
         off="a page of a listing that fails counts as its end",
         changes=(
             (
-                "backends/aws.py",
-                '            page = ask(self._client("ec2"), "describe_instances", **parameters, **more)\n',
-                "            try:\n"
-                '                page = ask(self._client("ec2"), "describe_instances", **parameters, **more)\n'
-                "            except TryLater:\n"
-                "                return\n",
+                "backends/aws_errors.py",
+                '        page = ask(client, operation, **parameters, **({"NextToken": token} if token else {}))\n',
+                "        try:\n"
+                '            page = ask(client, operation, **parameters, **({"NextToken": token} if token else {}))\n'
+                "        except TryLater:\n"
+                "            return\n",
             ),
         ),
         tests=("tests/test_aws_capacity.py", "-k", "halfway"),
