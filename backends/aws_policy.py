@@ -44,7 +44,6 @@ ENDED = {
     "ec2:AuthorizeSecurityGroupIngress": ("security-group", "security-group-rule"),
     "ec2:AuthorizeSecurityGroupEgress": ("security-group", "security-group-rule"),
     "ec2:RevokeSecurityGroupIngress": ("security-group", "security-group-rule"),
-    "ec2:RevokeSecurityGroupEgress": ("security-group", "security-group-rule"),
     "ec2:UpdateSecurityGroupRuleDescriptionsIngress": ("security-group", "security-group-rule"),
 }
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from msgspec.structs import replace
 
 from reconciler.cli.fail import Done, Fail
+from reconciler.cli.refusals import raise_refusals
 from reconciler.cli.terminal import out, say
 from reconciler.explain import counts, explain
 from reconciler.explain_progress import under_way
@@ -28,7 +29,7 @@ DONE = {
 def report(done: Settled, *, interrupted: bool, strict: bool, detached: bool) -> int:
     """The exit code: 1 where something failed that nothing mends by itself. Raises `Fail`, `Done`."""
     first, last = done.first, done.last
-    _raise_refusals(first)
+    raise_refusals(first)
     for warning in dict.fromkeys((*first.warnings, *last.warnings)):
         say(f"warning: {warning}")
     failed = _say_failures(done)
@@ -60,14 +61,6 @@ def _lasting(result: TickResult) -> bool:
         one.lasting if isinstance(one, Failed) else isinstance(one, Refused) and not one.capacity.instance_type
         for one in result.outcomes
     )
-
-
-def _raise_refusals(first: TickResult) -> None:
-    if first.refused:
-        raise Fail(first.refused)
-    if first.declined:
-        say("nothing was done")
-        raise Done(1)
 
 
 def _say_failures(done: Settled) -> bool:

@@ -9,6 +9,7 @@ from reconciler.cli.fail import Done, Fail
 from reconciler.cli.interrupts import Interrupts
 from reconciler.cli.progress import Progress
 from reconciler.cli.project import ports_of, site, state_of
+from reconciler.cli.refusals import raise_refusals
 from reconciler.cli.terminal import ask_typed, interactive, out, page, say
 from reconciler.cli.times import seconds
 from reconciler.explain import explain
@@ -16,7 +17,7 @@ from reconciler.fold import Failed
 from reconciler.render_plan import render_plan
 from reconciler.settle import settle
 from reconciler.status import alive
-from reconciler.tick import TickResult, tick
+from reconciler.tick import tick
 from reconciler.wire import now
 from schemas.plan import Permissions, Plan
 from schemas.run import RUN_ENDED
@@ -45,10 +46,10 @@ def run_destroy(*, deadline: str, confirmed: str) -> int:
             stop=interrupts.asked,
         )  # fmt: skip
         ports = ports_of(where, asking=progress.asking)
-        _refuse(tick(ports, ask))
+        raise_refusals(tick(ports, ask))
         # Whatever lives was agreed to, also what the first plan could not end yet.
         done = settle(ports, replace(ask, confirm=None), until=_nothing_lives, progress=progress, deadline=limit)
-    _refuse(done.last)
+    raise_refusals(done.last)
     if interrupts.count:
         raise Done(130)
     if not done.reached:
@@ -58,14 +59,6 @@ def run_destroy(*, deadline: str, confirmed: str) -> int:
         raise Done(3)
     out("Done: nothing of this project lives any more.\n")
     return 0
-
-
-def _refuse(result: TickResult) -> None:
-    if result.refused:
-        raise Fail(result.refused)
-    if result.declined:
-        say("nothing was done")
-        raise Done(1)
 
 
 def _typed(word: str) -> bool:

@@ -10,6 +10,7 @@ from reconciler.cli.fail import Done, Fail
 from reconciler.cli.interrupts import Interrupts
 from reconciler.cli.progress import Progress
 from reconciler.cli.project import ports_of
+from reconciler.cli.refusals import raise_refusals
 from reconciler.cli.terminal import say
 from reconciler.explain_progress import under_way
 from reconciler.fold import Failed
@@ -83,11 +84,7 @@ def _armed(wished: Wished, *, interrupts: Interrupts) -> Callable[[Plan, State],
 
 
 def _checked(done: Settled, *, interrupted: bool) -> TickResult:
-    if done.first.refused:
-        raise Fail(done.first.refused)
-    if done.first.declined:
-        say("nothing was done")
-        raise Done(1)
+    raise_refusals(done.first)
     if interrupted:
         for subject, what in (under_way(done.last.state) if done.last.state else {}).items():
             say(f"  {subject}: {what}")
