@@ -6,10 +6,11 @@ import time
 from dataclasses import dataclass
 
 from reconciler.ask import TickAsk
-from reconciler.cli.fail import Done, Fail
+from reconciler.cli.fail import Fail
 from reconciler.cli.logs import live_log, print_log, write
 from reconciler.cli.progress import Progress
 from reconciler.cli.project import ports_of, state_of
+from reconciler.cli.refusals import raise_refusals
 from reconciler.cli.terminal import NoTerminal, ask, out, say
 from reconciler.cli.wishing import Wished, fulfil
 from reconciler.follow import follow
@@ -111,11 +112,7 @@ class _Course:
                 self._say_waiting(state)
 
             done = settle(self.ports, asked, until=lambda state, plan: self._ready(state, plan), progress=tell)
-        if done.first.refused:
-            raise Fail(done.first.refused)
-        if done.first.declined:
-            say("nothing was done")
-            raise Done(1)
+        raise_refusals(done.first)
         if done.last.state is None:
             raise Fail("the state is gone; `dstack state rebuild`")
         self.written = True
