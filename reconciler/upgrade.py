@@ -22,7 +22,12 @@ def _second(raw: Raw) -> Raw:
     return raw
 
 
-STEPS: Mapping[int, Callable[[Raw], Raw]] = {1: _second}
+def _third(raw: Raw) -> Raw:
+    """Only fields with defaults were added; open launches keep the request that they were rendered with."""
+    return raw
+
+
+STEPS: Mapping[int, Callable[[Raw], Raw]] = {1: _second, 2: _third}
 """format -> what makes it the next one; a step may change `raw`, and never refuses."""
 
 

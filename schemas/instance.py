@@ -6,6 +6,7 @@ from typing import Literal
 
 from schemas.base import Price, Seconds, Value
 from schemas.host import Host
+from schemas.launch import Refused
 from schemas.resources import Resources
 from schemas.way import Way
 
@@ -131,7 +132,7 @@ class Seen(Value, frozen=True, kw_only=True):
     pool: str = ""
     lineage: str = ""
     generation: int = 0
-    phase: Literal["starting", "running", "ending", "ended"] = "running"
+    phase: Literal["starting", "running", "stopped", "ending", "ended"] = "running"
     interrupted: bool = False
     by_itself: bool = False
     reason: str = ""
@@ -151,6 +152,8 @@ class Seen(Value, frozen=True, kw_only=True):
     kernel: str = ""
     unfit: str = ""
     untagged: tuple[str, ...] = ()
+    failure: Refused | None = None
+    """Why its launch failed after the request was accepted: treated as a refusal at once."""
 
 
 class Listing(Value, frozen=True, kw_only=True):

@@ -2,8 +2,50 @@
 
 from __future__ import annotations
 
-from schemas.base import Mib, Price, Value
+from typing import Literal
+
+from schemas.base import Mib, Price, Seconds, Value
 from schemas.way import Way
+
+Meaning = Literal["capacity", "quota", "permanent"]
+
+
+class Made(Value, frozen=True, kw_only=True):
+    """The backend accepted the request for one machine. A hint: only a listing proves that it exists."""
+
+    external_id: str = ""
+    """The vendor's id, "" where the answer did not hold it."""
+
+
+class Refused(Value, frozen=True, kw_only=True):
+    """A promise that this machine was not made, and will not be made of this request."""
+
+    meaning: Meaning
+    """`capacity`: not this offer, now. `quota`: a limit of the account. `permanent`: asking again will not help."""
+    why: str
+    """The vendor's own words, cleaned."""
+    retry_after: Seconds = 0
+    """Seconds until asking again makes sense; 0 where the vendor does not say."""
+    quota: str = ""
+    """Which quota (`balance` among them), for the meaning `quota`."""
+
+
+class Unknown(Value, frozen=True, kw_only=True):
+    """No answer that can be trusted: the machine may have been made."""
+
+    why: str
+    retry_after: Seconds = 0
+    """Seconds that the vendor asks to wait before the next request; 0 where it does not say."""
+
+
+LaunchAnswer = Made | Refused | Unknown
+
+
+class Ending(Value, frozen=True, kw_only=True):
+    """The backend accepted to end a machine, or it is gone already. Only a listing says that it ended."""
+
+
+TerminateAnswer = Ending | Refused | Unknown
 
 
 class Request(Value, frozen=True, kw_only=True):
@@ -36,6 +78,10 @@ class Request(Value, frozen=True, kw_only=True):
     way: Way = Way()
     near: str = ""
     avoid: tuple[str, ...] = ()
+    handle: str = ""
+    """The vendor's own id of what is offered (`Offer.handle`)."""
+    deadline: int = 0
+    """Unix time at which the backend itself ends the machine, where its type has an own deadline; 0: never."""
     tags: tuple[tuple[str, str], ...] = ()
     lineage: str = ""
     generation: int = 0

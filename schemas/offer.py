@@ -34,6 +34,10 @@ class Offer(Value, frozen=True, kw_only=True):
     priced_at: Seconds | None = None
     at_most: bool = False
     at: str = ""
+    handle: str = ""
+    """The vendor's own id of what is offered, where a launch must name it."""
+    self_termination: Literal["", "lease", "cap", "none"] = ""
+    """What ends the machine when no apply comes any more, with this configuration; "": the best of its type."""
 
     @property
     def place(self) -> str:

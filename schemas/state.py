@@ -13,8 +13,9 @@ from schemas.profile import Retry
 from schemas.resources import Need, Where
 from schemas.run import Attempt, Run
 
-VERSION = 2
-"""1: the first. 2: `untold`, and since when an instance costs what it costs."""
+VERSION = 3
+"""1: the first. 2: `untold`, and since when an instance costs what it costs. 3: what launches without a token,
+late refusals and container machines need."""
 
 
 class Revision(Value, frozen=True, kw_only=True):
