@@ -114,7 +114,7 @@ def test_a_lone_surrogate_is_replaced() -> None:
 
 def test_a_record_a_line() -> None:
     lines = dumps(full()).decode().split("\n")
-    assert lines[0] == '{"version":2,"project":"abcdefgh1","lineage":"aaaaaaaa","generation":7,'
+    assert lines[0] == '{"version":3,"project":"abcdefgh1","lineage":"aaaaaaaa","generation":7,'
     assert lines[1].startswith('"applied":{')
     assert sum(line.startswith('{"id":"abcdefgh') for line in lines) == 2
     for name in COLLECTIONS:
@@ -154,10 +154,10 @@ def _edited(old: bytes, new: bytes) -> bytes:
         (b"[]", "the.yml: not a state of ours"),
         (b"\x89PNG\r\n", "the.yml: not a state of ours"),
         ("\ufeff{}".encode(), "the.yml: not a state of ours (it starts with a byte order mark)"),
-        (_edited(b'"version":2', b'"version":3'), "the.yml: written by a newer dstack (format 3, this one reads 2)"),
-        (_edited(b'"version":2', b'"version":3,"new":{}'), "the.yml: written by a newer dstack"),
+        (_edited(b'"version":3', b'"version":4'), "the.yml: written by a newer dstack (format 4, this one reads 3)"),
+        (_edited(b'"version":3', b'"version":4,"new":{}'), "the.yml: written by a newer dstack"),
         (b'{"version":3,"project":"p","lineage":"l","shape":"other"}', "the.yml: written by a newer dstack"),
-        (_edited(b'"version":2', b'"version":0'), "the.yml: format 0 is not one that was ever written"),
+        (_edited(b'"version":3', b'"version":0'), "the.yml: format 0 is not one that was ever written"),
         (_edited(b'"name":"gpu-2"', b'"name":"gpu-2","colour":1'), "the.yml: unknown field `colour` in instances[1]"),
         (_edited(b'"generation":7', b'"generation":7,"extra":1'), "the.yml: unknown field `extra`;"),
         (_edited(b'"generation":7', b'"generation":"7"'), "the.yml: damaged: Expected `int`, got `str`"),

@@ -139,7 +139,7 @@ def folder(tmp_path: Path) -> Iterator[Folder]:
 
 def as_format_1(folder: Folder) -> bytes:
     path = folder.root / f".dstack/state/{PROJECT}.yml"
-    data = path.read_bytes().replace(b'"version":2', b'"version":1')
+    data = path.read_bytes().replace(b'"version":3', b'"version":1')
     untold = data.find(b'"untold":[')
     if untold >= 0:
         data = data[:untold].rstrip(b",\n") + b"\n}\n"
@@ -152,7 +152,7 @@ def test_an_upgrade_is_shown_asked_for_and_done(folder: Folder) -> None:
     old = as_format_1(folder)
     plan = folder.dstack("plan")
     assert plan.code == 0
-    assert "the state is of format 1, and this dstack writes format 2: `dstack apply --upgrade-state`" in plan.out
+    assert "the state is of format 1, and this dstack writes format 3: `dstack apply --upgrade-state`" in plan.out
     assert folder.dstack("plan", "--refresh").out.count("`dstack apply --upgrade-state`") == 1
     for listing in ("ps", "pool ps", "cost", "events", "state show"):
         assert folder.dstack(*listing.split()).code == 0
