@@ -25,8 +25,8 @@ from pathlib import Path
 from reconciler.wire import Site, store_of
 store = store_of(Site(root=Path(), project=sys.argv[2], state=sys.argv[1]))
 data, token = store.raw()
-assert b'"version":2' in data
-store.replace_raw(data.replace(b'"version":2', b'"version":1'), token)
+assert b'"version":3' in data
+store.replace_raw(data.replace(b'"version":3', b'"version":1'), token)
 """
 
 

@@ -156,7 +156,7 @@ def _edited(old: bytes, new: bytes) -> bytes:
         ("\ufeff{}".encode(), "the.yml: not a state of ours (it starts with a byte order mark)"),
         (_edited(b'"version":3', b'"version":4'), "the.yml: written by a newer dstack (format 4, this one reads 3)"),
         (_edited(b'"version":3', b'"version":4,"new":{}'), "the.yml: written by a newer dstack"),
-        (b'{"version":3,"project":"p","lineage":"l","shape":"other"}', "the.yml: written by a newer dstack"),
+        (b'{"version":4,"project":"p","lineage":"l","shape":"other"}', "the.yml: written by a newer dstack"),
         (_edited(b'"version":3', b'"version":0'), "the.yml: format 0 is not one that was ever written"),
         (_edited(b'"name":"gpu-2"', b'"name":"gpu-2","colour":1'), "the.yml: unknown field `colour` in instances[1]"),
         (_edited(b'"generation":7', b'"generation":7,"extra":1'), "the.yml: unknown field `extra`;"),
