@@ -42,7 +42,7 @@ mutants: venv
 check: venv
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/shellcheck .ci/run .ci/system-packages .ci/npm-packages examples/*.sh reconciler/*.sh backends/*.sh
+	$(BIN)/shellcheck .ci/run .ci/system-packages .ci/npm-packages examples/*.sh reconciler/hosts/programs/*.sh backends/boot/*.sh backends/ssh/*.sh
 	$(BIN)/python -m pytest tests/test_schema.py -k committed
 
 bench: venv

@@ -52,7 +52,7 @@ def rows(hosts: int = HOSTS) -> list[dict[str, float]]:
 
 def _lab() -> Any:
     """The servers of the tests."""
-    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path.insert(0, str(ROOT))
     import ssh_hosts
 
     return ssh_hosts

@@ -16,8 +16,8 @@ from reconciler.absorb_hosts import SKEW, absorb_hosts
 from reconciler.absorb_listings import Answer, absorb_listings
 from reconciler.distrust import Doubts, distrust
 from reconciler.put_off import answered, failed
-from reconciler.render_words import counted
 from reconciler.status import unheard
+from reconciler.text.format import counted
 from reconciler.ways import with_ways
 from schemas.instance import HostReport, Listing, Seen
 from schemas.state import Place, State

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from reconciler.render_words import counted
+from reconciler.text.format import counted
 from reconciler.world import Draft
 from schemas.plan import Terminate
 

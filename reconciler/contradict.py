@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from reconciler.problem import Problem
 from reconciler.read_documents import Entry, Read
-from reconciler.render_words import counted
+from reconciler.text.format import counted
 from schemas.pool import Pool
 from schemas.resources import GpuNeed, Span
 from schemas.run import RunSpec

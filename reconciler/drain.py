@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from reconciler.moments import moment
+from reconciler.text.dates import moment
 from schemas.base import Seconds
 from schemas.state import Override
 

@@ -9,7 +9,6 @@ from msgspec.structs import replace
 
 from reconciler.drain import INSTANCE, INSTANCE_DRAINED, POOL_DRAINED, told
 from reconciler.put_off import next_looks
-from reconciler.render_words import rough, span
 from reconciler.share import shared, used
 from reconciler.status import (
     InstanceStatus,
@@ -21,6 +20,7 @@ from reconciler.status import (
     reap_at,
     unreachable,
 )
+from reconciler.text.format import rough, span
 from schemas.instance import Instance
 from schemas.pool import Pool
 from schemas.resources import Resources

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconciler.render_words import dated
+from reconciler.text.format import dated
 from schemas.plan import Launch, Plan
 
 

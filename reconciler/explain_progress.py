@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from reconciler.absorb_listings import APART
-from reconciler.render_words import counted
 from reconciler.returned import returned
+from reconciler.text.format import counted
 from reconciler.waiting import clock
 from schemas.run import Attempt
 from schemas.state import State

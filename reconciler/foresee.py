@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from reconciler.autoscale import word_of
 from reconciler.drain import INSTANCE, told
 from reconciler.limits import hourly
-from reconciler.moments import moment
 from reconciler.place import has
 from reconciler.retire import words
 from reconciler.returned import returned
 from reconciler.share import Box, left_of, shared
 from reconciler.status import INTERRUPTED, UNTRUSTED, lost_gpus
+from reconciler.text.dates import moment
 from reconciler.waiting import clock
 from reconciler.world import Draft, overrides
 from schemas.base import Price

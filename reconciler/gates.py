@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from reconciler.explain import Row, explain
-from reconciler.render_words import hourly
 from reconciler.subtract import Difference
+from reconciler.text.format import hourly
 from schemas.base import Price
 from schemas.plan import Plan
 from schemas.state import State

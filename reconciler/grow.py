@@ -14,9 +14,9 @@ from reconciler.attach import attaching, waits
 from reconciler.limits import Room
 from reconciler.market import Market, Search
 from reconciler.place import CLOUD_DISK
-from reconciler.render_words import counted, few
 from reconciler.retire import words
 from reconciler.stock import Shape, Shapes
+from reconciler.text.format import counted, few
 from reconciler.world import Draft
 from schemas.base import Mib, Price, Seconds
 from schemas.offer import Offer

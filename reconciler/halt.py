@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from reconciler.render_words import counted
 from reconciler.retire import words
 from reconciler.settled import NOT_STARTED
+from reconciler.text.format import counted
 from reconciler.world import Draft
 from schemas.plan import Stop
 from schemas.run import Attempt, Job, Run

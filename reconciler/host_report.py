@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from reconciler.disarmed import disarmed
-from reconciler.render_words import clean
 from reconciler.status import MISSING_GPU, UNREADABLE
+from reconciler.text.format import clean
 from schemas.instance import HostReport, JobReport
 
 _FIRST = "dstack-host 1"

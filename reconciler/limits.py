@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from reconciler.autoscale import Rules, covers, kind, rules_of
-from reconciler.render_words import counted
+from reconciler.text.format import counted
 from reconciler.world import Draft, overrides
 from schemas.base import Price
 from schemas.instance import Instance

@@ -9,10 +9,10 @@ from itertools import chain
 
 from reconciler.limits import Room
 from reconciler.place import accepted, refusal
-from reconciler.render_words import counted
 from reconciler.share import share_of_offer
 from reconciler.shelf import Aisle, Shelf
 from reconciler.stock import Shape
+from reconciler.text.format import counted
 from reconciler.world import Draft
 from schemas.base import Price
 from schemas.offer import Offer

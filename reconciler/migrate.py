@@ -16,9 +16,9 @@ from reconciler.ledger import Ledger
 from reconciler.markers import Markers
 from reconciler.markers_bucket import BucketMarkers
 from reconciler.pointer import moved_to, pointer
-from reconciler.render_words import counted
 from reconciler.statefile import dumps, loads
 from reconciler.store import StateMoved, StateRefused, Store
+from reconciler.text.format import counted
 from schemas.state import State
 
 ROUNDS = 5

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 from reconciler.drain import crosses, told
 from reconciler.place import misfit
-from reconciler.render_words import counted
 from reconciler.retire import words
 from reconciler.share import Box, fewest
 from reconciler.stock import Shape
+from reconciler.text.format import counted
 from reconciler.world import Draft
 from schemas.base import Seconds
 from schemas.instance import Instance

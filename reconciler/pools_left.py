@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from reconciler.render_words import few
 from reconciler.retire import pool_may_go
+from reconciler.text.format import few
 from reconciler.world import Draft, without
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from reconciler.render_words import clean
+from reconciler.text.format import clean
 
 
 class Problem(NamedTuple):

@@ -12,7 +12,7 @@ from reconciler.absorb_hosts import reported
 from reconciler.blobs import BlobError, Blobs
 from reconciler.fold import Collected, fold
 from reconciler.ports import Ports
-from reconciler.render_words import clean
+from reconciler.text.format import clean
 from schemas.instance import JobReport
 from schemas.run import LIVE_JOB, Attempt, Job
 from schemas.state import State

@@ -9,7 +9,7 @@ from functools import partial
 from backends.base import BackendError
 from reconciler.catalog_offers import cataloged, layers
 from reconciler.gather import Asking, Threads, awaited, gather, unheard
-from reconciler.render_words import few
+from reconciler.text.format import few
 from schemas.base import Seconds
 from schemas.catalog import LiveRegion
 from schemas.desired import BackendConfig, Desired

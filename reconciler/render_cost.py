@@ -12,7 +12,7 @@ from typing import Any
 
 from reconciler.cost import HOUR, Cost, CostRow
 from reconciler.entries import EDITS
-from reconciler.render_words import clean, hourly, price, rough, stamp
+from reconciler.text.format import clean, hourly, price, rough, stamp
 from schemas.ledger import Entry
 
 KINDLESS = {"none": "(none)", "idle": "(idle)", "boot": "(boot)", "": "total"}

@@ -14,8 +14,8 @@ from reconciler.explain import Row, explain
 from reconciler.explain_prices import explain_prices
 from reconciler.gates import Held
 from reconciler.render_plan import Page, action_lines, idle_lines, observed_lines, summary
-from reconciler.render_words import clean, counted, hourly, stamp
 from reconciler.subtract import Difference
+from reconciler.text.format import clean, counted, hourly, stamp
 from schemas.plan import Plan
 from schemas.state import State
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from reconciler.render_tables import fitted
-from reconciler.render_words import bounded, clean, counted, dated, price, resources, stamp
+from reconciler.text.format import bounded, clean, counted, dated, price, resources, stamp
 from schemas.base import Price, Seconds
 from schemas.resources import Resources
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from reconciler.explain import Kind, Row, counts, explain
 from reconciler.explain_prices import explain_prices
-from reconciler.moments import Here, localized
-from reconciler.render_paint import Paint, plain
-from reconciler.render_words import by_number, clean, clock, counted, hourly, resources, rough, span
 from reconciler.status import timers
+from reconciler.text.colour import Paint, plain
+from reconciler.text.dates import Here, localized
+from reconciler.text.format import by_number, clean, clock, counted, hourly, resources, rough, span
 from schemas.plan import Plan
 from schemas.state import State
 

@@ -16,8 +16,8 @@ from reconciler.autoscale import Rules, covers, rule_words
 from reconciler.detach import GONE, departures
 from reconciler.drain import INSTANCE_DRAINED, POOL_DRAINED, begun, drain_words, stop_at
 from reconciler.limits import rules_now
-from reconciler.render_words import counted
 from reconciler.status import unheard
+from reconciler.text.format import counted
 from reconciler.world import Draft, pool_subject, price_of, without
 from schemas.instance import Instance
 from schemas.plan import Terminate

@@ -9,8 +9,8 @@ from operator import itemgetter
 
 from reconciler.drain import INSTANCE_DRAINED, POOL_DRAINED, begun, crosses
 from reconciler.place import fits
-from reconciler.render_words import by_number
 from reconciler.status import degraded
+from reconciler.text.format import by_number
 from reconciler.world import Draft
 from schemas.base import Price, Seconds
 from schemas.instance import Instance

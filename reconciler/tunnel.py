@@ -12,8 +12,8 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
-from reconciler.render_words import clean
 from reconciler.runner import Unreachable
+from reconciler.text.format import clean
 
 NEEDS = {
     "aws": "install the AWS CLI, version 2",

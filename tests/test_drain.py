@@ -12,7 +12,7 @@ from reconciler.cli.times import when
 from reconciler.conclude import conclude
 from reconciler.drain import crosses, of_instances, stop_at, to_come, told
 from reconciler.explain_instances import explain_instances
-from reconciler.moments import localized, moment
+from reconciler.text.dates import localized, moment
 from schemas.instance import Instance
 from schemas.resources import Resources
 from schemas.state import Override, State

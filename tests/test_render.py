@@ -22,10 +22,10 @@ from reconciler.explain_progress import under_way
 from reconciler.explain_runs import explain_runs
 from reconciler.render_json import dump, instances_json, plan_json, runs_json
 from reconciler.render_offers import OfferRow, offer_text, shown
-from reconciler.render_paint import ansi
 from reconciler.render_plan import Page, render_plan
 from reconciler.render_tables import instance_table, pool_table, run_table
-from reconciler.render_words import ago, clean, hourly, resources, rough, size, span, stamp
+from reconciler.text.colour import ansi
+from reconciler.text.format import ago, clean, hourly, resources, rough, size, span, stamp
 from schemas.base import Price
 from schemas.desired import BackendConfig, Desired
 from schemas.documents.generate import schema

@@ -13,8 +13,8 @@ from reconciler.cli.terminal import out, say
 from reconciler.explain import counts, explain
 from reconciler.explain_progress import under_way
 from reconciler.fold import Failed, Refused, StartFailed
-from reconciler.render_words import clean
 from reconciler.settle import Settled
+from reconciler.text.format import clean
 from reconciler.tick import TickResult
 from schemas.plan import Action, Launch, Terminate
 from schemas.run import RUN_ENDED

@@ -13,7 +13,7 @@ from reconciler.cli.interrupts import Interrupts
 from reconciler.cli.terminal import ask, ask_typed, interactive, out, page, say
 from reconciler.explain import explain
 from reconciler.render_plan import render_plan
-from reconciler.render_words import hourly
+from reconciler.text.format import hourly
 from reconciler.wire import now
 from schemas.base import Price
 from schemas.plan import Plan, Stop, Terminate, Update

@@ -12,7 +12,7 @@ from reconciler.cli.find_run import find_run
 from reconciler.cli.project import site, state_of
 from reconciler.cli.terminal import out, say
 from reconciler.cli.transfer import Transfer
-from reconciler.render_words import counted, span
+from reconciler.text.format import counted, span
 from reconciler.wire import artifacts_of
 from schemas.run import RUN_ENDED, Job, Run
 from schemas.state import State

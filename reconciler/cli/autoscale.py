@@ -20,8 +20,8 @@ from reconciler.edit import Edit, EditRefused
 from reconciler.edit_autoscale import clear_rules, remove_rule, set_enabled, set_rule
 from reconciler.ended_by_word import ended_at_once, ends_of, rules_in_force
 from reconciler.explain_progress import under_way
-from reconciler.render_words import counted, hourly
 from reconciler.status import alive
+from reconciler.text.format import counted, hourly
 from reconciler.tick import TickResult
 from reconciler.wire import Site, nonce, now, who
 from reconciler.wish_autoscale import say_cleared, say_enabled, say_rule

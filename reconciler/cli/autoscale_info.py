@@ -11,7 +11,7 @@ from reconciler.cli.project import documents_of, project_root, site_of, state_if
 from reconciler.cli.terminal import out, say, show, width
 from reconciler.ended_by_word import rules_in_force
 from reconciler.explain_autoscale import RuleRow, explain_rules, where_of
-from reconciler.render_words import ago, size, stamp
+from reconciler.text.format import ago, size, stamp
 from reconciler.wire import now
 
 if TYPE_CHECKING:

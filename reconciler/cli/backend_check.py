@@ -15,8 +15,8 @@ from reconciler.cli.fail import Done, Fail
 from reconciler.cli.project import documents_of, project_root, site_of, state_if_any
 from reconciler.cli.terminal import out, painter, say
 from reconciler.reach_ssh import reach_from
-from reconciler.render_words import clean
 from reconciler.surroundings import surroundings
+from reconciler.text.format import clean
 from reconciler.wire import Site, store_of, who
 from schemas.desired import BackendConfig, Desired
 

@@ -8,7 +8,7 @@ from reconciler.cli.project import documents_of, project_root, site_of, state_if
 from reconciler.cli.stale import say_age
 from reconciler.cli.terminal import out, say, show, width
 from reconciler.explain_backends import BackendRow, explain_backends
-from reconciler.render_words import counted, price
+from reconciler.text.format import counted, price
 from schemas.base import OURS
 
 

@@ -22,8 +22,8 @@ from reconciler.door import Session
 from reconciler.open_door import open_door
 from reconciler.pack_files import pack_files
 from reconciler.reach_ssh import reach_from
-from reconciler.render_words import counted
 from reconciler.runner import HostError
+from reconciler.text.format import counted
 from reconciler.unpack import Unpacked, unpack
 from reconciler.wire import Site, artifacts_of, who
 from schemas.run import RUN_ENDED, Job, Run

@@ -16,7 +16,7 @@ from reconciler.cli.times import month_began, past
 from reconciler.cost import BYS, By, Cost, cost
 from reconciler.ledger import Ledger
 from reconciler.render_cost import cost_csv, cost_json, event_json, event_line
-from reconciler.render_words import counted, stamp
+from reconciler.text.format import counted, stamp
 from reconciler.wire import Site, ledger_of, now
 from schemas.ledger import Entry
 from schemas.state import State

@@ -8,7 +8,7 @@ from reconciler.cli.applied import mint
 from reconciler.cli.fail import Done, Fail
 from reconciler.cli.project import project_root, site
 from reconciler.cli.terminal import out, say
-from reconciler.render_words import clean, counted
+from reconciler.text.format import clean, counted
 
 
 def check(paths: tuple[Path, ...]) -> int:

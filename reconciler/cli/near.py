@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from reconciler.render_words import few
+from reconciler.text.format import few
 
 MOST = 8
 

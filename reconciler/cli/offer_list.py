@@ -22,8 +22,8 @@ from reconciler.need import BadOption, resolve_need
 from reconciler.objects import ObjectsError
 from reconciler.render_json import dump
 from reconciler.render_offers import OfferRow, group_table, grouped, groups_json, offers_json
-from reconciler.render_words import counted
 from reconciler.store import StateRefused
+from reconciler.text.format import counted
 from reconciler.wire import OwnThreads, Site, now, store_of
 from schemas.desired import BackendConfig, Desired
 from schemas.offer import Offer

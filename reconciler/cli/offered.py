@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from reconciler.autoscale import covers, kind
 from reconciler.cli.fail import Fail
 from reconciler.cli.plan import stored_offers
-from reconciler.render_words import few
+from reconciler.text.format import few
 from reconciler.wire import Site
 from schemas.base import place_of
 from schemas.desired import Cap, Desired

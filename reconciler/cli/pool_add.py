@@ -20,8 +20,8 @@ from reconciler.cli.wishing import Wished, fulfil
 from reconciler.confirmed import confirmed
 from reconciler.need import parse_duration, read_option, resolve_need
 from reconciler.refresh import freshen
-from reconciler.render_words import counted, hourly
 from reconciler.settle import settled
+from reconciler.text.format import counted, hourly
 from reconciler.wire import nonce, now, who
 from reconciler.wish import add_instances, carry
 from schemas.base import Price, Seconds

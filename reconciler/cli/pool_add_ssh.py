@@ -20,8 +20,8 @@ from reconciler.edit import Edit, EditRefused, create_pool, declared
 from reconciler.edit_hosts import Entry, add_hosts, said_of_all, with_hosts
 from reconciler.known_hosts import read_known_hosts, with_keys
 from reconciler.reach_ssh import SshReach, reach_from
-from reconciler.render_words import counted
 from reconciler.survey import Surveyed, Trusted, survey
+from reconciler.text.format import counted
 from reconciler.wire import who
 from schemas.desired import Desired
 from schemas.host import Host, Jump, fingerprint

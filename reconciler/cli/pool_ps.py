@@ -12,7 +12,7 @@ from reconciler.cli.project import documents_of, project_root, site, site_of, st
 from reconciler.cli.stale import say_age
 from reconciler.cli.terminal import out, say, show, width
 from reconciler.explain_instances import InstanceRow, explain_instances, explain_pools
-from reconciler.moments import localized
+from reconciler.text.dates import localized
 from reconciler.wire import Site, now
 from schemas.state import State
 

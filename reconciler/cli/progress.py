@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from reconciler.cli.terminal import say, stderr_console
 from reconciler.explain_progress import under_way
 from reconciler.fold import Failed, Outcome
-from reconciler.render_words import clean
+from reconciler.text.format import clean
 from schemas.state import State
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from reconciler.cli.terminal import NoTerminal, ask, say
 from reconciler.confirmed import confirmed
 from reconciler.place import misfit
 from reconciler.refresh import freshen
-from reconciler.render_words import counted, hourly
 from reconciler.status import alive, instance_status, jobs_by_instance
+from reconciler.text.format import counted, hourly
 from reconciler.wire import Site, now
 from reconciler.wish import namesakes
 from schemas.base import Price

@@ -15,8 +15,8 @@ from reconciler.cli.terminal import NoTerminal, ask, out, say
 from reconciler.cli.wishing import Wished, fulfil
 from reconciler.follow import follow
 from reconciler.ports import Ports
-from reconciler.render_words import clean
 from reconciler.settle import settle, settled
+from reconciler.text.format import clean
 from reconciler.wire import Site, now, who
 from reconciler.wish import WishRefused, stop_run
 from schemas.plan import Permissions, Plan

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from backends.ssh_facts import Check
 from reconciler.render_tables import fitted
-from reconciler.render_words import clean, resources
 from reconciler.survey import ShownKey, Surveyed
+from reconciler.text.format import clean, resources
 from schemas.host import fingerprint
 
 if TYPE_CHECKING:

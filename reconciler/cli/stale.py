@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from reconciler.cli.terminal import say
-from reconciler.render_words import rough
+from reconciler.text.format import rough
 from reconciler.wire import now
 from schemas.state import State
 

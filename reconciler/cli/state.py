@@ -9,9 +9,9 @@ from reconciler.cli.fail import Fail
 from reconciler.cli.project import ports_of, project_root, site, site_of, state_of
 from reconciler.cli.terminal import NoTerminal, ask_typed, must_agree, out, say
 from reconciler.ports import Ports
-from reconciler.render_words import ago, clean, counted, stamp
 from reconciler.status import alive
 from reconciler.store import StateRefused
+from reconciler.text.format import ago, clean, counted, stamp
 from reconciler.wire import now, store_of, who
 from schemas.run import RUN_ENDED
 from schemas.state import Place, State

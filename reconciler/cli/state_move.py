@@ -12,11 +12,11 @@ from reconciler.cli.fail import Fail
 from reconciler.cli.project import ports_of, site
 from reconciler.cli.terminal import must_agree, out, say
 from reconciler.cli.transfer import Transfer
-from reconciler.render_words import ago, counted, stamp
 from reconciler.statefile import loads
 from reconciler.status import alive
 from reconciler.store import StateRefused
 from reconciler.store_bucket import BucketStore
+from reconciler.text.format import ago, counted, stamp
 from reconciler.wire import Site, blobs_of, ledger_of, markers_of, now, store_of
 from schemas.location import Bucket, location
 from schemas.state import State

@@ -7,7 +7,7 @@ from reconciler.cli.find_run import find_run
 from reconciler.cli.project import forget_aliases, site, state_of
 from reconciler.cli.terminal import must_agree, out
 from reconciler.cli.wishing import Wished, fulfil
-from reconciler.render_words import clean
+from reconciler.text.format import clean
 from reconciler.wire import now, who
 from reconciler.wish import stop_run
 from schemas.plan import Plan

@@ -9,9 +9,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from reconciler.cli.fail import Done, Fail
-from reconciler.render_paint import Paint, ansi, plain
 from reconciler.render_plan import Page
-from reconciler.render_words import clean
+from reconciler.text.colour import Paint, ansi, plain
+from reconciler.text.format import clean
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

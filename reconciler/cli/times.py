@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 from reconciler.cli.fail import Fail
-from reconciler.moments import Here
+from reconciler.text.dates import Here
 
 _CLOCK = re.compile(r"(?:(today|tomorrow) )?(\d{1,2}):(\d{2})\Z", re.ASCII)
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}\Z", re.ASCII)

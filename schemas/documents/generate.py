@@ -1,6 +1,6 @@
 """The JSON Schemas of what people write and of what the program prints, as draft-07.
 
-`python -m schemas.documents.generate` writes them beside the packages' own `schemas/*.py`.
+`python -m schemas.documents.generate` writes them to `schemas/json`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from schemas.documents.run import RUN_FORMS
 from schemas.documents.shape import Form, Schema, plain
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
-FOLDER = Path(__file__).parent.parent
+FOLDER = Path(__file__).parents[1] / "json"
 
 
 def schema(name: str) -> Schema:
