@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from backends.base import BackendError
-from reconciler.gather import awaited, gather
 from reconciler.host_places import config_of
 from reconciler.ports import Connections, Ports
+from reconciler.system.concurrent import awaited, gather
 from schemas.base import place_of
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Seen

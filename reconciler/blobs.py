@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from reconciler.private import make_private
+from reconciler.system.private_folder import make_private
 
 CHUNK = 1 << 20
 # A temporary file this old has no writer any more, even on a machine that slept.

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from reconciler.private import make_private
+from reconciler.system.private_folder import make_private
 
 LIMIT = 100 * 1000 * 1000
 _SKIPPED = frozenset(

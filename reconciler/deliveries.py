@@ -12,7 +12,7 @@ from pathlib import Path
 from reconciler.artifacts import LIMIT, repack
 from reconciler.host_report import Unreadable, parse_end
 from reconciler.objects import Objects, ObjectsError
-from reconciler.private import make_private
+from reconciler.system.private_folder import make_private
 from schemas.base import Seconds
 from schemas.delivery import PARTS, Delivery
 from schemas.instance import JobReport

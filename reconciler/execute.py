@@ -10,9 +10,9 @@ from reconciler import fold, runner
 from reconciler.blobs import Blobs
 from reconciler.effects import Admit, Arm, Clean, Collect, Effect, End, Halt, Release, Save, Send, Start, keys_digest
 from reconciler.fold import Outcome
-from reconciler.gather import gather
 from reconciler.order import CannotOrder, order_of
 from reconciler.ports import Connections, Ports
+from reconciler.system.concurrent import gather
 from schemas.instance import Instance
 from schemas.launch import Request
 from schemas.run import Attempt, Run

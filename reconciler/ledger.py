@@ -15,8 +15,8 @@ from typing import Protocol
 
 import msgspec
 
-from reconciler.private import make_private
 from reconciler.store import StateRefused
+from reconciler.system.private_folder import make_private
 from schemas.ledger import Entry
 
 _ENCODER = msgspec.json.Encoder()

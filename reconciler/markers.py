@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from reconciler.ports import Done
-from reconciler.private import make_private
 from reconciler.store import StateRefused
+from reconciler.system.private_folder import make_private
 from schemas.base import NAME
 from schemas.desired import Desired
 from schemas.state import State

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from reconciler.date_of import date_of
 from reconciler.objects import Busy, Found, Item, Moved, ObjectsError, Unsure, Version
+from reconciler.system.server_time import date_of
 from schemas.location import Bucket
 
 Answer = TypeVar("Answer")

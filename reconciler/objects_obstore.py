@@ -8,8 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from reconciler.date_of import date_of
 from reconciler.objects import Busy, Found, Item, Moved, ObjectsError, Unsure
+from reconciler.system.server_time import date_of
 
 if TYPE_CHECKING:
     from obstore.store import AzureStore, ClientConfig, RetryConfig, S3Store

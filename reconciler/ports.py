@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from backends.base import Acknowledged, Backend, BackendError, Noting
-from reconciler.gather import Asking, unheard
+from reconciler.system.concurrent import Asking, unheard
 from schemas.delivery import Delivery
 from schemas.desired import BackendConfig, Desired
 from schemas.offer import Offer

@@ -11,10 +11,10 @@ from msgspec.structs import replace
 from backends.base import BackendError, NoCapacity, TryLater
 from reconciler.absorb import another_account
 from reconciler.execute import capacity_of
-from reconciler.gather import gather
 from reconciler.order import CannotOrder, bundle_of
 from reconciler.ports import Connections, Ports
 from reconciler.secrets import SecretLacking
+from reconciler.system.concurrent import gather
 from reconciler.ways import way_to
 from schemas.desired import Desired
 from schemas.launch import Request

@@ -8,7 +8,7 @@ from functools import partial
 
 from backends.base import BackendError
 from reconciler.catalog_offers import cataloged, layers
-from reconciler.gather import Asking, Threads, awaited, gather, unheard
+from reconciler.system.concurrent import Asking, Threads, awaited, gather, unheard
 from reconciler.text.format import few
 from schemas.base import Seconds
 from schemas.catalog import LiveRegion

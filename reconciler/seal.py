@@ -13,8 +13,8 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from reconciler.private import make_private
 from reconciler.secrets import SecretLacking
+from reconciler.system.private_folder import make_private
 
 VARIABLE = "DSTACK_PROJECT_KEY"
 PREFIX = "sealed:v1:"

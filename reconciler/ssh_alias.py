@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from reconciler.private import make_private
+from reconciler.system.private_folder import make_private
 from schemas.base import NAME
 
 SERVER = "dstack-enter"  # what the client calls the server, whatever the run's name

@@ -10,9 +10,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from reconciler.private import distrust, make_private
 from reconciler.statefile import Header, dumps, header, header_of, loads, refuse_backwards
 from reconciler.store import StateMoved, StateRefused
+from reconciler.system.private_folder import distrust, make_private
 from schemas.base import PROJECT_ID
 from schemas.state import State
 

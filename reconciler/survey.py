@@ -11,11 +11,11 @@ from msgspec.structs import replace
 
 from backends.base import BackendError
 from backends.ssh import Looked, look
-from reconciler.gather import gather
 from reconciler.known_hosts import Known, name_of
 from reconciler.ports import Ports
 from reconciler.reach_ssh import SshReach
 from reconciler.runner import Unreachable, Untrusted
+from reconciler.system.concurrent import gather
 from schemas.host import Host, Jump
 
 LIMIT = 90.0

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.blobs import Blobs, FolderBlobs
-from reconciler.gather import Asking, unheard
 from reconciler.ledger import FolderLedger, Ledger, Telling
 from reconciler.markers import Markers
 from reconciler.store import StateRefused, Store
 from reconciler.store_folder import FolderStore
+from reconciler.system.concurrent import Asking, unheard
 from schemas.location import Bucket, Location, location
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def lacking_here(site: Site, *, environ: Mapping[str, str]) -> Callable[[RunSpec
 
 @dataclass(frozen=True)
 class OwnThreads:
-    """`reconciler.gather.Threads` of whoever has no ports."""
+    """`reconciler.system.concurrent.Threads` of whoever has no ports."""
 
     clock: Callable[[], float] = lambda: boot_clock()
     spawn: Callable[[Callable[[], None]], object] = lambda work: spawn(work)

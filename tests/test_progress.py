@@ -14,7 +14,7 @@ from pseudo_terminal import ESCAPES, at_terminal
 from rich.console import Console
 
 from reconciler.cli.progress import Progress
-from reconciler.gather import awaited
+from reconciler.system.concurrent import awaited
 from tests.real_host import until
 
 CLOUD = """\

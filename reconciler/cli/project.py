@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.cli.fail import Fail
-from reconciler.gather import Asking, unheard
+from reconciler.system.concurrent import Asking, unheard
 from reconciler.wire import Site, store_of
 
 if TYPE_CHECKING:
