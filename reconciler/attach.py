@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reconciler.status import degraded
+from reconciler.state.status import degraded
 from reconciler.waiting import clock
 from reconciler.world import Draft
 from schemas.host import Host

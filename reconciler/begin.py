@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from backends.base import BackendError
-from reconciler.host_places import config_of
 from reconciler.ports import Connections, Ports
+from reconciler.state.host_place import config_of
 from reconciler.system.concurrent import awaited, gather
 from schemas.base import place_of
 from schemas.desired import BackendConfig, Desired

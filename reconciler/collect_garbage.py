@@ -10,8 +10,8 @@ from msgspec.structs import replace
 from backends.base import Backend, BackendError, Collecting, StillUsed
 from reconciler.begin import REGIONAL, place_in
 from reconciler.ports import Connections, Ports
+from reconciler.state.unowned import Found
 from reconciler.system.concurrent import awaited, gather
-from reconciler.unowned import Found
 from schemas.leftover import Leftover
 from schemas.state import Place, State
 

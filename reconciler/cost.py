@@ -14,7 +14,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Literal
 
-from reconciler.entries import billed_from, billed_until, boot_of, used_until
+from reconciler.state.ledger.entries import billed_from, billed_until, boot_of, used_until
 from schemas.base import Price
 from schemas.ledger import Entry
 from schemas.run import LIVE_JOB

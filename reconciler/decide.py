@@ -13,27 +13,27 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from reconciler.absorb import absorb, changed_hosts, never_heard_of, strangers, untagged
-from reconciler.apply import apply, bundled, unbundled, with_bundles
 from reconciler.ask import TickAsk
-from reconciler.authority import GitFacts, judge
 from reconciler.begin import TickRefused, pinned, with_launched_places, with_places
 from reconciler.catalog_offers import joined
-from reconciler.conclude import conclude
 from reconciler.failover import failover
-from reconciler.intend import intend
 from reconciler.markers import markers_needed
 from reconciler.observe import Observed
 from reconciler.plan import plan
 from reconciler.ports import Connections, Documents, Ports
 from reconciler.prepare import Rendered, prepare
-from reconciler.prune import KEEP, prune
 from reconciler.recover import Recovered, recover
 from reconciler.remember import TRIES, differs, heartbeat_due, jitter, write
 from reconciler.secrets import secret_files
-from reconciler.shunned import shun
+from reconciler.state.access_modes import with_ways
+from reconciler.state.apply_config import apply, bundled, unbundled, with_bundles
+from reconciler.state.authority import GitFacts, judge
+from reconciler.state.capacity_backoff import shun
+from reconciler.state.observe.merge import absorb, changed_hosts, never_heard_of, strangers, untagged
+from reconciler.state.prune import KEEP, prune
+from reconciler.state.record_plan import intend
+from reconciler.state.settle import conclude
 from reconciler.store import StateMoved, StateRefused
-from reconciler.ways import with_ways
 from reconciler.withhold import withheld_by_the_clock
 from reconciler.world import World
 from schemas.desired import Desired

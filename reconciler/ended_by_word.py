@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from reconciler.autoscale import Rules, rules_of
 from reconciler.plan import plan
-from reconciler.status import alive
+from reconciler.state.autoscale_rules import Rules, rules_of
+from reconciler.state.status import alive
 from reconciler.world import World
 from schemas.instance import Instance
 from schemas.plan import Permissions, Plan, Terminate, Update

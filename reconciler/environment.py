@@ -9,8 +9,8 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 
-from reconciler.master_port import master_port
 from reconciler.runner import HostError, Order
+from reconciler.state.master_port import master_port
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _ARGS = re.compile(r"\$\{\{\s*run\.args\s*\}\}")

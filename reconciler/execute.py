@@ -6,12 +6,26 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from backends.base import Backend, BackendError, Behind, NoCapacity, QuotaExceeded, TryLater
-from reconciler import fold, runner
+from reconciler import runner
 from reconciler.blobs import Blobs
-from reconciler.effects import Admit, Arm, Clean, Collect, Effect, End, Halt, Release, Save, Send, Start, keys_digest
-from reconciler.fold import Outcome
 from reconciler.order import CannotOrder, order_of
 from reconciler.ports import Connections, Ports
+from reconciler.state import record_outcomes as fold
+from reconciler.state.pending_effects import (
+    Admit,
+    Arm,
+    Clean,
+    Collect,
+    Effect,
+    End,
+    Halt,
+    Release,
+    Save,
+    Send,
+    Start,
+    keys_digest,
+)
+from reconciler.state.record_outcomes import Outcome
 from reconciler.system.concurrent import gather
 from schemas.instance import Instance
 from schemas.launch import Request

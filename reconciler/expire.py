@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from reconciler.absorb_hosts import SKEW
 from reconciler.blobs import BlobError, Blobs
 from reconciler.deliveries import Deliveries
 from reconciler.ledger import Ledger
 from reconciler.objects import ObjectsError
-from reconciler.prune import KEEP, needed_blobs
+from reconciler.state.observe.hosts import SKEW
+from reconciler.state.prune import KEEP, needed_blobs
 from reconciler.store import StateRefused, Store
 from schemas.base import Seconds
 from schemas.state import State

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from reconciler.autoscale import Rules, covers
-from reconciler.status import alive
+from reconciler.state.autoscale_rules import Rules, covers
+from reconciler.state.status import alive
 from schemas.base import place_of
 from schemas.desired import Cap
 from schemas.offer import Offer

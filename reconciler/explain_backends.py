@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from reconciler.status import alive
+from reconciler.state.status import alive
 from schemas.base import Price
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Instance

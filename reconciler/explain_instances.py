@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from reconciler.drain import INSTANCE, INSTANCE_DRAINED, POOL_DRAINED, told
-from reconciler.put_off import next_looks
 from reconciler.share import shared, used
-from reconciler.status import (
+from reconciler.state.drains import INSTANCE, INSTANCE_DRAINED, POOL_DRAINED, told
+from reconciler.state.host_backoff import next_looks
+from reconciler.state.status import (
     InstanceStatus,
     degraded,
     idle_since,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconciler.absorb_listings import APART
-from reconciler.returned import returned
+from reconciler.state.late_hosts import returned
+from reconciler.state.observe.listings import APART
 from reconciler.text.format import counted
 from reconciler.waiting import clock
 from schemas.run import Attempt

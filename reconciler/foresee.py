@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconciler.autoscale import word_of
-from reconciler.drain import INSTANCE, told
 from reconciler.limits import hourly
 from reconciler.place import has
 from reconciler.retire import words
-from reconciler.returned import returned
 from reconciler.share import Box, left_of, shared
-from reconciler.status import INTERRUPTED, UNTRUSTED, lost_gpus
+from reconciler.state.autoscale_rules import word_of
+from reconciler.state.drains import INSTANCE, told
+from reconciler.state.late_hosts import returned
+from reconciler.state.status import INTERRUPTED, UNTRUSTED, lost_gpus
 from reconciler.text.dates import moment
 from reconciler.waiting import clock
 from reconciler.world import Draft, overrides

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 
 from reconciler.retire import words
-from reconciler.settled import NOT_STARTED
+from reconciler.state.job_results import NOT_STARTED
 from reconciler.text.format import counted
 from reconciler.world import Draft
 from schemas.plan import Stop

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from reconciler.disarmed import disarmed
-from reconciler.status import MISSING_GPU, UNREADABLE
+from reconciler.state.deadman import disarmed
+from reconciler.state.status import MISSING_GPU, UNREADABLE
 from reconciler.text.format import clean
 from schemas.instance import HostReport, JobReport
 
@@ -84,7 +84,7 @@ def parse_report(answer: bytes, *, instance: str, now: int) -> HostReport:
 
 
 def parse_fences(answer: bytes) -> tuple[str, ...]:
-    """The generations that a host says it was told of, as `reconciler.fences` reads them."""
+    """The generations that a host says it was told of, as `reconciler.state.fences` reads them."""
     lines = answer.decode("utf-8", "replace").split("\n")
     return next((tuple(found[1].split()) for found in map(_FENCES.match, lines) if found), ())
 

@@ -16,11 +16,11 @@ from msgspec.structs import replace
 
 from backends.boot import BASE
 from reconciler.artifacts import choose, repack
-from reconciler.fences import Fences, fences
 from reconciler.host_report import Unreadable, parse_fences, parse_report
 from reconciler.runner import Collected, Fenced, Held, HostError, Order, Unreachable, Untrusted
 from reconciler.staging import stage
-from reconciler.status import bought, here
+from reconciler.state.fences import Fences, fences
+from reconciler.state.status import bought, here
 from reconciler.system.private_folder import make_private
 from reconciler.transport import Answer, Transport
 from schemas.instance import HostReport, Instance

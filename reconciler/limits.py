@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from reconciler.autoscale import Rules, covers, kind, rules_of
+from reconciler.state.autoscale_rules import Rules, covers, kind, rules_of
 from reconciler.text.format import counted
 from reconciler.world import Draft, overrides
 from schemas.base import Price

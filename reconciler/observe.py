@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from backends.base import Backend, BackendError, Dated
 from backends.registry import CATALOGED
-from reconciler.absorb import absorb
-from reconciler.lease import leases
 from reconciler.ports import Connections, Ports
 from reconciler.shut_out import let_in, shut_out
-from reconciler.status import bought
+from reconciler.state.access_modes import with_ways
+from reconciler.state.leases import leases
+from reconciler.state.observe.merge import absorb
+from reconciler.state.status import bought
 from reconciler.system.concurrent import awaited, gather
-from reconciler.ways import with_ways
 from schemas.instance import HostReport, Instance, Listing
 from schemas.offer import Offer
 from schemas.resources import Need, Where

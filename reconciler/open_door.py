@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reconciler.door import Door
 from reconciler.reach_ssh import SshReach
-from reconciler.status import here
+from reconciler.state.status import here
 from schemas.instance import Instance
 
 

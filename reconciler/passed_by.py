@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from reconciler.drain import crosses, told
 from reconciler.place import misfit
 from reconciler.retire import words
 from reconciler.share import Box, fewest
+from reconciler.state.drains import crosses, told
 from reconciler.stock import Shape
 from reconciler.text.format import counted
 from reconciler.world import Draft

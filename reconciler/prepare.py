@@ -9,13 +9,13 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from backends.base import BackendError, NoCapacity, TryLater
-from reconciler.absorb import another_account
 from reconciler.execute import capacity_of
 from reconciler.order import CannotOrder, bundle_of
 from reconciler.ports import Connections, Ports
 from reconciler.secrets import SecretLacking
+from reconciler.state.access_modes import way_to
+from reconciler.state.observe.merge import another_account
 from reconciler.system.concurrent import gather
-from reconciler.ways import way_to
 from schemas.desired import Desired
 from schemas.launch import Request
 from schemas.plan import Assign, Launch, Plan, Update

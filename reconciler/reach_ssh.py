@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from backends.base import BackendError, TryLater
 from reconciler.reach_cloud import CloudReach
 from reconciler.runner import Unreachable, Untrusted
-from reconciler.status import bought
+from reconciler.state.status import bought
 from schemas.host import Host
 from schemas.instance import Instance
 
@@ -85,7 +85,7 @@ class SshReach:
 
     def seal(self, instance: str, generation: int) -> str:
         """What proves later that this project told that instance of this generation; "" without the project's key."""
-        from reconciler.fences import seal_of
+        from reconciler.state.fences import seal_of
 
         secret = self._fence_key
         return seal_of(secret, instance=instance, generation=generation) if secret else ""

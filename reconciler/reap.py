@@ -12,7 +12,7 @@ from operator import itemgetter
 
 from reconciler.grow import floor_of
 from reconciler.retire import words
-from reconciler.status import idle_since, reap_at
+from reconciler.state.status import idle_since, reap_at
 from reconciler.world import Draft, price_of
 from schemas.base import Price
 from schemas.instance import Instance

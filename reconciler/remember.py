@@ -7,8 +7,8 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from reconciler.begin import TickRefused
-from reconciler.entries import entries
 from reconciler.ports import Ports
+from reconciler.state.ledger.entries import entries
 from reconciler.store import StateMoved
 from schemas.state import State, Tick
 

@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import Any
 
 from reconciler.cost import HOUR, Cost, CostRow
-from reconciler.entries import EDITS
+from reconciler.state.ledger.entries import EDITS
 from reconciler.text.format import clean, hourly, price, rough, stamp
 from schemas.ledger import Entry
 

@@ -12,7 +12,7 @@ import msgspec
 from reconciler.explain import Row, explain
 from reconciler.explain_instances import InstanceRow
 from reconciler.explain_runs import RunRow
-from reconciler.status import timers, unreachable
+from reconciler.state.status import timers, unreachable
 from reconciler.text.format import resources, stamp
 from schemas.base import HOURS, Price
 from schemas.leftover import Leftover

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import get_args
 
-from reconciler.status import InstanceStatus, alive, instance_status, jobs_by_instance
+from reconciler.state.status import InstanceStatus, alive, instance_status, jobs_by_instance
 from reconciler.text.format import clean
 from schemas.plan import Plan
 from schemas.run import RunStatus

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.explain import Kind, Row, counts, explain
 from reconciler.explain_prices import explain_prices
-from reconciler.status import timers
+from reconciler.state.status import timers
 from reconciler.text.colour import Paint, plain
 from reconciler.text.dates import Here, localized
 from reconciler.text.format import by_number, clean, clock, counted, hourly, resources, rough, span

@@ -13,7 +13,7 @@ from reconciler.cost import Cost
 from reconciler.explain_instances import InstanceRow, PoolRow
 from reconciler.explain_runs import RunRow
 from reconciler.render_cost import cost_cells, cost_heads
-from reconciler.status import unreachable
+from reconciler.state.status import unreachable
 from reconciler.text.format import ago, bounded, clean, resources, rough
 from schemas.base import HOURS, Price
 from schemas.instance import Instance

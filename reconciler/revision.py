@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from reconciler.authority import GitFacts
+from reconciler.state.authority import GitFacts
 from schemas.state import Revision
 
 FOLDER = ".dstack"

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import Counter
 
 from reconciler.grow import RESERVED, Growth, grow_for, grow_gang, shape_of, window
-from reconciler.master_port import master_port
 from reconciler.passed_by import crossing, passed_by, pool_crossing
 from reconciler.place import excluded
 from reconciler.reservation import release
 from reconciler.share import Box, Boxes, Choice, blocks_of, left_of, shared, suffices
+from reconciler.state.master_port import master_port
 from reconciler.stock import Shape, Stock, coming, unusable
 from reconciler.text.format import by_number, few
 from reconciler.waiting import Demand, next_number, remember, waiting

@@ -10,8 +10,8 @@ import msgspec
 
 from reconciler.approve import approve
 from reconciler.ask import TickAsk
-from reconciler.fold import Failed, Outcome
 from reconciler.ports import Ports
+from reconciler.state.record_outcomes import Failed, Outcome
 from reconciler.tick import TickResult, tick
 from schemas.instance import Instance
 from schemas.plan import Launch, Plan, Stop, Terminate

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from reconciler.drain import crosses
 from reconciler.place import refusal, shortage
-from reconciler.status import lost_gpus
+from reconciler.state.drains import crosses
+from reconciler.state.status import lost_gpus
 from reconciler.stock import Shape
 from reconciler.world import Draft
 from schemas.base import Price

@@ -13,8 +13,8 @@ from pathlib import PurePosixPath
 from reconciler.artifacts import pattern_of
 from reconciler.box import box_files, split_environment
 from reconciler.environment import environment, environment_file, hostfile, script
-from reconciler.master_port import master_port
 from reconciler.runner import HostError, Order
+from reconciler.state.master_port import master_port
 from schemas.base import NAME
 from schemas.delivery import Delivery
 from schemas.run import Probe

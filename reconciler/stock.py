@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import islice
 from operator import itemgetter
 
-from reconciler.drain import INSTANCE_DRAINED, POOL_DRAINED, begun, crosses
 from reconciler.place import fits
-from reconciler.status import degraded
+from reconciler.state.drains import INSTANCE_DRAINED, POOL_DRAINED, begun, crosses
+from reconciler.state.status import degraded
 from reconciler.text.format import by_number
 from reconciler.world import Draft
 from schemas.base import Price, Seconds

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reconciler.status import alive, here
+from reconciler.state.status import alive, here
 from schemas.base import OURS
 
 if TYPE_CHECKING:

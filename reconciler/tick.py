@@ -14,16 +14,16 @@ from msgspec.structs import replace
 from reconciler.alone import alone
 from reconciler.ask import TickAsk
 from reconciler.begin import Begin, TickRefused, begin
-from reconciler.conclude import conclude
 from reconciler.decide import Decision, OtherWorld, View, decide
-from reconciler.effects import Effect, effects
 from reconciler.execute import execute
 from reconciler.expire import due
-from reconciler.fold import Ahead, Armed, Collected, Outcome, Refused, StartFailed, fold
 from reconciler.observe import observe
 from reconciler.ports import Connections, Ports
-from reconciler.put_off import put_off
 from reconciler.remember import land
+from reconciler.state.host_backoff import put_off
+from reconciler.state.pending_effects import Effect, effects
+from reconciler.state.record_outcomes import Ahead, Armed, Collected, Outcome, Refused, StartFailed, fold
+from reconciler.state.settle import conclude
 from reconciler.upgrade import older
 from schemas.plan import Permissions, Plan
 from schemas.state import State

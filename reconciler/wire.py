@@ -21,12 +21,12 @@ from reconciler.system.concurrent import Asking, unheard
 from schemas.location import Bucket, Location, location
 
 if TYPE_CHECKING:
-    from reconciler.authority import GitFacts
     from reconciler.blobs_bucket import Told
     from reconciler.deliveries import Deliveries
     from reconciler.markers_bucket import BucketMarkers
     from reconciler.ports import Ports
     from reconciler.reach_ssh import SshReach
+    from reconciler.state.authority import GitFacts
     from schemas.desired import Desired
     from schemas.run import Container, RunSpec
     from schemas.state import Applied, Revision

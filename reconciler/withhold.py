@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from reconciler.absorb_hosts import SKEW
-from reconciler.settled import MAX_DURATION
+from reconciler.state.job_results import MAX_DURATION
+from reconciler.state.observe.hosts import SKEW
 from schemas.plan import Action, Permissions, Plan, Stop, Terminate, Unmet, Update
 
 

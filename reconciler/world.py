@@ -14,8 +14,8 @@ from functools import cached_property
 
 from msgspec.structs import replace
 
-from reconciler.drain import begun, of_instances, to_come, told
-from reconciler.status import InstanceStatus, alive, instance_status
+from reconciler.state.drains import begun, of_instances, to_come, told
+from reconciler.state.status import InstanceStatus, alive, instance_status
 from schemas.base import OURS, Price, Seconds
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Instance

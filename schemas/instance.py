@@ -20,14 +20,14 @@ class Instance(Value, frozen=True, kw_only=True):
     pending       its launch is written, no place has shown it yet
     provisioning  its place shows it; no host has answered
     ready         its host answered once (`ready_at`); it is then idle, busy or holding,
-                  which `reconciler.status` derives from the attempts
+                  which `reconciler.state.status` derives from the attempts
     terminating   its end was written (before it was asked for); billed until gone
     terminated    its place says ended, or it is proven gone (a tombstone)
 
     `id` is minted by us (launch id + index), `name` is for people and unique among the
     living, `external_id` is its place's. `idle_duration` is fixed at its making;
     `idle_source` says where that number came from. Idle since
-    `max(ready_at, last_job_end)` (see `reconciler.status`).
+    `max(ready_at, last_job_end)` (see `reconciler.state.status`).
     `orphan` says why nobody owns it: it is counted, never used, and ended after a grace.
     `missing_since`/`absences`: good listings that did not have it. `unreachable_since`
     /`failed_looks`: looks at its host that failed. `reserved_for` is the run that it

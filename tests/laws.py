@@ -11,9 +11,9 @@ from world import MemoryStore, Site
 
 from backends.fake import Machine
 from reconciler.place import shortage
-from reconciler.settled import RESULT_LOST
 from reconciler.share import left_of, part_price, share_of, shared
-from reconciler.status import alive, lost_gpus
+from reconciler.state.job_results import RESULT_LOST
+from reconciler.state.status import alive, lost_gpus
 from schemas.instance import Instance
 from schemas.plan import Permissions
 from schemas.run import LIVE_JOB, RUN_ENDED, Attempt, Job

@@ -20,15 +20,15 @@ from world import PROJECT, Papers, Site, offer
 
 from backends.base import Backend, TryLater
 from reconciler.ask import TickAsk
-from reconciler.authority import GitFacts
 from reconciler.cli.rebuilding import rebuilt
-from reconciler.forget import forget
 from reconciler.ports import Ports
-from reconciler.rebuild import RebuildRefused
 from reconciler.remember import land
+from reconciler.state.authority import GitFacts
+from reconciler.state.forget import forget
+from reconciler.state.rebuild import RebuildRefused
+from reconciler.state.requests import WishRefused
 from reconciler.store import StateRefused
 from reconciler.tick import TickResult, tick
-from reconciler.wish import WishRefused
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Seen
 from schemas.launch import Request

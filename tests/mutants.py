@@ -40,7 +40,7 @@ MUTANTS = (
             (
                 "reconciler/decide.py",
                 "            written = write(ports, target, was=stored, token=token)\n",
-                "            from reconciler.effects import Send, effects\n"
+                "            from reconciler.state.pending_effects import Send, effects\n"
                 "            from reconciler.execute import execute\n"
                 "            sends = [each for each in effects(target, now=ports.now()) if isinstance(each, Send)]\n"
                 "            list(execute(ports, target, sends, connections=view.connections, since=since,\n"
@@ -55,7 +55,7 @@ MUTANTS = (
         off="a launch is closed when the call returns",
         changes=(
             (
-                "reconciler/fold.py",
+                "reconciler/state/record_outcomes.py",
                 "memory.intents[intent.id] = replace(intent, sent=intent.sent + 1, hints=sent.hints or intent.hints)",
                 "del memory.intents[intent.id]",
             ),
@@ -66,7 +66,7 @@ MUTANTS = (
         name="not_after",
         off="an open launch is sent again for ever",
         changes=(
-            ("reconciler/effects.py", "now >= intent.request.not_after or ", ""),
+            ("reconciler/state/pending_effects.py", "now >= intent.request.not_after or ", ""),
             ("reconciler/execute.py", "if self.ports.now() >= send.request.not_after:", "if False:"),
             ("reconciler/resume.py", "draft.now >= request.not_after or ", ""),
         ),
@@ -75,7 +75,7 @@ MUTANTS = (
     Mutant(
         name="identity",
         off="whoever answers for a place is believed",
-        changes=(("reconciler/absorb.py", "if place.identity and listing.identity != place.identity:", "if False:"),),
+        changes=(("reconciler/state/observe/merge.py", "if place.identity and listing.identity != place.identity:", "if False:"),),
         tests=("tests/test_tick.py", "tests/test_absorb.py"),
     ),
     Mutant(
@@ -83,12 +83,12 @@ MUTANTS = (
         off="a place that does not answer counts as one that has nothing",
         changes=(
             (
-                "reconciler/absorb.py",
+                "reconciler/state/observe/merge.py",
                 "for place in state.places if not place.error and not place.forgotten}",
                 "for place in state.places if not place.forgotten}",
             ),
             (
-                "reconciler/absorb.py",
+                "reconciler/state/observe/merge.py",
                 "if not one.partial and not one.error and one.place in good}",
                 "if not one.partial and one.place in good}",
             ),
@@ -100,7 +100,7 @@ MUTANTS = (
         off="one listing without it proves an instance gone",
         changes=(
             (
-                "reconciler/absorb_listings.py",
+                "reconciler/state/observe/listings.py",
                 "        return replace(instance, missing_since=answer.at, absences=1)\n"
                 "    if answer.at - instance.missing_since < APART:\n"
                 "        return instance\n",
@@ -113,9 +113,9 @@ MUTANTS = (
         name="proof of end before retry",
         off="a job on a host that does not answer is lost",
         changes=(
-            ("reconciler/settled.py", " if assumed or halting else {}", ""),
-            ("reconciler/settled.py", "assumed=attempt.run in assumed", "assumed=True"),
-            ("reconciler/settled.py", "if not (assumed or given_up):", "if False:"),
+            ("reconciler/state/job_results.py", " if assumed or halting else {}", ""),
+            ("reconciler/state/job_results.py", "assumed=attempt.run in assumed", "assumed=True"),
+            ("reconciler/state/job_results.py", "if not (assumed or given_up):", "if False:"),
         ),
         tests=("tests/test_tick.py", "tests/test_conclude.py"),
     ),
@@ -185,7 +185,7 @@ MUTANTS = (
         off="a run whose machine ended itself is tried again",
         changes=(
             (
-                "reconciler/settled.py",
+                "reconciler/state/job_results.py",
                 "had = one.reason.startswith(POWERED_OFF) and not attempt.held_back",
                 "had = False",
             ),
@@ -215,7 +215,7 @@ MUTANTS = (
         off="boot time is idle time",
         changes=(
             (
-                "reconciler/status.py",
+                "reconciler/state/status.py",
                 "return max(instance.ready_at, instance.last_job_end or 0)",
                 "return max(instance.created_at, instance.last_job_end or 0)",
             ),
@@ -233,9 +233,9 @@ MUTANTS = (
         name="an older checkout",
         off="documents from a commit behind the applied one replace it",
         changes=(
-            ("reconciler/authority.py", "    if facts.behind:\n", "    if False:\n"),
+            ("reconciler/state/authority.py", "    if facts.behind:\n", "    if False:\n"),
             (
-                "reconciler/authority.py",
+                "reconciler/state/authority.py",
                 "if mine.commit and any(each.commit == mine.commit for each in history):",
                 "if False:",
             ),
@@ -245,7 +245,7 @@ MUTANTS = (
     Mutant(
         name="a restored backup",
         off="a state older than the world's tags is believed",
-        changes=(("reconciler/distrust.py", "    if not newer:\n", "    if True:\n"),),
+        changes=(("reconciler/state/observe/generations.py", "    if not newer:\n", "    if True:\n"),),
         tests=("tests/test_absorb.py", "tests/test_tick.py"),
     ),
     Mutant(

@@ -11,7 +11,7 @@ from machine import EVERYTHING, FIRST, POOL_B, Field, state_of
 from msgspec.structs import replace
 from world import task
 
-from reconciler.wish import add_instances, add_run, clear_override, remove_instance, set_override, stop_run
+from reconciler.state.requests import add_instances, add_run, clear_override, remove_instance, set_override, stop_run
 from schemas.desired import Cap
 from schemas.plan import Permissions
 from schemas.pool import Pool

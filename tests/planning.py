@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from reconciler.conclude import conclude
-from reconciler.intend import intend
 from reconciler.plan import plan
+from reconciler.state.record_plan import intend
+from reconciler.state.settle import conclude
 from reconciler.world import World
 from schemas.base import place_of
 from schemas.desired import BackendConfig, Desired

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from reconciler.absorb import absorb, strangers
+from reconciler.state.observe.merge import absorb, strangers
 from reconciler.store import StateRefused
 from schemas.desired import BackendConfig
 from schemas.instance import HostReport, Instance, JobReport, Listing, Seen

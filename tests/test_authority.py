@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.authority import GitFacts, Verdict, judge
 from reconciler.revision import facts_of, revision_of
+from reconciler.state.authority import GitFacts, Verdict, judge
 from schemas.desired import Desired
 from schemas.state import Applied, Revision
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from backends.aws_names import PROJECT
 from backends.aws_policy import Kind, Scope, actions, policy
-from reconciler.ways import modes_of
+from reconciler.state.access_modes import modes_of
 from schemas.desired import BackendConfig, Desired
 from schemas.host import Host
 from schemas.location import Bucket

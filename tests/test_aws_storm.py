@@ -27,7 +27,7 @@ from fault_proxy import Fault, FaultProxy
 from test_three_machines import ledger
 
 from reconciler.open_bucket import open_bucket
-from reconciler.settled import RESULT_LOST
+from reconciler.state.job_results import RESULT_LOST
 from reconciler.store_bucket import BucketStore
 from schemas.ledger import Entry
 from schemas.location import Bucket, location

@@ -9,7 +9,7 @@ import pytest
 from world import Site, apply, cron, desired, task, ticks
 
 from reconciler.expire import tidying
-from reconciler.wish import remove_instance
+from reconciler.state.requests import remove_instance
 from schemas.plan import Permissions, Terminate
 from schemas.pool import Pool
 

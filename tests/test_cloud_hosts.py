@@ -22,7 +22,6 @@ from backends.user_data import render
 from reconciler.connect_ssh import Lines
 from reconciler.derive_boot import boot_of, endorsement, host_key_of
 from reconciler.door import Refused
-from reconciler.effects import keys_digest
 from reconciler.host_runner import HostRunner
 from reconciler.open_door import open_door
 from reconciler.pinned_ssh import Patience
@@ -31,6 +30,7 @@ from reconciler.reach_ssh import SshReach
 from reconciler.resolve_ssh import Here
 from reconciler.runner import Fenced, Unreachable, Untrusted
 from reconciler.seal import ProjectKey
+from reconciler.state.pending_effects import keys_digest
 from reconciler.surroundings import transports
 from schemas.host import Jump
 from schemas.instance import HostReport, Instance

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 from planning import NOW, world_of
 
-from reconciler.conclude import conclude
+from reconciler.state.settle import conclude
 from schemas.run import Attempt, Run
 from schemas.state import Applied, Capacity, Override, Revision, State, Wish
 

@@ -26,11 +26,11 @@ from syrupy.assertion import SnapshotAssertion
 from world import Site, apply, desired
 
 from reconciler.cost import BYS, By, Cost, cost
-from reconciler.entries import entries
 from reconciler.ledger import FolderLedger, Telling
 from reconciler.remember import land, write
 from reconciler.render_cost import cost_csv, cost_json, event_json, event_line
 from reconciler.render_tables import cost_table
+from reconciler.state.ledger.entries import entries
 from reconciler.store import StateMoved
 from schemas.documents.generate import schema
 from schemas.instance import Instance

@@ -29,10 +29,10 @@ from backends.base import TryLater
 from backends.fake import Fault
 from reconciler.ask import TickAsk
 from reconciler.cost import cost
-from reconciler.entries import billed_until
 from reconciler.ports import Ports
+from reconciler.state.ledger.entries import billed_until
+from reconciler.state.requests import stop_run
 from reconciler.tick import tick
-from reconciler.wish import stop_run
 from schemas.desired import Desired
 from schemas.ledger import Entry
 from schemas.plan import Permissions

@@ -9,9 +9,9 @@ import pytest
 
 from reconciler.cli.fail import Fail
 from reconciler.cli.times import when
-from reconciler.conclude import conclude
-from reconciler.drain import crosses, of_instances, stop_at, to_come, told
 from reconciler.explain_instances import explain_instances
+from reconciler.state.drains import crosses, of_instances, stop_at, to_come, told
+from reconciler.state.settle import conclude
 from reconciler.text.dates import localized, moment
 from schemas.instance import Instance
 from schemas.resources import Resources

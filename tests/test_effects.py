@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 from test_absorb import NOW, PLACE, a_state, an_attempt, an_instance, an_intent, pending
 
-from reconciler.effects import Clean, Collect, End, Halt, Save, Send, Start, effects
+from reconciler.state.pending_effects import Clean, Collect, End, Halt, Save, Send, Start, effects
 from schemas.run import Job, Run, RunSpec
 from schemas.state import State
 

@@ -7,9 +7,9 @@ from msgspec.structs import replace
 from test_cost import T, instance, told
 
 from reconciler.cli.cost import EventFlags, _chosen
-from reconciler.entries import entries
 from reconciler.render_cost import event_line
-from reconciler.settled import ASSUMED_LOST
+from reconciler.state.job_results import ASSUMED_LOST
+from reconciler.state.ledger.entries import entries
 from schemas.desired import Desired
 from schemas.ledger import Entry
 from schemas.run import Attempt, Job, Run, RunSpec

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.fences import MANY, fences, seal_of
+from reconciler.state.fences import MANY, fences, seal_of
 
 SECRET = b"s" * 32
 seal = partial(lambda generation, instance: seal_of(SECRET, instance=instance, generation=generation), instance="l-0")

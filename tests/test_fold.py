@@ -8,8 +8,19 @@ import pytest
 from msgspec.structs import replace
 from test_absorb import NOW, PLACE, a_state, an_attempt, an_instance, an_intent, job, one, pending
 
-from reconciler.fold import Cleaned, Collected, Halted, Outcome, Refused, Saved, Sent, Started, StartFailed, fold
-from reconciler.shunned import shun
+from reconciler.state.capacity_backoff import shun
+from reconciler.state.record_outcomes import (
+    Cleaned,
+    Collected,
+    Halted,
+    Outcome,
+    Refused,
+    Saved,
+    Sent,
+    Started,
+    StartFailed,
+    fold,
+)
 from schemas.run import Job
 from schemas.state import Capacity, State
 

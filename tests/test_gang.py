@@ -17,11 +17,11 @@ from world import Site, apply, cron, desired, task, ticks
 
 from backends.fake import Machine
 from reconciler.host_runner import HostRunner
-from reconciler.master_port import PORTS, master_port
 from reconciler.runner import Fenced, Held, HostError
 from reconciler.staging import hostfile
+from reconciler.state.master_port import PORTS, master_port
+from reconciler.state.requests import stop_run
 from reconciler.transport_local import LocalTransport
-from reconciler.wish import stop_run
 from schemas.pool import GRACE
 from schemas.profile import Retry
 from schemas.run import Attempt, Run

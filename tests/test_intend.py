@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from planning import MACHINES, NOW, intended, requests_of, world_of
 
-from reconciler.intend import intend
 from reconciler.plan import plan
+from reconciler.state.record_plan import intend
 from schemas.offer import Offer
 from schemas.plan import Action, Assign, Attach, Detach, Launch, Plan, Resume, Stop, Terminate, Update
 from schemas.run import Run, RunSpec

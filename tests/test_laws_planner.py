@@ -14,7 +14,7 @@ from worlds import REGIONS, worlds
 from reconciler.place import fits
 from reconciler.plan import plan
 from reconciler.share import left_of, share_of, shared
-from reconciler.status import alive, jobs_by_instance, lost_gpus
+from reconciler.state.status import alive, jobs_by_instance, lost_gpus
 from reconciler.world import World
 from schemas.base import place_of
 from schemas.desired import Cap, Desired

@@ -8,17 +8,17 @@ import pytest
 from msgspec.structs import replace
 from test_absorb import NOW, a_state, an_attempt, an_instance
 
-from reconciler.absorb_hosts import absorb_hosts
-from reconciler.absorb_listings import POWERED_OFF
-from reconciler.conclude import conclude
-from reconciler.disarmed import disarmed
-from reconciler.effects import Admit, Arm, effects, keys_digest
 from reconciler.explain_instances import explain_instances
 from reconciler.explain_progress import under_way
-from reconciler.fold import Armed, fold
 from reconciler.host_report import LONGEST, parse_report
-from reconciler.lease import leases
-from reconciler.ways import with_ways
+from reconciler.state.access_modes import with_ways
+from reconciler.state.deadman import disarmed
+from reconciler.state.leases import leases
+from reconciler.state.observe.hosts import absorb_hosts
+from reconciler.state.observe.listings import POWERED_OFF
+from reconciler.state.pending_effects import Admit, Arm, effects, keys_digest
+from reconciler.state.record_outcomes import Armed, fold
+from reconciler.state.settle import conclude
 from schemas.base import Price
 from schemas.desired import BackendConfig, Desired
 from schemas.host import Host, Jump

@@ -26,7 +26,7 @@ from backends.base import BackendError, NoCapacity, TryLater
 from backends.fake import Fault
 from reconciler.ask import TickAsk
 from reconciler.plan import plan
-from reconciler.rebuild import RebuildRefused
+from reconciler.state.rebuild import RebuildRefused
 from reconciler.world import World
 from schemas.plan import Launch, Plan
 from schemas.profile import Retry

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planning import NOW, world_of
 
-from reconciler.absorb import absorb
-from reconciler.put_off import FREE, LONGEST, WITH_WORK, next_looks, put_off
+from reconciler.state.host_backoff import FREE, LONGEST, WITH_WORK, next_looks, put_off
+from reconciler.state.observe.merge import absorb
 from schemas.desired import BackendConfig
 from schemas.instance import Listing
 from schemas.state import Place, State

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from reconciler.quarantine import REASON, quarantine
+from reconciler.state.quarantine import REASON, quarantine
 from schemas.instance import Instance
 from schemas.resources import Resources
 from schemas.run import Attempt, Job, Run, RunSpec

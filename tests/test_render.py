@@ -15,7 +15,6 @@ from msgspec.structs import replace
 from rich.console import Console, RenderableType
 from syrupy.assertion import SnapshotAssertion
 
-from reconciler.absorb import absorb
 from reconciler.explain import explain
 from reconciler.explain_instances import explain_instances, explain_pools
 from reconciler.explain_progress import under_way
@@ -24,6 +23,7 @@ from reconciler.render_json import dump, instances_json, plan_json, runs_json
 from reconciler.render_offers import OfferRow, offer_text, shown
 from reconciler.render_plan import Page, render_plan
 from reconciler.render_tables import instance_table, pool_table, run_table
+from reconciler.state.observe.merge import absorb
 from reconciler.text.colour import ansi
 from reconciler.text.format import ago, clean, hourly, resources, rough, size, span, stamp
 from schemas.base import Price

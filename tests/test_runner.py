@@ -23,10 +23,10 @@ from reconciler.connect_ssh import Lines
 from reconciler.environment import environment
 from reconciler.host_report import Unreadable, exit_words, parse_report
 from reconciler.host_runner import HostRunner
-from reconciler.master_port import master_port
 from reconciler.resolve_ssh import Here
 from reconciler.runner import Fenced, HostError, Order, Unreachable
 from reconciler.staging import stage
+from reconciler.state.master_port import master_port
 from reconciler.transport import Answer
 from reconciler.transport_local import LocalTransport
 from reconciler.transport_ssh import SshTransport

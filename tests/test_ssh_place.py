@@ -22,10 +22,10 @@ from backends.registry import connect
 from backends.ssh import Looked, look, owner_words, take_over
 from backends.ssh_facts import NotUnderstood, clock_check, network_check, read_probe
 from reconciler.connect_ssh import Lines
-from reconciler.host_places import config_of
 from reconciler.pinned_ssh import Patience
 from reconciler.reach_ssh import SshReach
 from reconciler.resolve_ssh import Here
+from reconciler.state.host_place import config_of
 from schemas.host import Host
 from schemas.launch import Request
 from schemas.resources import GpuNeed, Need, Span, Where

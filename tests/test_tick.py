@@ -17,14 +17,14 @@ from backends.base import Backend, NoCapacity, TryLater
 from backends.fake import Fault
 from reconciler.ask import TickAsk
 from reconciler.explain_progress import under_way
-from reconciler.fold import Failed
 from reconciler.ports import Ports
 from reconciler.runner import Fenced, Held, Order, Runner
 from reconciler.secrets import SecretLacking
 from reconciler.settle import settle, settled
+from reconciler.state.record_outcomes import Failed
+from reconciler.state.requests import add_run, stop_run
 from reconciler.store import StateRefused
 from reconciler.tick import tick
-from reconciler.wish import add_run, stop_run
 from schemas.desired import Desired
 from schemas.instance import Instance
 from schemas.plan import Launch, Permissions, Plan, Terminate

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
-from reconciler.wish import (
+from reconciler.state.requests import (
     WishRefused,
     add_instances,
     add_run,

@@ -15,9 +15,9 @@ from backends.base import Backend
 from backends.fake import FakeWorld
 from backends.fake_hosts import Behind, FakeHosts, NotHeld, Silent
 from reconciler.ask import TickAsk
-from reconciler.authority import GitFacts
 from reconciler.ports import Ports
 from reconciler.runner import Collected, Fenced, Held, HostError, Order, Unreachable
+from reconciler.state.authority import GitFacts
 from reconciler.statefile import dumps, loads
 from reconciler.store import StateMoved
 from reconciler.tick import TickResult, tick

@@ -12,8 +12,8 @@ from reconciler.cli.refusals import raise_refusals
 from reconciler.cli.terminal import out, say
 from reconciler.explain import counts, explain
 from reconciler.explain_progress import under_way
-from reconciler.fold import Failed, Refused, StartFailed
 from reconciler.settle import Settled
+from reconciler.state.record_outcomes import Failed, Refused, StartFailed
 from reconciler.text.format import clean
 from reconciler.tick import TickResult
 from schemas.plan import Action, Launch, Terminate

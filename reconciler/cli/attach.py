@@ -27,7 +27,7 @@ from reconciler.open_door import open_door
 from reconciler.reach_ssh import reach_from
 from reconciler.runner import HostError
 from reconciler.ssh_alias import Alias, Aliases, AliasRefused
-from reconciler.status import bought
+from reconciler.state.status import bought
 from reconciler.wire import Site, who
 from schemas.instance import Instance
 from schemas.run import RUN_ENDED, Job, Run

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from reconciler.autoscale import Rules, rule_words
 from reconciler.cli.fail import Fail
 from reconciler.cli.offered import check_offered
 from reconciler.cli.pool_edit import COMMIT, put_edits, show_edits
@@ -20,11 +19,12 @@ from reconciler.edit import Edit, EditRefused
 from reconciler.edit_autoscale import clear_rules, remove_rule, set_enabled, set_rule
 from reconciler.ended_by_word import ended_at_once, ends_of, rules_in_force
 from reconciler.explain_progress import under_way
-from reconciler.status import alive
+from reconciler.state.autoscale_overrides import say_cleared, say_enabled, say_rule
+from reconciler.state.autoscale_rules import Rules, rule_words
+from reconciler.state.status import alive
 from reconciler.text.format import counted, hourly
 from reconciler.tick import TickResult
 from reconciler.wire import Site, nonce, now, who
-from reconciler.wish_autoscale import say_cleared, say_enabled, say_rule
 from schemas.desired import Cap, Desired
 from schemas.instance import Instance
 from schemas.plan import Plan

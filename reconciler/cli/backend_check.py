@@ -98,7 +98,7 @@ def buckets_of(where: Site) -> tuple[Bucket, ...]:
 
 def _chosen(desired: Desired, name: str) -> Iterator[tuple[BackendConfig, tuple[str, ...]]]:
     """Each backend with its regions; a declared server is a place, and so one of its own."""
-    from reconciler.host_places import config_of
+    from reconciler.state.host_place import config_of
 
     hosts = [(config_of(host), (host.region,)) for pool in desired.pools for host in pool.hosts]
     known = [*((config, config.regions) for config in desired.backends), *hosts]

@@ -9,7 +9,7 @@ from reconciler.cli.backend_check import buckets_of
 from reconciler.cli.fail import Fail
 from reconciler.cli.project import documents_of, project_root, site_of
 from reconciler.cli.terminal import out
-from reconciler.ways import modes_of
+from reconciler.state.access_modes import modes_of
 from schemas.desired import BackendConfig, Desired
 
 

@@ -13,10 +13,10 @@ from reconciler.cli.refusals import raise_refusals
 from reconciler.cli.terminal import ask_typed, interactive, out, page, say
 from reconciler.cli.times import seconds
 from reconciler.explain import explain
-from reconciler.fold import Failed
 from reconciler.render_plan import render_plan
 from reconciler.settle import settle
-from reconciler.status import alive
+from reconciler.state.record_outcomes import Failed
+from reconciler.state.status import alive
 from reconciler.tick import tick
 from reconciler.wire import now
 from schemas.plan import Permissions, Plan

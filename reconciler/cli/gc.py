@@ -12,8 +12,8 @@ from reconciler.collect_garbage import Asked, ask_everywhere, remove_all
 from reconciler.ports import Connections
 from reconciler.render_json import dump, leftovers_json
 from reconciler.render_tables import leftover_table
+from reconciler.state.unowned import unowned
 from reconciler.text.format import counted
-from reconciler.unowned import unowned
 from reconciler.wire import Site, now
 from schemas.leftover import Leftover
 from schemas.state import State

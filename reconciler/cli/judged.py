@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reconciler.apply import apply
-from reconciler.authority import judge
 from reconciler.load import Documents
+from reconciler.state.apply_config import apply
+from reconciler.state.authority import judge
 from reconciler.wire import who
 from schemas.state import State
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from reconciler.autoscale import covers, kind
 from reconciler.cli.fail import Fail
 from reconciler.cli.plan import stored_offers
+from reconciler.state.autoscale_rules import covers, kind
 from reconciler.text.format import few
 from reconciler.wire import Site
 from schemas.base import place_of

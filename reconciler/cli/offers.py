@@ -14,7 +14,7 @@ from reconciler.cli.terminal import out, say, show, width
 from reconciler.place import misfit
 from reconciler.render_offers import OfferRow, offer_text
 from reconciler.share import Box, fewest, left_of, part, part_price, shared
-from reconciler.status import degraded, instance_status, jobs_by_instance, unreachable
+from reconciler.state.status import degraded, instance_status, jobs_by_instance, unreachable
 from reconciler.world import World
 from schemas.base import Seconds
 from schemas.desired import Desired

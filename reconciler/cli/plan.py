@@ -14,18 +14,18 @@ from msgspec.structs import replace
 
 from backends.registry import CATALOGED
 from reconciler.alone import told_alone
-from reconciler.apply import apply
 from reconciler.catalog_offers import Later, catalog_of
 from reconciler.cli.fail import Done
 from reconciler.cli.judged import judged
 from reconciler.cli.project import documents_of, ports_of, project_root, site_of, tell
 from reconciler.cli.terminal import out, page, say
-from reconciler.conclude import conclude
 from reconciler.explain import explain
 from reconciler.load import Documents
 from reconciler.markers import markers_needed
 from reconciler.plan import plan as make_plan
 from reconciler.render_plan import render_plan
+from reconciler.state.apply_config import apply
+from reconciler.state.settle import conclude
 from reconciler.surroundings import connector
 from reconciler.upgrade import older
 from reconciler.wire import STATE, Site, lacking_here, markers_of, nonce, now, store_of, who

@@ -21,9 +21,9 @@ from reconciler.confirmed import confirmed
 from reconciler.need import parse_duration, read_option, resolve_need
 from reconciler.refresh import freshen
 from reconciler.settle import settled
+from reconciler.state.requests import add_instances, carry
 from reconciler.text.format import counted, hourly
 from reconciler.wire import nonce, now, who
-from reconciler.wish import add_instances, carry
 from schemas.base import Price, Seconds
 from schemas.desired import Desired
 from schemas.documents.words import NAME_SHAPE

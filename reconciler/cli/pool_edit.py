@@ -17,7 +17,7 @@ from reconciler.edit import Edit, EditRefused, declared, set_default
 from reconciler.edit import create_pool as created
 from reconciler.edit import delete_pool as deleted
 from reconciler.load import Invalid, load
-from reconciler.status import alive
+from reconciler.state.status import alive
 from reconciler.wire import store_of
 from schemas.base import NAME
 

@@ -11,11 +11,11 @@ from reconciler.cli.project import site
 from reconciler.cli.terminal import out
 from reconciler.cli.times import seconds, when
 from reconciler.cli.wishing import Wished, fulfil
-from reconciler.drain import INSTANCE, told
+from reconciler.state.drains import INSTANCE, told
+from reconciler.state.requests import clear_override, set_override
 from reconciler.text.dates import localized
 from reconciler.text.format import clean
 from reconciler.wire import now, who
-from reconciler.wish import clear_override, set_override
 from schemas.state import Override, State
 
 

@@ -6,9 +6,9 @@ from reconciler.cli.fail import Fail
 from reconciler.cli.project import site, state_of
 from reconciler.cli.terminal import must_agree, out
 from reconciler.cli.wishing import Wished, fulfil
-from reconciler.status import alive, jobs_by_instance
+from reconciler.state.requests import WishRefused, remove_instance
+from reconciler.state.status import alive, jobs_by_instance
 from reconciler.wire import now, who
-from reconciler.wish import WishRefused, remove_instance
 from schemas.instance import Instance
 from schemas.plan import Plan
 from schemas.state import State

@@ -5,7 +5,7 @@ from __future__ import annotations
 from reconciler.begin import everywhere, with_places
 from reconciler.observe import observe
 from reconciler.ports import Connections, Ports
-from reconciler.rebuild import rebuild
+from reconciler.state.rebuild import rebuild
 from schemas.desired import Desired
 from schemas.instance import HostReport, Listing
 from schemas.state import VERSION, Revision, State

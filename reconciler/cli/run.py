@@ -21,8 +21,8 @@ from reconciler.cli.terminal import say
 from reconciler.cli.wishing import Wished
 from reconciler.load import Documents
 from reconciler.load_run import RunFlags, read_run_file, sealed_env
+from reconciler.state.requests import add_run, carry
 from reconciler.wire import Site, nonce, now, who
-from reconciler.wish import add_run, carry
 from schemas.run import Container, Run, RunSpec
 from schemas.state import State
 

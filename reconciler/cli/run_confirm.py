@@ -15,10 +15,10 @@ from reconciler.cli.terminal import NoTerminal, ask, say
 from reconciler.confirmed import confirmed
 from reconciler.place import misfit
 from reconciler.refresh import freshen
-from reconciler.status import alive, instance_status, jobs_by_instance
+from reconciler.state.requests import namesakes
+from reconciler.state.status import alive, instance_status, jobs_by_instance
 from reconciler.text.format import counted, hourly
 from reconciler.wire import Site, now
-from reconciler.wish import namesakes
 from schemas.base import Price
 from schemas.desired import Desired
 from schemas.plan import Assign, Launch, Plan

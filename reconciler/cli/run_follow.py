@@ -16,9 +16,9 @@ from reconciler.cli.wishing import Wished, fulfil
 from reconciler.follow import follow
 from reconciler.ports import Ports
 from reconciler.settle import settle, settled
+from reconciler.state.requests import WishRefused, stop_run
 from reconciler.text.format import clean
 from reconciler.wire import Site, now, who
-from reconciler.wish import WishRefused, stop_run
 from schemas.plan import Permissions, Plan
 from schemas.run import LIVE_JOB, RUN_ENDED, Attempt, Job, Run
 from schemas.state import State

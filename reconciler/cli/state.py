@@ -9,7 +9,7 @@ from reconciler.cli.fail import Fail
 from reconciler.cli.project import ports_of, project_root, site, site_of, state_of
 from reconciler.cli.terminal import NoTerminal, ask_typed, must_agree, out, say
 from reconciler.ports import Ports
-from reconciler.status import alive
+from reconciler.state.status import alive
 from reconciler.store import StateRefused
 from reconciler.text.format import ago, clean, counted, stamp
 from reconciler.wire import now, store_of, who
@@ -60,8 +60,8 @@ def _seen(place: Place) -> str:
 
 def forget_subject(subject: str, *, confirmed: str) -> int:
     """It is no longer counted; seen again, it is an orphan and ends."""
-    from reconciler.forget import forget
     from reconciler.remember import land
+    from reconciler.state.forget import forget
 
     where = site()
     forget(state_of(where), subject, now(), by=who())

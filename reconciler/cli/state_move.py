@@ -12,8 +12,8 @@ from reconciler.cli.fail import Fail
 from reconciler.cli.project import ports_of, site
 from reconciler.cli.terminal import must_agree, out, say
 from reconciler.cli.transfer import Transfer
+from reconciler.state.status import alive
 from reconciler.statefile import loads
-from reconciler.status import alive
 from reconciler.store import StateRefused
 from reconciler.store_bucket import BucketStore
 from reconciler.text.format import ago, counted, stamp

@@ -7,9 +7,9 @@ from reconciler.cli.find_run import find_run
 from reconciler.cli.project import forget_aliases, site, state_of
 from reconciler.cli.terminal import must_agree, out
 from reconciler.cli.wishing import Wished, fulfil
+from reconciler.state.requests import stop_run
 from reconciler.text.format import clean
 from reconciler.wire import now, who
-from reconciler.wish import stop_run
 from schemas.plan import Plan
 from schemas.run import RUN_ENDED, Run
 from schemas.state import State

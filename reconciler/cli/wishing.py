@@ -13,11 +13,11 @@ from reconciler.cli.project import ports_of
 from reconciler.cli.refusals import raise_refusals
 from reconciler.cli.terminal import say
 from reconciler.explain_progress import under_way
-from reconciler.fold import Failed
 from reconciler.settle import Settled, settle
+from reconciler.state.record_outcomes import Failed
+from reconciler.state.requests import WishRefused
 from reconciler.tick import TickResult, tick
 from reconciler.wire import Site
-from reconciler.wish import WishRefused
 from schemas.desired import Desired
 from schemas.plan import Permissions, Plan
 from schemas.state import State

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, assert_never
 import msgspec
 from msgspec.structs import replace
 
-from reconciler.ways import via_of
+from reconciler.state.access_modes import via_of
 from schemas.instance import Instance, Origin
 from schemas.launch import Intent, Request
 from schemas.plan import Action, Assign, Attach, Detach, Launch, Plan, Resume, Stop, Terminate, Update

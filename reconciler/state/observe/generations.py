@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from reconciler.status import bought
+from reconciler.state.status import bought
 from reconciler.store import StateRefused
 from schemas.base import Value
 from schemas.instance import HostReport, Seen

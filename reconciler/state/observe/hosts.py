@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
-from reconciler.adopt import adopt, past
-from reconciler.status import UNTRUSTED
+from reconciler.state.observe.adopt_jobs import adopt, past
+from reconciler.state.status import UNTRUSTED
 from schemas.instance import HostReport, Instance, JobReport
 from schemas.resources import Resources
 from schemas.run import Attempt, Job

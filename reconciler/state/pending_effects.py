@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from reconciler.status import bought
+from reconciler.state.status import bought
 from schemas.base import Value
 from schemas.instance import Instance
 from schemas.launch import Request

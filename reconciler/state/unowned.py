@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from reconciler.distrust import distrust
+from reconciler.state.observe.generations import distrust
 from schemas.instance import Seen
 from schemas.leftover import ORDER, Leftover
 from schemas.state import State

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from reconciler.autoscale import EVERY_RULE, SPOT, rule_words
+from reconciler.state.autoscale_rules import EVERY_RULE, SPOT, rule_words
 from schemas.desired import Cap
 from schemas.state import Override, State
 

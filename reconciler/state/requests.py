@@ -11,8 +11,8 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from reconciler.drain import INSTANCE, INSTANCE_DRAINED, POOL_DRAINED
-from reconciler.status import UNTRUSTED, alive, jobs_by_instance
+from reconciler.state.drains import INSTANCE, INSTANCE_DRAINED, POOL_DRAINED
+from reconciler.state.status import UNTRUSTED, alive, jobs_by_instance
 from schemas.base import Seconds
 from schemas.desired import Desired
 from schemas.instance import Instance

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from reconciler.entries import billed_until
-from reconciler.host_places import host_of
-from reconciler.status import INTERRUPTED, POWERED_OFF, UNHEARD
+from reconciler.state.host_place import host_of
+from reconciler.state.ledger.entries import billed_until
+from reconciler.state.status import INTERRUPTED, POWERED_OFF, UNHEARD
 from schemas.instance import Instance, Seen
 from schemas.launch import Intent
 from schemas.resources import Resources

@@ -11,8 +11,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from reconciler.settled import BY_ITSELF, INACTIVE, MAX_DURATION
-from reconciler.shunned import shun
+from reconciler.state.capacity_backoff import shun
+from reconciler.state.job_results import BY_ITSELF, INACTIVE, MAX_DURATION
 from schemas.base import Value
 from schemas.run import Attempt, Job
 from schemas.state import Capacity, State

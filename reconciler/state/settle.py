@@ -11,9 +11,9 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from reconciler.drain import INSTANCE
-from reconciler.quarantine import quarantine
-from reconciler.settled import Cause, cause_of, settle_jobs
+from reconciler.state.drains import INSTANCE
+from reconciler.state.job_results import Cause, cause_of, settle_jobs
+from reconciler.state.quarantine import quarantine
 from reconciler.waiting import UNSEEN
 from schemas.base import Seconds
 from schemas.instance import Instance

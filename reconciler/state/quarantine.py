@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 
 from msgspec.structs import replace
 
-from reconciler.settled import ASSUMED_LOST, RESULT_LOST
+from reconciler.state.job_results import ASSUMED_LOST, RESULT_LOST
 from schemas.base import Seconds
 from schemas.instance import Instance
 from schemas.run import Attempt, Job, Run

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from reconciler.grow import floor_of
-from reconciler.status import UNREADABLE, bought, idle_since
+from reconciler.state.status import UNREADABLE, bought, idle_since
 from schemas.base import Price
 from schemas.instance import Instance
 from schemas.lease import Lease

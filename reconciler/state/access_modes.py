@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
-from reconciler.status import bought
+from reconciler.state.status import bought
 from schemas.base import OURS
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Instance

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from reconciler.entries_trust import entries_of_trust
+from reconciler.state.ledger.trust_entries import entries_of_trust
 from schemas.instance import Instance
 from schemas.ledger import Entry, EntryKind
 from schemas.run import LIVE_JOB, RUN_ENDED, Job, Run

@@ -1,4 +1,4 @@
-"""What became of jobs and attempts: the causes that `reconciler.conclude` judges by. Pure."""
+"""What became of jobs and attempts: the causes that `reconciler.state.settle` judges by. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from reconciler.status import POWERED_OFF
+from reconciler.state.status import POWERED_OFF
 from schemas.base import Value
 from schemas.instance import Instance
 from schemas.run import LIVE_JOB, Attempt, Job, Run

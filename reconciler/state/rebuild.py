@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
-from reconciler.absorb_hosts import SKEW
-from reconciler.adopt import found_on
-from reconciler.host_places import as_server
-from reconciler.status import bought
-from reconciler.ways import with_ways
+from reconciler.state.access_modes import with_ways
+from reconciler.state.host_place import as_server
+from reconciler.state.observe.adopt_jobs import found_on
+from reconciler.state.observe.hosts import SKEW
+from reconciler.state.status import bought
 from schemas.desired import Desired
 from schemas.instance import HostReport, Instance, Listing, Phase, Seen
 from schemas.pool import Pool

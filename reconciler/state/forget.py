@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from reconciler.rebuild import RebuildRefused
+from reconciler.state.rebuild import RebuildRefused
 from schemas.instance import Instance
 from schemas.run import Attempt
 from schemas.state import State, Tombstone

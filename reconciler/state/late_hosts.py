@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconciler.settled import ASSUMED_LOST, NOT_STARTED
+from reconciler.state.job_results import ASSUMED_LOST, NOT_STARTED
 from schemas.instance import Instance
 from schemas.run import Job
 from schemas.state import State

@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
-from reconciler.absorb_hosts import SKEW, absorb_hosts
-from reconciler.absorb_listings import Answer, absorb_listings
-from reconciler.distrust import Doubts, distrust
-from reconciler.put_off import answered, failed
-from reconciler.status import unheard
+from reconciler.state.access_modes import with_ways
+from reconciler.state.host_backoff import answered, failed
+from reconciler.state.observe.generations import Doubts, distrust
+from reconciler.state.observe.hosts import SKEW, absorb_hosts
+from reconciler.state.observe.listings import Answer, absorb_listings
+from reconciler.state.status import unheard
 from reconciler.text.format import counted
-from reconciler.ways import with_ways
 from schemas.instance import HostReport, Listing, Seen
 from schemas.state import Place, State
 
