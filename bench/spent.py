@@ -15,8 +15,8 @@ from msgspec.structs import replace
 
 from bench import planner
 from bench.steps import THRESHOLDS
-from reconciler.plan import plan
-from reconciler.world import World
+from reconciler.planner.draft import World
+from reconciler.planner.plan import plan
 
 ROUNDS = 5
 

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from bench import planner
-from reconciler.plan import plan
+from reconciler.planner.draft import World
+from reconciler.planner.plan import plan
 from reconciler.statefile import dumps, loads
-from reconciler.world import World
 
 # Small worlds are over in a millisecond: they take more turns.
 SIZES = {1_000: 25, 10_000: 7, 100_000: 3}

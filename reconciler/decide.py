@@ -16,10 +16,11 @@ from msgspec.structs import replace
 from reconciler.ask import TickAsk
 from reconciler.begin import TickRefused, pinned, with_launched_places, with_places
 from reconciler.catalog_offers import joined
-from reconciler.failover import failover
 from reconciler.markers import markers_needed
 from reconciler.observe import Observed
-from reconciler.plan import plan
+from reconciler.planner.draft import World
+from reconciler.planner.failover import failover
+from reconciler.planner.plan import plan
 from reconciler.ports import Connections, Documents, Ports
 from reconciler.prepare import Rendered, prepare
 from reconciler.recover import Recovered, recover
@@ -35,7 +36,6 @@ from reconciler.state.record_plan import intend
 from reconciler.state.settle import conclude
 from reconciler.store import StateMoved, StateRefused
 from reconciler.withhold import withheld_by_the_clock
-from reconciler.world import World
 from schemas.desired import Desired
 from schemas.plan import Launch, Permissions, Plan
 from schemas.run import RUN_ENDED

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from reconciler.planner.run_queue import clock
 from reconciler.state.late_hosts import returned
 from reconciler.state.observe.listings import APART
 from reconciler.text.format import counted
-from reconciler.waiting import clock
 from schemas.run import Attempt
 from schemas.state import State
 

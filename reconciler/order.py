@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from reconciler.planner.placement.blocks import share_of
 from reconciler.ports import Ports
 from reconciler.runner import Box, Order
 from reconciler.secrets import SecretLacking
-from reconciler.share import share_of
 from schemas.delivery import Delivery
 from schemas.desired import Desired
 from schemas.instance import Instance

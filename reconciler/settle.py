@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from reconciler.approve import approve
 from reconciler.ask import TickAsk
+from reconciler.planner.approve import approve
 from reconciler.ports import Ports
 from reconciler.state.record_outcomes import Failed, Outcome
 from reconciler.tick import TickResult, tick

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from reconciler.alone import alone
 from reconciler.ask import TickAsk
 from reconciler.begin import Begin, TickRefused, begin
 from reconciler.decide import Decision, OtherWorld, View, decide
 from reconciler.execute import execute
 from reconciler.expire import due
 from reconciler.observe import observe
+from reconciler.planner.local_state_guard import alone
 from reconciler.ports import Connections, Ports
 from reconciler.remember import land
 from reconciler.state.host_backoff import put_off

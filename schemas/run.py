@@ -190,7 +190,7 @@ class Run(Value, frozen=True, kw_only=True):
     without capacity fails (from `retry`); `None` waits without limit.
     `superseded_by` is the hash that replaces it at its end.
     `bundle` is the digest of its files; `confirmed_price` the $/h confirmed for each of its nodes, a share's price
-    where it has one (`reconciler.confirmed`).
+    where it has one (`reconciler.planner.confirmed_price`).
     """
 
     id: str

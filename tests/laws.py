@@ -10,8 +10,8 @@ from decimal import Decimal
 from world import MemoryStore, Site
 
 from backends.fake import Machine
-from reconciler.place import shortage
-from reconciler.share import left_of, part_price, share_of, shared
+from reconciler.planner.placement.blocks import left_of, part_price, share_of, shared
+from reconciler.planner.placement.fit import shortage
 from reconciler.state.job_results import RESULT_LOST
 from reconciler.state.status import alive, lost_gpus
 from schemas.instance import Instance

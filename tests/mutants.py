@@ -68,7 +68,7 @@ MUTANTS = (
         changes=(
             ("reconciler/state/pending_effects.py", "now >= intent.request.not_after or ", ""),
             ("reconciler/execute.py", "if self.ports.now() >= send.request.not_after:", "if False:"),
-            ("reconciler/resume.py", "draft.now >= request.not_after or ", ""),
+            ("reconciler/planner/rules/resume_launches.py", "draft.now >= request.not_after or ", ""),
         ),
         tests=("tests/test_effects.py", "tests/test_cases.py"),
     ),
@@ -225,7 +225,7 @@ MUTANTS = (
     Mutant(
         name="reservation for gangs",
         off="what was made for a gang serves whoever comes",
-        changes=(("reconciler/serve.py", "            if one.reserved_for:\n", "            if False:\n"),),
+        changes=(("reconciler/planner/rules/schedule_runs.py", "            if one.reserved_for:\n", "            if False:\n"),),
         tests=("tests/test_cases.py",),
     ),
     # Promises of the laws besides: each would otherwise rest on tests that nobody has seen fail.
@@ -257,7 +257,7 @@ MUTANTS = (
     Mutant(
         name="an absent file",
         off="a pool that left the documents ends without being named",
-        changes=(("reconciler/retire.py", "    if not pool_may_go(draft, instance):\n        return None\n", ""),),
+        changes=(("reconciler/planner/rules/retire.py", "    if not pool_may_go(draft, instance):\n        return None\n", ""),),
         tests=("tests/test_cases.py",),
     ),
     Mutant(
@@ -265,7 +265,7 @@ MUTANTS = (
         off="a task whose record is gone runs again in spite of its done-marker",
         changes=(
             (
-                "reconciler/enrol.py",
+                "reconciler/planner/rules/declared_runs.py",
                 'if spec.type != "service" and (spec.name, spec.hash) in draft.world.done:',
                 "if False:",
             ),
@@ -297,19 +297,19 @@ MUTANTS = (
     Mutant(
         name="shares of an instance",
         off="a GPU is handed out again while a run has it",
-        changes=(("reconciler/share.py", "gone = {gpu for job in jobs for gpu in job.gpus}", "gone = set()"),),
+        changes=(("reconciler/planner/placement/blocks.py", "gone = {gpu for job in jobs for gpu in job.gpus}", "gone = set()"),),
         tests=("tests/test_cases.py",),
     ),
     Mutant(
         name="a lost GPU",
         off="a GPU that its host has no more is handed out",
-        changes=(("reconciler/share.py", "            gone |= lost_gpus(machine)\n", "            pass\n"),),
+        changes=(("reconciler/planner/placement/blocks.py", "            gone |= lost_gpus(machine)\n", "            pass\n"),),
         tests=("tests/test_cases.py",),
     ),
     Mutant(
         name="the brake",
         off="any number of ends that were only inferred is done at once",
-        changes=(("reconciler/brake.py", "    if draft.may.mass_destroy:\n", "    if True:\n"),),
+        changes=(("reconciler/planner/rules/mass_termination_guard.py", "    if draft.may.mass_destroy:\n", "    if True:\n"),),
         tests=("tests/test_cases.py",),
     ),
     # Of AWS: what EC2 is asked for, and what its answers are taken for.
@@ -444,7 +444,7 @@ MUTANTS = (
         off="a full reservation keeps everybody from its type",
         changes=(
             (
-                "reconciler/market.py",
+                "reconciler/planner/placement/offer_search.py",
                 "(each.place, each.instance_type, each.zone, each.spot, each.reservation): each",
                 '(each.place, each.instance_type, each.zone, each.spot, ""): each',
             ),

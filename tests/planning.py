@@ -14,10 +14,10 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from reconciler.plan import plan
+from reconciler.planner.draft import World
+from reconciler.planner.plan import plan
 from reconciler.state.record_plan import intend
 from reconciler.state.settle import conclude
-from reconciler.world import World
 from schemas.base import place_of
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Instance

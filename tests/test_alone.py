@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from command import folder_at
 
-from reconciler.alone import alone
+from reconciler.planner.local_state_guard import alone
 from schemas.desired import BackendConfig, Desired
 
 

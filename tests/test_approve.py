@@ -11,9 +11,9 @@ from msgspec.structs import replace
 from planning import MACHINES
 from worlds import worlds
 
-from reconciler.approve import approve
-from reconciler.plan import plan
-from reconciler.world import World
+from reconciler.planner.approve import approve
+from reconciler.planner.draft import World
+from reconciler.planner.plan import plan
 from schemas.offer import Offer
 from schemas.plan import Action, Assign, Launch, Plan, Stop, Terminate, Update
 from schemas.run import Run, RunSpec

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from planning import MACHINES, NOW, intended, requests_of, world_of
 
-from reconciler.plan import plan
+from reconciler.planner.plan import plan
 from reconciler.state.record_plan import intend
 from schemas.offer import Offer
 from schemas.plan import Action, Assign, Attach, Detach, Launch, Plan, Resume, Stop, Terminate, Update

@@ -11,11 +11,11 @@ from msgspec.structs import replace
 from planning import MACHINES, NOW, changed, intended, lived, rounds_of
 from worlds import REGIONS, worlds
 
-from reconciler.place import fits
-from reconciler.plan import plan
-from reconciler.share import left_of, share_of, shared
+from reconciler.planner.draft import World
+from reconciler.planner.placement.blocks import left_of, share_of, shared
+from reconciler.planner.placement.fit import fits
+from reconciler.planner.plan import plan
 from reconciler.state.status import alive, jobs_by_instance, lost_gpus
-from reconciler.world import World
 from schemas.base import place_of
 from schemas.desired import Cap, Desired
 from schemas.instance import Instance

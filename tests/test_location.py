@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.alone import alone
 from reconciler.load import Invalid, load
+from reconciler.planner.local_state_guard import alone
 from schemas.desired import BackendConfig, Desired
 from schemas.documents.backend import TYPES
 from schemas.location import Bucket, Folder, Location, location

@@ -25,9 +25,9 @@ from people import AGAIN, People, in_blocks, spec_of, who
 from backends.base import BackendError, NoCapacity, TryLater
 from backends.fake import Fault
 from reconciler.ask import TickAsk
-from reconciler.plan import plan
+from reconciler.planner.draft import World
+from reconciler.planner.plan import plan
 from reconciler.state.rebuild import RebuildRefused
-from reconciler.world import World
 from schemas.plan import Launch, Plan
 from schemas.profile import Retry
 from schemas.run import RUN_ENDED, Attempt

@@ -20,18 +20,18 @@ from rich.console import Console
 from syrupy.assertion import SnapshotAssertion
 
 from backends.catalog import Layers, offers
-from reconciler.browse import browse
 from reconciler.catalog_offers import Later
 from reconciler.cli.fail import Fail
 from reconciler.cli.offers import Asked, browsed, offer_rows, row_of
 from reconciler.cli.run_confirm import RunConfirm
-from reconciler.confirmed import confirmed
-from reconciler.plan import plan
+from reconciler.planner.confirmed_price import confirmed
+from reconciler.planner.draft import World
+from reconciler.planner.placement.browse import browse
+from reconciler.planner.plan import plan
 from reconciler.refresh import refresh
 from reconciler.render_offers import OfferRow, group_table, grouped, groups_json, offer_text, offers_json
 from reconciler.render_plan import Page, render_plan
 from reconciler.wire import OwnThreads, Site
-from reconciler.world import World
 from schemas.catalog import CATALOG_VERSION, Catalog, CatalogRegion, CatalogType, LiveRegion
 from schemas.desired import BackendConfig, Cap, Desired
 from schemas.documents.generate import schema

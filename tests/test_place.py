@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from planning import MACHINES
 from worlds import KINDS, NEEDS, PRICES, WHERES
 
-from reconciler.place import fits, misfit
+from reconciler.planner.placement.fit import fits, misfit
 from schemas.offer import Offer
 from schemas.resources import GpuNeed, Need, Resources, Span, Where
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from reconciler.planner.run_queue import UNSEEN
 from reconciler.state.forget import forget
 from reconciler.state.observe.merge import absorb
 from reconciler.state.prune import KEEP, needed_blobs, prune
 from reconciler.state.rebuild import MARGIN, RebuildRefused, rebuild
 from reconciler.state.status import idle_since, instance_status, jobs_by_instance, reap_at
-from reconciler.waiting import UNSEEN
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import HostReport, Instance, JobReport, Listing, Seen
 from schemas.launch import Intent, Request

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # A pool may grow above its maximum.
-DEFECT = ("reconciler/limits.py", "if pool.nodes_max is None or count + n <= pool.nodes_max:", "if True:")
+DEFECT = ("reconciler/planner/placement/limits.py", "if pool.nodes_max is None or count + n <= pool.nodes_max:", "if True:")
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from worlds import worlds
 
-from reconciler.approve import approve
 from reconciler.cli.fail import Fail
 from reconciler.cli.saved import save_plan, saved_plan
-from reconciler.plan import plan
-from reconciler.world import World
+from reconciler.planner.approve import approve
+from reconciler.planner.draft import World
+from reconciler.planner.plan import plan
 from schemas.plan import Action, Assign, Launch, Plan, Stop, Terminate, Update
 from schemas.run import Run, RunSpec
 

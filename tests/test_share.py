@@ -14,9 +14,9 @@ from planning import world_of
 
 from reconciler.explain_instances import explain_instances, explain_pools
 from reconciler.explain_runs import explain_runs
-from reconciler.place import shortage
-from reconciler.plan import plan
-from reconciler.share import Box, blocks_of, fewest, part, part_price, share_of, shared, used
+from reconciler.planner.placement.blocks import Box, blocks_of, fewest, part, part_price, share_of, shared, used
+from reconciler.planner.placement.fit import shortage
+from reconciler.planner.plan import plan
 from schemas.instance import Instance
 from schemas.plan import Assign
 from schemas.pool import Pool

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from planning import MACHINES, NOW
 
-from reconciler.share import Box, shared
-from reconciler.world import World
+from reconciler.planner.draft import World
+from reconciler.planner.placement.blocks import Box, shared
 from schemas.base import place_of
 from schemas.desired import BackendConfig, Cap, Desired
 from schemas.instance import Instance

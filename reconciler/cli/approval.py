@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
-from reconciler.approve import approve
 from reconciler.cli.fail import Fail
 from reconciler.cli.interrupts import Interrupts
 from reconciler.cli.terminal import ask, ask_typed, interactive, out, page, say
 from reconciler.explain import explain
+from reconciler.planner.approve import approve
 from reconciler.render_plan import render_plan
 from reconciler.text.format import hourly
 from reconciler.wire import now

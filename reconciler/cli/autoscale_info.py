@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from reconciler.cli.plan import stored_offers
 from reconciler.cli.project import documents_of, project_root, site_of, state_if_any
 from reconciler.cli.terminal import out, say, show, width
-from reconciler.ended_by_word import rules_in_force
 from reconciler.explain_autoscale import RuleRow, explain_rules, where_of
+from reconciler.planner.autoscale_ends import rules_in_force
 from reconciler.state.autoscale_rules import Rules, kind, rule_words, rules_of
 from reconciler.text.format import ago, size, stamp
 from reconciler.wire import now

@@ -9,13 +9,13 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from reconciler.browse import Browsed, Found, browse
 from reconciler.cli.terminal import out, say, show, width
-from reconciler.place import misfit
+from reconciler.planner.draft import World
+from reconciler.planner.placement.blocks import Box, fewest, left_of, part, part_price, shared
+from reconciler.planner.placement.browse import Browsed, Found, browse
+from reconciler.planner.placement.fit import misfit
 from reconciler.render_offers import OfferRow, offer_text
-from reconciler.share import Box, fewest, left_of, part, part_price, shared
 from reconciler.state.status import degraded, instance_status, jobs_by_instance, unreachable
-from reconciler.world import World
 from schemas.base import Seconds
 from schemas.desired import Desired
 from schemas.instance import Instance

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from backends.registry import CATALOGED
-from reconciler.alone import told_alone
 from reconciler.catalog_offers import Later, catalog_of
 from reconciler.cli.fail import Done
 from reconciler.cli.judged import judged
@@ -22,14 +21,15 @@ from reconciler.cli.terminal import out, page, say
 from reconciler.explain import explain
 from reconciler.load import Documents
 from reconciler.markers import markers_needed
-from reconciler.plan import plan as make_plan
+from reconciler.planner.draft import World
+from reconciler.planner.local_state_guard import told_alone
+from reconciler.planner.plan import plan as make_plan
 from reconciler.render_plan import render_plan
 from reconciler.state.apply_config import apply
 from reconciler.state.settle import conclude
 from reconciler.surroundings import connector
 from reconciler.upgrade import older
 from reconciler.wire import STATE, Site, lacking_here, markers_of, nonce, now, store_of, who
-from reconciler.world import World
 from schemas.desired import Desired
 from schemas.offer import Offer
 from schemas.plan import Permissions, Plan

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from reconciler.grow import floor_of
+from reconciler.planner.rules.scale_up import floor_of
 from reconciler.state.status import UNREADABLE, bought, idle_since
 from schemas.base import Price
 from schemas.instance import Instance
@@ -40,7 +40,7 @@ def _lease(one: Instance, pool: Pool | None, *, held: bool, now: int) -> Lease:
 
 
 def _floors(instances: list[Instance], pools: dict[str, Pool]) -> set[str]:
-    """Those that `nodes` would keep if all were idle: declared, cheap, young ones (see `reconciler.reap`)."""
+    """Those that `nodes` would keep if all were idle: declared, cheap, young ones (see `reconciler.planner.rules.scale_down`)."""
     members: dict[str, list[Instance]] = defaultdict(list)
     for one in instances:
         if one.pool in pools and floor_of(pools[one.pool]):

@@ -11,10 +11,10 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
+from reconciler.planner.run_queue import UNSEEN
 from reconciler.state.drains import INSTANCE
 from reconciler.state.job_results import Cause, cause_of, settle_jobs
 from reconciler.state.quarantine import quarantine
-from reconciler.waiting import UNSEEN
 from schemas.base import Seconds
 from schemas.instance import Instance
 from schemas.run import RUN_ENDED, Attempt, Job, Run, RunStatus

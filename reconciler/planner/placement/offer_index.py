@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from reconciler.place import CLOUD_ARCH, asked, shortage
-from reconciler.share import blocks_of, suffices
+from reconciler.planner.placement.blocks import blocks_of, suffices
+from reconciler.planner.placement.fit import CLOUD_ARCH, asked, shortage
 from schemas.base import Price
 from schemas.offer import Offer
 from schemas.resources import Need, Resources

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from reconciler.planner.draft import Draft
+from reconciler.planner.run_queue import clock
 from reconciler.state.status import degraded
-from reconciler.waiting import clock
-from reconciler.world import Draft
 from schemas.host import Host
 from schemas.instance import Instance
 from schemas.offer import Offer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reconciler.world import Draft
+from reconciler.planner.draft import Draft
 from schemas.plan import Resume
 
 

@@ -1,6 +1,6 @@
 """What a plan is made from (`World`), and the plan in the making (`Draft`). Pure.
 
-The rules of a plan are functions over a draft, called in order by `reconciler.plan`: each reads
+The rules of a plan are functions over a draft, called in order by `reconciler.planner.plan`: each reads
 what the earlier ones decided (who leaves, who is taken) and adds its own. A draft never
 leaves the planner.
 """

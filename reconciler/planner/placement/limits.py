@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
+from reconciler.planner.draft import Draft, overrides
 from reconciler.state.autoscale_rules import Rules, covers, kind, rules_of
 from reconciler.text.format import counted
-from reconciler.world import Draft, overrides
 from schemas.base import Price
 from schemas.instance import Instance
 from schemas.offer import Offer

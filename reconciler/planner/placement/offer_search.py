@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from itertools import chain
 
-from reconciler.limits import Room
-from reconciler.place import accepted, refusal
-from reconciler.share import share_of_offer
-from reconciler.shelf import Aisle, Shelf
-from reconciler.stock import Shape
+from reconciler.planner.draft import Draft
+from reconciler.planner.placement.blocks import share_of_offer
+from reconciler.planner.placement.fit import accepted, refusal
+from reconciler.planner.placement.idle_pool import Shape
+from reconciler.planner.placement.limits import Room
+from reconciler.planner.placement.offer_index import Aisle, Shelf
 from reconciler.text.format import counted
-from reconciler.world import Draft
 from schemas.base import Price
 from schemas.offer import Offer
 from schemas.pool import Pool

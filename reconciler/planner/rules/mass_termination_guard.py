@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+from reconciler.planner.draft import Draft
 from reconciler.text.format import counted
-from reconciler.world import Draft
 from schemas.plan import Terminate
 
 

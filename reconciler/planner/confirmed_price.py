@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reconciler.share import share_of_offer
+from reconciler.planner.placement.blocks import share_of_offer
 from schemas.base import Price
 from schemas.plan import Launch, Plan
 from schemas.resources import Need

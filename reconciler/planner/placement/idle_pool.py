@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import islice
 from operator import itemgetter
 
-from reconciler.place import fits
+from reconciler.planner.draft import Draft
+from reconciler.planner.placement.fit import fits
 from reconciler.state.drains import INSTANCE_DRAINED, POOL_DRAINED, begun, crosses
 from reconciler.state.status import degraded
 from reconciler.text.format import by_number
-from reconciler.world import Draft
 from schemas.base import Price, Seconds
 from schemas.instance import Instance
 from schemas.resources import Need, Where

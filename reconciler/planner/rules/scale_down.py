@@ -10,10 +10,10 @@ from collections import defaultdict
 from collections.abc import Mapping
 from operator import itemgetter
 
-from reconciler.grow import floor_of
-from reconciler.retire import words
+from reconciler.planner.draft import Draft, price_of
+from reconciler.planner.rules.retire import words
+from reconciler.planner.rules.scale_up import floor_of
 from reconciler.state.status import idle_since, reap_at
-from reconciler.world import Draft, price_of
 from schemas.base import Price
 from schemas.instance import Instance
 from schemas.plan import IdleNote, Terminate

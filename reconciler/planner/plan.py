@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from reconciler.attach import attach
-from reconciler.brake import brake
-from reconciler.enrol import enrol
-from reconciler.foresee import costs, foresee, next_actor
-from reconciler.grow import Growth, grow_floors, grow_wishes
-from reconciler.halt import halt
-from reconciler.pools_left import pools_left
-from reconciler.reap import reap
-from reconciler.resume import resume
-from reconciler.retire import retire
-from reconciler.serve import serve
-from reconciler.world import Draft, World, draft_of
+from reconciler.planner.draft import Draft, World, draft_of
+from reconciler.planner.forecast import costs, foresee, next_actor
+from reconciler.planner.rules.attach_hosts import attach
+from reconciler.planner.rules.declared_runs import enrol
+from reconciler.planner.rules.mass_termination_guard import brake
+from reconciler.planner.rules.removed_pools import pools_left
+from reconciler.planner.rules.resume_launches import resume
+from reconciler.planner.rules.retire import retire
+from reconciler.planner.rules.scale_down import reap
+from reconciler.planner.rules.scale_up import Growth, grow_floors, grow_wishes
+from reconciler.planner.rules.schedule_runs import serve
+from reconciler.planner.rules.stop_attempts import halt
 from schemas.plan import Plan
 
 VERSION = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconciler.world import Draft, without
+from reconciler.planner.draft import Draft, without
 from schemas.instance import Instance
 
 GONE = "left the documents"

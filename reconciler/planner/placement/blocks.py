@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from reconciler.place import refusal, shortage
+from reconciler.planner.draft import Draft
+from reconciler.planner.placement.fit import refusal, shortage
+from reconciler.planner.placement.idle_pool import Shape
 from reconciler.state.drains import crosses
 from reconciler.state.status import lost_gpus
-from reconciler.stock import Shape
-from reconciler.world import Draft
 from schemas.base import Price
 from schemas.instance import Instance
 from schemas.offer import Offer

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from reconciler.approve import approve
+from reconciler.planner.approve import approve
 from schemas.base import Price
 from schemas.plan import Launch, Plan, Unmet
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from reconciler.plan import plan
+from reconciler.planner.draft import World
+from reconciler.planner.plan import plan
 from reconciler.state.autoscale_rules import Rules, rules_of
 from reconciler.state.status import alive
-from reconciler.world import World
 from schemas.instance import Instance
 from schemas.plan import Permissions, Plan, Terminate, Update
 from schemas.state import State

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reconciler.limits import Room
-from reconciler.market import Market, Search
-from reconciler.share import blocks_of, fewest, part, part_price
-from reconciler.stock import Shapes
-from reconciler.world import World, draft_of
+from reconciler.planner.draft import World, draft_of
+from reconciler.planner.placement.blocks import blocks_of, fewest, part, part_price
+from reconciler.planner.placement.idle_pool import Shapes
+from reconciler.planner.placement.limits import Room
+from reconciler.planner.placement.offer_search import Market, Search
 from schemas.base import Price
 from schemas.offer import Offer
 from schemas.pool import Pool

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from reconciler.place import misfit
-from reconciler.retire import words
-from reconciler.share import Box, fewest
+from reconciler.planner.draft import Draft
+from reconciler.planner.placement.blocks import Box, fewest
+from reconciler.planner.placement.fit import misfit
+from reconciler.planner.placement.idle_pool import Shape
+from reconciler.planner.rules.retire import words
 from reconciler.state.drains import crosses, told
-from reconciler.stock import Shape
 from reconciler.text.format import counted
-from reconciler.world import Draft
 from schemas.base import Seconds
 from schemas.instance import Instance
 from schemas.run import Run

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 
-from reconciler.detach import GONE, departures
-from reconciler.limits import rules_now
+from reconciler.planner.draft import Draft, pool_subject, price_of, without
+from reconciler.planner.placement.limits import rules_now
+from reconciler.planner.rules.detach_hosts import GONE, departures
 from reconciler.state.autoscale_rules import Rules, covers, rule_words
 from reconciler.state.drains import INSTANCE_DRAINED, POOL_DRAINED, begun, drain_words, stop_at
 from reconciler.state.status import unheard
 from reconciler.text.format import counted
-from reconciler.world import Draft, pool_subject, price_of, without
 from schemas.instance import Instance
 from schemas.plan import Terminate
 

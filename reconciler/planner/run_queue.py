@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from reconciler.halt import stays
-from reconciler.world import Draft
+from reconciler.planner.draft import Draft
+from reconciler.planner.rules.stop_attempts import stays
 from schemas.run import Run
 
 # More attempts than this, that a rebuild finds no trace of, no run has had.

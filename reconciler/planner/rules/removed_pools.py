@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from reconciler.retire import pool_may_go
+from reconciler.planner.draft import Draft, without
+from reconciler.planner.rules.retire import pool_may_go
 from reconciler.text.format import few
-from reconciler.world import Draft, without
 
 
 def pools_left(draft: Draft) -> None:

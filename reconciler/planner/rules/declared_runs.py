@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from reconciler.retire import words
-from reconciler.world import Draft, base36, without
+from reconciler.planner.draft import Draft, base36, without
+from reconciler.planner.rules.retire import words
 from schemas.instance import Instance
 from schemas.plan import Update
 from schemas.run import Run, RunSpec

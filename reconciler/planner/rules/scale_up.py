@@ -10,14 +10,14 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from reconciler.attach import attaching, waits
-from reconciler.limits import Room
-from reconciler.market import Market, Search
-from reconciler.place import CLOUD_DISK
-from reconciler.retire import words
-from reconciler.stock import Shape, Shapes
+from reconciler.planner.draft import Draft
+from reconciler.planner.placement.fit import CLOUD_DISK
+from reconciler.planner.placement.idle_pool import Shape, Shapes
+from reconciler.planner.placement.limits import Room
+from reconciler.planner.placement.offer_search import Market, Search
+from reconciler.planner.rules.attach_hosts import attaching, waits
+from reconciler.planner.rules.retire import words
 from reconciler.text.format import counted, few
-from reconciler.world import Draft
 from schemas.base import Mib, Price, Seconds
 from schemas.offer import Offer
 from schemas.plan import Launch, Update
