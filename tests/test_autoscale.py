@@ -19,8 +19,8 @@ from world import START, Site, apply, cron, desired, offer, task, ticks
 from backends.base import Backend
 from reconciler.ask import TickAsk
 from reconciler.cli.offered import not_offered
-from reconciler.explain_autoscale import explain_rules
 from reconciler.planner.autoscale_ends import ended_at_once, rules_in_force
+from reconciler.report.autoscale_rows import explain_rules
 from reconciler.state.autoscale_overrides import say_cleared, say_enabled, say_rule
 from reconciler.state.autoscale_rules import rules_of
 from reconciler.tick import tick

@@ -25,11 +25,11 @@ from msgspec.structs import replace
 from syrupy.assertion import SnapshotAssertion
 from world import Site, apply, desired
 
-from reconciler.cost import BYS, By, Cost, cost
 from reconciler.ledger import FolderLedger, Telling
 from reconciler.remember import land, write
-from reconciler.render_cost import cost_csv, cost_json, event_json, event_line
-from reconciler.render_tables import cost_table
+from reconciler.report.cost import cost_csv, cost_json, event_json, event_line
+from reconciler.report.cost_model import BYS, By, Cost, cost
+from reconciler.report.tables import cost_table
 from reconciler.state.ledger.entries import entries
 from reconciler.store import StateMoved
 from schemas.documents.generate import schema

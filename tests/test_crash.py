@@ -28,8 +28,8 @@ from world import Site, apply, apply_ask, cron, desired, offer, task
 from backends.base import TryLater
 from backends.fake import Fault
 from reconciler.ask import TickAsk
-from reconciler.cost import cost
 from reconciler.ports import Ports
+from reconciler.report.cost_model import cost
 from reconciler.state.ledger.entries import billed_until
 from reconciler.state.requests import stop_run
 from reconciler.tick import tick

@@ -9,7 +9,7 @@ import pytest
 
 from reconciler.cli.fail import Fail
 from reconciler.cli.times import when
-from reconciler.explain_instances import explain_instances
+from reconciler.report.instance_rows import explain_instances
 from reconciler.state.drains import crosses, of_instances, stop_at, to_come, told
 from reconciler.state.settle import conclude
 from reconciler.text.dates import localized, moment

@@ -17,7 +17,7 @@ from world import PROJECT, apply, cron
 
 from reconciler.collect_garbage import LATER, ask_everywhere, remove_all
 from reconciler.ports import Connections
-from reconciler.render_json import leftovers_json
+from reconciler.report.json import leftovers_json
 from reconciler.state.unowned import unowned
 from schemas.leftover import ORDER, Leftover
 from schemas.pool import Pool

@@ -8,9 +8,9 @@ import pytest
 from msgspec.structs import replace
 from test_absorb import NOW, a_state, an_attempt, an_instance
 
-from reconciler.explain_instances import explain_instances
-from reconciler.explain_progress import under_way
 from reconciler.host_report import LONGEST, parse_report
+from reconciler.report.in_progress import under_way
+from reconciler.report.instance_rows import explain_instances
 from reconciler.state.access_modes import with_ways
 from reconciler.state.deadman import disarmed
 from reconciler.state.leases import leases

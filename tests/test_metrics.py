@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as families
 
-from reconciler.render_metrics import Visit, render_metrics
+from reconciler.report.metrics import Visit, render_metrics
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Instance
 from schemas.plan import Plan, Unmet

@@ -29,8 +29,8 @@ from reconciler.planner.draft import World
 from reconciler.planner.placement.browse import browse
 from reconciler.planner.plan import plan
 from reconciler.refresh import refresh
-from reconciler.render_offers import OfferRow, group_table, grouped, groups_json, offer_text, offers_json
-from reconciler.render_plan import Page, render_plan
+from reconciler.report.offers import OfferRow, group_table, grouped, groups_json, offer_text, offers_json
+from reconciler.report.plan import Page, render_plan
 from reconciler.wire import OwnThreads, Site
 from schemas.catalog import CATALOG_VERSION, Catalog, CatalogRegion, CatalogType, LiveRegion
 from schemas.desired import BackendConfig, Cap, Desired

@@ -15,14 +15,14 @@ from msgspec.structs import replace
 from rich.console import Console, RenderableType
 from syrupy.assertion import SnapshotAssertion
 
-from reconciler.explain import explain
-from reconciler.explain_instances import explain_instances, explain_pools
-from reconciler.explain_progress import under_way
-from reconciler.explain_runs import explain_runs
-from reconciler.render_json import dump, instances_json, plan_json, runs_json
-from reconciler.render_offers import OfferRow, offer_text, shown
-from reconciler.render_plan import Page, render_plan
-from reconciler.render_tables import instance_table, pool_table, run_table
+from reconciler.report.in_progress import under_way
+from reconciler.report.instance_rows import explain_instances, explain_pools
+from reconciler.report.json import dump, instances_json, plan_json, runs_json
+from reconciler.report.offers import OfferRow, offer_text, shown
+from reconciler.report.plan import Page, render_plan
+from reconciler.report.plan_rows import explain
+from reconciler.report.run_rows import explain_runs
+from reconciler.report.tables import instance_table, pool_table, run_table
 from reconciler.state.observe.merge import absorb
 from reconciler.text.colour import ansi
 from reconciler.text.format import ago, clean, hourly, resources, rough, size, span, stamp

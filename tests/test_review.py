@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from syrupy.assertion import SnapshotAssertion
 
-from reconciler.gates import BadGate, Held, gates, held
-from reconciler.render_markdown import LIMIT, marker, render_markdown
-from reconciler.subtract import Difference, Side, subtract
+from reconciler.report.fail_on import BadGate, Held, gates, held
+from reconciler.report.markdown import LIMIT, marker, render_markdown
+from reconciler.report.plan_diff import Difference, Side, subtract
 from schemas.desired import Desired
 from schemas.documents.generate import schema
 from schemas.instance import Instance

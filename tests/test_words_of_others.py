@@ -16,11 +16,11 @@ from world import Site, apply, cron, desired, task
 
 from backends.base import BackendError, NoCapacity, QuotaExceeded, TryLater
 from backends.fake import Fault
-from reconciler.explain_instances import explain_instances
-from reconciler.explain_runs import explain_runs
-from reconciler.render_json import dump, instances_json, plan_json, runs_json
-from reconciler.render_plan import Page, render_plan
-from reconciler.render_tables import instance_table, run_table
+from reconciler.report.instance_rows import explain_instances
+from reconciler.report.json import dump, instances_json, plan_json, runs_json
+from reconciler.report.plan import Page, render_plan
+from reconciler.report.run_rows import explain_runs
+from reconciler.report.tables import instance_table, run_table
 from schemas.pool import Pool
 
 SAID = "no\x1b]0;title\x07 \x1b[2J\x9b31m\u202e\u2028machines\nerror: all is well\r\x00\x7f\ud7ff"

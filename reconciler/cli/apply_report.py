@@ -10,8 +10,8 @@ from msgspec.structs import replace
 from reconciler.cli.fail import Done, Fail
 from reconciler.cli.refusals import raise_refusals
 from reconciler.cli.terminal import out, say
-from reconciler.explain import counts, explain
-from reconciler.explain_progress import under_way
+from reconciler.report.in_progress import under_way
+from reconciler.report.plan_rows import counts, explain
 from reconciler.settle import Settled
 from reconciler.state.record_outcomes import Failed, Refused, StartFailed
 from reconciler.text.format import clean

@@ -10,9 +10,9 @@ from decimal import Decimal, InvalidOperation
 from reconciler.cli.fail import Fail
 from reconciler.cli.interrupts import Interrupts
 from reconciler.cli.terminal import ask, ask_typed, interactive, out, page, say
-from reconciler.explain import explain
 from reconciler.planner.approve import approve
-from reconciler.render_plan import render_plan
+from reconciler.report.plan import render_plan
+from reconciler.report.plan_rows import explain
 from reconciler.text.format import hourly
 from reconciler.wire import now
 from schemas.base import Price

@@ -17,8 +17,8 @@ from reconciler.cli.terminal import NoTerminal, ask, out, say
 from reconciler.cli.wishing import Wished, fulfil
 from reconciler.edit import Edit, EditRefused
 from reconciler.edit_autoscale import clear_rules, remove_rule, set_enabled, set_rule
-from reconciler.explain_progress import under_way
 from reconciler.planner.autoscale_ends import ended_at_once, ends_of, rules_in_force
+from reconciler.report.in_progress import under_way
 from reconciler.state.autoscale_overrides import say_cleared, say_enabled, say_rule
 from reconciler.state.autoscale_rules import Rules, rule_words
 from reconciler.state.status import alive

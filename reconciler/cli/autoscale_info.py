@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from reconciler.cli.plan import stored_offers
 from reconciler.cli.project import documents_of, project_root, site_of, state_if_any
 from reconciler.cli.terminal import out, say, show, width
-from reconciler.explain_autoscale import RuleRow, explain_rules, where_of
 from reconciler.planner.autoscale_ends import rules_in_force
+from reconciler.report.autoscale_rows import RuleRow, explain_rules, where_of
 from reconciler.state.autoscale_rules import Rules, kind, rule_words, rules_of
 from reconciler.text.format import ago, size, stamp
 from reconciler.wire import now
@@ -31,7 +31,7 @@ def show_rules(*, as_json: bool) -> int:
     offers = tuple(stored_offers(where, desired, state)) if rules.caps else ()
     rows = explain_rules(rules, state, offers=offers, now=now())
     if as_json:
-        from reconciler.render_json import dump
+        from reconciler.report.json import dump
 
         out(dump(_json(rules, rows)))
         return 0
@@ -61,7 +61,7 @@ def _differ(one: Rules, other: Rules) -> bool:
 
 
 def _table(rows: tuple[RuleRow, ...]) -> RenderableType:
-    from reconciler.render_tables import fitted
+    from reconciler.report.tables import fitted
 
     heads = ["REGION", "INSTANCE TYPE", "CPU", "MEMORY", "GPU", "PURCHASE", "MAXIMUM", "STATUS"]
     return fitted(heads, [_cells(row) for row in rows], core=len(heads), width=width(sys.stdout))

@@ -214,7 +214,7 @@ def _report(
         closer = f"`dstack backend check {asked.name}` looks closer"
         out(f"backend {asked.name}: account {who.account}, {region}; {closer}\n")
         return
-    from reconciler.render_json import dump
+    from reconciler.report.json import dump
 
     out(dump({
         "version": 1, "backend": asked.name, "account": who.account, "arn": who.arn, "profile": profile,

@@ -58,7 +58,7 @@ def check_backends(name: str, *, as_json: bool) -> int:
             if not as_json:
                 _show(one)
     if as_json:
-        from reconciler.render_json import dump
+        from reconciler.report.json import dump
 
         out(dump({"version": 1, "checks": [_json(one) for one in found]}))
     failed = [one for one in found if one.verdict == "failed"]

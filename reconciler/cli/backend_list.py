@@ -7,7 +7,7 @@ import sys
 from reconciler.cli.project import documents_of, project_root, site_of, state_if_any
 from reconciler.cli.stale import say_age
 from reconciler.cli.terminal import out, say, show, width
-from reconciler.explain_backends import BackendRow, explain_backends
+from reconciler.report.backend_rows import BackendRow, explain_backends
 from reconciler.text.format import counted, price
 from schemas.base import OURS
 
@@ -18,11 +18,11 @@ def list_backends(*, as_json: bool) -> int:
     state = state_if_any(site_of(documents))
     rows = explain_backends(documents.desired, state)
     if as_json:
-        from reconciler.render_json import dump
+        from reconciler.report.json import dump
 
         out(dump({"version": 1, "backends": [_json(row) for row in rows]}))
         return 0
-    from reconciler.render_tables import fitted
+    from reconciler.report.tables import fitted
 
     if state is not None:
         say_age(state)

@@ -13,9 +13,9 @@ from reconciler.cli.fail import Fail
 from reconciler.cli.project import site, state_or_empty
 from reconciler.cli.terminal import out, say, show, width
 from reconciler.cli.times import month_began, past
-from reconciler.cost import BYS, By, Cost, cost
 from reconciler.ledger import Ledger
-from reconciler.render_cost import cost_csv, cost_json, event_json, event_line
+from reconciler.report.cost import cost_csv, cost_json, event_json, event_line
+from reconciler.report.cost_model import BYS, By, Cost, cost
 from reconciler.text.format import counted, stamp
 from reconciler.wire import Site, ledger_of, now
 from schemas.ledger import Entry
@@ -37,7 +37,7 @@ def show_cost(*, since: str, by: str, as_json: bool, as_csv: bool) -> int:
     state, told = remembered(where, since=begun)
     found = cost(told, state, since=begun, until=until, by=grouped)
     if as_json:
-        from reconciler.render_json import dump
+        from reconciler.report.json import dump
 
         out(dump(cost_json(found, project=where.project)))
     elif as_csv:
@@ -58,7 +58,7 @@ def _show(found: Cost) -> None:
     if not found.rows:
         say(f"nothing was billed since {stamp(found.since)}; `--since 90d` looks further back")
         return
-    from reconciler.render_tables import cost_table
+    from reconciler.report.tables import cost_table
 
     alive = f"; {counted(found.alive, 'instance')} alive, counted until now" if found.alive else ""
     say(f"since {stamp(found.since)}{alive}")
@@ -108,7 +108,7 @@ def show_events(flags: EventFlags) -> int:
         except KeyboardInterrupt:
             return 0
     if flags.as_json:
-        from reconciler.render_json import dump
+        from reconciler.report.json import dump
 
         out(dump([event_json(entry) for entry in found]))
         return 0

@@ -12,8 +12,8 @@ from reconciler.cli.project import ports_of, site, state_of
 from reconciler.cli.refusals import raise_refusals
 from reconciler.cli.terminal import ask_typed, interactive, out, page, say
 from reconciler.cli.times import seconds
-from reconciler.explain import explain
-from reconciler.render_plan import render_plan
+from reconciler.report.plan import render_plan
+from reconciler.report.plan_rows import explain
 from reconciler.settle import settle
 from reconciler.state.record_outcomes import Failed
 from reconciler.state.status import alive

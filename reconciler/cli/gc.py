@@ -10,8 +10,8 @@ from reconciler.cli.project import ports_of, site, state_of
 from reconciler.cli.terminal import must_agree, out, say, show
 from reconciler.collect_garbage import Asked, ask_everywhere, remove_all
 from reconciler.ports import Connections
-from reconciler.render_json import dump, leftovers_json
-from reconciler.render_tables import leftover_table
+from reconciler.report.json import dump, leftovers_json
+from reconciler.report.tables import leftover_table
 from reconciler.state.unowned import unowned
 from reconciler.text.format import counted
 from reconciler.wire import Site, now

@@ -20,8 +20,8 @@ from reconciler.cli.project import documents_of, project_root, site_of
 from reconciler.cli.terminal import out, say, show, width
 from reconciler.need import BadOption, resolve_need
 from reconciler.objects import ObjectsError
-from reconciler.render_json import dump
-from reconciler.render_offers import OfferRow, group_table, grouped, groups_json, offers_json
+from reconciler.report.json import dump
+from reconciler.report.offers import OfferRow, group_table, grouped, groups_json, offers_json
 from reconciler.store import StateRefused
 from reconciler.text.format import counted
 from reconciler.wire import OwnThreads, Site, now, store_of

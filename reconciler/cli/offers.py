@@ -14,7 +14,7 @@ from reconciler.planner.draft import World
 from reconciler.planner.placement.blocks import Box, fewest, left_of, part, part_price, shared
 from reconciler.planner.placement.browse import Browsed, Found, browse
 from reconciler.planner.placement.fit import misfit
-from reconciler.render_offers import OfferRow, offer_text
+from reconciler.report.offers import OfferRow, offer_text
 from reconciler.state.status import degraded, instance_status, jobs_by_instance, unreachable
 from schemas.base import Seconds
 from schemas.desired import Desired

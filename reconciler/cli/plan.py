@@ -18,13 +18,13 @@ from reconciler.cli.fail import Done
 from reconciler.cli.judged import judged
 from reconciler.cli.project import documents_of, ports_of, project_root, site_of, tell
 from reconciler.cli.terminal import out, page, say
-from reconciler.explain import explain
 from reconciler.load import Documents
 from reconciler.markers import markers_needed
 from reconciler.planner.draft import World
 from reconciler.planner.local_state_guard import told_alone
 from reconciler.planner.plan import plan as make_plan
-from reconciler.render_plan import render_plan
+from reconciler.report.plan import render_plan
+from reconciler.report.plan_rows import explain
 from reconciler.state.apply_config import apply
 from reconciler.state.settle import conclude
 from reconciler.surroundings import connector
@@ -106,7 +106,7 @@ def _reviewed(
     plan = replace(found.plan, warnings=made.warnings) if flags.against else found.plan
     _save(flags, plan, documents)
     if flags.markdown is not None:
-        from reconciler.render_markdown import render_markdown
+        from reconciler.report.markdown import render_markdown
 
         text = render_markdown(
             plan, found.state, now=basis.moment, difference=found.difference, gates=found.gates
@@ -267,7 +267,7 @@ def _empty(project: str) -> State:
 def _print(made: Plan, state: State, *, as_json: bool, review: Review | None = None) -> None:
     difference = review.difference if review else None
     if as_json:
-        from reconciler.render_json import dump, plan_json
+        from reconciler.report.json import dump, plan_json
 
         out(dump(plan_json(made, state, difference=difference, gates=review.gates if review else ())))
     else:

@@ -10,9 +10,9 @@ from pathlib import Path
 from reconciler.cli.fail import Fail
 from reconciler.cli.plan import Basis, planned
 from reconciler.cli.terminal import say
-from reconciler.gates import BadGate, Gate, Held, gates, held
 from reconciler.load import Documents
-from reconciler.subtract import Difference, Side, subtract
+from reconciler.report.fail_on import BadGate, Gate, Held, gates, held
+from reconciler.report.plan_diff import Difference, Side, subtract
 from schemas.plan import Permissions, Plan
 from schemas.state import State
 

@@ -11,7 +11,7 @@ from reconciler.cli.fail import Fail
 from reconciler.cli.project import documents_of, project_root, site, site_of, state_if_any, state_or_empty
 from reconciler.cli.stale import say_age
 from reconciler.cli.terminal import out, say, show, width
-from reconciler.explain_instances import InstanceRow, explain_instances, explain_pools
+from reconciler.report.instance_rows import InstanceRow, explain_instances, explain_pools
 from reconciler.text.dates import localized
 from reconciler.wire import Site, now
 from schemas.state import State
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def show_pools(*, verbose: bool) -> int:
     """The pools of the documents, and those that only live instances still name."""
-    from reconciler.render_tables import pool_table
+    from reconciler.report.tables import pool_table
 
     documents = documents_of(project_root())
     rows = explain_pools(state_if_any(site_of(documents)), pools=documents.desired.pools)
@@ -34,7 +34,7 @@ def show_instances(*, pool: str, watch: bool, as_json: bool) -> int:
     """`watch` shows them until Ctrl-C; JSON is printed once."""
     where = site()
     if as_json:
-        from reconciler.render_json import dump, instances_json
+        from reconciler.report.json import dump, instances_json
 
         out(dump(instances_json(_rows(where, pool=pool))))
         return 0
@@ -65,7 +65,7 @@ def _explained(state: State, *, pool: str) -> tuple[InstanceRow, ...]:
 
 
 def _table(rows: tuple[InstanceRow, ...]) -> RenderableType:
-    from reconciler.render_tables import instance_table
+    from reconciler.report.tables import instance_table
 
     rows = tuple(dataclasses.replace(row, reason=localized(row.reason, datetime.astimezone)) for row in rows)
     return instance_table(rows, now=now(), width=width(sys.stdout))

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from reconciler.cli.terminal import say, stderr_console
-from reconciler.explain_progress import under_way
+from reconciler.report.in_progress import under_way
 from reconciler.state.record_outcomes import Failed, Outcome
 from reconciler.text.format import clean
 from schemas.state import State

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from reconciler.cli.project import site, state_or_empty
 from reconciler.cli.stale import say_age
 from reconciler.cli.terminal import out, say, show, width
-from reconciler.explain_runs import RunRow, explain_runs
+from reconciler.report.run_rows import RunRow, explain_runs
 from reconciler.wire import Site, now
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def show_runs(*, everything: bool, verbose: bool, watch: bool, as_json: bool) ->
     """`watch` shows it until Ctrl-C; JSON is printed once."""
     where = site()
     if as_json:
-        from reconciler.render_json import dump, runs_json
+        from reconciler.report.json import dump, runs_json
 
         out(dump(runs_json(_rows(where, everything=everything))))
         return 0
@@ -42,6 +42,6 @@ def _rows(where: Site, *, everything: bool) -> tuple[RunRow, ...]:
 
 
 def _table(rows: tuple[RunRow, ...], *, verbose: bool) -> RenderableType:
-    from reconciler.render_tables import run_table
+    from reconciler.report.tables import run_table
 
     return run_table(rows, now=now(), width=width(sys.stdout), verbose=verbose)

@@ -23,7 +23,7 @@ def show_state(*, as_json: bool) -> int:
     state = state_of(where)
     found = _facts(state, address=store_of(where).address)
     if as_json:
-        from reconciler.render_json import dump
+        from reconciler.report.json import dump
 
         out(dump(found))
         return 0

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from reconciler.cli.fail import Done, Fail
-from reconciler.render_plan import Page
+from reconciler.report.plan import Page
 from reconciler.text.colour import Paint, ansi, plain
 from reconciler.text.format import clean
 

@@ -12,7 +12,7 @@ from reconciler.cli.progress import Progress
 from reconciler.cli.project import ports_of
 from reconciler.cli.refusals import raise_refusals
 from reconciler.cli.terminal import say
-from reconciler.explain_progress import under_way
+from reconciler.report.in_progress import under_way
 from reconciler.settle import Settled, settle
 from reconciler.state.record_outcomes import Failed
 from reconciler.state.requests import WishRefused

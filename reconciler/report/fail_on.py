@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from reconciler.explain import Row, explain
-from reconciler.subtract import Difference
+from reconciler.report.plan_diff import Difference
+from reconciler.report.plan_rows import Row, explain
 from reconciler.text.format import hourly
 from schemas.base import Price
 from schemas.plan import Plan

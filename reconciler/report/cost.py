@@ -10,7 +10,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from reconciler.cost import HOUR, Cost, CostRow
+from reconciler.report.cost_model import HOUR, Cost, CostRow
 from reconciler.state.ledger.entries import EDITS
 from reconciler.text.format import clean, hourly, price, rough, stamp
 from schemas.ledger import Entry

@@ -1,4 +1,4 @@
-"""The JSON of `plan`, `ps` and `pool ps`: stable shapes, each with a schema in `schemas/*.schema.json`. Pure."""
+"""The JSON of `plan`, `ps` and `pool ps`: stable shapes, each with a schema in `schemas/json/*.schema.json`. Pure."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from reconciler.explain import Row, explain
-from reconciler.explain_instances import InstanceRow
-from reconciler.explain_runs import RunRow
+from reconciler.report.instance_rows import InstanceRow
+from reconciler.report.plan_rows import Row, explain
+from reconciler.report.run_rows import RunRow
 from reconciler.state.status import timers, unreachable
 from reconciler.text.format import resources, stamp
 from schemas.base import HOURS, Price
@@ -20,8 +20,8 @@ from schemas.plan import Plan
 from schemas.state import State
 
 if TYPE_CHECKING:
-    from reconciler.gates import Held
-    from reconciler.subtract import Difference
+    from reconciler.report.fail_on import Held
+    from reconciler.report.plan_diff import Difference
 
 
 def dump(value: Any) -> str:

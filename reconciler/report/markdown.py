@@ -10,11 +10,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reconciler.explain import Row, explain
-from reconciler.explain_prices import explain_prices
-from reconciler.gates import Held
-from reconciler.render_plan import Page, action_lines, idle_lines, observed_lines, summary
-from reconciler.subtract import Difference
+from reconciler.report.fail_on import Held
+from reconciler.report.plan import Page, action_lines, idle_lines, observed_lines, summary
+from reconciler.report.plan_diff import Difference
+from reconciler.report.plan_rows import Row, explain
+from reconciler.report.price_sources import explain_prices
 from reconciler.text.format import clean, counted, hourly, stamp
 from schemas.plan import Plan
 from schemas.state import State

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from reconciler.explain import Row, explain
+from reconciler.report.plan_rows import Row, explain
 from schemas.base import Price
 from schemas.desired import Desired
 from schemas.plan import Plan, Unmet

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from reconciler.explain import Kind, Row, counts, explain
-from reconciler.explain_prices import explain_prices
+from reconciler.report.plan_rows import Kind, Row, counts, explain
+from reconciler.report.price_sources import explain_prices
 from reconciler.state.status import timers
 from reconciler.text.colour import Paint, plain
 from reconciler.text.dates import Here, localized
@@ -18,7 +18,7 @@ from schemas.plan import Plan
 from schemas.state import State
 
 if TYPE_CHECKING:
-    from reconciler.subtract import Difference
+    from reconciler.report.plan_diff import Difference
 
 COLOUR: dict[Kind, str] = {
     "launch": "green", "attach": "green", "assign": "cyan", "stop": "red", "terminate": "red", "detach": "red",

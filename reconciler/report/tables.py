@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from reconciler.cost import Cost
-from reconciler.explain_instances import InstanceRow, PoolRow
-from reconciler.explain_runs import RunRow
-from reconciler.render_cost import cost_cells, cost_heads
+from reconciler.report.cost import cost_cells, cost_heads
+from reconciler.report.cost_model import Cost
+from reconciler.report.instance_rows import InstanceRow, PoolRow
+from reconciler.report.run_rows import RunRow
 from reconciler.state.status import unreachable
 from reconciler.text.format import ago, bounded, clean, resources, rough
 from schemas.base import HOURS, Price

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from reconciler.render_tables import fitted
+from reconciler.report.tables import fitted
 from reconciler.text.format import bounded, clean, counted, dated, price, resources, stamp
 from schemas.base import Price, Seconds
 from schemas.resources import Resources
