@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgspec import structs
 
-from reconciler.known_hosts import Known, read_known_hosts
+from reconciler.config.known_hosts import Known, read_known_hosts
 from schemas.host import Host, Jump
 
 if TYPE_CHECKING:

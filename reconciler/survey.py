@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from backends.base import BackendError
 from backends.ssh import Looked, look
-from reconciler.known_hosts import Known, name_of
+from reconciler.config.known_hosts import Known, name_of
 from reconciler.ports import Ports
 from reconciler.reach_ssh import SshReach
 from reconciler.runner import Unreachable, Untrusted

@@ -80,7 +80,7 @@ def _unfit(state: State, ask: TickAsk) -> str:
     """Why this program may not tick here; "" if it may. The documents at hand rule, else the applied ones."""
     desired = ask.documents.desired if ask.documents else state.applied.desired if state.applied else ask.carried
     if desired is not None and desired.requires:
-        from reconciler.requires import unmet_requirement
+        from reconciler.config.version_pin import unmet_requirement
 
         if why := unmet_requirement(desired.requires):
             return why

@@ -270,7 +270,7 @@ def _filler(site: Site, *, environ: Mapping[str, str]) -> Callable[[Container, D
 
 def _facts(site: Site) -> Callable[[Revision, Applied], GitFacts | None]:
     def facts(mine: Revision, applied: Applied) -> GitFacts | None:
-        from reconciler.revision import facts_of
+        from reconciler.config.git_revision import facts_of
 
         return facts_of(site.root, mine, applied.revision, authority=site.authority)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.revision import facts_of, revision_of
+from reconciler.config.git_revision import facts_of, revision_of
 from reconciler.state.authority import GitFacts, Verdict, judge
 from schemas.desired import Desired
 from schemas.state import Applied, Revision

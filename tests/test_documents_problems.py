@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.load import Invalid, load
-from reconciler.problem import Problem
+from reconciler.config.load import Invalid, load
+from reconciler.config.problems import Problem
 
 BAD = Path(__file__).parent / "documents" / "bad"
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.init import init, mint_project
-from reconciler.load import Invalid, Problem, load
-from reconciler.yaml_source import parse_yaml, read_yaml
-from reconciler.yaml_value import Source, locate, scalar_text
+from reconciler.config.init import init, mint_project
+from reconciler.config.load import Invalid, Problem, load
+from reconciler.config.yaml.reader import parse_yaml, read_yaml
+from reconciler.config.yaml.values import Source, locate, scalar_text
 
 
 def parse(text: str | bytes) -> Source:

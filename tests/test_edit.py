@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.edit import Edit, EditRefused, create_pool, declared, delete_pool, set_default
+from reconciler.config.edit.pools import Edit, EditRefused, create_pool, declared, delete_pool, set_default
 
 BLOCK = """\
 # the team's pools

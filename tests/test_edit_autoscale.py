@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from reconciler.edit import Edit
-from reconciler.edit_autoscale import clear_rules, remove_rule, set_enabled, set_rule
+from reconciler.config.edit.autoscale import clear_rules, remove_rule, set_enabled, set_rule
+from reconciler.config.edit.pools import Edit
 from schemas.desired import Cap
 
 A = Cap(instance_type="a1.large", max=4)

@@ -7,9 +7,9 @@ import pytest
 from msgspec import json
 from msgspec.structs import replace
 
-from reconciler.identity import identity
-from reconciler.load import Documents, Invalid, find_project, load
-from reconciler.requires import unmet_requirement
+from reconciler.config.identity import identity
+from reconciler.config.load import Documents, Invalid, find_project, load
+from reconciler.config.version_pin import unmet_requirement
 from schemas.desired import COMPILER, Desired
 from schemas.pool import Pool
 from schemas.profile import Retry

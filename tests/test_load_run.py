@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from reconciler.load import Documents, Invalid, load
-from reconciler.load_run import RunFlags, load_run, read_run_file, sealed_env
-from reconciler.need import BadOption, parse_duration, resolve_need
+from reconciler.config.load import Documents, Invalid, load
+from reconciler.config.load_run import RunFlags, load_run, read_run_file, sealed_env
+from reconciler.config.options import BadOption, parse_duration, resolve_need
 from schemas.profile import Retry
 from schemas.resources import GpuNeed, Need, Span
 from schemas.run import RunSpec

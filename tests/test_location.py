@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.load import Invalid, load
+from reconciler.config.load import Invalid, load
 from reconciler.planner.local_state_guard import alone
 from schemas.desired import BackendConfig, Desired
 from schemas.documents.backend import TYPES

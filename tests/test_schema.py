@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reconciler.check_references import check_references
-from reconciler.compile import run_faults
-from reconciler.init import STARTERS
-from reconciler.read_documents import read_documents, read_run
-from reconciler.yaml_source import parse_yaml
+from reconciler.config.compile.project import run_faults
+from reconciler.config.init import STARTERS
+from reconciler.config.read import read_documents, read_run
+from reconciler.config.references import check_references
+from reconciler.config.yaml.reader import parse_yaml
 from schemas.documents.generate import NAMES, file_of, schema, text
 
 DOCUMENTS = Path(__file__).parent / "documents"

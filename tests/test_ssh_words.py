@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from reconciler.config.edit.hosts import add_hosts, said_of_all, with_hosts
+from reconciler.config.edit.pools import create_pool
+from reconciler.config.known_hosts import Known, name_of, with_keys
+from reconciler.config.load import Invalid, load
 from reconciler.destination import NotADestination, read_destination
-from reconciler.edit import create_pool
-from reconciler.edit_hosts import add_hosts, said_of_all, with_hosts
-from reconciler.known_hosts import Known, name_of, with_keys
-from reconciler.load import Invalid, load
 from reconciler.resolve_ssh import read_jump
 from schemas.host import Host, Jump
 from schemas.resources import GpuNeed, Span

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.validate import validate
+from reconciler.config.validate import validate
 
 OLD = Path(__file__).parent / "documents" / "dstack018"
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from reconciler.cli.fail import Fail
 from reconciler.cli.project import documents_of
 from reconciler.cli.terminal import say
-from reconciler.load import Documents
+from reconciler.config.load import Documents
 from schemas.state import Revision
 
 
 def revision(documents: Documents) -> Revision:
     """The documents by commit and digest."""
-    from reconciler.revision import revision_of
+    from reconciler.config.git_revision import revision_of
 
     return revision_of(documents.root, documents.digest, authority=documents.desired.authority)
 
@@ -36,7 +36,7 @@ def identified(root: Path) -> Documents:
 
 def _keep_out_of_git(root: Path) -> None:
     """Before the first state or key is written, git must ignore both; minting an id sees to it by itself."""
-    from reconciler.init import init
+    from reconciler.config.init import init
 
     ignored = root / ".dstack/.gitignore"
     try:
@@ -48,7 +48,7 @@ def _keep_out_of_git(root: Path) -> None:
 
 def mint(root: Path) -> str:
     """An id, once: of callers that race, all get the first one's."""
-    from reconciler.init import mint_project
+    from reconciler.config.init import mint_project
     from reconciler.wire import nonce
 
     try:

@@ -18,7 +18,7 @@ from reconciler.cli.run_files import packer
 from reconciler.cli.saved import saved_plan
 from reconciler.cli.terminal import interactive, say
 from reconciler.cli.times import seconds
-from reconciler.load import Documents
+from reconciler.config.load import Documents
 from reconciler.refresh import freshen
 from reconciler.settle import Settled, settle, settled
 from reconciler.store import Store

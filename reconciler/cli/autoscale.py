@@ -15,8 +15,8 @@ from reconciler.cli.pool_edit import COMMIT, put_edits, show_edits
 from reconciler.cli.project import documents_of, project_root, site_of, state_if_any
 from reconciler.cli.terminal import NoTerminal, ask, out, say
 from reconciler.cli.wishing import Wished, fulfil
-from reconciler.edit import Edit, EditRefused
-from reconciler.edit_autoscale import clear_rules, remove_rule, set_enabled, set_rule
+from reconciler.config.edit.autoscale import clear_rules, remove_rule, set_enabled, set_rule
+from reconciler.config.edit.pools import Edit, EditRefused
 from reconciler.planner.autoscale_ends import ended_at_once, ends_of, rules_in_force
 from reconciler.report.in_progress import under_way
 from reconciler.state.autoscale_overrides import say_cleared, say_enabled, say_rule

@@ -31,8 +31,8 @@ from reconciler.cli.fail import Fail
 from reconciler.cli.pool_edit import COMMIT, put_edits, show_edits
 from reconciler.cli.project import project_root
 from reconciler.cli.terminal import NoTerminal, ask, ask_text, interactive, out, say
-from reconciler.edit import Edit, EditRefused
-from reconciler.edit_backend import declares_any, set_aws
+from reconciler.config.edit.backend import declares_any, set_aws
+from reconciler.config.edit.pools import Edit, EditRefused
 from schemas.base import NAME
 from schemas.location import Bucket, location
 

@@ -13,7 +13,7 @@ from reconciler.text.format import clean, counted
 
 def check(paths: tuple[Path, ...]) -> int:
     """0 where all is valid, warnings or not. Problems are the command's data: they go to stdout."""
-    from reconciler.validate import validate
+    from reconciler.config.validate import validate
 
     chosen = paths or (project_root(),)
     for path in chosen:
@@ -49,7 +49,7 @@ def print_schema(name: str) -> int:
 
 def start_project(folder: Path) -> int:
     """Files that exist are never overwritten."""
-    from reconciler.init import init
+    from reconciler.config.init import init
 
     if not folder.is_dir():
         raise Fail(f"{folder}: no such folder")

@@ -6,7 +6,7 @@ from __future__ import annotations
 def explain_error(error: Exception) -> str:
     """The line for `error`, or "" for a defect. Imports here cost nothing: something already failed."""
     from backends.base import BackendError
-    from reconciler.load import Invalid
+    from reconciler.config.load import Invalid
     from reconciler.store import StateMoved, StateRefused
 
     match error:

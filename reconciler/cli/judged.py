@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reconciler.load import Documents
+from reconciler.config.load import Documents
 from reconciler.state.apply_config import apply
 from reconciler.state.authority import judge
 from reconciler.wire import who
@@ -26,7 +26,7 @@ def judged(state: State, documents: Documents, *, now: int) -> Judged:
     if applied is None or not applied.revision.digest or applied.revision.digest == documents.digest:
         return Judged(state)
     from reconciler.cli.applied import revision
-    from reconciler.revision import facts_of
+    from reconciler.config.git_revision import facts_of
 
     mine, authority = revision(documents), documents.desired.authority
     verdict = judge(

@@ -18,7 +18,7 @@ from reconciler.cli.offers import Asked, browsed, row_of, show_offers
 from reconciler.cli.plan import stored_offers
 from reconciler.cli.project import documents_of, project_root, site_of
 from reconciler.cli.terminal import out, say, show, width
-from reconciler.need import BadOption, resolve_need
+from reconciler.config.options import BadOption, resolve_need
 from reconciler.objects import ObjectsError
 from reconciler.report.json import dump
 from reconciler.report.offers import OfferRow, group_table, grouped, groups_json, offers_json

@@ -18,7 +18,7 @@ from reconciler.cli.fail import Done
 from reconciler.cli.judged import judged
 from reconciler.cli.project import documents_of, ports_of, project_root, site_of, tell
 from reconciler.cli.terminal import out, page, say
-from reconciler.load import Documents
+from reconciler.config.load import Documents
 from reconciler.markers import markers_needed
 from reconciler.planner.draft import World
 from reconciler.planner.local_state_guard import told_alone

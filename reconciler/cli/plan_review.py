@@ -10,7 +10,7 @@ from pathlib import Path
 from reconciler.cli.fail import Fail
 from reconciler.cli.plan import Basis, planned
 from reconciler.cli.terminal import say
-from reconciler.load import Documents
+from reconciler.config.load import Documents
 from reconciler.report.fail_on import BadGate, Gate, Held, gates, held
 from reconciler.report.plan_diff import Difference, Side, subtract
 from schemas.plan import Permissions, Plan
@@ -46,7 +46,7 @@ def review(
     if not against:
         found = held(asked, made, basis.state, difference=None)
         return Review(plan=made, state=basis.state, gates=found)
-    from reconciler.git_documents import NoRevision, documents_at
+    from reconciler.config.at_revision import NoRevision, documents_at
 
     try:
         base, commit = documents_at(documents.root, against, home=Path.home())

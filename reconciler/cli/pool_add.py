@@ -17,7 +17,7 @@ from reconciler.cli.progress import Progress
 from reconciler.cli.project import project_root, site_of
 from reconciler.cli.terminal import NoTerminal, ask, out, say
 from reconciler.cli.wishing import Wished, fulfil
-from reconciler.need import parse_duration, read_option, resolve_need
+from reconciler.config.options import parse_duration, read_option, resolve_need
 from reconciler.planner.confirmed_price import confirmed
 from reconciler.refresh import freshen
 from reconciler.settle import settled

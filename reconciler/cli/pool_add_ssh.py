@@ -15,10 +15,10 @@ from reconciler.cli.project import documents_of, ports_of, project_root, site
 from reconciler.cli.ssh_flags import AddSshAsk, hosts_of
 from reconciler.cli.ssh_tables import check_lines, key_table
 from reconciler.cli.terminal import NoTerminal, ask, ask_typed, out, say, show, width
-from reconciler.document_files import KNOWN_HOSTS
-from reconciler.edit import Edit, EditRefused, create_pool, declared
-from reconciler.edit_hosts import Entry, add_hosts, said_of_all, with_hosts
-from reconciler.known_hosts import read_known_hosts, with_keys
+from reconciler.config.edit.hosts import Entry, add_hosts, said_of_all, with_hosts
+from reconciler.config.edit.pools import Edit, EditRefused, create_pool, declared
+from reconciler.config.files import KNOWN_HOSTS
+from reconciler.config.known_hosts import read_known_hosts, with_keys
 from reconciler.reach_ssh import SshReach, reach_from
 from reconciler.survey import Surveyed, Trusted, survey
 from reconciler.text.format import counted

@@ -13,10 +13,10 @@ from typing import TypeVar
 from reconciler.cli.fail import Fail
 from reconciler.cli.project import project_root, site
 from reconciler.cli.terminal import out, say
-from reconciler.edit import Edit, EditRefused, declared, set_default
-from reconciler.edit import create_pool as created
-from reconciler.edit import delete_pool as deleted
-from reconciler.load import Invalid, load
+from reconciler.config.edit.pools import Edit, EditRefused, declared, set_default
+from reconciler.config.edit.pools import create_pool as created
+from reconciler.config.edit.pools import delete_pool as deleted
+from reconciler.config.load import Invalid, load
 from reconciler.state.status import alive
 from reconciler.wire import store_of
 from schemas.base import NAME

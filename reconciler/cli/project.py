@@ -12,7 +12,7 @@ from reconciler.system.concurrent import Asking, unheard
 from reconciler.wire import Site, store_of
 
 if TYPE_CHECKING:
-    from reconciler.load import Documents
+    from reconciler.config.load import Documents
     from reconciler.ports import Ports
     from reconciler.reach_ssh import SshReach
     from schemas.state import State
@@ -29,7 +29,7 @@ def project_root(start: Path | None = None) -> Path:
     for folder in (here, *here.parents):
         if (folder / ".dstack").is_dir() and folder != home:
             return folder
-    from reconciler.revision import sparse
+    from reconciler.config.git_revision import sparse
 
     if left_out := sparse(here):
         raise Fail(f"{here}: a sparse checkout left out {left_out}: `git sparse-checkout add {left_out}`")
@@ -38,7 +38,7 @@ def project_root(start: Path | None = None) -> Path:
 
 def site(start: Path | None = None) -> Site:
     """The project's id and store, read without judging the rest: a typo in a pool must not hide what runs."""
-    from reconciler.identity import identity
+    from reconciler.config.identity import identity
 
     root = project_root(start)
     found, unreadable = identity(root)
@@ -136,7 +136,7 @@ def documents_of(root: Path, *, known: State | None = None) -> Documents:
 
     With the state at hand, documents that are the applied ones are not compiled again.
     """
-    from reconciler.load import load
+    from reconciler.config.load import load
 
     applied = known.applied if known else None
     compiled = (applied.revision.digest, applied.desired) if applied else None

@@ -19,8 +19,8 @@ from reconciler.cli.run_files import pack
 from reconciler.cli.run_follow import follow_run, hand_over
 from reconciler.cli.terminal import say
 from reconciler.cli.wishing import Wished
-from reconciler.load import Documents
-from reconciler.load_run import RunFlags, read_run_file, sealed_env
+from reconciler.config.load import Documents
+from reconciler.config.load_run import RunFlags, read_run_file, sealed_env
 from reconciler.state.requests import add_run, carry
 from reconciler.wire import Site, nonce, now, who
 from schemas.run import Container, Run, RunSpec

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from reconciler.cli.fail import Fail
 from reconciler.cli.terminal import say
-from reconciler.compile_hosts import gpu_need, name_of
+from reconciler.config.compile.hosts import gpu_need, name_of
 from reconciler.destination import Asked, NotADestination, read_destination
 from reconciler.resolve_ssh import Here, Hop, read_jump
 from schemas.desired import Desired

@@ -16,7 +16,7 @@ _DURATION = re.compile(r"\d[0-9a-z]*\Z", re.ASCII)
 
 def seconds(text: str, *, flag: str) -> int:
     """`90`, `10m`, `1h30m`; `off` makes no sense here. `Fail` names the flag."""
-    from reconciler.need import parse_duration
+    from reconciler.config.options import parse_duration
 
     found = parse_duration(text, option=flag)
     if found is None:

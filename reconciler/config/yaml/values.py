@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from reconciler.problem import Problem
+from reconciler.config.problems import Problem
 
 Mark = tuple[int, int]
 """1-based line and column."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
-from reconciler.document_files import FOLDER, KNOWN_HOSTS, MAX_BYTES, own_file
-from reconciler.load import Documents, digest_of
-from reconciler.problem import Invalid, Problem
-from reconciler.revision import run_git
+from reconciler.config.files import FOLDER, KNOWN_HOSTS, MAX_BYTES, own_file
+from reconciler.config.git_revision import run_git
+from reconciler.config.load import Documents, digest_of
+from reconciler.config.problems import Invalid, Problem
 
 
 class NoRevision(Exception):
@@ -17,7 +17,7 @@ class NoRevision(Exception):
 
 def documents_at(root: Path, revision: str, *, home: Path) -> tuple[Documents, str]:
     """The documents under `root` as `revision` has them, and its commit. Raises `NoRevision`, `Invalid`."""
-    from reconciler.compile_files import compile_files
+    from reconciler.config.compile.from_bytes import compile_files
 
     commit = _commit(root, revision)
     every = _texts(root, commit)

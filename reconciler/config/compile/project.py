@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from reconciler.compile_creds import creds_faults, with_secrets
-from reconciler.compile_hosts import twice
-from reconciler.compile_pool import DEFAULT_POOL, compile_pool
-from reconciler.compile_profile import Layer, compile_profile, layer_of
-from reconciler.compile_run import compile_run, run_hash
-from reconciler.contradict import pool_contradictions, project_contradictions, run_contradictions
-from reconciler.known_hosts import Known
-from reconciler.notice import backend_notices, run_notices, unsupported_notices
-from reconciler.problem import Problem, in_order
-from reconciler.read_documents import Entry, Read, entry_name
+from reconciler.config.compile.credentials import creds_faults, with_secrets
+from reconciler.config.compile.hosts import twice
+from reconciler.config.compile.pool import DEFAULT_POOL, compile_pool
+from reconciler.config.compile.profile import Layer, compile_profile, layer_of
+from reconciler.config.compile.run import compile_run, run_hash
+from reconciler.config.known_hosts import Known
+from reconciler.config.lint import pool_contradictions, project_contradictions, run_contradictions
+from reconciler.config.problems import Problem, in_order
+from reconciler.config.read import Entry, Read, entry_name
+from reconciler.config.warnings import backend_notices, run_notices, unsupported_notices
 from schemas.desired import BackendConfig, Cap, Desired, Secret
 from schemas.documents.backend import OTHER_TYPES, TYPES
 from schemas.documents.shape import suggestion

@@ -10,9 +10,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from reconciler.compile_container import KEPT_CHANGES, container_of, unsupported_here
-from reconciler.compile_pool import DEFAULT_IDLE, unusable, where_of
-from reconciler.compile_profile import Chosen, Layer
+from reconciler.config.compile.container import KEPT_CHANGES, container_of, unsupported_here
+from reconciler.config.compile.pool import DEFAULT_IDLE, unusable, where_of
+from reconciler.config.compile.profile import Chosen, Layer
 from schemas.desired import BackendConfig
 from schemas.documents.run import DevEnvironmentForm, RunForm, ServiceForm, TaskForm
 from schemas.documents.span import OFF

@@ -17,9 +17,9 @@ from typing import Any
 
 import yaml
 
-from reconciler.document_files import MAX_BYTES, read_bytes
-from reconciler.problem import Problem
-from reconciler.yaml_value import Mapping, Mark, Number, Sequence, Source, scalar_text
+from reconciler.config.files import MAX_BYTES, read_bytes
+from reconciler.config.problems import Problem
+from reconciler.config.yaml.values import Mapping, Mark, Number, Sequence, Source, scalar_text
 
 MAX_DEPTH = 64
 MAX_VALUES = 1_000_000

@@ -10,9 +10,9 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from reconciler.problem import Problem
-from reconciler.read_documents import label
-from reconciler.yaml_value import Source, locate
+from reconciler.config.problems import Problem
+from reconciler.config.read import label
+from reconciler.config.yaml.values import Source, locate
 from schemas.documents.shape import suggestion
 
 _OPEN = re.compile(r"(?<!\$)\$\{\{")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from reconciler.check_references import check_references
-from reconciler.compile import compile_documents
-from reconciler.compile_profile import compile_profile
-from reconciler.known_hosts import Known
-from reconciler.problem import Invalid, in_order
-from reconciler.read_documents import Read, is_run, read_documents
-from reconciler.yaml_source import parse_yaml, read_yaml, unreadable
-from reconciler.yaml_value import Source
+from reconciler.config.compile.profile import compile_profile
+from reconciler.config.compile.project import compile_documents
+from reconciler.config.known_hosts import Known
+from reconciler.config.problems import Invalid, in_order
+from reconciler.config.read import Read, is_run, read_documents
+from reconciler.config.references import check_references
+from reconciler.config.yaml.reader import parse_yaml, read_yaml, unreadable
+from reconciler.config.yaml.values import Source
 from schemas.desired import Desired
 from schemas.profile import Profile
 
@@ -30,7 +30,7 @@ def compile_files(
     desired, unsupported = compile_documents(read, own=_own_profiles(own, read), known=Known(known_hosts))
     _references(read, sources)
     for entry in () if any_version else read.singles.get("requires", ()):
-        from reconciler.requires import unmet_requirement
+        from reconciler.config.version_pin import unmet_requirement
 
         if message := unmet_requirement(desired.requires):
             read.problems.append(entry.problem(message))

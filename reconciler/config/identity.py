@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from reconciler.document_files import document_files, read_bytes
+from reconciler.config.files import document_files, read_bytes
 
 KEYS = (b"project", b"state", b"authority", b"artifact_store")
 
@@ -29,7 +29,7 @@ def _may_say(file: Path) -> bool:
 
 
 def _take(file: Path, root: Path, found: dict[str, Any]) -> str:
-    from reconciler.yaml_source import read_yaml
+    from reconciler.config.yaml.reader import read_yaml
 
     source, _ = read_yaml(file, shown=file.relative_to(root).as_posix())
     value = source.value if isinstance(source.value, dict) else {}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from reconciler.problem import Problem
-from reconciler.read_documents import Entry
+from reconciler.config.problems import Problem
+from reconciler.config.read import Entry
 
 _NO_EFFECT = {
     "gateway": "there is no gateway here",

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from reconciler.problem import Problem
-from reconciler.yaml_value import Mapping, Mark, Sequence, Source, locate
+from reconciler.config.problems import Problem
+from reconciler.config.yaml.values import Mapping, Mark, Sequence, Source, locate
 from schemas.documents.backend import TYPES as BACKEND_TYPES
 from schemas.documents.backend import backend_form
 from schemas.documents.pool import PoolForm

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from msgspec.structs import replace
 
-from reconciler.problem import Problem
-from reconciler.read_documents import Entry
+from reconciler.config.problems import Problem
+from reconciler.config.read import Entry
 from schemas.desired import BackendConfig, Secret
 
 _SECRET = re.compile(r"\$\{\{ *secrets\.([A-Za-z_][A-Za-z0-9_]*) *\}\}")

@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reconciler.edit_block import block, end_of, newline_of
-from reconciler.edit_flow import append_flow, delete_flow, mark_flow
+from reconciler.config.edit.block_style import block, end_of, newline_of
+from reconciler.config.edit.flow_style import append_flow, delete_flow, mark_flow
 
 NEW_FILE = "pools.yml"
 

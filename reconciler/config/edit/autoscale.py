@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from reconciler.edit import Edit, edited, round_trip
-from reconciler.edit_block import block, end_of, newline_of
-from reconciler.edit_flow import without_part
+from reconciler.config.edit.block_style import block, end_of, newline_of
+from reconciler.config.edit.flow_style import without_part
+from reconciler.config.edit.pools import Edit, edited, round_trip
 from schemas.desired import Cap
 
 NEW_FILE = "autoscale.yml"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 
-from reconciler.problem import Problem
-from reconciler.read_documents import Entry, Read
+from reconciler.config.problems import Problem
+from reconciler.config.read import Entry, Read
 from reconciler.text.format import counted
 from schemas.pool import Pool
 from schemas.resources import GpuNeed, Span

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from reconciler.document_files import FOLDER, KNOWN_HOSTS, document_files, own_file, read_bytes
-from reconciler.problem import Invalid as Invalid
-from reconciler.problem import Problem as Problem
+from reconciler.config.files import FOLDER, KNOWN_HOSTS, document_files, own_file, read_bytes
+from reconciler.config.problems import Invalid as Invalid
+from reconciler.config.problems import Problem as Problem
 from schemas.desired import COMPILER, Desired
 
 
@@ -61,7 +61,7 @@ def load(root: Path, *, home: Path, known: tuple[str, Desired] | None = None) ->
     if known and known[0] == digest and _holds(known[1], compiler=compiler):
         desired, unsupported = known[1], ()
     else:
-        from reconciler.compile_files import compile_files
+        from reconciler.config.compile.from_bytes import compile_files
 
         keys = pinned.decode("utf-8", "replace") if isinstance(pinned, bytes) else ""
         desired, unsupported = compile_files(texts, own=own, known_hosts=keys)
@@ -75,7 +75,7 @@ def _holds(desired: Desired, *, compiler: str) -> bool:
         return False
     if not desired.requires:
         return True
-    from reconciler.requires import unmet_requirement
+    from reconciler.config.version_pin import unmet_requirement
 
     return not unmet_requirement(desired.requires)
 

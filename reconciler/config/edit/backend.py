@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reconciler.edit import Edit, EditRefused, edited, round_trip
-from reconciler.edit_block import block, end_of, newline_of
+from reconciler.config.edit.block_style import block, end_of, newline_of
+from reconciler.config.edit.pools import Edit, EditRefused, edited, round_trip
 
 NEW_FILE = "backends.yml"
 

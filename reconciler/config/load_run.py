@@ -9,18 +9,18 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from reconciler.check_references import check_references
-from reconciler.compile import LOCAL, pick_profile, run_faults, run_layers
-from reconciler.compile_pool import DEFAULT_POOL
-from reconciler.compile_profile import Layer
-from reconciler.compile_run import compile_run, run_hash
-from reconciler.contradict import run_contradictions
-from reconciler.load import Documents
-from reconciler.need import BadOption, parse_duration, read_option, resolve_need
-from reconciler.notice import run_notices, unsupported_notices
-from reconciler.problem import Invalid, Problem, in_order
-from reconciler.read_documents import Entry, read_run
-from reconciler.yaml_source import read_yaml
+from reconciler.config.compile.pool import DEFAULT_POOL
+from reconciler.config.compile.profile import Layer
+from reconciler.config.compile.project import LOCAL, pick_profile, run_faults, run_layers
+from reconciler.config.compile.run import compile_run, run_hash
+from reconciler.config.lint import run_contradictions
+from reconciler.config.load import Documents
+from reconciler.config.options import BadOption, parse_duration, read_option, resolve_need
+from reconciler.config.problems import Invalid, Problem, in_order
+from reconciler.config.read import Entry, read_run
+from reconciler.config.references import check_references
+from reconciler.config.warnings import run_notices, unsupported_notices
+from reconciler.config.yaml.reader import read_yaml
 from schemas.desired import Desired
 from schemas.documents.profile import EVERY_EVENT, SPOT
 from schemas.documents.run import read_port

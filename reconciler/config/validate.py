@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from reconciler.check_references import check_references
-from reconciler.compile import compile_documents, pick_profile, run_faults, run_layers
-from reconciler.compile_run import compile_run
-from reconciler.document_files import FOLDER
-from reconciler.load import find_project, load
-from reconciler.notice import run_notices, unsupported_notices
-from reconciler.problem import Invalid, Problem, in_order
-from reconciler.read_documents import Read, is_run, read_documents, read_run
-from reconciler.yaml_source import read_yaml
-from reconciler.yaml_value import Source
+from reconciler.config.compile.project import compile_documents, pick_profile, run_faults, run_layers
+from reconciler.config.compile.run import compile_run
+from reconciler.config.files import FOLDER
+from reconciler.config.load import find_project, load
+from reconciler.config.problems import Invalid, Problem, in_order
+from reconciler.config.read import Read, is_run, read_documents, read_run
+from reconciler.config.references import check_references
+from reconciler.config.warnings import run_notices, unsupported_notices
+from reconciler.config.yaml.reader import read_yaml
+from reconciler.config.yaml.values import Source
 from schemas.desired import BackendConfig
 from schemas.documents.project import LISTS
 from schemas.pool import Pool

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from reconciler.compile_hosts import compile_hosts
-from reconciler.compile_profile import Chosen
-from reconciler.known_hosts import Known
+from reconciler.config.compile.hosts import compile_hosts
+from reconciler.config.compile.profile import Chosen
+from reconciler.config.known_hosts import Known
 from schemas.desired import BackendConfig
 from schemas.documents.pool import PoolForm
 from schemas.documents.span import OFF

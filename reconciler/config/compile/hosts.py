@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from reconciler.known_hosts import Known
+from reconciler.config.known_hosts import Known
 from schemas.base import NAME, Price
 from schemas.documents.pool import HostForm, PoolForm, ProxyForm, SshForm
 from schemas.host import DISK_FLOOR, Host, Jump
