@@ -25,7 +25,7 @@ from reconciler.ports import Connections, Documents, Ports
 from reconciler.prepare import Rendered, prepare
 from reconciler.recover import Recovered, recover
 from reconciler.remember import TRIES, differs, heartbeat_due, jitter, write
-from reconciler.secrets import secret_files
+from reconciler.secrets.resolve import secret_files
 from reconciler.state.access_modes import with_ways
 from reconciler.state.apply_config import apply, bundled, unbundled, with_bundles
 from reconciler.state.authority import GitFacts, judge

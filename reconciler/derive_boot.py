@@ -11,7 +11,7 @@ import hmac
 import struct
 
 from backends.boot import Boot
-from reconciler.seal import ProjectKey
+from reconciler.secrets.project_key import ProjectKey
 from schemas.base import Value
 
 KIND = b"ssh-ed25519"

@@ -9,7 +9,7 @@ from pathlib import Path
 from reconciler.planner.placement.blocks import share_of
 from reconciler.ports import Ports
 from reconciler.runner import Box, Order
-from reconciler.secrets import SecretLacking
+from reconciler.secrets.resolve import SecretLacking
 from schemas.delivery import Delivery
 from schemas.desired import Desired
 from schemas.instance import Instance

@@ -12,7 +12,7 @@ from backends.base import BackendError, NoCapacity, TryLater
 from reconciler.execute import capacity_of
 from reconciler.order import CannotOrder, bundle_of
 from reconciler.ports import Connections, Ports
-from reconciler.secrets import SecretLacking
+from reconciler.secrets.resolve import SecretLacking
 from reconciler.state.access_modes import way_to
 from reconciler.state.observe.merge import another_account
 from reconciler.system.concurrent import gather

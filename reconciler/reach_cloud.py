@@ -24,7 +24,7 @@ from schemas.instance import Instance
 if TYPE_CHECKING:
     from reconciler.connect_ssh import Line, Lines
     from reconciler.derive_boot import KeyPair
-    from reconciler.seal import ProjectKey
+    from reconciler.secrets.project_key import ProjectKey
 
 ENDORSED = "cat /etc/ssh/dstack_host_key.endorsed"
 ROTATE = 60.0  # seconds: a small machine that has just booted makes its first key
@@ -54,7 +54,7 @@ class CloudReach:
 
     @cached_property
     def _key(self) -> ProjectKey:
-        from reconciler.seal import KeyRefused
+        from reconciler.secrets.project_key import KeyRefused
 
         try:
             return self._make_key()

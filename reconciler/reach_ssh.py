@@ -19,7 +19,7 @@ from schemas.instance import Instance
 if TYPE_CHECKING:
     from backends.ssh import Said
     from reconciler.connect_ssh import Line, Lines
-    from reconciler.seal import ProjectKey
+    from reconciler.secrets.project_key import ProjectKey
     from reconciler.transport_ssh import SshTransport
 
 
@@ -38,7 +38,7 @@ def reach_from(
         return Lines(Here(root=root, home=Path.home(), config=config))
 
     def key() -> ProjectKey:
-        from reconciler.seal import project_key
+        from reconciler.secrets.project_key import project_key
 
         return project_key(root / ".dstack/keys", environ=environ or {}, mint=False)
 
@@ -92,7 +92,7 @@ class SshReach:
 
     @cached_property
     def _fence_key(self) -> bytes:
-        from reconciler.seal import KeyRefused
+        from reconciler.secrets.project_key import KeyRefused
 
         try:
             return self._key().derive("fence")
@@ -126,6 +126,6 @@ class SshReach:
 
 
 def _no_key() -> ProjectKey:
-    from reconciler.seal import KeyRefused
+    from reconciler.secrets.project_key import KeyRefused
 
     raise KeyRefused("no project's key is at hand")

@@ -76,7 +76,7 @@ def _booter(site: Site, *, environ: Mapping[str, str] | None) -> Callable[[str],
     def boot(launch: str) -> Boot:
         from backends.base import BackendError
         from reconciler.derive_boot import boot_of
-        from reconciler.seal import KeyRefused, project_key
+        from reconciler.secrets.project_key import KeyRefused, project_key
 
         try:
             mint = environ is not None and not _has_machines(site)

@@ -200,7 +200,7 @@ def lacking_here(site: Site, *, environ: Mapping[str, str]) -> Callable[[RunSpec
     def lacking(spec: RunSpec, desired: Desired) -> str:
         if not (spec.env or spec.sealed or spec.container):
             return ""
-        from reconciler.secrets import lacking as missing
+        from reconciler.secrets.resolve import lacking as missing
 
         has_key = bool(environ.get("DSTACK_PROJECT_KEY")) or (site.keys / "project.key").exists()
         return missing(spec, desired, environ, root=site.root, has_key=has_key)
@@ -248,8 +248,8 @@ def who() -> str:
 
 def _resolver(site: Site, *, environ: Mapping[str, str]) -> Callable[[RunSpec, Desired], Mapping[str, str]]:
     def resolve(spec: RunSpec, desired: Desired) -> Mapping[str, str]:
-        from reconciler.seal import project_key
-        from reconciler.secrets import resolve as resolved
+        from reconciler.secrets.project_key import project_key
+        from reconciler.secrets.resolve import resolve as resolved
 
         key = project_key(site.keys, environ=environ, mint=False) if spec.sealed else None
         return resolved(spec, desired, environ, key, root=site.root)
@@ -259,8 +259,8 @@ def _resolver(site: Site, *, environ: Mapping[str, str]) -> Callable[[RunSpec, D
 
 def _filler(site: Site, *, environ: Mapping[str, str]) -> Callable[[Container, Desired], Container]:
     def fill(container: Container, desired: Desired) -> Container:
-        from reconciler.seal import project_key
-        from reconciler.secrets import fill as filled
+        from reconciler.secrets.project_key import project_key
+        from reconciler.secrets.resolve import fill as filled
 
         key = project_key(site.keys, environ=environ, mint=False) if container.sealed else None
         return filled(container, desired, environ, key, root=site.root)

@@ -19,7 +19,7 @@ from backends.aws_login import Keys, with_keys
 from backends.base import BackendError
 from reconciler.cli.backend_check import looked
 from reconciler.config.edit.backend import set_aws
-from reconciler.secrets import SecretLacking, resolve
+from reconciler.secrets.resolve import SecretLacking, resolve
 from schemas.desired import BackendConfig, Desired, Secret
 from schemas.documents.generate import schema
 from schemas.run import RunSpec

@@ -11,7 +11,7 @@ from backends.base import BackendError
 from backends.boot import Boot, DeadMan
 from backends.user_data import MOST, SERVICE, TIMER, render
 from reconciler.derive_boot import boot_of, endorsement, host_key_of, login_of
-from reconciler.seal import ProjectKey
+from reconciler.secrets.project_key import ProjectKey
 from reconciler.store_folder import FolderStore
 from schemas.desired import BackendConfig
 from schemas.instance import Instance

@@ -20,7 +20,7 @@ from test_hostile import holders, shown_by_processes
 from test_power_loss import traced
 
 from reconciler.derive_boot import host_key_of, login_of
-from reconciler.seal import ProjectKey
+from reconciler.secrets.project_key import ProjectKey
 from reconciler.statefile import loads
 
 CANARY = "canary-8c4f02"

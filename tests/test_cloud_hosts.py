@@ -29,7 +29,7 @@ from reconciler.reach_cloud import CloudReach
 from reconciler.reach_ssh import SshReach
 from reconciler.resolve_ssh import Here
 from reconciler.runner import Fenced, Unreachable, Untrusted
-from reconciler.seal import ProjectKey
+from reconciler.secrets.project_key import ProjectKey
 from reconciler.state.pending_effects import keys_digest
 from reconciler.surroundings import transports
 from schemas.host import Jump

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.seal import KeyRefused, ProjectKey, exported, project_key
+from reconciler.secrets.project_key import KeyRefused, ProjectKey, exported, project_key
 
 KEY = ProjectKey(b"k" * 32)
 CANARY = "hunter2-canary"

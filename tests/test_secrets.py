@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.seal import ProjectKey
-from reconciler.secrets import SecretLacking, lacking, resolve
+from reconciler.secrets.project_key import ProjectKey
+from reconciler.secrets.resolve import SecretLacking, lacking, resolve
 from schemas.desired import Desired, Secret
 from schemas.run import RunSpec
 

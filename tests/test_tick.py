@@ -19,7 +19,7 @@ from reconciler.ask import TickAsk
 from reconciler.ports import Ports
 from reconciler.report.in_progress import under_way
 from reconciler.runner import Fenced, Held, Order, Runner
-from reconciler.secrets import SecretLacking
+from reconciler.secrets.resolve import SecretLacking
 from reconciler.settle import settle, settled
 from reconciler.state.record_outcomes import Failed
 from reconciler.state.requests import add_run, stop_run

@@ -138,7 +138,7 @@ def _sealed(values: Mapping[str, str], *, site: Site) -> tuple[tuple[str, str], 
     """Encrypted with the project's key before anything is stored."""
     if not values:
         return ()
-    from reconciler.seal import project_key
+    from reconciler.secrets.project_key import project_key
 
     key = project_key(site.keys, environ=os.environ)
     return tuple((name, key.seal(os.fsencode(value))) for name, value in sorted(values.items()))

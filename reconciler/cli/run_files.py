@@ -8,7 +8,7 @@ from pathlib import Path
 from reconciler.cli.fail import Fail
 from reconciler.cli.terminal import NoTerminal, ask, say
 from reconciler.cli.transfer import Transfer
-from reconciler.secrets import secret_files
+from reconciler.secrets.resolve import secret_files
 from reconciler.wire import Site, blobs_of, scratch_of
 from schemas.desired import Desired
 from schemas.run import RunSpec

@@ -19,7 +19,7 @@ from schemas.desired import Desired, Secret
 from schemas.run import Container, RunSpec
 
 if TYPE_CHECKING:
-    from reconciler.seal import ProjectKey
+    from reconciler.secrets.project_key import ProjectKey
 
 REFERENCE = re.compile(r"\$\{\{\s*(env|secrets)\.([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 TIMEOUT = 60.0
@@ -98,7 +98,7 @@ def fill(
 def _unsealed(name: str, text: str, key: ProjectKey | None) -> str:
     if key is None:
         raise SecretLacking(f"needs the project key for {name}: set DSTACK_PROJECT_KEY")
-    from reconciler.seal import KeyRefused
+    from reconciler.secrets.project_key import KeyRefused
 
     try:
         return os.fsdecode(key.unseal(text))  # any bytes, as they were typed
