@@ -25,10 +25,10 @@ from msgspec.structs import replace
 
 from bench import planner
 from reconciler.begin import TickRefused
-from reconciler.open_bucket import open_bucket
 from reconciler.remember import land
-from reconciler.store import StateMoved
-from reconciler.store_bucket import BucketStore
+from reconciler.store.base import StateMoved
+from reconciler.store.bucket import BucketStore
+from reconciler.store.objects.open import open_bucket
 from schemas.location import Bucket, location
 from schemas.state import VERSION, State, Tombstone
 

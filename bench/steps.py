@@ -16,7 +16,7 @@ from typing import TypeVar
 from bench import planner
 from reconciler.planner.draft import World
 from reconciler.planner.plan import plan
-from reconciler.statefile import dumps, loads
+from reconciler.store.statefile import dumps, loads
 
 # Small worlds are over in a millisecond: they take more turns.
 SIZES = {1_000: 25, 10_000: 7, 100_000: 3}

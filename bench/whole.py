@@ -63,7 +63,7 @@ def _make(folder: Path, size: int, offers: Path) -> None:
     from msgspec.structs import replace
 
     from bench import planner
-    from reconciler.store_folder import FolderStore
+    from reconciler.store.folder import FolderStore
 
     made = planner.world(size, pools=POOLS, shapes=SHAPES, offers=OFFERS)
     (folder / ".dstack").mkdir(parents=True)

@@ -6,15 +6,15 @@ import os
 from functools import cache
 from pathlib import Path
 
-from reconciler.blobs import Blobs, FolderBlobs
-from reconciler.blobs_apart import BlobsApart
-from reconciler.blobs_bucket import BucketBlobs, Told
 from reconciler.deliveries import Deliveries
-from reconciler.ledger_bucket import BucketLedger
-from reconciler.markers_bucket import BucketMarkers
-from reconciler.objects import Objects
-from reconciler.open_bucket import open_bucket
-from reconciler.store_bucket import BucketStore
+from reconciler.store.blobs.bucket import BucketBlobs, Told
+from reconciler.store.blobs.folder import Blobs, FolderBlobs
+from reconciler.store.blobs.split import BlobsApart
+from reconciler.store.bucket import BucketStore
+from reconciler.store.ledger.bucket import BucketLedger
+from reconciler.store.markers.bucket import BucketMarkers
+from reconciler.store.objects.base import Objects
+from reconciler.store.objects.open import open_bucket
 from schemas.location import Bucket, Location
 
 

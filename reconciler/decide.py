@@ -16,7 +16,6 @@ from msgspec.structs import replace
 from reconciler.ask import TickAsk
 from reconciler.begin import TickRefused, pinned, with_launched_places, with_places
 from reconciler.catalog_offers import joined
-from reconciler.markers import markers_needed
 from reconciler.observe import Observed
 from reconciler.planner.draft import World
 from reconciler.planner.failover import failover
@@ -34,7 +33,8 @@ from reconciler.state.observe.merge import absorb, changed_hosts, never_heard_of
 from reconciler.state.prune import KEEP, prune
 from reconciler.state.record_plan import intend
 from reconciler.state.settle import conclude
-from reconciler.store import StateMoved, StateRefused
+from reconciler.store.base import StateMoved, StateRefused
+from reconciler.store.markers.folder import markers_needed
 from reconciler.withhold import withheld_by_the_clock
 from schemas.desired import Desired
 from schemas.plan import Launch, Permissions, Plan

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from reconciler.artifacts import LIMIT, repack
 from reconciler.host_report import Unreadable, parse_end
-from reconciler.objects import Objects, ObjectsError
+from reconciler.store.objects.base import Objects, ObjectsError
 from reconciler.system.private_folder import make_private
 from schemas.base import Seconds
 from schemas.delivery import PARTS, Delivery

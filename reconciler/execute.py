@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from backends.base import Backend, BackendError, Behind, NoCapacity, QuotaExceeded, TryLater
 from reconciler import runner
-from reconciler.blobs import Blobs
 from reconciler.order import CannotOrder, order_of
 from reconciler.ports import Connections, Ports
 from reconciler.state import record_outcomes as fold
@@ -26,6 +25,7 @@ from reconciler.state.pending_effects import (
     keys_digest,
 )
 from reconciler.state.record_outcomes import Outcome
+from reconciler.store.blobs.folder import Blobs
 from reconciler.system.concurrent import gather
 from schemas.instance import Instance
 from schemas.launch import Request

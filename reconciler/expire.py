@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from reconciler.blobs import BlobError, Blobs
 from reconciler.deliveries import Deliveries
-from reconciler.ledger import Ledger
-from reconciler.objects import ObjectsError
 from reconciler.state.observe.hosts import SKEW
 from reconciler.state.prune import KEEP, needed_blobs
-from reconciler.store import StateRefused, Store
+from reconciler.store.base import StateRefused, Store
+from reconciler.store.blobs.folder import BlobError, Blobs
+from reconciler.store.ledger.folder import Ledger
+from reconciler.store.objects.base import ObjectsError
 from schemas.base import Seconds
 from schemas.state import State
 

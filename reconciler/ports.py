@@ -18,11 +18,11 @@ from schemas.run import Container, RunSpec
 from schemas.state import Applied, Place, Revision, State
 
 if TYPE_CHECKING:
-    from reconciler.blobs import Blobs
     from reconciler.deliveries import Delivered
     from reconciler.runner import Runner
     from reconciler.state.authority import GitFacts
-    from reconciler.store import Store
+    from reconciler.store.base import Store
+    from reconciler.store.blobs.folder import Blobs
 
 
 class Done(Protocol):

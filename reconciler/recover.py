@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from reconciler.blobs import BlobError, Blobs
 from reconciler.ports import Ports
 from reconciler.state.observe.hosts import reported
 from reconciler.state.record_outcomes import Collected, fold
+from reconciler.store.blobs.folder import BlobError, Blobs
 from reconciler.text.format import clean
 from schemas.instance import JobReport
 from schemas.run import LIVE_JOB, Attempt, Job

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from reconciler.begin import TickRefused
 from reconciler.ports import Ports
 from reconciler.state.ledger.entries import entries
-from reconciler.store import StateMoved
+from reconciler.store.base import StateMoved
 from schemas.state import State, Tick
 
 TRIES = 30

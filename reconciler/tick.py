@@ -24,7 +24,7 @@ from reconciler.state.host_backoff import put_off
 from reconciler.state.pending_effects import Effect, effects
 from reconciler.state.record_outcomes import Ahead, Armed, Collected, Outcome, Refused, StartFailed, fold
 from reconciler.state.settle import conclude
-from reconciler.upgrade import older
+from reconciler.store.format_upgrade import older
 from schemas.plan import Permissions, Plan
 from schemas.state import State
 

@@ -12,21 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reconciler.blobs import Blobs, FolderBlobs
-from reconciler.ledger import FolderLedger, Ledger, Telling
-from reconciler.markers import Markers
-from reconciler.store import StateRefused, Store
-from reconciler.store_folder import FolderStore
+from reconciler.store.base import StateRefused, Store
+from reconciler.store.blobs.folder import Blobs, FolderBlobs
+from reconciler.store.folder import FolderStore
+from reconciler.store.ledger.folder import FolderLedger, Ledger, Telling
+from reconciler.store.markers.folder import Markers
 from reconciler.system.concurrent import Asking, unheard
 from schemas.location import Bucket, Location, location
 
 if TYPE_CHECKING:
-    from reconciler.blobs_bucket import Told
     from reconciler.deliveries import Deliveries
-    from reconciler.markers_bucket import BucketMarkers
     from reconciler.ports import Ports
     from reconciler.reach_ssh import SshReach
     from reconciler.state.authority import GitFacts
+    from reconciler.store.blobs.bucket import Told
+    from reconciler.store.markers.bucket import BucketMarkers
     from schemas.desired import Desired
     from schemas.run import Container, RunSpec
     from schemas.state import Applied, Revision
@@ -154,12 +154,12 @@ def wire(
 ) -> Ports:  # fmt: skip
     """Ports on the real world. Nothing is read or made until they are used. `reach`: whose connections are shared."""
     from backends.registry import regions
-    from reconciler.bundle import bundle
     from reconciler.catalog_offers import catalog_of
     from reconciler.expire import tidying
     from reconciler.host_runner import HostRunner
     from reconciler.ports import Ports
     from reconciler.reach_ssh import reach_from
+    from reconciler.store.blobs.bundle import bundle
     from reconciler.surroundings import connector, transports
 
     store, ledger, reach = store_of(site), ledger_of(site), reach or reach_from(site.root, who=who(), environ=environ)

@@ -27,7 +27,7 @@ from reconciler.state.authority import GitFacts
 from reconciler.state.forget import forget
 from reconciler.state.rebuild import RebuildRefused
 from reconciler.state.requests import WishRefused
-from reconciler.store import StateRefused
+from reconciler.store.base import StateRefused
 from reconciler.tick import TickResult, tick
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Seen

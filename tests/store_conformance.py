@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from reconciler.store import StateMoved, StateRefused, Store
+from reconciler.store.base import StateMoved, StateRefused, Store
 from schemas.desired import BackendConfig
 from schemas.state import VERSION, Place, State, Tombstone
 

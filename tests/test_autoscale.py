@@ -236,7 +236,7 @@ def test_killed_between_the_word_and_its_effects_the_next_tick_of_anybody_goes_o
 
 
 def _with_word(state: State) -> bytes:
-    from reconciler.statefile import dumps
+    from reconciler.store.statefile import dumps
 
     return dumps(say_cleared(state, by="ann", now=START))
 

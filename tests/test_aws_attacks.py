@@ -20,7 +20,7 @@ from backends.base import BackendError, TryLater
 from reconciler.collect_garbage import ask_everywhere
 from reconciler.ports import Connections
 from reconciler.state.unowned import Found, unowned
-from reconciler.store import StateRefused
+from reconciler.store.base import StateRefused
 from schemas.leftover import Kind, Leftover
 from schemas.plan import Permissions
 from schemas.pool import Pool

@@ -26,9 +26,9 @@ from command import ROOT
 from fault_proxy import Fault, FaultProxy
 from test_three_machines import ledger
 
-from reconciler.open_bucket import open_bucket
 from reconciler.state.job_results import RESULT_LOST
-from reconciler.store_bucket import BucketStore
+from reconciler.store.bucket import BucketStore
+from reconciler.store.objects.open import open_bucket
 from schemas.ledger import Entry
 from schemas.location import Bucket, location
 from schemas.run import RUN_ENDED

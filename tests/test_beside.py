@@ -15,18 +15,18 @@ import pytest
 from buckets import KINDS, Server
 from fault_proxy import FaultProxy
 
-from reconciler.blobs import BlobError, Blobs, FolderBlobs
-from reconciler.blobs_apart import BlobsApart
-from reconciler.blobs_bucket import BucketBlobs
 from reconciler.deliveries import Deliveries
 from reconciler.expire import due, expire
-from reconciler.ledger import FolderLedger, Ledger
-from reconciler.ledger_bucket import BucketLedger
-from reconciler.markers import Markers
-from reconciler.markers_bucket import BucketMarkers
-from reconciler.objects import Found, Item, Objects
-from reconciler.open_bucket import open_bucket
-from reconciler.store import StateRefused
+from reconciler.store.base import StateRefused
+from reconciler.store.blobs.bucket import BucketBlobs
+from reconciler.store.blobs.folder import BlobError, Blobs, FolderBlobs
+from reconciler.store.blobs.split import BlobsApart
+from reconciler.store.ledger.bucket import BucketLedger
+from reconciler.store.ledger.folder import FolderLedger, Ledger
+from reconciler.store.markers.bucket import BucketMarkers
+from reconciler.store.markers.folder import Markers
+from reconciler.store.objects.base import Found, Item, Objects
+from reconciler.store.objects.open import open_bucket
 from schemas.ledger import Entry
 from schemas.location import Bucket, location
 from schemas.run import Run, RunSpec

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.blobs import BlobError, FolderBlobs
-from reconciler.markers import Markers
-from reconciler.store import StateRefused
+from reconciler.store.base import StateRefused
+from reconciler.store.blobs.folder import BlobError, FolderBlobs
+from reconciler.store.markers.folder import Markers
 
 EMPTY = hashlib.sha256(b"").hexdigest()
 

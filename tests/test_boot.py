@@ -12,7 +12,7 @@ from backends.boot import Boot, DeadMan
 from backends.user_data import MOST, SERVICE, TIMER, render
 from reconciler.derive_boot import boot_of, endorsement, host_key_of, login_of
 from reconciler.secrets.project_key import ProjectKey
-from reconciler.store_folder import FolderStore
+from reconciler.store.folder import FolderStore
 from schemas.desired import BackendConfig
 from schemas.instance import Instance
 from schemas.launch import Request

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.bundle import CannotBundle, TooLarge, bundle
+from reconciler.store.blobs.bundle import CannotBundle, TooLarge, bundle
 
 
 @pytest.fixture

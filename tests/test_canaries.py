@@ -21,7 +21,7 @@ from test_power_loss import traced
 
 from reconciler.derive_boot import host_key_of, login_of
 from reconciler.secrets.project_key import ProjectKey
-from reconciler.statefile import loads
+from reconciler.store.statefile import loads
 
 CANARY = "canary-8c4f02"
 STATE = ".dstack/state/demo12345678.yml"

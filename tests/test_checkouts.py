@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from command import Folder, Ran
 
-from reconciler.statefile import loads
+from reconciler.store.statefile import loads
 from schemas.state import State
 
 PROJECT = "teams1234567"

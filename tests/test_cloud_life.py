@@ -30,7 +30,6 @@ from test_boot import KEY
 from world import PROJECT, Clock, Site, apply, cron, task
 
 from backends.base import Backend
-from reconciler.blobs import FolderBlobs
 from reconciler.connect_ssh import Lines
 from reconciler.derive_boot import boot_of, host_key_of
 from reconciler.host_runner import HostRunner
@@ -38,6 +37,7 @@ from reconciler.ports import Ports
 from reconciler.reach_ssh import SshReach
 from reconciler.resolve_ssh import Here
 from reconciler.state.observe.listings import POWERED_OFF
+from reconciler.store.blobs.folder import FolderBlobs
 from reconciler.surroundings import transports
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Instance, Seen

@@ -13,7 +13,7 @@ from test_aws import account  # noqa: F401 - a fixture
 from test_gc import found
 from world import apply, cron, task
 
-from reconciler.store import StateRefused
+from reconciler.store.base import StateRefused
 from schemas.plan import Permissions, Terminate
 from schemas.pool import Pool
 

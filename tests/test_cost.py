@@ -25,13 +25,13 @@ from msgspec.structs import replace
 from syrupy.assertion import SnapshotAssertion
 from world import Site, apply, desired
 
-from reconciler.ledger import FolderLedger, Telling
 from reconciler.remember import land, write
 from reconciler.report.cost import cost_csv, cost_json, event_json, event_line
 from reconciler.report.cost_model import BYS, By, Cost, cost
 from reconciler.report.tables import cost_table
 from reconciler.state.ledger.entries import entries
-from reconciler.store import StateMoved
+from reconciler.store.base import StateMoved
+from reconciler.store.ledger.folder import FolderLedger, Telling
 from schemas.documents.generate import schema
 from schemas.instance import Instance
 from schemas.ledger import Entry
@@ -282,7 +282,7 @@ def test_nothing_is_told_twice_in_a_process(tmp_path: Path) -> None:
 TELLER = """
 import sys
 from pathlib import Path
-from reconciler.ledger import FolderLedger
+from reconciler.store.ledger.folder import FolderLedger
 from schemas.ledger import Entry
 folder, index = FolderLedger(Path(sys.argv[1])), int(sys.argv[2])
 while True:

@@ -18,7 +18,7 @@ BLOCKED = """
 import sys
 for name in {names!r}:
     sys.modules[name] = None
-from reconciler.open_bucket import open_bucket
+from reconciler.store.objects.open import open_bucket
 from schemas.location import location
 try:
     open_bucket(location({url!r}), environ={{}})

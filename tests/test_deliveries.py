@@ -22,12 +22,12 @@ from test_state_commands import PROJECT, Team, fresh, team
 from world import Site, apply, apply_ask, desired, task, ticks
 
 from reconciler.artifacts import choose, pattern_of
-from reconciler.blobs import BlobError
 from reconciler.deliveries import Delivered, Deliveries
-from reconciler.objects import Found
-from reconciler.open_bucket import open_bucket
 from reconciler.order import AROUND
 from reconciler.recover import Recovered, recover
+from reconciler.store.blobs.folder import BlobError
+from reconciler.store.objects.base import Found
+from reconciler.store.objects.open import open_bucket
 from reconciler.tick import tick
 from schemas.delivery import Delivery
 from schemas.instance import JobReport

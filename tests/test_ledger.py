@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.ledger import FolderLedger
-from reconciler.store import StateRefused
+from reconciler.store.base import StateRefused
+from reconciler.store.ledger.folder import FolderLedger
 from schemas.ledger import Entry
 
 NOVEMBER = 1_793_491_200  # 2026-11-01T00:00:00Z

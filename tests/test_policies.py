@@ -27,7 +27,7 @@ from policies import (
 )  # fmt: skip
 from test_state_commands import PROJECT, Team, ran_once, team
 
-from reconciler.open_bucket import open_bucket
+from reconciler.store.objects.open import open_bucket
 from schemas.location import Bucket, location
 
 WRITE, READ, ROLLBACK, BUCKET_POLICY = blocks("### S3", "json")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from command import DSTACK, Folder, Ran, folder_at
 
-from reconciler.statefile import loads
+from reconciler.store.statefile import loads
 
 TASK = "type: task\nname: hello\ncommands: [echo hello]\n"
 OTHER = TASK.replace("hello", "other")

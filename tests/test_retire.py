@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from test_beside import Dated
 
-from reconciler.blobs import BlobError, FolderBlobs
-from reconciler.blobs_bucket import BucketBlobs
+from reconciler.store.blobs.bucket import BucketBlobs
+from reconciler.store.blobs.folder import BlobError, FolderBlobs
 
 DAY = 86400
 PART = 4

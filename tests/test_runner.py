@@ -18,7 +18,6 @@ from real_host import RealHost, an_order, until
 from ssh_hosts import UID, a_lab, declared, why_not
 
 from reconciler.artifacts import choose, repack
-from reconciler.bundle import bundle
 from reconciler.connect_ssh import Lines
 from reconciler.environment import environment
 from reconciler.host_report import Unreadable, exit_words, parse_report
@@ -27,6 +26,7 @@ from reconciler.resolve_ssh import Here
 from reconciler.runner import Fenced, HostError, Order, Unreachable
 from reconciler.staging import stage
 from reconciler.state.master_port import master_port
+from reconciler.store.blobs.bundle import bundle
 from reconciler.transport import Answer
 from reconciler.transport_local import LocalTransport
 from reconciler.transport_ssh import SshTransport

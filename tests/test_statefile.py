@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from ruamel.yaml import YAML
 
-from reconciler.statefile import COLLECTIONS, dumps, header, loads
-from reconciler.store import StateRefused
+from reconciler.store.base import StateRefused
+from reconciler.store.statefile import COLLECTIONS, dumps, header, loads
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Instance
 from schemas.pool import Pool

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 from store_conformance import PROJECT, Open, StoreConformance, a_state
 
-from reconciler.statefile import dumps
-from reconciler.store import StateRefused
-from reconciler.store_folder import FolderStore, filesystem
+from reconciler.store.base import StateRefused
+from reconciler.store.folder import FolderStore, filesystem
+from reconciler.store.statefile import dumps
 from schemas.state import State
 
 ROOT = Path(__file__).parents[1]
@@ -161,8 +161,8 @@ def test_a_read_only_folder_is_a_clear_error() -> None:
             sys.path.insert(0, {str(ROOT)!r})
             from pathlib import Path
             import filelock
-            from reconciler.store import StateRefused
-            from reconciler.store_folder import FolderStore
+            from reconciler.store.base import StateRefused
+            from reconciler.store.folder import FolderStore
             from schemas.state import VERSION, State
             if os.geteuid() == 0:
                 os.setgid(65534)
@@ -220,8 +220,8 @@ def test_a_failing_disk(file: Path, fault: str, word: str, generation: int) -> N
         sys.path.insert(0, {str(ROOT)!r})
         from pathlib import Path
         from msgspec.structs import replace
-        from reconciler.store import StateRefused
-        from reconciler.store_folder import FolderStore
+        from reconciler.store.base import StateRefused
+        from reconciler.store.folder import FolderStore
         store = FolderStore(Path({str(file.parent)!r}), "{PROJECT}")
         state, token = store.read()
         try:
@@ -290,7 +290,7 @@ def test_killed_on_the_way_it_is_the_old_or_the_new(file: Path, event: str, endi
         sys.path.insert(0, {str(ROOT)!r})
         from pathlib import Path
         import filelock
-        from reconciler.store_folder import FolderStore
+        from reconciler.store.folder import FolderStore
         from msgspec.structs import replace
 
         store = FolderStore(Path({str(file.parent)!r}), "{PROJECT}")
@@ -315,7 +315,7 @@ def test_reading_never_pays_for_the_lock(file: Path) -> None:
         import sys
         sys.path.insert(0, {str(ROOT)!r})
         from pathlib import Path
-        from reconciler.store_folder import FolderStore
+        from reconciler.store.folder import FolderStore
         assert FolderStore(Path({str(file.parent)!r}), "{PROJECT}").read()[0]
         print([name for name in ("filelock", "asyncio", "cryptography", "yaml", "pydantic") if name in sys.modules])
     """

@@ -14,12 +14,12 @@ from buckets import AZURE_KEY, KINDS, Server, free_ports
 from fault_proxy import Fault, FaultProxy
 from store_conformance import PROJECT, Open, StoreConformance, a_state
 
-from reconciler.objects import Objects, ObjectsError
-from reconciler.open_bucket import open_bucket
-from reconciler.pointer import pointer
-from reconciler.statefile import dumps
-from reconciler.store import StateMoved, StateRefused
-from reconciler.store_bucket import BucketStore, nonce_of, packed, unpacked
+from reconciler.store.base import StateMoved, StateRefused
+from reconciler.store.bucket import BucketStore, nonce_of, packed, unpacked
+from reconciler.store.moved_pointer import pointer
+from reconciler.store.objects.base import Objects, ObjectsError
+from reconciler.store.objects.open import open_bucket
+from reconciler.store.statefile import dumps
 from schemas.location import Bucket, location
 from schemas.state import State
 

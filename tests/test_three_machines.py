@@ -25,8 +25,8 @@ from command import ROOT, Folder
 from fault_proxy import Fault, FaultProxy
 from test_state_commands import fresh
 
-from reconciler.ledger_bucket import BucketLedger
-from reconciler.open_bucket import open_bucket
+from reconciler.store.ledger.bucket import BucketLedger
+from reconciler.store.objects.open import open_bucket
 from schemas.location import Bucket, location
 
 MACHINES = (("ann", 0), ("ben", 240), ("cid", -180))

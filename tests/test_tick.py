@@ -23,7 +23,7 @@ from reconciler.secrets.resolve import SecretLacking
 from reconciler.settle import settle, settled
 from reconciler.state.record_outcomes import Failed
 from reconciler.state.requests import add_run, stop_run
-from reconciler.store import StateRefused
+from reconciler.store.base import StateRefused
 from reconciler.tick import tick
 from schemas.desired import Desired
 from schemas.instance import Instance

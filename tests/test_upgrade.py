@@ -14,10 +14,10 @@ import pytest
 from command import POOLS, Folder, folder_at
 from msgspec.structs import replace
 
-from reconciler.statefile import dumps, loads
-from reconciler.store import StateMoved, StateRefused
-from reconciler.store_folder import FolderStore
-from reconciler.upgrade import STEPS, upgrade, upgraded
+from reconciler.store.base import StateMoved, StateRefused
+from reconciler.store.folder import FolderStore
+from reconciler.store.format_upgrade import STEPS, upgrade, upgraded
+from reconciler.store.statefile import dumps, loads
 from schemas.instance import Instance
 from schemas.resources import Resources
 from schemas.state import VERSION, State

@@ -18,8 +18,8 @@ from reconciler.ask import TickAsk
 from reconciler.ports import Ports
 from reconciler.runner import Collected, Fenced, Held, HostError, Order, Unreachable
 from reconciler.state.authority import GitFacts
-from reconciler.statefile import dumps, loads
-from reconciler.store import StateMoved
+from reconciler.store.base import StateMoved
+from reconciler.store.statefile import dumps, loads
 from reconciler.tick import TickResult, tick
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import HostReport, Instance

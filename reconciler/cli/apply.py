@@ -21,7 +21,7 @@ from reconciler.cli.times import seconds
 from reconciler.config.load import Documents
 from reconciler.refresh import freshen
 from reconciler.settle import Settled, settle, settled
-from reconciler.store import Store
+from reconciler.store.base import Store
 from reconciler.tick import TickResult, tick
 from reconciler.wire import now
 from schemas.plan import Permissions
@@ -84,7 +84,7 @@ def _apply(flags: ApplyFlags, results: list[TickResult]) -> int:
 
 
 def _upgrade(store: Store) -> None:
-    from reconciler.upgrade import upgrade
+    from reconciler.store.format_upgrade import upgrade
 
     kept = upgrade(store)
     say(f"note: the state is of format {VERSION} now; as it was it is kept as {kept}" if kept

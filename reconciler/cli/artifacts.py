@@ -6,12 +6,12 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from reconciler.blobs import Blobs
 from reconciler.cli.fail import Fail
 from reconciler.cli.find_run import find_run
 from reconciler.cli.project import site, state_of
 from reconciler.cli.terminal import out, say
 from reconciler.cli.transfer import Transfer
+from reconciler.store.blobs.folder import Blobs
 from reconciler.text.format import counted, span
 from reconciler.wire import artifacts_of
 from schemas.run import RUN_ENDED, Job, Run

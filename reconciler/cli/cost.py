@@ -13,9 +13,9 @@ from reconciler.cli.fail import Fail
 from reconciler.cli.project import site, state_or_empty
 from reconciler.cli.terminal import out, say, show, width
 from reconciler.cli.times import month_began, past
-from reconciler.ledger import Ledger
 from reconciler.report.cost import cost_csv, cost_json, event_json, event_line
 from reconciler.report.cost_model import BYS, By, Cost, cost
+from reconciler.store.ledger.folder import Ledger
 from reconciler.text.format import counted, stamp
 from reconciler.wire import Site, ledger_of, now
 from schemas.ledger import Entry

@@ -7,7 +7,7 @@ def explain_error(error: Exception) -> str:
     """The line for `error`, or "" for a defect. Imports here cost nothing: something already failed."""
     from backends.base import BackendError
     from reconciler.config.load import Invalid
-    from reconciler.store import StateMoved, StateRefused
+    from reconciler.store.base import StateMoved, StateRefused
 
     match error:
         case Invalid():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 
-from reconciler.blobs import Blobs
 from reconciler.cli.fail import Fail
 from reconciler.cli.find_run import find_attempt, find_job, find_run
 from reconciler.cli.project import ports_of, site, state_of
@@ -14,6 +13,7 @@ from reconciler.cli.terminal import say
 from reconciler.follow import Log, follow
 from reconciler.ports import Ports
 from reconciler.runner import HostError, Unreachable, Untrusted
+from reconciler.store.blobs.folder import Blobs
 from reconciler.wire import Site
 from schemas.instance import Instance
 from schemas.run import RUN_ENDED, Attempt, Job, Run

@@ -19,10 +19,10 @@ from reconciler.cli.plan import stored_offers
 from reconciler.cli.project import documents_of, project_root, site_of
 from reconciler.cli.terminal import out, say, show, width
 from reconciler.config.options import BadOption, resolve_need
-from reconciler.objects import ObjectsError
 from reconciler.report.json import dump
 from reconciler.report.offers import OfferRow, group_table, grouped, groups_json, offers_json
-from reconciler.store import StateRefused
+from reconciler.store.base import StateRefused
+from reconciler.store.objects.base import ObjectsError
 from reconciler.text.format import counted
 from reconciler.wire import OwnThreads, Site, now, store_of
 from schemas.desired import BackendConfig, Desired

@@ -19,7 +19,6 @@ from reconciler.cli.judged import judged
 from reconciler.cli.project import documents_of, ports_of, project_root, site_of, tell
 from reconciler.cli.terminal import out, page, say
 from reconciler.config.load import Documents
-from reconciler.markers import markers_needed
 from reconciler.planner.draft import World
 from reconciler.planner.local_state_guard import told_alone
 from reconciler.planner.plan import plan as make_plan
@@ -27,8 +26,9 @@ from reconciler.report.plan import render_plan
 from reconciler.report.plan_rows import explain
 from reconciler.state.apply_config import apply
 from reconciler.state.settle import conclude
+from reconciler.store.format_upgrade import older
+from reconciler.store.markers.folder import markers_needed
 from reconciler.surroundings import connector
-from reconciler.upgrade import older
 from reconciler.wire import STATE, Site, lacking_here, markers_of, nonce, now, store_of, who
 from schemas.desired import Desired
 from schemas.offer import Offer
@@ -235,7 +235,7 @@ def stored_offers(site: Site, desired: Desired, state: State | None) -> Iterator
 
 def _peeked(root: Path) -> State | None:
     """The state at its usual place, before the documents say where it is: they may be the applied ones."""
-    from reconciler.store import StateRefused
+    from reconciler.store.base import StateRefused
 
     found = list((root / STATE).glob("*.yml"))
     if len(found) != 1:

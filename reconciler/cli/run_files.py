@@ -25,7 +25,7 @@ def pack(site: Site, spec: RunSpec, *, desired: Desired, yes: bool) -> str:
 
 def packer(site: Site, *, yes: bool) -> Callable[[Path, tuple[str, ...], tuple[str, ...]], Path]:
     """`bundle` of `Ports` that asks above the limit, listing the largest files; `Fail` where that is declined."""
-    from reconciler.bundle import CannotBundle, TooLarge, bundle
+    from reconciler.store.blobs.bundle import CannotBundle, TooLarge, bundle
 
     def packed(root: Path, files: tuple[str, ...], never: tuple[str, ...]) -> Path:
         try:

@@ -10,7 +10,7 @@ from reconciler.cli.project import ports_of, project_root, site, site_of, state_
 from reconciler.cli.terminal import NoTerminal, ask_typed, must_agree, out, say
 from reconciler.ports import Ports
 from reconciler.state.status import alive
-from reconciler.store import StateRefused
+from reconciler.store.base import StateRefused
 from reconciler.text.format import ago, clean, counted, stamp
 from reconciler.wire import now, store_of, who
 from schemas.run import RUN_ENDED
@@ -103,7 +103,7 @@ def rebuild_state(*, yes: bool) -> int:
 
 def _refuse_sealed(ports: Ports) -> None:
     """Whoever rebuilds where a state was moved away from would make a second one."""
-    from reconciler.pointer import moved_to
+    from reconciler.store.moved_pointer import moved_to
 
     try:
         data, _ = ports.store.raw()

@@ -7,15 +7,15 @@ from dataclasses import replace as changed
 
 from msgspec.structs import replace
 
-from reconciler.blobs import BlobError
 from reconciler.cli.fail import Fail
 from reconciler.cli.project import ports_of, site
 from reconciler.cli.terminal import must_agree, out, say
 from reconciler.cli.transfer import Transfer
 from reconciler.state.status import alive
-from reconciler.statefile import loads
-from reconciler.store import StateRefused
-from reconciler.store_bucket import BucketStore
+from reconciler.store.base import StateRefused
+from reconciler.store.blobs.folder import BlobError
+from reconciler.store.bucket import BucketStore
+from reconciler.store.statefile import loads
 from reconciler.text.format import ago, counted, stamp
 from reconciler.wire import Site, blobs_of, ledger_of, markers_of, now, store_of
 from schemas.location import Bucket, location
@@ -26,7 +26,7 @@ MARGIN = 100  # as after a rebuild: a writer may have got further than any tag s
 
 def migrate_state(to: str, *, yes: bool) -> int:
     """Verified copies of everything, then the old one is sealed."""
-    from reconciler.migrate import Memory, migrate
+    from reconciler.store.migrate import Memory, migrate
 
     old = site()
     new = changed(old, state=to)

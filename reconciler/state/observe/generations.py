@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from reconciler.state.status import bought
-from reconciler.store import StateRefused
+from reconciler.store.base import StateRefused
 from schemas.base import Value
 from schemas.instance import HostReport, Seen
 from schemas.state import State

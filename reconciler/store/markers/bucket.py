@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from reconciler.markers import marker_name, parsed_markers
-from reconciler.objects import Objects, ObjectsError
-from reconciler.store import StateRefused
+from reconciler.store.base import StateRefused
+from reconciler.store.markers.folder import marker_name, parsed_markers
+from reconciler.store.objects.base import Objects, ObjectsError
 
 
 class BucketMarkers:

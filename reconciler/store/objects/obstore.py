@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from reconciler.objects import Busy, Found, Item, Moved, ObjectsError, Unsure
+from reconciler.store.objects.base import Busy, Found, Item, Moved, ObjectsError, Unsure
 from reconciler.system.server_time import date_of
 
 if TYPE_CHECKING:

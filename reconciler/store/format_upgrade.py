@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from reconciler.store import StateMoved, StateRefused, Store
+from reconciler.store.base import StateMoved, StateRefused, Store
 from schemas.state import VERSION
 
 Raw = dict[str, Any]

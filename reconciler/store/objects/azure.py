@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from reconciler.objects import ObjectsError, Version
-from reconciler.objects_obstore import ObstoreObjects, client_options
+from reconciler.store.objects.base import ObjectsError, Version
+from reconciler.store.objects.obstore import ObstoreObjects, client_options
 from schemas.location import Bucket
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import msgspec
 
-from reconciler.blobs import BlobError, FolderBlobs, Stored, is_digest
-from reconciler.objects import Item, Objects, ObjectsError
+from reconciler.store.blobs.folder import BlobError, FolderBlobs, Stored, is_digest
+from reconciler.store.objects.base import Item, Objects, ObjectsError
 
 PART = 16 << 20
 # One that was written this lately needs no new date to be safe from whoever expires what is old.

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from reconciler.objects import Busy, Found, Item, Moved, ObjectsError, Unsure, Version
+from reconciler.store.objects.base import Busy, Found, Item, Moved, ObjectsError, Unsure, Version
 from reconciler.system.server_time import date_of
 from schemas.location import Bucket
 

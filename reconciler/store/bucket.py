@@ -15,10 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from reconciler.objects import Busy, Found, Moved, Objects, ObjectsError, Unsure, Version
-from reconciler.pointer import moved_to
-from reconciler.statefile import Header, dumps, header_of, loads, refuse_backwards
-from reconciler.store import StateMoved, StateRefused
+from reconciler.store.base import StateMoved, StateRefused
+from reconciler.store.moved_pointer import moved_to
+from reconciler.store.objects.base import Busy, Found, Moved, Objects, ObjectsError, Unsure, Version
+from reconciler.store.statefile import Header, dumps, header_of, loads, refuse_backwards
 from schemas.base import PROJECT_ID
 from schemas.state import State
 

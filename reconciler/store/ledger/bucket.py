@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-from reconciler.ledger import by_month, lines, month_of, once, parsed
-from reconciler.objects import Found, Item, Objects, ObjectsError
-from reconciler.store import StateRefused
+from reconciler.store.base import StateRefused
+from reconciler.store.ledger.folder import by_month, lines, month_of, once, parsed
+from reconciler.store.objects.base import Found, Item, Objects, ObjectsError
 from schemas.ledger import Entry
 
 Answer = TypeVar("Answer")

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from reconciler.ports import Done
-from reconciler.store import StateRefused
+from reconciler.store.base import StateRefused
 from reconciler.system.private_folder import make_private
 from schemas.base import NAME
 from schemas.desired import Desired

@@ -32,7 +32,7 @@ class Store(Protocol):
         """Store exactly `state` where `token` still holds, else `StateMoved`. The token "" creates, exclusively.
 
         The new token. When it returns, the state survives a loss of power; when it raises, the old one is intact.
-        A state of an older format is refused (`reconciler.upgrade`).
+        A state of an older format is refused (`reconciler.store.format_upgrade`).
         """
 
     def keep_copy(self, name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from reconciler.blobs import Blobs, Stored
+from reconciler.store.blobs.folder import Blobs, Stored
 
 
 class BlobsApart:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from reconciler.blobs import Blobs
-from reconciler.ledger import Ledger
-from reconciler.markers import Markers
-from reconciler.markers_bucket import BucketMarkers
-from reconciler.pointer import moved_to, pointer
-from reconciler.statefile import dumps, loads
-from reconciler.store import StateMoved, StateRefused, Store
+from reconciler.store.base import StateMoved, StateRefused, Store
+from reconciler.store.blobs.folder import Blobs
+from reconciler.store.ledger.folder import Ledger
+from reconciler.store.markers.bucket import BucketMarkers
+from reconciler.store.markers.folder import Markers
+from reconciler.store.moved_pointer import moved_to, pointer
+from reconciler.store.statefile import dumps, loads
 from reconciler.text.format import counted
 from schemas.state import State
 

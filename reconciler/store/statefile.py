@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from reconciler.pointer import moved_to
-from reconciler.store import StateRefused
-from reconciler.upgrade import STEPS, Raw, older, upgraded
+from reconciler.store.base import StateRefused
+from reconciler.store.format_upgrade import STEPS, Raw, older, upgraded
+from reconciler.store.moved_pointer import moved_to
 from schemas.base import Price, is_price
 from schemas.state import VERSION, Applied, Place, State
 

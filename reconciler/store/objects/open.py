@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from reconciler.objects import Objects, ObjectsError
-from reconciler.store import StateRefused
+from reconciler.store.base import StateRefused
+from reconciler.store.objects.base import Objects, ObjectsError
 from schemas.location import Bucket
 
 EXTRAS = {"s3": "aws", "gs": "gcp", "az": "azure"}
@@ -27,14 +27,14 @@ def open_bucket(where: Bucket, *, environ: Mapping[str, str]) -> Objects:
 def _opened(where: Bucket, environ: Mapping[str, str]) -> Objects:
     match where.scheme:
         case "s3":
-            from reconciler.objects_s3 import s3_objects
+            from reconciler.store.objects.s3 import s3_objects
 
             return s3_objects(where, environ=environ)
         case "gs":
-            from reconciler.objects_gcs import gcs_objects
+            from reconciler.store.objects.gcs import gcs_objects
 
             return gcs_objects(where, environ=environ)
         case "az":
-            from reconciler.objects_azure import azure_objects
+            from reconciler.store.objects.azure import azure_objects
 
             return azure_objects(where, environ=environ)
