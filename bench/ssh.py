@@ -91,10 +91,10 @@ def _plain(lab: Any, servers: Sequence[Any]) -> float:
 
 def _warm(lab: Any, hosts: Sequence[Any]) -> float:
     """CPU seconds a host of a second look at each, as the runner looks."""
-    from reconciler.connect_ssh import Lines
-    from reconciler.host_runner import HostRunner
-    from reconciler.reach_ssh import SshReach
-    from reconciler.resolve_ssh import Here
+    from reconciler.hosts.shell_runner import HostRunner
+    from reconciler.hosts.ssh.config import Here
+    from reconciler.hosts.ssh.connections import Lines
+    from reconciler.hosts.ssh.declared_hosts import SshReach
     from schemas.instance import Instance
     from schemas.resources import Resources
 

@@ -6,7 +6,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-from reconciler.deliveries import Deliveries
+from reconciler.hosts.uploads import Deliveries
 from reconciler.store.blobs.bucket import BucketBlobs, Told
 from reconciler.store.blobs.folder import Blobs, FolderBlobs
 from reconciler.store.blobs.split import BlobsApart

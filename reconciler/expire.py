@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from reconciler.deliveries import Deliveries
+from reconciler.hosts.uploads import Deliveries
 from reconciler.state.observe.hosts import SKEW
 from reconciler.state.prune import KEEP, needed_blobs
 from reconciler.store.base import StateRefused, Store

@@ -18,8 +18,8 @@ from schemas.run import Container, RunSpec
 from schemas.state import Applied, Place, Revision, State
 
 if TYPE_CHECKING:
-    from reconciler.deliveries import Delivered
-    from reconciler.runner import Runner
+    from reconciler.hosts.runner import Runner
+    from reconciler.hosts.uploads import Delivered
     from reconciler.state.authority import GitFacts
     from reconciler.store.base import Store
     from reconciler.store.blobs.folder import Blobs

@@ -14,8 +14,8 @@ from schemas.base import OURS
 if TYPE_CHECKING:
     from backends.base import Backend
     from backends.boot import Boot
-    from reconciler.reach_ssh import SshReach
-    from reconciler.transport import Transport
+    from reconciler.hosts.ssh.declared_hosts import SshReach
+    from reconciler.hosts.transport.base import Transport
     from reconciler.wire import Site
     from schemas.desired import BackendConfig
     from schemas.instance import Instance
@@ -61,10 +61,10 @@ def transports(environ: Mapping[str, str], reach: SshReach) -> Callable[[Instanc
 
     def transport(instance: Instance) -> Transport:
         if here(instance):
-            from reconciler.transport_local import LocalTransport
+            from reconciler.hosts.transport.local import LocalTransport
 
             return LocalTransport(Path(instance.address), environ=environ)
-        from reconciler.transport_ssh import SshTransport
+        from reconciler.hosts.transport.ssh import SshTransport
 
         line, folder = reach.host_of(instance)
         return SshTransport(line, folder=folder)
@@ -75,7 +75,7 @@ def transports(environ: Mapping[str, str], reach: SshReach) -> Callable[[Instanc
 def _booter(site: Site, *, environ: Mapping[str, str] | None) -> Callable[[str], Boot]:
     def boot(launch: str) -> Boot:
         from backends.base import BackendError
-        from reconciler.derive_boot import boot_of
+        from reconciler.hosts.boot_keys import boot_of
         from reconciler.secrets.project_key import KeyRefused, project_key
 
         try:

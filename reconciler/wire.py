@@ -21,9 +21,9 @@ from reconciler.system.concurrent import Asking, unheard
 from schemas.location import Bucket, Location, location
 
 if TYPE_CHECKING:
-    from reconciler.deliveries import Deliveries
+    from reconciler.hosts.ssh.declared_hosts import SshReach
+    from reconciler.hosts.uploads import Deliveries
     from reconciler.ports import Ports
-    from reconciler.reach_ssh import SshReach
     from reconciler.state.authority import GitFacts
     from reconciler.store.blobs.bucket import Told
     from reconciler.store.markers.bucket import BucketMarkers
@@ -156,9 +156,9 @@ def wire(
     from backends.registry import regions
     from reconciler.catalog_offers import catalog_of
     from reconciler.expire import tidying
-    from reconciler.host_runner import HostRunner
+    from reconciler.hosts.shell_runner import HostRunner
+    from reconciler.hosts.ssh.declared_hosts import reach_from
     from reconciler.ports import Ports
-    from reconciler.reach_ssh import reach_from
     from reconciler.store.blobs.bundle import bundle
     from reconciler.surroundings import connector, transports
 

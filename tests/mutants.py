@@ -138,8 +138,8 @@ MUTANTS = (
         name="the fence on hosts",
         off="a host obeys a reconciler that is behind another",
         changes=(
-            ("reconciler/host_start.sh", 'pass_fence "$3" || exit', 'pass_fence "$3" || true'),
-            ("reconciler/host_stop.sh", 'pass_fence "$2" || exit', 'pass_fence "$2" || true'),
+            ("reconciler/hosts/programs/start.sh", 'pass_fence "$3" || exit', 'pass_fence "$3" || true'),
+            ("reconciler/hosts/programs/stop.sh", 'pass_fence "$2" || exit', 'pass_fence "$2" || true'),
         ),
         tests=("tests/test_runner.py", "-k", "generation or fence"),
     ),
@@ -160,7 +160,7 @@ MUTANTS = (
         off="a machine that shows a key of its own is believed",
         changes=(
             (
-                "reconciler/reach_cloud.py",
+                "reconciler/hosts/ssh/cloud_hosts.py",
                 "            if error.shown and self._endorsed(instance, error.shown):",
                 "            if error.shown:",
             ),
@@ -172,7 +172,7 @@ MUTANTS = (
         off="the host key that user data gave stays in force",
         changes=(
             (
-                "reconciler/reach_cloud.py",
+                "reconciler/hosts/ssh/cloud_hosts.py",
                 '        new = _rotated(line, "make", derived)\n',
                 "        return derived\n"
                 '        new = _rotated(line, "make", derived)\n',
@@ -276,9 +276,9 @@ MUTANTS = (
         name="started once for ever",
         off="a job that was claimed before is started again",
         changes=(
-            ("reconciler/host_start.sh", 'if [ -d "claims/$job" ] || [ -d "spent/$job" ]; then', "if false; then"),
-            ("reconciler/host_start.sh", """if ! mkdir "claims/$job" 2>/dev/null; then""", "if false; then"),
-            ("reconciler/host_start.sh", """if [ -d "spent/$job" ]; then\n    rmdir""", "if false; then\n    rmdir"),
+            ("reconciler/hosts/programs/start.sh", 'if [ -d "claims/$job" ] || [ -d "spent/$job" ]; then', "if false; then"),
+            ("reconciler/hosts/programs/start.sh", """if ! mkdir "claims/$job" 2>/dev/null; then""", "if false; then"),
+            ("reconciler/hosts/programs/start.sh", """if [ -d "spent/$job" ]; then\n    rmdir""", "if false; then\n    rmdir"),
         ),
         tests=("tests/test_supervisor.py", "-k", "once or at_once"),
     ),

@@ -20,7 +20,7 @@ from reconciler.ask import TickAsk
 from reconciler.begin import TickRefused
 from reconciler.cli.applied import revision
 from reconciler.cli.project import documents_of, site_of
-from reconciler.runner import Collected, Held, HostError, Order, Unreachable
+from reconciler.hosts.runner import Collected, Held, HostError, Order, Unreachable
 from reconciler.store.base import StateMoved, StateRefused
 from reconciler.tick import tick
 from reconciler.wire import wire

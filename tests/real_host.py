@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from reconciler.host_runner import HostRunner
-from reconciler.runner import Order
-from reconciler.transport_local import LocalTransport
+from reconciler.hosts.runner import Order
+from reconciler.hosts.shell_runner import HostRunner
+from reconciler.hosts.transport.local import LocalTransport
 from schemas.instance import HostReport, Instance, JobReport
 from schemas.resources import Resources
 

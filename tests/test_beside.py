@@ -15,8 +15,8 @@ import pytest
 from buckets import KINDS, Server
 from fault_proxy import FaultProxy
 
-from reconciler.deliveries import Deliveries
 from reconciler.expire import due, expire
+from reconciler.hosts.uploads import Deliveries
 from reconciler.store.base import StateRefused
 from reconciler.store.blobs.bucket import BucketBlobs
 from reconciler.store.blobs.folder import BlobError, Blobs, FolderBlobs

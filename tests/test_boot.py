@@ -10,7 +10,7 @@ import pytest
 from backends.base import BackendError
 from backends.boot import Boot, DeadMan
 from backends.user_data import MOST, SERVICE, TIMER, render
-from reconciler.derive_boot import boot_of, endorsement, host_key_of, login_of
+from reconciler.hosts.boot_keys import boot_of, endorsement, host_key_of, login_of
 from reconciler.secrets.project_key import ProjectKey
 from reconciler.store.folder import FolderStore
 from schemas.desired import BackendConfig

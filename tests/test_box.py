@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from real_host import RealHost, an_order
 
-from reconciler.box import box_files, registry_of, split_environment
-from reconciler.host_report import parse_report
-from reconciler.runner import Box, HostError
+from reconciler.hosts.container_files import box_files, registry_of, split_environment
+from reconciler.hosts.report import parse_report
+from reconciler.hosts.runner import Box, HostError
 
 
 def files(*commands: str, box: Box, **changes: Any) -> dict[str, bytes]:

@@ -19,7 +19,7 @@ from command import DSTACK, Folder, Ran, folder_at
 from test_hostile import holders, shown_by_processes
 from test_power_loss import traced
 
-from reconciler.derive_boot import host_key_of, login_of
+from reconciler.hosts.boot_keys import host_key_of, login_of
 from reconciler.secrets.project_key import ProjectKey
 from reconciler.store.statefile import loads
 

@@ -14,7 +14,7 @@ from reconciler.cli.offer_flags import retry_flag, spot_flag
 from reconciler.cli.offers import Asked, browsed, offer_rows
 from reconciler.cli.quick import quick
 from reconciler.cli.saved import save_plan, saved_plan
-from reconciler.follow import Log, follow
+from reconciler.hosts.follow_log import Log, follow
 from schemas.base import Price
 from schemas.instance import Instance
 from schemas.offer import Offer

@@ -19,16 +19,16 @@ from test_boot import KEY, REQUEST
 
 from backends.boot import FOLDER
 from backends.user_data import render
-from reconciler.connect_ssh import Lines
-from reconciler.derive_boot import boot_of, endorsement, host_key_of
-from reconciler.door import Refused
-from reconciler.host_runner import HostRunner
-from reconciler.open_door import open_door
-from reconciler.pinned_ssh import Patience
-from reconciler.reach_cloud import CloudReach
-from reconciler.reach_ssh import SshReach
-from reconciler.resolve_ssh import Here
-from reconciler.runner import Fenced, Unreachable, Untrusted
+from reconciler.hosts.boot_keys import boot_of, endorsement, host_key_of
+from reconciler.hosts.runner import Fenced, Unreachable, Untrusted
+from reconciler.hosts.session.base import Refused
+from reconciler.hosts.session.open import open_door
+from reconciler.hosts.shell_runner import HostRunner
+from reconciler.hosts.ssh.cloud_hosts import CloudReach
+from reconciler.hosts.ssh.config import Here
+from reconciler.hosts.ssh.connections import Lines
+from reconciler.hosts.ssh.declared_hosts import SshReach
+from reconciler.hosts.ssh.pinned import Patience
 from reconciler.secrets.project_key import ProjectKey
 from reconciler.state.pending_effects import keys_digest
 from reconciler.surroundings import transports

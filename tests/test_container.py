@@ -17,10 +17,10 @@ import pytest
 from real_engine import IMAGE, Engine
 from real_host import RealHost, until
 
-from reconciler.host_runner import HostRunner
-from reconciler.runner import Box, HostError
-from reconciler.transport import Answer
-from reconciler.transport_local import LocalTransport
+from reconciler.hosts.runner import Box, HostError
+from reconciler.hosts.shell_runner import HostRunner
+from reconciler.hosts.transport.base import Answer
+from reconciler.hosts.transport.local import LocalTransport
 from schemas.run import Probe
 
 

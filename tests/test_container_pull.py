@@ -11,7 +11,7 @@ from real_engine import IMAGE, Engine
 from real_host import RealHost, until
 from real_registry import PASSWORD, USER, Registry, registry_at
 
-from reconciler.runner import Box
+from reconciler.hosts.runner import Box
 
 
 @pytest.fixture

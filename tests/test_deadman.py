@@ -13,7 +13,7 @@ from test_boot import KEY, REQUEST
 
 from backends.boot import BASE
 from backends.user_data import render
-from reconciler.derive_boot import boot_of
+from reconciler.hosts.boot_keys import boot_of
 
 PROGRAM = Path(__file__).parents[1] / "backends/deadman.sh"
 HOUR, DAY = 3600, 86400

@@ -21,8 +21,8 @@ from test_beside import Dated
 from test_state_commands import PROJECT, Team, fresh, team
 from world import Site, apply, apply_ask, desired, task, ticks
 
-from reconciler.artifacts import choose, pattern_of
-from reconciler.deliveries import Delivered, Deliveries
+from reconciler.hosts.artifacts import choose, pattern_of
+from reconciler.hosts.uploads import Delivered, Deliveries
 from reconciler.order import AROUND
 from reconciler.recover import Recovered, recover
 from reconciler.store.blobs.folder import BlobError

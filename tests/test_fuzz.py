@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from many_commands import Commands
 from real_host import RealHost
 
-from reconciler.host_report import Unreadable, parse_report
+from reconciler.hosts.report import Unreadable, parse_report
 
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 SLOW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

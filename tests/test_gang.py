@@ -16,12 +16,12 @@ from real_host import RealHost, an_order, until
 from world import Site, apply, cron, desired, task, ticks
 
 from backends.fake import Machine
-from reconciler.host_runner import HostRunner
-from reconciler.runner import Fenced, Held, HostError
-from reconciler.staging import hostfile
+from reconciler.hosts.runner import Fenced, Held, HostError
+from reconciler.hosts.shell_runner import HostRunner
+from reconciler.hosts.staging import hostfile
+from reconciler.hosts.transport.local import LocalTransport
 from reconciler.state.master_port import PORTS, master_port
 from reconciler.state.requests import stop_run
-from reconciler.transport_local import LocalTransport
 from schemas.pool import GRACE
 from schemas.profile import Retry
 from schemas.run import Attempt, Run

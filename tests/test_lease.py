@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 from test_absorb import NOW, a_state, an_attempt, an_instance
 
-from reconciler.host_report import LONGEST, parse_report
+from reconciler.hosts.report import LONGEST, parse_report
 from reconciler.report.in_progress import under_way
 from reconciler.report.instance_rows import explain_instances
 from reconciler.state.access_modes import with_ways

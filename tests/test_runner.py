@@ -17,19 +17,19 @@ from hypothesis import strategies as st
 from real_host import RealHost, an_order, until
 from ssh_hosts import UID, a_lab, declared, why_not
 
-from reconciler.artifacts import choose, repack
-from reconciler.connect_ssh import Lines
-from reconciler.environment import environment
-from reconciler.host_report import Unreadable, exit_words, parse_report
-from reconciler.host_runner import HostRunner
-from reconciler.resolve_ssh import Here
-from reconciler.runner import Fenced, HostError, Order, Unreachable
-from reconciler.staging import stage
+from reconciler.hosts.artifacts import choose, repack
+from reconciler.hosts.environment import environment
+from reconciler.hosts.report import Unreadable, exit_words, parse_report
+from reconciler.hosts.runner import Fenced, HostError, Order, Unreachable
+from reconciler.hosts.shell_runner import HostRunner
+from reconciler.hosts.ssh.config import Here
+from reconciler.hosts.ssh.connections import Lines
+from reconciler.hosts.staging import stage
+from reconciler.hosts.transport.base import Answer
+from reconciler.hosts.transport.local import LocalTransport
+from reconciler.hosts.transport.ssh import SshTransport
 from reconciler.state.master_port import master_port
 from reconciler.store.blobs.bundle import bundle
-from reconciler.transport import Answer
-from reconciler.transport_local import LocalTransport
-from reconciler.transport_ssh import SshTransport
 from schemas.instance import HostReport
 from schemas.lease import Lease
 from schemas.resources import Gpu, Resources

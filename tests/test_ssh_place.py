@@ -21,10 +21,10 @@ from backends.boot import Boot
 from backends.registry import connect
 from backends.ssh import Looked, look, owner_words, take_over
 from backends.ssh_facts import NotUnderstood, clock_check, network_check, read_probe
-from reconciler.connect_ssh import Lines
-from reconciler.pinned_ssh import Patience
-from reconciler.reach_ssh import SshReach
-from reconciler.resolve_ssh import Here
+from reconciler.hosts.ssh.config import Here
+from reconciler.hosts.ssh.connections import Lines
+from reconciler.hosts.ssh.declared_hosts import SshReach
+from reconciler.hosts.ssh.pinned import Patience
 from reconciler.state.host_place import config_of
 from schemas.host import Host
 from schemas.launch import Request

@@ -24,11 +24,11 @@ from msgspec.structs import replace
 from real_host import until
 from ssh_hosts import USER, Lab, SshHost, a_lab, declared, silent_server, why_not
 
-from reconciler.connect_ssh import Lines
-from reconciler.pinned_ssh import Patience, Pinned
-from reconciler.resolve_ssh import Here, Hop
-from reconciler.runner import Unreachable, Untrusted
-from reconciler.transport_ssh import SshTransport, _escaped
+from reconciler.hosts.runner import Unreachable, Untrusted
+from reconciler.hosts.ssh.config import Here, Hop
+from reconciler.hosts.ssh.connections import Lines
+from reconciler.hosts.ssh.pinned import Patience, Pinned
+from reconciler.hosts.transport.ssh import SshTransport, _escaped
 from schemas.host import Host, Jump, fingerprint
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")

@@ -11,8 +11,8 @@ from reconciler.config.edit.hosts import add_hosts, said_of_all, with_hosts
 from reconciler.config.edit.pools import create_pool
 from reconciler.config.known_hosts import Known, name_of, with_keys
 from reconciler.config.load import Invalid, load
-from reconciler.destination import NotADestination, read_destination
-from reconciler.resolve_ssh import read_jump
+from reconciler.hosts.ssh.config import read_jump
+from reconciler.hosts.ssh.destination import NotADestination, read_destination
 from schemas.host import Host, Jump
 from schemas.resources import GpuNeed, Span
 

@@ -16,7 +16,7 @@ from threading import Thread
 import pytest
 from real_host import RealHost, alive, until
 
-from reconciler.runner import HostError
+from reconciler.hosts.runner import HostError
 from schemas.run import Probe
 
 ROOT = Path(__file__).parents[1]
@@ -482,7 +482,7 @@ def test_a_cgroup_of_its_own_holds_it(tmp_path: Path, given: list[str], held: bo
     for name in given:
         (group / name).write_text("max\n")
     (group / "memory.events").write_text("low 0\noom 1\noom_kill 1\n")
-    program = ROOT / "reconciler/host_share.sh"
+    program = ROOT / "reconciler/hosts/programs/share.sh"
     script = f"note() {{ :; }}; . {program}; group={group} limit_cpus=2 limit_memory=512; limit_group || exit 1; "
     ran = subprocess.run(["sh", "-c", script + "told_out_of_memory"], check=False)
     assert (ran.returncode == 0) is held

@@ -16,9 +16,9 @@ from world import PROJECT, Papers, Site, apply, apply_ask, cron, desired, task, 
 from backends.base import Backend, NoCapacity, TryLater
 from backends.fake import Fault
 from reconciler.ask import TickAsk
+from reconciler.hosts.runner import Fenced, Held, Order, Runner
 from reconciler.ports import Ports
 from reconciler.report.in_progress import under_way
-from reconciler.runner import Fenced, Held, Order, Runner
 from reconciler.secrets.resolve import SecretLacking
 from reconciler.settle import settle, settled
 from reconciler.state.record_outcomes import Failed

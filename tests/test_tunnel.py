@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from reconciler.tunnel import Tunnel, open_tunnel, proxied
+from reconciler.hosts.ssh.proxy_command import Tunnel, open_tunnel, proxied
 from tests.real_host import alive, until
 
 BEGUN = "sleep 1000 >/dev/null 2>&1 & echo $!"  # as `aws` begins its plugin

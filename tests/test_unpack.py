@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.unpack import Unpacked, unpack
+from reconciler.hosts.unpack import Unpacked, unpack
 
 FILE, FOLDER, LINK, SECOND, FIFO = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE
 

@@ -78,7 +78,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == set(PACKAGES)
     assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
     assert any(name.endswith(".schema.json") for name in names)
-    assert "reconciler/supervisor.sh" in names
+    assert "reconciler/hosts/programs/supervisor.sh" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

@@ -15,8 +15,8 @@ from backends.base import Backend
 from backends.fake import FakeWorld
 from backends.fake_hosts import Behind, FakeHosts, NotHeld, Silent
 from reconciler.ask import TickAsk
+from reconciler.hosts.runner import Collected, Fenced, Held, HostError, Order, Unreachable
 from reconciler.ports import Ports
-from reconciler.runner import Collected, Fenced, Held, HostError, Order, Unreachable
 from reconciler.state.authority import GitFacts
 from reconciler.store.base import StateMoved
 from reconciler.store.statefile import dumps, loads

@@ -19,14 +19,14 @@ from reconciler.cli.logs import live_log, write
 from reconciler.cli.project import ports_of, site, state_of
 from reconciler.cli.stale import say_age
 from reconciler.cli.terminal import ask, interactive, say
-from reconciler.door import Door
-from reconciler.enter_job import mark_active, working_folder
-from reconciler.follow import follow
-from reconciler.forward import HERE, Hearing, forward
-from reconciler.open_door import open_door
-from reconciler.reach_ssh import reach_from
-from reconciler.runner import HostError
-from reconciler.ssh_alias import Alias, Aliases, AliasRefused
+from reconciler.hosts.enter import mark_active, working_folder
+from reconciler.hosts.follow_log import follow
+from reconciler.hosts.port_forward import HERE, Hearing, forward
+from reconciler.hosts.runner import HostError
+from reconciler.hosts.session.base import Door
+from reconciler.hosts.session.open import open_door
+from reconciler.hosts.ssh.aliases import Alias, Aliases, AliasRefused
+from reconciler.hosts.ssh.declared_hosts import reach_from
 from reconciler.state.status import bought
 from reconciler.wire import Site, who
 from schemas.instance import Instance

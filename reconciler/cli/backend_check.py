@@ -14,7 +14,7 @@ from backends.registry import probes
 from reconciler.cli.fail import Done, Fail
 from reconciler.cli.project import documents_of, project_root, site_of, state_if_any
 from reconciler.cli.terminal import out, painter, say
-from reconciler.reach_ssh import reach_from
+from reconciler.hosts.ssh.declared_hosts import reach_from
 from reconciler.surroundings import surroundings
 from reconciler.text.format import clean
 from reconciler.wire import Site, store_of, who

@@ -18,13 +18,13 @@ from reconciler.cli.fail import Fail
 from reconciler.cli.find_run import find_run
 from reconciler.cli.project import site, state_of
 from reconciler.cli.terminal import out, say
-from reconciler.door import Session
-from reconciler.open_door import open_door
-from reconciler.pack_files import pack_files
-from reconciler.reach_ssh import reach_from
-from reconciler.runner import HostError
+from reconciler.hosts.pack import pack_files
+from reconciler.hosts.runner import HostError
+from reconciler.hosts.session.base import Session
+from reconciler.hosts.session.open import open_door
+from reconciler.hosts.ssh.declared_hosts import reach_from
+from reconciler.hosts.unpack import Unpacked, unpack
 from reconciler.text.format import counted
-from reconciler.unpack import Unpacked, unpack
 from reconciler.wire import Site, artifacts_of, who
 from schemas.run import RUN_ENDED, Job, Run
 from schemas.state import State

@@ -8,9 +8,9 @@ from pathlib import Path
 from reconciler.cli.fail import Fail
 from reconciler.cli.find_run import find_attempt, find_job, find_run
 from reconciler.cli.project import site, state_of
-from reconciler.open_door import open_door
-from reconciler.reach_ssh import reach_from
-from reconciler.ssh_alias import Aliases
+from reconciler.hosts.session.open import open_door
+from reconciler.hosts.ssh.aliases import Aliases
+from reconciler.hosts.ssh.declared_hosts import reach_from
 from reconciler.wire import who
 from schemas.instance import Instance
 from schemas.run import LIVE_JOB, RUN_ENDED, Job, Run
@@ -19,7 +19,7 @@ from schemas.state import State
 
 def enter_run(name: str, *, project: Path, job: int, replica: int) -> int:
     """0 once the client has gone. Messages are stderr's: the client's user reads them."""
-    from reconciler.serve_ssh import serve_ssh
+    from reconciler.hosts.session.ssh_server import serve_ssh
 
     where = site(project)
     state = state_of(where)

@@ -13,8 +13,8 @@ from reconciler.wire import Site, store_of
 
 if TYPE_CHECKING:
     from reconciler.config.load import Documents
+    from reconciler.hosts.ssh.declared_hosts import SshReach
     from reconciler.ports import Ports
-    from reconciler.reach_ssh import SshReach
     from schemas.state import State
 
 NO_PROJECT = "no .dstack folder here or in a parent; `dstack init` makes one"
@@ -93,7 +93,7 @@ def forget_aliases(state: State) -> None:
     """Whoever sees that a run has ended takes its `ssh RUN` away."""
     if not (Path.home() / ".dstack" / "ssh").is_dir():
         return
-    from reconciler.ssh_alias import Aliases
+    from reconciler.hosts.ssh.aliases import Aliases
     from schemas.run import RUN_ENDED
 
     living = frozenset(run.id for run in state.runs if run.status not in RUN_ENDED)

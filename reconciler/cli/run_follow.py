@@ -13,7 +13,7 @@ from reconciler.cli.project import ports_of, state_of
 from reconciler.cli.refusals import raise_refusals
 from reconciler.cli.terminal import NoTerminal, ask, out, say
 from reconciler.cli.wishing import Wished, fulfil
-from reconciler.follow import follow
+from reconciler.hosts.follow_log import follow
 from reconciler.ports import Ports
 from reconciler.settle import settle, settled
 from reconciler.state.requests import WishRefused, stop_run

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from reconciler.cli.fail import Fail
 from reconciler.cli.terminal import say
 from reconciler.config.compile.hosts import gpu_need, name_of
-from reconciler.destination import Asked, NotADestination, read_destination
-from reconciler.resolve_ssh import Here, Hop, read_jump
+from reconciler.hosts.ssh.config import Here, Hop, read_jump
+from reconciler.hosts.ssh.destination import Asked, NotADestination, read_destination
 from schemas.desired import Desired
 from schemas.host import Host, Jump
 from schemas.pool import Pool

@@ -18,7 +18,7 @@ MAX_DURATION = "max duration"
 INACTIVE = "inactive for"
 NOT_STARTED = "not started"
 ASSUMED_LOST = "assumed lost by a person"
-# What a host says of a job that nobody ended (`reconciler.host_report`).
+# What a host says of a job that nobody ended (`reconciler.hosts.report`).
 BY_ITSELF = ("exit ", "killed by signal ", "out of memory", "no image", "the container did", "no Python")
 
 

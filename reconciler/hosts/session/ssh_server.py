@@ -14,10 +14,10 @@ from pathlib import Path
 
 import paramiko
 
-from reconciler.door import Door, Refused, Screen, Session
-from reconciler.enter_job import enter, enter_sftp
-from reconciler.runner import HostError
-from reconciler.splice import splice
+from reconciler.hosts.enter import enter, enter_sftp
+from reconciler.hosts.runner import HostError
+from reconciler.hosts.session.base import Door, Refused, Screen, Session
+from reconciler.hosts.session.relay import splice
 
 CHUNK = 32 * 1024
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
-from reconciler.runner import Unreachable
+from reconciler.hosts.runner import Unreachable
 from reconciler.text.format import clean
 
 NEEDS = {

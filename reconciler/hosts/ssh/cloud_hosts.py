@@ -17,13 +17,13 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from backends.boot import LOGIN
-from reconciler.resolve_ssh import Hop
-from reconciler.runner import Unreachable, Untrusted
+from reconciler.hosts.runner import Unreachable, Untrusted
+from reconciler.hosts.ssh.config import Hop
 from schemas.instance import Instance
 
 if TYPE_CHECKING:
-    from reconciler.connect_ssh import Line, Lines
-    from reconciler.derive_boot import KeyPair
+    from reconciler.hosts.boot_keys import KeyPair
+    from reconciler.hosts.ssh.connections import Line, Lines
     from reconciler.secrets.project_key import ProjectKey
 
 ENDORSED = "cat /etc/ssh/dstack_host_key.endorsed"
@@ -63,7 +63,7 @@ class CloudReach:
 
     @cached_property
     def _login(self) -> KeyPair:
-        from reconciler.derive_boot import login_of
+        from reconciler.hosts.boot_keys import login_of
 
         return login_of(self._key)
 
@@ -83,7 +83,7 @@ class CloudReach:
 
     def _meet(self, instance: Instance) -> str:
         """Its pin from now on."""
-        from reconciler.derive_boot import host_key_of
+        from reconciler.hosts.boot_keys import host_key_of
 
         if not instance.launch:
             raise Untrusted("host key: no launch of ours made this machine, and none is pinned: it is not used")
@@ -101,7 +101,7 @@ class CloudReach:
 
     def _endorsed(self, instance: Instance, shown: str) -> bool:
         """Whether a holder of the project's key vouches for it. Until that is known nothing of ours goes there."""
-        from reconciler.transport_ssh import SshTransport
+        from reconciler.hosts.transport.ssh import SshTransport
 
         try:
             line = self._to(instance, shown)
@@ -117,15 +117,15 @@ class CloudReach:
         return hmac.compare_digest(answer.out.decode("utf-8", "replace").strip().encode(), expected.encode())
 
     def _endorsement(self, instance: Instance, host_key: str) -> str:
-        from reconciler.derive_boot import endorsement
+        from reconciler.hosts.boot_keys import endorsement
 
         return endorsement(self._key, launch=instance.launch, instance=instance.id, host_key=host_key)
 
 
 def _rotated(line: Line, *args: str) -> str:
-    from reconciler.transport_ssh import SshTransport
+    from reconciler.hosts.transport.ssh import SshTransport
 
-    program = shlex.quote(files("reconciler").joinpath("host_rotate.sh").read_text("utf-8"))
+    program = shlex.quote(files("reconciler.hosts.programs").joinpath("rotate.sh").read_text("utf-8"))
     root = f'if [ "$(id -u)" = 0 ]; then exec sh -c {program} sh "$@"; else exec sudo -n sh -c {program} sh "$@"; fi'
     answer = SshTransport(lambda: line, folder="").run(root, args=args, timeout=ROTATE, most=4096)
     said = answer.out.decode("ascii", "replace").strip()

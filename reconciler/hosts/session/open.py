@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from reconciler.door import Door
-from reconciler.reach_ssh import SshReach
+from reconciler.hosts.session.base import Door
+from reconciler.hosts.ssh.declared_hosts import SshReach
 from reconciler.state.status import here
 from schemas.instance import Instance
 
@@ -14,10 +14,10 @@ from schemas.instance import Instance
 def open_door(instance: Instance, *, reach: SshReach, environ: Mapping[str, str]) -> Door:
     """Nothing is connected yet."""
     if here(instance):
-        from reconciler.door_local import LocalDoor
+        from reconciler.hosts.session.local import LocalDoor
 
         return LocalDoor(Path(instance.address), environ=environ)
-    from reconciler.door_ssh import SshDoor
+    from reconciler.hosts.session.ssh import SshDoor
 
     line, folder = reach.host_of(instance)
     return SshDoor(line, folder=folder)

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from reconciler.door import Door, Refused
-from reconciler.runner import HostError
-from reconciler.splice import splice
+from reconciler.hosts.runner import HostError
+from reconciler.hosts.session.base import Door, Refused
+from reconciler.hosts.session.relay import splice
 
 HERE = "127.0.0.1"
 

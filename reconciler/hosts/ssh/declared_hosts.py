@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backends.base import BackendError, TryLater
-from reconciler.reach_cloud import CloudReach
-from reconciler.runner import Unreachable, Untrusted
+from reconciler.hosts.runner import Unreachable, Untrusted
+from reconciler.hosts.ssh.cloud_hosts import CloudReach
 from reconciler.state.status import bought
 from schemas.host import Host
 from schemas.instance import Instance
 
 if TYPE_CHECKING:
     from backends.ssh import Said
-    from reconciler.connect_ssh import Line, Lines
+    from reconciler.hosts.ssh.connections import Line, Lines
+    from reconciler.hosts.transport.ssh import SshTransport
     from reconciler.secrets.project_key import ProjectKey
-    from reconciler.transport_ssh import SshTransport
 
 
 def reach_from(
@@ -32,8 +32,8 @@ def reach_from(
     """
 
     def lines() -> Lines:
-        from reconciler.connect_ssh import Lines
-        from reconciler.resolve_ssh import Here
+        from reconciler.hosts.ssh.config import Here
+        from reconciler.hosts.ssh.connections import Lines
 
         return Lines(Here(root=root, home=Path.home(), config=config))
 
@@ -101,11 +101,11 @@ class SshReach:
 
     @cached_property
     def rules(self) -> str:
-        return files("reconciler").joinpath("host_rules.sh").read_text("utf-8")
+        return files("reconciler.hosts.programs").joinpath("rules.sh").read_text("utf-8")
 
     def transport(self, host: Host, *, folder: str = "") -> SshTransport:
         """Programs run in `folder`, below the login's home."""
-        from reconciler.transport_ssh import SshTransport
+        from reconciler.hosts.transport.ssh import SshTransport
 
         return SshTransport(lambda: self.lines.to(host), folder=folder)
 

@@ -19,9 +19,9 @@ from typing import IO, NamedTuple
 
 import paramiko
 
-from reconciler.connect_ssh import Line
-from reconciler.runner import Unreachable
-from reconciler.transport import Answer
+from reconciler.hosts.runner import Unreachable
+from reconciler.hosts.ssh.connections import Line
+from reconciler.hosts.transport.base import Answer
 
 CHUNK = 64 * 1024
 NOISE = 256 * 1024  # more before the mark is a flood

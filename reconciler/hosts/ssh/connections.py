@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 import fabric
 import paramiko
 
-from reconciler.pinned_ssh import Patience, Pinned, changed, failed, refused_login, silent, speaks, text_of, words
-from reconciler.resolve_ssh import Here, Hop, NoWay
-from reconciler.runner import Unreachable, Untrusted
-from reconciler.tunnel import NO_SUCH_COMMAND, Tunnel, open_tunnel, proxied
+from reconciler.hosts.runner import Unreachable, Untrusted
+from reconciler.hosts.ssh.config import Here, Hop, NoWay
+from reconciler.hosts.ssh.pinned import Patience, Pinned, changed, failed, refused_login, silent, speaks, text_of, words
+from reconciler.hosts.ssh.proxy_command import NO_SUCH_COMMAND, Tunnel, open_tunnel, proxied
 from schemas.host import Host, Jump
 
 AT_ONCE = 48  # key exchanges and logins; each costs CPU here

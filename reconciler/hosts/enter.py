@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from reconciler.door import Door, Screen, Session
-from reconciler.runner import HostError
+from reconciler.hosts.runner import HostError
+from reconciler.hosts.session.base import Door, Screen, Session
 
 _JOB = re.compile(r"[a-z0-9][a-z0-9-]{0,100}\Z", re.ASCII)
 _ENTER = 'job=$1; shift; exec sh "jobs/$job/enter.sh" "$@"'

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from reconciler.door import Stream
+from reconciler.hosts.session.base import Stream
 
 CHUNK = 64 * 1024
 

@@ -18,7 +18,7 @@ class Session(Protocol):
     """A program that runs. Reading blocks; `b""` is the end. With a screen there are no separate errors."""
 
     def read(self, size: int) -> bytes:
-        """Its output. Raises `reconciler.runner.Unreachable` where it never began."""
+        """Its output. Raises `reconciler.hosts.runner.Unreachable` where it never began."""
 
     def read_errors(self, size: int) -> bytes:
         """What it writes to stderr."""

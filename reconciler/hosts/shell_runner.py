@@ -15,14 +15,14 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from backends.boot import BASE
-from reconciler.artifacts import choose, repack
-from reconciler.host_report import Unreadable, parse_fences, parse_report
-from reconciler.runner import Collected, Fenced, Held, HostError, Order, Unreachable, Untrusted
-from reconciler.staging import stage
+from reconciler.hosts.artifacts import choose, repack
+from reconciler.hosts.report import Unreadable, parse_fences, parse_report
+from reconciler.hosts.runner import Collected, Fenced, Held, HostError, Order, Unreachable, Untrusted
+from reconciler.hosts.staging import stage
+from reconciler.hosts.transport.base import Answer, Transport
 from reconciler.state.fences import Fences, fences
 from reconciler.state.status import bought, here
 from reconciler.system.private_folder import make_private
-from reconciler.transport import Answer, Transport
 from schemas.instance import HostReport, Instance
 from schemas.lease import Lease
 
@@ -217,7 +217,7 @@ class HostRunner:
 def _program(name: str) -> str:
     """The rules that all share, then the program; each is readable alone in its file."""
     parts = ("rules", "containers", name)
-    texts = (files("reconciler").joinpath(f"host_{part}.sh").read_text("utf-8") for part in parts)
+    texts = (files("reconciler.hosts.programs").joinpath(f"{part}.sh").read_text("utf-8") for part in parts)
     return "\n".join(texts)
 
 

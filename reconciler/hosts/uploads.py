@@ -9,8 +9,8 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from reconciler.artifacts import LIMIT, repack
-from reconciler.host_report import Unreadable, parse_end
+from reconciler.hosts.artifacts import LIMIT, repack
+from reconciler.hosts.report import Unreadable, parse_end
 from reconciler.store.objects.base import Objects, ObjectsError
 from reconciler.system.private_folder import make_private
 from schemas.base import Seconds

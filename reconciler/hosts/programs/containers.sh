@@ -1,4 +1,4 @@
-# Containers of jobs, by docker or podman. Read after host_rules.sh; functions answer in variables.
+# Containers of jobs, by docker or podman. Read after rules.sh; functions answer in variables.
 # A container is found by its label, `dstack.claim`: whatever else was killed, it can be ended and proven gone.
 # shellcheck shell=sh
 # shellcheck disable=SC2034,SC2094,SC2154

@@ -10,8 +10,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO
 
-from reconciler.runner import HostError, Unreachable
-from reconciler.transport import Answer
+from reconciler.hosts.runner import HostError, Unreachable
+from reconciler.hosts.transport.base import Answer
 
 # A job inherits nothing else of ours: the credentials of whoever ticks are not the run's.
 INHERITED = frozenset({

@@ -13,8 +13,8 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 
-from reconciler.environment import arguments
-from reconciler.runner import Box, HostError, Order
+from reconciler.hosts.environment import arguments
+from reconciler.hosts.runner import Box, HostError, Order
 
 # An engine's client, or the loader that starts it, would heed these.
 _RESERVED = re.compile(

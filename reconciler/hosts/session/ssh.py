@@ -8,10 +8,10 @@ from contextlib import suppress
 
 import paramiko
 
-from reconciler.connect_ssh import Line
-from reconciler.door import Refused, Screen
-from reconciler.runner import Unreachable
-from reconciler.transport_ssh import NOISE, command, end_input
+from reconciler.hosts.runner import Unreachable
+from reconciler.hosts.session.base import Refused, Screen
+from reconciler.hosts.ssh.connections import Line
+from reconciler.hosts.transport.ssh import NOISE, command, end_input
 
 DIAL = 15.0  # seconds for a session or a port to open
 _BROKEN = (paramiko.SSHException, EOFError, OSError)

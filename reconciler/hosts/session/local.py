@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from reconciler.door import Refused, Screen
-from reconciler.runner import Unreachable
-from reconciler.transport_local import inherited
+from reconciler.hosts.runner import Unreachable
+from reconciler.hosts.session.base import Refused, Screen
+from reconciler.hosts.transport.local import inherited
 
 
 class LocalDoor:

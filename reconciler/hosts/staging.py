@@ -10,10 +10,10 @@ from functools import cache
 from importlib.resources import files
 from pathlib import PurePosixPath
 
-from reconciler.artifacts import pattern_of
-from reconciler.box import box_files, split_environment
-from reconciler.environment import environment, environment_file, hostfile, script
-from reconciler.runner import HostError, Order
+from reconciler.hosts.artifacts import pattern_of
+from reconciler.hosts.container_files import box_files, split_environment
+from reconciler.hosts.environment import environment, environment_file, hostfile, script
+from reconciler.hosts.runner import HostError, Order
 from reconciler.state.master_port import master_port
 from schemas.base import NAME
 from schemas.delivery import Delivery
@@ -26,7 +26,7 @@ def stage(order: Order) -> bytes:
     peers = hostfile(order.peers, slots=order.peer_slots or [len(order.gpus)] * len(order.peers))
     contents = {
         "supervisor.sh": _packaged("supervisor.sh"),
-        **{f"{name}.sh": _packaged(f"host_{name}.sh") for name in _PROGRAMS},
+        **{f"{name}.sh": _packaged(f"{name}.sh") for name in _PROGRAMS},
         **_environment(order, script=commands, hostfile=peers, probe=probe),
         "script": commands,
         "order": _settings(order),
@@ -65,7 +65,7 @@ def _deliveries(order: Order) -> dict[str, bytes]:
         return {}
     patterns = "".join(f"{pattern_of(glob)}\n" for glob in order.artifacts)
     return {
-        "deliver.sh": _packaged("host_deliver.sh"),
+        "deliver.sh": _packaged("deliver.sh"),
         "put-patterns": patterns.encode("utf-8", "surrogateescape"),
         **{f"put-{one.part}": _request(one) for one in order.deliveries},
     }
@@ -78,7 +78,7 @@ def _request(one: Delivery) -> bytes:
 
 @cache
 def _packaged(name: str) -> bytes:
-    return files("reconciler").joinpath(name).read_bytes()
+    return files("reconciler.hosts.programs").joinpath(name).read_bytes()
 
 
 def _settings(order: Order) -> bytes:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import fabric
 import paramiko
 
-from reconciler.resolve_ssh import Hop
-from reconciler.runner import Unreachable, Untrusted
+from reconciler.hosts.runner import Unreachable, Untrusted
+from reconciler.hosts.ssh.config import Hop
 from schemas.host import fingerprint
 
 

@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 
-from reconciler.runner import HostError, Order
+from reconciler.hosts.runner import HostError, Order
 from reconciler.state.master_port import master_port
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")

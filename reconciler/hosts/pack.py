@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import posixpath
 
-from reconciler.door import Door, Session
-from reconciler.enter_job import checked
+from reconciler.hosts.enter import checked
+from reconciler.hosts.session.base import Door, Session
 
 # $1 a path, from where it runs. A link is what it leads to; links further down stay links.
 _PACK = """\
