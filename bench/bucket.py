@@ -24,8 +24,8 @@ from fault_proxy import FaultProxy
 from msgspec.structs import replace
 
 from bench import planner
-from reconciler.begin import TickRefused
-from reconciler.remember import land
+from reconciler.engine.begin import TickRefused
+from reconciler.engine.write_state import land
 from reconciler.store.base import StateMoved
 from reconciler.store.bucket import BucketStore
 from reconciler.store.objects.open import open_bucket

@@ -21,9 +21,9 @@ from reconciler.system.concurrent import Asking, unheard
 from schemas.location import Bucket, Location, location
 
 if TYPE_CHECKING:
+    from reconciler.engine.ports import Ports
     from reconciler.hosts.ssh.declared_hosts import SshReach
     from reconciler.hosts.uploads import Deliveries
-    from reconciler.ports import Ports
     from reconciler.state.authority import GitFacts
     from reconciler.store.blobs.bucket import Told
     from reconciler.store.markers.bucket import BucketMarkers
@@ -154,11 +154,11 @@ def wire(
 ) -> Ports:  # fmt: skip
     """Ports on the real world. Nothing is read or made until they are used. `reach`: whose connections are shared."""
     from backends.registry import regions
-    from reconciler.catalog_offers import catalog_of
-    from reconciler.expire import tidying
+    from reconciler.engine.catalog import catalog_of
+    from reconciler.engine.expire_blobs import tidying
+    from reconciler.engine.ports import Ports
     from reconciler.hosts.shell_runner import HostRunner
     from reconciler.hosts.ssh.declared_hosts import reach_from
-    from reconciler.ports import Ports
     from reconciler.store.blobs.bundle import bundle
     from reconciler.surroundings import connector, transports
 

@@ -16,7 +16,7 @@ from backends.aws import AwsBackend
 from backends.base import Backend
 from backends.boot import Boot
 from backends.fake import Machine
-from reconciler.ports import Ports
+from reconciler.engine.ports import Ports
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import HostReport, Instance
 from schemas.launch import Request

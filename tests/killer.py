@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from reconciler.ports import Ports
+from reconciler.engine.ports import Ports
 
 COUNTED = {
     "store": ("write",),

@@ -19,16 +19,16 @@ from msgspec.structs import replace
 from world import PROJECT, Papers, Site, offer
 
 from backends.base import Backend, TryLater
-from reconciler.ask import TickAsk
 from reconciler.cli.rebuilding import rebuilt
-from reconciler.ports import Ports
-from reconciler.remember import land
+from reconciler.engine.ports import Ports
+from reconciler.engine.request import TickAsk
+from reconciler.engine.tick import TickResult, tick
+from reconciler.engine.write_state import land
 from reconciler.state.authority import GitFacts
 from reconciler.state.forget import forget
 from reconciler.state.rebuild import RebuildRefused
 from reconciler.state.requests import WishRefused
 from reconciler.store.base import StateRefused
-from reconciler.tick import TickResult, tick
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Seen
 from schemas.launch import Request

@@ -38,10 +38,10 @@ MUTANTS = (
         off="launches are sent before their intent is written",
         changes=(
             (
-                "reconciler/decide.py",
+                "reconciler/engine/decide.py",
                 "            written = write(ports, target, was=stored, token=token)\n",
                 "            from reconciler.state.pending_effects import Send, effects\n"
-                "            from reconciler.execute import execute\n"
+                "            from reconciler.engine.execute import execute\n"
                 "            sends = [each for each in effects(target, now=ports.now()) if isinstance(each, Send)]\n"
                 "            list(execute(ports, target, sends, connections=view.connections, since=since,\n"
                 "                         stop=lambda: False))\n"
@@ -67,7 +67,7 @@ MUTANTS = (
         off="an open launch is sent again for ever",
         changes=(
             ("reconciler/state/pending_effects.py", "now >= intent.request.not_after or ", ""),
-            ("reconciler/execute.py", "if self.ports.now() >= send.request.not_after:", "if False:"),
+            ("reconciler/engine/execute.py", "if self.ports.now() >= send.request.not_after:", "if False:"),
             ("reconciler/planner/rules/resume_launches.py", "draft.now >= request.not_after or ", ""),
         ),
         tests=("tests/test_effects.py", "tests/test_cases.py"),
@@ -124,7 +124,7 @@ MUTANTS = (
         off="results overwrite whatever the state has become",
         changes=(
             (
-                "reconciler/remember.py",
+                "reconciler/engine/write_state.py",
                 "        except StateMoved:\n            jitter(ports, attempt)\n"
                 '    raise TickRefused(f"the state moved {TRIES} times under our writes;',
                 "        except StateMoved:\n            latest, token = ports.store.read()\n"
@@ -197,7 +197,7 @@ MUTANTS = (
         off="a yes to one plan is a yes to any",
         changes=(
             (
-                "reconciler/decide.py",
+                "reconciler/engine/decide.py",
                 "            if view.approved is None\n",
                 "            if True\n",
             ),
@@ -251,7 +251,7 @@ MUTANTS = (
     Mutant(
         name="a missing state",
         off="where there is no state there are no instances",
-        changes=(("reconciler/begin.py", "    _refuse_living(ports, everywhere(ports, asked, desired))\n", ""),),
+        changes=(("reconciler/engine/begin.py", "    _refuse_living(ports, everywhere(ports, asked, desired))\n", ""),),
         tests=("tests/test_tick.py",),
     ),
     Mutant(
@@ -410,7 +410,7 @@ MUTANTS = (
     Mutant(
         name="capacity by purchase",
         off="what is sold out as spot counts as sold out on demand",
-        changes=(("reconciler/execute.py", "        spot=request.spot,\n", ""),),
+        changes=(("reconciler/engine/execute.py", "        spot=request.spot,\n", ""),),
         tests=("tests/test_aws_ticks.py", "-k", "sold_out"),
     ),
     Mutant(
@@ -426,7 +426,7 @@ MUTANTS = (
         off="a throttled look-up before a launch counts as a lack of capacity",
         changes=(
             (
-                "reconciler/prepare.py",
+                "reconciler/engine/prepare.py",
                 'return Capacity(place=request.place, instance_type="", until=now + SOON, why=str(error))',
                 "return capacity_of(request, NoCapacity(str(error)), now=now)",
             ),

@@ -13,12 +13,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from reconciler.ask import TickAsk
-from reconciler.begin import TickRefused
 from reconciler.cli.applied import revision
 from reconciler.cli.project import documents_of, site_of
+from reconciler.engine.begin import TickRefused
+from reconciler.engine.request import TickAsk
+from reconciler.engine.tick import tick
 from reconciler.store.base import StateMoved, StateRefused
-from reconciler.tick import tick
 from reconciler.wire import wire
 
 

@@ -17,13 +17,13 @@ from msgspec.structs import replace
 from world import START, Site, apply, cron, desired, offer, task, ticks
 
 from backends.base import Backend
-from reconciler.ask import TickAsk
 from reconciler.cli.offered import not_offered
+from reconciler.engine.request import TickAsk
+from reconciler.engine.tick import tick
 from reconciler.planner.autoscale_ends import ended_at_once, rules_in_force
 from reconciler.report.autoscale_rows import explain_rules
 from reconciler.state.autoscale_overrides import say_cleared, say_enabled, say_rule
 from reconciler.state.autoscale_rules import rules_of
-from reconciler.tick import tick
 from schemas.desired import BackendConfig, Cap, Desired
 from schemas.instance import HostReport, Instance
 from schemas.lease import Lease

@@ -12,7 +12,7 @@ from killer import Killed, Killer
 from test_aws import account, use  # noqa: F401 - a fixture
 from world import apply, apply_ask, cron
 
-from reconciler.tick import TickResult, tick
+from reconciler.engine.tick import TickResult, tick
 from schemas.desired import Desired
 from schemas.pool import Pool
 from schemas.resources import Where

@@ -17,8 +17,8 @@ from world import PROJECT, apply, cron
 from backends import aws
 from backends.aws_leftovers import REMOVALS
 from backends.base import BackendError, TryLater
-from reconciler.collect_garbage import ask_everywhere
-from reconciler.ports import Connections
+from reconciler.engine.garbage import ask_everywhere
+from reconciler.engine.ports import Connections
 from reconciler.state.unowned import Found, unowned
 from reconciler.store.base import StateRefused
 from schemas.leftover import Kind, Leftover

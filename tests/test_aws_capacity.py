@@ -17,7 +17,7 @@ from world import apply, cron, task
 
 from backends.base import BackendError, NoCapacity, TryLater
 from reconciler.cli.apply_report import report
-from reconciler.settle import Settled
+from reconciler.engine.until import Settled
 from schemas.offer import Offer
 from schemas.pool import Pool
 from schemas.resources import Where

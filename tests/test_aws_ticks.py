@@ -20,9 +20,9 @@ from test_aws import account, rules, use  # noqa: F401 - a fixture
 from world import PROJECT, apply, apply_ask, cron, task
 
 from backends import aws
-from reconciler.ask import TickAsk
-from reconciler.ports import Ports
-from reconciler.tick import tick
+from reconciler.engine.ports import Ports
+from reconciler.engine.request import TickAsk
+from reconciler.engine.tick import tick
 from schemas.desired import Desired
 from schemas.plan import Launch
 from schemas.pool import Pool

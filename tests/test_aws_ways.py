@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from test_aws import account, rules  # noqa: F401 - a fixture
 from world import PROJECT, apply, apply_ask, cron
 
-from reconciler.tick import tick
+from reconciler.engine.tick import tick
 from schemas.desired import Desired
 from schemas.host import Jump
 from schemas.plan import Permissions

@@ -15,7 +15,7 @@ import pytest
 from buckets import KINDS, Server
 from fault_proxy import FaultProxy
 
-from reconciler.expire import due, expire
+from reconciler.engine.expire_blobs import due, expire
 from reconciler.hosts.uploads import Deliveries
 from reconciler.store.base import StateRefused
 from reconciler.store.blobs.bucket import BucketBlobs

@@ -27,7 +27,7 @@ from backends.catalog_layers import FRESH, layers_of, live_file, published_file,
 from backends.catalog_published import download, published
 from backends.catalog_refresh import DAY, HOUR, keep_regions, refresh_published
 from backends.catalog_snapshot import mended
-from reconciler.catalog_offers import Later, catalog_of, offers_of
+from reconciler.engine.catalog import Later, catalog_of, offers_of
 from schemas.catalog import CATALOG_VERSION, Catalog, CatalogRegion, CatalogType, LiveRegion, flaw
 from schemas.desired import BackendConfig, Desired
 from schemas.offer import Offer

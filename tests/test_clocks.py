@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from world import Site, apply, cron, desired, task, ticks
 
-from reconciler.expire import tidying
+from reconciler.engine.expire_blobs import tidying
 from reconciler.state.requests import remove_instance
 from schemas.plan import Permissions, Terminate
 from schemas.pool import Pool

@@ -30,12 +30,12 @@ from test_boot import KEY
 from world import PROJECT, Clock, Site, apply, cron, task
 
 from backends.base import Backend
+from reconciler.engine.ports import Ports
 from reconciler.hosts.boot_keys import boot_of, host_key_of
 from reconciler.hosts.shell_runner import HostRunner
 from reconciler.hosts.ssh.config import Here
 from reconciler.hosts.ssh.connections import Lines
 from reconciler.hosts.ssh.declared_hosts import SshReach
-from reconciler.ports import Ports
 from reconciler.state.observe.listings import POWERED_OFF
 from reconciler.store.blobs.folder import FolderBlobs
 from reconciler.surroundings import transports

@@ -25,7 +25,7 @@ from msgspec.structs import replace
 from syrupy.assertion import SnapshotAssertion
 from world import Site, apply, desired
 
-from reconciler.remember import land, write
+from reconciler.engine.write_state import land, write
 from reconciler.report.cost import cost_csv, cost_json, event_json, event_line
 from reconciler.report.cost_model import BYS, By, Cost, cost
 from reconciler.report.tables import cost_table

@@ -27,12 +27,12 @@ from world import Site, apply, apply_ask, cron, desired, offer, task
 
 from backends.base import TryLater
 from backends.fake import Fault
-from reconciler.ask import TickAsk
-from reconciler.ports import Ports
+from reconciler.engine.ports import Ports
+from reconciler.engine.request import TickAsk
+from reconciler.engine.tick import tick
 from reconciler.report.cost_model import cost
 from reconciler.state.ledger.entries import billed_until
 from reconciler.state.requests import stop_run
-from reconciler.tick import tick
 from schemas.desired import Desired
 from schemas.ledger import Entry
 from schemas.plan import Permissions

@@ -24,9 +24,9 @@ from world import PROJECT, Site, apply, apply_ask, cron, offer, task
 
 from backends.base import TryLater
 from backends.fake import Fault, Machine
-from reconciler.ask import TickAsk
-from reconciler.ports import Ports
-from reconciler.tick import tick
+from reconciler.engine.ports import Ports
+from reconciler.engine.request import TickAsk
+from reconciler.engine.tick import tick
 from schemas.desired import BackendConfig, Desired
 from schemas.plan import Permissions
 from schemas.pool import Pool

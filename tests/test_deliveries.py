@@ -21,14 +21,14 @@ from test_beside import Dated
 from test_state_commands import PROJECT, Team, fresh, team
 from world import Site, apply, apply_ask, desired, task, ticks
 
+from reconciler.engine.job_spec import AROUND
+from reconciler.engine.recover_results import Recovered, recover
+from reconciler.engine.tick import tick
 from reconciler.hosts.artifacts import choose, pattern_of
 from reconciler.hosts.uploads import Delivered, Deliveries
-from reconciler.order import AROUND
-from reconciler.recover import Recovered, recover
 from reconciler.store.blobs.folder import BlobError
 from reconciler.store.objects.base import Found
 from reconciler.store.objects.open import open_bucket
-from reconciler.tick import tick
 from schemas.delivery import Delivery
 from schemas.instance import JobReport
 from schemas.location import Bucket, location

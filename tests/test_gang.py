@@ -185,8 +185,8 @@ def test_what_was_released_is_released_by_whoever_comes_next(site: Site) -> None
         raise HostError("killed")
 
     ports.runner.release = dies  # type: ignore[method-assign]
-    from reconciler.ask import TickAsk
-    from reconciler.tick import tick
+    from reconciler.engine.request import TickAsk
+    from reconciler.engine.tick import tick
 
     site.clock.at += 10
     tick(ports, TickAsk())

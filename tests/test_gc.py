@@ -15,8 +15,8 @@ from msgspec.structs import replace
 from test_aws import ON_DEMAND, account, request, use  # noqa: F401 - a fixture
 from world import PROJECT, apply, cron
 
-from reconciler.collect_garbage import LATER, ask_everywhere, remove_all
-from reconciler.ports import Connections
+from reconciler.engine.garbage import LATER, ask_everywhere, remove_all
+from reconciler.engine.ports import Connections
 from reconciler.report.json import leftovers_json
 from reconciler.state.unowned import unowned
 from schemas.leftover import ORDER, Leftover

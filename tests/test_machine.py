@@ -24,7 +24,7 @@ from people import AGAIN, People, in_blocks, spec_of, who
 
 from backends.base import BackendError, NoCapacity, TryLater
 from backends.fake import Fault
-from reconciler.ask import TickAsk
+from reconciler.engine.request import TickAsk
 from reconciler.planner.draft import World
 from reconciler.planner.plan import plan
 from reconciler.state.rebuild import RebuildRefused

@@ -20,15 +20,15 @@ from rich.console import Console
 from syrupy.assertion import SnapshotAssertion
 
 from backends.catalog import Layers, offers
-from reconciler.catalog_offers import Later
 from reconciler.cli.fail import Fail
 from reconciler.cli.offers import Asked, browsed, offer_rows, row_of
 from reconciler.cli.run_confirm import RunConfirm
+from reconciler.engine.catalog import Later
+from reconciler.engine.refresh_catalog import refresh
 from reconciler.planner.confirmed_price import confirmed
 from reconciler.planner.draft import World
 from reconciler.planner.placement.browse import browse
 from reconciler.planner.plan import plan
-from reconciler.refresh import refresh
 from reconciler.report.offers import OfferRow, group_table, grouped, groups_json, offer_text, offers_json
 from reconciler.report.plan import Page, render_plan
 from reconciler.wire import OwnThreads, Site

@@ -7,7 +7,7 @@ from pathlib import Path
 from msgspec.structs import replace
 from world import Site, apply, desired, task
 
-from reconciler.remember import land
+from reconciler.engine.write_state import land
 from schemas.state import State, Tombstone
 
 

@@ -18,8 +18,8 @@ from world import Site, apply, apply_ask, cron, desired, task
 
 from backends.base import TryLater
 from backends.fake import Fault
-from reconciler.ask import TickAsk
-from reconciler.tick import tick
+from reconciler.engine.request import TickAsk
+from reconciler.engine.tick import tick
 from schemas.desired import Desired
 from schemas.plan import Permissions
 from schemas.pool import Pool

@@ -15,16 +15,16 @@ from world import PROJECT, Papers, Site, apply, apply_ask, cron, desired, task, 
 
 from backends.base import Backend, NoCapacity, TryLater
 from backends.fake import Fault
-from reconciler.ask import TickAsk
+from reconciler.engine.ports import Ports
+from reconciler.engine.request import TickAsk
+from reconciler.engine.tick import tick
+from reconciler.engine.until import settle, settled
 from reconciler.hosts.runner import Fenced, Held, Order, Runner
-from reconciler.ports import Ports
 from reconciler.report.in_progress import under_way
 from reconciler.secrets.resolve import SecretLacking
-from reconciler.settle import settle, settled
 from reconciler.state.record_outcomes import Failed
 from reconciler.state.requests import add_run, stop_run
 from reconciler.store.base import StateRefused
-from reconciler.tick import tick
 from schemas.desired import Desired
 from schemas.instance import Instance
 from schemas.plan import Launch, Permissions, Plan, Terminate

@@ -14,13 +14,13 @@ from typing import Any
 from backends.base import Backend
 from backends.fake import FakeWorld
 from backends.fake_hosts import Behind, FakeHosts, NotHeld, Silent
-from reconciler.ask import TickAsk
+from reconciler.engine.ports import Ports
+from reconciler.engine.request import TickAsk
+from reconciler.engine.tick import TickResult, tick
 from reconciler.hosts.runner import Collected, Fenced, Held, HostError, Order, Unreachable
-from reconciler.ports import Ports
 from reconciler.state.authority import GitFacts
 from reconciler.store.base import StateMoved
 from reconciler.store.statefile import dumps, loads
-from reconciler.tick import TickResult, tick
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import HostReport, Instance
 from schemas.lease import Lease

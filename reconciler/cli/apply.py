@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reconciler.ask import TickAsk
 from reconciler.cli.applied import identified, revision
 from reconciler.cli.apply_report import report
 from reconciler.cli.approval import Approval, price_flag
@@ -19,10 +18,11 @@ from reconciler.cli.saved import saved_plan
 from reconciler.cli.terminal import interactive, say
 from reconciler.cli.times import seconds
 from reconciler.config.load import Documents
-from reconciler.refresh import freshen
-from reconciler.settle import Settled, settle, settled
+from reconciler.engine.refresh_catalog import freshen
+from reconciler.engine.request import TickAsk
+from reconciler.engine.tick import TickResult, tick
+from reconciler.engine.until import Settled, settle, settled
 from reconciler.store.base import Store
-from reconciler.tick import TickResult, tick
 from reconciler.wire import now
 from schemas.plan import Permissions
 from schemas.state import VERSION

@@ -10,12 +10,12 @@ from msgspec.structs import replace
 from reconciler.cli.fail import Done, Fail
 from reconciler.cli.refusals import raise_refusals
 from reconciler.cli.terminal import out, say
+from reconciler.engine.tick import TickResult
+from reconciler.engine.until import Settled
 from reconciler.report.in_progress import under_way
 from reconciler.report.plan_rows import counts, explain
-from reconciler.settle import Settled
 from reconciler.state.record_outcomes import Failed, Refused, StartFailed
 from reconciler.text.format import clean
-from reconciler.tick import TickResult
 from schemas.plan import Action, Launch, Terminate
 from schemas.run import RUN_ENDED
 from schemas.state import State

@@ -17,13 +17,13 @@ from reconciler.cli.terminal import NoTerminal, ask, out, say
 from reconciler.cli.wishing import Wished, fulfil
 from reconciler.config.edit.autoscale import clear_rules, remove_rule, set_enabled, set_rule
 from reconciler.config.edit.pools import Edit, EditRefused
+from reconciler.engine.tick import TickResult
 from reconciler.planner.autoscale_ends import ended_at_once, ends_of, rules_in_force
 from reconciler.report.in_progress import under_way
 from reconciler.state.autoscale_overrides import say_cleared, say_enabled, say_rule
 from reconciler.state.autoscale_rules import Rules, rule_words
 from reconciler.state.status import alive
 from reconciler.text.format import counted, hourly
-from reconciler.tick import TickResult
 from reconciler.wire import Site, nonce, now, who
 from schemas.desired import Cap, Desired
 from schemas.instance import Instance

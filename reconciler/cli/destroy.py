@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from reconciler.ask import TickAsk
 from reconciler.cli.fail import Done, Fail
 from reconciler.cli.interrupts import Interrupts
 from reconciler.cli.progress import Progress
@@ -12,12 +11,13 @@ from reconciler.cli.project import ports_of, site, state_of
 from reconciler.cli.refusals import raise_refusals
 from reconciler.cli.terminal import ask_typed, interactive, out, page, say
 from reconciler.cli.times import seconds
+from reconciler.engine.request import TickAsk
+from reconciler.engine.tick import tick
+from reconciler.engine.until import settle
 from reconciler.report.plan import render_plan
 from reconciler.report.plan_rows import explain
-from reconciler.settle import settle
 from reconciler.state.record_outcomes import Failed
 from reconciler.state.status import alive
-from reconciler.tick import tick
 from reconciler.wire import now
 from schemas.plan import Permissions, Plan
 from schemas.run import RUN_ENDED

@@ -8,8 +8,8 @@ from reconciler.cli.fail import Fail
 from reconciler.cli.progress import Progress
 from reconciler.cli.project import ports_of, site, state_of
 from reconciler.cli.terminal import must_agree, out, say, show
-from reconciler.collect_garbage import Asked, ask_everywhere, remove_all
-from reconciler.ports import Connections
+from reconciler.engine.garbage import Asked, ask_everywhere, remove_all
+from reconciler.engine.ports import Connections
 from reconciler.report.json import dump, leftovers_json
 from reconciler.report.tables import leftover_table
 from reconciler.state.unowned import unowned

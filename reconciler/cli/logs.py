@@ -10,9 +10,9 @@ from reconciler.cli.find_run import find_attempt, find_job, find_run
 from reconciler.cli.project import ports_of, site, state_of
 from reconciler.cli.stale import say_age
 from reconciler.cli.terminal import say
+from reconciler.engine.ports import Ports
 from reconciler.hosts.follow_log import Log, follow
 from reconciler.hosts.runner import HostError, Unreachable, Untrusted
-from reconciler.ports import Ports
 from reconciler.store.blobs.folder import Blobs
 from reconciler.wire import Site
 from schemas.instance import Instance

@@ -8,9 +8,9 @@ from pathlib import Path
 from reconciler.cli.fail import Done, Fail
 from reconciler.cli.plan_review import write_whole
 from reconciler.cli.project import site
+from reconciler.engine.tick import TickResult
 from reconciler.report.metrics import Visit, render_metrics
 from reconciler.store.base import StateRefused
-from reconciler.tick import TickResult
 from reconciler.wire import boot_clock, now, store_of
 from schemas.state import State
 

@@ -94,7 +94,7 @@ def show_offer_list(flags: OffersFlags) -> int:
 def _refreshed(desired: Desired, flags: OffersFlags) -> list[str]:
     """A published list once a day in any case, and then without a word where it cannot be had."""
     from reconciler.cli.progress import Progress
-    from reconciler.refresh import freshen, refresh
+    from reconciler.engine.refresh_catalog import freshen, refresh
 
     with Progress() as progress:
         asking = progress.asking

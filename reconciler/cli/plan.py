@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from backends.registry import CATALOGED
-from reconciler.catalog_offers import Later, catalog_of
 from reconciler.cli.fail import Done
 from reconciler.cli.judged import judged
 from reconciler.cli.project import documents_of, ports_of, project_root, site_of, tell
 from reconciler.cli.terminal import out, page, say
 from reconciler.config.load import Documents
+from reconciler.engine.catalog import Later, catalog_of
 from reconciler.planner.draft import World
 from reconciler.planner.local_state_guard import told_alone
 from reconciler.planner.plan import plan as make_plan
@@ -179,12 +179,12 @@ def _lacking(site: Site, desired: Desired, state: State) -> dict[str, str]:
 
 def refreshed(documents: Documents, permissions: Permissions) -> tuple[Plan, State]:
     """A plan on a fresh observation, of which nothing is written."""
-    from reconciler.ask import TickAsk
     from reconciler.cli.applied import revision
     from reconciler.cli.fail import Fail
     from reconciler.cli.progress import Progress
-    from reconciler.refresh import refresh
-    from reconciler.tick import tick
+    from reconciler.engine.refresh_catalog import refresh
+    from reconciler.engine.request import TickAsk
+    from reconciler.engine.tick import tick
     from reconciler.wire import OwnThreads
 
     asked = TickAsk(documents=documents, revision=revision(documents), permissions=permissions, act=False)

@@ -18,9 +18,9 @@ from reconciler.cli.project import project_root, site_of
 from reconciler.cli.terminal import NoTerminal, ask, out, say
 from reconciler.cli.wishing import Wished, fulfil
 from reconciler.config.options import parse_duration, read_option, resolve_need
+from reconciler.engine.refresh_catalog import freshen
+from reconciler.engine.until import settled
 from reconciler.planner.confirmed_price import confirmed
-from reconciler.refresh import freshen
-from reconciler.settle import settled
 from reconciler.state.requests import add_instances, carry
 from reconciler.text.format import counted, hourly
 from reconciler.wire import nonce, now, who

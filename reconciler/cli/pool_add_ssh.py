@@ -19,8 +19,8 @@ from reconciler.config.edit.hosts import Entry, add_hosts, said_of_all, with_hos
 from reconciler.config.edit.pools import Edit, EditRefused, create_pool, declared
 from reconciler.config.files import KNOWN_HOSTS
 from reconciler.config.known_hosts import read_known_hosts, with_keys
+from reconciler.engine.survey_hosts import Surveyed, Trusted, survey
 from reconciler.hosts.ssh.declared_hosts import SshReach, reach_from
-from reconciler.survey import Surveyed, Trusted, survey
 from reconciler.text.format import counted
 from reconciler.wire import who
 from schemas.desired import Desired

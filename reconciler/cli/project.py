@@ -13,8 +13,8 @@ from reconciler.wire import Site, store_of
 
 if TYPE_CHECKING:
     from reconciler.config.load import Documents
+    from reconciler.engine.ports import Ports
     from reconciler.hosts.ssh.declared_hosts import SshReach
-    from reconciler.ports import Ports
     from schemas.state import State
 
 NO_PROJECT = "no .dstack folder here or in a parent; `dstack init` makes one"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from reconciler.begin import everywhere, with_places
-from reconciler.observe import observe
-from reconciler.ports import Connections, Ports
+from reconciler.engine.begin import everywhere, with_places
+from reconciler.engine.observe import observe
+from reconciler.engine.ports import Connections, Ports
 from reconciler.state.rebuild import rebuild
 from schemas.desired import Desired
 from schemas.instance import HostReport, Listing

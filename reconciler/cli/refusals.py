@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reconciler.cli.fail import Done, Fail
 from reconciler.cli.terminal import say
-from reconciler.tick import TickResult
+from reconciler.engine.tick import TickResult
 
 
 def raise_refusals(result: TickResult) -> None:

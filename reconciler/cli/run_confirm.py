@@ -12,9 +12,9 @@ from reconciler.cli.offers import Asked, browsed, offer_rows, show_offers
 from reconciler.cli.plan import stored_offers
 from reconciler.cli.progress import Progress
 from reconciler.cli.terminal import NoTerminal, ask, say
+from reconciler.engine.refresh_catalog import freshen
 from reconciler.planner.confirmed_price import confirmed
 from reconciler.planner.placement.fit import misfit
-from reconciler.refresh import freshen
 from reconciler.state.requests import namesakes
 from reconciler.state.status import alive, instance_status, jobs_by_instance
 from reconciler.text.format import counted, hourly

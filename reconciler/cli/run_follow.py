@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from reconciler.ask import TickAsk
 from reconciler.cli.fail import Fail
 from reconciler.cli.logs import live_log, print_log, write
 from reconciler.cli.progress import Progress
@@ -13,9 +12,10 @@ from reconciler.cli.project import ports_of, state_of
 from reconciler.cli.refusals import raise_refusals
 from reconciler.cli.terminal import NoTerminal, ask, out, say
 from reconciler.cli.wishing import Wished, fulfil
+from reconciler.engine.ports import Ports
+from reconciler.engine.request import TickAsk
+from reconciler.engine.until import settle, settled
 from reconciler.hosts.follow_log import follow
-from reconciler.ports import Ports
-from reconciler.settle import settle, settled
 from reconciler.state.requests import WishRefused, stop_run
 from reconciler.text.format import clean
 from reconciler.wire import Site, now, who

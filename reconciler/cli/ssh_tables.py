@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from backends.ssh_facts import Check
+from reconciler.engine.survey_hosts import ShownKey, Surveyed
 from reconciler.report.tables import fitted
-from reconciler.survey import ShownKey, Surveyed
 from reconciler.text.format import clean, resources
 from schemas.host import fingerprint
 

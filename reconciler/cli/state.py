@@ -8,7 +8,7 @@ from reconciler.cli.applied import identified, revision
 from reconciler.cli.fail import Fail
 from reconciler.cli.project import ports_of, project_root, site, site_of, state_of
 from reconciler.cli.terminal import NoTerminal, ask_typed, must_agree, out, say
-from reconciler.ports import Ports
+from reconciler.engine.ports import Ports
 from reconciler.state.status import alive
 from reconciler.store.base import StateRefused
 from reconciler.text.format import ago, clean, counted, stamp
@@ -60,7 +60,7 @@ def _seen(place: Place) -> str:
 
 def forget_subject(subject: str, *, confirmed: str) -> int:
     """It is no longer counted; seen again, it is an orphan and ends."""
-    from reconciler.remember import land
+    from reconciler.engine.write_state import land
     from reconciler.state.forget import forget
 
     where = site()

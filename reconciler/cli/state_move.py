@@ -114,8 +114,8 @@ def _current(store: BucketStore) -> State | None:
 
 def _seen(where: Site, chosen: State) -> tuple[int, list[str]]:
     """The highest generation that an instance or a host carries, and living instances that `chosen` does not know."""
-    from reconciler.observe import observe
-    from reconciler.ports import Connections
+    from reconciler.engine.observe import observe
+    from reconciler.engine.ports import Connections
 
     ports = ports_of(where)
     observed = observe(ports, chosen, Connections(ports, chosen.lineage))

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from reconciler.ask import TickAsk
 from reconciler.cli.fail import Done, Fail
 from reconciler.cli.interrupts import Interrupts
 from reconciler.cli.progress import Progress
 from reconciler.cli.project import ports_of
 from reconciler.cli.refusals import raise_refusals
 from reconciler.cli.terminal import say
+from reconciler.engine.request import TickAsk
+from reconciler.engine.tick import TickResult, tick
+from reconciler.engine.until import Settled, settle
 from reconciler.report.in_progress import under_way
-from reconciler.settle import Settled, settle
 from reconciler.state.record_outcomes import Failed
 from reconciler.state.requests import WishRefused
-from reconciler.tick import TickResult, tick
 from reconciler.wire import Site
 from schemas.desired import Desired
 from schemas.plan import Permissions, Plan

@@ -27,7 +27,7 @@ def unheard(names: Sequence[str], count: int) -> None:
 
 
 class Threads(Protocol):
-    """What of `reconciler.ports.Ports` it takes to wait for others."""
+    """What of `reconciler.engine.ports.Ports` it takes to wait for others."""
 
     @property
     def clock(self) -> Callable[[], float]: ...

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from reconciler.ports import Done
+from reconciler.engine.ports import Done
 from reconciler.store.base import StateRefused
 from reconciler.system.private_folder import make_private
 from schemas.base import NAME

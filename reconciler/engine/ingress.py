@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from backends.base import Admitting, BackendError
-from reconciler.ports import Connections
+from reconciler.engine.ports import Connections
 from schemas.instance import HostReport, Instance
 from schemas.state import Place, State
 

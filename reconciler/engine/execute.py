@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from backends.base import Backend, BackendError, Behind, NoCapacity, QuotaExceeded, TryLater
+from reconciler.engine.job_spec import CannotOrder, order_of
+from reconciler.engine.ports import Connections, Ports
 from reconciler.hosts import runner
-from reconciler.order import CannotOrder, order_of
-from reconciler.ports import Connections, Ports
 from reconciler.state import record_outcomes as fold
 from reconciler.state.pending_effects import (
     Admit,

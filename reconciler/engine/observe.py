@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from backends.base import Backend, BackendError, Dated
 from backends.registry import CATALOGED
-from reconciler.ports import Connections, Ports
-from reconciler.shut_out import let_in, shut_out
+from reconciler.engine.ingress import let_in, shut_out
+from reconciler.engine.ports import Connections, Ports
 from reconciler.state.access_modes import with_ways
 from reconciler.state.leases import leases
 from reconciler.state.observe.merge import absorb

@@ -13,17 +13,18 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from reconciler.ask import TickAsk
-from reconciler.begin import TickRefused, pinned, with_launched_places, with_places
-from reconciler.catalog_offers import joined
-from reconciler.observe import Observed
+from reconciler.engine.begin import TickRefused, pinned, with_launched_places, with_places
+from reconciler.engine.catalog import joined
+from reconciler.engine.clock_guard import withheld_by_the_clock
+from reconciler.engine.observe import Observed
+from reconciler.engine.ports import Connections, Documents, Ports
+from reconciler.engine.prepare import Rendered, prepare
+from reconciler.engine.recover_results import Recovered, recover
+from reconciler.engine.request import TickAsk
+from reconciler.engine.write_state import TRIES, differs, heartbeat_due, jitter, write
 from reconciler.planner.draft import World
 from reconciler.planner.failover import failover
 from reconciler.planner.plan import plan
-from reconciler.ports import Connections, Documents, Ports
-from reconciler.prepare import Rendered, prepare
-from reconciler.recover import Recovered, recover
-from reconciler.remember import TRIES, differs, heartbeat_due, jitter, write
 from reconciler.secrets.resolve import secret_files
 from reconciler.state.access_modes import with_ways
 from reconciler.state.apply_config import apply, bundled, unbundled, with_bundles
@@ -35,7 +36,6 @@ from reconciler.state.record_plan import intend
 from reconciler.state.settle import conclude
 from reconciler.store.base import StateMoved, StateRefused
 from reconciler.store.markers.folder import markers_needed
-from reconciler.withhold import withheld_by_the_clock
 from schemas.desired import Desired
 from schemas.plan import Launch, Permissions, Plan
 from schemas.run import RUN_ENDED

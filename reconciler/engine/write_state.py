@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from reconciler.begin import TickRefused
-from reconciler.ports import Ports
+from reconciler.engine.begin import TickRefused
+from reconciler.engine.ports import Ports
 from reconciler.state.ledger.entries import entries
 from reconciler.store.base import StateMoved
 from schemas.state import State, Tick

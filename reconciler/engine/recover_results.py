@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from reconciler.ports import Ports
+from reconciler.engine.ports import Ports
 from reconciler.state.observe.hosts import reported
 from reconciler.state.record_outcomes import Collected, fold
 from reconciler.store.blobs.folder import BlobError, Blobs

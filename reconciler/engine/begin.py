@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from backends.base import BackendError
-from reconciler.ports import Connections, Ports
+from reconciler.engine.ports import Connections, Ports
 from reconciler.state.host_place import config_of
 from reconciler.system.concurrent import awaited, gather
 from schemas.base import place_of

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 
 from backends.base import BackendError
-from reconciler.catalog_offers import cataloged, layers
+from reconciler.engine.catalog import cataloged, layers
 from reconciler.system.concurrent import Asking, Threads, awaited, gather, unheard
 from reconciler.text.format import few
 from schemas.base import Seconds

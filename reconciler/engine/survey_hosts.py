@@ -12,9 +12,9 @@ from msgspec.structs import replace
 from backends.base import BackendError
 from backends.ssh import Looked, look
 from reconciler.config.known_hosts import Known, name_of
+from reconciler.engine.ports import Ports
 from reconciler.hosts.runner import Unreachable, Untrusted
 from reconciler.hosts.ssh.declared_hosts import SshReach
-from reconciler.ports import Ports
 from reconciler.system.concurrent import gather
 from schemas.host import Host, Jump
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from reconciler.ask import TickAsk
+from reconciler.engine.ports import Ports
+from reconciler.engine.request import TickAsk
+from reconciler.engine.tick import TickResult, tick
 from reconciler.planner.approve import approve
-from reconciler.ports import Ports
 from reconciler.state.record_outcomes import Failed, Outcome
-from reconciler.tick import TickResult, tick
 from schemas.instance import Instance
 from schemas.plan import Launch, Plan, Stop, Terminate
 from schemas.run import Attempt

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from backends.base import BackendError, NoCapacity, TryLater
-from reconciler.execute import capacity_of
-from reconciler.order import CannotOrder, bundle_of
-from reconciler.ports import Connections, Ports
+from reconciler.engine.execute import capacity_of
+from reconciler.engine.job_spec import CannotOrder, bundle_of
+from reconciler.engine.ports import Connections, Ports
 from reconciler.secrets.resolve import SecretLacking
 from reconciler.state.access_modes import way_to
 from reconciler.state.observe.merge import another_account

@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from reconciler.engine.ports import Ports
 from reconciler.hosts.runner import Box, Order
 from reconciler.planner.placement.blocks import share_of
-from reconciler.ports import Ports
 from reconciler.secrets.resolve import SecretLacking
 from schemas.delivery import Delivery
 from schemas.desired import Desired

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from backends.base import Backend, BackendError, Collecting, StillUsed
-from reconciler.begin import REGIONAL, place_in
-from reconciler.ports import Connections, Ports
+from reconciler.engine.begin import REGIONAL, place_in
+from reconciler.engine.ports import Connections, Ports
 from reconciler.state.unowned import Found
 from reconciler.system.concurrent import awaited, gather
 from schemas.leftover import Leftover

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from reconciler.ports import Documents
+from reconciler.engine.ports import Documents
 from schemas.desired import Desired
 from schemas.plan import Permissions, Plan
 from schemas.state import Revision, State

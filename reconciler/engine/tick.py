@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from reconciler.ask import TickAsk
-from reconciler.begin import Begin, TickRefused, begin
-from reconciler.decide import Decision, OtherWorld, View, decide
-from reconciler.execute import execute
-from reconciler.expire import due
-from reconciler.observe import observe
+from reconciler.engine.begin import Begin, TickRefused, begin
+from reconciler.engine.decide import Decision, OtherWorld, View, decide
+from reconciler.engine.execute import execute
+from reconciler.engine.expire_blobs import due
+from reconciler.engine.observe import observe
+from reconciler.engine.ports import Connections, Ports
+from reconciler.engine.request import TickAsk
+from reconciler.engine.write_state import land
 from reconciler.planner.local_state_guard import alone
-from reconciler.ports import Connections, Ports
-from reconciler.remember import land
 from reconciler.state.host_backoff import put_off
 from reconciler.state.pending_effects import Effect, effects
 from reconciler.state.record_outcomes import Ahead, Armed, Collected, Outcome, Refused, StartFailed, fold
