@@ -96,9 +96,9 @@ def command(path: str, arguments: list[str]) -> int:
     """`dstack` with the offers of a file."""
     import msgspec
 
+    from reconciler.app.wiring import Site
     from reconciler.cli import plan
     from reconciler.cli.session import run_session
-    from reconciler.wire import Site
     from schemas.desired import Desired
     from schemas.offer import Offer
     from schemas.state import State

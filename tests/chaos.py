@@ -24,8 +24,8 @@ import warm
 from command import Folder, folder_at
 
 from backends import local_record
+from reconciler.app.wiring import Site, blobs_of
 from reconciler.store.statefile import loads
-from reconciler.wire import Site, blobs_of
 from schemas.run import RUN_ENDED, Job, Run
 from schemas.state import State
 

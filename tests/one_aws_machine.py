@@ -16,6 +16,7 @@ from pathlib import Path
 
 from aws_double import KEY, Account
 
+from reconciler.app.wiring import wire
 from reconciler.cli.applied import revision
 from reconciler.cli.project import documents_of, site_of
 from reconciler.engine.begin import TickRefused
@@ -23,7 +24,6 @@ from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import tick
 from reconciler.hosts.runner import Collected, Held, HostError, Order, Unreachable
 from reconciler.store.base import StateMoved, StateRefused
-from reconciler.wire import wire
 from schemas.instance import HostReport, Instance, JobReport
 from schemas.lease import Lease
 from schemas.plan import Permissions

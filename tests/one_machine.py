@@ -13,13 +13,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from reconciler.app.wiring import wire
 from reconciler.cli.applied import revision
 from reconciler.cli.project import documents_of, site_of
 from reconciler.engine.begin import TickRefused
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import tick
 from reconciler.store.base import StateMoved, StateRefused
-from reconciler.wire import wire
 
 
 def main(checkout: Path, *, skew: int) -> int:

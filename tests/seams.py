@@ -17,13 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from reconciler.app.wiring import wire
 from reconciler.cli.applied import identified, revision
 from reconciler.cli.project import site_of
 from reconciler.engine.ports import Ports
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import tick
 from reconciler.engine.until import settle, settled
-from reconciler.wire import wire
 from schemas.plan import Permissions
 from schemas.run import RUN_ENDED
 

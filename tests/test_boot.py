@@ -110,8 +110,8 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
 
 
 def boot_here(root: Path, *, environ: dict[str, str]) -> Boot:
-    from reconciler.surroundings import connector
-    from reconciler.wire import Site
+    from reconciler.app.connections import connector
+    from reconciler.app.wiring import Site
 
     connect = connector(Site(root=root, project="demo12345678"), address="", environ=environ)
     backend = connect(BackendConfig(name="aws", type="aws", regions=("eu-west-1",)), "eu-west-1", "lineage1")

@@ -19,6 +19,7 @@ from test_boot import KEY, REQUEST
 
 from backends.boot import FOLDER
 from backends.user_data import render
+from reconciler.app.connections import transports
 from reconciler.hosts.boot_keys import boot_of, endorsement, host_key_of
 from reconciler.hosts.runner import Fenced, Unreachable, Untrusted
 from reconciler.hosts.session.base import Refused
@@ -31,7 +32,6 @@ from reconciler.hosts.ssh.declared_hosts import SshReach
 from reconciler.hosts.ssh.pinned import Patience
 from reconciler.secrets.project_key import ProjectKey
 from reconciler.state.pending_effects import keys_digest
-from reconciler.surroundings import transports
 from schemas.host import Jump
 from schemas.instance import HostReport, Instance
 from schemas.lease import Lease

@@ -30,6 +30,7 @@ from test_boot import KEY
 from world import PROJECT, Clock, Site, apply, cron, task
 
 from backends.base import Backend
+from reconciler.app.connections import transports
 from reconciler.engine.ports import Ports
 from reconciler.hosts.boot_keys import boot_of, host_key_of
 from reconciler.hosts.shell_runner import HostRunner
@@ -38,7 +39,6 @@ from reconciler.hosts.ssh.connections import Lines
 from reconciler.hosts.ssh.declared_hosts import SshReach
 from reconciler.state.observe.listings import POWERED_OFF
 from reconciler.store.blobs.folder import FolderBlobs
-from reconciler.surroundings import transports
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Instance, Seen
 from schemas.pool import Pool

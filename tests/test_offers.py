@@ -20,6 +20,7 @@ from rich.console import Console
 from syrupy.assertion import SnapshotAssertion
 
 from backends.catalog import Layers, offers
+from reconciler.app.wiring import OwnThreads, Site
 from reconciler.cli.fail import Fail
 from reconciler.cli.offers import Asked, browsed, offer_rows, row_of
 from reconciler.cli.run_confirm import RunConfirm
@@ -31,7 +32,6 @@ from reconciler.planner.placement.browse import browse
 from reconciler.planner.plan import plan
 from reconciler.report.offers import OfferRow, group_table, grouped, groups_json, offer_text, offers_json
 from reconciler.report.plan import Page, render_plan
-from reconciler.wire import OwnThreads, Site
 from schemas.catalog import CATALOG_VERSION, Catalog, CatalogRegion, CatalogType, LiveRegion
 from schemas.desired import BackendConfig, Cap, Desired
 from schemas.documents.generate import schema

@@ -22,7 +22,7 @@ RUN = "type: task\nname: hello\ncommands: [sleep 1.2]\ntags: {team: vision}\n"
 AGE = """
 import os, sys
 from pathlib import Path
-from reconciler.wire import Site, store_of
+from reconciler.app.wiring import Site, store_of
 store = store_of(Site(root=Path(), project=sys.argv[2], state=sys.argv[1]))
 data, token = store.raw()
 assert b'"version":3' in data

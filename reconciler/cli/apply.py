@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from reconciler.app.wiring import now
 from reconciler.cli.applied import identified, revision
 from reconciler.cli.apply_report import report
 from reconciler.cli.approval import Approval, price_flag
@@ -23,7 +24,6 @@ from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import TickResult, tick
 from reconciler.engine.until import Settled, settle, settled
 from reconciler.store.base import Store
-from reconciler.wire import now
 from schemas.plan import Permissions
 from schemas.state import VERSION
 

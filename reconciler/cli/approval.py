@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
+from reconciler.app.wiring import now
 from reconciler.cli.fail import Fail
 from reconciler.cli.interrupts import Interrupts
 from reconciler.cli.terminal import ask, ask_typed, interactive, out, page, say
@@ -14,7 +15,6 @@ from reconciler.planner.approve import approve
 from reconciler.report.plan import render_plan
 from reconciler.report.plan_rows import explain
 from reconciler.text.format import hourly
-from reconciler.wire import now
 from schemas.base import Price
 from schemas.plan import Plan, Stop, Terminate, Update
 from schemas.state import State

@@ -6,6 +6,7 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from reconciler.app.wiring import artifacts_of
 from reconciler.cli.fail import Fail
 from reconciler.cli.find_run import find_run
 from reconciler.cli.project import site, state_of
@@ -13,7 +14,6 @@ from reconciler.cli.terminal import out, say
 from reconciler.cli.transfer import Transfer
 from reconciler.store.blobs.folder import Blobs
 from reconciler.text.format import counted, span
-from reconciler.wire import artifacts_of
 from schemas.run import RUN_ENDED, Job, Run
 from schemas.state import State
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from reconciler.app.wiring import Site, who
 from reconciler.cli.enter import living_job
 from reconciler.cli.fail import Fail
 from reconciler.cli.find_run import find_attempt, find_run
@@ -28,7 +29,6 @@ from reconciler.hosts.session.open import open_door
 from reconciler.hosts.ssh.aliases import Alias, Aliases, AliasRefused
 from reconciler.hosts.ssh.declared_hosts import reach_from
 from reconciler.state.status import bought
-from reconciler.wire import Site, who
 from schemas.instance import Instance
 from schemas.run import RUN_ENDED, Job, Run
 

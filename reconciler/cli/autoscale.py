@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from reconciler.app.wiring import Site, nonce, now, who
 from reconciler.cli.fail import Fail
 from reconciler.cli.offered import check_offered
 from reconciler.cli.pool_edit import COMMIT, put_edits, show_edits
@@ -24,7 +25,6 @@ from reconciler.state.autoscale_overrides import say_cleared, say_enabled, say_r
 from reconciler.state.autoscale_rules import Rules, rule_words
 from reconciler.state.status import alive
 from reconciler.text.format import counted, hourly
-from reconciler.wire import Site, nonce, now, who
 from schemas.desired import Cap, Desired
 from schemas.instance import Instance
 from schemas.plan import Plan

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Literal
 from backends.base import BackendError
 from backends.probe import NotKnown, Probe
 from backends.registry import probes
+from reconciler.app.connections import surroundings
+from reconciler.app.wiring import Site, store_of, who
 from reconciler.cli.fail import Done, Fail
 from reconciler.cli.project import documents_of, project_root, site_of, state_if_any
 from reconciler.cli.terminal import out, painter, say
 from reconciler.hosts.ssh.declared_hosts import reach_from
-from reconciler.surroundings import surroundings
 from reconciler.text.format import clean
-from reconciler.wire import Site, store_of, who
 from schemas.desired import BackendConfig, Desired
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
+from reconciler.app.wiring import Site, artifacts_of, who
 from reconciler.cli.enter import living_job
 from reconciler.cli.fail import Fail
 from reconciler.cli.find_run import find_run
@@ -25,7 +26,6 @@ from reconciler.hosts.session.open import open_door
 from reconciler.hosts.ssh.declared_hosts import reach_from
 from reconciler.hosts.unpack import Unpacked, unpack
 from reconciler.text.format import counted
-from reconciler.wire import Site, artifacts_of, who
 from schemas.run import RUN_ENDED, Job, Run
 from schemas.state import State
 

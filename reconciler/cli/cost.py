@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NoReturn
 
+from reconciler.app.wiring import Site, ledger_of, now
 from reconciler.cli.fail import Fail
 from reconciler.cli.project import site, state_or_empty
 from reconciler.cli.terminal import out, say, show, width
@@ -17,7 +18,6 @@ from reconciler.report.cost import cost_csv, cost_json, event_json, event_line
 from reconciler.report.cost_model import BYS, By, Cost, cost
 from reconciler.store.ledger.folder import Ledger
 from reconciler.text.format import counted, stamp
-from reconciler.wire import Site, ledger_of, now
 from schemas.ledger import Entry
 from schemas.state import State
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from reconciler.app.wiring import now
 from reconciler.cli.fail import Done, Fail
 from reconciler.cli.interrupts import Interrupts
 from reconciler.cli.progress import Progress
@@ -18,7 +19,6 @@ from reconciler.report.plan import render_plan
 from reconciler.report.plan_rows import explain
 from reconciler.state.record_outcomes import Failed
 from reconciler.state.status import alive
-from reconciler.wire import now
 from schemas.plan import Permissions, Plan
 from schemas.run import RUN_ENDED
 from schemas.state import State

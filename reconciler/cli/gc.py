@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from reconciler.app.wiring import Site, now
 from reconciler.cli.fail import Fail
 from reconciler.cli.progress import Progress
 from reconciler.cli.project import ports_of, site, state_of
@@ -14,7 +15,6 @@ from reconciler.report.json import dump, leftovers_json
 from reconciler.report.tables import leftover_table
 from reconciler.state.unowned import unowned
 from reconciler.text.format import counted
-from reconciler.wire import Site, now
 from schemas.leftover import Leftover
 from schemas.state import State
 

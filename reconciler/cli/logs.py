@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
+from reconciler.app.wiring import Site
 from reconciler.cli.fail import Fail
 from reconciler.cli.find_run import find_attempt, find_job, find_run
 from reconciler.cli.project import ports_of, site, state_of
@@ -14,7 +15,6 @@ from reconciler.engine.ports import Ports
 from reconciler.hosts.follow_log import Log, follow
 from reconciler.hosts.runner import HostError, Unreachable, Untrusted
 from reconciler.store.blobs.folder import Blobs
-from reconciler.wire import Site
 from schemas.instance import Instance
 from schemas.run import RUN_ENDED, Attempt, Job, Run
 from schemas.state import State

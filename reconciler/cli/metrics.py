@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from reconciler.app.wiring import boot_clock, now, store_of
 from reconciler.cli.fail import Done, Fail
 from reconciler.cli.plan_review import write_whole
 from reconciler.cli.project import site
 from reconciler.engine.tick import TickResult
 from reconciler.report.metrics import Visit, render_metrics
 from reconciler.store.base import StateRefused
-from reconciler.wire import boot_clock, now, store_of
 from schemas.state import State
 
 

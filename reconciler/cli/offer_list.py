@@ -11,6 +11,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from reconciler.app.wiring import OwnThreads, Site, now, store_of
 from reconciler.cli.approval import price_flag
 from reconciler.cli.fail import Fail
 from reconciler.cli.near import near
@@ -24,7 +25,6 @@ from reconciler.report.offers import OfferRow, group_table, grouped, groups_json
 from reconciler.store.base import StateRefused
 from reconciler.store.objects.base import ObjectsError
 from reconciler.text.format import counted
-from reconciler.wire import OwnThreads, Site, now, store_of
 from schemas.desired import BackendConfig, Desired
 from schemas.offer import Offer
 from schemas.pool import Pool

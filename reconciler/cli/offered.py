@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from reconciler.app.wiring import Site
 from reconciler.cli.fail import Fail
 from reconciler.cli.plan import stored_offers
 from reconciler.state.autoscale_rules import covers, kind
 from reconciler.text.format import few
-from reconciler.wire import Site
 from schemas.base import place_of
 from schemas.desired import Cap, Desired
 from schemas.offer import Offer

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from backends.registry import CATALOGED
+from reconciler.app.connections import connector
+from reconciler.app.wiring import STATE, Site, lacking_here, markers_of, nonce, now, store_of, who
 from reconciler.cli.fail import Done
 from reconciler.cli.judged import judged
 from reconciler.cli.project import documents_of, ports_of, project_root, site_of, tell
@@ -28,8 +30,6 @@ from reconciler.state.apply_config import apply
 from reconciler.state.settle import conclude
 from reconciler.store.format_upgrade import older
 from reconciler.store.markers.folder import markers_needed
-from reconciler.surroundings import connector
-from reconciler.wire import STATE, Site, lacking_here, markers_of, nonce, now, store_of, who
 from schemas.desired import Desired
 from schemas.offer import Offer
 from schemas.plan import Permissions, Plan
@@ -179,13 +179,13 @@ def _lacking(site: Site, desired: Desired, state: State) -> dict[str, str]:
 
 def refreshed(documents: Documents, permissions: Permissions) -> tuple[Plan, State]:
     """A plan on a fresh observation, of which nothing is written."""
+    from reconciler.app.wiring import OwnThreads
     from reconciler.cli.applied import revision
     from reconciler.cli.fail import Fail
     from reconciler.cli.progress import Progress
     from reconciler.engine.refresh_catalog import refresh
     from reconciler.engine.request import TickAsk
     from reconciler.engine.tick import tick
-    from reconciler.wire import OwnThreads
 
     asked = TickAsk(documents=documents, revision=revision(documents), permissions=permissions, act=False)
     with Progress() as progress:

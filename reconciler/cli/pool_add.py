@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from reconciler.app.wiring import nonce, now, who
 from reconciler.cli.applied import identified
 from reconciler.cli.approval import price_flag
 from reconciler.cli.fail import Fail
@@ -23,7 +24,6 @@ from reconciler.engine.until import settled
 from reconciler.planner.confirmed_price import confirmed
 from reconciler.state.requests import add_instances, carry
 from reconciler.text.format import counted, hourly
-from reconciler.wire import nonce, now, who
 from schemas.base import Price, Seconds
 from schemas.desired import Desired
 from schemas.documents.words import NAME_SHAPE

@@ -9,6 +9,7 @@ from typing import Any
 
 from backends.base import BackendError
 from backends.ssh import owner_words, take_over
+from reconciler.app.wiring import who
 from reconciler.cli.fail import Fail
 from reconciler.cli.pool_edit import COMMIT, write_edits
 from reconciler.cli.project import documents_of, ports_of, project_root, site
@@ -22,7 +23,6 @@ from reconciler.config.known_hosts import read_known_hosts, with_keys
 from reconciler.engine.survey_hosts import Surveyed, Trusted, survey
 from reconciler.hosts.ssh.declared_hosts import SshReach, reach_from
 from reconciler.text.format import counted
-from reconciler.wire import who
 from schemas.desired import Desired
 from schemas.host import Host, Jump, fingerprint
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from reconciler.app.wiring import store_of
 from reconciler.cli.fail import Fail
 from reconciler.cli.project import project_root, site
 from reconciler.cli.terminal import out, say
@@ -18,7 +19,6 @@ from reconciler.config.edit.pools import create_pool as created
 from reconciler.config.edit.pools import delete_pool as deleted
 from reconciler.config.load import Invalid, load
 from reconciler.state.status import alive
-from reconciler.wire import store_of
 from schemas.base import NAME
 
 Result = TypeVar("Result")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from reconciler.app.wiring import now, who
 from reconciler.cli.fail import Fail
 from reconciler.cli.project import site
 from reconciler.cli.terminal import out
@@ -15,7 +16,6 @@ from reconciler.state.drains import INSTANCE, told
 from reconciler.state.requests import clear_override, set_override
 from reconciler.text.dates import localized
 from reconciler.text.format import clean
-from reconciler.wire import now, who
 from schemas.state import Override, State
 
 

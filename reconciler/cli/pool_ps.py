@@ -7,13 +7,13 @@ import sys
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from reconciler.app.wiring import Site, now
 from reconciler.cli.fail import Fail
 from reconciler.cli.project import documents_of, project_root, site, site_of, state_if_any, state_or_empty
 from reconciler.cli.stale import say_age
 from reconciler.cli.terminal import out, say, show, width
 from reconciler.report.instance_rows import InstanceRow, explain_instances, explain_pools
 from reconciler.text.dates import localized
-from reconciler.wire import Site, now
 from schemas.state import State
 
 if TYPE_CHECKING:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from reconciler.app.wiring import now, who
 from reconciler.cli.fail import Fail
 from reconciler.cli.project import site, state_of
 from reconciler.cli.terminal import must_agree, out
 from reconciler.cli.wishing import Wished, fulfil
 from reconciler.state.requests import WishRefused, remove_instance
 from reconciler.state.status import alive, jobs_by_instance
-from reconciler.wire import now, who
 from schemas.instance import Instance
 from schemas.plan import Plan
 from schemas.state import State

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reconciler.app.wiring import Site, store_of
 from reconciler.cli.fail import Fail
 from reconciler.system.concurrent import Asking, unheard
-from reconciler.wire import Site, store_of
 
 if TYPE_CHECKING:
     from reconciler.config.load import Documents
@@ -123,8 +123,8 @@ def tell(notes: list[str]) -> None:
 
 def ports_of(where: Site, *, reach: SshReach | None = None, asking: Asking = unheard) -> Ports:
     """`asking` hears whom a tick waits for (`reconciler.cli.progress`)."""
+    from reconciler.app.wiring import wire
     from reconciler.cli.transfer import Transfer
-    from reconciler.wire import wire
 
     told = Transfer().told
     unattended = not sys.stdin.isatty()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from reconciler.app.wiring import Site, now
 from reconciler.cli.project import site, state_or_empty
 from reconciler.cli.stale import say_age
 from reconciler.cli.terminal import out, say, show, width
 from reconciler.report.run_rows import RunRow, explain_runs
-from reconciler.wire import Site, now
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from reconciler.app.wiring import Site, nonce, now, who
 from reconciler.cli.applied import identified
 from reconciler.cli.fail import Fail
 from reconciler.cli.project import project_root, site_of
@@ -22,7 +23,6 @@ from reconciler.cli.wishing import Wished
 from reconciler.config.load import Documents
 from reconciler.config.load_run import RunFlags, read_run_file, sealed_env
 from reconciler.state.requests import add_run, carry
-from reconciler.wire import Site, nonce, now, who
 from schemas.run import Container, Run, RunSpec
 from schemas.state import State
 

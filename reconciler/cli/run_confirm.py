@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from reconciler.app.wiring import Site, now
 from reconciler.cli.approval import price_flag
 from reconciler.cli.fail import Fail
 from reconciler.cli.near import near
@@ -18,7 +19,6 @@ from reconciler.planner.placement.fit import misfit
 from reconciler.state.requests import namesakes
 from reconciler.state.status import alive, instance_status, jobs_by_instance
 from reconciler.text.format import counted, hourly
-from reconciler.wire import Site, now
 from schemas.base import Price
 from schemas.desired import Desired
 from schemas.plan import Assign, Launch, Plan

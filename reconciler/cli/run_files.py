@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from reconciler.app.wiring import Site, blobs_of, scratch_of
 from reconciler.cli.fail import Fail
 from reconciler.cli.terminal import NoTerminal, ask, say
 from reconciler.cli.transfer import Transfer
 from reconciler.secrets.resolve import secret_files
-from reconciler.wire import Site, blobs_of, scratch_of
 from schemas.desired import Desired
 from schemas.run import RunSpec
 

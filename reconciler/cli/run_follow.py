@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from reconciler.app.wiring import Site, now, who
 from reconciler.cli.fail import Fail
 from reconciler.cli.logs import live_log, print_log, write
 from reconciler.cli.progress import Progress
@@ -18,7 +19,6 @@ from reconciler.engine.until import settle, settled
 from reconciler.hosts.follow_log import follow
 from reconciler.state.requests import WishRefused, stop_run
 from reconciler.text.format import clean
-from reconciler.wire import Site, now, who
 from schemas.plan import Permissions, Plan
 from schemas.run import LIVE_JOB, RUN_ENDED, Attempt, Job, Run
 from schemas.state import State

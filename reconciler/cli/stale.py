@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
+from reconciler.app.wiring import now
 from reconciler.cli.terminal import say
 from reconciler.text.format import rough
-from reconciler.wire import now
 from schemas.state import State
 
 OLD = 60

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from reconciler.app.wiring import now, store_of, who
 from reconciler.cli.applied import identified, revision
 from reconciler.cli.fail import Fail
 from reconciler.cli.project import ports_of, project_root, site, site_of, state_of
@@ -12,7 +13,6 @@ from reconciler.engine.ports import Ports
 from reconciler.state.status import alive
 from reconciler.store.base import StateRefused
 from reconciler.text.format import ago, clean, counted, stamp
-from reconciler.wire import now, store_of, who
 from schemas.run import RUN_ENDED
 from schemas.state import Place, State
 

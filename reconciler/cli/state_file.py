@@ -11,12 +11,12 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from reconciler.app.wiring import store_of
 from reconciler.cli.fail import Fail
 from reconciler.cli.project import NO_STATE, site, state_of
 from reconciler.cli.terminal import must_agree, say
 from reconciler.store.base import StateMoved, StateRefused, Store
 from reconciler.store.statefile import dumps, loads
-from reconciler.wire import store_of
 from schemas.state import State
 
 

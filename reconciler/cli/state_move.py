@@ -7,6 +7,7 @@ from dataclasses import replace as changed
 
 from msgspec.structs import replace
 
+from reconciler.app.wiring import Site, blobs_of, ledger_of, markers_of, now, store_of
 from reconciler.cli.fail import Fail
 from reconciler.cli.project import ports_of, site
 from reconciler.cli.terminal import must_agree, out, say
@@ -17,7 +18,6 @@ from reconciler.store.blobs.folder import BlobError
 from reconciler.store.bucket import BucketStore
 from reconciler.store.statefile import loads
 from reconciler.text.format import ago, counted, stamp
-from reconciler.wire import Site, blobs_of, ledger_of, markers_of, now, store_of
 from schemas.location import Bucket, location
 from schemas.state import State
 

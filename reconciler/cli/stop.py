@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reconciler.app.wiring import now, who
 from reconciler.cli.fail import Fail
 from reconciler.cli.find_run import find_run
 from reconciler.cli.project import forget_aliases, site, state_of
@@ -9,7 +10,6 @@ from reconciler.cli.terminal import must_agree, out
 from reconciler.cli.wishing import Wished, fulfil
 from reconciler.state.requests import stop_run
 from reconciler.text.format import clean
-from reconciler.wire import now, who
 from schemas.plan import Plan
 from schemas.run import RUN_ENDED, Run
 from schemas.state import State

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from reconciler.app.wiring import Site
 from reconciler.cli.fail import Done, Fail
 from reconciler.cli.interrupts import Interrupts
 from reconciler.cli.progress import Progress
@@ -17,7 +18,6 @@ from reconciler.engine.until import Settled, settle
 from reconciler.report.in_progress import under_way
 from reconciler.state.record_outcomes import Failed
 from reconciler.state.requests import WishRefused
-from reconciler.wire import Site
 from schemas.desired import Desired
 from schemas.plan import Permissions, Plan
 from schemas.state import State

@@ -78,7 +78,7 @@ def store_of(site: Site, *, moving: bool = False) -> Store:
     """The project's state, wherever it lies. Nothing is read yet. `moving`: one in the checkout is no surprise."""
     where = site.location
     if isinstance(where, Bucket):
-        from reconciler import beside_bucket
+        from reconciler.app import bucket_parts as beside_bucket
 
         before = None if moving else site.root / STATE / f"{site.project}.yml"
         return beside_bucket.store(where, site.project, before=before)
@@ -89,7 +89,7 @@ def blobs_of(site: Site, *, told: Told | None = None) -> Blobs:
     """The files, logs and artifacts of runs. `told` hears of large transfers."""
     where = site.location
     if isinstance(where, Bucket):
-        from reconciler import beside_bucket
+        from reconciler.app import bucket_parts as beside_bucket
 
         return beside_bucket.blobs(where, site.project, cache=scratch_of(site), told=told)
     return FolderBlobs(scratch_of(site))
@@ -100,7 +100,7 @@ def artifacts_of(site: Site, *, told: Told | None = None) -> Blobs:
     beside = blobs_of(site, told=told)
     if not site.artifacts or isinstance(site.location, Bucket):
         return beside
-    from reconciler import beside_bucket
+    from reconciler.app import bucket_parts as beside_bucket
 
     where = _location(site.artifacts, key="artifact_store")
     cache = scratch_of(site)
@@ -115,7 +115,7 @@ def scratch_of(site: Site) -> Path:
 def markers_of(site: Site) -> Markers | BucketMarkers:
     where = site.location
     if isinstance(where, Bucket):
-        from reconciler import beside_bucket
+        from reconciler.app import bucket_parts as beside_bucket
 
         return beside_bucket.markers(where, site.project)
     return Markers(site.beside / "done")
@@ -125,7 +125,7 @@ def ledger_of(site: Site) -> Ledger:
     """What happened and what it cost, by month."""
     where = site.location
     if isinstance(where, Bucket):
-        from reconciler import beside_bucket
+        from reconciler.app import bucket_parts as beside_bucket
 
         return beside_bucket.ledger(where, site.project)
     return FolderLedger(site.beside / "ledger")
@@ -136,7 +136,7 @@ def _deliveries(site: Site) -> Deliveries | None:
     where = site.location
     if not isinstance(where, Bucket):
         return None
-    from reconciler import beside_bucket
+    from reconciler.app import bucket_parts as beside_bucket
 
     return beside_bucket.deliveries(where, site.project, scratch=scratch_of(site))
 
@@ -154,13 +154,13 @@ def wire(
 ) -> Ports:  # fmt: skip
     """Ports on the real world. Nothing is read or made until they are used. `reach`: whose connections are shared."""
     from backends.registry import regions
+    from reconciler.app.connections import connector, transports
     from reconciler.engine.catalog import catalog_of
     from reconciler.engine.expire_blobs import tidying
     from reconciler.engine.ports import Ports
     from reconciler.hosts.shell_runner import HostRunner
     from reconciler.hosts.ssh.declared_hosts import reach_from
     from reconciler.store.blobs.bundle import bundle
-    from reconciler.surroundings import connector, transports
 
     store, ledger, reach = store_of(site), ledger_of(site), reach or reach_from(site.root, who=who(), environ=environ)
     blobs, artifacts, deliveries = blobs_of(site, told=told), artifacts_of(site, told=told), _deliveries(site)

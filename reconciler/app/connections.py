@@ -14,9 +14,9 @@ from schemas.base import OURS
 if TYPE_CHECKING:
     from backends.base import Backend
     from backends.boot import Boot
+    from reconciler.app.wiring import Site
     from reconciler.hosts.ssh.declared_hosts import SshReach
     from reconciler.hosts.transport.base import Transport
-    from reconciler.wire import Site
     from schemas.desired import BackendConfig
     from schemas.instance import Instance
 
@@ -89,7 +89,7 @@ def _booter(site: Site, *, environ: Mapping[str, str] | None) -> Callable[[str],
 
 def _has_machines(site: Site) -> bool:
     """Some were made already, with a key: another one would open none of them, nor would theirs open what it makes."""
-    from reconciler.wire import store_of
+    from reconciler.app.wiring import store_of
 
     if (site.keys / "project.key").exists():
         return False
