@@ -97,7 +97,7 @@ def command(path: str, arguments: list[str]) -> int:
     import msgspec
 
     from reconciler.app.wiring import Site
-    from reconciler.cli import plan
+    from reconciler.cli.commands.plan import plan
     from reconciler.cli.session import run_session
     from schemas.desired import Desired
     from schemas.offer import Offer

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from world import PROJECT, Papers, Site, offer
 
 from backends.base import Backend, TryLater
-from reconciler.cli.rebuilding import rebuilt
+from reconciler.cli.commands.state.rebuild import rebuilt
 from reconciler.engine.ports import Ports
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import TickResult, tick

@@ -17,7 +17,7 @@ from pathlib import Path
 from aws_double import KEY, Account
 
 from reconciler.app.wiring import wire
-from reconciler.cli.applied import revision
+from reconciler.cli.commands.plan.revision import revision
 from reconciler.cli.project import documents_of, site_of
 from reconciler.engine.begin import TickRefused
 from reconciler.engine.request import TickAsk

@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from reconciler.app.wiring import wire
-from reconciler.cli.applied import revision
+from reconciler.cli.commands.plan.revision import revision
 from reconciler.cli.project import documents_of, site_of
 from reconciler.engine.begin import TickRefused
 from reconciler.engine.request import TickAsk

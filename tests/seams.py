@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from reconciler.app.wiring import wire
-from reconciler.cli.applied import identified, revision
+from reconciler.cli.commands.plan.revision import identified, revision
 from reconciler.cli.project import site_of
 from reconciler.engine.ports import Ports
 from reconciler.engine.request import TickAsk

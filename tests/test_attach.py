@@ -22,7 +22,7 @@ from pseudo_terminal import at_terminal
 from real_host import until
 from ssh_hosts import free_port
 
-from reconciler.cli.attach import editor_words
+from reconciler.cli.commands.run.attach import editor_words
 
 pytestmark = pytest.mark.skipif(not shutil.which("ssh"), reason="no OpenSSH client here")
 

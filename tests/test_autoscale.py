@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from world import START, Site, apply, cron, desired, offer, task, ticks
 
 from backends.base import Backend
-from reconciler.cli.offered import not_offered
+from reconciler.cli.commands.offers.check_rule import not_offered
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import tick
 from reconciler.planner.autoscale_ends import ended_at_once, rules_in_force

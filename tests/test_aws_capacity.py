@@ -16,7 +16,7 @@ from test_aws import ON_DEMAND, SPOT, account, launched, request  # noqa: F401 -
 from world import apply, cron, task
 
 from backends.base import BackendError, NoCapacity, TryLater
-from reconciler.cli.apply_report import report
+from reconciler.cli.commands.plan.apply_report import report
 from reconciler.engine.until import Settled
 from schemas.offer import Offer
 from schemas.pool import Pool

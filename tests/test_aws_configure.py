@@ -17,7 +17,7 @@ from pseudo_terminal import at_terminal
 from backends.aws_check import probes
 from backends.aws_login import Keys, with_keys
 from backends.base import BackendError
-from reconciler.cli.backend_check import looked
+from reconciler.cli.commands.backend.check import looked
 from reconciler.config.edit.backend import set_aws
 from reconciler.secrets.resolve import SecretLacking, resolve
 from schemas.desired import BackendConfig, Desired, Secret

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.cli.approval import price_flag
-from reconciler.cli.fail import Fail
-from reconciler.cli.find_run import find_attempt, find_job, find_run
-from reconciler.cli.offer_flags import retry_flag, spot_flag
-from reconciler.cli.offers import Asked, browsed, offer_rows
-from reconciler.cli.quick import quick
-from reconciler.cli.saved import save_plan, saved_plan
+from reconciler.cli.commands.offers.flags import retry_flag, spot_flag
+from reconciler.cli.commands.offers.rows import Asked, browsed, offer_rows
+from reconciler.cli.commands.plan.approval import price_flag
+from reconciler.cli.commands.plan.saved import save_plan, saved_plan
+from reconciler.cli.commands.run.find import find_attempt, find_job, find_run
+from reconciler.cli.exits import Fail
+from reconciler.cli.fast_path import quick
 from reconciler.hosts.follow_log import Log, follow
 from schemas.base import Price
 from schemas.instance import Instance

@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from reconciler.cli.fail import Fail
-from reconciler.cli.times import when
+from reconciler.cli.exits import Fail
+from reconciler.cli.terminal.times import when
 from reconciler.report.instance_rows import explain_instances
 from reconciler.state.drains import crosses, of_instances, stop_at, to_come, told
 from reconciler.state.settle import conclude

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 from test_cost import T, instance, told
 
-from reconciler.cli.cost import EventFlags, _chosen
+from reconciler.cli.commands.cost import EventFlags, _chosen
 from reconciler.report.cost import event_line
 from reconciler.state.job_results import ASSUMED_LOST
 from reconciler.state.ledger.entries import entries

@@ -21,9 +21,9 @@ from syrupy.assertion import SnapshotAssertion
 
 from backends.catalog import Layers, offers
 from reconciler.app.wiring import OwnThreads, Site
-from reconciler.cli.fail import Fail
-from reconciler.cli.offers import Asked, browsed, offer_rows, row_of
-from reconciler.cli.run_confirm import RunConfirm
+from reconciler.cli.commands.offers.rows import Asked, browsed, offer_rows, row_of
+from reconciler.cli.commands.run.confirm import RunConfirm
+from reconciler.cli.exits import Fail
 from reconciler.engine.catalog import Later
 from reconciler.engine.refresh_catalog import refresh
 from reconciler.planner.confirmed_price import confirmed

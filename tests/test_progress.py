@@ -13,7 +13,7 @@ from command import Folder, folder_at
 from pseudo_terminal import ESCAPES, at_terminal
 from rich.console import Console
 
-from reconciler.cli.progress import Progress
+from reconciler.cli.terminal.progress import Progress
 from reconciler.system.concurrent import awaited
 from tests.real_host import until
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from worlds import worlds
 
-from reconciler.cli.fail import Fail
-from reconciler.cli.saved import save_plan, saved_plan
+from reconciler.cli.commands.plan.saved import save_plan, saved_plan
+from reconciler.cli.exits import Fail
 from reconciler.planner.approve import approve
 from reconciler.planner.draft import World
 from reconciler.planner.plan import plan

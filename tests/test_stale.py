@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 from test_absorb import NOW, a_state, an_attempt, an_instance
 
-from reconciler.cli.stale import stale
+from reconciler.cli.terminal.state_age import stale
 from schemas.run import Job
 from schemas.state import State
 

@@ -28,7 +28,11 @@ def build(arguments: Sequence[str]) -> typer.Typer:
     app = new_app("Pools of GPU instances and runs, declared in YAML; planned and applied without a server.")
     app.callback()(_root)
     first = next(iter(arguments), "")
-    from reconciler.cli import app_autoscale, app_backend, app_main, app_pool, app_state
+    from reconciler.cli.options import autoscale as app_autoscale
+    from reconciler.cli.options import backend as app_backend
+    from reconciler.cli.options import pool as app_pool
+    from reconciler.cli.options import root as app_main
+    from reconciler.cli.options import state as app_state
 
     single = app_main.COMMANDS.get(first)
     if single is not None:

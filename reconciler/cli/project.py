@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.app.wiring import Site, store_of
-from reconciler.cli.fail import Fail
+from reconciler.cli.exits import Fail
 from reconciler.system.concurrent import Asking, unheard
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def forget_aliases(state: State) -> None:
 
 def state_or_empty(where: Site) -> State:
     """What is remembered, for lists; where nothing is, that is said and the list is empty."""
-    from reconciler.cli.terminal import say
+    from reconciler.cli.terminal.streams import say
     from schemas.state import VERSION, State
 
     try:
@@ -114,7 +114,7 @@ def state_or_empty(where: Site) -> State:
 
 def tell(notes: list[str]) -> None:
     """What a person should hear once."""
-    from reconciler.cli.terminal import say
+    from reconciler.cli.terminal.streams import say
 
     for note in notes:
         say(f"note: {note}")
@@ -122,9 +122,9 @@ def tell(notes: list[str]) -> None:
 
 
 def ports_of(where: Site, *, reach: SshReach | None = None, asking: Asking = unheard) -> Ports:
-    """`asking` hears whom a tick waits for (`reconciler.cli.progress`)."""
+    """`asking` hears whom a tick waits for (`reconciler.cli.terminal.progress`)."""
     from reconciler.app.wiring import wire
-    from reconciler.cli.transfer import Transfer
+    from reconciler.cli.terminal.transfer_bar import Transfer
 
     told = Transfer().told
     unattended = not sys.stdin.isatty()

@@ -8,8 +8,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from reconciler.cli.fail import Done, Fail
-from reconciler.cli.terminal import NoTerminal, out, say
+from reconciler.cli.exits import Done, Fail
+from reconciler.cli.terminal.streams import NoTerminal, out, say
 
 
 def run_session(arguments: Sequence[str]) -> int:
@@ -40,7 +40,7 @@ def run_session(arguments: Sequence[str]) -> int:
 
 
 def _dispatch(arguments: Sequence[str]) -> int:
-    from reconciler.cli.quick import quick
+    from reconciler.cli.fast_path import quick
 
     code = quick(arguments)
     if code is not None:
@@ -87,7 +87,7 @@ def _unexpected(error: Exception) -> int:
     """An error with a known meaning is one line; a defect says where to report it."""
     import traceback
 
-    from reconciler.cli.expected import explain_error
+    from reconciler.cli.errors import explain_error
 
     known = explain_error(error)
     if known:

@@ -1,0 +1,66 @@
+"""`dstack validate`, `schema` and `init`: what people write, before anything is done with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reconciler.cli.commands.plan.revision import mint
+from reconciler.cli.exits import Done, Fail
+from reconciler.cli.project import project_root, site
+from reconciler.cli.terminal.streams import out, say
+from reconciler.text.format import clean, counted
+
+
+def check(paths: tuple[Path, ...]) -> int:
+    """0 where all is valid, warnings or not. Problems are the command's data: they go to stdout."""
+    from reconciler.config.validate import validate
+
+    chosen = paths or (project_root(),)
+    for path in chosen:
+        if not path.exists():
+            raise Fail(f"{path}: no such file or folder")
+    problems, warnings = validate(chosen)
+    for warning in warnings:
+        say(f"warning: {warning}")
+    for problem in problems:
+        out(f"{clean(str(problem))}\n")
+    if problems:
+        say(f"error: {counted(len(problems), 'problem')}")
+        raise Done(1)
+    out("valid\n")
+    return 0
+
+
+def print_schema(name: str) -> int:
+    """The JSON Schema, as committed; without a name, the names."""
+    from difflib import get_close_matches
+
+    from schemas.documents.generate import NAMES, text
+
+    if not name:
+        out("".join(f"{each}\n" for each in NAMES))
+        return 0
+    if name not in NAMES:
+        close = get_close_matches(name, NAMES, n=1)
+        raise Fail(f"no schema {name}; " + (f"did you mean {close[0]}?" if close else f"there are {', '.join(NAMES)}"))
+    out(text(name))
+    return 0
+
+
+def start_project(folder: Path) -> int:
+    """Files that exist are never overwritten."""
+    from reconciler.config.init import init
+
+    if not folder.is_dir():
+        raise Fail(f"{folder}: no such folder")
+    made = init(folder)
+    if not site(folder).project:
+        mint(folder)
+        made.append(folder / ".dstack" / "project.yml")
+    for path in made:
+        out(f"{path}\n")
+    if not made:
+        say(f"{folder / '.dstack'}: everything is there already; `dstack plan` shows what would be done")
+        return 0
+    say("next: look at the files, then `dstack plan`")
+    return 0

@@ -1,0 +1,128 @@
+"""`dstack apply`: observe, plan, show, ask, do, wait until it is seen."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from reconciler.app.wiring import now
+from reconciler.cli.commands.plan.apply_report import report
+from reconciler.cli.commands.plan.approval import Approval, price_flag
+from reconciler.cli.commands.plan.plan import check_pool
+from reconciler.cli.commands.plan.revision import identified, revision
+from reconciler.cli.commands.plan.saved import saved_plan
+from reconciler.cli.commands.run.files import packer
+from reconciler.cli.project import forget_aliases, ports_of, project_root, site_of, tell
+from reconciler.cli.terminal.interrupts import Interrupts
+from reconciler.cli.terminal.progress import Progress
+from reconciler.cli.terminal.streams import interactive, say
+from reconciler.cli.terminal.times import seconds
+from reconciler.config.load import Documents
+from reconciler.engine.refresh_catalog import freshen
+from reconciler.engine.request import TickAsk
+from reconciler.engine.tick import TickResult, tick
+from reconciler.engine.until import Settled, settle, settled
+from reconciler.store.base import Store
+from schemas.plan import Permissions
+from schemas.state import VERSION
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApplyFlags:
+    file: Path | None = None
+    yes: bool = False
+    yes_above: str = ""
+    detach: bool = False
+    deadline: str = ""
+    strict: bool = False
+    pool: str = ""
+    config_force: bool = False
+    allow_destroy: tuple[str, ...] = ()
+    allow_mass_destroy: bool = False
+    first_run: bool = False
+    replace: tuple[str, ...] = ()
+    assume_lost: tuple[str, ...] = ()
+    retry_hosts: bool = False
+    upgrade_state: bool = False
+    metrics: Path | None = None
+
+
+def run_apply(flags: ApplyFlags) -> int:
+    """The exit code: 0, 3 where something is still under way at the deadline, 130 after Ctrl-C."""
+    if flags.metrics is None:
+        return _apply(flags, [])
+    from reconciler.cli.commands.plan.metrics import measured
+
+    return measured(flags.metrics, lambda results: _apply(flags, results))
+
+
+def _apply(flags: ApplyFlags, results: list[TickResult]) -> int:
+    documents = identified(project_root())
+    check_pool(flags.pool, documents.desired)
+    site = site_of(documents)
+    progress = Progress()
+    ports = replace(ports_of(site, asking=progress.asking), bundle=packer(site, yes=flags.yes))
+    ports.spawn(lambda: freshen(documents.desired, os.environ, now=now()))  # for the next one: nobody waits for it
+    if flags.upgrade_state:
+        _upgrade(ports.store)
+    with progress, Interrupts(told=progress.told) as interrupts:
+        ask = _ask(flags, documents, interrupts=interrupts)
+        limit = seconds(flags.deadline, flag="--deadline") if flags.deadline else None
+        if flags.detach:
+            result = tick(ports, ask if limit is None else replace(ask, deadline=float(limit)))
+            done = Settled(first=result, last=result, reached=True)
+        else:
+            done = settle(
+                ports, ask, until=settled, progress=progress, trouble=progress.trouble, deadline=limit
+            )
+    tell(ports.store.notes)
+    results.append(done.last)
+    if done.last.state is not None:
+        forget_aliases(done.last.state)
+    return report(done, interrupted=interrupts.count > 0, strict=flags.strict, detached=flags.detach)
+
+
+def _upgrade(store: Store) -> None:
+    from reconciler.store.format_upgrade import upgrade
+
+    kept = upgrade(store)
+    say(f"note: the state is of format {VERSION} now; as it was it is kept as {kept}" if kept
+        else f"note: there is no state of an older format than {VERSION}: nothing to upgrade")  # fmt: skip
+
+
+def _ask(flags: ApplyFlags, documents: Documents, *, interrupts: Interrupts) -> TickAsk:
+    approval = Approval(
+        yes=flags.yes,
+        interrupts=interrupts,
+        limit=documents.desired.confirm_above,
+        yes_above=price_flag(flags.yes_above, flag="--yes-above"),
+        declared=frozenset(_pool_names(documents)),
+        destroyable=frozenset(flags.allow_destroy),
+        saved=saved_plan(flags.file, digest=documents.digest) if flags.file else None,
+    )
+    prompted = interactive() and not flags.yes and flags.file is None
+    # At a prompt everything is shown and asked about, pools that left by their names.
+    destroyable = (*flags.allow_destroy, *(("*",) if prompted else ()))
+    return TickAsk(
+        documents=documents,
+        revision=revision(documents),
+        config_force=flags.config_force,
+        permissions=Permissions(
+            destroy_pools=destroyable,
+            mass_destroy=flags.allow_mass_destroy,
+            first_run=flags.first_run,
+            replace=flags.replace,
+            assume_lost=flags.assume_lost,
+            only_pool=flags.pool,
+        ),
+        confirm=approval,
+        prompted=prompted,
+        retry_hosts=True if flags.retry_hosts else None,
+        stop=interrupts.asked,
+    )
+
+
+def _pool_names(documents: Documents) -> set[str]:
+    pools = documents.desired.pools
+    return {pool.name for pool in pools} | {old for pool in pools for old in pool.formerly}

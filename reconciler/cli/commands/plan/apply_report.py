@@ -1,0 +1,169 @@
+"""What came of an apply, said when it is over, and its exit code."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+
+from msgspec.structs import replace
+
+from reconciler.cli.commands.plan.refusals import raise_refusals
+from reconciler.cli.exits import Done, Fail
+from reconciler.cli.terminal.streams import out, say
+from reconciler.engine.tick import TickResult
+from reconciler.engine.until import Settled
+from reconciler.report.in_progress import under_way
+from reconciler.report.plan_rows import counts, explain
+from reconciler.state.record_outcomes import Failed, Refused, StartFailed
+from reconciler.text.format import clean
+from schemas.plan import Action, Launch, Terminate
+from schemas.run import RUN_ENDED
+from schemas.state import State
+
+DONE = {
+    "launch": "launched", "attach": "attached", "assign": "assigned", "stop": "stopped", "terminate": "terminated",
+    "detach": "detached", "update": "updated",
+}  # fmt: skip
+
+
+def report(done: Settled, *, interrupted: bool, strict: bool, detached: bool) -> int:
+    """The exit code: 1 where something failed that nothing mends by itself. Raises `Fail`, `Done`."""
+    first, last = done.first, done.last
+    raise_refusals(first)
+    for warning in dict.fromkeys((*first.warnings, *last.warnings)):
+        say(f"warning: {warning}")
+    failed = _say_failures(done)
+    if interrupted:
+        _say_under_way(last.state)
+        raise Done(130)
+    unmet = _newly_unmet(done)
+    out(_done_line(first, hindered=bool(unmet)) + _runs_line(last.state))
+    for line in unmet:
+        say(line)
+    if first.ahead or last.ahead:
+        say("note: another apply went on with the rest")
+    if last.refused:
+        raise Fail(last.refused)
+    if not done.reached and not detached:
+        _say_under_way(last.state)
+        raise Done(3)
+    if strict and _waiting(last):
+        say("waiting: something wanted does not happen now (see `dstack plan`)")
+        raise Done(3)
+    # An effect that failed is taken up by the next tick; a place that cannot be asked stays so until somebody looks.
+    failed = failed or (bool(unmet) and _short(first))
+    return 1 if _say_unknown(last.state) or (failed and (not detached or _lasting(last))) else 0
+
+
+def _lasting(result: TickResult) -> bool:
+    """A place refuses for good, not a type of machine for now: the next tick will fare no better."""
+    return any(
+        one.lasting if isinstance(one, Failed) else isinstance(one, Refused) and not one.capacity.instance_type
+        for one in result.outcomes
+    )
+
+
+def _say_failures(done: Settled) -> bool:
+    """What did not work, each once. True where a person has to do something about it: not for an offer that was
+    refused where another was had, nor for a call that came to nothing where a later tick did it."""
+    mended = done.reached and not _short(done.first)
+    said: dict[str, str] = {}
+    for one in (*done.first.outcomes, *done.last.outcomes):
+        if isinstance(one, Refused):
+            said.setdefault(one.why, "passed over" if mended else "failed")
+        elif isinstance(one, Failed):
+            again = mended and one not in done.last.outcomes
+            said.setdefault(one.why, "tried again" if again else "failed")
+        elif isinstance(one, StartFailed):
+            said[one.why] = "failed"
+    for why, word in said.items():
+        say(f"{word}: {why}")
+    return "failed" in said.values()
+
+
+def _newly_unmet(done: Settled) -> list[str]:
+    """What nobody had been told of when they said yes."""
+    known = {one.subject for one in done.first.approved.unmet}
+    found = (*(done.first.plan.unmet if _short(done.first) else ()), *done.last.plan.unmet)
+    new = {one.subject: one.why for one in found if one.subject not in known}
+    return [f"unmet: {subject}: {clean(why)}" for subject, why in new.items()]
+
+
+def _short(first: TickResult) -> bool:
+    """Of some pool fewer machines came of it than were approved."""
+    approved, made = _machines(first.approved.actions), _machines(_done(first))
+    return any(made[pool] < count for pool, count in approved.items())
+
+
+def _done(first: TickResult) -> list[Action]:
+    """What was planned, less what places refused."""
+    refused = {one.intent for one in first.outcomes if isinstance(one, Refused)}
+    unended = any(isinstance(one, Failed) and one.lasting for one in first.outcomes)
+    return [
+        one for one in first.plan.actions
+        if not (isinstance(one, Launch) and one.launch in refused) and not (isinstance(one, Terminate) and unended)
+    ]  # fmt: skip
+
+
+def _machines(actions: Iterable[Action]) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for one in actions:
+        if isinstance(one, Launch):
+            found[one.pool] += len(one.ids)
+    return found
+
+
+def _say_unknown(state: State | None) -> bool:
+    """Places that could not be asked: a cron job that reaps nothing must not look well."""
+    unknown = [place for place in state.places if place.error and not place.forgotten] if state else []
+    clouds = [place for place in unknown if place.config.type != "ssh"]
+    for place in clouds:
+        say(f"error: {place.name} is unknown, nothing was done there: {clean(place.error)}")
+    hosts = {place.name: place.error for place in unknown if place.config.type == "ssh"}
+    told = list(_hosts_lost(state, hosts)) if state and hosts else []
+    for error in told:
+        say(f"error: {clean(error)}")
+    return bool(clouds or told)
+
+
+def _hosts_lost(state: State, failing: Mapping[str, str]) -> Iterator[str]:
+    """One server of many is down now and then: the plan says so, and that is no error of this apply.
+
+    A pool that has none left is one, and so is a server of whose identity there is doubt.
+    """
+    for pool in state.applied.desired.pools if state.applied else ():
+        errors = [failing[host.place] for host in pool.hosts if host.place in failing]
+        if errors and len(errors) == len(pool.hosts):
+            yield f"pool {pool.name}: none of its hosts can be used: {errors[0]}"
+            continue
+        for host in pool.hosts:
+            if failing.get(host.place, "").startswith("quarantined: "):
+                yield f"host {host.name}: {failing[host.place]}"
+
+
+def _say_under_way(state: State | None) -> None:
+    still = under_way(state) if state else {}
+    if still:
+        say(f"still under way, remembered, and taken up by the next `dstack apply` ({len(still)}):")
+        for subject, what in still.items():
+            say(f"  {subject}: {what}")
+
+
+def _done_line(first: TickResult, *, hindered: bool) -> str:
+    done = tuple(_done(first))
+    found = counts(explain(replace(first.plan, actions=done), first.state))
+    if not found:
+        return "Nothing was done.\n" if hindered or len(done) < len(first.plan.actions) else "Nothing to do.\n"
+    return "Done: " + ", ".join(f"{number} {DONE[kind]}" for kind, number in found.items()) + ".\n"
+
+
+def _runs_line(state: State | None) -> str:
+    """`Runs: 2 running, 1 waiting.`, of those that have not ended."""
+    active = Counter(run.status for run in state.runs if run.status not in RUN_ENDED) if state else Counter()
+    said = [f"{number} {'waiting' if status == 'submitted' else status}" for status, number in sorted(active.items())]
+    return f"Runs: {', '.join(said)}.\n" if said else ""
+
+
+def _waiting(last: TickResult) -> bool:
+    runs = last.state.runs if last.state else ()
+    return bool(last.plan.unmet) or any(run.status == "submitted" and run.status not in RUN_ENDED for run in runs)

@@ -1,0 +1,116 @@
+"""The person's word on a plan: shown, asked about, and never more than was approved."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+
+from reconciler.app.wiring import now
+from reconciler.cli.exits import Fail
+from reconciler.cli.terminal.interrupts import Interrupts
+from reconciler.cli.terminal.streams import ask, ask_typed, interactive, out, page, say
+from reconciler.planner.approve import approve
+from reconciler.report.plan import render_plan
+from reconciler.report.plan_rows import explain
+from reconciler.text.format import hourly
+from schemas.base import Price
+from schemas.plan import Plan, Stop, Terminate, Update
+from schemas.state import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Approval:
+    """How a plan is approved.
+
+    `limit` is the documents' `confirm_above`: what costs more an hour afterwards is asked about
+    although `yes` was given, unless `yes_above` covers it. `declared` are the pools of the documents:
+    ending another pool's instances is confirmed by typing its name, unless `destroyable`.
+    `saved` bounds everything.
+    """
+
+    yes: bool
+    interrupts: Interrupts
+    limit: Price | None = None
+    yes_above: Price | None = None
+    declared: frozenset[str] | None = None
+    destroyable: frozenset[str] = frozenset()
+    saved: Plan | None = None
+    show: Callable[[Plan, State], None] | None = None
+
+    def __call__(self, plan: Plan, state: State) -> Plan | None:
+        """`confirm` of a tick."""
+        self.interrupts.disarm()
+        allowed = plan if self.saved is None else approve(plan, self.saved)
+        (self.show or _show)(allowed, state)
+        if self.saved is not None and len(explain(allowed, state)) < len(explain(plan, state)):
+            say("left out: what the saved plan does not have; `dstack plan` shows it")
+        if explain(allowed, state) and not self._agreed(allowed):
+            return None
+        self.interrupts.arm()
+        return allowed
+
+    def _agreed(self, plan: Plan) -> bool:
+        above = self._above(plan)
+        if (self.yes or self.saved is not None) and not above:
+            return self._pools_agreed(plan)
+        if not interactive():
+            raise Fail(_refusal(above, plan=plan, limit=self.limit))
+        if above:
+            say(f"{hourly(plan.hourly_after)} is above confirm_above: {hourly(self.limit)}")
+        return self._pools_agreed(plan) and ask("Continue?")
+
+    def _above(self, plan: Plan) -> bool:
+        limit = max((price for price in (self.limit, self.yes_above) if price is not None), default=None)
+        if self.limit is None or limit is None:
+            return False
+        return plan.hourly_after > limit and plan.hourly_after > plan.hourly_before
+
+    def _pools_agreed(self, plan: Plan) -> bool:
+        """Each pool that is removed with what it has is typed, once."""
+        if self.declared is None:
+            return True
+        ending = _ending(plan)
+        for pool in sorted(ending.keys() - self.declared - self.destroyable):
+            names = ", ".join(ending[pool])
+            if not interactive():
+                raise Fail(f"pool {pool} left the documents and has {names}; --allow-destroy {pool} ends them")
+            if not ask_typed(f"Pool {pool} left the documents: {names} will be ended.", word=pool):
+                return False
+        return True
+
+
+def _ending(plan: Plan) -> dict[str, list[str]]:
+    """pool -> names of what the plan ends of it, at once or by draining it."""
+    found: dict[str, list[str]] = {}
+    for one in plan.actions:
+        if isinstance(one, Terminate | Stop) or (isinstance(one, Update) and one.changes.get("draining")):
+            found.setdefault(one.pool, []).append(one.name)
+    return found
+
+
+def _show(plan: Plan, state: State) -> None:
+    out(render_plan(plan, state, now=plan.made_at or now(), page=page(sys.stdout)))
+
+
+def _refusal(above: bool, *, plan: Plan, limit: Price | None) -> str:
+    if above:
+        return (
+            f"{hourly(plan.hourly_after)} is above confirm_above: {hourly(limit)}, which -y alone does not cover; "
+            f"add --yes-above {plan.hourly_after}"
+        )
+    return "there is no terminal to ask at; nothing was done. Look at the plan, then add -y"
+
+
+def price_flag(text: str, *, flag: str) -> Price | None:
+    """`1.20` or `$1.20`; "" is not given."""
+    if not text:
+        return None
+    try:
+        amount = Decimal(text.removeprefix("$").removesuffix("/h"))
+    except InvalidOperation:
+        amount = Decimal(-1)
+    if not amount.is_finite() or amount < 0:
+        raise Fail(f"{flag} {text}: not a price; write $/h, such as 1.20")
+    return amount

@@ -1,0 +1,72 @@
+"""`dstack destroy`: everything of the project ends, after its name was typed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from reconciler.app.wiring import now
+from reconciler.cli.commands.plan.refusals import raise_refusals
+from reconciler.cli.exits import Done, Fail
+from reconciler.cli.project import ports_of, site, state_of
+from reconciler.cli.terminal.interrupts import Interrupts
+from reconciler.cli.terminal.progress import Progress
+from reconciler.cli.terminal.streams import ask_typed, interactive, out, page, say
+from reconciler.cli.terminal.times import seconds
+from reconciler.engine.request import TickAsk
+from reconciler.engine.tick import tick
+from reconciler.engine.until import settle
+from reconciler.report.plan import render_plan
+from reconciler.report.plan_rows import explain
+from reconciler.state.record_outcomes import Failed
+from reconciler.state.status import alive
+from schemas.plan import Permissions, Plan
+from schemas.run import RUN_ENDED
+from schemas.state import State
+
+
+def run_destroy(*, deadline: str, confirmed: str) -> int:
+    """0 once nothing lives; the state, logs and artifacts stay."""
+    where = site()
+    state = state_of(where)
+    word = (state.applied.desired.project_name if state.applied else "") or where.project
+    limit = seconds(deadline, flag="--deadline") if deadline else None
+    if confirmed and confirmed not in (word, where.project):
+        raise Fail(f"--confirm {confirmed}: this project is {word}")
+    with Progress() as progress, Interrupts(told=progress.told) as interrupts:
+
+        def confirm(plan: Plan, before: State) -> Plan | None:
+            out(render_plan(plan, before, now=now(), page=page()))
+            if explain(plan, before) and not confirmed and not _typed(word):
+                return None
+            interrupts.arm()
+            return plan
+
+        ask = TickAsk(
+            permissions=Permissions(destroy_all=True, mass_destroy=True), confirm=confirm, prompted=not confirmed,
+            stop=interrupts.asked,
+        )  # fmt: skip
+        ports = ports_of(where, asking=progress.asking)
+        raise_refusals(tick(ports, ask))
+        # Whatever lives was agreed to, also what the first plan could not end yet.
+        done = settle(ports, replace(ask, confirm=None), until=_nothing_lives, progress=progress, deadline=limit)
+    raise_refusals(done.last)
+    if interrupts.count:
+        raise Done(130)
+    if not done.reached:
+        for why in dict.fromkeys(one.why for one in done.last.outcomes if isinstance(one, Failed)):
+            say(f"failed: {why}")
+        say("still under way; `dstack destroy` goes on with it")
+        raise Done(3)
+    out("Done: nothing of this project lives any more.\n")
+    return 0
+
+
+def _typed(word: str) -> bool:
+    if not interactive():
+        raise Fail(f"there is no terminal to type the project's name at; --confirm {word} stands for it")
+    return ask_typed("Everything above will be ended.", word=word)
+
+
+def _nothing_lives(state: State, plan: Plan) -> bool:
+    del plan
+    return not any(alive(one) for one in state.instances) and all(run.status in RUN_ENDED for run in state.runs)

@@ -1,0 +1,16 @@
+"""A tick that did nothing: refused, or declined by whoever was asked. The command is over."""
+
+from __future__ import annotations
+
+from reconciler.cli.exits import Done, Fail
+from reconciler.cli.terminal.streams import say
+from reconciler.engine.tick import TickResult
+
+
+def raise_refusals(result: TickResult) -> None:
+    """`Fail` with why it was refused, `Done` where it was declined; returns where it was neither."""
+    if result.refused:
+        raise Fail(result.refused)
+    if result.declined:
+        say("nothing was done")
+        raise Done(1)

@@ -1,0 +1,57 @@
+"""Documents made ready to be applied: with an id, and with the revision that they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reconciler.cli.exits import Fail
+from reconciler.cli.project import documents_of
+from reconciler.cli.terminal.streams import say
+from reconciler.config.load import Documents
+from schemas.state import Revision
+
+
+def revision(documents: Documents) -> Revision:
+    """The documents by commit and digest."""
+    from reconciler.config.git_revision import revision_of
+
+    return revision_of(documents.root, documents.digest, authority=documents.desired.authority)
+
+
+def identified(root: Path) -> Documents:
+    """The documents of a project that has an id. The first use on this machine alone mints one."""
+    documents = documents_of(root)
+    if documents.desired.project:
+        _keep_out_of_git(root)
+        return documents
+    elsewhere = sorted({one.name for one in documents.desired.backends if one.type != "local"})
+    if elsewhere:
+        raise Fail(
+            f"{root / '.dstack'}: the project has no id, and everything made at {', '.join(elsewhere)} is tagged "
+            "with it; `dstack init` writes one: commit it"
+        )
+    say(f"note: this project is now {mint(root)} (.dstack/project.yml): commit that file")
+    return documents_of(root)
+
+
+def _keep_out_of_git(root: Path) -> None:
+    """Before the first state or key is written, git must ignore both; minting an id sees to it by itself."""
+    from reconciler.config.init import init
+
+    ignored = root / ".dstack/.gitignore"
+    try:
+        if not ignored.exists() or not {"state/", "keys/"} <= set(ignored.read_text().split()):
+            init(root)
+    except OSError as error:
+        say(f"note: {root / '.dstack/.gitignore'}: {error.strerror}; keep .dstack/state and .dstack/keys out of git")
+
+
+def mint(root: Path) -> str:
+    """An id, once: of callers that race, all get the first one's."""
+    from reconciler.app.wiring import nonce
+    from reconciler.config.init import mint_project
+
+    try:
+        return mint_project(root, nonce=nonce())
+    except ValueError as error:
+        raise Fail(str(error)) from error

@@ -1,0 +1,82 @@
+"""A plan saved by `dstack plan --out` for `dstack apply FILE`: it approves, it does not command."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from reconciler.cli.exits import Fail
+from schemas.base import Price, Value, is_price
+from schemas.plan import Launch, Plan
+
+VERSION = 1
+MAX_BYTES = 256 * 1024 * 1024
+
+
+class Saved(Value, frozen=True, kw_only=True):
+    """`digest` is of the documents that the plan was made from."""
+
+    dstack_plan: int
+    digest: str
+    plan: Plan
+
+
+def save_plan(path: Path, plan: Plan, *, digest: str) -> None:
+    """Written whole or not at all, readable by its owner alone; what is there and no plan is left alone."""
+    if not path.name or (path.exists() and not _is_plan(path)):
+        raise Fail(f"--out {path}: is there and is no plan: it is not overwritten; name another file")
+    data = msgspec.json.format(msgspec.json.encode(Saved(dstack_plan=VERSION, digest=digest, plan=plan)), indent=1)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data + b"\n")
+        temporary.replace(path)
+    except OSError as error:
+        raise Fail(f"--out {path}: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _is_plan(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return stream.read(64).lstrip(b"{ \n").startswith(b'"dstack_plan"')
+
+
+def saved_plan(path: Path, *, digest: str) -> Plan:
+    """`Fail` where it is no plan, or one of other documents than these."""
+    try:
+        saved = msgspec.json.decode(_bytes(path), type=Saved)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Fail(f"{path}: not a plan saved by this version of `dstack plan --out` ({error})") from error
+    if saved.dstack_plan != VERSION:
+        raise Fail(f"{path}: a plan of version {saved.dstack_plan}; save it again with `dstack plan --out {path}`")
+    if saved.digest != digest:
+        raise Fail(f"{path}: made from other documents than those here; look again: `dstack plan --out {path}`")
+    if not all(map(is_price, _prices(saved.plan))):
+        raise Fail(f"{path}: holds a price that is none; save it again with `dstack plan --out {path}`")
+    return saved.plan
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise Fail(f"{path}: no such file; `dstack plan --out {path}` saves a plan") from error
+    except OSError as error:
+        raise Fail(f"{path}: cannot be read: {error.strerror}") from error
+    if len(data) > MAX_BYTES:
+        raise Fail(f"{path}: larger than {MAX_BYTES // 1024**2} MiB: not a plan")
+    return data
+
+
+def _prices(plan: Plan) -> Iterator[Price | None]:
+    yield plan.hourly_before
+    yield plan.hourly_after
+    yield from (action.offer.price for action in plan.actions if isinstance(action, Launch))

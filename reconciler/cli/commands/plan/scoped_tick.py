@@ -1,0 +1,95 @@
+"""A wish done: written after it was confirmed, carried out in its own scope, then waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from reconciler.app.wiring import Site
+from reconciler.cli.commands.plan.refusals import raise_refusals
+from reconciler.cli.exits import Done, Fail
+from reconciler.cli.project import ports_of
+from reconciler.cli.terminal.interrupts import Interrupts
+from reconciler.cli.terminal.progress import Progress
+from reconciler.cli.terminal.streams import say
+from reconciler.engine.request import TickAsk
+from reconciler.engine.tick import TickResult, tick
+from reconciler.engine.until import Settled, settle
+from reconciler.report.in_progress import under_way
+from reconciler.state.record_outcomes import Failed
+from reconciler.state.requests import WishRefused
+from schemas.desired import Desired
+from schemas.plan import Permissions, Plan
+from schemas.state import State
+
+Until = Callable[[State, Plan], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wished:
+    """`confirm` is asked with the plan of the wish alone. `scope`: ids that its ticks may touch.
+
+    `hasty` as of a `TickAsk`; `within` is in seconds, how long it is waited for at the most.
+    """
+
+    wish: Callable[[State], State]
+    scope: tuple[str, ...] = ()
+    carried: Desired | None = None
+    confirm: Callable[[Plan, State], Plan | None] | None = None
+    prompted: bool = False
+    hasty: bool = False
+    within: float | None = None
+
+
+def fulfil(where: Site, wished: Wished, *, until: Until | None) -> TickResult:
+    """The last tick. Without `until`, one tick. `Fail` where it is refused, `Done` where it was declined or left."""
+    progress = Progress()
+    ports = ports_of(where, asking=progress.asking)
+    with progress, Interrupts(told=progress.told) as interrupts:
+        asked = TickAsk(
+            wish=wished.wish,
+            carried=wished.carried,
+            permissions=Permissions(scope=wished.scope),
+            confirm=_armed(wished, interrupts=interrupts),
+            prompted=wished.prompted,
+            hasty=wished.hasty,
+            stop=interrupts.asked,
+        )
+        try:
+            if until is None:
+                result = tick(ports, asked)
+                done = Settled(first=result, last=result, reached=True)
+            else:
+                done = settle(ports, asked, until=until, progress=progress, deadline=wished.within)
+        except WishRefused as error:
+            raise Fail(str(error)) from error
+    return _checked(done, interrupted=interrupts.count > 0)
+
+
+def _armed(wished: Wished, *, interrupts: Interrupts) -> Callable[[Plan, State], Plan | None] | None:
+    """None where nothing is left to ask: whatever the wish leads to, in its scope, was agreed to."""
+    asked = wished.confirm
+    if asked is None:
+        interrupts.arm()
+        return None
+
+    def confirm(plan: Plan, state: State) -> Plan | None:
+        interrupts.disarm()
+        allowed = asked(plan, state)
+        if allowed is not None:
+            interrupts.arm()
+        return allowed
+
+    return confirm
+
+
+def _checked(done: Settled, *, interrupted: bool) -> TickResult:
+    raise_refusals(done.first)
+    if interrupted:
+        for subject, what in (under_way(done.last.state) if done.last.state else {}).items():
+            say(f"  {subject}: {what}")
+        raise Done(130)
+    if not done.reached:  # its place refuses it for good
+        words = dict.fromkeys(one.why for one in done.last.outcomes if isinstance(one, Failed))
+        raise Fail(done.last.refused or "; ".join(words))
+    return done.last

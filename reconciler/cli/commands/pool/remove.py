@@ -1,0 +1,52 @@
+"""`dstack pool remove`: a wish that an instance ends, waited for until its place says so."""
+
+from __future__ import annotations
+
+from reconciler.app.wiring import now, who
+from reconciler.cli.commands.plan.scoped_tick import Wished, fulfil
+from reconciler.cli.exits import Fail
+from reconciler.cli.project import site, state_of
+from reconciler.cli.terminal.streams import must_agree, out
+from reconciler.state.requests import WishRefused, remove_instance
+from reconciler.state.status import alive, jobs_by_instance
+from schemas.instance import Instance
+from schemas.plan import Plan
+from schemas.state import State
+
+
+def remove_from_pool(name: str, *, pool: str, force: bool, yes: bool) -> int:
+    """0 once it has ended."""
+    where = site()
+    state = state_of(where)
+    try:
+        remove_instance(state, name, by=who(), now=now(), pool=pool, force=force)
+    except WishRefused as error:
+        raise Fail(str(error)) from error
+    one = _living(state, name, pool=pool)
+    runs = _runs(state, one)
+    question = f"End instance {one.name}{f' and its runs {runs}' if runs else ''}?"
+    must_agree(question, yes=yes, otherwise=f"`dstack pool remove {name} -y` ends it")
+    wished = Wished(
+        wish=lambda fresh: remove_instance(fresh, one.id, by=who(), now=now(), force=force), scope=(one.id,)
+    )  # fmt: skip
+    fulfil(where, wished, until=lambda fresh, plan: _gone(fresh, one.id, plan))
+    out(f"instance {one.name} is ended\n")
+    return 0
+
+
+def _living(state: State, name: str, *, pool: str) -> Instance:
+    return next(
+        one for one in state.instances if alive(one) and name in (one.name, one.id) and pool in ("", one.pool)
+    )  # fmt: skip
+
+
+def _runs(state: State, one: Instance) -> str:
+    names = {run.id: run.spec.name for run in state.runs}
+    mine = {job.id for job in jobs_by_instance(state.attempts).get(one.id, ())}
+    found = [names.get(each.run, each.run) for each in state.attempts if mine & {job.id for job in each.jobs}]
+    return ", ".join(dict.fromkeys(found))
+
+
+def _gone(state: State, key: str, plan: Plan) -> bool:
+    del plan
+    return all(not alive(one) for one in state.instances if one.id == key)

@@ -1,0 +1,211 @@
+"""`dstack cp RUN:PATH DEST`: out of a living job as its files are now, out of an ended run's artifacts."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.filesize import decimal
+
+from reconciler.app.wiring import Site, artifacts_of, who
+from reconciler.cli.commands.run.enter import living_job
+from reconciler.cli.commands.run.find import find_run
+from reconciler.cli.exits import Fail
+from reconciler.cli.project import site, state_of
+from reconciler.cli.terminal.streams import out, say
+from reconciler.hosts.pack import pack_files
+from reconciler.hosts.runner import HostError
+from reconciler.hosts.session.base import Session
+from reconciler.hosts.session.open import open_door
+from reconciler.hosts.ssh.declared_hosts import reach_from
+from reconciler.hosts.unpack import Unpacked, unpack
+from reconciler.text.format import counted
+from schemas.run import RUN_ENDED, Job, Run
+from schemas.state import State
+
+QUIET = 2.0  # seconds before a copy is long enough to be told of
+
+
+def copy_out(source: str, *, target: Path, job: int, replica: int) -> int:
+    """0 where all of it arrived; 1 where something was left out or the connection broke: each is said."""
+    name, colon, path = source.partition(":")
+    if not colon or "/" in name:
+        raise Fail(f"{source}: not RUN:PATH; files go to a run by its `files:`, or by `scp` once one is attached")
+    where = site()
+    state = state_of(where)
+    run = find_run(state, name)
+    with _Progress() as progress:
+        copy = _Copy(where=where, state=state, run=run, path=path, target=target, progress=progress)
+        done = copy.of_artifacts(job, replica) if run.status in RUN_ENDED else copy.of_job(job, replica)
+    for note in done.notes[:20]:
+        say(note)
+    if len(done.notes) > 20:
+        say(f"… and {len(done.notes) - 20} more left out")
+    out(f"{counted(done.files, 'file')}, {decimal(done.size)}, in {target}\n")
+    if done.cut:
+        raise Fail(f"the copy is incomplete: {done.cut}")
+    return 1 if done.notes else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Copy:
+    """`path` is of the run, relative to its working folder or absolute; `target` is here."""
+
+    where: Site
+    state: State
+    run: Run
+    path: str
+    target: Path
+    progress: _Progress
+
+    def of_job(self, rank: int, replica: int) -> Unpacked:
+        job, host = living_job(self.state, self.run, rank=rank, replica=replica)
+        door = open_door(host, reach=reach_from(self.where.root, who=who(), environ=os.environ), environ=os.environ)
+        try:
+            spec = self.run.spec
+            session = pack_files(
+                door, job.id, self.path, working_dir=spec.working_dir, boxed=spec.container is not None
+            )  # fmt: skip
+            heard = _Heard(session)
+            kind = heard.line()
+            done = Unpacked() if kind not in ("dir", "file") else self._take(heard, folder=kind == "dir")
+            code, said = session.wait(), heard.errors()
+        except HostError as error:
+            raise Fail(f"{host.name}: {error}") from error
+        if kind not in ("dir", "file"):
+            raise Fail(f"run {self.run.spec.name}: {said or f'no {self.path} there'}")
+        if code and not done.cut:
+            done.cut = said or f"tar there ended with {code}"
+        return done
+
+    def _take(self, heard: _Heard, *, folder: bool) -> Unpacked:
+        place = self._place(folder=folder)
+        if folder:
+            place.mkdir(parents=True, exist_ok=True)
+            return unpack(heard, place, moved=self.progress.add)
+        return unpack(heard, place, choose=lambda name: "", moved=self.progress.add)
+
+    def _place(self, *, folder: bool) -> Path:
+        """As `cp -r` has it: into a folder that exists, else by that name. `RUN:` and `RUN:.` are the contents."""
+        name = posixpath.basename(posixpath.normpath(self.path or "."))
+        if name in ("", ".", ".."):
+            return self.target
+        given = str(self.target)
+        if self.target.is_dir() or (given.endswith("/") and not folder):
+            return self.target / name
+        if folder and self.target.exists():
+            raise Fail(f"{self.target} is a file, and {self.path} a folder")
+        return self.target
+
+    def of_artifacts(self, rank: int, replica: int) -> Unpacked:
+        job = self._stored(rank, replica)
+        wanted = posixpath.normpath(posixpath.join(self.run.spec.working_dir or ".", self.path or "."))
+        if wanted.startswith(("/", "..")):
+            raise Fail(f"run {self.run.spec.name} has ended, and {self.path} is not among its artifacts")
+        blobs = artifacts_of(self.where)
+        if not job.artifacts or blobs.path(job.artifacts) is None:
+            raise Fail(
+                f"run {self.run.spec.name} has ended: {self.run.status}, and left no artifacts; its config's "
+                "`artifacts:` says what is kept"
+            )
+        packed = blobs.verified(job.artifacts)
+        kind = _kind(packed, wanted)
+        if kind is None:
+            raise Fail(f"{wanted} is not among the artifacts of {self.run.spec.name}; `dstack artifacts` has them all")
+        place = self._place(folder=kind == "dir")
+        below = "" if wanted == "." else f"{wanted}/"
+        with packed.open("rb") as file:
+            if kind == "file":
+                return unpack(file, place, choose=lambda name: "" if name == wanted else None, moved=self.progress.add)
+            place.mkdir(parents=True, exist_ok=True)
+            return unpack(
+                file, place, choose=lambda name: name.removeprefix(below) if name.startswith(below) else None,
+                moved=self.progress.add,
+            )  # fmt: skip
+
+    def _stored(self, rank: int, replica: int) -> Job:
+        """Of the last attempt that left any."""
+        mine = [one for one in self.state.attempts if one.run == self.run.id and one.replica == replica]
+        jobs = [job for one in sorted(mine, key=lambda one: one.number) for job in one.jobs if job.rank == rank]
+        if not jobs:
+            raise Fail(f"run {self.run.spec.name} has ended: {self.run.status}; there is no job {rank} of it")
+        return next((job for job in reversed(jobs) if job.artifacts), jobs[-1])
+
+
+def _kind(packed: Path, wanted: str) -> str | None:
+    """Whether a name in the tar is a file or has some below it."""
+    import tarfile
+
+    with tarfile.open(packed, "r:*") as tar:
+        for member in tar:
+            name = posixpath.normpath(member.name)
+            if wanted == "." or name.startswith(f"{wanted}/") or (name == wanted and member.isdir()):
+                return "dir"
+            if name == wanted:
+                return "file"
+    return None
+
+
+class _Heard:
+    """A session's output as a file; what it says to stderr is kept aside."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._early = b""
+        self._errors = b""
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def line(self) -> str:
+        """Its first."""
+        while b"\n" not in self._early and (data := self._session.read(4096)):
+            self._early += data
+        first, _, self._early = self._early.partition(b"\n")
+        return first.decode("utf-8", "replace")
+
+    def read(self, size: int) -> bytes:
+        """Exactly `size` bytes, but at the end."""
+        while len(self._early) < size and (data := self._session.read(256 * 1024)):
+            self._early += data
+        data, self._early = self._early[:size], self._early[size:]
+        return data
+
+    def errors(self) -> str:
+        self._listener.join(5)
+        lines = self._errors.decode("utf-8", "replace").strip().splitlines()
+        return lines[-1][:300] if lines else ""
+
+    def _listen(self) -> None:
+        while data := self._session.read_errors(4096):
+            self._errors = (self._errors + data)[-4000:]
+
+
+class _Progress:
+    """A line on a terminal that grows, once a copy takes longer than a moment."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._began, self._told, self._size = clock, clock(), 0.0, 0
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._told:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+    def add(self, size: int) -> None:
+        self._size += size
+        now = self._clock()
+        if now - self._began < QUIET or now - self._told < 0.5 or not sys.stderr.isatty():
+            return
+        self._told = now
+        speed = decimal(int(self._size / (now - self._began)))
+        sys.stderr.write(f"\r\x1b[K{decimal(self._size)}, {speed}/s")
+        sys.stderr.flush()

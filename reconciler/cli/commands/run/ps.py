@@ -1,0 +1,47 @@
+"""`dstack ps`: runs, from the stored state."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from reconciler.app.wiring import Site, now
+from reconciler.cli.project import site, state_or_empty
+from reconciler.cli.terminal.state_age import say_age
+from reconciler.cli.terminal.streams import out, say, show, width
+from reconciler.report.run_rows import RunRow, explain_runs
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+def show_runs(*, everything: bool, verbose: bool, watch: bool, as_json: bool) -> int:
+    """`watch` shows it until Ctrl-C; JSON is printed once."""
+    where = site()
+    if as_json:
+        from reconciler.report.json import dump, runs_json
+
+        out(dump(runs_json(_rows(where, everything=everything))))
+        return 0
+    if watch:
+        from reconciler.cli.terminal.watch import watch as live
+
+        return live(lambda: _table(_rows(where, everything=everything), verbose=verbose))
+    state = state_or_empty(where)
+    rows = explain_runs(state, everything=everything)
+    say_age(state)
+    if not rows:
+        say("no runs yet; `dstack run . -f FILE` starts one")
+        return 0
+    show(_table(rows, verbose=verbose))
+    return 0
+
+
+def _rows(where: Site, *, everything: bool) -> tuple[RunRow, ...]:
+    return explain_runs(state_or_empty(where), everything=everything)
+
+
+def _table(rows: tuple[RunRow, ...], *, verbose: bool) -> RenderableType:
+    from reconciler.report.tables import run_table
+
+    return run_table(rows, now=now(), width=width(sys.stdout), verbose=verbose)

@@ -1,0 +1,70 @@
+"""`dstack autoscale …`: the options, and nothing of the work."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from reconciler.cli.app import new_app
+from reconciler.cli.options import shared as o
+
+Maximum = Annotated[
+    int, typer.Option("--max", metavar="N", min=0, max=100_000, help="At most so many; 0 takes the rule away.")
+]
+Region = Annotated[str, typer.Option("--region", "-r", metavar="NAME", help="Only there (default: all together).")]
+
+
+def allow(
+    instance_type: Annotated[str, typer.Argument(metavar="TYPE", help="As its cloud calls it: g5.xlarge.")],
+    maximum: Maximum,
+    region: Region = "",
+    backend: Annotated[str, typer.Option("--backend", "-b", metavar="NAME", help="Only there.")] = "",
+    on_demand: Annotated[bool, typer.Option("--on-demand", help="Of on-demand instances, not of spot.")] = False,
+    yes: o.Yes = False,
+) -> int:
+    """Cap the instances of a type, over all pools. Spot instances above a lowered maximum end at once."""
+    from reconciler.cli.commands.autoscale.edit import allow as allowed
+    from schemas.desired import Cap
+
+    cap = Cap(instance_type=instance_type, max=maximum, backend=backend, region=region, spot=not on_demand)
+    return allowed(cap, yes=yes)
+
+
+def info(as_json: o.AsJson = False) -> int:
+    """List the rules in force, how much of each is used, and whether it can be had now."""
+    from reconciler.cli.commands.autoscale.info import show_rules
+
+    return show_rules(as_json=as_json)
+
+
+def clear(yes: o.Yes = False) -> int:
+    """Take every rule away: no spot instances, and those that run end at once."""
+    from reconciler.cli.commands.autoscale.edit import clear as cleared
+
+    return cleared(yes=yes)
+
+
+def enable() -> int:
+    """Make spot instances by the rules again."""
+    from reconciler.cli.commands.autoscale.edit import switch
+
+    return switch(enabled=True, yes=True)
+
+
+def disable(yes: o.Yes = False) -> int:
+    """Make no spot instances and end those that run at once; the rules stay."""
+    from reconciler.cli.commands.autoscale.edit import switch
+
+    return switch(enabled=False, yes=yes)
+
+
+def register(app: typer.Typer) -> None:
+    """Hang `autoscale` and its commands into `app`."""
+    scale = new_app("Cap the instances of a type, over all pools; each command acts at once.")
+    scale.command("allow")(allow)
+    scale.command("info")(info)
+    scale.command("clear")(clear)
+    scale.command("enable")(enable)
+    scale.command("disable")(disable)
+    app.add_typer(scale, name="autoscale")

@@ -1,0 +1,79 @@
+"""`dstack backend …` and `dstack aws …`: the options, and nothing of the work."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from reconciler.cli.app import new_app
+from reconciler.cli.options import shared as o
+
+Name = Annotated[str, typer.Argument(metavar="[NAME]", help="Default: all of them.", show_default=False)]
+
+
+def list_backends(as_json: o.AsJson = False) -> int:
+    """List backends: who each was when last seen, what lives there and what that costs an hour."""
+    from reconciler.cli.commands.backend.list import list_backends as listed
+
+    return listed(as_json=as_json)
+
+
+def check(name: Name = "", as_json: o.AsJson = False) -> int:
+    """Ask each backend what it needs: identity, permissions, quotas, network, clock. Changes nothing."""
+    from reconciler.cli.commands.backend.check import check_backends
+
+    return check_backends(name, as_json=as_json)
+
+
+def policy(
+    name: Name = "",
+    plan: Annotated[bool, typer.Option("--plan", help="For those who plan: nothing but looks.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="For those who apply.")] = False,
+) -> int:
+    """Print the least that AWS's IAM must allow for this project, as JSON."""
+    from reconciler.cli.commands.backend.policy import print_policy
+    from reconciler.cli.exits import Fail
+
+    if plan == apply:
+        raise Fail("give one of --plan and --apply: two policies, for two kinds of people and jobs")
+    return print_policy(name, kind="plan" if plan else "apply")
+
+
+def configure(
+    profile: Annotated[str, typer.Option(metavar="NAME", help="A profile of AWS's files, or where a key goes.")] = "",
+    key_id: Annotated[str, typer.Option("--key-id", metavar="ID", help="An access key of an IAM user.")] = "",
+    secret_stdin: Annotated[bool, typer.Option("--secret-stdin", help="Its secret is read from stdin.")] = False,
+    region: Annotated[str, typer.Option("--region", "-r", metavar="NAME", help="Where to have instances.")] = "",
+    bucket: Annotated[str, typer.Option(metavar="BUCKET", help="Where artifacts go: s3://BUCKET/PREFIX.")] = "",
+    role_arn: Annotated[str, typer.Option(metavar="ARN", help="A role to take on with these credentials.")] = "",
+    external_id: Annotated[str, typer.Option(metavar="ID", help="What that role wants to hear.")] = "",
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="What the backend is called.")] = "aws",
+    as_json: o.AsJson = False,
+    yes: o.Yes = False,
+) -> int:
+    """Check AWS credentials, keep a key in AWS's own file, and declare the backend."""
+    from reconciler.cli.commands.backend.aws_configure import AwsAsk
+    from reconciler.cli.commands.backend.aws_configure import configure as configured
+
+    return configured(AwsAsk(
+        name=name, profile=profile, key_id=key_id, secret_stdin=secret_stdin, region=region, bucket=bucket,
+        role_arn=role_arn, external_id=external_id, as_json=as_json, yes=yes,
+    ))  # fmt: skip
+
+
+def register(app: typer.Typer) -> None:
+    """Hang `backend` and `aws` and their commands into `app`."""
+    backends = new_app("Look at the backends, what they need and what they cost.")
+    backends.command("list")(list_backends)
+    backends.command("check")(check)
+    backends.command("policy")(policy)
+    app.add_typer(backends, name="backend")
+    aws = new_app("Set AWS up.")
+    aws.command("configure")(configure)
+    aws.callback()(_nothing)
+    app.add_typer(aws, name="aws")
+
+
+def _nothing() -> None:
+    """Set AWS up."""

@@ -1,0 +1,89 @@
+"""`dstack state …`: the options, and nothing of the work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reconciler.cli.app import new_app
+from reconciler.cli.options import shared as o
+
+
+def show(as_json: o.AsJson = False) -> int:
+    """Say where the state lies and what it holds."""
+    from reconciler.cli.commands.state.show import show_state
+
+    return show_state(as_json=as_json)
+
+
+def rebuild(yes: o.Yes = False) -> int:
+    """Make a new state from what the places and hosts report, after the old one was lost."""
+    from reconciler.cli.commands.state.show import rebuild_state
+
+    return rebuild_state(yes=yes)
+
+
+def forget(
+    subject: Annotated[str, typer.Argument(metavar="PLACE|INSTANCE")],
+    confirm: Annotated[str, typer.Option(metavar="NAME", help="Instead of typing the name.")] = "",
+) -> int:
+    """Stop counting a place or an instance that will never return."""
+    from reconciler.cli.commands.state.show import forget_subject
+
+    return forget_subject(subject, confirmed=confirm)
+
+
+def pull(file: Annotated[Path | None, typer.Argument(metavar="[FILE]", show_default=False)] = None) -> int:
+    """Print the state, or write it into a new file."""
+    from reconciler.cli.commands.state.file import pull_state
+
+    return pull_state(file)
+
+
+def push(file: Annotated[Path, typer.Argument(metavar="FILE")], yes: o.Yes = False) -> int:
+    """Put a pulled state back, unless somebody wrote since."""
+    from reconciler.cli.commands.state.file import push_state
+
+    return push_state(file, yes=yes)
+
+
+def edit() -> int:
+    """Edit the state in $EDITOR; what does not read as a state is not stored."""
+    from reconciler.cli.commands.state.file import edit_state
+
+    return edit_state()
+
+
+def migrate(
+    to: Annotated[str, typer.Option("--to", metavar="URL", help="s3://…, gs://…, az://… or a folder.")],
+    yes: o.Yes = False,
+) -> int:
+    """Move the state and all that lies beside it; the old place is sealed with a pointer."""
+    from reconciler.cli.commands.state.move import migrate_state
+
+    return migrate_state(to, yes=yes)
+
+
+def rollback(
+    version: Annotated[str, typer.Argument(metavar="[VERSION]", show_default=False)] = "", yes: o.Yes = False
+) -> int:
+    """Put back what a bucket keeps; without VERSION list what it keeps."""
+    from reconciler.cli.commands.state.move import list_versions, rollback_state
+
+    return rollback_state(version, yes=yes) if version else list_versions()
+
+
+def register(app: typer.Typer) -> None:
+    """Hang `state` and its commands into `app`."""
+    states = new_app("Look at, move, rebuild or correct the project's memory.")
+    states.command("show")(show)
+    states.command("rebuild")(rebuild)
+    states.command("forget")(forget)
+    states.command("pull")(pull)
+    states.command("push")(push)
+    states.command("edit")(edit)
+    states.command("migrate")(migrate)
+    states.command("rollback")(rollback)
+    app.add_typer(states, name="state")

@@ -1,0 +1,147 @@
+"""What one waits for: who is asked and what is under way. Live on a terminal, else a line where something changes."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from reconciler.cli.terminal.streams import say, stderr_console
+from reconciler.report.in_progress import under_way
+from reconciler.state.record_outcomes import Failed, Outcome
+from reconciler.text.format import clean
+from schemas.state import State
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.live import Live
+
+MOST = 12
+SLOW = 1.0  # seconds: what is answered sooner is not shown
+
+
+class Progress:
+    """A context; call it with each written state. It writes to stderr alone. `console`: a terminal of one's own."""
+
+    def __init__(self, *, console: Console | None = None, slow: float = SLOW) -> None:
+        self._console, self._slow = console, slow
+        self._shown: dict[str, str] = {}
+        self._asked: tuple[Sequence[str], int] = ((), 0)
+        self._since = 0.0
+        self._timer: threading.Timer | None = None
+        self._troubles: set[Failed] = set()
+        self._live: Live | None = None
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __call__(self, state: State) -> None:
+        now = under_way(state)
+        if self._watched():
+            with self._lock:
+                self._shown = now
+                self._draw()
+            return
+        for subject, what in now.items():
+            if self._shown.get(subject) != what:
+                say(f"{subject}: {what}")
+        self._shown = now
+
+    def asking(self, names: Sequence[str], count: int) -> None:
+        """Whom one waits for: the first of them, and how many they are; none at the end. Terminals show it."""
+        if not self._watched():
+            return
+        with self._lock:
+            if not count:
+                self._answered()
+            elif self._timer is None:
+                self._since = time.monotonic()
+                self._timer = threading.Timer(self._slow, self._late)
+                self._timer.daemon = True
+                self._timer.start()
+            self._asked = (tuple(names), count)
+            if self._live is not None and not count:
+                self._draw()
+
+    def trouble(self, outcomes: Sequence[Outcome]) -> None:
+        """What came to nothing yet and is tried again, each once."""
+        for one in outcomes:
+            if not isinstance(one, Failed) or one in self._troubles:
+                continue
+            self._troubles.add(one)
+            line = clean(f"{one.subject}: {one.why} (tried again)")
+            with self._lock:
+                if self._live is not None:
+                    self._live.console.print(line, markup=False, highlight=False)
+                else:
+                    say(line)
+
+    def told(self) -> str:
+        """What is under way, as plain lines."""
+        return "".join(f"{line}\n" for line in _lines(self._shown))
+
+    def close(self) -> None:
+        """Take the display away; what was said stays."""
+        with self._lock:
+            self._answered()
+            self._asked = ((), 0)
+            self._stop()
+
+    def _watched(self) -> bool:
+        return self._console is not None or sys.stderr.isatty()
+
+    def _answered(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _late(self) -> None:
+        with self._lock:
+            if self._timer is not None:
+                self._draw()
+
+    def _draw(self) -> None:
+        if not self._text():
+            self._stop()
+        elif self._live is None:
+            from rich.live import Live
+
+            # What it draws is read without our lock: its own thread draws, too, so that the seconds go on.
+            self._live = Live(
+                console=self._console or stderr_console(), transient=True, refresh_per_second=2,
+                get_renderable=self._text, redirect_stdout=sys.stdout.isatty(),
+            )  # fmt: skip
+            self._live.start(refresh=True)
+        else:
+            self._live.refresh()
+
+    def _stop(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _text(self) -> str:
+        (names, count), shown = self._asked, self._shown
+        seconds = time.monotonic() - self._since
+        asked = [_asked(names, count, seconds=seconds)] if count and seconds >= self._slow else []
+        return "\n".join([*asked, *([f"Under way: {len(shown)}", *_lines(shown)] if shown else [])])
+
+
+def _asked(names: Sequence[str], count: int, *, seconds: float) -> str:
+    others = count - len(names)
+    named = f"{', '.join(clean(name) for name in names)}{f' and {others} more' if others else ''}"
+    return f"Waiting for {named}: {seconds:.0f} s"
+
+
+def _lines(now: dict[str, str]) -> list[str]:
+    shown = [f"  {clean(subject)}: {clean(what)}" for subject, what in list(now.items())[:MOST]]
+    return [*shown, f"  and {len(now) - MOST} more"] if len(now) > MOST else shown
