@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol, runtime_checkable
 
-from backends.boot import Boot
+from backends.boot.spec import Boot
 from schemas.desired import BackendConfig
 from schemas.instance import Seen
 from schemas.launch import Request

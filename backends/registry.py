@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 
 from backends.base import Backend, BackendError, Connect, Setting
-from backends.probe import Probe
+from backends.checks import Probe
 from schemas.desired import BackendConfig
 from schemas.location import Bucket
 
 CONNECT = {
-    "aws": "backends.aws",
-    "local": "backends.local",
-    "ssh": "backends.ssh",
+    "aws": "backends.aws.backend",
+    "local": "backends.local.backend",
+    "ssh": "backends.ssh.backend",
 }
 CATALOGED = frozenset({"aws"})
-"""Types whose offers come from a catalog, so that nobody has to be asked (`backends.catalog_layers.SHIPPED`)."""
+"""Types whose offers come from a catalog, so that nobody has to be asked (`backends.catalog.layers.SHIPPED`)."""
 
 
 def regions(config: BackendConfig) -> Sequence[str]:
@@ -39,7 +39,7 @@ def probes(
 ) -> Iterator[Probe]:
     """What `dstack backend check` asks of it, in order."""
     if config.type == "aws":
-        from backends.aws_check import probes as of_aws
+        from backends.aws.checks import probes as of_aws
 
         yield from of_aws(config, project=setting.project, buckets=buckets, now=setting.now)
         return

@@ -18,7 +18,7 @@ from aws_double import Account, served
 from aws_world import AwsSite, papers
 from world import apply, cron, task
 
-from backends import aws
+from backends.aws import backend as aws
 from schemas.pool import Pool
 from schemas.resources import Where
 

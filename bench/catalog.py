@@ -41,8 +41,8 @@ def measure_catalog(*, rounds: int = ROUNDS) -> list[Row]:
 
 def main() -> None:
     """The shipped catalog several times over, as so many regions, asked for one GPU: the median of a few questions."""
-    from backends.catalog import Layers, offers
-    from backends.catalog_layers import shipped
+    from backends.catalog.layers import shipped
+    from backends.catalog.offers import Layers, offers
     from schemas.desired import BackendConfig
     from schemas.resources import GpuNeed, Need, Where
 

@@ -15,14 +15,14 @@ def _table(*types: BackendType) -> Mapping[str, BackendType]:
 
 TYPES: Mapping[str, BackendType] = _table(
     BackendType(
-        name="local", module="backends.local", form="schemas.documents.backend:LocalForm", kind="machine", scope="host",
+        name="local", module="backends.local.backend", form="schemas.documents.backend:LocalForm", kind="machine", scope="host",
         launch="name", batch=1000, gang="none", boot="key", power_off="ends",
     ),
     BackendType(
-        name="ssh", module="backends.ssh", kind="server", scope="host", launch="name", offers="live", power_off="ends",
+        name="ssh", module="backends.ssh.backend", kind="server", scope="host", launch="name", offers="live", power_off="ends",
     ),
     BackendType(
-        name="aws", module="backends.aws", form=f"{_DOCUMENTS}:AwsForm", extra="aws", offers="catalog", launch="token",
+        name="aws", module="backends.aws.backend", form=f"{_DOCUMENTS}:AwsForm", extra="aws", offers="catalog", launch="token",
         batch=100, power_off="ends", self_termination="lease", boot="cloud-init", gang="native",
         access=("instance-connect", "ssm"),
     ),

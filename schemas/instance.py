@@ -45,7 +45,7 @@ class Instance(Value, frozen=True, kw_only=True):
     `host`: how a declared server is reached; it goes with its declaration alone, never for being idle.
     `unfit`: a check of its place that fails now; it is given no work.
     Of a machine in a cloud: `host_key` is its pin ("": that of its launch, which its first contact replaces), `user`
-    who logs in ("": `backends.boot.LOGIN`), `way` how it is reached. It powers itself off at `self_destruct_at`
+    who logs in ("": `backends.boot.spec.LOGIN`), `way` how it is reached. It powers itself off at `self_destruct_at`
     (`None`: never, or not known); `disarmed` is why it does not, where its timer was stopped or changed: it is degraded
     until that is armed again. `authorized` is the digest of the documents' keys that may log in.
     """

@@ -12,10 +12,10 @@ from typing import Any
 from aws_double import REGION, Account
 from world import PROJECT, Clock, FakeRunner, Site
 
-from backends.aws import AwsBackend
+from backends.aws.backend import AwsBackend
 from backends.base import Backend
-from backends.boot import Boot
-from backends.fake import Machine
+from backends.boot.spec import Boot
+from backends.fake.backend import Machine
 from reconciler.engine.ports import Ports
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import HostReport, Instance

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from backends.base import Backend, BackendError, NoCapacity
-from backends.boot import Boot
+from backends.boot.spec import Boot
 from schemas.instance import Seen
 from schemas.launch import Request
 from schemas.offer import Offer

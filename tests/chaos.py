@@ -23,7 +23,7 @@ from pathlib import Path
 import warm
 from command import Folder, folder_at
 
-from backends import local_record
+from backends.local import records as local_record
 from reconciler.app.wiring import Site, blobs_of
 from reconciler.store.statefile import loads
 from schemas.run import RUN_ENDED, Job, Run

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from world import MemoryStore, Site
 
-from backends.fake import Machine
+from backends.fake.backend import Machine
 from reconciler.planner.placement.blocks import left_of, part_price, share_of, shared
 from reconciler.planner.placement.fit import shortage
 from reconciler.state.job_results import RESULT_LOST

@@ -146,13 +146,13 @@ MUTANTS = (
     Mutant(
         name="the dead-man",
         off="a machine that nobody needs any more goes on",
-        changes=(("backends/deadman.sh", 'exec sh "$base/poweroff" $tries', "exit 0"),),
+        changes=(("backends/boot/deadman.sh", 'exec sh "$base/poweroff" $tries', "exit 0"),),
         tests=("tests/test_deadman.py",),
     ),
     Mutant(
         name="no reboot renews it",
         off="the dead-man's time begins anew at each boot",
-        changes=(("backends/deadman.sh", "    age=$((begin + up))", "    age=$up"),),
+        changes=(("backends/boot/deadman.sh", "    age=$((begin + up))", "    age=$up"),),
         tests=("tests/test_deadman.py",),
     ),
     Mutant(
@@ -316,25 +316,25 @@ MUTANTS = (
     Mutant(
         name="one token",
         off="RunInstances is sent without the launch's own token",
-        changes=(("backends/aws_launch.py", '        "ClientToken": request.token,\n', ""),),
+        changes=(("backends/aws/run_instances.py", '        "ClientToken": request.token,\n', ""),),
         tests=("tests/test_aws.py", "-k", "same_request"),
     ),
     Mutant(
         name="all or none",
         off="EC2 may make a part of a gang",
-        changes=(("backends/aws_launch.py", '"MinCount": len(request.ids),', '"MinCount": 1,'),),
+        changes=(("backends/aws/run_instances.py", '"MinCount": len(request.ids),', '"MinCount": 1,'),),
         tests=("tests/test_aws.py", "-k", "no_capacity or gang"),
     ),
     Mutant(
         name="max_price at EC2",
         off="EC2 is not told what a person will pay at most",
-        changes=(("backends/aws_launch.py", 'spot["MaxPrice"] = f"{request.max_price:f}"', "pass"),),
+        changes=(("backends/aws/run_instances.py", 'spot["MaxPrice"] = f"{request.max_price:f}"', "pass"),),
         tests=("tests/test_aws_ticks.py", "-k", "max_price"),
     ),
     Mutant(
         name="IMDSv2",
         off="metadata are read without a token",
-        changes=(("backends/aws_launch.py", '"HttpTokens": "required"', '"HttpTokens": "optional"'),),
+        changes=(("backends/aws/run_instances.py", '"HttpTokens": "required"', '"HttpTokens": "optional"'),),
         tests=("tests/test_aws.py", "-k", "everything_goes_with_it"),
     ),
     Mutant(
@@ -342,7 +342,7 @@ MUTANTS = (
         off="the root volume outlives its machine",
         changes=(
             (
-                "backends/aws_launch.py",
+                "backends/aws/run_instances.py",
                 '"VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True,',
                 '"VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": False,',
             ),
@@ -352,7 +352,7 @@ MUTANTS = (
     Mutant(
         name="one account",
         off="a launch that was prepared for another account is sent",
-        changes=(("backends/aws.py", 'if self.identity() != inputs["account"]:', "if False:"),),
+        changes=(("backends/aws/backend.py", 'if self.identity() != inputs["account"]:', "if False:"),),
         tests=("tests/test_aws.py", "-k", "other_credentials"),
     ),
     Mutant(
@@ -360,11 +360,11 @@ MUTANTS = (
         off="a refusal is believed whatever an earlier request made",
         changes=(
             (
-                "backends/aws.py",
+                "backends/aws/backend.py",
                 "        if found:\n            return TryLater(",
                 "        if False:\n            return TryLater(",
             ),
-            ("backends/aws.py", "return error if first else TryLater(", "return error if True else TryLater("),
+            ("backends/aws/backend.py", "return error if first else TryLater(", "return error if True else TryLater("),
         ),
         tests=("tests/test_aws.py", "-k", "believed_only"),
     ),
@@ -373,7 +373,7 @@ MUTANTS = (
         off="a page of a listing that fails counts as its end",
         changes=(
             (
-                "backends/aws_errors.py",
+                "backends/aws/errors.py",
                 '        page = ask(client, operation, **parameters, **({"NextToken": token} if token else {}))\n',
                 "        try:\n"
                 '            page = ask(client, operation, **parameters, **({"NextToken": token} if token else {}))\n'
@@ -386,13 +386,13 @@ MUTANTS = (
     Mutant(
         name="ending is not ended",
         off="a machine that is shutting down counts as ended",
-        changes=(("backends/aws_listing.py", '"shutting-down": "ending"', '"shutting-down": "ended"'),),
+        changes=(("backends/aws/describe_instances.py", '"shutting-down": "ending"', '"shutting-down": "ended"'),),
         tests=("tests/test_aws_ticks.py", "-k", "terminating_stays"),
     ),
     Mutant(
         name="NotFound is no end",
         off="one id that EC2 does not know keeps the others of its call from their end",
-        changes=(("backends/aws_terminate.py", "batches += [known] if known else []", "pass"),),
+        changes=(("backends/aws/terminate_instances.py", "batches += [known] if known else []", "pass"),),
         tests=("tests/test_aws.py", "-k", "not_known_keeps"),
     ),
     Mutant(
@@ -400,7 +400,7 @@ MUTANTS = (
         off="what carries another project's tag is taken for ours",
         changes=(
             (
-                "backends/aws_names.py",
+                "backends/aws/tags.py",
                 'return [{"Name": f"tag:{PROJECT}", "Values": [project]}]',
                 'return [{"Name": "tag-key", "Values": [PROJECT]}]',
             ),
@@ -417,7 +417,7 @@ MUTANTS = (
         name="throttling is no lack",
         off="a throttled launch counts as one without capacity",
         changes=(
-            ("backends/aws_errors.py", '"RequestLimitExceeded": "later"', '"RequestLimitExceeded": "capacity"'),
+            ("backends/aws/errors.py", '"RequestLimitExceeded": "later"', '"RequestLimitExceeded": "capacity"'),
         ),
         tests=("tests/test_aws.py", "-k", "throttling"),
     ),
@@ -436,7 +436,7 @@ MUTANTS = (
     Mutant(
         name="rules expire",
         off="the rule that lets us in has no end",
-        changes=(("backends/aws_groups.py", 'f"dstack until {until}"', '"dstack declared"'),),
+        changes=(("backends/aws/security_groups.py", 'f"dstack until {until}"', '"dstack declared"'),),
         tests=("tests/test_aws.py", "-k", "only_who_ticks"),
     ),
     Mutant(

@@ -12,7 +12,7 @@ from aws_world import Around, AwsPlaces, sold
 from backend_contract import FAR, BackendContract, BackendRig, living
 from msgspec.structs import replace
 
-from backends.aws import regions
+from backends.aws.backend import regions
 from backends.base import Backend, BackendError, NoCapacity, QuotaExceeded, TryLater
 from schemas.desired import BackendConfig
 from schemas.launch import Request

@@ -14,8 +14,8 @@ from msgspec.structs import replace
 from test_aws import ON_DEMAND, account, launched, request  # noqa: F401 - a fixture
 from world import PROJECT, apply, cron
 
-from backends import aws
-from backends.aws_leftovers import REMOVALS
+from backends.aws import backend as aws
+from backends.aws.leftovers import REMOVALS
 from backends.base import BackendError, TryLater
 from reconciler.engine.garbage import ask_everywhere
 from reconciler.engine.ports import Connections

@@ -14,8 +14,8 @@ from aws_double import KEY, Account, AwsServer
 from command import Folder, Ran, folder_at
 from pseudo_terminal import at_terminal
 
-from backends.aws_check import probes
-from backends.aws_login import Keys, with_keys
+from backends.aws.checks import probes
+from backends.aws.credentials import Keys, with_keys
 from backends.base import BackendError
 from reconciler.cli.commands.backend.check import looked
 from reconciler.config.edit.backend import set_aws
@@ -325,7 +325,7 @@ def test_a_secret_of_the_parameter_store(account: Account, monkeypatch: pytest.M
 
 def test_an_account_that_is_not_there(monkeypatch: pytest.MonkeyPatch, account: Account) -> None:
     """A profile that only others have does not keep CI from its own credentials."""
-    from backends.aws_session import client
+    from backends.aws.clients import client
 
     environ: dict[str, Any] = dict(account.environ)
     for name, value in environ.items():

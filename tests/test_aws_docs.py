@@ -11,8 +11,8 @@ from aws_double import AwsServer
 from command import Folder
 from test_docs import dstack
 
-from backends.aws_policy import Scope, actions, policy
-from backends.boot import DeadMan
+from backends.aws.iam_policy import Scope, actions, policy
+from backends.boot.spec import DeadMan
 from schemas.desired import BackendConfig
 from schemas.documents.backend import BackendForm
 from schemas.documents.cloud import AwsForm

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from backends.aws_names import PROJECT
-from backends.aws_policy import Kind, Scope, actions, policy
+from backends.aws.iam_policy import Kind, Scope, actions, policy
+from backends.aws.tags import PROJECT
 from reconciler.state.access_modes import modes_of
 from schemas.desired import BackendConfig, Desired
 from schemas.host import Host

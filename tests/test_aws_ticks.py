@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from test_aws import account, rules, use  # noqa: F401 - a fixture
 from world import PROJECT, apply, apply_ask, cron, task
 
-from backends import aws
+from backends.aws import backend as aws
 from reconciler.engine.ports import Ports
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import tick

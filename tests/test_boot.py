@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from backends.base import BackendError
-from backends.boot import Boot, DeadMan
-from backends.user_data import MOST, SERVICE, TIMER, render
+from backends.boot.cloud_init import MOST, SERVICE, TIMER, render
+from backends.boot.spec import Boot, DeadMan
 from reconciler.hosts.boot_keys import boot_of, endorsement, host_key_of, login_of
 from reconciler.secrets.project_key import ProjectKey
 from reconciler.store.folder import FolderStore

@@ -17,8 +17,8 @@ from real_host import until
 from ssh_hosts import Lab, a_lab
 from test_boot import KEY, REQUEST
 
-from backends.boot import FOLDER
-from backends.user_data import render
+from backends.boot.cloud_init import render
+from backends.boot.spec import FOLDER
 from reconciler.app.connections import transports
 from reconciler.hosts.boot_keys import boot_of, endorsement, host_key_of
 from reconciler.hosts.runner import Fenced, Unreachable, Untrusted

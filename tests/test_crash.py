@@ -26,7 +26,7 @@ from msgspec.structs import replace
 from world import Site, apply, apply_ask, cron, desired, offer, task
 
 from backends.base import TryLater
-from backends.fake import Fault
+from backends.fake.backend import Fault
 from reconciler.engine.ports import Ports
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import tick

@@ -23,7 +23,7 @@ from test_crash import ALL
 from world import PROJECT, Site, apply, apply_ask, cron, offer, task
 
 from backends.base import TryLater
-from backends.fake import Fault, Machine
+from backends.fake.backend import Fault, Machine
 from reconciler.engine.ports import Ports
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import tick

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from test_boot import KEY, REQUEST
 
-from backends.boot import BASE
-from backends.user_data import render
+from backends.boot.cloud_init import render
+from backends.boot.spec import BASE
 from reconciler.hosts.boot_keys import boot_of
 
-PROGRAM = Path(__file__).parents[1] / "backends/deadman.sh"
+PROGRAM = Path(__file__).parents[1] / "backends/boot/deadman.sh"
 HOUR, DAY = 3600, 86400
 FIRST, GRACE = 600, 900
 

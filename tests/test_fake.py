@@ -10,8 +10,8 @@ from msgspec.structs import replace
 from world import PROJECT, Clock, offer
 
 from backends.base import Backend, BackendError, NoCapacity, QuotaExceeded, TryLater
-from backends.fake import FakeWorld, Fault
-from backends.fake_hosts import Behind, FakeHosts, Silent
+from backends.fake.backend import FakeWorld, Fault
+from backends.fake.hosts import Behind, FakeHosts, Silent
 from schemas.launch import Request
 
 SMALL = offer("small", "1.00")

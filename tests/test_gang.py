@@ -15,7 +15,7 @@ import pytest
 from real_host import RealHost, an_order, until
 from world import Site, apply, cron, desired, task, ticks
 
-from backends.fake import Machine
+from backends.fake.backend import Machine
 from reconciler.hosts.runner import Fenced, Held, HostError
 from reconciler.hosts.shell_runner import HostRunner
 from reconciler.hosts.staging import hostfile

@@ -15,9 +15,9 @@ from backend_contract import BackendContract, BackendRig, an_offer, launch, livi
 from real_host import RealHost, alive, until
 
 from backends.base import BackendError, TryLater
-from backends.boot import Boot
-from backends.local import LocalBackend, connect, foreign, share
-from backends.local_machine import Machine, machine_id, measure, parse_gpus
+from backends.boot.spec import Boot
+from backends.local.backend import LocalBackend, connect, foreign, share
+from backends.local.machine import Machine, machine_id, measure, parse_gpus
 from schemas.desired import BackendConfig
 from schemas.resources import Gpu, Need, Where
 

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from people import AGAIN, People, in_blocks, spec_of, who
 
 from backends.base import BackendError, NoCapacity, TryLater
-from backends.fake import Fault
+from backends.fake.backend import Fault
 from reconciler.engine.request import TickAsk
 from reconciler.planner.draft import World
 from reconciler.planner.plan import plan

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from rich.console import Console
 from syrupy.assertion import SnapshotAssertion
 
-from backends.catalog import Layers, offers
+from backends.catalog.offers import Layers, offers
 from reconciler.app.wiring import OwnThreads, Site
 from reconciler.cli.commands.offers.rows import Asked, browsed, offer_rows, row_of
 from reconciler.cli.commands.run.confirm import RunConfirm

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from ssh_hosts import UID, Lab, SshHost, a_lab, declared, give_gpus, why_not
 
 from backends.base import Acknowledged, Backend, BackendError, Behind, NoCapacity, TryLater
-from backends.boot import Boot
+from backends.boot.spec import Boot
 from backends.registry import connect
-from backends.ssh import Looked, look, owner_words, take_over
-from backends.ssh_facts import NotUnderstood, clock_check, network_check, read_probe
+from backends.ssh.backend import Looked, look, owner_words, take_over
+from backends.ssh.probe_facts import NotUnderstood, clock_check, network_check, read_probe
 from reconciler.hosts.ssh.config import Here
 from reconciler.hosts.ssh.connections import Lines
 from reconciler.hosts.ssh.declared_hosts import SshReach

@@ -17,7 +17,7 @@ from test_crash import under_way
 from world import Site, apply, apply_ask, cron, desired, task
 
 from backends.base import TryLater
-from backends.fake import Fault
+from backends.fake.backend import Fault
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import tick
 from schemas.desired import Desired

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from world import PROJECT, Papers, Site, apply, apply_ask, cron, desired, task, ticks
 
 from backends.base import Backend, NoCapacity, TryLater
-from backends.fake import Fault
+from backends.fake.backend import Fault
 from reconciler.engine.ports import Ports
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import tick

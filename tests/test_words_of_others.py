@@ -15,7 +15,7 @@ from rich.console import Console
 from world import Site, apply, cron, desired, task
 
 from backends.base import BackendError, NoCapacity, QuotaExceeded, TryLater
-from backends.fake import Fault
+from backends.fake.backend import Fault
 from reconciler.report.instance_rows import explain_instances
 from reconciler.report.json import dump, instances_json, plan_json, runs_json
 from reconciler.report.plan import Page, render_plan

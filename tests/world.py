@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from backends.base import Backend
-from backends.fake import FakeWorld
-from backends.fake_hosts import Behind, FakeHosts, NotHeld, Silent
+from backends.fake.backend import FakeWorld
+from backends.fake.hosts import Behind, FakeHosts, NotHeld, Silent
 from reconciler.engine.ports import Ports
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import TickResult, tick

@@ -13,7 +13,7 @@ from schemas.base import OURS
 
 if TYPE_CHECKING:
     from backends.base import Backend
-    from backends.boot import Boot
+    from backends.boot.spec import Boot
     from reconciler.app.wiring import Site
     from reconciler.hosts.ssh.declared_hosts import SshReach
     from reconciler.hosts.transport.base import Transport

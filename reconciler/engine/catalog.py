@@ -14,7 +14,7 @@ from schemas.offer import Offer
 from schemas.resources import Need, Where
 
 if TYPE_CHECKING:
-    from backends.catalog import Layers
+    from backends.catalog.offers import Layers
 
 
 class Later(Sequence[Offer]):
@@ -85,7 +85,7 @@ def offers_of(config: BackendConfig, known: Layers, *, need: Need, where: Where)
     """Those without a zone, and those of each zone that `where` names."""
     from msgspec.structs import replace
 
-    from backends.catalog import offers
+    from backends.catalog.offers import offers
 
     priced = set()
     for offer in offers(config, known, need, replace(where, zones=())):
@@ -98,8 +98,8 @@ def offers_of(config: BackendConfig, known: Layers, *, need: Need, where: Where)
 
 
 def layers(config: BackendConfig, environ: Mapping[str, str], *, now: int) -> Layers:
-    from backends.catalog_cache import cache_of
-    from backends.catalog_layers import layers_of
+    from backends.catalog.cache import cache_of
+    from backends.catalog.layers import layers_of
 
     return layers_of(config, cache_of(environ), now=now)
 

@@ -41,8 +41,8 @@ def published_again(
     provider: str, environ: Mapping[str, str], *, now: Seconds, force: bool = False, asking: Asking = unheard
 ) -> list[str]:
     """Once a day, unless forced. Why there is no younger list."""
-    from backends.catalog_cache import cache_of
-    from backends.catalog_refresh import refresh_published
+    from backends.catalog.cache import cache_of
+    from backends.catalog.refresh import refresh_published
 
     asking((f"gpuhunt's prices of {provider}",), 1)
     try:
@@ -57,9 +57,9 @@ def _asked(
     regions: Sequence[str], asking: Asking,
 ) -> Iterator[str]:  # fmt: skip
     """Each region that may be used; what they told is kept, whatever the others did."""
-    from backends.catalog_cache import cache_of
-    from backends.catalog_live import enabled_regions, live_region
-    from backends.catalog_refresh import keep_regions
+    from backends.aws.regions import enabled_regions, live_region
+    from backends.catalog.cache import cache_of
+    from backends.catalog.refresh import keep_regions
 
     asking((config.name,), 1)
     try:

@@ -10,7 +10,7 @@ from typing import Literal
 from msgspec.structs import replace
 
 from backends.base import BackendError
-from backends.ssh import Looked, look
+from backends.ssh.backend import Looked, look
 from reconciler.config.known_hosts import Known, name_of
 from reconciler.engine.ports import Ports
 from reconciler.hosts.runner import Unreachable, Untrusted

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import struct
 
-from backends.boot import Boot
+from backends.boot.spec import Boot
 from reconciler.secrets.project_key import ProjectKey
 from schemas.base import Value
 

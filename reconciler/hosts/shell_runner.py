@@ -14,7 +14,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from backends.boot import BASE
+from backends.boot.spec import BASE
 from reconciler.hosts.artifacts import choose, repack
 from reconciler.hosts.report import Unreadable, parse_fences, parse_report
 from reconciler.hosts.runner import Collected, Fenced, Held, HostError, Order, Unreachable, Untrusted
@@ -169,8 +169,8 @@ class HostRunner:
         self._ask(instance, "admit", self._mark(instance, generation), stdin=text.encode())
 
     def arm(self, instance: Instance, *, generation: int) -> None:
-        from backends.boot import LOGIN, DeadMan
-        from backends.user_data import arming
+        from backends.boot.cloud_init import arming
+        from backends.boot.spec import LOGIN, DeadMan
 
         program = arming(DeadMan(), user=instance.user or LOGIN)
         self._ask(instance, "arm", self._mark(instance, generation), stdin=program.encode())

@@ -188,7 +188,7 @@ class _Sources:
         return _ask(secret, self._environ, root=self._root)
 
     def _parameter(self, secret: Secret) -> str:
-        from reconciler.secret_ssm import Unreadable, parameter
+        from backends.aws.parameter_store import Unreadable, parameter
 
         try:
             return parameter(secret.reference, self._backends, self._environ)

@@ -11,7 +11,7 @@ from schemas.instance import Instance
 
 
 def config_of(host: Host) -> BackendConfig:
-    """What `backends.ssh` connects by, and a place remembers: also when the host has left the documents."""
+    """What `backends.ssh.backend` connects by, and a place remembers: also when the host has left the documents."""
     return BackendConfig(name="ssh", type="ssh", options={"host": msgspec.to_builtins(host)})
 
 

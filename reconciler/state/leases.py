@@ -1,6 +1,6 @@
 """How long each machine that we bought may live without us, as the tick that reaches it leaves it there. Pure.
 
-The host does the counting (`backends/deadman.sh`): what runs there, and results that wait, keep it by themselves.
+The host does the counting (`backends/boot/deadman.sh`): what runs there, and results that wait, keep it by themselves.
 """
 
 from __future__ import annotations

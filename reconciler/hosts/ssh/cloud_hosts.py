@@ -16,7 +16,7 @@ from functools import cached_property
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from backends.boot import LOGIN
+from backends.boot.spec import LOGIN
 from reconciler.hosts.runner import Unreachable, Untrusted
 from reconciler.hosts.ssh.config import Hop
 from schemas.instance import Instance

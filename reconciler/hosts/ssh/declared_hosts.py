@@ -1,4 +1,4 @@
-"""The way to declared servers that `backends.ssh` asks for: our pinned lines, and errors in a backend's words."""
+"""The way to declared servers that `backends.ssh.backend` asks for: our pinned lines, and errors in a backend's words."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from schemas.host import Host
 from schemas.instance import Instance
 
 if TYPE_CHECKING:
-    from backends.ssh import Said
+    from backends.ssh.backend import Said
     from reconciler.hosts.ssh.connections import Line, Lines
     from reconciler.hosts.transport.ssh import SshTransport
     from reconciler.secrets.project_key import ProjectKey
@@ -75,7 +75,7 @@ class SshReach:
             return lambda: self.lines.to(host), f"{host.folder}/host"
         if not (instance.address or instance.external_id):
             raise Unreachable(f"{instance.name}: its place tells no address yet")
-        from backends.boot import FOLDER
+        from backends.boot.spec import FOLDER
 
         return lambda: self.cloud.line(instance), FOLDER
 
@@ -112,7 +112,7 @@ class SshReach:
     def ask(
         self, host: Host, program: str, *, args: Sequence[str] = (), stdin: bytes = b"", timeout: float = 45.0
     ) -> Said:
-        from backends.ssh import Said
+        from backends.ssh.backend import Said
 
         try:
             heard = self.transport(host).hear(program, args=args, stdin=stdin, timeout=timeout)

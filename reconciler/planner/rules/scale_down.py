@@ -1,7 +1,7 @@
 """Idle instances whose time is over, above the floor; and when each of the others goes. Pure.
 
 Busy and holding ones are never reaped, but for results that nobody collected within `hold`: that of each one's run,
-else the instance's, as its dead-man timer has it (`backends/deadman.sh`).
+else the instance's, as its dead-man timer has it (`backends/boot/deadman.sh`).
 """
 
 from __future__ import annotations

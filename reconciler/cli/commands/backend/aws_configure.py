@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from backends.aws_login import (
+from backends.aws.credentials import (
     KEY_ID,
     PROFILE,
     Caller,

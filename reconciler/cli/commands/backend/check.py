@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from backends.base import BackendError
-from backends.probe import NotKnown, Probe
+from backends.checks import NotKnown, Probe
 from backends.registry import probes
 from reconciler.app.connections import surroundings
 from reconciler.app.wiring import Site, store_of, who

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from backends.aws_policy import Kind, Scope, policy
+from backends.aws.iam_policy import Kind, Scope, policy
 from reconciler.cli.commands.backend.check import buckets_of
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import documents_of, project_root, site_of

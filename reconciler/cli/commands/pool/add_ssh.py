@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.base import BackendError
-from backends.ssh import owner_words, take_over
+from backends.ssh.backend import owner_words, take_over
 from reconciler.app.wiring import who
 from reconciler.cli.commands.pool.add_ssh_flags import AddSshAsk, hosts_of
 from reconciler.cli.commands.pool.add_ssh_tables import check_lines, key_table

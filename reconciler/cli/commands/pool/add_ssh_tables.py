@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from backends.ssh_facts import Check
+from backends.ssh.probe_facts import Check
 from reconciler.engine.survey_hosts import ShownKey, Surveyed
 from reconciler.report.tables import fitted
 from reconciler.text.format import clean, resources
