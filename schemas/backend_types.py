@@ -15,7 +15,7 @@ def _table(*types: BackendType) -> Mapping[str, BackendType]:
 
 TYPES: Mapping[str, BackendType] = _table(
     BackendType(
-        name="local", module="backends.local.backend", form="schemas.documents.backend:LocalForm", kind="machine", scope="host",
+        name="local", module="backends.local.backend", form="schemas.documents.backends.base:LocalForm", kind="machine", scope="host",
         launch="name", batch=1000, gang="none", boot="key", power_off="ends",
     ),
     BackendType(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from schemas.access import Way
 from schemas.base import Price, Seconds, Value
 from schemas.host import Host
 from schemas.launch import Refused
 from schemas.resources import Resources
-from schemas.way import Way
 
 Phase = Literal["pending", "provisioning", "ready", "terminating", "terminated"]
 Origin = Literal["declared", "run", "added"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from schemas.access import Way
 from schemas.base import Mib, Price, Seconds, Value
-from schemas.way import Way
 
 Meaning = Literal["capacity", "quota", "permanent"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from schemas.access import Way
 from schemas.base import Mib, Price, Seconds, Value
 from schemas.host import Host
 from schemas.profile import Retry
 from schemas.resources import Need, Where
-from schemas.way import Way
 
 HOUR = 3600
 DAY = 24 * HOUR

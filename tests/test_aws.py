@@ -14,11 +14,11 @@ from msgspec.structs import replace
 
 from backends.aws.backend import regions
 from backends.base import Backend, BackendError, NoCapacity, QuotaExceeded, TryLater
+from schemas.access import Way
 from schemas.desired import BackendConfig
 from schemas.launch import Request
 from schemas.offer import Offer
 from schemas.resources import Gpu
-from schemas.way import Way
 
 ON_DEMAND, SPOT, _, ARM, GPU, GPU_SPOT = sold()
 

@@ -14,7 +14,7 @@ from test_docs import dstack
 from backends.aws.iam_policy import Scope, actions, policy
 from backends.boot.spec import DeadMan
 from schemas.desired import BackendConfig
-from schemas.documents.backend import BackendForm
+from schemas.documents.backends.base import BackendForm
 from schemas.documents.cloud import AwsForm
 from schemas.pool import Pool
 

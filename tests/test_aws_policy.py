@@ -14,12 +14,12 @@ from msgspec.structs import replace
 from backends.aws.iam_policy import Kind, Scope, actions, policy
 from backends.aws.tags import PROJECT
 from reconciler.state.access_modes import modes_of
+from schemas.access import Way
 from schemas.desired import BackendConfig, Desired
 from schemas.host import Host
 from schemas.location import Bucket
 from schemas.pool import Pool
 from schemas.resources import Where
-from schemas.way import Way
 
 ROOT = Path(__file__).parents[1]
 AWS = BackendConfig(name="aws", type="aws", regions=("eu-west-1",))

@@ -15,11 +15,11 @@ from test_aws import account, rules  # noqa: F401 - a fixture
 from world import PROJECT, apply, apply_ask, cron
 
 from reconciler.engine.tick import tick
+from schemas.access import Way
 from schemas.desired import Desired
 from schemas.host import Jump
 from schemas.plan import Permissions
 from schemas.pool import Pool
-from schemas.way import Way
 
 US = (22, "203.0.113.7/32")
 SSM, DIRECT = Way(mode="ssm"), Way()

@@ -224,4 +224,4 @@ def test_init_writes_a_starter_that_is_valid(tmp_path: Path) -> None:
 def test_schemas_are_printed_as_committed(quiet: Folder) -> None:
     names = quiet.dstack("schema").out.split()
     assert {"documents", "run", "plan-json", "ps-json", "pool-ps-json"} <= set(names)
-    assert quiet.dstack("schema", "run").out == (ROOT / "schemas/run.schema.json").read_text()
+    assert quiet.dstack("schema", "run").out == (ROOT / "schemas/json/run.schema.json").read_text()

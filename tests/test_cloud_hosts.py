@@ -32,11 +32,11 @@ from reconciler.hosts.ssh.declared_hosts import SshReach
 from reconciler.hosts.ssh.pinned import Patience
 from reconciler.secrets.project_key import ProjectKey
 from reconciler.state.pending_effects import keys_digest
+from schemas.access import Way
 from schemas.host import Jump
 from schemas.instance import HostReport, Instance
 from schemas.lease import Lease
 from schemas.resources import Resources
-from schemas.way import Way
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
 LAUNCH = REQUEST.launch

@@ -19,6 +19,7 @@ from reconciler.state.observe.listings import POWERED_OFF
 from reconciler.state.pending_effects import Admit, Arm, effects, keys_digest
 from reconciler.state.record_outcomes import Armed, fold
 from reconciler.state.settle import conclude
+from schemas.access import Way
 from schemas.base import Price
 from schemas.desired import BackendConfig, Desired
 from schemas.host import Host, Jump
@@ -28,7 +29,6 @@ from schemas.pool import Pool
 from schemas.profile import Retry
 from schemas.run import Job, Run, RunSpec
 from schemas.state import Applied, Revision, State
-from schemas.way import Way
 
 DAY = 86400
 

@@ -10,11 +10,11 @@ from msgspec.structs import replace
 from reconciler.config.identity import identity
 from reconciler.config.load import Documents, Invalid, find_project, load
 from reconciler.config.version_pin import unmet_requirement
+from schemas.access import way_of
 from schemas.desired import COMPILER, Desired
 from schemas.pool import Pool
 from schemas.profile import Retry
 from schemas.resources import GpuNeed, Need, Span
-from schemas.way import way_of
 
 GOOD = Path(__file__).parent / "documents" / "good"
 HOUR = 3600

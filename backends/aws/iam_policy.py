@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from backends.aws.tags import PROJECT
+from schemas.access import Mode, way_of
 from schemas.base import Value
 from schemas.desired import BackendConfig
 from schemas.location import Bucket
-from schemas.way import Mode, way_of
 
 Kind = Literal["plan", "apply"]
 Statement = dict[str, Any]

@@ -24,8 +24,8 @@ from reconciler.config.yaml.reader import read_yaml
 from schemas.desired import Desired
 from schemas.documents.profile import EVERY_EVENT, SPOT
 from schemas.documents.run import read_port
+from schemas.documents.scalars import NAME_SHAPE, price
 from schemas.documents.shape import not_among
-from schemas.documents.words import NAME_SHAPE, price
 from schemas.pool import Pool
 from schemas.profile import Profile, Retry
 from schemas.resources import Need

@@ -144,7 +144,7 @@ def shown(rows: Sequence[OfferRow], *, total: int, by: str = "", width: int = 0)
 def offers_json(
     rows: Sequence[OfferRow], *, total: int, funnel: str, warnings: Sequence[str], groups: Sequence[dict[str, Any]] = ()
 ) -> dict[str, Any]:
-    """`dstack offers --json` (schemas/offers-json.schema.json). `total` is of all that fit, shown or not."""
+    """`dstack offers --json` (schemas/json/offers-json.schema.json). `total` is of all that fit, shown or not."""
     return {
         "version": 1,
         "total": total,

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from reconciler.state.status import bought
+from schemas.access import Mode, Way, way_of
 from schemas.base import OURS
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Instance
 from schemas.pool import Pool
 from schemas.state import State
-from schemas.way import Mode, Way, way_of
 
 
 def with_ways(state: State) -> State:

@@ -11,13 +11,13 @@ from reconciler.state.host_place import as_server
 from reconciler.state.observe.adopt_jobs import found_on
 from reconciler.state.observe.hosts import SKEW
 from reconciler.state.status import bought
+from schemas.access import way_of
 from schemas.desired import Desired
 from schemas.instance import HostReport, Instance, Listing, Phase, Seen
 from schemas.pool import Pool
 from schemas.resources import Resources
 from schemas.run import Run
 from schemas.state import VERSION, Applied, Place, Revision, State
-from schemas.way import way_of
 
 NOT_OURS = "checks failed: "  # as a declared server says it that has no claim of ours
 # A writer of the lost state may have got further than any tag or fence shows.

@@ -14,12 +14,12 @@ import msgspec
 from msgspec.structs import replace
 
 from reconciler.state.access_modes import via_of
+from schemas.access import Way
 from schemas.instance import Instance, Origin
 from schemas.launch import Intent, Request
 from schemas.plan import Action, Assign, Attach, Detach, Launch, Plan, Resume, Stop, Terminate, Update
 from schemas.run import RUN_ENDED, Attempt, Job, Run
 from schemas.state import State, Wish
-from schemas.way import Way
 
 T = TypeVar("T", Instance, Run, Attempt, Wish)
 

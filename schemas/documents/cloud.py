@@ -6,11 +6,11 @@ import re
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 
-from schemas.documents.backend import BackendForm
+from schemas.documents.backends.base import BackendForm
 from schemas.documents.pool import CONNECT
 from schemas.documents.profile import TAGS, tags
+from schemas.documents.scalars import Flag, Port, Text, Texts, text
 from schemas.documents.shape import KEY, Form, Shape, Wrong, form, inlined, kind_of, unknown_key
-from schemas.documents.words import Flag, Port, Text, Texts, text
 
 REFERENCE = r"\$\{\{ *(?:env|secrets)\.[A-Za-z_][A-Za-z0-9_]* *\}\}"
 

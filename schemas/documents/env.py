@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from schemas.documents.scalars import text
 from schemas.documents.shape import Schema, Shape, Wrong, kind_of
-from schemas.documents.words import text
 
 Pair = tuple[str, str | None]
 

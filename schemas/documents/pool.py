@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from schemas.documents.profile import TAGS, RetryKey, SpotPolicy
 from schemas.documents.resources import Resources
+from schemas.documents.scalars import NAME_SHAPE, Flag, Money, Name, Names, Port, Positive, Text, Texts, string, whole
 from schemas.documents.shape import Form, Schema, Shape, Wrong, each, form, inlined, kind_of, one_of
 from schemas.documents.span import COUNT_SPAN_SCHEMA, Duration, OffDuration, Size, count_span
-from schemas.documents.words import NAME_SHAPE, Flag, Money, Name, Names, Port, Positive, Text, Texts, string, whole
 from schemas.host import fingerprint
 
 Nodes = tuple[int, int | None, int | None]
@@ -138,7 +138,7 @@ class SshForm(Form):
 
 
 def _connect(value: Any) -> dict[str, Any]:
-    """A `schemas.way.Way`, JSON-like."""
+    """A `schemas.access.Way`, JSON-like."""
     if isinstance(value, dict):
         if set(value) != {"jump"}:
             raise Wrong("is `direct`, `instance-connect`, `ssm` or `{jump: {hostname: …}}`")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from schemas.documents.scalars import FLAG_SCHEMA, Flag, Positive, Text, Texts, flag, text, whole
 from schemas.documents.shape import Form, Shape, Wrong, each, form, inlined, kind_of, one_of
 from schemas.documents.span import OFF_SCHEMA, Duration, OffDuration, duration
-from schemas.documents.words import FLAG_SCHEMA, Flag, Positive, Text, Texts, flag, text, whole
 from schemas.profile import Retry
 
 SPOT = one_of("spot", "on-demand", "auto", what="a spot policy")

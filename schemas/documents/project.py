@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
+from schemas.documents.scalars import TEXT_SCHEMA, Flag, Money, ProjectId, Text, matching, text, whole
 from schemas.documents.shape import Form, Shape, Wrong, each, form, inlined, kind_of
 from schemas.documents.span import DURATION_SCHEMA, duration
-from schemas.documents.words import TEXT_SCHEMA, Flag, Money, ProjectId, Text, matching, text, whole
 from schemas.location import location
 
 # What `packaging` reads, less what nobody needs here: `~=1` says nothing, so it wants two numbers.

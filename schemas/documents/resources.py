@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
+from schemas.documents.scalars import text
 from schemas.documents.shape import Form, Schema, Shape, Wrong, form, inlined, kind_of, not_among
 from schemas.documents.span import (
     COUNT_SPAN_SCHEMA,
@@ -15,7 +16,6 @@ from schemas.documents.span import (
     count_span,
     size_span,
 )
-from schemas.documents.words import text
 from schemas.resources import GpuNeed, Need, Span
 
 VENDORS = ("nvidia", "amd", "google", "intel", "tenstorrent")

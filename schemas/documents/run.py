@@ -14,9 +14,9 @@ from pydantic import Field
 from schemas.documents.env import Env
 from schemas.documents.profile import ProfileKeys
 from schemas.documents.resources import Resources
+from schemas.documents.scalars import TEXT_SCHEMA, Flag, Name, Names, Port, Text, Texts, text, whole
 from schemas.documents.shape import Form, Schema, Shape, Wrong, each, form, inlined, kind_of, one_of
 from schemas.documents.span import COUNT_SPAN_SCHEMA, Duration, OffDuration, count_span
-from schemas.documents.words import TEXT_SCHEMA, Flag, Name, Names, Port, Text, Texts, text, whole
 from schemas.resources import Span
 
 TYPES = ("task", "service", "dev-environment")

@@ -9,6 +9,7 @@ import msgspec
 from reconciler.config.compile.hosts import compile_hosts
 from reconciler.config.compile.profile import Chosen
 from reconciler.config.known_hosts import Known
+from schemas.access import Way
 from schemas.desired import BackendConfig
 from schemas.documents.pool import PoolForm
 from schemas.documents.span import OFF
@@ -16,7 +17,6 @@ from schemas.host import DISK_FLOOR
 from schemas.pool import DAY, GRACE, Pool
 from schemas.profile import Profile, Retry
 from schemas.resources import Need, Where
-from schemas.way import Way
 
 DEFAULT_POOL = "default-pool"
 DEFAULT_IDLE = 300

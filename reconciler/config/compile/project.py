@@ -16,7 +16,7 @@ from reconciler.config.problems import Problem, in_order
 from reconciler.config.read import Entry, Read, entry_name
 from reconciler.config.warnings import backend_notices, run_notices, unsupported_notices
 from schemas.desired import BackendConfig, Cap, Desired, Secret
-from schemas.documents.backend import OTHER_TYPES, TYPES
+from schemas.documents.backends.base import OTHER_TYPES, TYPES
 from schemas.documents.shape import suggestion
 from schemas.pool import Pool
 from schemas.profile import Profile
@@ -221,8 +221,8 @@ def _service_faults(form: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
 
 
 def _run_name(entry: Entry, name: str, read: Read) -> bool:
+    from schemas.documents.scalars import NAME_SHAPE
     from schemas.documents.shape import Wrong
-    from schemas.documents.words import NAME_SHAPE
 
     try:
         NAME_SHAPE.read(name)

@@ -26,7 +26,7 @@ from reconciler.state.requests import add_instances, carry
 from reconciler.text.format import counted, hourly
 from schemas.base import Price, Seconds
 from schemas.desired import Desired
-from schemas.documents.words import NAME_SHAPE
+from schemas.documents.scalars import NAME_SHAPE
 from schemas.offer import Offer
 from schemas.plan import Launch, Plan
 from schemas.pool import DAY, Pool

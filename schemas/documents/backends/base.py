@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from schemas.documents.scalars import Name, Texts, whole
 from schemas.documents.shape import Form
-from schemas.documents.words import Name, Texts, whole
 
 
 class BackendForm(Form):
