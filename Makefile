@@ -28,22 +28,22 @@ CHAOS_SEED := $(if $(SEED),$(SEED),$(shell date +%s))
 chaos: venv
 	@sh .ci/system-packages
 	@echo "make chaos SEED=$(CHAOS_SEED)"
-	$(BIN)/python tests/chaos.py --kills 200 --seed $(CHAOS_SEED)
-	DSTACK_TEST_SEAMS=all $(BIN)/python -m pytest $(PYTEST) tests/test_seams.py
-	DSTACK_TEST_CRASHES=all $(BIN)/python -m pytest $(PYTEST) tests/test_crash.py tests/test_crash_500.py tests/test_aws_ticks.py
-	DSTACK_TEST_STORM=all $(BIN)/python -m pytest $(PYTEST) tests/test_three_machines.py tests/test_aws_storm.py tests/test_retire.py
+	$(BIN)/python -m tests.chaos.chaos --kills 200 --seed $(CHAOS_SEED)
+	DSTACK_TEST_SEAMS=all $(BIN)/python -m pytest $(PYTEST) tests/project/test_seams.py
+	DSTACK_TEST_CRASHES=all $(BIN)/python -m pytest $(PYTEST) tests/engine/test_crash.py tests/engine/test_crash_500.py tests/backends/aws/test_ticks.py
+	DSTACK_TEST_STORM=all $(BIN)/python -m pytest $(PYTEST) tests/engine/test_three_machines.py tests/backends/aws/test_storm.py tests/planner/test_retire.py
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest $(PYTEST) -o faulthandler_timeout=0 \
-		--hypothesis-seed=$(CHAOS_SEED) tests/test_machine.py tests/test_laws_planner.py tests/test_fuzz.py
+		--hypothesis-seed=$(CHAOS_SEED) tests/engine/test_machine.py tests/planner/test_laws_planner.py tests/cli/test_fuzz.py
 
-# One alone: python tests/mutants.py NAME
+# One alone: python -m tests.chaos.mutants NAME
 mutants: venv
-	$(BIN)/python tests/mutants.py
+	$(BIN)/python -m tests.chaos.mutants
 
 check: venv
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/shellcheck .ci/run .ci/system-packages .ci/npm-packages examples/*.sh reconciler/hosts/programs/*.sh backends/boot/*.sh backends/ssh/*.sh
-	$(BIN)/python -m pytest tests/test_schema.py -k committed
+	$(BIN)/python -m pytest tests/project/test_schema.py -k committed
 
 bench: venv
 	@$(BIN)/python -m bench.run

@@ -1,6 +1,6 @@
 """What a tick asks of AWS: requests by action, counted at a strict double of it. JSON on stdout.
 
-Its server (`tests/aws_double.py`) stands in for EC2; hosts are the fake world's.
+Its server (`tests/doubles/aws/aws_double.py`) stands in for EC2; hosts are the fake world's.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from aws_double import Account, served
-from aws_world import AwsSite, papers
-from world import apply, cron, task
-
 from backends.aws import backend as aws
 from schemas.pool import Pool
 from schemas.resources import Where
+from tests.doubles.aws.aws_double import Account, served
+from tests.doubles.aws.aws_world import AwsSite, papers
+from tests.worlds.world import apply, cron, task
 
 REGIONS = ("eu-west-1", "us-east-1")
 EACH = 500

@@ -1,6 +1,6 @@
 """What a state in a bucket costs: requests of a tick with nothing to do, a large one's size and CPU, a crowd at one.
 
-JSON on stdout. Servers of the tests (`tests/buckets.py`) stand in for the clouds; our own CPU counts, not theirs.
+JSON on stdout. Servers of the tests (`tests/doubles/buckets/buckets.py`) stand in for the clouds; our own CPU counts, not theirs.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import buckets
-from fault_proxy import FaultProxy
 from msgspec.structs import replace
 
 from bench import planner
@@ -31,6 +29,8 @@ from reconciler.store.bucket import BucketStore
 from reconciler.store.objects.open import open_bucket
 from schemas.location import Bucket, location
 from schemas.state import VERSION, State, Tombstone
+from tests.doubles.buckets import buckets
+from tests.doubles.buckets.fault_proxy import FaultProxy
 
 ROOT = Path(__file__).parents[1]
 LARGE = 100_000

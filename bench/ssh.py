@@ -53,7 +53,7 @@ def rows(hosts: int = HOSTS) -> list[dict[str, float]]:
 def _lab() -> Any:
     """The servers of the tests."""
     sys.path.insert(0, str(ROOT))
-    import ssh_hosts
+    from tests.doubles.hosts import ssh_hosts
 
     return ssh_hosts
 

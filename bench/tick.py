@@ -17,14 +17,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from world import Site, apply, apply_ask, desired, offer, task, ticks
-
 from reconciler.engine.ports import Ports
 from reconciler.engine.tick import TickResult, tick
 from reconciler.state.record_outcomes import Failed
 from schemas.desired import Desired
 from schemas.plan import Assign, Launch, Terminate
 from schemas.pool import Pool
+from tests.worlds.world import Site, apply, apply_ask, desired, offer, task, ticks
 
 COUNT = 1_000
 IDLE = 600

@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import aws_double
-import leftovers
 import pytest
-import real_engine
-from aws_double import AwsServer
-from buckets import Server, served
 from hypothesis import HealthCheck, Phase, settings
-from real_engine import Engine
+
+from tests.doubles.aws import aws_double
+from tests.doubles.aws.aws_double import AwsServer
+from tests.doubles.buckets.buckets import Server, served
+from tests.doubles.hosts import real_engine
+from tests.doubles.hosts.real_engine import Engine
+from tests.worlds import leftovers
 
 # `make test` draws the same examples every time. `long` (`make chaos`) draws others by `--hypothesis-seed`; where
 # that is given with no profile, `seeded` does, since examples that are always the same ask for no seed.

@@ -1,0 +1,172 @@
+"""The fake world keeps the contract of a backend, and misbehaves only where it was told to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from backends.base import Backend, BackendError, NoCapacity, QuotaExceeded, TryLater
+from backends.fake.backend import FakeWorld, Fault
+from backends.fake.hosts import Behind, FakeHosts, Silent
+from schemas.launch import Request
+from tests.contracts.backend_contract import BackendContract, BackendRig
+from tests.worlds.world import PROJECT, Clock, offer
+
+SMALL = offer("small", "1.00")
+
+
+class Rig:
+    project = PROJECT
+    lineage = "lineage1"
+    room = 3
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.world = FakeWorld(now=self.clock.now, offers=(SMALL,), room={"small": 3})
+
+    def connect(self, *, lineage: str = "") -> Backend:
+        return self.world.place("fake/r1", region="r1", project=self.project, lineage=lineage or self.lineage)
+
+    def settle(self) -> None:
+        self.clock.at += 100
+
+
+class TestFakeBackend(BackendContract):
+    @pytest.fixture
+    def rig(self) -> BackendRig:
+        return Rig()
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+def request(rig: Rig, launch: str = "l1", *, count: int = 1, **changes: Any) -> Request:
+    asked = Request(
+        place="fake/r1",
+        launch=launch,
+        token=f"token-{launch}",
+        ids=tuple(f"{launch}-{number}" for number in range(count)),
+        names=tuple(f"pool-{number}" for number in range(count)),
+        pool="pool",
+        instance_type="small",
+        lineage=rig.lineage,
+        generation=1,
+        project=rig.project,
+        not_after=rig.clock.now() + 600,
+    )
+    return rig.connect().prepare(replace(asked, **changes), SMALL)
+
+
+def ids(backend: Backend) -> list[str]:
+    return [seen.id for seen in backend.instances() if seen.phase != "ended"]
+
+
+def test_a_listing_lags(rig: Rig) -> None:
+    rig.world.lag = 2
+    backend = rig.connect()
+    assert ids(backend) == []
+    backend.launch(request(rig))
+    assert [ids(backend), ids(backend), ids(backend)] == [[], [], ["l1-0"]]
+
+
+def test_a_lost_answer_made_the_machine(rig: Rig) -> None:
+    backend, asked = rig.connect(), request(rig)
+    rig.world.faults.append(Fault(call="launch", error=TryLater("timed out"), after=True))
+    with pytest.raises(TryLater):
+        backend.launch(asked)
+    assert ids(backend) == ["l1-0"]
+    assert [seen.id for seen in backend.launch(asked)] == ["l1-0"]
+    assert rig.world.launched == {"l1-0": 1}
+
+
+def test_a_token_with_other_parameters_is_refused(rig: Rig) -> None:
+    backend, asked = rig.connect(), request(rig)
+    backend.launch(asked)
+    with pytest.raises(BackendError, match="IdempotentParameterMismatch"):
+        backend.launch(replace(asked, pool="other"))
+
+
+def test_a_token_whose_machine_ended_gives_the_dead_one(rig: Rig) -> None:
+    backend, asked = rig.connect(), request(rig)
+    (seen,) = backend.launch(asked)
+    rig.world.interrupt(seen.external_id)
+    (again,) = backend.launch(asked)
+    assert (again.external_id, again.phase, again.interrupted) == (seen.external_id, "ended", True)
+
+
+@pytest.mark.parametrize("error", [NoCapacity, QuotaExceeded])
+def test_what_cannot_be_had_makes_nothing(rig: Rig, error: type[BackendError]) -> None:
+    if error is NoCapacity:
+        rig.world.sold_out.add("small")
+    else:
+        rig.world.quotas["small"] = "vcpus"
+    with pytest.raises(error):
+        rig.connect().launch(request(rig))
+    assert rig.world.machines == {}
+
+
+def test_a_throttled_place_says_nothing(rig: Rig) -> None:
+    rig.world.faults.append(Fault(call="instances", error=TryLater("slow down")))
+    with pytest.raises(TryLater):
+        rig.connect().instances()
+    assert rig.connect().instances() == []
+
+
+def test_a_host_starts_a_job_once_for_ever(rig: Rig) -> None:
+    rig.connect().launch(request(rig))
+    hosts = FakeHosts(rig.world)
+    for _ in range(3):
+        hosts.start("i-1", "job", generation=1)
+    rig.settle()
+    hosts.clean("i-1", "job", generation=1)
+    hosts.start("i-1", "job", generation=2)
+    assert rig.world.started == {"job": 1}
+
+
+def test_a_job_stopped_before_its_start_never_starts(rig: Rig) -> None:
+    rig.connect().launch(request(rig))
+    hosts = FakeHosts(rig.world)
+    hosts.stop("i-1", "job", generation=2, why="stopped")
+    with pytest.raises(Behind):
+        hosts.start("i-1", "job", generation=1)
+    hosts.start("i-1", "job", generation=3)
+    assert rig.world.started == {}
+
+
+def test_a_reboot_loses_running_jobs_and_keeps_results(rig: Rig) -> None:
+    rig.connect().launch(request(rig))
+    rig.world.script = lambda job: (10 if job == "short" else 1000, 0)
+    hosts = FakeHosts(rig.world)
+    hosts.start("i-1", "short", generation=1)
+    hosts.start("i-1", "long", generation=1)
+    before = hosts.look("i-1", instance="l1-0", now=0).boot_id
+    rig.clock.at += 20
+    rig.world.reboot("i-1")
+    report = hosts.look("i-1", instance="l1-0", now=0)
+    assert report.boot_id != before
+    assert {job.id: job.phase for job in report.jobs} == {"short": "ended", "long": "lost"}
+
+
+def test_a_silent_host_reports_an_error(rig: Rig) -> None:
+    rig.connect().launch(request(rig))
+    rig.world.machines["i-1"].silent = True
+    hosts = FakeHosts(rig.world)
+    assert hosts.look("i-1", instance="l1-0", now=0).error
+    with pytest.raises(Silent):
+        hosts.start("i-1", "job", generation=1)
+
+
+def test_what_ended_is_listed_for_a_while(rig: Rig) -> None:
+    backend = rig.connect()
+    asked = request(rig)
+    backend.launch(asked)
+    rig.world.shown = 60
+    rig.world.interrupt("i-1")
+    assert [one.phase for one in backend.instances()] == ["ended"]
+    rig.clock.at += 60
+    assert (list(backend.instances()), list(backend.instances(["i-1"]))) == ([], [])
+    assert [one.phase for one in backend.launch(asked)] == ["ended"]

@@ -1,0 +1,536 @@
+"""`make mutants`: each promise of the core switched off, one at a time, and the tests that notice.
+
+Each mutant is a textual change in a copy of the tree; one whose text is no longer there is an error, so that
+none rots unseen. A mutant that no named test notices fails the command: the promise is then untested.
+
+    python tests/chaos/mutants.py [NAME …]      runs all, or those named; all of them write docs/mutants.md
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLE = ROOT / "docs" / "mutants.md"
+LIMIT = 600  # seconds for one mutant's tests
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mutant:
+    """`changes`: (file, text, text in its stead), the text there exactly once. `tests` as pytest takes them."""
+
+    name: str
+    off: str
+    changes: tuple[tuple[str, str, str], ...]
+    tests: tuple[str, ...]
+
+
+MUTANTS = (
+    Mutant(
+        name="write-ahead",
+        off="launches are sent before their intent is written",
+        changes=(
+            (
+                "reconciler/engine/decide.py",
+                "            written = write(ports, target, was=stored, token=token)\n",
+                "            from reconciler.state.pending_effects import Send, effects\n"
+                "            from reconciler.engine.execute import execute\n"
+                "            sends = [each for each in effects(target, now=ports.now()) if isinstance(each, Send)]\n"
+                "            list(execute(ports, target, sends, connections=view.connections, since=since,\n"
+                "                         stop=lambda: False))\n"
+                "            written = write(ports, target, was=stored, token=token)\n",
+            ),
+        ),
+        tests=("tests/engine/test_crash.py", "-k", "first-runs and not beside"),
+    ),
+    Mutant(
+        name="close when seen",
+        off="a launch is closed when the call returns",
+        changes=(
+            (
+                "reconciler/state/record_outcomes.py",
+                "memory.intents[intent.id] = replace(intent, sent=intent.sent + 1, hints=sent.hints or intent.hints)",
+                "del memory.intents[intent.id]",
+            ),
+        ),
+        tests=("tests/state/test_fold.py",),
+    ),
+    Mutant(
+        name="not_after",
+        off="an open launch is sent again for ever",
+        changes=(
+            ("reconciler/state/pending_effects.py", "now >= intent.request.not_after or ", ""),
+            ("reconciler/engine/execute.py", "if self.ports.now() >= send.request.not_after:", "if False:"),
+            ("reconciler/planner/rules/resume_launches.py", "draft.now >= request.not_after or ", ""),
+        ),
+        tests=("tests/state/test_effects.py", "tests/planner/test_cases.py"),
+    ),
+    Mutant(
+        name="identity",
+        off="whoever answers for a place is believed",
+        changes=(("reconciler/state/observe/merge.py", "if place.identity and listing.identity != place.identity:", "if False:"),),
+        tests=("tests/engine/test_tick.py", "tests/state/test_absorb.py"),
+    ),
+    Mutant(
+        name="unknown is not empty",
+        off="a place that does not answer counts as one that has nothing",
+        changes=(
+            (
+                "reconciler/state/observe/merge.py",
+                "for place in state.places if not place.error and not place.forgotten}",
+                "for place in state.places if not place.forgotten}",
+            ),
+            (
+                "reconciler/state/observe/merge.py",
+                "if not one.partial and not one.error and one.place in good}",
+                "if not one.partial and one.place in good}",
+            ),
+        ),
+        tests=("tests/state/test_absorb.py", "tests/engine/test_tick.py"),
+    ),
+    Mutant(
+        name="two listings before gone",
+        off="one listing without it proves an instance gone",
+        changes=(
+            (
+                "reconciler/state/observe/listings.py",
+                "        return replace(instance, missing_since=answer.at, absences=1)\n"
+                "    if answer.at - instance.missing_since < APART:\n"
+                "        return instance\n",
+                "        instance = replace(instance, missing_since=answer.at, absences=1)\n",
+            ),
+        ),
+        tests=("tests/state/test_absorb.py", "tests/engine/test_tick.py"),
+    ),
+    Mutant(
+        name="proof of end before retry",
+        off="a job on a host that does not answer is lost",
+        changes=(
+            ("reconciler/state/job_results.py", " if assumed or halting else {}", ""),
+            ("reconciler/state/job_results.py", "assumed=attempt.run in assumed", "assumed=True"),
+            ("reconciler/state/job_results.py", "if not (assumed or given_up):", "if False:"),
+        ),
+        tests=("tests/engine/test_tick.py", "tests/state/test_conclude.py"),
+    ),
+    Mutant(
+        name="rebasing on a moved state",
+        off="results overwrite whatever the state has become",
+        changes=(
+            (
+                "reconciler/engine/write_state.py",
+                "        except StateMoved:\n            jitter(ports, attempt)\n"
+                '    raise TickRefused(f"the state moved {TRIES} times under our writes;',
+                "        except StateMoved:\n            latest, token = ports.store.read()\n"
+                "            return write(ports, changed, was=latest, token=token), True\n"
+                '    raise TickRefused(f"the state moved {TRIES} times under our writes;',
+            ),
+        ),
+        tests=("tests/state/test_rebase.py",),
+    ),
+    Mutant(
+        name="the fence on hosts",
+        off="a host obeys a reconciler that is behind another",
+        changes=(
+            ("reconciler/hosts/programs/start.sh", 'pass_fence "$3" || exit', 'pass_fence "$3" || true'),
+            ("reconciler/hosts/programs/stop.sh", 'pass_fence "$2" || exit', 'pass_fence "$2" || true'),
+        ),
+        tests=("tests/hosts/test_runner.py", "-k", "generation or fence"),
+    ),
+    Mutant(
+        name="the dead-man",
+        off="a machine that nobody needs any more goes on",
+        changes=(("backends/boot/deadman.sh", 'exec sh "$base/poweroff" $tries', "exit 0"),),
+        tests=("tests/backends/boot/test_deadman.py",),
+    ),
+    Mutant(
+        name="no reboot renews it",
+        off="the dead-man's time begins anew at each boot",
+        changes=(("backends/boot/deadman.sh", "    age=$((begin + up))", "    age=$up"),),
+        tests=("tests/backends/boot/test_deadman.py",),
+    ),
+    Mutant(
+        name="first contact",
+        off="a machine that shows a key of its own is believed",
+        changes=(
+            (
+                "reconciler/hosts/ssh/cloud_hosts.py",
+                "            if error.shown and self._endorsed(instance, error.shown):",
+                "            if error.shown:",
+            ),
+        ),
+        tests=("tests/hosts/test_cloud_hosts.py", "-k", "another_key"),
+    ),
+    Mutant(
+        name="the birth key goes",
+        off="the host key that user data gave stays in force",
+        changes=(
+            (
+                "reconciler/hosts/ssh/cloud_hosts.py",
+                '        new = _rotated(line, "make", derived)\n',
+                "        return derived\n"
+                '        new = _rotated(line, "make", derived)\n',
+            ),
+        ),
+        tests=("tests/hosts/test_cloud_hosts.py", "-k", "first_contact"),
+    ),
+    Mutant(
+        name="the timer's end",
+        off="a run whose machine ended itself is tried again",
+        changes=(
+            (
+                "reconciler/state/job_results.py",
+                "had = one.reason.startswith(POWERED_OFF) and not attempt.held_back",
+                "had = False",
+            ),
+        ),
+        tests=("tests/state/test_lease.py",),
+    ),
+    Mutant(
+        name="approval by intersection",
+        off="a yes to one plan is a yes to any",
+        changes=(
+            (
+                "reconciler/engine/decide.py",
+                "            if view.approved is None\n",
+                "            if True\n",
+            ),
+        ),
+        tests=("tests/engine/test_tick.py",),
+    ),
+    Mutant(
+        name="strict unknown fields",
+        off="a field that is not known is dropped when a state is read",
+        changes=(("schemas/base.py", "forbid_unknown_fields=True", "forbid_unknown_fields=False"),),
+        tests=("tests/store/test_statefile.py",),
+    ),
+    Mutant(
+        name="idle from ready",
+        off="boot time is idle time",
+        changes=(
+            (
+                "reconciler/state/status.py",
+                "return max(instance.ready_at, instance.last_job_end or 0)",
+                "return max(instance.created_at, instance.last_job_end or 0)",
+            ),
+        ),
+        tests=("tests/planner/test_cases.py", "tests/engine/test_machine.py"),
+    ),
+    Mutant(
+        name="reservation for gangs",
+        off="what was made for a gang serves whoever comes",
+        changes=(("reconciler/planner/rules/schedule_runs.py", "            if one.reserved_for:\n", "            if False:\n"),),
+        tests=("tests/planner/test_cases.py",),
+    ),
+    # Promises of the laws besides: each would otherwise rest on tests that nobody has seen fail.
+    Mutant(
+        name="an older checkout",
+        off="documents from a commit behind the applied one replace it",
+        changes=(
+            ("reconciler/state/authority.py", "    if facts.behind:\n", "    if False:\n"),
+            (
+                "reconciler/state/authority.py",
+                "if mine.commit and any(each.commit == mine.commit for each in history):",
+                "if False:",
+            ),
+        ),
+        tests=("tests/state/test_authority.py", "tests/engine/test_machine.py"),
+    ),
+    Mutant(
+        name="a restored backup",
+        off="a state older than the world's tags is believed",
+        changes=(("reconciler/state/observe/generations.py", "    if not newer:\n", "    if True:\n"),),
+        tests=("tests/state/test_absorb.py", "tests/engine/test_tick.py"),
+    ),
+    Mutant(
+        name="a missing state",
+        off="where there is no state there are no instances",
+        changes=(("reconciler/engine/begin.py", "    _refuse_living(ports, everywhere(ports, asked, desired))\n", ""),),
+        tests=("tests/engine/test_tick.py",),
+    ),
+    Mutant(
+        name="an absent file",
+        off="a pool that left the documents ends without being named",
+        changes=(("reconciler/planner/rules/retire.py", "    if not pool_may_go(draft, instance):\n        return None\n", ""),),
+        tests=("tests/planner/test_cases.py",),
+    ),
+    Mutant(
+        name="once per content",
+        off="a task whose record is gone runs again in spite of its done-marker",
+        changes=(
+            (
+                "reconciler/planner/rules/declared_runs.py",
+                'if spec.type != "service" and (spec.name, spec.hash) in draft.world.done:',
+                "if False:",
+            ),
+        ),
+        tests=("tests/planner/test_cases.py",),
+    ),
+    Mutant(
+        name="started once for ever",
+        off="a job that was claimed before is started again",
+        changes=(
+            ("reconciler/hosts/programs/start.sh", 'if [ -d "claims/$job" ] || [ -d "spent/$job" ]; then', "if false; then"),
+            ("reconciler/hosts/programs/start.sh", """if ! mkdir "claims/$job" 2>/dev/null; then""", "if false; then"),
+            ("reconciler/hosts/programs/start.sh", """if [ -d "spent/$job" ]; then\n    rmdir""", "if false; then\n    rmdir"),
+        ),
+        tests=("tests/hosts/test_supervisor.py", "-k", "once or at_once"),
+    ),
+    Mutant(
+        name="collected before it goes",
+        off="an instance with a result that is not home yet is free",
+        changes=(
+            (
+                "schemas/run.py",
+                'LIVE_JOB = frozenset({"assigned", "running", "ended"})',
+                'LIVE_JOB = frozenset({"assigned", "running"})',
+            ),
+        ),
+        tests=("tests/planner/test_cases.py", "tests/engine/test_machine.py"),
+    ),
+    Mutant(
+        name="shares of an instance",
+        off="a GPU is handed out again while a run has it",
+        changes=(("reconciler/planner/placement/blocks.py", "gone = {gpu for job in jobs for gpu in job.gpus}", "gone = set()"),),
+        tests=("tests/planner/test_cases.py",),
+    ),
+    Mutant(
+        name="a lost GPU",
+        off="a GPU that its host has no more is handed out",
+        changes=(("reconciler/planner/placement/blocks.py", "            gone |= lost_gpus(machine)\n", "            pass\n"),),
+        tests=("tests/planner/test_cases.py",),
+    ),
+    Mutant(
+        name="the brake",
+        off="any number of ends that were only inferred is done at once",
+        changes=(("reconciler/planner/rules/mass_termination_guard.py", "    if draft.may.mass_destroy:\n", "    if True:\n"),),
+        tests=("tests/planner/test_cases.py",),
+    ),
+    # Of AWS: what EC2 is asked for, and what its answers are taken for.
+    Mutant(
+        name="one token",
+        off="RunInstances is sent without the launch's own token",
+        changes=(("backends/aws/run_instances.py", '        "ClientToken": request.token,\n', ""),),
+        tests=("tests/backends/aws/test_backend.py", "-k", "same_request"),
+    ),
+    Mutant(
+        name="all or none",
+        off="EC2 may make a part of a gang",
+        changes=(("backends/aws/run_instances.py", '"MinCount": len(request.ids),', '"MinCount": 1,'),),
+        tests=("tests/backends/aws/test_backend.py", "-k", "no_capacity or gang"),
+    ),
+    Mutant(
+        name="max_price at EC2",
+        off="EC2 is not told what a person will pay at most",
+        changes=(("backends/aws/run_instances.py", 'spot["MaxPrice"] = f"{request.max_price:f}"', "pass"),),
+        tests=("tests/backends/aws/test_ticks.py", "-k", "max_price"),
+    ),
+    Mutant(
+        name="IMDSv2",
+        off="metadata are read without a token",
+        changes=(("backends/aws/run_instances.py", '"HttpTokens": "required"', '"HttpTokens": "optional"'),),
+        tests=("tests/backends/aws/test_backend.py", "-k", "everything_goes_with_it"),
+    ),
+    Mutant(
+        name="disks go along",
+        off="the root volume outlives its machine",
+        changes=(
+            (
+                "backends/aws/run_instances.py",
+                '"VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True,',
+                '"VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": False,',
+            ),
+        ),
+        tests=("tests/backends/aws/test_backend.py", "-k", "everything_goes_with_it"),
+    ),
+    Mutant(
+        name="one account",
+        off="a launch that was prepared for another account is sent",
+        changes=(("backends/aws/backend.py", 'if self.identity() != inputs["account"]:', "if False:"),),
+        tests=("tests/backends/aws/test_backend.py", "-k", "other_credentials"),
+    ),
+    Mutant(
+        name="a refusal is believed",
+        off="a refusal is believed whatever an earlier request made",
+        changes=(
+            (
+                "backends/aws/backend.py",
+                "        if found:\n            return TryLater(",
+                "        if False:\n            return TryLater(",
+            ),
+            ("backends/aws/backend.py", "return error if first else TryLater(", "return error if True else TryLater("),
+        ),
+        tests=("tests/backends/aws/test_backend.py", "-k", "believed_only"),
+    ),
+    Mutant(
+        name="every page",
+        off="a page of a listing that fails counts as its end",
+        changes=(
+            (
+                "backends/aws/errors.py",
+                '        page = ask(client, operation, **parameters, **({"NextToken": token} if token else {}))\n',
+                "        try:\n"
+                '            page = ask(client, operation, **parameters, **({"NextToken": token} if token else {}))\n'
+                "        except TryLater:\n"
+                "            return\n",
+            ),
+        ),
+        tests=("tests/backends/aws/test_capacity.py", "-k", "halfway"),
+    ),
+    Mutant(
+        name="ending is not ended",
+        off="a machine that is shutting down counts as ended",
+        changes=(("backends/aws/describe_instances.py", '"shutting-down": "ending"', '"shutting-down": "ended"'),),
+        tests=("tests/backends/aws/test_ticks.py", "-k", "terminating_stays"),
+    ),
+    Mutant(
+        name="NotFound is no end",
+        off="one id that EC2 does not know keeps the others of its call from their end",
+        changes=(("backends/aws/terminate_instances.py", "batches += [known] if known else []", "pass"),),
+        tests=("tests/backends/aws/test_backend.py", "-k", "not_known_keeps"),
+    ),
+    Mutant(
+        name="our project alone",
+        off="what carries another project's tag is taken for ours",
+        changes=(
+            (
+                "backends/aws/tags.py",
+                'return [{"Name": f"tag:{PROJECT}", "Values": [project]}]',
+                'return [{"Name": "tag-key", "Values": [PROJECT]}]',
+            ),
+        ),
+        tests=("tests/backends/aws/test_backend.py", "tests/cli/test_gc.py", "-k", "another_project or TestAws"),
+    ),
+    Mutant(
+        name="capacity by purchase",
+        off="what is sold out as spot counts as sold out on demand",
+        changes=(("reconciler/engine/execute.py", "        spot=request.spot,\n", ""),),
+        tests=("tests/backends/aws/test_ticks.py", "-k", "sold_out"),
+    ),
+    Mutant(
+        name="throttling is no lack",
+        off="a throttled launch counts as one without capacity",
+        changes=(
+            ("backends/aws/errors.py", '"RequestLimitExceeded": "later"', '"RequestLimitExceeded": "capacity"'),
+        ),
+        tests=("tests/backends/aws/test_backend.py", "-k", "throttling"),
+    ),
+    Mutant(
+        name="a look-up's trouble",
+        off="a throttled look-up before a launch counts as a lack of capacity",
+        changes=(
+            (
+                "reconciler/engine/prepare.py",
+                'return Capacity(place=request.place, instance_type="", until=now + SOON, why=str(error))',
+                "return capacity_of(request, NoCapacity(str(error)), now=now)",
+            ),
+        ),
+        tests=("tests/engine/test_tick.py", "-k", "throttled_look_up"),
+    ),
+    Mutant(
+        name="rules expire",
+        off="the rule that lets us in has no end",
+        changes=(("backends/aws/security_groups.py", 'f"dstack until {until}"', '"dstack declared"'),),
+        tests=("tests/backends/aws/test_backend.py", "-k", "only_who_ticks"),
+    ),
+    Mutant(
+        name="a reservation's own",
+        off="a full reservation keeps everybody from its type",
+        changes=(
+            (
+                "reconciler/planner/placement/offer_search.py",
+                "(each.place, each.instance_type, each.zone, each.spot, each.reservation): each",
+                '(each.place, each.instance_type, each.zone, each.spot, ""): each',
+            ),
+        ),
+        tests=("tests/backends/aws/test_capacity.py", "-k", "reservation_that_is_full"),
+    ),
+)
+
+
+def main(names: list[str]) -> int:
+    chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
+    if unknown := set(names) - {mutant.name for mutant in MUTANTS}:
+        raise SystemExit(f"no mutant {', '.join(sorted(unknown))}; there are {', '.join(m.name for m in MUTANTS)}")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        _refuse_red(_copy(Path(folder, "whole")), chosen)
+        for mutant in chosen:
+            red = _noticed(mutant, _copy(Path(folder, mutant.name.replace(" ", "-"))))
+            rows.append((mutant, red))
+            print(f"{mutant.name:26} {red or 'SURVIVED: no test noticed'}", flush=True)
+    if not names:
+        TABLE.write_text(_table(rows))
+    return 0 if all(red for _, red in rows) else 1
+
+
+def _refuse_red(tree: Path, chosen: list[Mutant]) -> None:
+    """A test that is red without a mutant notices nothing."""
+    for tests in dict.fromkeys(mutant.tests for mutant in chosen):
+        if red := _red(tree, tests):
+            raise SystemExit(f"{red} is red without any mutant")
+
+
+def _copy(to: Path) -> Path:
+    """The tree as git has it, edits included."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, to / name)
+    return to
+
+
+def _noticed(mutant: Mutant, tree: Path) -> str:
+    """The first test that turned red under it; "" where none did."""
+    for name, text, instead in mutant.changes:
+        source = (tree / name).read_text()
+        if source.count(text) != 1:
+            raise SystemExit(f"{mutant.name}: its text is {source.count(text)} times in {name}; it no longer applies")
+        (tree / name).write_text(source.replace(text, instead))
+    return _red(tree, mutant.tests)
+
+
+def _red(tree: Path, tests: tuple[str, ...]) -> str:
+    """The first test that is red in this tree; "" where all are green."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests],
+        cwd=tree, env=_environment(tree), capture_output=True, text=True, timeout=LIMIT,
+    )  # fmt: skip
+    if done.returncode not in (0, 1):
+        raise SystemExit(f"{' '.join(tests)} could not be run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    found = re.search(r"^FAILED (.+?)(?: - |$)", done.stdout, re.MULTILINE)
+    return found.group(1).replace("`", "'") if done.returncode == 1 and found else ""
+
+
+def _environment(tree: Path) -> dict[str, str]:
+    """The copy's packages before the installed ones; the same examples every time."""
+    return {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "HYPOTHESIS_PROFILE": "ci"}
+
+
+def _table(rows: list[tuple[Mutant, str]]) -> str:
+    lines = [
+        "# Mutants",
+        "",
+        "Each promise of the core switched off, one at a time, in a copy of the tree (`make mutants`), and the first",
+        "test that turned red. Written by `tests/chaos/mutants.py`.",
+        "",
+        "| promise | switched off | noticed by |",
+        "|---|---|---|",
+        *(f"| {mutant.name} | {mutant.off} | `{red}` |" if red else f"| {mutant.name} | {mutant.off} | **nobody** |"
+          for mutant, red in rows),
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,167 @@
+"""Prompts, colours and Ctrl-C at a real pseudo-terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.doubles.commands.command import Folder, folder_at
+from tests.doubles.commands.pseudo_terminal import at_terminal
+
+SLEEPER = "type: task\nname: sleeper\ncommands: [echo asleep, sleep 600]\n"
+HELLO = "type: task\nname: hello\ncommands: [echo hi]\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Folder]:
+    made = folder_at(tmp_path)
+    yield made
+    made.dstack("destroy", "--confirm", "demo")
+
+
+def status(folder: Folder, name: str) -> object:
+    return {run["name"]: run["status"] for run in json.loads(folder.dstack("ps", "-a", "--json").out)}.get(name)
+
+
+def test_apply_shows_and_asks(folder: Folder) -> None:
+    folder.write(".dstack/runs/hello.yml", HELLO)
+    with at_terminal(folder, "apply") as terminal:
+        terminal.wait_for("Continue? [y/n]: ")
+        assert "Plan: 1 to launch, 1 to update" in terminal.text
+        terminal.type("what\n")
+        terminal.wait_for("Continue? [y/n]: what\nContinue? [y/n]: ")
+        terminal.type("n\n")
+        assert terminal.ends() == 1
+        assert "nothing was done" in terminal.text
+    assert status(folder, "hello") is None
+    with at_terminal(folder, "apply") as terminal:
+        terminal.wait_for("Continue? [y/n]: ")
+        terminal.type("y\n")
+        assert terminal.ends() == 0
+        assert "Done: 1 launched, 1 updated." in terminal.text
+
+
+def test_ctrl_c_at_the_prompt_does_nothing(folder: Folder) -> None:
+    folder.write(".dstack/runs/hello.yml", HELLO)
+    with at_terminal(folder, "apply") as terminal:
+        terminal.wait_for("Continue? [y/n]: ")
+        terminal.interrupt()
+        assert terminal.ends() == 130
+    assert status(folder, "hello") is None
+
+
+def test_the_end_of_input_is_a_no(folder: Folder) -> None:
+    folder.write(".dstack/runs/hello.yml", HELLO)
+    with at_terminal(folder, "apply") as terminal:
+        terminal.wait_for("Continue? [y/n]: ")
+        terminal.type("\x04")
+        assert terminal.ends() == 1
+
+
+def test_colour_is_for_terminals_that_want_it(folder: Folder) -> None:
+    folder.write(".dstack/runs/hello.yml", HELLO)
+    with at_terminal(folder, "plan", columns=80) as terminal:
+        assert terminal.ends() == 0
+        painted = terminal.seen
+        assert "\x1b[32m+\x1b[0m launch bench-0" in painted
+        assert all(len(line) <= 80 for line in terminal.text.splitlines()[:-1])
+    for asked in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        with at_terminal(folder, "plan", env=asked) as terminal:
+            assert terminal.ends() == 0
+            assert "\x1b" not in terminal.seen
+    assert "\x1b" not in folder.dstack("plan").out
+
+
+def test_ctrl_c_once_stops_beginning_and_says_what_is_under_way(folder: Folder) -> None:
+    """A launch is held up by a job that ignores its end for a while: apply waits, and is interrupted."""
+    stubborn = "type: task\nname: stubborn\ncommands: [\"trap '' TERM; echo up; while :; do sleep 0.2; done\"]\n"
+    folder.write(".dstack/runs/s.yml", stubborn)
+    assert folder.dstack("apply", "-y").code == 0
+    (folder.root / ".dstack/runs/s.yml").unlink()
+    with at_terminal(folder, "apply") as terminal:
+        terminal.wait_for("Continue? [y/n]: ")
+        terminal.type("y\n")
+        terminal.wait_for("being stopped on")
+        terminal.interrupt()
+        terminal.wait_for("stopping: nothing more is begun; Ctrl-C again leaves at once")
+        assert terminal.ends() == 130
+        assert "stubborn: being stopped on bench-0" in terminal.text
+    assert folder.dstack("stop", "stubborn", "-x", "-y").code == 0
+
+
+def test_ctrl_c_in_a_run_asks_and_stops_it(folder: Folder) -> None:
+    folder.write("s.yml", SLEEPER)
+    with at_terminal(folder, "run", ".", "-f", "s.yml") as terminal:
+        terminal.wait_for("Continue? [y/n]: ")
+        assert "Shown 1 of 1 offer, $0.00 max" in terminal.text
+        terminal.type("y\n")
+        terminal.wait_for("asleep\n")
+        terminal.interrupt()
+        terminal.wait_for("Stop the run before leaving? [y/n]: ")
+        terminal.type("y\n")
+        assert terminal.ends() == 130
+    assert status(folder, "sleeper") == "terminated"
+
+
+def test_ctrl_c_in_a_run_leaves_it_going(folder: Folder) -> None:
+    folder.write("s.yml", SLEEPER)
+    with at_terminal(folder, "run", ".", "-f", "s.yml", "-y") as terminal:
+        terminal.wait_for("asleep\n")
+        terminal.interrupt()
+        terminal.wait_for("Stop the run before leaving? [y/n]: ")
+        terminal.type("n\n")
+        assert terminal.ends() == 130
+        assert "left run sleeper: it goes on" in terminal.text
+    assert status(folder, "sleeper") == "running"
+
+
+def test_a_namesake_is_asked_about(folder: Folder) -> None:
+    folder.write("s.yml", SLEEPER)
+    assert folder.dstack("run", ".", "-f", "s.yml", "-y", "-d").code == 0
+    with at_terminal(folder, "run", ".", "-f", "s.yml", "-d") as terminal:
+        terminal.wait_for("A run sleeper is running already. Start another beside it? [y/n]: ")
+        terminal.type("n\n")
+        assert terminal.ends() == 1
+    assert len(json.loads(folder.dstack("ps", "-a", "--json").out)) == 1
+
+
+def test_a_removed_pool_is_confirmed_by_its_name(folder: Folder) -> None:
+    assert folder.dstack("apply", "-y").code == 0
+    assert folder.dstack("pool", "add", "-y").code == 0
+    text = (folder.root / ".dstack/pools.yml").read_text().replace("name: bench ", "name: other ")
+    folder.write(".dstack/pools.yml", text)
+    refused = folder.dstack("apply", "-y")
+    assert "pool bench: left the documents with 1 live (bench-0)" in refused.out
+    assert "--allow-destroy POOL" in refused.err
+    with at_terminal(folder, "apply") as terminal:
+        terminal.wait_for("Type bench to confirm: ")
+        assert "bench-0" in terminal.text
+        terminal.type("bench\n")
+        terminal.wait_for("Continue? [y/n]: ")
+        terminal.type("y\n")
+        assert terminal.ends() == 0
+    assert json.loads(folder.dstack("pool", "ps", "--json").out) == []
+
+
+def test_destroy_wants_the_name_typed(folder: Folder) -> None:
+    assert folder.dstack("pool", "add", "-y").code == 0
+    with at_terminal(folder, "destroy") as terminal:
+        terminal.wait_for("Type demo to confirm: ")
+        terminal.type("yes\n")
+        assert terminal.ends() == 1
+    with at_terminal(folder, "destroy") as terminal:
+        terminal.wait_for("Type demo to confirm: ")
+        terminal.type("demo\n")
+        assert terminal.ends() == 0
+    assert json.loads(folder.dstack("pool", "ps", "--json").out) == []
+
+
+def test_watching_ends_at_ctrl_c(folder: Folder) -> None:
+    assert folder.dstack("pool", "add", "-y").code == 0
+    with at_terminal(folder, "pool", "ps", "-w") as terminal:
+        terminal.wait_for("bench-0")
+        terminal.interrupt()
+        assert terminal.ends() == 0

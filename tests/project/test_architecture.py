@@ -1,0 +1,220 @@
+"""The house rules, read from the sources: who imports whom, what is pure, how long things get."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LEVELS = {"schemas": 0, "backends": 1, "reconciler": 2}
+LONGEST_FUNCTION = 60
+LONGEST_MODULE = 320
+VAGUE = {"utils", "util", "common", "helpers", "helper", "manager", "managers", "misc", "service"}
+
+# The deciding half of the reconciler: values in, values out. Whatever they import is pure too.
+PURE = ["text", "state", "planner"]
+# Packages of ours that compile documents or talk to the world are not part of the nouns' purity.
+NOUNS_WITH_IO = ("schemas.documents",)
+PURE_LIBRARY = {
+    "__future__", "abc", "base64", "bisect", "collections", "dataclasses", "datetime", "decimal", "enum", "fractions",
+    "functools", "hashlib", "heapq", "hmac", "itertools", "json", "math", "msgspec", "operator", "re", "string", "textwrap",
+    "types", "typing",
+}  # fmt: skip
+IMPURE_CALLS = {"open", "input", "print", "exec", "eval", "compile", "__import__", "breakpoint"}
+CLOCKS = {"now", "today", "utcnow", "time", "time_ns", "monotonic", "perf_counter"}
+
+# None of these may be paid for by a plan.
+HEAVY = {
+    "boto3", "botocore", "google.cloud", "azure", "kubernetes", "filelock", "fabric", "paramiko", "cryptography",
+    "ruamel", "rich", "jsonschema", "numpy", "requests", "httpx", "asyncio",
+}  # fmt: skip
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+SOURCES = {module_name(path): path for package in LEVELS for path in sorted((ROOT / package).rglob("*.py"))}
+
+
+@cache
+def tree(name: str) -> ast.Module:
+    """Read when a test asks: every worker collects every test, and few run these."""
+    return ast.parse(SOURCES[name].read_text(), str(SOURCES[name]))
+
+
+def where(name: str, node: ast.AST | None = None) -> str:
+    line = getattr(node, "lineno", 1)
+    return f"{SOURCES[name].relative_to(ROOT)}:{line}"
+
+
+@cache
+def imports(name: str) -> list[tuple[str, ast.stmt]]:
+    """Every module that `name` imports, wherever in the file it does so."""
+    found: list[tuple[str, ast.stmt]] = []
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Import):
+            found.extend((alias.name, node) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{where(name, node)}: relative import"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                found.append((whole if whole in SOURCES else str(node.module), node))
+    return found
+
+
+def functions(name: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def package(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def test_the_arrow_points_one_way() -> None:
+    wrong = [
+        f"{where(name, node)}: {package(name)} imports {module}"
+        for name in SOURCES
+        for module, node in imports(name)
+        if LEVELS.get(package(module), -1) > LEVELS[package(name)]
+    ]
+    assert wrong == []
+
+
+@cache
+def pure_modules() -> frozenset[str]:
+    """The named pure modules and packages, the nouns, and all of ours that any of them imports."""
+    roots = {f"reconciler.{name}" for name in PURE}
+    found = {name for name in SOURCES if name in roots or any(name.startswith(root + ".") for root in roots)}
+    found |= {name for name in SOURCES if package(name) == "schemas" and not name.startswith(NOUNS_WITH_IO)}
+    queue = list(found)
+    while queue:
+        for module, _ in imports(queue.pop()):
+            if module in SOURCES and module not in found:
+                found.add(module)
+                queue.append(module)
+    return frozenset(found)
+
+
+def test_pure_modules_import_only_values() -> None:
+    wrong = [
+        f"{where(name, node)}: {module}"
+        for name in sorted(pure_modules())
+        for module, node in imports(name)
+        if module not in SOURCES and package(module) not in PURE_LIBRARY
+    ]
+    assert wrong == []
+    documents = [name for name in pure_modules() if name.startswith(NOUNS_WITH_IO)]
+    assert not documents, f"a pure module imports {documents}, which read documents"
+
+
+def test_pure_modules_read_no_clock_and_do_nothing() -> None:
+    wrong = []
+    for name in sorted(pure_modules()):
+        for node in ast.walk(tree(name)):
+            called = node.func if isinstance(node, ast.Call) else None
+            if isinstance(called, ast.Name) and called.id in IMPURE_CALLS:
+                wrong.append(f"{where(name, node)}: {called.id}()")
+            if isinstance(called, ast.Attribute) and called.attr in CLOCKS:
+                wrong.append(f"{where(name, node)}: .{called.attr}()")
+    assert wrong == []
+
+
+def test_every_pure_module_exists() -> None:
+    missing = [name for name in PURE if f"reconciler.{name}" not in SOURCES]
+    assert missing == []
+
+
+def test_no_function_is_long() -> None:
+    long = [
+        f"{where(name, function)}: {function.name} has {lines} lines"
+        for name in SOURCES
+        for function in functions(name)
+        if (lines := (function.end_lineno or 0) - function.lineno + 1) > LONGEST_FUNCTION
+    ]
+    assert long == []
+
+
+def test_no_module_is_long() -> None:
+    lengths = {name: path.read_text().count("\n") for name, path in SOURCES.items()}
+    assert {name: lines for name, lines in lengths.items() if lines > LONGEST_MODULE} == {}
+
+
+def test_no_module_has_a_name_that_says_nothing() -> None:
+    assert [name for name in SOURCES if VAGUE & set(name.split("."))] == []
+
+
+def test_every_module_says_what_it_is() -> None:
+    assert [name for name in SOURCES if tree(name).body and not ast.get_docstring(tree(name))] == []
+
+
+def test_pydantic_stays_with_the_documents() -> None:
+    wrong = [
+        where(name, node)
+        for name in SOURCES
+        for module, node in imports(name)
+        if package(module) == "pydantic" and not name.startswith("schemas.documents")
+    ]
+    assert wrong == []
+
+
+def test_no_exception_is_swallowed() -> None:
+    wrong = []
+    for name in SOURCES:
+        for node in ast.walk(tree(name)):
+            if isinstance(node, ast.ExceptHandler) and (node.type is None or all(map(says_nothing, node.body))):
+                wrong.append(where(name, node))
+    assert wrong == []
+
+
+def says_nothing(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Pass) or (
+        isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    )
+
+
+@pytest.mark.parametrize("name", sorted(LEVELS))
+def test_each_package_is_typed(name: str) -> None:
+    assert (ROOT / name / "py.typed").is_file()
+
+
+PLAN_AND_LIST = """
+import json, sys
+from reconciler.cli.main import main
+sys.argv = ["dstack", "plan"]
+try:
+    main()
+except SystemExit as end:
+    assert end.code in (0, None), end.code
+json.dump(sorted(sys.modules), sys.stderr)
+"""
+
+
+def test_a_plan_imports_nothing_heavy(tmp_path: Path) -> None:
+    folder = tmp_path / "hello"
+    shutil.copytree(ROOT / "examples" / "hello", folder, ignore=shutil.ignore_patterns("state", "keys"))
+    done = subprocess.run(
+        [sys.executable, "-c", PLAN_AND_LIST],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(tmp_path / "state")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = json.loads(done.stderr.splitlines()[-1])
+    heavy = [module for module in loaded if any(module == name or module.startswith(name + ".") for name in HEAVY)]
+    assert heavy == []
