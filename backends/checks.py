@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from backends.base import BackendError
+from backends.errors import BackendError
 
 
 class NotKnown(Exception):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 
-from backends.base import Backend, BackendError, Connect, Setting
+from backends.base import Backend, Connect, Setting
 from backends.checks import Probe
+from backends.errors import BackendError
 from schemas.desired import BackendConfig
 from schemas.location import Bucket
 

@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from bench import planner
 from reconciler.engine.begin import TickRefused
 from reconciler.engine.write_state import land
-from reconciler.store.base import StateMoved
+from reconciler.state.errors import StateMoved
 from reconciler.store.bucket import BucketStore
 from reconciler.store.objects.open import open_bucket
 from schemas.location import Bucket, location

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from decimal import Decimal
 
-from reconciler.planner.draft import World
+from reconciler.planner.world import World
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Instance
 from schemas.offer import Offer

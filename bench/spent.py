@@ -15,8 +15,8 @@ from msgspec.structs import replace
 
 from bench import planner
 from bench.steps import THRESHOLDS
-from reconciler.planner.draft import World
 from reconciler.planner.plan import plan
+from reconciler.planner.world import World
 
 ROUNDS = 5
 

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from bench import planner
-from reconciler.planner.draft import World
 from reconciler.planner.plan import plan
+from reconciler.planner.world import World
 from reconciler.store.statefile import dumps, loads
 
 # Small worlds are over in a millisecond: they take more turns.

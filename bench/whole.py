@@ -96,7 +96,7 @@ def command(path: str, arguments: list[str]) -> int:
     """`dstack` with the offers of a file."""
     import msgspec
 
-    from reconciler.app.wiring import Site
+    from reconciler.app.site import Site
     from reconciler.cli.commands.plan import plan
     from reconciler.cli.session import run_session
     from schemas.desired import Desired

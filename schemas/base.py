@@ -17,8 +17,6 @@ Price = Decimal
 
 NAME = r"[a-z][a-z0-9-]{0,40}"
 PROJECT_ID = r"[a-z0-9]{8,32}"
-
-
 MOST = Price(10**12)
 HOURS = 730
 """Of a month, as clouds count."""

@@ -57,3 +57,8 @@ class Pool(Value, frozen=True, kw_only=True):
     hosts: tuple[Host, ...] = ()
     unsupported: tuple[str, ...] = ()
     sources: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def floor(self) -> int:
+        """The number of instances that the pool keeps. Idle ones above it terminate by their idle duration."""
+        return max(self.nodes_min, self.nodes_target or 0)

@@ -27,8 +27,9 @@ from backends.aws.run_instances import digest_of, inputs_of, parameters, unused_
 from backends.aws.security_groups import Door, Groups, ensure_groups, let_in_everywhere, said, unless
 from backends.aws.tags import POOL, PROJECT, as_list, door_group, of_project
 from backends.aws.terminate_instances import terminate
-from backends.base import BackendError, NoCapacity, QuotaExceeded, Setting, TryLater
+from backends.base import Setting
 from backends.boot.cloud_init import render
+from backends.errors import BackendError, NoCapacity, QuotaExceeded, TryLater
 from schemas.base import place_of
 from schemas.desired import BackendConfig
 from schemas.instance import Seen

@@ -17,8 +17,8 @@ from backends.aws.images import image_for
 from backends.aws.network import network_for
 from backends.aws.quotas import QUOTAS
 from backends.aws.tags import PROJECT, as_list, of_project
-from backends.base import BackendError, TryLater
 from backends.checks import NotKnown, Probe
+from backends.errors import BackendError, TryLater
 from schemas.desired import BackendConfig
 from schemas.location import Bucket
 from schemas.offer import Offer

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from backends.base import BackendError
+from backends.errors import BackendError
 
 if TYPE_CHECKING:
     from schemas.desired import BackendConfig

@@ -13,7 +13,7 @@ from typing import Any
 
 from backends.aws.clients import as_role
 from backends.aws.errors import ask, code_of, understood
-from backends.base import BackendError
+from backends.errors import BackendError
 
 KEY_ID = re.compile(r"A(?:KIA|SIA)[A-Z0-9]{10,124}")
 PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+=-]{0,63}")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
-from backends.base import BackendError, NoCapacity, QuotaExceeded, TryLater
+from backends.errors import BackendError, NoCapacity, QuotaExceeded, TryLater
 
 Meaning = Literal["capacity", "unsupported", "quota", "later", "permanent"]
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from backends.aws.errors import UNSUPPORTED_RETRY
 from backends.aws.network import Look
-from backends.base import BackendError, NoCapacity
+from backends.errors import BackendError, NoCapacity
 from schemas.offer import Offer
 from schemas.resources import Gpu
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from backends.aws.errors import ask, pages
 from backends.aws.tags import LAUNCH, LINEAGE, POOL, as_mapping, of_project
-from backends.base import BackendError, StillUsed
+from backends.errors import BackendError, StillUsed
 from schemas.base import HOURS, Price
 from schemas.leftover import Kind, Leftover
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from backends.base import BackendError, NoCapacity
+from backends.errors import BackendError, NoCapacity
 
 AGAIN = 45  # seconds; how long each zone is avoided is remembered by zone
 Look = Callable[..., Any]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from backends.aws.clients import client
 from backends.aws.errors import ask
-from backends.base import BackendError
+from backends.errors import BackendError
 from schemas.desired import BackendConfig
 
 NO_BACKEND = "there is no backend of type aws whose credentials could read it"

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from backends.aws.errors import ask
-from backends.base import BackendError, QuotaExceeded
+from backends.errors import BackendError, QuotaExceeded
 
 # docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas: in vCPUs; (on-demand, spot) by first letters.
 QUOTAS: tuple[tuple[str, str, str, str], ...] = (

@@ -10,8 +10,8 @@ from typing import Any
 from backends.aws.clients import client
 from backends.aws.errors import ask, failures, understood
 from backends.aws.instance_types import type_of
-from backends.base import BackendError
 from backends.catalog.offers import Layers
+from backends.errors import BackendError
 from schemas.base import Seconds
 from schemas.catalog import CatalogType, LiveRegion
 from schemas.desired import BackendConfig

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from backends.aws.network import Look
-from backends.base import BackendError, NoCapacity
+from backends.errors import BackendError, NoCapacity
 from schemas.launch import Request
 
 COMING = frozenset({"pending", "scheduled", "payment-pending", "assessing", "delayed"})

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from backends.aws.errors import ask, code_of, failures, understood
 from backends.aws.tags import POOL, PROJECT, as_list, as_mapping, door_group
-from backends.base import BackendError, TryLater
+from backends.errors import BackendError, TryLater
 
 LASTS = 24 * 3600  # seconds that a rule for an address lives; renewed when half of them are over
 SSH = 22

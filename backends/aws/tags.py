@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from backends.base import BackendError
+from backends.errors import BackendError
 from schemas.launch import Request
 
 PROJECT = "dstack-project"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from backends.aws.errors import ask
-from backends.base import BackendError, TryLater
+from backends.errors import BackendError, TryLater
 
 BATCH = 500  # instances that one call ends
 ENOUGH = 40  # refused calls after which no more is tried: then it is not about single ones

@@ -18,8 +18,8 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from backends.base import BackendError, TryLater
 from backends.catalog.gpus import gpu_memory, gpu_name
+from backends.errors import BackendError, TryLater
 from schemas.base import Seconds
 from schemas.catalog import CATALOG_VERSION, Catalog, CatalogRegion, CatalogSource, CatalogType, flaw
 

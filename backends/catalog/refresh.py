@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from backends.base import BackendError
 from backends.catalog.cache import Cache, Spoiled
 from backends.catalog.gpuhunt import URL, Fetch, download, published
 from backends.catalog.layers import live_file, published_file, published_of, shipped
+from backends.errors import BackendError
 from schemas.base import Seconds
 from schemas.catalog import CATALOG_VERSION, Live, LiveRegion
 from schemas.desired import BackendConfig

@@ -15,7 +15,8 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from backends.base import Backend, BackendError, NoCapacity, QuotaExceeded, TryLater
+from backends.base import Backend
+from backends.errors import BackendError, NoCapacity, QuotaExceeded, TryLater
 from schemas.instance import Seen
 from schemas.launch import Request
 from schemas.offer import Offer

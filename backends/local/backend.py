@@ -18,7 +18,8 @@ from typing import Literal
 
 import msgspec
 
-from backends.base import BackendError, NoCapacity, Setting
+from backends.base import Setting
+from backends.errors import BackendError, NoCapacity
 from backends.local import containers as local_containers
 from backends.local import processes as local_processes
 from backends.local import records as local_record

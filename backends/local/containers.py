@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from backends.base import TryLater
+from backends.errors import TryLater
 
 _TRIES = 5
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from backends.base import TryLater
+from backends.errors import TryLater
 
 _PATIENCE = 30.0
 

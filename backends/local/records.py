@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from backends.base import BackendError, TryLater
+from backends.errors import BackendError, TryLater
 from schemas.base import Value
 from schemas.resources import Resources
 

@@ -15,7 +15,8 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from backends.base import BackendError, Behind, NoCapacity, Setting, TryLater
+from backends.base import Setting
+from backends.errors import BackendError, Behind, NoCapacity, TryLater
 from backends.ssh.probe_facts import (
     Check,
     NotUnderstood,

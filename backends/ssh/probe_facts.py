@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from backends.local.machine import parse_gpus
+from backends.nvidia_smi import parse_gpus
 from schemas.base import Seconds, Value
 from schemas.resources import Gpu, GpuNeed, Resources, Span
 

@@ -14,7 +14,7 @@ from schemas.base import OURS
 if TYPE_CHECKING:
     from backends.base import Backend
     from backends.boot.spec import Boot
-    from reconciler.app.wiring import Site
+    from reconciler.app.site import Site
     from reconciler.hosts.ssh.declared_hosts import SshReach
     from reconciler.hosts.transport.base import Transport
     from schemas.desired import BackendConfig
@@ -74,7 +74,7 @@ def transports(environ: Mapping[str, str], reach: SshReach) -> Callable[[Instanc
 
 def _booter(site: Site, *, environ: Mapping[str, str] | None) -> Callable[[str], Boot]:
     def boot(launch: str) -> Boot:
-        from backends.base import BackendError
+        from backends.errors import BackendError
         from reconciler.hosts.boot_keys import boot_of
         from reconciler.secrets.project_key import KeyRefused, project_key
 
@@ -89,7 +89,7 @@ def _booter(site: Site, *, environ: Mapping[str, str] | None) -> Callable[[str],
 
 def _has_machines(site: Site) -> bool:
     """Some were made already, with a key: another one would open none of them, nor would theirs open what it makes."""
-    from reconciler.app.wiring import store_of
+    from reconciler.app.stores import store_of
 
     if (site.keys / "project.key").exists():
         return False

@@ -2,150 +2,24 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import secrets
-import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reconciler.store.base import StateRefused, Store
-from reconciler.store.blobs.folder import Blobs, FolderBlobs
-from reconciler.store.folder import FolderStore
-from reconciler.store.ledger.folder import FolderLedger, Ledger, Telling
-from reconciler.store.markers.folder import Markers
+from reconciler.app.site import Site
+from reconciler.app.stores import artifacts_of, blobs_of, deliveries_of, ledger_of, markers_of, scratch_of, store_of
+from reconciler.store.ledger.folder import Telling
 from reconciler.system.concurrent import Asking, unheard
-from schemas.location import Bucket, Location, location
+from reconciler.system.process import boot_clock, nonce, now, spawn, who
 
 if TYPE_CHECKING:
     from reconciler.engine.ports import Ports
     from reconciler.hosts.ssh.declared_hosts import SshReach
-    from reconciler.hosts.uploads import Deliveries
     from reconciler.state.authority import GitFacts
     from reconciler.store.blobs.bucket import Told
-    from reconciler.store.markers.bucket import BucketMarkers
     from schemas.desired import Desired
     from schemas.run import Container, RunSpec
     from schemas.state import Applied, Revision
-
-NONCE_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
-STATE = ".dstack/state"
-KEYS = ".dstack/keys"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Site:
-    """A project where it lies: `root` holds `.dstack`, `state` is as written in the documents ("" is the default).
-
-    `artifacts` is `artifact_store` as written: where artifacts go when the state is a folder.
-    """
-
-    root: Path
-    project: str
-    state: str = ""
-    authority: str = ""
-    artifacts: str = ""
-
-    @property
-    def location(self) -> Location:
-        """Of the state. `StateRefused` where it is none."""
-        return _location(self.state, key="state")
-
-    @property
-    def folder(self) -> Path:
-        """Of the state; with a state in a bucket, of what is kept of it here: copies only."""
-        where = self.location
-        if isinstance(where, Bucket) or not where.path:
-            return self.root / STATE
-        return self.root / Path(where.path).expanduser()
-
-    @property
-    def beside(self) -> Path:
-        """Where blobs, done-markers and the ledger lie. A folder that was named may hold several projects."""
-        where = self.location
-        named = not isinstance(where, Bucket) and where.path
-        return self.folder / self.project if named else self.folder
-
-    @property
-    def keys(self) -> Path:
-        return self.root / KEYS
-
-
-def store_of(site: Site, *, moving: bool = False) -> Store:
-    """The project's state, wherever it lies. Nothing is read yet. `moving`: one in the checkout is no surprise."""
-    where = site.location
-    if isinstance(where, Bucket):
-        from reconciler.app import bucket_parts as beside_bucket
-
-        before = None if moving else site.root / STATE / f"{site.project}.yml"
-        return beside_bucket.store(where, site.project, before=before)
-    return FolderStore(site.folder, site.project)
-
-
-def blobs_of(site: Site, *, told: Told | None = None) -> Blobs:
-    """The files, logs and artifacts of runs. `told` hears of large transfers."""
-    where = site.location
-    if isinstance(where, Bucket):
-        from reconciler.app import bucket_parts as beside_bucket
-
-        return beside_bucket.blobs(where, site.project, cache=scratch_of(site), told=told)
-    return FolderBlobs(scratch_of(site))
-
-
-def artifacts_of(site: Site, *, told: Told | None = None) -> Blobs:
-    """Where artifacts go: beside the state, or with a state in a folder to `artifact_store`."""
-    beside = blobs_of(site, told=told)
-    if not site.artifacts or isinstance(site.location, Bucket):
-        return beside
-    from reconciler.app import bucket_parts as beside_bucket
-
-    where = _location(site.artifacts, key="artifact_store")
-    cache = scratch_of(site)
-    return beside_bucket.apart(where, site.project, root=site.root, beside=beside, cache=cache, told=told)
-
-
-def scratch_of(site: Site) -> Path:
-    """Where temporary files lie: the folder of the blobs, which sweeps what a killed process left there."""
-    return site.beside / "blobs"
-
-
-def markers_of(site: Site) -> Markers | BucketMarkers:
-    where = site.location
-    if isinstance(where, Bucket):
-        from reconciler.app import bucket_parts as beside_bucket
-
-        return beside_bucket.markers(where, site.project)
-    return Markers(site.beside / "done")
-
-
-def ledger_of(site: Site) -> Ledger:
-    """What happened and what it cost, by month."""
-    where = site.location
-    if isinstance(where, Bucket):
-        from reconciler.app import bucket_parts as beside_bucket
-
-        return beside_bucket.ledger(where, site.project)
-    return FolderLedger(site.beside / "ledger")
-
-
-def _deliveries(site: Site) -> Deliveries | None:
-    """How hosts put results themselves; with a state in a folder they cannot."""
-    where = site.location
-    if not isinstance(where, Bucket):
-        return None
-    from reconciler.app import bucket_parts as beside_bucket
-
-    return beside_bucket.deliveries(where, site.project, scratch=scratch_of(site))
-
-
-def _location(text: str, *, key: str) -> Location:
-    try:
-        return location(text)
-    except ValueError as error:
-        raise StateRefused(f"{key}: {error}") from None
 
 
 def wire(
@@ -163,7 +37,7 @@ def wire(
     from reconciler.store.blobs.bundle import bundle
 
     store, ledger, reach = store_of(site), ledger_of(site), reach or reach_from(site.root, who=who(), environ=environ)
-    blobs, artifacts, deliveries = blobs_of(site, told=told), artifacts_of(site, told=told), _deliveries(site)
+    blobs, artifacts, deliveries = blobs_of(site, told=told), artifacts_of(site, told=told), deliveries_of(site)
     apart = [blobs, artifacts] if site.artifacts else [blobs]
     return Ports(
         store=store,
@@ -206,44 +80,6 @@ def lacking_here(site: Site, *, environ: Mapping[str, str]) -> Callable[[RunSpec
         return missing(spec, desired, environ, root=site.root, has_key=has_key)
 
     return lacking
-
-
-@dataclass(frozen=True)
-class OwnThreads:
-    """`reconciler.system.concurrent.Threads` of whoever has no ports."""
-
-    clock: Callable[[], float] = lambda: boot_clock()
-    spawn: Callable[[Callable[[], None]], object] = lambda work: spawn(work)
-
-
-def now() -> int:
-    return int(time.time())
-
-
-def boot_clock() -> float:
-    """Seconds that also count while the machine sleeps, where the system tells them."""
-    kind = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if kind is None else time.clock_gettime(kind)
-
-
-def nonce() -> str:
-    return "".join(secrets.choice(NONCE_LETTERS) for _ in range(8))
-
-
-def spawn(work: Callable[[], None]) -> object:
-    """On a daemon thread: a late answer must not hold up the end of the process."""
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    return thread
-
-
-def who() -> str:
-    """`user@host`, for people to know whom to ask."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        user = str(os.getuid())
-    return f"{user}@{os.uname().nodename.split('.')[0]}"
 
 
 def _resolver(site: Site, *, environ: Mapping[str, str]) -> Callable[[RunSpec, Desired], Mapping[str, str]]:

@@ -9,18 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-EXIT_CODES = (
-    "Exit codes: 0 done or nothing to do; 1 error (usage too); 2 changes (plan --detailed-exitcode); "
-    "3 still under way at the deadline (--strict: or waiting); 130 Ctrl-C."
-)
-CONTEXT = {"help_option_names": ["-h", "--help"]}
-
-
-def new_app(help: str) -> typer.Typer:
-    return typer.Typer(
-        add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True, help=help,
-        epilog=EXIT_CODES, context_settings=CONTEXT,
-    )  # fmt: skip
+from reconciler.cli.options.factory import new_app
 
 
 def build(arguments: Sequence[str]) -> typer.Typer:
@@ -52,7 +41,7 @@ def _root(
     version: bool = typer.Option(False, "--version", "-V", help="Print the version."),
 ) -> None:
     if version:
-        from reconciler.cli.main import print_version
+        from reconciler.cli.version import print_version
 
         print_version()
         raise typer.Exit

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 def explain_error(error: Exception) -> str:
     """The line for `error`, or "" for a defect. Imports here cost nothing: something already failed."""
-    from backends.base import BackendError
+    from backends.errors import BackendError
     from reconciler.config.load import Invalid
-    from reconciler.store.base import StateMoved, StateRefused
+    from reconciler.state.errors import StateMoved, StateRefused
 
     match error:
         case Invalid():

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import sys
 
+from reconciler.cli.version import home, print_version
+
 PACKAGES = ("reconciler", "schemas", "backends")
 
 
@@ -27,13 +29,9 @@ def main() -> None:
     sys.exit(code)
 
 
-def print_version() -> None:
-    print(f"dstack {_version()}")
-
-
 def _foreign_package() -> str:
     """Why the three packages are not ours, or "". A project's own `schemas/` on PYTHONPATH would shadow it."""
-    ours = _home()
+    ours = home()
     for name in PACKAGES:
         found = next((folder for folder in sys.path if _is_package(folder, name)), None)
         # An editable install may be found by a hook instead of a folder: it is then the first to answer.
@@ -46,10 +44,6 @@ def _foreign_package() -> str:
     return ""
 
 
-def _home() -> str:
-    return os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
-
-
 def _is_package(folder: str, name: str) -> bool:
     there = os.path.join(folder or os.curdir, name)
     return os.path.isfile(os.path.join(there, "__init__.py")) or os.path.isfile(f"{there}.py")
@@ -58,22 +52,6 @@ def _is_package(folder: str, name: str) -> bool:
 def _imported(name: str) -> str:
     module = __import__(name)
     return os.path.dirname(os.path.dirname(os.path.realpath(module.__file__ or os.curdir)))
-
-
-def _version() -> str:
-    """The installed version, from the name of its metadata's folder: reading that properly costs 30 ms."""
-    for folder in (_home(), *sys.path):
-        for name in _names(folder):
-            if name.startswith("dstack_pools-") and name.endswith(".dist-info"):
-                return name.removeprefix("dstack_pools-").removesuffix(".dist-info")
-    return "0+source"
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder or os.curdir)
-    except OSError:  # sys.path may hold archives, and folders that do not exist
-        return []
 
 
 def _flush() -> None:

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reconciler.app.wiring import Site, store_of
+from reconciler.app.site import Site
+from reconciler.app.stores import store_of
 from reconciler.cli.exits import Fail
 from reconciler.system.concurrent import Asking, unheard
 

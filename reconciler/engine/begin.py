@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from backends.base import BackendError
+from backends.errors import BackendError
 from reconciler.engine.ports import Connections, Ports
 from reconciler.state.host_place import config_of
 from reconciler.system.concurrent import awaited, gather

@@ -22,19 +22,19 @@ from reconciler.engine.prepare import Rendered, prepare
 from reconciler.engine.recover_results import Recovered, recover
 from reconciler.engine.request import TickAsk
 from reconciler.engine.write_state import TRIES, differs, heartbeat_due, jitter, write
-from reconciler.planner.draft import World
 from reconciler.planner.failover import failover
 from reconciler.planner.plan import plan
+from reconciler.planner.world import World
 from reconciler.secrets.resolve import secret_files
 from reconciler.state.access_modes import with_ways
 from reconciler.state.apply_config import apply, bundled, unbundled, with_bundles
 from reconciler.state.authority import GitFacts, judge
 from reconciler.state.capacity_backoff import shun
+from reconciler.state.errors import StateMoved, StateRefused
 from reconciler.state.observe.merge import absorb, changed_hosts, never_heard_of, strangers, untagged
 from reconciler.state.prune import KEEP, prune
 from reconciler.state.record_plan import intend
 from reconciler.state.settle import conclude
-from reconciler.store.base import StateMoved, StateRefused
 from reconciler.store.markers.folder import markers_needed
 from schemas.desired import Desired
 from schemas.plan import Launch, Permissions, Plan

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from backends.base import Backend, BackendError, Behind, NoCapacity, QuotaExceeded, TryLater
+from backends.base import Backend
+from backends.errors import BackendError, Behind, NoCapacity, QuotaExceeded, TryLater
 from reconciler.engine.job_spec import CannotOrder, order_of
 from reconciler.engine.ports import Connections, Ports
 from reconciler.hosts import runner

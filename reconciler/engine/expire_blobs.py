@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from reconciler.hosts.uploads import Deliveries
+from reconciler.state.errors import StateRefused
 from reconciler.state.observe.hosts import SKEW
 from reconciler.state.prune import KEEP, needed_blobs
-from reconciler.store.base import StateRefused, Store
+from reconciler.store.base import Store
 from reconciler.store.blobs.folder import BlobError, Blobs
 from reconciler.store.ledger.folder import Ledger
 from reconciler.store.objects.base import ObjectsError

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from backends.base import Backend, BackendError, Collecting, StillUsed
+from backends.base import Backend, Collecting
+from backends.errors import BackendError, StillUsed
 from reconciler.engine.begin import REGIONAL, place_in
 from reconciler.engine.ports import Connections, Ports
 from reconciler.state.unowned import Found

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from backends.base import Admitting, BackendError
+from backends.base import Admitting
+from backends.errors import BackendError
 from reconciler.engine.ports import Connections
 from schemas.instance import HostReport, Instance
 from schemas.state import Place, State

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from reconciler.engine.ports import Ports
 from reconciler.hosts.runner import Box, Order
-from reconciler.planner.placement.blocks import share_of
-from reconciler.secrets.resolve import SecretLacking
+from reconciler.secrets.errors import SecretLacking
+from reconciler.state.blocks import share_of
 from schemas.delivery import Delivery
 from schemas.desired import Desired
 from schemas.instance import Instance

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from backends.base import Backend, BackendError, Dated
+from backends.base import Backend, Dated
+from backends.errors import BackendError
 from backends.registry import CATALOGED
 from reconciler.engine.ingress import let_in, shut_out
 from reconciler.engine.ports import Connections, Ports

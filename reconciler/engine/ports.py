@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from backends.base import Acknowledged, Backend, BackendError, Noting
+from backends.base import Acknowledged, Backend, Noting
+from backends.errors import BackendError
+from reconciler.store.markers.base import Done
 from reconciler.system.concurrent import Asking, unheard
 from schemas.delivery import Delivery
 from schemas.desired import BackendConfig, Desired
@@ -23,13 +25,6 @@ if TYPE_CHECKING:
     from reconciler.state.authority import GitFacts
     from reconciler.store.base import Store
     from reconciler.store.blobs.folder import Blobs
-
-
-class Done(Protocol):
-    """The done-markers beside the state: which (run name, hash) ended well once."""
-
-    def put(self, name: str, hash: str) -> None: ...
-    def all(self) -> frozenset[tuple[str, str]]: ...
 
 
 class Documents(Protocol):

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from backends.base import BackendError, NoCapacity, TryLater
+from backends.errors import BackendError, NoCapacity, TryLater
 from reconciler.engine.execute import capacity_of
 from reconciler.engine.job_spec import CannotOrder, bundle_of
 from reconciler.engine.ports import Connections, Ports
-from reconciler.secrets.resolve import SecretLacking
+from reconciler.secrets.errors import SecretLacking
 from reconciler.state.access_modes import way_to
 from reconciler.state.observe.merge import another_account
 from reconciler.system.concurrent import gather

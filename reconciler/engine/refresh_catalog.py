@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 
-from backends.base import BackendError
+from backends.errors import BackendError
 from reconciler.engine.catalog import cataloged, layers
 from reconciler.system.concurrent import Asking, Threads, awaited, gather, unheard
 from reconciler.text.format import few

@@ -9,7 +9,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from backends.base import BackendError
+from backends.errors import BackendError
 from backends.ssh.backend import Looked, look
 from reconciler.config.known_hosts import Known, name_of
 from reconciler.engine.ports import Ports

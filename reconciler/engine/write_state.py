@@ -8,8 +8,8 @@ from msgspec.structs import replace
 
 from reconciler.engine.begin import TickRefused
 from reconciler.engine.ports import Ports
+from reconciler.state.errors import StateMoved
 from reconciler.state.ledger.entries import entries
-from reconciler.store.base import StateMoved
 from schemas.state import State, Tick
 
 TRIES = 30

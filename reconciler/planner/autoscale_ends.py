@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from reconciler.planner.draft import World
 from reconciler.planner.plan import plan
+from reconciler.planner.world import World
 from reconciler.state.autoscale_rules import Rules, rules_of
 from reconciler.state.status import alive
 from schemas.instance import Instance

@@ -14,12 +14,12 @@ from functools import cached_property
 
 from msgspec.structs import replace
 
+from reconciler.planner.world import World
 from reconciler.state.drains import begun, of_instances, to_come, told
 from reconciler.state.status import InstanceStatus, alive, instance_status
 from schemas.base import OURS, Price, Seconds
-from schemas.desired import BackendConfig, Desired
+from schemas.desired import BackendConfig
 from schemas.instance import Instance
-from schemas.offer import Offer
 from schemas.plan import Action, IdleNote, Permissions, Unmet, Update
 from schemas.pool import GRACE, Pool
 from schemas.run import LIVE_JOB, RUN_ENDED, Attempt, Job, Run
@@ -27,24 +27,6 @@ from schemas.state import Override, State
 
 _AT_REST = ("done", "failed", "terminated", "aborted")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-
-
-@dataclass(frozen=True, kw_only=True)
-class World:
-    """Everything that a plan depends on.
-
-    `nonce` (8 characters of a–z and 0–9) makes its ids unique. `lacking`: run name -> why
-    something it needs is missing here. `done`: (run name, hash) of tasks that ran.
-    """
-
-    desired: Desired
-    state: State
-    offers: Sequence[Offer] = ()
-    now: int
-    nonce: str
-    permissions: Permissions = field(default_factory=Permissions)
-    lacking: Mapping[str, str] = field(default_factory=dict)
-    done: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass(kw_only=True)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from reconciler.planner.draft import Draft, overrides
-from reconciler.planner.placement.blocks import Box, left_of, shared
+from reconciler.planner.placement.blocks import Box
 from reconciler.planner.placement.fit import has
 from reconciler.planner.placement.limits import hourly
-from reconciler.planner.rules.retire import words
-from reconciler.planner.run_queue import clock
 from reconciler.state.autoscale_rules import word_of
+from reconciler.state.blocks import left_of, shared
 from reconciler.state.drains import INSTANCE, told
 from reconciler.state.late_hosts import returned
 from reconciler.state.status import INTERRUPTED, UNTRUSTED, lost_gpus
-from reconciler.text.dates import moment
+from reconciler.text.dates import clock, moment
+from reconciler.text.durations import words
 from schemas.base import Price
 from schemas.instance import Instance
 from schemas.plan import Launch, Terminate

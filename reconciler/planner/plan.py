@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reconciler.planner.draft import Draft, World, draft_of
+from reconciler.planner.draft import Draft, draft_of
 from reconciler.planner.forecast import costs, foresee, next_actor
 from reconciler.planner.rules.attach_hosts import attach
 from reconciler.planner.rules.declared_runs import enrol
@@ -14,6 +14,7 @@ from reconciler.planner.rules.scale_down import reap
 from reconciler.planner.rules.scale_up import Growth, grow_floors, grow_wishes
 from reconciler.planner.rules.schedule_runs import serve
 from reconciler.planner.rules.stop_attempts import halt
+from reconciler.planner.world import World
 from schemas.plan import Plan
 
 VERSION = 1

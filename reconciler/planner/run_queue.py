@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 from reconciler.planner.draft import Draft
 from reconciler.planner.rules.stop_attempts import stays
+from reconciler.state.attempts import UNSEEN
+from reconciler.text.dates import clock
 from schemas.run import Run
-
-# More attempts than this, that a rebuild finds no trace of, no run has had.
-UNSEEN = 100
 
 
 class Demand(NamedTuple):
@@ -90,7 +89,3 @@ def remember(draft: Draft, run: Run, why: str) -> None:
         draft.update_run(run, why=why, quiet=True, reason=why)
 
 
-def clock(at: int) -> str:
-    """`04:35Z`: the hour and minute in UTC of a time close by."""
-    minutes = at // 60 % 1440
-    return f"{minutes // 60:02}:{minutes % 60:02}Z"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconciler.planner.run_queue import clock
 from reconciler.state.late_hosts import returned
 from reconciler.state.observe.listings import APART
+from reconciler.text.dates import clock
 from reconciler.text.format import counted
 from schemas.run import Attempt
 from schemas.state import State

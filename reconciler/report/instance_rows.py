@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from reconciler.planner.placement.blocks import shared, used
+from reconciler.state.blocks import shared, used
 from reconciler.state.drains import INSTANCE, INSTANCE_DRAINED, POOL_DRAINED, told
 from reconciler.state.host_backoff import next_looks
 from reconciler.state.status import (

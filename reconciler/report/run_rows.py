@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from reconciler.planner.placement.blocks import share_of
+from reconciler.state.blocks import share_of
 from schemas.base import Price
 from schemas.instance import Instance
 from schemas.run import RUN_ENDED, Attempt, Run

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from reconciler.secrets.resolve import SecretLacking
+from reconciler.secrets.errors import SecretLacking
 from reconciler.system.private_folder import make_private
 
 VARIABLE = "DSTACK_PROJECT_KEY"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from reconciler.secrets.errors import SecretLacking
 from schemas.desired import Desired, Secret
 from schemas.run import Container, RunSpec
 
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
 
 REFERENCE = re.compile(r"\$\{\{\s*(env|secrets)\.([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 TIMEOUT = 60.0
-
-
-class SecretLacking(Exception):
-    """A value is not to be had here and now. The message names it and never holds it."""
 
 
 def lacking(

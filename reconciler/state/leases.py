@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from reconciler.planner.rules.scale_up import floor_of
 from reconciler.state.status import UNREADABLE, bought, idle_since
 from schemas.base import Price
 from schemas.instance import Instance
@@ -43,10 +42,10 @@ def _floors(instances: list[Instance], pools: dict[str, Pool]) -> set[str]:
     """Those that `nodes` would keep if all were idle: declared, cheap, young ones (see `reconciler.planner.rules.scale_down`)."""
     members: dict[str, list[Instance]] = defaultdict(list)
     for one in instances:
-        if one.pool in pools and floor_of(pools[one.pool]):
+        if one.pool in pools and pools[one.pool].floor:
             members[one.pool].append(one)
     return {
-        one.id for name, each in members.items() for one in sorted(each, key=_goes)[-floor_of(pools[name]) :]
+        one.id for name, each in members.items() for one in sorted(each, key=_goes)[-pools[name].floor :]
     }
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from reconciler.planner.run_queue import UNSEEN
+from reconciler.state.attempts import UNSEEN
 from reconciler.state.drains import INSTANCE
 from reconciler.state.job_results import Cause, cause_of, settle_jobs
 from reconciler.state.quarantine import quarantine

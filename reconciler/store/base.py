@@ -7,14 +7,6 @@ from typing import Protocol
 from schemas.state import State
 
 
-class StateRefused(Exception):
-    """The state may not be read or written. Nothing was touched; the message has the next command."""
-
-
-class StateMoved(Exception):
-    """Somebody else wrote first. Read again, plan again on the same observation, write again."""
-
-
 class Store(Protocol):
     """One project's state, somewhere. A token is a digest of the stored bytes, so a hand edit is noticed too.
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from reconciler.store.base import StateMoved, StateRefused
+from reconciler.state.errors import StateMoved, StateRefused
 from reconciler.store.moved_pointer import moved_to
 from reconciler.store.objects.base import Busy, Found, Moved, Objects, ObjectsError, Unsure, Version
 from reconciler.store.statefile import Header, dumps, header_of, loads, refuse_backwards

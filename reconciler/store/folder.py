@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from reconciler.store.base import StateMoved, StateRefused
+from reconciler.state.errors import StateMoved, StateRefused
 from reconciler.store.statefile import Header, dumps, header, header_of, loads, refuse_backwards
 from reconciler.system.private_folder import distrust, make_private
 from schemas.base import PROJECT_ID

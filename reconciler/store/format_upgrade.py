@@ -10,7 +10,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from reconciler.store.base import StateMoved, StateRefused, Store
+from reconciler.state.errors import StateMoved, StateRefused
+from reconciler.store.base import Store
 from schemas.state import VERSION
 
 Raw = dict[str, Any]

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from reconciler.store.base import StateMoved, StateRefused, Store
+from reconciler.state.errors import StateMoved, StateRefused
+from reconciler.store.base import Store
 from reconciler.store.blobs.folder import Blobs
 from reconciler.store.ledger.folder import Ledger
 from reconciler.store.markers.bucket import BucketMarkers

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from reconciler.store.base import StateRefused
+from reconciler.state.errors import StateRefused
 from reconciler.store.format_upgrade import STEPS, Raw, older, upgraded
 from reconciler.store.moved_pointer import moved_to
 from schemas.base import Price, is_price

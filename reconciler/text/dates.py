@@ -28,3 +28,9 @@ def _local(text: str, here: Here) -> str:
     except (ValueError, OverflowError):  # somebody's words that only look like a time
         return f"{text}Z"
     return found.strftime("%Y-%m-%d %H:%M %Z")
+
+
+def clock(at: int) -> str:
+    """`04:35Z`: the hour and minute in UTC of a time close by."""
+    minutes = at // 60 % 1440
+    return f"{minutes // 60:02}:{minutes % 60:02}Z"

@@ -12,8 +12,6 @@ from schemas.location import location
 
 # What `packaging` reads, less what nobody needs here: `~=1` says nothing, so it wants two numbers.
 REQUIRES = r"\s*(?:(?:>=|<=|==|!=|<|>)\s*[0-9]+(?:\.[0-9]+){0,3}|~=\s*[0-9]+(?:\.[0-9]+){1,3})\s*"
-
-
 PROJECT_NAME = matching(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}", what="a project's name: letters, digits, space, . _ -")
 
 

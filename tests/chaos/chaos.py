@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backends.local import records as local_record
-from reconciler.app.wiring import Site, blobs_of
+from reconciler.app.site import Site
+from reconciler.app.stores import blobs_of
 from reconciler.store.statefile import loads
 from schemas.run import RUN_ENDED, Job, Run
 from schemas.state import State

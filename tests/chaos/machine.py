@@ -15,17 +15,18 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from backends.base import Backend, TryLater
+from backends.base import Backend
+from backends.errors import TryLater
 from reconciler.cli.commands.state.rebuild import rebuilt
 from reconciler.engine.ports import Ports
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import TickResult, tick
 from reconciler.engine.write_state import land
 from reconciler.state.authority import GitFacts
+from reconciler.state.errors import StateRefused
 from reconciler.state.forget import forget
 from reconciler.state.rebuild import RebuildRefused
 from reconciler.state.requests import WishRefused
-from reconciler.store.base import StateRefused
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Seen
 from schemas.launch import Request

@@ -19,7 +19,7 @@ from reconciler.cli.project import documents_of, site_of
 from reconciler.engine.begin import TickRefused
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import tick
-from reconciler.store.base import StateMoved, StateRefused
+from reconciler.state.errors import StateMoved, StateRefused
 
 
 def main(checkout: Path, *, skew: int) -> int:

@@ -15,8 +15,8 @@ from msgspec.structs import replace
 from reconciler.cli.commands.plan.saved import save_plan, saved_plan
 from reconciler.cli.exits import Fail
 from reconciler.planner.approve import approve
-from reconciler.planner.draft import World
 from reconciler.planner.plan import plan
+from reconciler.planner.world import World
 from schemas.plan import Action, Assign, Launch, Plan, Stop, Terminate, Update
 from schemas.run import Run, RunSpec
 from tests.worlds.worlds import worlds

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from backends.base import BackendError, NoCapacity, QuotaExceeded, TryLater
+from backends.errors import BackendError, NoCapacity, QuotaExceeded, TryLater
 from backends.fake.backend import Fault
 from reconciler.report.instance_rows import explain_instances
 from reconciler.report.json import dump, instances_json, plan_json, runs_json

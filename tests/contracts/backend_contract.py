@@ -9,8 +9,9 @@ from typing import Protocol
 import pytest
 from msgspec.structs import replace
 
-from backends.base import Backend, BackendError, NoCapacity
+from backends.base import Backend
 from backends.boot.spec import Boot
+from backends.errors import BackendError, NoCapacity
 from schemas.instance import Seen
 from schemas.launch import Request
 from schemas.offer import Offer

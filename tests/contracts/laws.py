@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from backends.fake.backend import Machine
-from reconciler.planner.placement.blocks import left_of, part_price, share_of, shared
 from reconciler.planner.placement.fit import shortage
+from reconciler.state.blocks import left_of, part_price, share_of, shared
 from reconciler.state.job_results import RESULT_LOST
 from reconciler.state.status import alive, lost_gpus
 from schemas.instance import Instance

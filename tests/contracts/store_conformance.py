@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from reconciler.store.base import StateMoved, StateRefused, Store
+from reconciler.state.errors import StateMoved, StateRefused
+from reconciler.store.base import Store
 from schemas.desired import BackendConfig
 from schemas.state import VERSION, Place, State, Tombstone
 

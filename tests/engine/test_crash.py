@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from backends.base import TryLater
+from backends.errors import TryLater
 from backends.fake.backend import Fault
 from reconciler.engine.ports import Ports
 from reconciler.engine.request import TickAsk

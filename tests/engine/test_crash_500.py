@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from backends.base import TryLater
+from backends.errors import TryLater
 from backends.fake.backend import Fault, Machine
 from reconciler.engine.ports import Ports
 from reconciler.engine.request import TickAsk

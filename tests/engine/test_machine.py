@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 from msgspec.structs import replace
 
-from backends.base import BackendError, NoCapacity, TryLater
+from backends.errors import BackendError, NoCapacity, TryLater
 from backends.fake.backend import Fault
 from reconciler.engine.request import TickAsk
-from reconciler.planner.draft import World
 from reconciler.planner.plan import plan
+from reconciler.planner.world import World
 from reconciler.state.rebuild import RebuildRefused
 from schemas.plan import Launch, Plan
 from schemas.profile import Retry

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from backends.base import NoCapacity, TryLater
+from backends.errors import NoCapacity, TryLater
 from schemas.profile import Retry
 from tests.engine.test_machine import Machine
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from backends.base import TryLater
+from backends.errors import TryLater
 from backends.fake.backend import Fault
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import tick

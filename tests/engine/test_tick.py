@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from backends.base import Backend, NoCapacity, TryLater
+from backends.base import Backend
+from backends.errors import NoCapacity, TryLater
 from backends.fake.backend import Fault
 from reconciler.engine.ports import Ports
 from reconciler.engine.request import TickAsk
@@ -20,10 +21,10 @@ from reconciler.engine.tick import tick
 from reconciler.engine.until import settle, settled
 from reconciler.hosts.runner import Fenced, Held, Order, Runner
 from reconciler.report.in_progress import under_way
-from reconciler.secrets.resolve import SecretLacking
+from reconciler.secrets.errors import SecretLacking
+from reconciler.state.errors import StateRefused
 from reconciler.state.record_outcomes import Failed
 from reconciler.state.requests import add_run, stop_run
-from reconciler.store.base import StateRefused
 from schemas.desired import Desired
 from schemas.instance import Instance
 from schemas.plan import Launch, Permissions, Plan, Terminate

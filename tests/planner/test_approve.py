@@ -10,8 +10,8 @@ from hypothesis import given
 from msgspec.structs import replace
 
 from reconciler.planner.approve import approve
-from reconciler.planner.draft import World
 from reconciler.planner.plan import plan
+from reconciler.planner.world import World
 from schemas.offer import Offer
 from schemas.plan import Action, Assign, Launch, Plan, Stop, Terminate, Update
 from schemas.run import Run, RunSpec

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from reconciler.planner.draft import World
-from reconciler.planner.placement.blocks import left_of, share_of, shared
 from reconciler.planner.placement.fit import fits
 from reconciler.planner.plan import plan
+from reconciler.planner.world import World
+from reconciler.state.blocks import left_of, share_of, shared
 from reconciler.state.status import alive, jobs_by_instance, lost_gpus
 from schemas.base import place_of
 from schemas.desired import Cap, Desired

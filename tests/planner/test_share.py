@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from reconciler.planner.placement.blocks import Box, blocks_of, fewest, part, part_price, share_of, shared, used
+from reconciler.planner.placement.blocks import Box, fewest
 from reconciler.planner.placement.fit import shortage
 from reconciler.planner.plan import plan
 from reconciler.report.instance_rows import explain_instances, explain_pools
 from reconciler.report.run_rows import explain_runs
+from reconciler.state.blocks import blocks_of, part, part_price, share_of, shared, used
 from schemas.instance import Instance
 from schemas.plan import Assign
 from schemas.pool import Pool

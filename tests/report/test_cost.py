@@ -27,8 +27,8 @@ from reconciler.engine.write_state import land, write
 from reconciler.report.cost import cost_csv, cost_json, event_json, event_line
 from reconciler.report.cost_model import BYS, By, Cost, cost
 from reconciler.report.tables import cost_table
+from reconciler.state.errors import StateMoved
 from reconciler.state.ledger.entries import entries
-from reconciler.store.base import StateMoved
 from reconciler.store.ledger.folder import FolderLedger, Telling
 from schemas.documents.generate import schema
 from schemas.instance import Instance

@@ -20,18 +20,19 @@ from rich.console import Console
 from syrupy.assertion import SnapshotAssertion
 
 from backends.catalog.offers import Layers, offers
-from reconciler.app.wiring import OwnThreads, Site
+from reconciler.app.site import Site
 from reconciler.cli.commands.offers.rows import Asked, browsed, offer_rows, row_of
 from reconciler.cli.commands.run.confirm import RunConfirm
 from reconciler.cli.exits import Fail
 from reconciler.engine.catalog import Later
 from reconciler.engine.refresh_catalog import refresh
 from reconciler.planner.confirmed_price import confirmed
-from reconciler.planner.draft import World
 from reconciler.planner.placement.browse import browse
 from reconciler.planner.plan import plan
+from reconciler.planner.world import World
 from reconciler.report.offers import OfferRow, group_table, grouped, groups_json, offer_text, offers_json
 from reconciler.report.plan import Page, render_plan
+from reconciler.system.process import OwnThreads
 from schemas.catalog import CATALOG_VERSION, Catalog, CatalogRegion, CatalogType, LiveRegion
 from schemas.desired import BackendConfig, Cap, Desired
 from schemas.documents.generate import schema

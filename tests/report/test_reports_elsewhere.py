@@ -23,7 +23,8 @@ RUN = "type: task\nname: hello\ncommands: [sleep 1.2]\ntags: {team: vision}\n"
 AGE = """
 import os, sys
 from pathlib import Path
-from reconciler.app.wiring import Site, store_of
+from reconciler.app.stores import store_of
+from reconciler.app.site import Site
 store = store_of(Site(root=Path(), project=sys.argv[2], state=sys.argv[1]))
 data, token = store.raw()
 assert b'"version":3' in data

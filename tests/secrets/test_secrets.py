@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.secrets.errors import SecretLacking
 from reconciler.secrets.project_key import ProjectKey
-from reconciler.secrets.resolve import SecretLacking, lacking, resolve
+from reconciler.secrets.resolve import lacking, resolve
 from schemas.desired import Desired, Secret
 from schemas.run import RunSpec
 

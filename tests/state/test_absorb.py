@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from reconciler.state.errors import StateRefused
 from reconciler.state.observe.merge import absorb, strangers
-from reconciler.store.base import StateRefused
 from schemas.desired import BackendConfig
 from schemas.instance import HostReport, Instance, JobReport, Listing, Seen
 from schemas.launch import Intent, Request

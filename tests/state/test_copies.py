@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from reconciler.store.base import StateRefused
+from reconciler.state.errors import StateRefused
 from schemas.plan import Permissions, Terminate
 from schemas.pool import Pool
 from tests.backends.aws.test_backend import account  # noqa: F401 - a fixture

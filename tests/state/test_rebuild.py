@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from reconciler.planner.run_queue import UNSEEN
+from reconciler.state.attempts import UNSEEN
 from reconciler.state.forget import forget
 from reconciler.state.observe.merge import absorb
 from reconciler.state.prune import KEEP, needed_blobs, prune

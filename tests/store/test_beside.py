@@ -15,7 +15,7 @@ import pytest
 
 from reconciler.engine.expire_blobs import due, expire
 from reconciler.hosts.uploads import Deliveries
-from reconciler.store.base import StateRefused
+from reconciler.state.errors import StateRefused
 from reconciler.store.blobs.bucket import BucketBlobs
 from reconciler.store.blobs.folder import BlobError, Blobs, FolderBlobs
 from reconciler.store.blobs.split import BlobsApart

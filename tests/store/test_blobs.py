@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.store.base import StateRefused
+from reconciler.state.errors import StateRefused
 from reconciler.store.blobs.folder import BlobError, FolderBlobs
 from reconciler.store.markers.folder import Markers
 

@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 
-from reconciler.store.base import StateMoved, StateRefused
+from reconciler.state.errors import StateMoved, StateRefused
 from reconciler.store.bucket import BucketStore, nonce_of, packed, unpacked
 from reconciler.store.moved_pointer import pointer
 from reconciler.store.objects.base import Objects, ObjectsError

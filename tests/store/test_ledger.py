@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.store.base import StateRefused
+from reconciler.state.errors import StateRefused
 from reconciler.store.ledger.folder import FolderLedger
 from schemas.ledger import Entry
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from ruamel.yaml import YAML
 
-from reconciler.store.base import StateRefused
+from reconciler.state.errors import StateRefused
 from reconciler.store.statefile import COLLECTIONS, dumps, header, loads
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Instance

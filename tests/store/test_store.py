@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.store.base import StateRefused
+from reconciler.state.errors import StateRefused
 from reconciler.store.folder import FolderStore, filesystem
 from reconciler.store.statefile import dumps
 from schemas.state import State
@@ -161,7 +161,7 @@ def test_a_read_only_folder_is_a_clear_error() -> None:
             sys.path.insert(0, {str(ROOT)!r})
             from pathlib import Path
             import filelock
-            from reconciler.store.base import StateRefused
+            from reconciler.state.errors import StateRefused
             from reconciler.store.folder import FolderStore
             from schemas.state import VERSION, State
             if os.geteuid() == 0:
@@ -220,7 +220,7 @@ def test_a_failing_disk(file: Path, fault: str, word: str, generation: int) -> N
         sys.path.insert(0, {str(ROOT)!r})
         from pathlib import Path
         from msgspec.structs import replace
-        from reconciler.store.base import StateRefused
+        from reconciler.state.errors import StateRefused
         from reconciler.store.folder import FolderStore
         store = FolderStore(Path({str(file.parent)!r}), "{PROJECT}")
         state, token = store.read()

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from reconciler.store.base import StateMoved, StateRefused
+from reconciler.state.errors import StateMoved, StateRefused
 from reconciler.store.folder import FolderStore
 from reconciler.store.format_upgrade import STEPS, upgrade, upgraded
 from reconciler.store.statefile import dumps, loads

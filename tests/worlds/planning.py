@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from reconciler.planner.draft import World
 from reconciler.planner.plan import plan
+from reconciler.planner.world import World
 from reconciler.state.record_plan import intend
 from reconciler.state.settle import conclude
 from schemas.base import place_of

@@ -19,7 +19,7 @@ from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import TickResult, tick
 from reconciler.hosts.runner import Collected, Fenced, Held, HostError, Order, Unreachable
 from reconciler.state.authority import GitFacts
-from reconciler.store.base import StateMoved
+from reconciler.state.errors import StateMoved
 from reconciler.store.statefile import dumps, loads
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import HostReport, Instance

@@ -8,8 +8,9 @@ from typing import Any
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from reconciler.planner.draft import World
-from reconciler.planner.placement.blocks import Box, shared
+from reconciler.planner.placement.blocks import Box
+from reconciler.planner.world import World
+from reconciler.state.blocks import shared
 from schemas.base import place_of
 from schemas.desired import BackendConfig, Cap, Desired
 from schemas.instance import Instance

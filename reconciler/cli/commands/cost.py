@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from reconciler.app.wiring import Site, ledger_of, now
+from reconciler.app.site import Site
+from reconciler.app.stores import ledger_of
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import site, state_or_empty
 from reconciler.cli.terminal.streams import out, say, show, width
@@ -17,6 +18,7 @@ from reconciler.cli.terminal.times import month_began, past
 from reconciler.report.cost import cost_csv, cost_json, event_json, event_line
 from reconciler.report.cost_model import BYS, By, Cost, cost
 from reconciler.store.ledger.folder import Ledger
+from reconciler.system.process import now
 from reconciler.text.format import counted, stamp
 from schemas.ledger import Entry
 from schemas.state import State

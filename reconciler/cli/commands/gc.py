@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reconciler.app.wiring import Site, now
+from reconciler.app.site import Site
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import ports_of, site, state_of
 from reconciler.cli.terminal.progress import Progress
@@ -14,6 +14,7 @@ from reconciler.engine.ports import Connections
 from reconciler.report.json import dump, leftovers_json
 from reconciler.report.tables import leftover_table
 from reconciler.state.unowned import unowned
+from reconciler.system.process import now
 from reconciler.text.format import counted
 from schemas.leftover import Leftover
 from schemas.state import State

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from reconciler.cli.app import new_app
 from reconciler.cli.options import shared as o
+from reconciler.cli.options.factory import new_app
 
 Maximum = Annotated[
     int, typer.Option("--max", metavar="N", min=0, max=100_000, help="At most so many; 0 takes the rule away.")

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from reconciler.cli.app import new_app
 from reconciler.cli.options import shared as o
+from reconciler.cli.options.factory import new_app
 
 Name = Annotated[str, typer.Argument(metavar="[NAME]", help="Default: all of them.", show_default=False)]
 

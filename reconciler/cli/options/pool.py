@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from reconciler.cli.app import new_app
 from reconciler.cli.options import shared as o
+from reconciler.cli.options.factory import new_app
 
 RequiredPool = Annotated[str, typer.Option("--pool", metavar="NAME", help="The pool.")]
 For = Annotated[str, typer.Option("--for", metavar="DUR", help="Ends that long after it begins.")]

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from reconciler.cli.app import EXIT_CODES
 from reconciler.cli.options import shared as o
+from reconciler.cli.options.factory import EXIT_CODES
 from reconciler.cli.options.offers import offers
 
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from reconciler.cli.app import new_app
 from reconciler.cli.options import shared as o
+from reconciler.cli.options.factory import new_app
 
 
 def show(as_json: o.AsJson = False) -> int:

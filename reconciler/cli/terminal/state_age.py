@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from reconciler.app.wiring import now
 from reconciler.cli.terminal.streams import say
+from reconciler.system.process import now
 from reconciler.text.format import rough
 from schemas.state import State
 

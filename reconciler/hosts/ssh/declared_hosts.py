@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backends.base import BackendError, TryLater
+from backends.errors import BackendError, TryLater
 from reconciler.hosts.runner import Unreachable, Untrusted
 from reconciler.hosts.ssh.cloud_hosts import CloudReach
 from reconciler.state.status import bought

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reconciler.planner.draft import World, draft_of
-from reconciler.planner.placement.blocks import blocks_of, fewest, part, part_price
+from reconciler.planner.draft import draft_of
+from reconciler.planner.placement.blocks import fewest
 from reconciler.planner.placement.idle_pool import Shapes
 from reconciler.planner.placement.limits import Room
 from reconciler.planner.placement.offer_search import Market, Search
+from reconciler.planner.world import World
+from reconciler.state.blocks import blocks_of, part, part_price
 from schemas.base import Price
 from schemas.offer import Offer
 from schemas.pool import Pool

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from reconciler.planner.placement.blocks import blocks_of, suffices
+from reconciler.planner.placement.blocks import suffices
 from reconciler.planner.placement.fit import CLOUD_ARCH, asked, shortage
+from reconciler.state.blocks import blocks_of
 from schemas.base import Price
 from schemas.offer import Offer
 from schemas.resources import Need, Resources

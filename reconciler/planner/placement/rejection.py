@@ -9,8 +9,8 @@ from reconciler.planner.draft import Draft
 from reconciler.planner.placement.blocks import Box, fewest
 from reconciler.planner.placement.fit import misfit
 from reconciler.planner.placement.idle_pool import Shape
-from reconciler.planner.rules.retire import words
 from reconciler.state.drains import crosses, told
+from reconciler.text.durations import words
 from reconciler.text.format import counted
 from schemas.base import Seconds
 from schemas.instance import Instance

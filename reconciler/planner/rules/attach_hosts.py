@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from reconciler.planner.draft import Draft
-from reconciler.planner.run_queue import clock
 from reconciler.state.status import degraded
+from reconciler.text.dates import clock
 from schemas.host import Host
 from schemas.instance import Instance
 from schemas.offer import Offer

@@ -11,7 +11,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from reconciler.planner.draft import Draft, base36, without
-from reconciler.planner.rules.retire import words
+from reconciler.text.durations import words
 from schemas.instance import Instance
 from schemas.plan import Update
 from schemas.run import Run, RunSpec

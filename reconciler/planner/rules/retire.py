@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import chain
 
 from reconciler.planner.draft import Draft, pool_subject, price_of, without
@@ -18,6 +17,7 @@ from reconciler.planner.rules.detach_hosts import GONE, departures
 from reconciler.state.autoscale_rules import Rules, covers, rule_words
 from reconciler.state.drains import INSTANCE_DRAINED, POOL_DRAINED, begun, drain_words, stop_at
 from reconciler.state.status import unheard
+from reconciler.text.durations import words
 from reconciler.text.format import counted
 from schemas.instance import Instance
 from schemas.plan import Terminate
@@ -302,12 +302,3 @@ def _worth(draft: Draft, instance: Instance) -> tuple[int, bool, object, int, st
     return (busy, not instance.draining, -price_of(instance), -instance.created_at, instance.name)
 
 
-@lru_cache(maxsize=1024)
-def words(seconds: int) -> str:
-    """`90` is 90s, `5400` 1h30m, `604800` 7d: whole units, the two largest."""
-    parts = []
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        count, seconds = divmod(seconds, length)
-        if count:
-            parts.append(f"{count}{unit}")
-    return "".join(parts[:2]) or "0s"

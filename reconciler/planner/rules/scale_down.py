@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from operator import itemgetter
 
 from reconciler.planner.draft import Draft, price_of
-from reconciler.planner.rules.retire import words
-from reconciler.planner.rules.scale_up import floor_of
 from reconciler.state.status import idle_since, reap_at
+from reconciler.text.durations import words
 from schemas.base import Price
 from schemas.instance import Instance
 from schemas.plan import IdleNote, Terminate
@@ -39,7 +38,7 @@ def reap(draft: Draft) -> None:
     for name in draft.members:
         if name not in free or draft.may.only_pool not in ("", name):
             continue
-        floor = floor_of(draft.pools[name]) if name in draft.pools else 0
+        floor = draft.pools[name].floor if name in draft.pools else 0
         idle = _sorted(free[name])
         reaped = _reap_due(draft, idle, above=staying[name] - floor, holds=holds)
         _note(draft, [each for each in idle if each[3] not in draft.leaving], above=staying[name] - floor - reaped)

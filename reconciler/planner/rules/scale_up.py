@@ -16,7 +16,7 @@ from reconciler.planner.placement.idle_pool import Shape, Shapes
 from reconciler.planner.placement.limits import Room
 from reconciler.planner.placement.offer_search import Market, Search
 from reconciler.planner.rules.attach_hosts import attaching, waits
-from reconciler.planner.rules.retire import words
+from reconciler.text.durations import words
 from reconciler.text.format import counted, few
 from schemas.base import Mib, Price, Seconds
 from schemas.offer import Offer
@@ -275,7 +275,7 @@ def grow_floors(growth: Growth) -> None:
     for pool in draft.pools.values():
         if pool.unsupported or pool.hosts or not draft.covers(id="", pool=pool.name):
             continue
-        floor = floor_of(pool)
+        floor = pool.floor
         staying = sum(not draft.living[id].orphan for id in draft.members[pool.name] if id not in draft.leaving)
         missing = floor - staying - growth.ordered.get(pool.name, 0)
         shape = growth.shapes.shape(pool=pool.name, need=pool.need, where=pool.where)
@@ -288,10 +288,6 @@ def grow_floors(growth: Growth) -> None:
                 break
             growth.order(_for_floor(pool, offer=offer, floor=floor, staying=staying), n=1, subject="")
 
-
-def floor_of(pool: Pool) -> int:
-    """How many are held, whatever they do: idle ones above it go by their idle time."""
-    return max(pool.nodes_min, pool.nodes_target or 0)
 
 
 def _for_floor(pool: Pool, *, offer: Offer, floor: int, staying: int) -> Order:

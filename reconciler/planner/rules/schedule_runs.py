@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import Counter
 
 from reconciler.planner.draft import Draft
-from reconciler.planner.placement.blocks import Box, Boxes, Choice, blocks_of, left_of, shared, suffices
+from reconciler.planner.placement.blocks import Box, Boxes, Choice, suffices
 from reconciler.planner.placement.fit import excluded
 from reconciler.planner.placement.idle_pool import Shape, Stock, coming, unusable
 from reconciler.planner.placement.rejection import crossing, passed_by, pool_crossing
 from reconciler.planner.placement.reservations import release
 from reconciler.planner.rules.scale_up import RESERVED, Growth, grow_for, grow_gang, shape_of, window
 from reconciler.planner.run_queue import Demand, next_number, remember, waiting
+from reconciler.state.blocks import blocks_of, left_of, shared
 from reconciler.state.master_port import master_port
 from reconciler.text.format import by_number, few
 from schemas.base import Price

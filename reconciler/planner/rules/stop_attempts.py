@@ -8,8 +8,8 @@ from __future__ import annotations
 from functools import partial
 
 from reconciler.planner.draft import Draft
-from reconciler.planner.rules.retire import words
 from reconciler.state.job_results import NOT_STARTED
+from reconciler.text.durations import words
 from reconciler.text.format import counted
 from schemas.plan import Stop
 from schemas.run import Attempt, Job, Run

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from reconciler.planner.placement.blocks import shared
-from reconciler.planner.run_queue import UNSEEN
+from reconciler.state.attempts import UNSEEN
+from reconciler.state.blocks import shared
 from schemas.desired import Desired
 from schemas.instance import HostReport, Instance, JobReport
 from schemas.run import RUN_ENDED, Attempt, Job, JobStatus, Run, RunSpec

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from reconciler.state.errors import StateRefused
 from reconciler.state.status import bought
-from reconciler.store.base import StateRefused
 from schemas.base import Value
 from schemas.instance import HostReport, Seen
 from schemas.state import State

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-from reconciler.store.base import StateRefused
+from reconciler.state.errors import StateRefused
 from reconciler.store.ledger.folder import by_month, lines, month_of, once, parsed
 from reconciler.store.objects.base import Found, Item, Objects, ObjectsError
 from schemas.ledger import Entry

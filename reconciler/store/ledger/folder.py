@@ -15,7 +15,7 @@ from typing import Protocol
 
 import msgspec
 
-from reconciler.store.base import StateRefused
+from reconciler.state.errors import StateRefused
 from reconciler.system.private_folder import make_private
 from schemas.ledger import Entry
 

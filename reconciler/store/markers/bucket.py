@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reconciler.store.base import StateRefused
+from reconciler.state.errors import StateRefused
 from reconciler.store.markers.folder import marker_name, parsed_markers
 from reconciler.store.objects.base import Objects, ObjectsError
 

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from reconciler.engine.ports import Done
-from reconciler.store.base import StateRefused
+from reconciler.state.errors import StateRefused
+from reconciler.store.markers.base import Done
 from reconciler.system.private_folder import make_private
 from schemas.base import NAME
 from schemas.desired import Desired

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from reconciler.store.base import StateRefused
+from reconciler.state.errors import StateRefused
 from reconciler.store.objects.base import Objects, ObjectsError
 from schemas.location import Bucket
 

@@ -10,11 +10,11 @@ from msgspec.structs import replace
 
 from backends.aws import backend as aws
 from backends.aws.leftovers import REMOVALS
-from backends.base import BackendError, TryLater
+from backends.errors import BackendError, TryLater
 from reconciler.engine.garbage import ask_everywhere
 from reconciler.engine.ports import Connections
+from reconciler.state.errors import StateRefused
 from reconciler.state.unowned import Found, unowned
-from reconciler.store.base import StateRefused
 from schemas.leftover import Kind, Leftover
 from schemas.plan import Permissions
 from schemas.pool import Pool

@@ -10,7 +10,8 @@ import pytest
 from msgspec.structs import replace
 
 from backends.aws.backend import regions
-from backends.base import Backend, BackendError, NoCapacity, QuotaExceeded, TryLater
+from backends.base import Backend
+from backends.errors import BackendError, NoCapacity, QuotaExceeded, TryLater
 from schemas.access import Way
 from schemas.desired import BackendConfig
 from schemas.launch import Request

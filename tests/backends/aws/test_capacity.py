@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from backends.base import BackendError, NoCapacity, TryLater
+from backends.errors import BackendError, NoCapacity, TryLater
 from reconciler.cli.commands.plan.apply_report import report
 from reconciler.engine.until import Settled
 from schemas.offer import Offer

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from backends.base import BackendError, Dated
+from backends.base import Dated
+from backends.errors import BackendError
 from schemas.plan import Terminate
 from schemas.pool import Pool
 from tests.backends.aws.test_backend import account  # noqa: F401 - a fixture

@@ -13,10 +13,11 @@ import pytest
 
 from backends.aws.checks import probes
 from backends.aws.credentials import Keys, with_keys
-from backends.base import BackendError
+from backends.errors import BackendError
 from reconciler.cli.commands.backend.check import looked
 from reconciler.config.edit.backend import set_aws
-from reconciler.secrets.resolve import SecretLacking, resolve
+from reconciler.secrets.errors import SecretLacking
+from reconciler.secrets.resolve import resolve
 from schemas.desired import BackendConfig, Desired, Secret
 from schemas.documents.generate import schema
 from schemas.run import RunSpec

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from backends.base import BackendError
 from backends.boot.cloud_init import MOST, SERVICE, TIMER, render
 from backends.boot.spec import Boot, DeadMan
+from backends.errors import BackendError
 from reconciler.hosts.boot_keys import boot_of, endorsement, host_key_of, login_of
 from reconciler.secrets.project_key import ProjectKey
 from reconciler.store.folder import FolderStore
@@ -111,7 +111,7 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
 
 def boot_here(root: Path, *, environ: dict[str, str]) -> Boot:
     from reconciler.app.connections import connector
-    from reconciler.app.wiring import Site
+    from reconciler.app.site import Site
 
     connect = connector(Site(root=root, project="demo12345678"), address="", environ=environ)
     backend = connect(BackendConfig(name="aws", type="aws", regions=("eu-west-1",)), "eu-west-1", "lineage1")

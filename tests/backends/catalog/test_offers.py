@@ -20,13 +20,13 @@ from msgspec.structs import replace
 
 from backends.aws.instance_types import type_of
 from backends.aws.snapshot_catalog import mended
-from backends.base import BackendError, TryLater
 from backends.catalog.cache import LARGEST, Cache, Spoiled, cache_of
 from backends.catalog.gpuhunt import download, published
 from backends.catalog.gpus import NVIDIA, gpu_memory, gpu_name
 from backends.catalog.layers import FRESH, layers_of, live_file, published_file, shipped
 from backends.catalog.offers import Layers, dollars, offers
 from backends.catalog.refresh import DAY, HOUR, keep_regions, refresh_published
+from backends.errors import BackendError, TryLater
 from reconciler.engine.catalog import Later, catalog_of, offers_of
 from schemas.catalog import CATALOG_VERSION, Catalog, CatalogRegion, CatalogType, LiveRegion, flaw
 from schemas.desired import BackendConfig, Desired

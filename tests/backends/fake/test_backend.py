@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from backends.base import Backend, BackendError, NoCapacity, QuotaExceeded, TryLater
+from backends.base import Backend
+from backends.errors import BackendError, NoCapacity, QuotaExceeded, TryLater
 from backends.fake.backend import FakeWorld, Fault
 from backends.fake.hosts import Behind, FakeHosts, Silent
 from schemas.launch import Request

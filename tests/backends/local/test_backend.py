@@ -12,10 +12,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from backends.base import BackendError, TryLater
 from backends.boot.spec import Boot
+from backends.errors import BackendError, TryLater
 from backends.local.backend import LocalBackend, connect, foreign, share
-from backends.local.machine import Machine, machine_id, measure, parse_gpus
+from backends.local.machine import Machine, machine_id, measure
+from backends.nvidia_smi import parse_gpus
 from schemas.desired import BackendConfig
 from schemas.resources import Gpu, Need, Where
 from tests.contracts.backend_contract import BackendContract, BackendRig, an_offer, launch, living, no_boot, request

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.base import Acknowledged, Backend, BackendError, Behind, NoCapacity, TryLater
+from backends.base import Acknowledged, Backend
 from backends.boot.spec import Boot
+from backends.errors import BackendError, Behind, NoCapacity, TryLater
 from backends.registry import connect
 from backends.ssh.backend import Looked, look, owner_words, take_over
 from backends.ssh.probe_facts import NotUnderstood, clock_check, network_check, read_probe

@@ -21,7 +21,7 @@ from reconciler.engine.begin import TickRefused
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import tick
 from reconciler.hosts.runner import Collected, Held, HostError, Order, Unreachable
-from reconciler.store.base import StateMoved, StateRefused
+from reconciler.state.errors import StateMoved, StateRefused
 from schemas.instance import HostReport, Instance, JobReport
 from schemas.lease import Lease
 from schemas.plan import Permissions

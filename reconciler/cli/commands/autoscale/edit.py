@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from reconciler.app.wiring import Site, nonce, now, who
+from reconciler.app.site import Site
 from reconciler.cli.commands.offers.check_rule import check_offered
 from reconciler.cli.commands.plan.scoped_tick import Wished, fulfil
 from reconciler.cli.commands.pool.edit import COMMIT, put_edits, show_edits
@@ -24,6 +24,7 @@ from reconciler.report.in_progress import under_way
 from reconciler.state.autoscale_overrides import say_cleared, say_enabled, say_rule
 from reconciler.state.autoscale_rules import Rules, rule_words
 from reconciler.state.status import alive
+from reconciler.system.process import nonce, now, who
 from reconciler.text.format import counted, hourly
 from schemas.desired import Cap, Desired
 from schemas.instance import Instance

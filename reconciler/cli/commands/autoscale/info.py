@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from reconciler.app.wiring import now
-from reconciler.cli.commands.plan.plan import stored_offers
+from reconciler.cli.commands.plan.basis import stored_offers
 from reconciler.cli.project import documents_of, project_root, site_of, state_if_any
 from reconciler.cli.terminal.streams import out, say, show, width
 from reconciler.planner.autoscale_ends import rules_in_force
 from reconciler.report.autoscale_rows import RuleRow, explain_rules, where_of
 from reconciler.state.autoscale_rules import Rules, kind, rule_words, rules_of
+from reconciler.system.process import now
 from reconciler.text.format import ago, size, stamp
 
 if TYPE_CHECKING:

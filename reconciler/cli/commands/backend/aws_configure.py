@@ -26,7 +26,7 @@ from backends.aws.credentials import (
     known_key,
     store_keys,
 )
-from backends.base import BackendError
+from backends.errors import BackendError
 from reconciler.cli.commands.pool.edit import COMMIT, put_edits, show_edits
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import project_root

@@ -8,15 +8,17 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from backends.base import BackendError
 from backends.checks import NotKnown, Probe
+from backends.errors import BackendError
 from backends.registry import probes
 from reconciler.app.connections import surroundings
-from reconciler.app.wiring import Site, store_of, who
+from reconciler.app.site import Site
+from reconciler.app.stores import store_of
 from reconciler.cli.exits import Done, Fail
 from reconciler.cli.project import documents_of, project_root, site_of, state_if_any
 from reconciler.cli.terminal.streams import out, painter, say
 from reconciler.hosts.ssh.declared_hosts import reach_from
+from reconciler.system.process import who
 from reconciler.text.format import clean
 from schemas.desired import BackendConfig, Desired
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from reconciler.app.wiring import Site
-from reconciler.cli.commands.plan.plan import stored_offers
+from reconciler.app.site import Site
+from reconciler.cli.commands.plan.basis import stored_offers
 from reconciler.cli.exits import Fail
 from reconciler.state.autoscale_rules import covers, kind
 from reconciler.text.format import few

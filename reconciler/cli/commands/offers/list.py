@@ -11,10 +11,11 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from reconciler.app.wiring import OwnThreads, Site, now, store_of
+from reconciler.app.site import Site
+from reconciler.app.stores import store_of
 from reconciler.cli.commands.offers.rows import Asked, browsed, row_of, show_offers
 from reconciler.cli.commands.plan.approval import price_flag
-from reconciler.cli.commands.plan.plan import stored_offers
+from reconciler.cli.commands.plan.basis import stored_offers
 from reconciler.cli.did_you_mean import near
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import documents_of, project_root, site_of
@@ -22,8 +23,9 @@ from reconciler.cli.terminal.streams import out, say, show, width
 from reconciler.config.options import BadOption, resolve_need
 from reconciler.report.json import dump
 from reconciler.report.offers import OfferRow, group_table, grouped, groups_json, offers_json
-from reconciler.store.base import StateRefused
+from reconciler.state.errors import StateRefused
 from reconciler.store.objects.base import ObjectsError
+from reconciler.system.process import OwnThreads, now
 from reconciler.text.format import counted
 from schemas.desired import BackendConfig, Desired
 from schemas.offer import Offer

@@ -10,11 +10,12 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from reconciler.cli.terminal.streams import out, say, show, width
-from reconciler.planner.draft import World
-from reconciler.planner.placement.blocks import Box, fewest, left_of, part, part_price, shared
+from reconciler.planner.placement.blocks import Box, fewest
 from reconciler.planner.placement.browse import Browsed, Found, browse
 from reconciler.planner.placement.fit import misfit
+from reconciler.planner.world import World
 from reconciler.report.offers import OfferRow, offer_text
+from reconciler.state.blocks import left_of, part, part_price, shared
 from reconciler.state.status import degraded, instance_status, jobs_by_instance, unreachable
 from schemas.base import Seconds
 from schemas.desired import Desired

@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reconciler.app.wiring import now
 from reconciler.cli.commands.plan.apply_report import report
 from reconciler.cli.commands.plan.approval import Approval, price_flag
 from reconciler.cli.commands.plan.plan import check_pool
@@ -24,6 +23,7 @@ from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import TickResult, tick
 from reconciler.engine.until import Settled, settle, settled
 from reconciler.store.base import Store
+from reconciler.system.process import now
 from schemas.plan import Permissions
 from schemas.state import VERSION
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
-from reconciler.app.wiring import now
 from reconciler.cli.exits import Fail
 from reconciler.cli.terminal.interrupts import Interrupts
 from reconciler.cli.terminal.streams import ask, ask_typed, interactive, out, page, say
 from reconciler.planner.approve import approve
 from reconciler.report.plan import render_plan
 from reconciler.report.plan_rows import explain
+from reconciler.system.process import now
 from reconciler.text.format import hourly
 from schemas.base import Price
 from schemas.plan import Plan, Stop, Terminate, Update

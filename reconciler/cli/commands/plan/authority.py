@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reconciler.app.wiring import who
 from reconciler.config.load import Documents
 from reconciler.state.apply_config import apply
 from reconciler.state.authority import judge
+from reconciler.system.process import who
 from schemas.state import State
 
 

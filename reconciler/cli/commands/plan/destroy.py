@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from reconciler.app.wiring import now
 from reconciler.cli.commands.plan.refusals import raise_refusals
 from reconciler.cli.exits import Done, Fail
 from reconciler.cli.project import ports_of, site, state_of
@@ -19,6 +18,7 @@ from reconciler.report.plan import render_plan
 from reconciler.report.plan_rows import explain
 from reconciler.state.record_outcomes import Failed
 from reconciler.state.status import alive
+from reconciler.system.process import now
 from schemas.plan import Permissions, Plan
 from schemas.run import RUN_ENDED
 from schemas.state import State

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from reconciler.app.wiring import boot_clock, now, store_of
+from reconciler.app.stores import store_of
 from reconciler.cli.commands.plan.review import write_whole
 from reconciler.cli.exits import Done, Fail
 from reconciler.cli.project import site
 from reconciler.engine.tick import TickResult
 from reconciler.report.metrics import Visit, render_metrics
-from reconciler.store.base import StateRefused
+from reconciler.state.errors import StateRefused
+from reconciler.system.process import boot_clock, now
 from schemas.state import State
 
 

@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from backends.registry import CATALOGED
-from reconciler.app.connections import connector
-from reconciler.app.wiring import STATE, Site, lacking_here, markers_of, nonce, now, store_of, who
+from reconciler.app.site import STATE, Site
+from reconciler.app.stores import markers_of, store_of
 from reconciler.cli.commands.plan.authority import judged
+from reconciler.cli.commands.plan.basis import Basis, _planned
 from reconciler.cli.exits import Done
 from reconciler.cli.project import documents_of, ports_of, project_root, site_of, tell
 from reconciler.cli.terminal.streams import out, page, say
 from reconciler.config.load import Documents
-from reconciler.engine.catalog import Later, catalog_of
-from reconciler.planner.draft import World
 from reconciler.planner.local_state_guard import told_alone
-from reconciler.planner.plan import plan as make_plan
 from reconciler.report.plan import render_plan
 from reconciler.report.plan_rows import explain
-from reconciler.state.apply_config import apply
-from reconciler.state.settle import conclude
 from reconciler.store.format_upgrade import older
 from reconciler.store.markers.folder import markers_needed
+from reconciler.system.process import nonce, now
 from schemas.desired import Desired
-from schemas.offer import Offer
 from schemas.plan import Permissions, Plan
-from schemas.resources import Need, Where
-from schemas.run import RUN_ENDED
-from schemas.state import VERSION, Revision, State
+from schemas.state import VERSION, State
 
 if TYPE_CHECKING:
     from reconciler.cli.commands.plan.review import Review
@@ -55,17 +46,6 @@ class PlanFlags:
     @property
     def reviews(self) -> bool:
         return bool(self.against or self.fail_on) or self.markdown is not None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Basis:
-    """What a plan rests on besides the documents: two plans of one basis differ by their documents alone."""
-
-    site: Site
-    state: State
-    done: frozenset[tuple[str, str]]
-    moment: int
-    nonce: str
 
 
 def show_plan(flags: PlanFlags) -> int:
@@ -142,50 +122,21 @@ def stored(documents: Documents, permissions: Permissions, *, known: State | Non
     return replace(made, warnings=warnings), state
 
 
-def planned(basis: Basis, digest: str, desired: Desired, permissions: Permissions) -> tuple[Plan, State]:
-    """The plan as if these documents ruled, wherever they came from."""
-    revision = Revision(digest=digest)
-    state = apply(basis.state, desired=desired, revision=revision, by=who(), now=basis.moment)
-    return _planned(dataclasses.replace(basis, state=state), desired, permissions)
-
-
-def _planned(basis: Basis, desired: Desired, permissions: Permissions) -> tuple[Plan, State]:
-    state = conclude(basis.state, now=basis.moment)
-    world = World(
-        desired=desired,
-        state=state,
-        offers=_offers(basis.site, desired, state),
-        now=basis.moment,
-        nonce=basis.nonce,
-        permissions=permissions,
-        lacking=_lacking(basis.site, desired, state),
-        done=basis.done,
-    )
-    return make_plan(world), state
-
-
 def _format(state: State) -> tuple[str, ...]:
     """What apply asks for first, where the state is of an older format."""
     why = older(state.version)
     return (why,) if why else ()
 
 
-def _lacking(site: Site, desired: Desired, state: State) -> dict[str, str]:
-    """run name -> what it needs and is not to be had here, of the declared and of the waiting."""
-    why = lacking_here(site, environ=os.environ)
-    specs = (*desired.runs, *(run.spec for run in state.runs if run.status not in RUN_ENDED))
-    return {spec.name: missing for spec in specs if (missing := why(spec, desired))}
-
-
 def refreshed(documents: Documents, permissions: Permissions) -> tuple[Plan, State]:
     """A plan on a fresh observation, of which nothing is written."""
-    from reconciler.app.wiring import OwnThreads
     from reconciler.cli.commands.plan.revision import revision
     from reconciler.cli.exits import Fail
     from reconciler.cli.terminal.progress import Progress
     from reconciler.engine.refresh_catalog import refresh
     from reconciler.engine.request import TickAsk
     from reconciler.engine.tick import tick
+    from reconciler.system.process import OwnThreads
 
     asked = TickAsk(documents=documents, revision=revision(documents), permissions=permissions, act=False)
     with Progress() as progress:
@@ -213,29 +164,9 @@ def check_pool(name: str, desired: Desired) -> None:
         raise Fail(f"--pool {name}: no such pool in .dstack; {near(name, names)}")
 
 
-def _offers(site: Site, desired: Desired, state: State) -> Sequence[Offer]:
-    return Later(lambda: stored_offers(site, desired, state))
-
-
-def stored_offers(site: Site, desired: Desired, state: State | None) -> Iterator[Offer]:
-    """What catalogs and this machine offer; a place that cannot tell now offers nothing."""
-    from backends.base import BackendError
-
-    yield from catalog_of(desired, os.environ, now=now(), told=lambda why: say(f"warning: {why}"))
-
-    others = [config for config in desired.backends if config.type not in CATALOGED]
-    connect = connector(site, address=store_of(site).address if others and site.project else "")
-    for config in others:
-        for region in config.regions or ("",):
-            try:
-                yield from connect(config, region, state.lineage if state else "").offers(Need(), Where())
-            except BackendError as error:
-                say(f"warning: {config.name}{f' {region}' if region else ''}: no offers: {error}")
-
-
 def _peeked(root: Path) -> State | None:
     """The state at its usual place, before the documents say where it is: they may be the applied ones."""
-    from reconciler.store.base import StateRefused
+    from reconciler.state.errors import StateRefused
 
     found = list((root / STATE).glob("*.yml"))
     if len(found) != 1:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reconciler.cli.commands.plan.plan import Basis, planned
+from reconciler.cli.commands.plan.basis import Basis, planned
 from reconciler.cli.exits import Fail
 from reconciler.cli.terminal.streams import say
 from reconciler.config.load import Documents

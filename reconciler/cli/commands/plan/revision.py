@@ -48,8 +48,8 @@ def _keep_out_of_git(root: Path) -> None:
 
 def mint(root: Path) -> str:
     """An id, once: of callers that race, all get the first one's."""
-    from reconciler.app.wiring import nonce
     from reconciler.config.init import mint_project
+    from reconciler.system.process import nonce
 
     try:
         return mint_project(root, nonce=nonce())

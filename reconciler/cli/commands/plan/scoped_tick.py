@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from reconciler.app.wiring import Site
+from reconciler.app.site import Site
 from reconciler.cli.commands.plan.refusals import raise_refusals
 from reconciler.cli.exits import Done, Fail
 from reconciler.cli.project import ports_of

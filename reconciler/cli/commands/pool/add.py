@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from reconciler.app.wiring import nonce, now, who
 from reconciler.cli.commands.offers.rows import Asked, browsed, offer_rows, show_offers
 from reconciler.cli.commands.plan.approval import price_flag
-from reconciler.cli.commands.plan.plan import stored_offers
+from reconciler.cli.commands.plan.basis import stored_offers
 from reconciler.cli.commands.plan.revision import identified
 from reconciler.cli.commands.plan.scoped_tick import Wished, fulfil
 from reconciler.cli.did_you_mean import near
@@ -23,6 +22,7 @@ from reconciler.engine.refresh_catalog import freshen
 from reconciler.engine.until import settled
 from reconciler.planner.confirmed_price import confirmed
 from reconciler.state.requests import add_instances, carry
+from reconciler.system.process import nonce, now, who
 from reconciler.text.format import counted, hourly
 from schemas.base import Price, Seconds
 from schemas.desired import Desired

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from backends.base import BackendError
+from backends.errors import BackendError
 from backends.ssh.backend import owner_words, take_over
-from reconciler.app.wiring import who
 from reconciler.cli.commands.pool.add_ssh_flags import AddSshAsk, hosts_of
 from reconciler.cli.commands.pool.add_ssh_tables import check_lines, key_table
 from reconciler.cli.commands.pool.edit import COMMIT, write_edits
@@ -22,6 +21,7 @@ from reconciler.config.files import KNOWN_HOSTS
 from reconciler.config.known_hosts import read_known_hosts, with_keys
 from reconciler.engine.survey_hosts import Surveyed, Trusted, survey
 from reconciler.hosts.ssh.declared_hosts import SshReach, reach_from
+from reconciler.system.process import who
 from reconciler.text.format import counted
 from schemas.desired import Desired
 from schemas.host import Host, Jump, fingerprint

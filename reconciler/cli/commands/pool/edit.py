@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from reconciler.app.wiring import store_of
+from reconciler.app.stores import store_of
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import project_root, site
 from reconciler.cli.terminal.streams import out, say

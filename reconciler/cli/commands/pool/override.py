@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from reconciler.app.wiring import now, who
 from reconciler.cli.commands.plan.scoped_tick import Wished, fulfil
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import site
@@ -14,6 +13,7 @@ from reconciler.cli.terminal.streams import out
 from reconciler.cli.terminal.times import seconds, when
 from reconciler.state.drains import INSTANCE, told
 from reconciler.state.requests import clear_override, set_override
+from reconciler.system.process import now, who
 from reconciler.text.dates import localized
 from reconciler.text.format import clean
 from schemas.state import Override, State

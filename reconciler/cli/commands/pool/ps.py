@@ -7,12 +7,13 @@ import sys
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from reconciler.app.wiring import Site, now
+from reconciler.app.site import Site
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import documents_of, project_root, site, site_of, state_if_any, state_or_empty
 from reconciler.cli.terminal.state_age import say_age
 from reconciler.cli.terminal.streams import out, say, show, width
 from reconciler.report.instance_rows import InstanceRow, explain_instances, explain_pools
+from reconciler.system.process import now
 from reconciler.text.dates import localized
 from schemas.state import State
 

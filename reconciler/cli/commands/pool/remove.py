@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from reconciler.app.wiring import now, who
 from reconciler.cli.commands.plan.scoped_tick import Wished, fulfil
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import site, state_of
 from reconciler.cli.terminal.streams import must_agree, out
 from reconciler.state.requests import WishRefused, remove_instance
 from reconciler.state.status import alive, jobs_by_instance
+from reconciler.system.process import now, who
 from schemas.instance import Instance
 from schemas.plan import Plan
 from schemas.state import State

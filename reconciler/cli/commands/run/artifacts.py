@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from reconciler.app.wiring import artifacts_of
+from reconciler.app.stores import artifacts_of
 from reconciler.cli.commands.run.find import find_run
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import site, state_of

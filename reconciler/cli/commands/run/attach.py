@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from reconciler.app.wiring import Site, who
+from reconciler.app.site import Site
 from reconciler.cli.commands.run.enter import living_job
 from reconciler.cli.commands.run.find import find_attempt, find_run
 from reconciler.cli.commands.run.logs import live_log, write
@@ -29,6 +29,7 @@ from reconciler.hosts.session.open import open_door
 from reconciler.hosts.ssh.aliases import Alias, Aliases, AliasRefused
 from reconciler.hosts.ssh.declared_hosts import reach_from
 from reconciler.state.status import bought
+from reconciler.system.process import who
 from schemas.instance import Instance
 from schemas.run import RUN_ENDED, Job, Run
 

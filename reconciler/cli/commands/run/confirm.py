@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from reconciler.app.wiring import Site, now
+from reconciler.app.site import Site
 from reconciler.cli.commands.offers.rows import Asked, browsed, offer_rows, show_offers
 from reconciler.cli.commands.plan.approval import price_flag
-from reconciler.cli.commands.plan.plan import stored_offers
+from reconciler.cli.commands.plan.basis import stored_offers
 from reconciler.cli.did_you_mean import near
 from reconciler.cli.exits import Fail
 from reconciler.cli.terminal.progress import Progress
@@ -18,6 +18,7 @@ from reconciler.planner.confirmed_price import confirmed
 from reconciler.planner.placement.fit import misfit
 from reconciler.state.requests import namesakes
 from reconciler.state.status import alive, instance_status, jobs_by_instance
+from reconciler.system.process import now
 from reconciler.text.format import counted, hourly
 from schemas.base import Price
 from schemas.desired import Desired

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
-from reconciler.app.wiring import Site, artifacts_of, who
+from reconciler.app.site import Site
+from reconciler.app.stores import artifacts_of
 from reconciler.cli.commands.run.enter import living_job
 from reconciler.cli.commands.run.find import find_run
 from reconciler.cli.exits import Fail
@@ -25,6 +26,7 @@ from reconciler.hosts.session.base import Session
 from reconciler.hosts.session.open import open_door
 from reconciler.hosts.ssh.declared_hosts import reach_from
 from reconciler.hosts.unpack import Unpacked, unpack
+from reconciler.system.process import who
 from reconciler.text.format import counted
 from schemas.run import RUN_ENDED, Job, Run
 from schemas.state import State

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from reconciler.app.wiring import who
 from reconciler.cli.commands.run.find import find_attempt, find_job, find_run
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import site, state_of
 from reconciler.hosts.session.open import open_door
 from reconciler.hosts.ssh.aliases import Aliases
 from reconciler.hosts.ssh.declared_hosts import reach_from
+from reconciler.system.process import who
 from schemas.instance import Instance
 from schemas.run import LIVE_JOB, RUN_ENDED, Job, Run
 from schemas.state import State

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from reconciler.app.wiring import Site, blobs_of, scratch_of
+from reconciler.app.site import Site
+from reconciler.app.stores import blobs_of, scratch_of
 from reconciler.cli.exits import Fail
 from reconciler.cli.terminal.streams import NoTerminal, ask, say
 from reconciler.cli.terminal.transfer_bar import Transfer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from reconciler.app.wiring import Site, now, who
+from reconciler.app.site import Site
 from reconciler.cli.commands.plan.refusals import raise_refusals
 from reconciler.cli.commands.plan.scoped_tick import Wished, fulfil
 from reconciler.cli.commands.run.logs import live_log, print_log, write
@@ -18,6 +18,7 @@ from reconciler.engine.request import TickAsk
 from reconciler.engine.until import settle, settled
 from reconciler.hosts.follow_log import follow
 from reconciler.state.requests import WishRefused, stop_run
+from reconciler.system.process import now, who
 from reconciler.text.format import clean
 from schemas.plan import Permissions, Plan
 from schemas.run import LIVE_JOB, RUN_ENDED, Attempt, Job, Run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from reconciler.app.wiring import Site
+from reconciler.app.site import Site
 from reconciler.cli.commands.run.find import find_attempt, find_job, find_run
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import ports_of, site, state_of

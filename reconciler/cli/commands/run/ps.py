@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from reconciler.app.wiring import Site, now
+from reconciler.app.site import Site
 from reconciler.cli.project import site, state_or_empty
 from reconciler.cli.terminal.state_age import say_age
 from reconciler.cli.terminal.streams import out, say, show, width
 from reconciler.report.run_rows import RunRow, explain_runs
+from reconciler.system.process import now
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

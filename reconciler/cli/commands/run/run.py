@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from reconciler.app.wiring import Site, nonce, now, who
+from reconciler.app.site import Site
 from reconciler.cli.commands.plan.revision import identified
 from reconciler.cli.commands.plan.scoped_tick import Wished
 from reconciler.cli.commands.run.confirm import RunConfirm
@@ -23,6 +23,7 @@ from reconciler.cli.terminal.streams import say
 from reconciler.config.load import Documents
 from reconciler.config.load_run import RunFlags, read_run_file, sealed_env
 from reconciler.state.requests import add_run, carry
+from reconciler.system.process import nonce, now, who
 from schemas.run import Container, Run, RunSpec
 from schemas.state import State
 

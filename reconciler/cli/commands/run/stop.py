@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from reconciler.app.wiring import now, who
 from reconciler.cli.commands.plan.scoped_tick import Wished, fulfil
 from reconciler.cli.commands.run.find import find_run
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import forget_aliases, site, state_of
 from reconciler.cli.terminal.streams import must_agree, out
 from reconciler.state.requests import stop_run
+from reconciler.system.process import now, who
 from reconciler.text.format import clean
 from schemas.plan import Plan
 from schemas.run import RUN_ENDED, Run

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from reconciler.app.wiring import store_of
+from reconciler.app.stores import store_of
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import NO_STATE, site, state_of
 from reconciler.cli.terminal.streams import must_agree, say
-from reconciler.store.base import StateMoved, StateRefused, Store
+from reconciler.state.errors import StateMoved, StateRefused
+from reconciler.store.base import Store
 from reconciler.store.statefile import dumps, loads
 from schemas.state import State
 

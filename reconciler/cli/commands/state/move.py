@@ -7,16 +7,18 @@ from dataclasses import replace as changed
 
 from msgspec.structs import replace
 
-from reconciler.app.wiring import Site, blobs_of, ledger_of, markers_of, now, store_of
+from reconciler.app.site import Site
+from reconciler.app.stores import blobs_of, ledger_of, markers_of, store_of
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import ports_of, site
 from reconciler.cli.terminal.streams import must_agree, out, say
 from reconciler.cli.terminal.transfer_bar import Transfer
+from reconciler.state.errors import StateRefused
 from reconciler.state.status import alive
-from reconciler.store.base import StateRefused
 from reconciler.store.blobs.folder import BlobError
 from reconciler.store.bucket import BucketStore
 from reconciler.store.statefile import loads
+from reconciler.system.process import now
 from reconciler.text.format import ago, counted, stamp
 from schemas.location import Bucket, location
 from schemas.state import State

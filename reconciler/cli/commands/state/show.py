@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 
-from reconciler.app.wiring import now, store_of, who
+from reconciler.app.stores import store_of
 from reconciler.cli.commands.plan.revision import identified, revision
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import ports_of, project_root, site, site_of, state_of
 from reconciler.cli.terminal.streams import NoTerminal, ask_typed, must_agree, out, say
 from reconciler.engine.ports import Ports
+from reconciler.state.errors import StateRefused
 from reconciler.state.status import alive
-from reconciler.store.base import StateRefused
+from reconciler.system.process import now, who
 from reconciler.text.format import ago, clean, counted, stamp
 from schemas.run import RUN_ENDED
 from schemas.state import Place, State

@@ -1,0 +1,87 @@
+"""Make a plan on stored observations: no backend is asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from backends.registry import CATALOGED
+from reconciler.app.connections import connector
+from reconciler.app.site import Site
+from reconciler.app.stores import store_of
+from reconciler.app.wiring import lacking_here
+from reconciler.cli.terminal.streams import say
+from reconciler.engine.catalog import Later, catalog_of
+from reconciler.planner.plan import plan as make_plan
+from reconciler.planner.world import World
+from reconciler.state.apply_config import apply
+from reconciler.state.settle import conclude
+from reconciler.system.process import now, who
+from schemas.desired import Desired
+from schemas.offer import Offer
+from schemas.plan import Permissions, Plan
+from schemas.resources import Need, Where
+from schemas.run import RUN_ENDED
+from schemas.state import Revision, State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Basis:
+    """What a plan rests on besides the documents: two plans of one basis differ by their documents alone."""
+
+    site: Site
+    state: State
+    done: frozenset[tuple[str, str]]
+    moment: int
+    nonce: str
+
+
+def planned(basis: Basis, digest: str, desired: Desired, permissions: Permissions) -> tuple[Plan, State]:
+    """The plan as if these documents ruled, wherever they came from."""
+    revision = Revision(digest=digest)
+    state = apply(basis.state, desired=desired, revision=revision, by=who(), now=basis.moment)
+    return _planned(dataclasses.replace(basis, state=state), desired, permissions)
+
+
+def _planned(basis: Basis, desired: Desired, permissions: Permissions) -> tuple[Plan, State]:
+    state = conclude(basis.state, now=basis.moment)
+    world = World(
+        desired=desired,
+        state=state,
+        offers=_offers(basis.site, desired, state),
+        now=basis.moment,
+        nonce=basis.nonce,
+        permissions=permissions,
+        lacking=_lacking(basis.site, desired, state),
+        done=basis.done,
+    )
+    return make_plan(world), state
+
+
+def _lacking(site: Site, desired: Desired, state: State) -> dict[str, str]:
+    """run name -> what it needs and is not to be had here, of the declared and of the waiting."""
+    why = lacking_here(site, environ=os.environ)
+    specs = (*desired.runs, *(run.spec for run in state.runs if run.status not in RUN_ENDED))
+    return {spec.name: missing for spec in specs if (missing := why(spec, desired))}
+
+
+def _offers(site: Site, desired: Desired, state: State) -> Sequence[Offer]:
+    return Later(lambda: stored_offers(site, desired, state))
+
+
+def stored_offers(site: Site, desired: Desired, state: State | None) -> Iterator[Offer]:
+    """What catalogs and this machine offer; a place that cannot tell now offers nothing."""
+    from backends.errors import BackendError
+
+    yield from catalog_of(desired, os.environ, now=now(), told=lambda why: say(f"warning: {why}"))
+
+    others = [config for config in desired.backends if config.type not in CATALOGED]
+    connect = connector(site, address=store_of(site).address if others and site.project else "")
+    for config in others:
+        for region in config.regions or ("",):
+            try:
+                yield from connect(config, region, state.lineage if state else "").offers(Need(), Where())
+            except BackendError as error:
+                say(f"warning: {config.name}{f' {region}' if region else ''}: no offers: {error}")

@@ -1,0 +1,29 @@
+"""What comes into the planner, as one value. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from schemas.desired import Desired
+from schemas.offer import Offer
+from schemas.plan import Permissions
+from schemas.state import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Everything that a plan depends on.
+
+    `nonce` (8 characters of a–z and 0–9) makes its ids unique. `lacking`: run name -> why
+    something it needs is missing here. `done`: (run name, hash) of tasks that ran.
+    """
+
+    desired: Desired
+    state: State
+    offers: Sequence[Offer] = ()
+    now: int
+    nonce: str
+    permissions: Permissions = field(default_factory=Permissions)
+    lacking: Mapping[str, str] = field(default_factory=dict)
+    done: frozenset[tuple[str, str]] = frozenset()

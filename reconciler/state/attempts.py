@@ -1,0 +1,6 @@
+"""What tells one attempt of a run from another. Pure."""
+
+from __future__ import annotations
+
+# More attempts than this, that a rebuild finds no trace of, no run has had.
+UNSEEN = 100
