@@ -129,9 +129,15 @@ def _crowd(server: buckets.Server) -> tuple[int, int]:
 
 def _one(store: _Counting, number: int, start: threading.Barrier, gave_up: list[str]) -> None:
     ports = SimpleNamespace(
-        store=store, now=lambda: int(time.time()), sleep=time.sleep, who=f"r{number}@bench", unattended=True,
-        nonce=lambda: os.urandom(4).hex(), record=lambda entries: None, markers=None,
-    )  # fmt: skip
+        store=store,
+        now=lambda: int(time.time()),
+        sleep=time.sleep,
+        who=f"r{number}@bench",
+        unattended=True,
+        nonce=lambda: os.urandom(4).hex(),
+        record=lambda entries: None,
+        markers=None,
+    )
     mine = Tombstone(id=f"r{number}", kind="run", at=0, why="")
     start.wait()
     try:

@@ -20,9 +20,17 @@ from schemas.state import VERSION, Place, State
 
 NOW = 1_800_000_000
 GPUS = (
-    ("", 0), ("T4", 16), ("L4", 24), ("A10G", 24), ("V100", 32), ("A100", 40), ("A100", 80), ("H100", 80),
-    ("H200", 141), ("L40S", 48),
-)  # fmt: skip
+    ("", 0),
+    ("T4", 16),
+    ("L4", 24),
+    ("A10G", 24),
+    ("V100", 32),
+    ("A100", 40),
+    ("A100", 80),
+    ("H100", 80),
+    ("H200", 141),
+    ("L40S", 48),
+)
 BACKENDS = ("aws", "gcp", "azure", "lambda")
 REGIONS = tuple(f"region-{number}" for number in range(20))
 SHAPES = 500
@@ -80,9 +88,7 @@ def _offer(dice: random.Random, *, kinds: list[tuple[str, Resources, Decimal]]) 
     )
 
 
-def _instance(
-    dice: random.Random, index: int, *, stock: dict[str, list[tuple[str, Resources, Decimal]]]
-) -> Instance:
+def _instance(dice: random.Random, index: int, *, stock: dict[str, list[tuple[str, Resources, Decimal]]]) -> Instance:
     pool = dice.choice(list(stock))
     instance_type, resources, price = dice.choice(stock[pool])
     backend, region = dice.choice(BACKENDS[:2]), dice.choice(REGIONS[:2])

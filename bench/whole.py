@@ -33,10 +33,11 @@ def measure_whole(*, rounds: int = ROUNDS) -> list[Row]:
         commands = (
             ("plan of 10,000 instances", "its memory", [DSTACK, "plan"]),
             (
-                "plan of 10,000 instances, 100,000 offers", "its memory with the offers",
+                "plan of 10,000 instances, 100,000 offers",
+                "its memory with the offers",
                 [sys.executable, str(Path(__file__)), str(offers), "plan"],
             ),
-        )  # fmt: skip
+        )
         taken: dict[str, list[tuple[float, float]]] = {what: [] for what, _, _ in commands}
         for turn in range(rounds + 1):
             for what, _, command in commands:
@@ -77,11 +78,15 @@ def _make(folder: Path, size: int, offers: Path) -> None:
     filled = made.state
     store.write(
         replace(
-            state, generation=state.generation + 1, places=(*state.places, *filled.places),
-            instances=filled.instances, runs=filled.runs, attempts=filled.attempts,
+            state,
+            generation=state.generation + 1,
+            places=(*state.places, *filled.places),
+            instances=filled.instances,
+            runs=filled.runs,
+            attempts=filled.attempts,
         ),
         token,
-    )  # fmt: skip
+    )
     offers.write_bytes(msgspec.json.encode(made.offers))
 
 

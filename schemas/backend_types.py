@@ -15,21 +15,49 @@ def _table(*types: BackendType) -> Mapping[str, BackendType]:
 
 TYPES: Mapping[str, BackendType] = _table(
     BackendType(
-        name="local", module="backends.local.backend", form="schemas.documents.backends.base:LocalForm", kind="machine", scope="host",
-        launch="name", batch=1000, gang="none", boot="key", power_off="ends",
+        name="local",
+        module="backends.local.backend",
+        form="schemas.documents.backends.base:LocalForm",
+        kind="machine",
+        scope="host",
+        launch="name",
+        batch=1000,
+        gang="none",
+        boot="key",
+        power_off="ends",
     ),
     BackendType(
-        name="ssh", module="backends.ssh.backend", kind="server", scope="host", launch="name", offers="live", power_off="ends",
+        name="ssh",
+        module="backends.ssh.backend",
+        kind="server",
+        scope="host",
+        launch="name",
+        offers="live",
+        power_off="ends",
     ),
     BackendType(
-        name="aws", module="backends.aws.backend", form=f"{_DOCUMENTS}:AwsForm", extra="aws", offers="catalog", launch="token",
-        batch=100, power_off="ends", self_termination="lease", boot="cloud-init", gang="native",
+        name="aws",
+        module="backends.aws.backend",
+        form=f"{_DOCUMENTS}:AwsForm",
+        extra="aws",
+        offers="catalog",
+        launch="token",
+        batch=100,
+        power_off="ends",
+        self_termination="lease",
+        boot="cloud-init",
+        gang="native",
         access=("instance-connect", "ssm"),
     ),
     BackendType(name="gcp", form=f"{_DOCUMENTS}:GcpForm", scope="account"),
     BackendType(name="azure", form=f"{_DOCUMENTS}:AzureForm", scope="account"),
-    BackendType(name="kubernetes", form=f"{_DOCUMENTS}:KubernetesForm", kind="cluster", scope="account",
-                ready_within=20 * MINUTE),
+    BackendType(
+        name="kubernetes",
+        form=f"{_DOCUMENTS}:KubernetesForm",
+        kind="cluster",
+        scope="account",
+        ready_within=20 * MINUTE,
+    ),
     BackendType(name="lambda", form=f"{_DOCUMENTS}:LambdaForm", scope="account", ready_within=30 * MINUTE),
     BackendType(name="runpod", form=f"{_DOCUMENTS}:RunpodForm", scope="account", ready_within=20 * MINUTE),
     BackendType(name="vastai", form=f"{_DOCUMENTS}:VastaiForm", scope="account"),
@@ -39,7 +67,7 @@ TYPES: Mapping[str, BackendType] = _table(
     BackendType(name="datacrunch", form=f"{_DOCUMENTS}:DatacrunchForm"),
     BackendType(name="nebius", form=f"{_DOCUMENTS}:NebiusForm"),
     BackendType(name="vultr", form=f"{_DOCUMENTS}:VultrForm"),
-)  # fmt: skip
+)
 
 UNKNOWN = BackendType(name="")
 """Of a type that this version does not know, for instance in a state that a newer one wrote: a cloud, unavailable."""

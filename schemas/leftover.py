@@ -10,8 +10,15 @@ Kind = Literal[
     "instance", "spot-request", "address", "volume", "interface", "security-group", "placement-group", "key-pair"
 ]
 ORDER: tuple[Kind, ...] = (
-    "instance", "spot-request", "address", "volume", "interface", "security-group", "placement-group", "key-pair",
-)  # fmt: skip
+    "instance",
+    "spot-request",
+    "address",
+    "volume",
+    "interface",
+    "security-group",
+    "placement-group",
+    "key-pair",
+)
 """Removed in this order: what is used by another goes after it."""
 
 

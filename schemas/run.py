@@ -97,14 +97,14 @@ class RunSpec(Value, frozen=True, kw_only=True):
 
 
 JobStatus = Literal[
-    "assigned",    # written before the start: the host may or may not have it yet
-    "running",     # the host said so
-    "ended",       # the host said so; its result is not collected yet
-    "done",        # collected: exit code 0
-    "failed",      # collected: another exit code, or the result is lost
+    "assigned",  # written before the start: the host may or may not have it yet
+    "running",  # the host said so
+    "ended",  # the host said so; its result is not collected yet
+    "done",  # collected: exit code 0
+    "failed",  # collected: another exit code, or the result is lost
     "terminated",  # ended on request (stop, max_duration, superseded), collected
-    "aborted",     # ended on request at once, result not wanted
-    "lost",        # proven ended with its machine, without a result
+    "aborted",  # ended on request at once, result not wanted
+    "lost",  # proven ended with its machine, without a result
 ]
 LIVE_JOB = frozenset({"assigned", "running", "ended"})
 

@@ -29,9 +29,13 @@ settings.register_profile("seeded", parent=settings.get_profile("ci"), derandomi
 settings.register_profile("long", parent=settings.get_profile("seeded"), max_examples=2000, stateful_step_count=80)
 # The first failure as it was drawn, in seconds: nothing is sought to make it shorter.
 settings.register_profile(
-    "first", parent=settings.get_profile("seeded"), max_examples=40, stateful_step_count=20,
-    phases=[Phase.generate], report_multiple_bugs=False,
-)  # fmt: skip
+    "first",
+    parent=settings.get_profile("seeded"),
+    max_examples=40,
+    stateful_step_count=20,
+    phases=[Phase.generate],
+    report_multiple_bugs=False,
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -176,10 +176,15 @@ class AwsBackend:
 
     def _network(self, request: Request, *, zone: str) -> Network:
         return network_for(
-            self._look, self._options, self._region, zone=zone, seed=request.near or request.launch,
-            choose=request.together, avoid=() if request.zone else request.avoid,
+            self._look,
+            self._options,
+            self._region,
+            zone=zone,
+            seed=request.near or request.launch,
+            choose=request.together,
+            avoid=() if request.zone else request.avoid,
             offered=lambda: self._zones_of(request.instance_type),
-        )  # fmt: skip
+        )
 
     def _kind(self, instance_type: str) -> dict[str, Any]:
         return dict(self._look("describe_instance_types", InstanceTypes=[instance_type])["InstanceTypes"][0])
@@ -193,9 +198,15 @@ class AwsBackend:
         inputs = dict(request.inputs)
         door = self._door(direct=request.way.mode == "direct") if "own_door" in inputs else None
         return ensure_groups(
-            self._client("ec2"), vpc=inputs["vpc"], project=request.project, pool=request.pool,
-            door_name=inputs["door"], peers_name=inputs["peers"], door=door, now=int(self._setting.now()),
-        )  # fmt: skip
+            self._client("ec2"),
+            vpc=inputs["vpc"],
+            project=request.project,
+            pool=request.pool,
+            door_name=inputs["door"],
+            peers_name=inputs["peers"],
+            door=door,
+            now=int(self._setting.now()),
+        )
 
     def _door(self, *, direct: bool) -> Door:
         """Declared ranges are let in for every way; our own address for machines that we come to by theirs."""
@@ -274,9 +285,12 @@ class AwsBackend:
     def let_in(self) -> bool:
         door = Door("") if self._options.get("security_group") else self._door(direct=True)
         return any(door) and let_in_everywhere(
-            self._client("ec2"), door_group(self._setting.project), self._setting.project, door,
+            self._client("ec2"),
+            door_group(self._setting.project),
+            self._setting.project,
+            door,
             now=int(self._setting.now()),
-        )  # fmt: skip
+        )
 
     def leftovers(self) -> Sequence[Leftover]:
         return leftovers_in(self._client("ec2"), project=self._setting.project, place=self.place)

@@ -65,9 +65,10 @@ def _region(config: BackendConfig, region: str, *, project: str) -> Iterator[Pro
     for action, (operation, few) in LOOKS.items():
         yield Probe(name=f"{region} {action}", look=partial(_dry, ec2, operation, **few), then=_rights)
     yield Probe(
-        name=f"{region} network", look=lambda: _network(ec2(), config, region),
+        name=f"{region} network",
+        look=lambda: _network(ec2(), config, region),
         then=f"`aws ec2 create-default-vpc --region {region}`, or `vpc_ids`, `vpc_name` or `subnets` of the backend",
-    )  # fmt: skip
+    )
     image = cache(lambda: _image(ec2(), client(config, "ssm", region), config))
     or_named = partial(_rights, other="`os_images` of the backend")
     yield Probe(name=f"{region} ssm:GetParameters", look=image, then=or_named)
@@ -150,18 +151,28 @@ def _writes(
             partial(ask, ec2()), config.options, region, zone="", seed=region, choose=True, offered=lambda: ()
         ).subnet
         return _dry(
-            ec2, "run_instances", ImageId=image(), InstanceType="t3.micro", MinCount=1, MaxCount=1, SubnetId=subnet,
+            ec2,
+            "run_instances",
+            ImageId=image(),
+            InstanceType="t3.micro",
+            MinCount=1,
+            MaxCount=1,
+            SubnetId=subnet,
             TagSpecifications=tagged("instance", "volume", "network-interface"),
-        )  # fmt: skip
+        )
 
     def group() -> str:
         vpc = network_for(
             partial(ask, ec2()), config.options, region, zone="", seed=region, choose=True, offered=lambda: ()
         ).vpc
         return _dry(
-            ec2, "create_security_group", GroupName=UNUSED, Description=UNUSED, VpcId=vpc,
+            ec2,
+            "create_security_group",
+            GroupName=UNUSED,
+            Description=UNUSED,
+            VpcId=vpc,
             TagSpecifications=tagged("security-group"),
-        )  # fmt: skip
+        )
 
     yield "ec2:RunInstances", launch
     yield "ec2:CreateSecurityGroup", group

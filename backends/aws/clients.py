@@ -71,9 +71,12 @@ def _client(session: Any, service: str, region: str, environ: Mapping[str, str],
         "mode": environ.get("AWS_RETRY_MODE") or "standard",
     }
     settings = Config(
-        connect_timeout=CONNECT, read_timeout=READ, retries=retries, max_pool_connections=POOL,
+        connect_timeout=CONNECT,
+        read_timeout=READ,
+        retries=retries,
+        max_pool_connections=POOL,
         user_agent_extra="dstack-pools",
-    )  # fmt: skip
+    )
     try:
         if session.get_credentials() is None:
             raise BackendError(NO_CREDENTIALS)
@@ -117,9 +120,11 @@ def _core() -> Any:
 
 
 GIVES = (
-    "AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-)  # fmt: skip
+)
 
 
 def _profile(name: str, environ: Mapping[str, str]) -> str | None:
@@ -149,6 +154,7 @@ def as_role(session: Any, creds: Mapping[str, str]) -> Any:
     """The role's own credentials, asked for when first needed and again before they end."""
     from boto3 import Session
     from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+
     extra = {"RoleSessionName": "dstack-pools"}
     if creds.get("external_id"):
         extra["ExternalId"] = creds["external_id"]
@@ -160,7 +166,5 @@ def as_role(session: Any, creds: Mapping[str, str]) -> Any:
         extra_args=extra,
     )
     role = _core()
-    role._credentials = DeferredRefreshableCredentials(
-        refresh_using=fetcher.fetch_credentials, method="assume-role"
-    )
+    role._credentials = DeferredRefreshableCredentials(refresh_using=fetcher.fetch_credentials, method="assume-role")
     return Session(botocore_session=role, region_name=session.region_name)

@@ -20,14 +20,30 @@ Kind = Literal["plan", "apply"]
 Statement = dict[str, Any]
 
 LOOKS = (
-    "ec2:DescribeAddresses", "ec2:DescribeAvailabilityZones", "ec2:DescribeCapacityReservations", "ec2:DescribeImages",
-    "ec2:DescribeInstanceTypeOfferings", "ec2:DescribeInstanceTypes", "ec2:DescribeInstances", "ec2:DescribeKeyPairs",
-    "ec2:DescribeNetworkInterfaces", "ec2:DescribePlacementGroups", "ec2:DescribeRegions",
-    "ec2:DescribeSecurityGroupRules", "ec2:DescribeSecurityGroups", "ec2:DescribeSpotInstanceRequests",
-    "ec2:DescribeSpotPriceHistory", "ec2:DescribeSubnets", "ec2:DescribeTags", "ec2:DescribeVolumes",
-    "ec2:DescribeVpcs", "servicequotas:GetAWSDefaultServiceQuota", "servicequotas:GetServiceQuota",
-    "sts:GetCallerIdentity", "tag:GetResources",
-)  # fmt: skip
+    "ec2:DescribeAddresses",
+    "ec2:DescribeAvailabilityZones",
+    "ec2:DescribeCapacityReservations",
+    "ec2:DescribeImages",
+    "ec2:DescribeInstanceTypeOfferings",
+    "ec2:DescribeInstanceTypes",
+    "ec2:DescribeInstances",
+    "ec2:DescribeKeyPairs",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribePlacementGroups",
+    "ec2:DescribeRegions",
+    "ec2:DescribeSecurityGroupRules",
+    "ec2:DescribeSecurityGroups",
+    "ec2:DescribeSpotInstanceRequests",
+    "ec2:DescribeSpotPriceHistory",
+    "ec2:DescribeSubnets",
+    "ec2:DescribeTags",
+    "ec2:DescribeVolumes",
+    "ec2:DescribeVpcs",
+    "servicequotas:GetAWSDefaultServiceQuota",
+    "servicequotas:GetServiceQuota",
+    "sts:GetCallerIdentity",
+    "tag:GetResources",
+)
 IMAGES = "arn:aws:ssm:*::parameter/aws/service/*"
 TAGGED_BY = ("RunInstances", "CreateSecurityGroup", "CreatePlacementGroup", "AuthorizeSecurityGroupIngress")
 MADE = ("instance", "volume", "network-interface", "spot-instances-request")

@@ -20,10 +20,15 @@ GIB_MONTH = {"gp3": Decimal("0.08"), "gp2": Decimal("0.10"), "io1": Decimal("0.1
 ADDRESS_HOUR = Decimal("0.005")  # aws.amazon.com/vpc/pricing: each public IPv4 address
 USED = ("DependencyViolation", "InvalidPlacementGroup.InUse", "VolumeInUse", "InvalidNetworkInterface.InUse")
 GONE = (
-    "InvalidVolume.NotFound", "InvalidAllocationID.NotFound", "InvalidNetworkInterfaceID.NotFound",
-    "InvalidGroup.NotFound", "InvalidGroupId.NotFound", "InvalidPlacementGroup.Unknown", "InvalidKeyPair.NotFound",
+    "InvalidVolume.NotFound",
+    "InvalidAllocationID.NotFound",
+    "InvalidNetworkInterfaceID.NotFound",
+    "InvalidGroup.NotFound",
+    "InvalidGroupId.NotFound",
+    "InvalidPlacementGroup.Unknown",
+    "InvalidKeyPair.NotFound",
     "InvalidSpotInstanceRequestID.NotFound",
-)  # fmt: skip
+)
 
 
 def leftovers_in(ec2: Any, *, project: str, place: str) -> list[Leftover]:
@@ -60,9 +65,15 @@ REMOVALS: dict[Kind, tuple[str, str]] = {
 def _made(kind: Kind, id: str, place: str, tags: Any, **known: Any) -> Leftover:
     said = as_mapping(tags)
     return Leftover(
-        kind=kind, id=id, place=place, name=known.pop("name", "") or said.get("Name", ""), pool=said.get(POOL, ""),
-        launch=said.get(LAUNCH, ""), lineage=said.get(LINEAGE, ""), **known,
-    )  # fmt: skip
+        kind=kind,
+        id=id,
+        place=place,
+        name=known.pop("name", "") or said.get("Name", ""),
+        pool=said.get(POOL, ""),
+        launch=said.get(LAUNCH, ""),
+        lineage=said.get(LINEAGE, ""),
+        **known,
+    )
 
 
 def _pages(ec2: Any, operation: str, key: str, **parameters: Any) -> Iterator[Mapping[str, Any]]:
@@ -116,8 +127,14 @@ def _requests(ec2: Any, tagged: list[Any], place: str) -> Iterator[Leftover]:
 
 
 LOOKS: tuple[Callable[[Any, list[Any], str], Iterator[Leftover]], ...] = (
-    _requests, _addresses, _volumes, _interfaces, _groups, _placements, _keys,
-)  # fmt: skip
+    _requests,
+    _addresses,
+    _volumes,
+    _interfaces,
+    _groups,
+    _placements,
+    _keys,
+)
 
 
 def _seconds(moment: object) -> int | None:

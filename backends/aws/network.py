@@ -22,9 +22,16 @@ class Network(NamedTuple):
 
 
 def network_for(
-    look: Look, options: Mapping[str, Any], region: str, *, zone: str, seed: str, choose: bool,
-    avoid: Collection[str] = (), offered: Callable[[], Sequence[str]],
-) -> Network:  # fmt: skip
+    look: Look,
+    options: Mapping[str, Any],
+    region: str,
+    *,
+    zone: str,
+    seed: str,
+    choose: bool,
+    avoid: Collection[str] = (),
+    offered: Callable[[], Sequence[str]],
+) -> Network:
     """The subnet of `zone`, or of the one that `seed` names or else chooses among those that offer the type (`offered`,
     none: all) and are not to be avoided.
 

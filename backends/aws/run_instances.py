@@ -24,9 +24,15 @@ Inputs = dict[str, str]
 
 
 def inputs_of(
-    request: Request, *, account: str, options: Mapping[str, Any], image: Image, network: Network,
-    kind: Mapping[str, Any], reserved: Reserved,
-) -> Inputs:  # fmt: skip
+    request: Request,
+    *,
+    account: str,
+    options: Mapping[str, Any],
+    image: Image,
+    network: Network,
+    kind: Mapping[str, Any],
+    reserved: Reserved,
+) -> Inputs:
     """The facts, by name, as text. `kind` is EC2's description of the type, where the instances belong together."""
     facts = {
         "account": account,

@@ -48,9 +48,14 @@ def snapshot(*, types: Mapping[str, Any], offered: Mapping[str, Iterable[str]], 
         for region, names in sorted(offered.items())
     }
     catalog = Catalog(
-        version=CATALOG_VERSION, name="snapshot", provider="aws", priced_at=int(prices["updated"]), sources=sources,
-        types=tuple(made), regions=regions,
-    )  # fmt: skip
+        version=CATALOG_VERSION,
+        name="snapshot",
+        provider="aws",
+        priced_at=int(prices["updated"]),
+        sources=sources,
+        types=tuple(made),
+        regions=regions,
+    )
     if why := flaw(catalog):
         raise SystemExit(f"not written: {why}")
     return catalog
@@ -182,11 +187,21 @@ def main() -> None:
     types, offered = _moto()
     prices, edition = _prices(asked.prices)
     sources = (
-        CatalogSource(name="moto", version=version("moto"), licence="Apache-2.0", url="https://github.com/getmoto/moto",
-                      what="instance types, and which region offers them"),
-        CatalogSource(name="apache-libcloud", version=edition, licence="Apache-2.0",
-                      url="https://github.com/apache/libcloud", what="on-demand prices of Linux machines"),
-    )  # fmt: skip
+        CatalogSource(
+            name="moto",
+            version=version("moto"),
+            licence="Apache-2.0",
+            url="https://github.com/getmoto/moto",
+            what="instance types, and which region offers them",
+        ),
+        CatalogSource(
+            name="apache-libcloud",
+            version=edition,
+            licence="Apache-2.0",
+            url="https://github.com/apache/libcloud",
+            what="on-demand prices of Linux machines",
+        ),
+    )
     made = snapshot(types=types, offered=offered, prices=prices, sources=sources)
     asked.out.write_bytes(msgspec.json.encode(made) + b"\n")
 

@@ -84,10 +84,16 @@ def _catalog(provider: str, rows: Iterable[Mapping[str, str]], *, edition: str, 
     ordered = tuple(replace(kind, spot=name in spots) for name, kind in sorted(types.items()))
     rank = {kind.name: at for at, kind in enumerate(ordered)}
     return Catalog(
-        version=CATALOG_VERSION, name="gpuhunt", provider=provider, priced_at=_day(edition) or now, checked_at=now,
-        edition=edition, types=ordered, regions={name: _region(here, rank) for name, here in sorted(sold.items())},
+        version=CATALOG_VERSION,
+        name="gpuhunt",
+        provider=provider,
+        priced_at=_day(edition) or now,
+        checked_at=now,
+        edition=edition,
+        types=ordered,
+        regions={name: _region(here, rank) for name, here in sorted(sold.items())},
         sources=(CatalogSource(name="gpuhunt", version=edition, licence="MPL-2.0", what="types and prices", url=url),),
-    )  # fmt: skip
+    )
 
 
 def _type(row: Mapping[str, str]) -> CatalogType | None:

@@ -120,9 +120,15 @@ def _on_demand(
         if zone and told is not None and zone not in told.zones.get(row.kind.name, ()):
             continue
         yield Offer(
-            backend=config.name, region=region, zone=zone, instance_type=row.kind.name,
-            resources=layers.resources(row.kind), price=layers.price(row.on_demand), source=source, priced_at=at,
-        )  # fmt: skip
+            backend=config.name,
+            region=region,
+            zone=zone,
+            instance_type=row.kind.name,
+            resources=layers.resources(row.kind),
+            price=layers.price(row.on_demand),
+            source=source,
+            priced_at=at,
+        )
 
 
 def _spot(
@@ -134,9 +140,16 @@ def _spot(
         for zone, micro in sorted(told.spot.get(name, {}).items()):
             if not zones or zone in zones:
                 yield Offer(
-                    backend=config.name, region=region, zone=zone, instance_type=name, spot=True, source=AWS,
-                    resources=layers.resources(row.kind), price=layers.price(micro), priced_at=told.at,
-                )  # fmt: skip
+                    backend=config.name,
+                    region=region,
+                    zone=zone,
+                    instance_type=name,
+                    spot=True,
+                    source=AWS,
+                    resources=layers.resources(row.kind),
+                    price=layers.price(micro),
+                    priced_at=told.at,
+                )
         return
     micro = row.spot or row.on_demand
     source, at = layers.said[2 if row.spot else row.said] if micro else ("", None)
@@ -144,9 +157,17 @@ def _spot(
         if zone and told is not None and zone not in told.zones.get(name, ()):
             continue
         yield Offer(
-            backend=config.name, region=region, zone=zone, instance_type=name, spot=True, source=source, priced_at=at,
-            resources=layers.resources(row.kind), price=layers.price(micro), at_most=bool(micro and not row.spot),
-        )  # fmt: skip
+            backend=config.name,
+            region=region,
+            zone=zone,
+            instance_type=name,
+            spot=True,
+            source=source,
+            priced_at=at,
+            resources=layers.resources(row.kind),
+            price=layers.price(micro),
+            at_most=bool(micro and not row.spot),
+        )
 
 
 # ---------------------------------------------------------------- one region's rows

@@ -22,9 +22,14 @@ TRIED = "gpuhunt-tried.json"
 
 
 def refresh_published(
-    provider: str, store: Cache, environ: Mapping[str, str], *, now: Seconds, force: bool = False,
+    provider: str,
+    store: Cache,
+    environ: Mapping[str, str],
+    *,
+    now: Seconds,
+    force: bool = False,
     fetch: Fetch = download,
-) -> str:  # fmt: skip
+) -> str:
     """Why there is no newer list; "" where it was got or is not due.
 
     Due once a day, an hour after a failure; `force` asks now.

@@ -258,9 +258,13 @@ class FakeBackend(Backend):
         world = self._world
         external_id = f"i-{len(world.machines) + 1}"
         machine = Machine(
-            external_id=external_id, request=request, index=index, region=self._region, resources=offer.resources,
+            external_id=external_id,
+            request=request,
+            index=index,
+            region=self._region,
+            resources=offer.resources,
             born=world.now(),
-        )  # fmt: skip
+        )
         world.machines[external_id] = machine
         world.launched[machine.id] += 1
         return external_id

@@ -112,5 +112,3 @@ def gpus() -> tuple[Gpu, ...]:
     if answer.returncode:
         raise TryLater(f"nvidia-smi: {(answer.stdout + answer.stderr).strip()[:200]}")
     return parse_gpus(answer.stdout)
-
-

@@ -51,9 +51,13 @@ def surroundings(
 ) -> Surroundings:
     """What a backend may know here. Without `environ` nothing can be launched."""
     return Surroundings(
-        project=site.project, lineage=lineage, state_address=address, now=time.time, reach=reach,
+        project=site.project,
+        lineage=lineage,
+        state_address=address,
+        now=time.time,
+        reach=reach,
         boot=_booter(site, environ=environ),
-    )  # fmt: skip
+    )
 
 
 def transports(environ: Mapping[str, str], reach: SshReach) -> Callable[[Instance], Transport]:

@@ -23,9 +23,14 @@ if TYPE_CHECKING:
 
 
 def wire(
-    site: Site, *, environ: Mapping[str, str], unattended: bool, told: Told | None = None,
-    reach: SshReach | None = None, asking: Asking = unheard,
-) -> Ports:  # fmt: skip
+    site: Site,
+    *,
+    environ: Mapping[str, str],
+    unattended: bool,
+    told: Told | None = None,
+    reach: SshReach | None = None,
+    asking: Asking = unheard,
+) -> Ports:
     """Ports on the real world. Nothing is read or made until they are used. `reach`: whose connections are shared."""
     from backends.registry import regions
     from reconciler.app.connections import connector, transports

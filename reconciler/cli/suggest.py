@@ -20,9 +20,29 @@ SYNONYMS = {
     "set-default": "pool set-default", "add-ssh": "pool add-ssh", "output": "artifacts", "download": "artifacts",
 }  # fmt: skip
 COMMANDS = (
-    "plan", "apply", "run", "offers", "ps", "logs", "stop", "artifacts", "pool", "cost", "events", "validate", "schema",
-    "init", "destroy", "gc", "state", "autoscale", "backend", "aws", "attach", "cp",
-)  # fmt: skip
+    "plan",
+    "apply",
+    "run",
+    "offers",
+    "ps",
+    "logs",
+    "stop",
+    "artifacts",
+    "pool",
+    "cost",
+    "events",
+    "validate",
+    "schema",
+    "init",
+    "destroy",
+    "gc",
+    "state",
+    "autoscale",
+    "backend",
+    "aws",
+    "attach",
+    "cp",
+)
 GROUPS = {
     "dstack": COMMANDS,
     "dstack pool": (
@@ -73,11 +93,38 @@ def _meant(wrong: str, *, where: str, known: Sequence[str]) -> str:
 
 
 RUN_OPTIONS = (
-    "--file", "--name", "--detach", "--yes", "--yes-above", "--max-offers", "--profile", "--max-price",
-    "--max-duration", "--backend", "--region", "--instance-type", "--pool", "--reuse", "--dont-destroy",
-    "--idle-duration", "--instance", "--spot", "--on-demand", "--spot-auto", "--spot-policy", "--retry", "--no-retry",
-    "--retry-duration", "--env", "--gpu", "--cpu", "--memory", "--disk", "--port", "--help",
-)  # fmt: skip
+    "--file",
+    "--name",
+    "--detach",
+    "--yes",
+    "--yes-above",
+    "--max-offers",
+    "--profile",
+    "--max-price",
+    "--max-duration",
+    "--backend",
+    "--region",
+    "--instance-type",
+    "--pool",
+    "--reuse",
+    "--dont-destroy",
+    "--idle-duration",
+    "--instance",
+    "--spot",
+    "--on-demand",
+    "--spot-auto",
+    "--spot-policy",
+    "--retry",
+    "--no-retry",
+    "--retry-duration",
+    "--env",
+    "--gpu",
+    "--cpu",
+    "--memory",
+    "--disk",
+    "--port",
+    "--help",
+)
 
 
 def close_option(wrong: str) -> str:

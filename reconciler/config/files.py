@@ -15,8 +15,12 @@ def document_files(root: Path) -> list[Path]:
     """Every `*.yml` and `*.yaml` of `.dstack` and `.dstack/runs`, sorted; hidden ones are not documents."""
     folders = (root / FOLDER, root / FOLDER / "runs")
     return sorted(
-        file for folder in folders if folder.is_dir() for file in folder.iterdir()
-        if file.suffix in (".yml", ".yaml") and not file.name.startswith("."))
+        file
+        for folder in folders
+        if folder.is_dir()
+        for file in folder.iterdir()
+        if file.suffix in (".yml", ".yaml") and not file.name.startswith(".")
+    )
 
 
 def own_file(home: Path) -> Path:

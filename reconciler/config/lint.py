@@ -20,8 +20,8 @@ def pool_contradictions(entry: Entry, pool: Pool) -> Iterator[Problem]:
     own_idle = pool.idle_duration if dict(pool.sources).get("idle_duration") == "pool" else None
     if fixed and own_idle is not None and own_idle < SHORT:
         yield entry.problem(
-            f"has no effect: `nodes: {pool.nodes_min}` is fixed, so no idle instance ever goes",
-            "idle_duration")
+            f"has no effect: `nodes: {pool.nodes_min}` is fixed, so no idle instance ever goes", "idle_duration"
+        )
     if pool.hosts:
         yield from (
             entry.problem("has no effect: a pool of servers has exactly those of its `hosts`", key)
@@ -37,7 +37,9 @@ def pool_contradictions(entry: Entry, pool: Pool) -> Iterator[Problem]:
     elif _never_free(pool) and pool.max_hourly == 0 and pool.nodes_min > 0:
         yield entry.problem(
             f"the budget of $0/h forbids what `nodes` asks for: {counted(pool.nodes_min, 'instance')} at least",
-            "budget", "max_hourly")
+            "budget",
+            "max_hourly",
+        )
 
 
 def project_contradictions(read: Read, pools: Mapping[str, Pool]) -> Iterator[Problem]:
@@ -52,7 +54,8 @@ def project_contradictions(read: Read, pools: Mapping[str, Pool]) -> Iterator[Pr
     if cost > budget[0].form:
         yield budget[0].problem(
             f"the minima of the pools may cost ${cost}/h at their `max_price`, over the budget of ${budget[0].form}/h",
-            "max_hourly")
+            "max_hourly",
+        )
 
 
 def floor_cost(pool: Pool) -> Decimal | None:
@@ -66,7 +69,8 @@ def run_contradictions(entry: Entry, spec: RunSpec, pool: Pool) -> Iterator[Prob
     """Why no instance of the pool could ever run it."""
     if pool.nodes_max is not None and spec.nodes > pool.nodes_max:
         yield entry.problem(
-            f"no pool can fit it: {spec.nodes} nodes, and pool `{pool.name}` holds at most {pool.nodes_max}", "nodes")
+            f"no pool can fit it: {spec.nodes} nodes, and pool `{pool.name}` holds at most {pool.nodes_max}", "nodes"
+        )
     for what, asked, had in (
         ("CPUs", spec.need.cpu, pool.need.cpu),
         ("memory (MiB)", spec.need.memory, pool.need.memory),
@@ -77,7 +81,8 @@ def run_contradictions(entry: Entry, spec: RunSpec, pool: Pool) -> Iterator[Prob
         if _apart(asked, had) and (pool.blocks == 1 or _apart(asked, Span(max=had.max))):
             yield entry.problem(
                 f"no pool can fit it: it needs {_shown(asked)} {what}, and pool `{pool.name}` has {_shown(had)}",
-                "resources")
+                "resources",
+            )
     yield from _elsewhere(entry, spec, pool)
     if spec.where.max_price is not None and pool.max_hourly is not None and pool.max_hourly == 0 and _never_free(pool):
         yield entry.problem(f"no pool can fit it: the budget of pool `{pool.name}` is $0/h")
@@ -92,12 +97,15 @@ def _elsewhere(entry: Entry, spec: RunSpec, pool: Pool) -> Iterator[Problem]:
     ):
         if mine and its and not set(mine) & set(its):
             yield entry.problem(
-                f"no pool can fit it: `{key}` is {', '.join(mine)}, and pool `{pool.name}` has {', '.join(its)}", key)
+                f"no pool can fit it: `{key}` is {', '.join(mine)}, and pool `{pool.name}` has {', '.join(its)}", key
+            )
     names, had = (spec.need.gpu.names if spec.need.gpu else ()), (pool.need.gpu.names if pool.need.gpu else ())
     if names and had and not set(names) & set(had):
         yield entry.problem(
             f"no pool can fit it: it needs a GPU {', '.join(names)}, and pool `{pool.name}` has {', '.join(had)}",
-            "resources", "gpu")
+            "resources",
+            "gpu",
+        )
 
 
 def _never_free(pool: Pool) -> bool:
@@ -120,5 +128,4 @@ def _shown(span: Span) -> str:
 
 def _over(pool: Pool, cost: Decimal, limit: Decimal, what: str) -> str:
     least = f"{counted(pool.nodes_min, 'instance')} at `max_price` ${pool.where.max_price}"
-    return (f"the minimum may cost ${cost}/h ({least}), "
-            f"over the {what} of ${limit}/h")
+    return f"the minimum may cost ${cost}/h ({least}), over the {what} of ${limit}/h"

@@ -122,10 +122,17 @@ def _spec(entry: Entry, desired: Desired, flags: RunFlags, args: tuple[str, ...]
         read_option(NAME_SHAPE.read, flags.name, "--name")
     spec = compile_run(form, name=name, hash_=run_hash(entry.raw), layers=layers, pool=pool, backends=backends)
     spec = replace(
-        spec, need=_need(spec.need, flags), args=args, env=_env(spec.env, flags.env),
-        ports=(*(read_option(read_port, port, "--port") for port in flags.ports),) or spec.ports)
-    notices = [*run_notices(entry, boxed=spec.need.container), *unsupported_notices(entry, spec.unsupported),
-               *run_contradictions(entry, spec, pool)]
+        spec,
+        need=_need(spec.need, flags),
+        args=args,
+        env=_env(spec.env, flags.env),
+        ports=(*(read_option(read_port, port, "--port") for port in flags.ports),) or spec.ports,
+    )
+    notices = [
+        *run_notices(entry, boxed=spec.need.container),
+        *unsupported_notices(entry, spec.unsupported),
+        *run_contradictions(entry, spec, pool),
+    ]
     return spec, tuple(map(str, in_order(notices)))
 
 
@@ -160,7 +167,8 @@ def _retry(flags: RunFlags) -> Retry | None:
 
 def _pool(layers: list[Layer], entry: Entry, desired: Desired) -> Pool:
     pools: Mapping[str, Pool] = {pool.name: pool for pool in desired.pools} or {
-        DEFAULT_POOL: Pool(name=DEFAULT_POOL, default=True)}
+        DEFAULT_POOL: Pool(name=DEFAULT_POOL, default=True)
+    }
     source, name = next(((source, layer.pool) for source, layer in layers if layer.pool), ("", ""))
     if name in pools:
         return pools[name]

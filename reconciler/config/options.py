@@ -21,7 +21,11 @@ def parse_duration(text: str, *, option: str = "a duration") -> int | None:
 
 
 def resolve_need(
-    *, gpu: str | None = None, cpu: str | None = None, memory: str | None = None, disk: str | None = None,
+    *,
+    gpu: str | None = None,
+    cpu: str | None = None,
+    memory: str | None = None,
+    disk: str | None = None,
     shared_memory: str | None = None,
 ) -> Need:
     """What `--gpu --cpu --memory --disk --shared-memory` ask for. Raises `BadOption`."""

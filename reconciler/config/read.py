@@ -109,7 +109,8 @@ def label(path: Path) -> str:
 
 def is_run(value: Any, *, in_runs: bool) -> bool:
     return isinstance(value, Mapping) and (
-        "type" in value or (in_runs and bool(value) and not any(key in DOCUMENT_KEYS for key in value)))
+        "type" in value or (in_runs and bool(value) and not any(key in DOCUMENT_KEYS for key in value))
+    )
 
 
 def _file(source: Source, in_runs: bool, read: Read) -> None:
@@ -117,14 +118,26 @@ def _file(source: Source, in_runs: bool, read: Read) -> None:
         if in_runs:
             _entry("runs", source, (), read)
         else:
-            read.problems.append(Problem(source.path, *locate(source, ("type",), key=True), (
-                "a run configuration belongs in `.dstack/runs/` (declared), under `runs:`, "
-                "or beside your code (`dstack run -f`)")))
+            read.problems.append(
+                Problem(
+                    source.path,
+                    *locate(source, ("type",), key=True),
+                    (
+                        "a run configuration belongs in `.dstack/runs/` (declared), under `runs:`, "
+                        "or beside your code (`dstack run -f`)"
+                    ),
+                )
+            )
     elif isinstance(source.value, Mapping):
         _document(source, source.value, read)
     else:
-        read.problems.append(Problem(source.path, *source.mark, (
-            f"a document is a mapping of {', '.join(DOCUMENT_KEYS)}, not {kind_of(source.value)}")))
+        read.problems.append(
+            Problem(
+                source.path,
+                *source.mark,
+                (f"a document is a mapping of {', '.join(DOCUMENT_KEYS)}, not {kind_of(source.value)}"),
+            )
+        )
 
 
 def _document(source: Source, value: Mapping, read: Read) -> None:
@@ -153,8 +166,9 @@ def _list(key: str, item: Any, source: Source, read: Read) -> None:
         return
     if not isinstance(item, Sequence):
         read.broken.add(key)
-        read.problems.append(Problem(source.path, *locate(source, (key,)), (
-            f"{key}: should be a list, not {kind_of(item)}")))
+        read.problems.append(
+            Problem(source.path, *locate(source, (key,)), (f"{key}: should be a list, not {kind_of(item)}"))
+        )
         return
     for index in range(len(item)):
         if len(read.problems) > MOST:
@@ -191,8 +205,11 @@ def _model(kind: str, raw: Any, entry: Entry, read: Read) -> Any:
     model = RUN_FORMS.get(str(asked)) if kind == "runs" else backend_form(str(asked))
     if model is None:
         what = "a type of run" if kind == "runs" else "a type of backend"
-        message = _OTHER_TYPES.get(str(asked), not_among(asked, known, what)) if kind == "runs" else not_among(
-            asked, known, what)
+        message = (
+            _OTHER_TYPES.get(str(asked), not_among(asked, known, what))
+            if kind == "runs"
+            else not_among(asked, known, what)
+        )
         read.problems.append(entry.problem(message, "type"))
     return model
 
@@ -223,8 +240,9 @@ def _unique(read: Read) -> None:
         for entry in getattr(read, kind):
             name = entry_name(entry)
             if name in first:
-                read.problems.append(entry.problem(
-                    f"`{name}` is declared twice, first at {first[name].at('name')}", "name"))
+                read.problems.append(
+                    entry.problem(f"`{name}` is declared twice, first at {first[name].at('name')}", "name")
+                )
             elif name:
                 first[name] = entry
         read.problems.extend(_revived(kind, first))

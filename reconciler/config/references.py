@@ -20,9 +20,17 @@ _REFERENCE = re.compile(r"(?<!\$)\$\{\{([^{}]*)\}\}")
 _NAME = re.compile(r"(env|secrets)\.([A-Za-z_][A-Za-z0-9_]*)")
 _EVERYWHERE = ("env", "secrets")
 _COMMANDS = ("env", "secrets", "run")
-_RUN_FIELDS = {"env": _COMMANDS, "commands": _COMMANDS, "setup": _COMMANDS, "init": _COMMANDS,
-               "entrypoint": _COMMANDS, "image": _EVERYWHERE, "registry_auth": _EVERYWHERE,
-               "probe": _EVERYWHERE, "volumes": ("dstack",)}
+_RUN_FIELDS = {
+    "env": _COMMANDS,
+    "commands": _COMMANDS,
+    "setup": _COMMANDS,
+    "init": _COMMANDS,
+    "entrypoint": _COMMANDS,
+    "image": _EVERYWHERE,
+    "registry_auth": _EVERYWHERE,
+    "probe": _EVERYWHERE,
+    "volumes": ("dstack",),
+}
 _BACKEND_FIELDS = {"creds": _EVERYWHERE, "kubeconfig": _EVERYWHERE}
 
 Path = tuple[str | int, ...]
@@ -62,8 +70,10 @@ def _allowed(path: Path, run_file: bool) -> tuple[str, ...]:
 
 def _wrong(text: str, allowed: tuple[str, ...], secrets: Collection[str] | None) -> Iterator[str]:
     if not allowed:
-        yield ("`${{ … }}` is not resolved here: only in `env`, `commands`, `setup`, `init`, `entrypoint`, "
-               "`image`, `registry_auth`, `probe` and the credentials of backends")
+        yield (
+            "`${{ … }}` is not resolved here: only in `env`, `commands`, `setup`, `init`, `entrypoint`, "
+            "`image`, `registry_auth`, `probe` and the credentials of backends"
+        )
         return
     if len(_OPEN.findall(text)) != len(_REFERENCE.findall(text)):
         yield "`${{` is not closed: `${{ env.NAME }}`, or `$${{` for the text itself"
@@ -84,5 +94,6 @@ def _unknown(reference: str, allowed: tuple[str, ...], secrets: Collection[str] 
         return f"`${{{{ {reference} }}}}` is not known here: {', '.join(known)}{suggestion(reference, ['run.args'])}"
     if space == "secrets" and secrets is not None and found[2] not in secrets:
         return f"unknown secret `{found[2]}`" + (
-            suggestion(found[2], secrets) or ": declare where it is found in `secrets`")
+            suggestion(found[2], secrets) or ": declare where it is found in `secrets`"
+        )
     return ""

@@ -70,8 +70,13 @@ def _run_file(path: Path) -> tuple[list[Problem], list[str]]:
     for entry in read.runs:
         read.problems.extend(run_faults(entry))
         spec = compile_run(
-            entry.form, name=entry.form.name or "", hash_="", layers=run_layers(entry.form, pick_profile("", {})),
-            pool=Pool(name="default-pool"), backends=_any_backend(entry.form.backends))
+            entry.form,
+            name=entry.form.name or "",
+            hash_="",
+            layers=run_layers(entry.form, pick_profile("", {})),
+            pool=Pool(name="default-pool"),
+            backends=_any_backend(entry.form.backends),
+        )
         warnings += [*run_notices(entry, boxed=spec.need.container), *unsupported_notices(entry, spec.unsupported)]
     return in_order(read.problems), [str(warning) for warning in in_order(warnings)]
 

@@ -23,7 +23,7 @@ def unmet_requirement(requires: str, *, version: str = "") -> str:
 
 
 def _installed() -> str:
-    """"" where the program runs from a source tree that is not installed."""
+    """ "" where the program runs from a source tree that is not installed."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:

@@ -25,7 +25,8 @@ EVERYBODY = ("0.0.0.0/0", "::/0")
 _TELLING_NAME = r"(?i)(token|secret|passw(or)?d|api_?key|access_?key|private_?key|credential)"
 _TELLING_VALUE = (
     r"(hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|sk-[A-Za-z0-9_-]{16,}|AKIA[0-9A-Z]{12,}"
-    r"|xox[abps]-[\w-]{10,}|eyJ[\w-]{10,}\.[\w-]{10,}|glpat-[\w-]{16,}|-----BEGIN [A-Z ]*PRIVATE KEY-----)")
+    r"|xox[abps]-[\w-]{10,}|eyJ[\w-]{10,}\.[\w-]{10,}|glpat-[\w-]{16,}|-----BEGIN [A-Z ]*PRIVATE KEY-----)"
+)
 
 
 def unsupported_notices(entry: Entry, reasons: Iterable[str]) -> Iterator[Problem]:
@@ -42,7 +43,8 @@ def backend_notices(entry: Entry) -> Iterator[Problem]:
         if each in EVERYBODY:
             where = ("ingress", index) if listed else ("ingress",)
             yield entry.problem(
-                f"`{each}` is everybody: port 22 is open to the whole world; name your own ranges, or `own`", *where)
+                f"`{each}` is everybody: port 22 is open to the whole world; name your own ranges, or `own`", *where
+            )
 
 
 def run_notices(entry: Entry, *, boxed: bool) -> Iterator[Problem]:
@@ -62,7 +64,10 @@ def _literal_secrets(entry: Entry) -> Iterator[Problem]:
         if value and looks_secret(name, value):
             yield entry.problem(
                 f"`{name}` looks like a secret in plain text: declare it in `secrets` and write "
-                f"`${{{{ secrets.{name} }}}}`", "env", index if listed else name)
+                f"`${{{{ secrets.{name} }}}}`",
+                "env",
+                index if listed else name,
+            )
     auth = entry.form.registry_auth
     if auth is not None and "${{" not in auth.password:
         yield entry.problem("a password in plain text: write `${{ secrets.NAME }}`", "registry_auth", "password")
@@ -73,4 +78,5 @@ def looks_secret(name: str, value: str) -> bool:
     if "${{" in value:
         return False
     return bool(re.search(_TELLING_VALUE, value[:2000])) or (
-        bool(re.search(_TELLING_NAME, name)) and len(value) >= 8 and not value.startswith(("/", "./", "~")))
+        bool(re.search(_TELLING_NAME, name)) and len(value) >= 8 and not value.startswith(("/", "./", "~"))
+    )

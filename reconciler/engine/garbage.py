@@ -50,9 +50,13 @@ def ask_everywhere(ports: Ports, state: State, connections: Connections) -> Aske
 
 
 def remove_all(
-    connections: Connections, state: State, chosen: Iterable[Leftover], *, leaving: Iterable[str] = (),
+    connections: Connections,
+    state: State,
+    chosen: Iterable[Leftover],
+    *,
+    leaving: Iterable[str] = (),
     told: Callable[[Leftover, str], object],
-) -> frozenset[str]:  # fmt: skip
+) -> frozenset[str]:
     """One after the other, in their order; `told` hears of each, with "" or why it could not be removed.
 
     Ids of those that only wait for a machine to be gone: in places of `leaving`, or where one was ended just now.

@@ -213,9 +213,13 @@ def _listed(ports: Ports, place: Place, connections: Connections) -> Callable[[]
         seen = tuple(backend.instances())
         ahead = backend.ahead() if isinstance(backend, Dated) else None
         listing = Listing(
-            place=place.name, at=at, identity=backend.identity(), instances=seen, by=ports.who,
+            place=place.name,
+            at=at,
+            identity=backend.identity(),
+            instances=seen,
+            by=ports.who,
             clock=None if ahead is None else at - ahead,
-        )  # fmt: skip
+        )
         offers, warning = _offers(place, backend)
         return _Answer(listing=listing, offers=offers, warning=warning)
 

@@ -146,9 +146,7 @@ def _rendered(launch: Launch, request: Request, state: State, connections: Conne
     return render
 
 
-def _capacity(
-    request: Request, error: Rendered | Exception, *, refused: Sequence[Capacity], now: int
-) -> Capacity:
+def _capacity(request: Request, error: Rendered | Exception, *, refused: Sequence[Capacity], now: int) -> Capacity:
     if isinstance(error, TryLater) or not isinstance(error, BackendError):
         # Throttled, or out of reach: the place is left alone for a while. Of its capacity that says nothing.
         return Capacity(place=request.place, instance_type="", until=now + SOON, why=str(error))

@@ -18,9 +18,14 @@ LIMIT = 60.0  # seconds
 
 
 def refresh(
-    desired: Desired, environ: Mapping[str, str], *, threads: Threads, now: Callable[[], Seconds],
-    regions: Sequence[str] = (), asking: Asking = unheard,
-) -> list[str]:  # fmt: skip
+    desired: Desired,
+    environ: Mapping[str, str],
+    *,
+    threads: Threads,
+    now: Callable[[], Seconds],
+    regions: Sequence[str] = (),
+    asking: Asking = unheard,
+) -> list[str]:
     """What could not be had, each in one sentence. `regions` (or patterns of them) are asked alone, where given."""
     warnings: list[str] = []
     configs = cataloged(desired)
@@ -53,9 +58,14 @@ def published_again(
 
 
 def _asked(
-    config: BackendConfig, environ: Mapping[str, str], *, threads: Threads, now: Callable[[], Seconds],
-    regions: Sequence[str], asking: Asking,
-) -> Iterator[str]:  # fmt: skip
+    config: BackendConfig,
+    environ: Mapping[str, str],
+    *,
+    threads: Threads,
+    now: Callable[[], Seconds],
+    regions: Sequence[str],
+    asking: Asking,
+) -> Iterator[str]:
     """Each region that may be used; what they told is kept, whatever the others did."""
     from backends.aws.regions import enabled_regions, live_region
     from backends.catalog.cache import cache_of

@@ -109,9 +109,13 @@ class _Survey:
     def _jump(self, jump: Jump, *, before: tuple[Jump, ...]) -> Jump:
         """Pinned, by way of those before it."""
         alone = Host(
-            name=jump.hostname, hostname=jump.hostname, port=jump.port, user=jump.user,
-            identity_file=jump.identity_file, jumps=before,
-        )  # fmt: skip
+            name=jump.hostname,
+            hostname=jump.hostname,
+            port=jump.port,
+            user=jump.user,
+            identity_file=jump.identity_file,
+            jumps=before,
+        )
         return replace(jump, host_key=self._key(f"jump {jump.hostname}", jump, alone))
 
     def _key(self, name: str, way: Host | Jump, host: Host) -> str:

@@ -58,9 +58,7 @@ def _pair(seed: bytes) -> KeyPair:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     public = (
-        Ed25519PrivateKey.from_private_bytes(seed)
-        .public_key()
-        .public_bytes(forms.Encoding.Raw, forms.PublicFormat.Raw)
+        Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes(forms.Encoding.Raw, forms.PublicFormat.Raw)
     )
     blob = _text(KIND) + _text(public)
     check = hashlib.sha256(b"check" + public).digest()[:4]

@@ -21,9 +21,14 @@ class Log:
 
 
 def follow(
-    log: Log, *, write: Callable[[bytes], object], sleep: Callable[[float], object], offset: int = 0,
-    pause: float = 0.2, stop: Callable[[], bool] = lambda: False,
-) -> int:  # fmt: skip
+    log: Log,
+    *,
+    write: Callable[[bytes], object],
+    sleep: Callable[[float], object],
+    offset: int = 0,
+    pause: float = 0.2,
+    stop: Callable[[], bool] = lambda: False,
+) -> int:
     """The offset after the last byte. Returns when the log is complete, or `stop` says so."""
     silent = 0
     while not stop():

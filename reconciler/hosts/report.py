@@ -47,6 +47,7 @@ _CAUSES = {
 
 LONGEST = 100 * 366 * 86400  # seconds: whatever a host says to be further away than that is no time
 
+
 class Unreadable(Exception):
     """The host answered something else than a status."""
 

@@ -60,9 +60,14 @@ class HostRunner:
     """
 
     def __init__(
-        self, transport_for: Callable[[Instance], Transport], *, scratch: Path | None = None, patience: int = 30,
-        shown: Callable[[Instance], str] = lambda _: "", seal: Callable[[str, int], str] = lambda _id, _generation: "",
-    ) -> None:  # fmt: skip
+        self,
+        transport_for: Callable[[Instance], Transport],
+        *,
+        scratch: Path | None = None,
+        patience: int = 30,
+        shown: Callable[[Instance], str] = lambda _: "",
+        seal: Callable[[str, int], str] = lambda _id, _generation: "",
+    ) -> None:
         self._transport_for = transport_for
         self._shown = shown
         self._seal = seal
@@ -178,9 +183,7 @@ class HostRunner:
     def retire(self, instance: Instance, *, generation: int) -> None:
         self._ask(instance, "retire", self._mark(instance, generation))
 
-    def _ask(
-        self, instance: Instance, name: str, *args: str, stdin: bytes = b"", most: int = _WORDS
-    ) -> Answer:
+    def _ask(self, instance: Instance, name: str, *args: str, stdin: bytes = b"", most: int = _WORDS) -> Answer:
         return _settled(self._send(instance, _program(name), args, stdin=stdin, most=most))
 
     def _send(

@@ -36,9 +36,12 @@ class Unpacked:
 
 
 def unpack(
-    source: Source, into: Path, *, choose: Callable[[str], str | None] = lambda name: name,
+    source: Source,
+    into: Path,
+    *,
+    choose: Callable[[str], str | None] = lambda name: name,
     moved: Callable[[int], object] = lambda size: None,
-) -> Unpacked:  # fmt: skip
+) -> Unpacked:
     """`choose` gives the name below `into` for one in the tar, None to skip it; "" is `into` itself, as a file.
 
     Files there are replaced, each whole or not at all. Owners and times are not kept; of the mode, who may run it.
@@ -71,9 +74,14 @@ def _plain(name: str) -> str | None:
 
 
 def _take(
-    member: tarfile.TarInfo, packed: tarfile.TarFile, into: Path, name: str, *, done: Unpacked,
+    member: tarfile.TarInfo,
+    packed: tarfile.TarFile,
+    into: Path,
+    name: str,
+    *,
+    done: Unpacked,
     moved: Callable[[int], object],
-) -> None:  # fmt: skip
+) -> None:
     place = into / name if name else into
     if not _folders_of(place, into=into):
         done.notes.append(f"left out, a link is in its way: {name}")

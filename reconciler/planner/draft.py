@@ -175,8 +175,12 @@ class Draft:
     def update_instance(self, instance: Instance, *, why: str, quiet: bool = False, **changes: object) -> None:
         self.actions.append(
             Update(
-                subject=f"instance {instance.id}", name=instance.name, pool=instance.pool,
-                changes=changes, why=why, quiet=quiet,
+                subject=f"instance {instance.id}",
+                name=instance.name,
+                pool=instance.pool,
+                changes=changes,
+                why=why,
+                quiet=quiet,
             )
         )
         self.living[instance.id] = replace(instance, **changes)
@@ -184,8 +188,12 @@ class Draft:
     def update_run(self, run: Run, *, why: str, quiet: bool = False, **changes: object) -> None:
         self.actions.append(
             Update(
-                subject=f"run {run.id}", name=run.spec.name, pool=self.pool_name(run.spec.pool),
-                changes=changes, why=why, quiet=quiet,
+                subject=f"run {run.id}",
+                name=run.spec.name,
+                pool=self.pool_name(run.spec.pool),
+                changes=changes,
+                why=why,
+                quiet=quiet,
             )
         )
         changed = replace(run, **changes)

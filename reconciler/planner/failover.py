@@ -15,9 +15,7 @@ from schemas.plan import Launch, Plan, Unmet
 DEARER = Decimal("1.5")
 
 
-def failover(
-    fresh: Plan, approved: Plan, *, refused: Mapping[str, int], hindered: Collection[str] = ()
-) -> Plan:
+def failover(fresh: Plan, approved: Plan, *, refused: Mapping[str, int], hindered: Collection[str] = ()) -> Plan:
     """`approve`, and launches in place of those refused: as many by pool, none dearer than the limit.
 
     `hindered`: pools of which launches could not even be prepared; what is left of their approval may go elsewhere.

@@ -87,5 +87,3 @@ def remember(draft: Draft, run: Run, why: str) -> None:
     """What a waiting run waits for, as `ps` shows it; written only where it changed."""
     if run.status == "submitted" and run.reason != why and run.id in draft.runs:
         draft.update_run(run, why=why, quiet=True, reason=why)
-
-

@@ -110,9 +110,14 @@ def _billed(entries: Iterable[Entry]) -> Iterator[_Billed]:
             start = one.at - one.seconds
             named = one.instance or one.subject.removeprefix("instance ")  # the first ledgers had the subject alone
             yield _Billed(
-                instance=named, pool=one.pool, backend=one.place.partition("/")[0], start=start, end=one.at,
-                price=one.price, ready=start + one.boot,
-            )  # fmt: skip
+                instance=named,
+                pool=one.pool,
+                backend=one.place.partition("/")[0],
+                start=start,
+                end=one.at,
+                price=one.price,
+                ready=start + one.boot,
+            )
 
 
 def _alive(state: State | None, *, now: int) -> Iterator[_Billed]:
@@ -122,9 +127,14 @@ def _alive(state: State | None, *, now: int) -> Iterator[_Billed]:
         if one.phase != "terminated" and one.external_id:
             end = max(start, billed_until(one, now=now))
             yield _Billed(
-                instance=one.id, pool=one.pool, backend=one.backend, start=start, end=end, price=one.price,
+                instance=one.id,
+                pool=one.pool,
+                backend=one.backend,
+                start=start,
+                end=end,
+                price=one.price,
                 ready=start + boot_of(one, start=start, end=end),
-            )  # fmt: skip
+            )
 
 
 def _used(entries: Iterable[Entry]) -> Iterator[tuple[str, _Used]]:
@@ -147,9 +157,14 @@ def _running(state: State | None, known: dict[str, Entry], *, now: int) -> Itera
             if run is None or job.started_at is None or job.status not in LIVE_JOB or f"used:{job.id}" in known:
                 continue
             use = _Used(
-                start=job.started_at, end=used_until(job, now=now), run=run.id, name=run.spec.name, user=run.user,
-                tags=run.spec.tags, blocks=job.blocks,
-            )  # fmt: skip
+                start=job.started_at,
+                end=used_until(job, now=now),
+                run=run.id,
+                name=run.spec.name,
+                user=run.user,
+                tags=run.spec.tags,
+                blocks=job.blocks,
+            )
             yield job.instance, use
 
 
@@ -212,9 +227,7 @@ class _Tally:
                 for key in self._keys(use):
                     self._add(key, one, seconds, kind="", share=(use.blocks, taken))
 
-    def _add(
-        self, key: Key | None, one: _Billed, seconds: int, *, kind: Kind, share: tuple[int, int] = (1, 1)
-    ) -> None:  # fmt: skip
+    def _add(self, key: Key | None, one: _Billed, seconds: int, *, kind: Kind, share: tuple[int, int] = (1, 1)) -> None:
         self._seconds[key, kind, one.price, share] += seconds
         self._instances.setdefault(key, set()).add(one.instance)
 

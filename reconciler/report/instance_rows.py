@@ -70,8 +70,14 @@ def explain_instances(state: State, *, now: int, pool: str = "") -> tuple[Instan
     ordered = sorted(living, key=lambda one: (one.pool, _natural(one.name)))
     return tuple(
         _row(
-            one, jobs=jobs, runs=names.get(one.id, ()), place=places.get(one.place), now=now, floors=floors,
-            drain=drains.get(INSTANCE + one.id) or drains.get(one.pool), look=looks.get(one.place),
+            one,
+            jobs=jobs,
+            runs=names.get(one.id, ()),
+            place=places.get(one.place),
+            now=now,
+            floors=floors,
+            drain=drains.get(INSTANCE + one.id) or drains.get(one.pool),
+            look=looks.get(one.place),
         )
         for one in ordered
     )
@@ -113,9 +119,16 @@ def _has_room(one: Instance, jobs: Mapping[str, list[Job]]) -> bool:
 
 
 def _row(
-    one: Instance, *, jobs: dict[str, list[Job]], runs: tuple[str, ...], place: Place | None, now: int,
-    floors: frozenset[str], drain: Override | None, look: int | None,
-) -> InstanceRow:  # fmt: skip
+    one: Instance,
+    *,
+    jobs: dict[str, list[Job]],
+    runs: tuple[str, ...],
+    place: Place | None,
+    now: int,
+    floors: frozenset[str],
+    drain: Override | None,
+    look: int | None,
+) -> InstanceRow:
     status = instance_status(one, jobs)
     idle = status == "idle"
     kept = one.pool in floors
@@ -153,13 +166,20 @@ def _declared(state: State, *, places: Mapping[str, Place]) -> Iterator[Instance
                 continue
             refused = error.startswith(("checks failed: ", "quarantined: "))
             yield Instance(
-                id=host.place, name=host.name, pool=pool.name, backend="ssh", place=host.place, region=host.region,
-                resources=Resources(cpus=0, memory=0), price=host.price, host=host,
+                id=host.place,
+                name=host.name,
+                pool=pool.name,
+                backend="ssh",
+                place=host.place,
+                region=host.region,
+                resources=Resources(cpus=0, memory=0),
+                price=host.price,
+                host=host,
                 reason="not attached yet: `dstack apply`" if not error else error if error.startswith("checks") else "",
                 quarantined=error.removeprefix("quarantined: ") if error.startswith("quarantined: ") else "",
                 unreachable_since=place.failing_since if place and error and not refused else None,
                 unreachable_why=error,
-            )  # fmt: skip
+            )
 
 
 def _at_floor(state: State, *, jobs: dict[str, list[Job]]) -> frozenset[str]:
@@ -197,7 +217,7 @@ def _drains(state: State, *, now: int) -> dict[str, Override]:
 
 def _reason(
     one: Instance, *, status: InstanceStatus, place: Place | None, now: int, kept: bool, drain: Override | None
-) -> str:  # fmt: skip
+) -> str:
     """Why it is as it is, the worst first."""
     doubted = bool(one.quarantined) and one.quarantined == one.unreachable_why
     said = [_unreachable(one, now=now)] if unreachable(one) and not doubted else []

@@ -36,7 +36,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 def plan_json(
     plan: Plan, state: State | None, *, difference: Difference | None = None, gates: Sequence[Held] = ()
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """`observed_at` is the oldest good observation of any place: nothing below is fresher than it."""
     seen = [at for _, at, _ in plan.observed if at is not None]
     return {
@@ -46,9 +46,7 @@ def plan_json(
         "observed_at": stamp(min(seen, default=None)),
         "actions": [_action(row) for row in explain(plan, state)],
         "unmet": [{"subject": one.subject, "why": one.why} for one in plan.unmet],
-        "timers": [
-            {"instance": one.name, "self_destruct_at": stamp(one.self_destruct_at)} for one in timers(state)
-        ],
+        "timers": [{"instance": one.name, "self_destruct_at": stamp(one.self_destruct_at)} for one in timers(state)],
         "warnings": list(plan.warnings),
         "cost": {"hourly_before": _number(plan.hourly_before), "hourly_after": _number(plan.hourly_after)},
         "against": _against(difference) if difference else None,
@@ -58,7 +56,7 @@ def plan_json(
 
 def leftovers_json(
     found: Sequence[Leftover], *, removed: Mapping[str, str], silent: Mapping[str, str]
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """`removed`: id -> "" or why it could not be; `silent`: place -> why it could not say."""
     return {
         "version": 1,

@@ -66,7 +66,7 @@ def _against(difference: Difference, plan: Plan) -> str:
 
 def _blocks(
     plan: Plan, rows: Sequence[Row], *, now: int, difference: Difference | None, gates: Sequence[Held]
-) -> list[_Block]:  # fmt: skip
+) -> list[_Block]:
     """In the order of their importance."""
     failed = [f"{one.gate}: {one.why}" for one in gates if one.why]
     change = rows if difference is None else difference.change

@@ -68,28 +68,36 @@ def _of_state(state: State) -> Iterable[_Metric]:
     places = [place for place in state.places if not place.forgotten]
     yield _one("state_generation", "Writes of the state so far.", state.generation)
     yield _Metric(
-        name="instances", help="Instances alive, by pool and status.",
-        samples=[({"pool": pool, "status": status}, seen[pool, status])
-                 for pool in pools for status in INSTANCE_STATUSES],
-    )  # fmt: skip
+        name="instances",
+        help="Instances alive, by pool and status.",
+        samples=[
+            ({"pool": pool, "status": status}, seen[pool, status]) for pool in pools for status in INSTANCE_STATUSES
+        ],
+    )
     yield _Metric(
-        name="hourly_cost_dollars", help="What the instances alive cost an hour, where their price is known, by pool.",
-        samples=[({"pool": pool}, sum((one.price or Decimal(0) for one in living if one.pool == pool), Decimal(0)))
-                 for pool in pools],
-    )  # fmt: skip
+        name="hourly_cost_dollars",
+        help="What the instances alive cost an hour, where their price is known, by pool.",
+        samples=[
+            ({"pool": pool}, sum((one.price or Decimal(0) for one in living if one.pool == pool), Decimal(0)))
+            for pool in pools
+        ],
+    )
     yield _one("instances_unpriced", "Instances alive without a known price.", sum(one.price is None for one in living))
     yield _Metric(
-        name="runs", help="Runs remembered, by status.",
+        name="runs",
+        help="Runs remembered, by status.",
         samples=[({"status": status}, runs[status]) for status in get_args(RunStatus)],
-    )  # fmt: skip
+    )
     yield _Metric(
-        name="place_error", help="Whether a place could not be asked: nothing is done there.",
+        name="place_error",
+        help="Whether a place could not be asked: nothing is done there.",
         samples=[({"place": place.name}, int(bool(place.error))) for place in places],
-    )  # fmt: skip
+    )
     yield _Metric(
-        name="place_observed_timestamp_seconds", help="When a place last answered; 0 is never.",
+        name="place_observed_timestamp_seconds",
+        help="When a place last answered; 0 is never.",
         samples=[({"place": place.name}, place.observed_at or 0) for place in places],
-    )  # fmt: skip
+    )
 
 
 def _declared(state: State) -> set[str]:

@@ -37,9 +37,7 @@ class Page:
     here: Here | None = None
 
 
-def render_plan(
-    plan: Plan, state: State | None, *, now: int, page: Page, difference: Difference | None = None
-) -> str:  # fmt: skip
+def render_plan(plan: Plan, state: State | None, *, now: int, page: Page, difference: Difference | None = None) -> str:
     """Text that ends in one summary line and a newline."""
     rows = explain(plan, state)
     parts = [
@@ -187,9 +185,7 @@ def observed_lines(plan: Plan, *, now: int) -> Iterator[str]:
         yield f"{place}: {seen}" + (f", unknown since: {error}" if error else "")
 
 
-def _section(
-    title: str, lines: Iterator[str] | Sequence[str], *, page: Page, colour: str = ""
-) -> list[str]:  # fmt: skip
+def _section(title: str, lines: Iterator[str] | Sequence[str], *, page: Page, colour: str = "") -> list[str]:
     found = [clean(line) for line in lines]
     if not found:
         return []
@@ -202,6 +198,11 @@ def _wrapped(text: str, *, page: Page, indent: str) -> list[str]:
     if not page.width or len(text) <= page.width:
         return [text]
     return textwrap.wrap(
-        text, width=max(page.width, 30), subsequent_indent=indent, break_on_hyphens=False, break_long_words=True,
-        drop_whitespace=True, replace_whitespace=False,
-    )  # fmt: skip
+        text,
+        width=max(page.width, 30),
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+        break_long_words=True,
+        drop_whitespace=True,
+        replace_whitespace=False,
+    )

@@ -112,23 +112,36 @@ def _rows(
 def _launch(action: Launch, name: str, *, named: Mapping[str, str]) -> Row:
     offer = action.offer
     return Row(
-        kind="launch" if action.host is None else "attach", why=action.why, pool=action.pool, instance=name,
+        kind="launch" if action.host is None else "attach",
+        why=action.why,
+        pool=action.pool,
+        instance=name,
         run=named.get(action.reserved_for, action.reserved_for),
-        backend=offer.backend, region=offer.region, instance_type=offer.instance_type, price=offer.price,
-        resources=offer.resources if action.host is None else None, spot=offer.spot, at_most=offer.at_most,
-    )  # fmt: skip
+        backend=offer.backend,
+        region=offer.region,
+        instance_type=offer.instance_type,
+        price=offer.price,
+        resources=offer.resources if action.host is None else None,
+        spot=offer.spot,
+        at_most=offer.at_most,
+    )
 
 
 def _resume(action: Resume, name: str, *, known: Mapping[str, Instance]) -> Row:
     request = action.request
     first = next((known[key] for key in request.ids if key in known), None)
     return Row(
-        kind="attach" if first and first.host is not None else "launch", why=action.why, pool=request.pool,
+        kind="attach" if first and first.host is not None else "launch",
+        why=action.why,
+        pool=request.pool,
         instance=name,
-        backend=first.backend if first else request.place.split("/")[0], region=first.region if first else "",
-        instance_type=request.instance_type, price=first.price if first else None,
-        resources=first.resources if first else None, spot=request.spot,
-    )  # fmt: skip
+        backend=first.backend if first else request.place.split("/")[0],
+        region=first.region if first else "",
+        instance_type=request.instance_type,
+        price=first.price if first else None,
+        resources=first.resources if first else None,
+        spot=request.spot,
+    )
 
 
 def _of_instance(
@@ -138,9 +151,17 @@ def _of_instance(
     if one is None:
         return Row(kind=kind, why=action.why, pool=action.pool, instance=name)
     return Row(
-        kind=kind, why=action.why, pool=action.pool, instance=name, backend=one.backend, region=one.region,
-        instance_type=one.instance_type, price=one.price, resources=one.resources, spot=one.spot,
-    )  # fmt: skip
+        kind=kind,
+        why=action.why,
+        pool=action.pool,
+        instance=name,
+        backend=one.backend,
+        region=one.region,
+        instance_type=one.instance_type,
+        price=one.price,
+        resources=one.resources,
+        spot=one.spot,
+    )
 
 
 def _assign(action: Assign, key: str, *, known: Mapping[str, Instance], named: Mapping[str, str]) -> Row:
@@ -149,9 +170,18 @@ def _assign(action: Assign, key: str, *, known: Mapping[str, Instance], named: M
     if one is None:
         return row
     return Row(
-        kind="assign", why=action.why, pool=action.pool, instance=one.name, run=action.name, backend=one.backend,
-        region=one.region, instance_type=one.instance_type, price=one.price, resources=one.resources, spot=one.spot,
-    )  # fmt: skip
+        kind="assign",
+        why=action.why,
+        pool=action.pool,
+        instance=one.name,
+        run=action.name,
+        backend=one.backend,
+        region=one.region,
+        instance_type=one.instance_type,
+        price=one.price,
+        resources=one.resources,
+        spot=one.spot,
+    )
 
 
 def _stop(action: Stop, *, attempts: Mapping[str, Attempt], known: Mapping[str, Instance]) -> list[Row]:

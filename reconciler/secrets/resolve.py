@@ -119,9 +119,15 @@ def _references(spec: RunSpec) -> Iterator[tuple[str, str]]:
 
 
 def _why_not(
-    kind: str, name: str, declared: Mapping[str, Secret], environ: Mapping[str, str],
-    *, root: Path, host: str, aws: bool,
-) -> str:  # fmt: skip
+    kind: str,
+    name: str,
+    declared: Mapping[str, Secret],
+    environ: Mapping[str, str],
+    *,
+    root: Path,
+    host: str,
+    aws: bool,
+) -> str:
     if kind != "secrets" and name in environ:
         return ""
     if kind == "env" or (kind == "bare" and name not in declared):

@@ -79,9 +79,7 @@ def settle_jobs(state: State, *, now: int) -> State:
     gone = {one.id: one for one in state.instances if one.phase == "terminated"}
     assumed = {run.id for run in state.runs if run.assume_lost}
     halting = any(attempt.stopping and attempt.held_back and attempt.live for attempt in state.attempts)
-    dark = (
-        {one.id: one for one in state.instances if one.unreachable_since is not None} if assumed or halting else {}
-    )
+    dark = {one.id: one for one in state.instances if one.unreachable_since is not None} if assumed or halting else {}
     given_up: dict[str, list[str]] = {}
     attempts = tuple(
         _settle(attempt, gone=gone, dark=dark, assumed=attempt.run in assumed, given_up=given_up, now=now)

@@ -44,9 +44,7 @@ def _floors(instances: list[Instance], pools: dict[str, Pool]) -> set[str]:
     for one in instances:
         if one.pool in pools and pools[one.pool].floor:
             members[one.pool].append(one)
-    return {
-        one.id for name, each in members.items() for one in sorted(each, key=_goes)[-pools[name].floor :]
-    }
+    return {one.id for name, each in members.items() for one in sorted(each, key=_goes)[-pools[name].floor :]}
 
 
 def _goes(one: Instance) -> tuple[bool, Price, int, int, str]:

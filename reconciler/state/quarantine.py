@@ -83,9 +83,7 @@ def _suspects(state: State) -> dict[str, Instance]:
     }
 
 
-def _trials(
-    state: State, *, hosts: Collection[str] | None, contents: Collection[str] | None, now: int
-) -> list[Trial]:  # fmt: skip
+def _trials(state: State, *, hosts: Collection[str] | None, contents: Collection[str] | None, now: int) -> list[Trial]:
     """What told something, on those hosts and of those contents (`None`: of all), the newest last."""
     runs = {run.id: run for run in state.runs}
     found = []

@@ -129,8 +129,20 @@ class Ahead(Value, frozen=True, kw_only=True):
 
 
 Outcome = (
-    Sent | Refused | Accepted | Staged | Started | StartFailed | Halted | Collected | Saved | Cleaned | Admitted
-    | Armed | Failed | Ahead
+    Sent
+    | Refused
+    | Accepted
+    | Staged
+    | Started
+    | StartFailed
+    | Halted
+    | Collected
+    | Saved
+    | Cleaned
+    | Admitted
+    | Armed
+    | Failed
+    | Ahead
 )
 
 

@@ -142,7 +142,12 @@ def _assign(marks: _Marks, assign: Assign, *, now: int) -> None:
         for rank, id in enumerate(assign.instances)
     )
     marks.attempts[assign.attempt] = Attempt(
-        id=assign.attempt, run=run.id, number=assign.number, replica=assign.replica, jobs=jobs, assigned_at=now,
+        id=assign.attempt,
+        run=run.id,
+        number=assign.number,
+        replica=assign.replica,
+        jobs=jobs,
+        assigned_at=now,
         port=assign.port,
     )
     status = run.status if run.status == "running" else "provisioning"

@@ -221,15 +221,20 @@ def set_override(
     if until is not None and until <= max(now, begins or 0):
         raise WishRefused(f"{kind} {subject}: its end is already past" + (" when it begins" if until > now else ""))
     override = Override(
-        kind=kind, subject=subject, by=by, at=now, begins=begins, until=until, stop_after=stop_after, reason=reason,
-    )  # fmt: skip
+        kind=kind,
+        subject=subject,
+        by=by,
+        at=now,
+        begins=begins,
+        until=until,
+        stop_after=stop_after,
+        reason=reason,
+    )
     kept = tuple(each for each in state.overrides if (each.kind, each.subject) != (kind, subject))
     return replace(state, overrides=(*kept, override))
 
 
-def clear_override(
-    state: State, *, subject: str, now: int, kinds: tuple[Kind, ...] = ("drain", "pause")
-) -> State:  # fmt: skip
+def clear_override(state: State, *, subject: str, now: int, kinds: tuple[Kind, ...] = ("drain", "pause")) -> State:
     """`pool resume`: a pool's drain and pause end, or an instance's drain and quarantine."""
     name, subject = subject, _subject(state, subject, instances=True)
     kept = tuple(each for each in state.overrides if each.subject != subject or each.kind not in kinds)

@@ -35,9 +35,7 @@ def conclude(state: State, *, now: int) -> State:
     attempts: dict[str, list[Attempt]] = {}
     for attempt in state.attempts:
         attempts.setdefault(attempt.run, []).append(attempt)
-    runs = tuple(
-        run if run.status in RUN_ENDED else _run(run, attempts.get(run.id, []), now=now) for run in state.runs
-    )
+    runs = tuple(run if run.status in RUN_ENDED else _run(run, attempts.get(run.id, []), now=now) for run in state.runs)
     state = _changed(state, runs=runs)
     state = _changed(state, instances=_last_ends(state))
     return _expire(quarantine(state, now=now), now=now)
@@ -214,17 +212,13 @@ def _over(job: Job) -> bool:
     return job.status in ("done", "failed", "terminated", "aborted", "lost")
 
 
-
-
 def _expire(state: State, *, now: int) -> State:
     """Overrides, capacity memory and wishes whose time is over leave."""
     digest, gone = state.applied.revision.digest if state.applied else "", _gone(state)
     return _changed(
         state,
         overrides=tuple(
-            each
-            for each in state.overrides
-            if _in_force(each, digest=digest, now=now) and each.subject not in gone
+            each for each in state.overrides if _in_force(each, digest=digest, now=now) and each.subject not in gone
         ),
         capacity=tuple(each for each in state.capacity if now < each.until <= now + SHUNNED),
         wishes=tuple(_open_wishes(state.wishes, state.instances)),

@@ -75,6 +75,13 @@ def _pools(state: State, place: str, living: Iterable[Seen]) -> frozenset[str]:
 
 def _instance(seen: Seen, place: str) -> Leftover:
     return Leftover(
-        kind="instance", id=seen.external_id, place=place, name=seen.id, pool=seen.pool, launch=seen.launch,
-        lineage=seen.lineage, created_at=seen.created_at, hourly=seen.price,
-    )  # fmt: skip
+        kind="instance",
+        id=seen.external_id,
+        place=place,
+        name=seen.id,
+        pool=seen.pool,
+        launch=seen.launch,
+        lineage=seen.lineage,
+        created_at=seen.created_at,
+        hourly=seen.price,
+    )

@@ -39,9 +39,14 @@ class BucketStore:
     """
 
     def __init__(
-        self, objects: Objects, project: str, *, before: Path | None = None,
-        sleep: Callable[[float], None] = time.sleep, spread: Callable[[], float] = random.random,
-    ) -> None:  # fmt: skip
+        self,
+        objects: Objects,
+        project: str,
+        *,
+        before: Path | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        spread: Callable[[], float] = random.random,
+    ) -> None:
         if not re.fullmatch(PROJECT_ID, project):
             raise StateRefused(f"project id {project!r}: must be 8 to 32 of a-z and 0-9; see .dstack/project.yml")
         self._objects = objects

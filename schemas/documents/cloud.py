@@ -77,13 +77,21 @@ def ranges(value: Any) -> tuple[str, ...] | str:
             found.append("own" if item == "own" else str(ip_network(text(item), strict=False)))
         except ValueError:
             path = ((index,), f"`{text(item)}` is no address or range of addresses")
-            raise Wrong("", found=[path]) if isinstance(value, list) else Wrong(
-                "should be `own`, `none`, or a list of ranges such as 203.0.113.0/24") from None
+            raise (
+                Wrong("", found=[path])
+                if isinstance(value, list)
+                else Wrong("should be `own`, `none`, or a list of ranges such as 203.0.113.0/24")
+            ) from None
     return tuple(found)
 
 
-Ingress = Annotated[tuple[str, ...] | str, Shape(ranges, {"anyOf": [
-    {"enum": ["own", "none"]}, {"type": "array", "items": {"type": "string"}}, {"type": "string"}]})]
+Ingress = Annotated[
+    tuple[str, ...] | str,
+    Shape(
+        ranges,
+        {"anyOf": [{"enum": ["own", "none"]}, {"type": "array", "items": {"type": "string"}}, {"type": "string"}]},
+    ),
+]
 
 
 class AwsForm(BackendForm):
@@ -140,8 +148,10 @@ class KubernetesForm(BackendForm):
     kubeconfig: Annotated[dict[str, str], secret_keys("data")] | None = None
     context: Text | None = None
     namespace: Text | None = None
-    networking: Annotated[NetworkingForm, Shape(
-        lambda value: form(NetworkingForm, value), lambda: inlined(NetworkingForm))] | None = None
+    networking: (
+        Annotated[NetworkingForm, Shape(lambda value: form(NetworkingForm, value), lambda: inlined(NetworkingForm))]
+        | None
+    ) = None
 
 
 _OCI = secret_keys("user", "tenancy", "key_content", "pass_phrase", "fingerprint", "region")
@@ -194,7 +204,17 @@ class VultrForm(ApiKeyForm):
 
 
 CLOUD_FORMS: dict[str, type[BackendForm]] = {
-    "aws": AwsForm, "gcp": GcpForm, "azure": AzureForm, "kubernetes": KubernetesForm, "oci": OciForm,
-    "lambda": LambdaForm, "runpod": RunpodForm, "vastai": VastaiForm, "tensordock": TensordockForm,
-    "cudo": CudoForm, "datacrunch": DatacrunchForm, "nebius": NebiusForm, "vultr": VultrForm,
+    "aws": AwsForm,
+    "gcp": GcpForm,
+    "azure": AzureForm,
+    "kubernetes": KubernetesForm,
+    "oci": OciForm,
+    "lambda": LambdaForm,
+    "runpod": RunpodForm,
+    "vastai": VastaiForm,
+    "tensordock": TensordockForm,
+    "cudo": CudoForm,
+    "datacrunch": DatacrunchForm,
+    "nebius": NebiusForm,
+    "vultr": VultrForm,
 }

@@ -69,11 +69,21 @@ def _listed(value: list[Any] | tuple[Any, ...]) -> tuple[list[Pair], Faults]:
     return list(pairs.items()), found
 
 
-_VALUE: Schema = {"anyOf": [
-    {"type": ["string", "number", "boolean", "null"]},
-    {"type": "object", "properties": {"key": {"type": ["string", "number", "boolean"]}}, "required": ["key"],
-     "additionalProperties": False}]}
-SCHEMA: Schema = {"anyOf": [
-    {"type": "object", "propertyNames": {"pattern": "^[^=]+$"}, "additionalProperties": _VALUE},
-    {"type": "array", "items": {"type": ["string", "number"], "pattern": r"^[^=]+(=[\s\S]*)?$"}}]}
+_VALUE: Schema = {
+    "anyOf": [
+        {"type": ["string", "number", "boolean", "null"]},
+        {
+            "type": "object",
+            "properties": {"key": {"type": ["string", "number", "boolean"]}},
+            "required": ["key"],
+            "additionalProperties": False,
+        },
+    ]
+}
+SCHEMA: Schema = {
+    "anyOf": [
+        {"type": "object", "propertyNames": {"pattern": "^[^=]+$"}, "additionalProperties": _VALUE},
+        {"type": "array", "items": {"type": ["string", "number"], "pattern": r"^[^=]+(=[\s\S]*)?$"}},
+    ]
+}
 Env = Annotated[tuple[Pair, ...], Shape(env, SCHEMA)]

@@ -97,13 +97,18 @@ def _document() -> Schema:
         "backends": _listed({"$ref": "#/definitions/backend"}),
         "pools": _listed({"$ref": "#/definitions/pool"}),
         "profiles": _listed({"$ref": "#/definitions/profile"}),
-        "runs": _listed({"allOf": [{"$ref": "#/definitions/run"}], "required": ["name"],
-                         "properties": {"name": {"type": "string"}}}),
+        "runs": _listed(
+            {"allOf": [{"$ref": "#/definitions/run"}], "required": ["name"], "properties": {"name": {"type": "string"}}}
+        ),
     }
     described["description"] = "A file of .dstack: any of these keys, in any file."
     described["type"] = ["object", "null"]
     described["definitions"] = {
-        "backend": _backends(), "pool": _entry(PoolForm), "profile": _entry(ProfileForm), "run": _runs()}
+        "backend": _backends(),
+        "pool": _entry(PoolForm),
+        "profile": _entry(ProfileForm),
+        "run": _runs(),
+    }
     return described
 
 

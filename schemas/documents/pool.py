@@ -183,12 +183,14 @@ class PoolForm(Form):
     hold: Duration | None = None
     unattended: OffDuration | None = None
     unreachable_grace: Duration | None = None
-    budget: Annotated[BudgetForm, Shape(
-        lambda value: form(BudgetForm, value), lambda: inlined(BudgetForm))] | None = None
+    budget: Annotated[BudgetForm, Shape(lambda value: form(BudgetForm, value), lambda: inlined(BudgetForm))] | None = (
+        None
+    )
     paused: Flag | None = None
     prevent_destroy: Flag | None = None
     allow_foreign: Flag | None = None
     default_image: Text | None = None
-    isolation: Annotated[
-        Literal["process", "container"], one_of("process", "container", what="an isolation")] | None = None
+    isolation: (
+        Annotated[Literal["process", "container"], one_of("process", "container", what="an isolation")] | None
+    ) = None
     disk_floor: Size | None = None

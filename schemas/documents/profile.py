@@ -108,8 +108,9 @@ class ProfileKeys(Form):
     instance_name: Text | None = None
     creation_policy: Annotated[str, one_of("reuse", "reuse-or-create", what="a creation policy")] | None = None
     idle_duration: OffDuration | None = None
-    termination_policy: Annotated[
-        str, one_of("destroy-after-idle", "dont-destroy", what="a termination policy")] | None = None
+    termination_policy: (
+        Annotated[str, one_of("destroy-after-idle", "dont-destroy", what="a termination policy")] | None
+    ) = None
     termination_idle_time: OffDuration | None = None
     utilization_policy: Annotated[Any, UTILIZATION] | None = None
     tags: Annotated[tuple[tuple[str, str], ...], TAGS] | None = None

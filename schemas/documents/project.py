@@ -32,8 +32,12 @@ class CapForm(Form):
 
 class AutoscaleForm(Form):
     enabled: Flag | None = None
-    rules: Annotated[tuple[CapForm, ...], Shape(
-        lambda value: caps(value), lambda: {"type": "array", "items": inlined(CapForm)})] | None = None
+    rules: (
+        Annotated[
+            tuple[CapForm, ...], Shape(lambda value: caps(value), lambda: {"type": "array", "items": inlined(CapForm)})
+        ]
+        | None
+    ) = None
 
 
 def caps(value: Any) -> tuple[CapForm, ...]:
@@ -89,8 +93,10 @@ def _secret_name(name: str) -> str:
 
 def _secret(item: Any) -> tuple[str, str]:
     if isinstance(item, str):
-        raise Wrong("a secret's value is not written here, but where it is found: `{env: NAME}`, `{file: PATH}`, "
-                    "`{command: …}` or `{ssm: NAME}`")
+        raise Wrong(
+            "a secret's value is not written here, but where it is found: `{env: NAME}`, `{file: PATH}`, "
+            "`{command: …}` or `{ssm: NAME}`"
+        )
     given = [(source, text) for source, text in form(SecretForm, item) if text is not None]
     if len(given) != 1:
         raise Wrong("exactly one of `env`, `file`, `command` and `ssm` says where it is found")
@@ -99,10 +105,15 @@ def _secret(item: Any) -> tuple[str, str]:
 
 
 def _secrets_schema() -> dict[str, Any]:
-    one = [{"required": [source], "properties": {source: {"type": ["string", "number", "boolean"]}}}
-           for source in ("env", "file", "command", "ssm")]
-    return {"type": "object", "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
-            "additionalProperties": {**inlined(SecretForm), "oneOf": one}}
+    one = [
+        {"required": [source], "properties": {source: {"type": ["string", "number", "boolean"]}}}
+        for source in ("env", "file", "command", "ssm")
+    ]
+    return {
+        "type": "object",
+        "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
+        "additionalProperties": {**inlined(SecretForm), "oneOf": one},
+    }
 
 
 def requires(value: Any) -> str:
@@ -121,8 +132,11 @@ def public_key(value: Any) -> str:
     written = text(value).strip()
     if not re.fullmatch(PUBLIC_KEY, written):
         secret = "PRIVATE KEY" in written
-        raise Wrong("is a private key: remove it from the documents, and make another one" if secret else
-                    f"{kind_of(value)} is no public key: `ssh-ed25519 AAAA… NAME`, as in `~/.ssh/id_ed25519.pub`")
+        raise Wrong(
+            "is a private key: remove it from the documents, and make another one"
+            if secret
+            else f"{kind_of(value)} is no public key: `ssh-ed25519 AAAA… NAME`, as in `~/.ssh/id_ed25519.pub`"
+        )
     return written
 
 
@@ -150,21 +164,35 @@ Place = Annotated[str, Shape(place, TEXT_SCHEMA)]
 class SingleKeys(Form):
     """Keys that a project says once, in whichever file."""
 
-    project: Annotated[ProjectForm, Shape(
-        lambda value: form(ProjectForm, value), lambda: inlined(ProjectForm))] | None = None
+    project: (
+        Annotated[ProjectForm, Shape(lambda value: form(ProjectForm, value), lambda: inlined(ProjectForm))] | None
+    ) = None
     state: Place | None = None
     authority: Text | None = None
-    autoscale: Annotated[AutoscaleForm, Shape(lambda value: autoscale(value), lambda: {"anyOf": [
-        {"type": "array", "items": inlined(CapForm)}, inlined(AutoscaleForm)]})] | None = None
-    secrets: Annotated[tuple[tuple[str, str, str], ...], Shape(
-        lambda value: secrets(value), _secrets_schema)] | None = None
+    autoscale: (
+        Annotated[
+            AutoscaleForm,
+            Shape(
+                lambda value: autoscale(value),
+                lambda: {"anyOf": [{"type": "array", "items": inlined(CapForm)}, inlined(AutoscaleForm)]},
+            ),
+        ]
+        | None
+    ) = None
+    secrets: (
+        Annotated[tuple[tuple[str, str, str], ...], Shape(lambda value: secrets(value), _secrets_schema)] | None
+    ) = None
     authorized_keys: Annotated[tuple[str, ...], each(public_key, lambda: PUBLIC_KEY_SCHEMA)] | None = None
     artifact_store: Place | None = None
     keep: Annotated[int, Shape(lambda value: duration(value), DURATION_SCHEMA)] | None = None
     confirm_above: Money | None = None
     budget: Annotated[Any, Shape(lambda value: budget(value), lambda: inlined(ProjectBudgetForm))] | None = None
-    requires: Annotated[str, Shape(lambda value: requires(value), {
-        "type": "string", "pattern": f"^{REQUIRES}(,{REQUIRES})*$"})] | None = None
+    requires: (
+        Annotated[
+            str, Shape(lambda value: requires(value), {"type": "string", "pattern": f"^{REQUIRES}(,{REQUIRES})*$"})
+        ]
+        | None
+    ) = None
 
 
 LISTS = ("backends", "pools", "profiles", "runs")

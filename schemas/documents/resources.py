@@ -55,19 +55,60 @@ def capability(value: Any) -> Span:
 class GpuForm(Form):
     """GPUs as a mapping."""
 
-    vendor: Annotated[str, Shape(read_vendor, lambda: {"enum": [
-        spelled for word in (*VENDORS, "tpu") for spelled in (word, word.upper(), word.capitalize())]})] | None = None
-    name: Annotated[tuple[str, ...], Shape(gpu_names, {"anyOf": [
-        {"type": "string", "pattern": "^[^,]*[^, ][^,]*(,[^,]*[^, ][^,]*)*$"}, {"type": "number"},
-        {"type": "array", "minItems": 1, "items": {"type": ["string", "number"], "pattern": "[^ ]"}}]})] | None = None
+    vendor: (
+        Annotated[
+            str,
+            Shape(
+                read_vendor,
+                lambda: {
+                    "enum": [
+                        spelled for word in (*VENDORS, "tpu") for spelled in (word, word.upper(), word.capitalize())
+                    ]
+                },
+            ),
+        ]
+        | None
+    ) = None
+    name: (
+        Annotated[
+            tuple[str, ...],
+            Shape(
+                gpu_names,
+                {
+                    "anyOf": [
+                        {"type": "string", "pattern": "^[^,]*[^, ][^,]*(,[^,]*[^, ][^,]*)*$"},
+                        {"type": "number"},
+                        {"type": "array", "minItems": 1, "items": {"type": ["string", "number"], "pattern": "[^ ]"}},
+                    ]
+                },
+            ),
+        ]
+        | None
+    ) = None
     count: CountSpan | None = None
     memory: SizeSpan | None = None
     total_memory: SizeSpan | None = None
-    compute_capability: Annotated[Span, Shape(capability, {"anyOf": [
-        {"type": "number", "minimum": 0, "exclusiveMaximum": 100},
-        {"type": "string", "pattern": r"^\s*[0-9]{1,2}(\.[0-9]{1,2})?\s*$"},
-        {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 99},
-         "minItems": 2, "maxItems": 2}]})] | None = None
+    compute_capability: (
+        Annotated[
+            Span,
+            Shape(
+                capability,
+                {
+                    "anyOf": [
+                        {"type": "number", "minimum": 0, "exclusiveMaximum": 100},
+                        {"type": "string", "pattern": r"^\s*[0-9]{1,2}(\.[0-9]{1,2})?\s*$"},
+                        {
+                            "type": "array",
+                            "items": {"type": "integer", "minimum": 0, "maximum": 99},
+                            "minItems": 2,
+                            "maxItems": 2,
+                        },
+                    ]
+                },
+            ),
+        ]
+        | None
+    ) = None
 
 
 def read_gpu(value: Any) -> GpuNeed:
@@ -159,8 +200,9 @@ class ResourcesForm(Form):
     memory: SizeSpan | None = None
     shm_size: Size | None = None
     gpu: Annotated[GpuNeed, Shape(read_gpu, gpu_schema)] | None = None
-    disk: Annotated[Span, Shape(read_disk, lambda: {"anyOf": [
-        *SIZE_SPAN_SCHEMA["anyOf"], inlined(DiskForm)]})] | None = None
+    disk: (
+        Annotated[Span, Shape(read_disk, lambda: {"anyOf": [*SIZE_SPAN_SCHEMA["anyOf"], inlined(DiskForm)]})] | None
+    ) = None
 
 
 def need(value: Any) -> Need:

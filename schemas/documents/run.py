@@ -59,8 +59,13 @@ def _port_number(number: int) -> int:
 
 
 def port_schema() -> Schema:
-    return {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 65535},
-                      {"type": "string", "pattern": f"^(?:{_PORT}|[0-9]{{1,5}})$"}, inlined(PortForm)]}
+    return {
+        "anyOf": [
+            {"type": "integer", "minimum": 1, "maximum": 65535},
+            {"type": "string", "pattern": f"^(?:{_PORT}|[0-9]{{1,5}})$"},
+            inlined(PortForm),
+        ]
+    }
 
 
 def absolute(value: Any) -> str:
@@ -87,8 +92,7 @@ Absolute = Annotated[str, Shape(absolute, _PATH_SCHEMA)]
 class VolumeForm(Form):
     """A network volume."""
 
-    name: Annotated[str, Shape(_volume_names, {"anyOf": [
-        _VOLUME_NAME, {"type": "array", "items": _VOLUME_NAME}]})]
+    name: Annotated[str, Shape(_volume_names, {"anyOf": [_VOLUME_NAME, {"type": "array", "items": _VOLUME_NAME}]})]
     path: Absolute
 
 
@@ -117,8 +121,11 @@ def volume(value: Any) -> str:
 
 
 def _volume_schema() -> Schema:
-    text_schema = {"type": "string", "pattern": f"^(?:[^:/]*|{_ABSOLUTE}):{_ABSOLUTE}$",
-                   "not": {"pattern": "(?:^|[/:])\\.\\.(?:[/:]|$)"}}
+    text_schema = {
+        "type": "string",
+        "pattern": f"^(?:[^:/]*|{_ABSOLUTE}):{_ABSOLUTE}$",
+        "not": {"pattern": "(?:^|[/:])\\.\\.(?:[/:]|$)"},
+    }
     return {"anyOf": [text_schema, inlined(VolumeForm), inlined(InstancePathForm)]}
 
 
@@ -143,9 +150,18 @@ def read_probe(value: Any) -> ProbeForm:
 
 
 def _probe_schema() -> Schema:
-    return {"anyOf": [{"type": "string"}, {**inlined(ProbeForm), "oneOf": [
-        {"required": [one], "properties": {one: {"type": ["string", "number", "boolean"]}}}
-        for one in ("path", "command")]}]}
+    return {
+        "anyOf": [
+            {"type": "string"},
+            {
+                **inlined(ProbeForm),
+                "oneOf": [
+                    {"required": [one], "properties": {one: {"type": ["string", "number", "boolean"]}}}
+                    for one in ("path", "command")
+                ],
+            },
+        ]
+    }
 
 
 class ScalingForm(Form):
@@ -184,8 +200,12 @@ def read_python(value: Any) -> str:
     return written
 
 
-_PYTHON: Schema = {"anyOf": [{"enum": ["3.1", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14"]},
-                             {"enum": [3.1, 3.9, 3.11, 3.12, 3.13, 3.14]}]}
+_PYTHON: Schema = {
+    "anyOf": [
+        {"enum": ["3.1", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14"]},
+        {"enum": [3.1, 3.9, 3.11, 3.12, 3.13, 3.14]},
+    ]
+}
 
 
 def _user(value: Any) -> str:
@@ -221,12 +241,29 @@ class RunForm(ProfileKeys):
     name: Name | None = None
     profile: Text | None = None
     image: Text | None = None
-    user: Annotated[str, Shape(_user, {"anyOf": [
-        {"type": "string", "pattern": "^[^:-][^:]*(:[^:-][^:]*)?$"}, {"type": "integer", "minimum": 0}]})] | None = None
+    user: (
+        Annotated[
+            str,
+            Shape(
+                _user,
+                {
+                    "anyOf": [
+                        {"type": "string", "pattern": "^[^:-][^:]*(:[^:-][^:]*)?$"},
+                        {"type": "integer", "minimum": 0},
+                    ]
+                },
+            ),
+        ]
+        | None
+    ) = None
     privileged: Flag | None = None
     entrypoint: Text | None = None
-    registry_auth: Annotated[RegistryAuthForm, Shape(
-        lambda value: form(RegistryAuthForm, value), lambda: inlined(RegistryAuthForm))] | None = None
+    registry_auth: (
+        Annotated[
+            RegistryAuthForm, Shape(lambda value: form(RegistryAuthForm, value), lambda: inlined(RegistryAuthForm))
+        ]
+        | None
+    ) = None
     python: Annotated[str, Shape(read_python, _PYTHON)] | None = None
     nvcc: Flag | None = None
     single_branch: Flag | None = None
@@ -243,8 +280,9 @@ class RunForm(ProfileKeys):
     rerun: Annotated[int, whole(0)] | None = None
     hold: Duration | None = None
     formerly: Names | None = None
-    stop_criteria: Annotated[
-        Literal["all-done", "master-done"], one_of("all-done", "master-done", what="a stop criterion")] | None = None
+    stop_criteria: (
+        Annotated[Literal["all-done", "master-done"], one_of("all-done", "master-done", what="a stop criterion")] | None
+    ) = None
 
 
 class PortsForm(RunForm):
@@ -284,14 +322,16 @@ class ServiceForm(PortsForm):
     port: Annotated[str, Shape(read_port, port_schema)] | None = None
     replicas: Annotated[Span, Shape(_replicas, COUNT_SPAN_SCHEMA)] | None = None
     probe: Annotated[ProbeForm, Shape(read_probe, _probe_schema)] | None = None
-    gateway: Annotated[Any, Shape(_gateway, {"anyOf": [TEXT_SCHEMA, {"enum": [False]}],
-                                             "not": {"enum": [True]}})] | None = None
+    gateway: (
+        Annotated[Any, Shape(_gateway, {"anyOf": [TEXT_SCHEMA, {"enum": [False]}], "not": {"enum": [True]}})] | None
+    ) = None
     strip_prefix: Flag | None = None
     model: Annotated[Any, Shape(_model, lambda: {"anyOf": [TEXT_SCHEMA, inlined(ModelForm)]})] | None = None
     https: Flag | None = None
     auth: Flag | None = None
-    scaling: Annotated[ScalingForm, Shape(
-        lambda value: form(ScalingForm, value), lambda: inlined(ScalingForm))] | None = None
+    scaling: (
+        Annotated[ScalingForm, Shape(lambda value: form(ScalingForm, value), lambda: inlined(ScalingForm))] | None
+    ) = None
 
 
 RUN_FORMS: dict[str, type[RunForm]] = {"task": TaskForm, "service": ServiceForm, "dev-environment": DevEnvironmentForm}

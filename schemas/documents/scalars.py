@@ -11,8 +11,12 @@ from schemas.documents.shape import Schema, Shape, Wrong, each, kind_of
 
 _YES = ("true", "yes", "on", "y", "t", "1")
 _NO = ("false", "no", "off", "n", "f", "0")
-_SPELLED = {word: said for words, said in ((_YES, True), (_NO, False)) for base in words
-            for word in (base, base.capitalize(), base.upper())}
+_SPELLED = {
+    word: said
+    for words, said in ((_YES, True), (_NO, False))
+    for base in words
+    for word in (base, base.capitalize(), base.upper())
+}
 
 TEXT_SCHEMA: Schema = {"type": ["string", "number", "boolean"]}
 FLAG_SCHEMA: Schema = {"anyOf": [{"type": "boolean"}, {"enum": [0, 1, *_SPELLED]}]}
@@ -54,12 +58,22 @@ def whole(least: int, most: int = 10**9) -> Shape:
         if number is None:
             raise Wrong(f"should be a whole number, not {kind_of(value)}")
         if not least <= number <= most:
-            raise Wrong(f"should be at least {least}, not {number}" if number < least
-                        else f"should be at most {most}, not {number}")
+            raise Wrong(
+                f"should be at least {least}, not {number}"
+                if number < least
+                else f"should be at most {most}, not {number}"
+            )
         return number
 
-    return Shape(read, {"anyOf": [{"type": "integer", "minimum": least, "maximum": most},
-                                  {"type": "string", "pattern": "^(0|[1-9][0-9]{0,8})$"}]})
+    return Shape(
+        read,
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": least, "maximum": most},
+                {"type": "string", "pattern": "^(0|[1-9][0-9]{0,8})$"},
+            ]
+        },
+    )
 
 
 def _integer(value: Any) -> int | None:
@@ -112,8 +126,10 @@ Flag = Annotated[bool, Shape(flag, FLAG_SCHEMA)]
 Name = Annotated[str, NAME_SHAPE]
 Names = Annotated[tuple[str, ...], each(NAME_SHAPE.read, NAME_SHAPE.schema)]
 ProjectId = Annotated[str, matching(PROJECT_ID, what="a project id: 8 to 32 of a-z and 0-9")]
-Positive = Annotated[Decimal, Shape(price, {"anyOf": [
-    {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 10**9}, *_PRICES]})]
-Money = Annotated[Decimal, Shape(free_price, {"anyOf": [
-    {"type": "number", "minimum": 0, "exclusiveMaximum": 10**9}, *_PRICES]})]
+Positive = Annotated[
+    Decimal, Shape(price, {"anyOf": [{"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 10**9}, *_PRICES]})
+]
+Money = Annotated[
+    Decimal, Shape(free_price, {"anyOf": [{"type": "number", "minimum": 0, "exclusiveMaximum": 10**9}, *_PRICES]})
+]
 Port = Annotated[int, whole(1, 65535)]

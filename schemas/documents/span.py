@@ -34,8 +34,10 @@ def duration(value: Any, *, off: bool = False) -> int:
         return OFF
     seconds = _seconds(value)
     if seconds is None:
-        raise Wrong(f"{kind_of(value)} is not a duration: seconds, or such as `90s`, `15m`, `1h30m`, `2d`"
-                    + (", or `off`" if off else ""))
+        raise Wrong(
+            f"{kind_of(value)} is not a duration: seconds, or such as `90s`, `15m`, `1h30m`, `2d`"
+            + (", or `off`" if off else "")
+        )
     if not 0 <= seconds <= _LONGEST:
         raise Wrong("a duration cannot be negative" if seconds < 0 else "is longer than 100 years")
     return seconds
@@ -107,8 +109,11 @@ def _span(value: Any, read: Any) -> Span:
 
 
 def _bounds(value: dict[str, Any], read: Any) -> tuple[int | None, int | None]:
-    found = [((key, "\0key"), f"unknown key `{key}` in a range: `min` and `max`") for key in value
-             if key not in ("min", "max")]
+    found = [
+        ((key, "\0key"), f"unknown key `{key}` in a range: `min` and `max`")
+        for key in value
+        if key not in ("min", "max")
+    ]
     if found:
         raise Wrong("", found=found)
     bounds: list[int | None] = []
@@ -132,10 +137,20 @@ def _span_schema(amount: str, number: Schema) -> Schema:
     scalar = {"anyOf": [number, {"type": "string", "pattern": f"^{amount}$"}]}
     ranges = f"^(?:{amount}|(?:{amount})?\\.\\.(?:{amount})|{amount}\\.\\. *)$"
     bound = {"anyOf": [*scalar["anyOf"], {"type": "null"}]}
-    return {"anyOf": [number, {"type": "string", "pattern": ranges},
-                      {"type": "object", "properties": {"min": bound, "max": bound}, "additionalProperties": False,
-                       "anyOf": [{"required": [one], "properties": {one: {"not": {"type": "null"}}}}
-                                 for one in ("min", "max")]}]}
+    return {
+        "anyOf": [
+            number,
+            {"type": "string", "pattern": ranges},
+            {
+                "type": "object",
+                "properties": {"min": bound, "max": bound},
+                "additionalProperties": False,
+                "anyOf": [
+                    {"required": [one], "properties": {one: {"not": {"type": "null"}}}} for one in ("min", "max")
+                ],
+            },
+        ]
+    }
 
 
 _NUMBER: Schema = {"type": "number", "minimum": 0, "exclusiveMaximum": 10**9}

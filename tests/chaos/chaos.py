@@ -232,9 +232,11 @@ def chaos(path: Path, *, kills: int, seed: int, seconds: float, tell: bool = Fal
     scratch.mkdir(parents=True)
     counter.touch()
     made = Chaos(
-        folder=folder_at(path, documents=DOCUMENTS), scratch=scratch, counter=counter,
+        folder=folder_at(path, documents=DOCUMENTS),
+        scratch=scratch,
+        counter=counter,
         random=random.Random(seed),  # noqa: S311  (a replayable one)
-    )  # fmt: skip
+    )
     ends = time.monotonic() + seconds
     while made.kills < kills and time.monotonic() < ends:
         line = made.round()

@@ -75,7 +75,13 @@ MUTANTS = (
     Mutant(
         name="identity",
         off="whoever answers for a place is believed",
-        changes=(("reconciler/state/observe/merge.py", "if place.identity and listing.identity != place.identity:", "if False:"),),
+        changes=(
+            (
+                "reconciler/state/observe/merge.py",
+                "if place.identity and listing.identity != place.identity:",
+                "if False:",
+            ),
+        ),
         tests=("tests/engine/test_tick.py", "tests/state/test_absorb.py"),
     ),
     Mutant(
@@ -174,8 +180,7 @@ MUTANTS = (
             (
                 "reconciler/hosts/ssh/cloud_hosts.py",
                 '        new = _rotated(line, "make", derived)\n',
-                "        return derived\n"
-                '        new = _rotated(line, "make", derived)\n',
+                '        return derived\n        new = _rotated(line, "make", derived)\n',
             ),
         ),
         tests=("tests/hosts/test_cloud_hosts.py", "-k", "first_contact"),
@@ -225,7 +230,13 @@ MUTANTS = (
     Mutant(
         name="reservation for gangs",
         off="what was made for a gang serves whoever comes",
-        changes=(("reconciler/planner/rules/schedule_runs.py", "            if one.reserved_for:\n", "            if False:\n"),),
+        changes=(
+            (
+                "reconciler/planner/rules/schedule_runs.py",
+                "            if one.reserved_for:\n",
+                "            if False:\n",
+            ),
+        ),
         tests=("tests/planner/test_cases.py",),
     ),
     # Promises of the laws besides: each would otherwise rest on tests that nobody has seen fail.
@@ -257,7 +268,13 @@ MUTANTS = (
     Mutant(
         name="an absent file",
         off="a pool that left the documents ends without being named",
-        changes=(("reconciler/planner/rules/retire.py", "    if not pool_may_go(draft, instance):\n        return None\n", ""),),
+        changes=(
+            (
+                "reconciler/planner/rules/retire.py",
+                "    if not pool_may_go(draft, instance):\n        return None\n",
+                "",
+            ),
+        ),
         tests=("tests/planner/test_cases.py",),
     ),
     Mutant(
@@ -276,9 +293,17 @@ MUTANTS = (
         name="started once for ever",
         off="a job that was claimed before is started again",
         changes=(
-            ("reconciler/hosts/programs/start.sh", 'if [ -d "claims/$job" ] || [ -d "spent/$job" ]; then', "if false; then"),
+            (
+                "reconciler/hosts/programs/start.sh",
+                'if [ -d "claims/$job" ] || [ -d "spent/$job" ]; then',
+                "if false; then",
+            ),
             ("reconciler/hosts/programs/start.sh", """if ! mkdir "claims/$job" 2>/dev/null; then""", "if false; then"),
-            ("reconciler/hosts/programs/start.sh", """if [ -d "spent/$job" ]; then\n    rmdir""", "if false; then\n    rmdir"),
+            (
+                "reconciler/hosts/programs/start.sh",
+                """if [ -d "spent/$job" ]; then\n    rmdir""",
+                "if false; then\n    rmdir",
+            ),
         ),
         tests=("tests/hosts/test_supervisor.py", "-k", "once or at_once"),
     ),
@@ -297,19 +322,37 @@ MUTANTS = (
     Mutant(
         name="shares of an instance",
         off="a GPU is handed out again while a run has it",
-        changes=(("reconciler/planner/placement/blocks.py", "gone = {gpu for job in jobs for gpu in job.gpus}", "gone = set()"),),
+        changes=(
+            (
+                "reconciler/planner/placement/blocks.py",
+                "gone = {gpu for job in jobs for gpu in job.gpus}",
+                "gone = set()",
+            ),
+        ),
         tests=("tests/planner/test_cases.py",),
     ),
     Mutant(
         name="a lost GPU",
         off="a GPU that its host has no more is handed out",
-        changes=(("reconciler/planner/placement/blocks.py", "            gone |= lost_gpus(machine)\n", "            pass\n"),),
+        changes=(
+            (
+                "reconciler/planner/placement/blocks.py",
+                "            gone |= lost_gpus(machine)\n",
+                "            pass\n",
+            ),
+        ),
         tests=("tests/planner/test_cases.py",),
     ),
     Mutant(
         name="the brake",
         off="any number of ends that were only inferred is done at once",
-        changes=(("reconciler/planner/rules/mass_termination_guard.py", "    if draft.may.mass_destroy:\n", "    if True:\n"),),
+        changes=(
+            (
+                "reconciler/planner/rules/mass_termination_guard.py",
+                "    if draft.may.mass_destroy:\n",
+                "    if True:\n",
+            ),
+        ),
         tests=("tests/planner/test_cases.py",),
     ),
     # Of AWS: what EC2 is asked for, and what its answers are taken for.
@@ -416,9 +459,7 @@ MUTANTS = (
     Mutant(
         name="throttling is no lack",
         off="a throttled launch counts as one without capacity",
-        changes=(
-            ("backends/aws/errors.py", '"RequestLimitExceeded": "later"', '"RequestLimitExceeded": "capacity"'),
-        ),
+        changes=(("backends/aws/errors.py", '"RequestLimitExceeded": "later"', '"RequestLimitExceeded": "capacity"'),),
         tests=("tests/backends/aws/test_backend.py", "-k", "throttling"),
     ),
     Mutant(
@@ -481,8 +522,11 @@ def _copy(to: Path) -> Path:
     """The tree as git has it, edits included."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
@@ -504,8 +548,12 @@ def _red(tree: Path, tests: tuple[str, ...]) -> str:
     """The first test that is red in this tree; "" where all are green."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests],
-        cwd=tree, env=_environment(tree), capture_output=True, text=True, timeout=LIMIT,
-    )  # fmt: skip
+        cwd=tree,
+        env=_environment(tree),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
     if done.returncode not in (0, 1):
         raise SystemExit(f"{' '.join(tests)} could not be run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     found = re.search(r"^FAILED (.+?)(?: - |$)", done.stdout, re.MULTILINE)

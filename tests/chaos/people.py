@@ -185,6 +185,11 @@ def spec_of(name: str, *, version: int, spot: Any, retry: Retry, gpus: int = 0, 
     """One CPU at least is asked for, so that it may be a block's; so many GPUs, or none."""
     need = Need(cpu=Span(min=1), gpu=GpuNeed(count=Span(min=gpus)) if gpus else None)
     return task(
-        name, hash=f"{name}{version}{fields['nodes']}{gpus or ''}", where=Where(spot=spot), need=need, retry=retry,
-        idle_duration=60, **fields,
-    )  # fmt: skip
+        name,
+        hash=f"{name}{version}{fields['nodes']}{gpus or ''}",
+        where=Where(spot=spot),
+        need=need,
+        retry=retry,
+        idle_duration=60,
+        **fields,
+    )

@@ -95,17 +95,24 @@ def ssh(home: Path, *args: str, program: str = "ssh", **options: object) -> subp
     if "input" in options:
         del given["stdin"]
     return subprocess.run(  # type: ignore[call-overload,no-any-return]
-        [program, "-F", str(home / ".dstack/ssh/config"), *args], capture_output=True, timeout=60, check=False,
-        env=_at(home), **given,
-    )  # fmt: skip
+        [program, "-F", str(home / ".dstack/ssh/config"), *args],
+        capture_output=True,
+        timeout=60,
+        check=False,
+        env=_at(home),
+        **given,
+    )
 
 
 def begin_ssh(home: Path, *args: str) -> subprocess.Popen[bytes]:
     """The same, begun: it has what it is given, and ends, with its standard input."""
     return subprocess.Popen(
-        ["ssh", "-F", str(home / ".dstack/ssh/config"), *args], env=_at(home),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        ["ssh", "-F", str(home / ".dstack/ssh/config"), *args],
+        env=_at(home),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def _at(home: Path) -> dict[str, str]:
@@ -268,16 +275,19 @@ def test_ports_on_this_machine(desk: Folder, home: Path) -> None:
             assert early.recv(1) == b""
         here.says(f"port {port}: ")
         server = subprocess.Popen(
-            ["ssh", "-F", str(home / ".dstack/ssh/config"), "-tt", "desk", serve], env=desk.env,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+            ["ssh", "-F", str(home / ".dstack/ssh/config"), "-tt", "desk", serve],
+            env=desk.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
         try:
             until(lambda: _fetched(local))
             tunnel = free_port()
             through = subprocess.Popen(
                 ["ssh", "-F", str(home / ".dstack/ssh/config"), "-N", "-L", f"{tunnel}:127.0.0.1:{port}", "desk"],
-                env=desk.env, stdin=subprocess.DEVNULL,
-            )  # fmt: skip
+                env=desk.env,
+                stdin=subprocess.DEVNULL,
+            )
             try:
                 until(lambda: _fetched(tunnel))
             finally:

@@ -34,14 +34,24 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 @pytest.mark.parametrize(
     ("line", "meant"),
     [
-        ("plann", "`dstack plan`"), ("aply", "`dstack apply`"), ("status", "`dstack ps`"), ("kill x", "`dstack stop`"),
-        ("fleet", "`dstack pool`"), ("create", "`dstack pool create`"), ("pool lst", "`dstack pool list`"),
+        ("plann", "`dstack plan`"),
+        ("aply", "`dstack apply`"),
+        ("status", "`dstack ps`"),
+        ("kill x", "`dstack stop`"),
+        ("fleet", "`dstack pool`"),
+        ("create", "`dstack pool create`"),
+        ("pool lst", "`dstack pool list`"),
         ("pool ad", "`dstack pool add`"),
-        ("plan --refrsh", "--refresh"), ("plan --pol x", "--pool"), ("pool add --gpus 1", "--gpu"),
-        ("run . --max-prise 2", "--max-price"), ("state forgt x", "`dstack state forget`"), ("schema pol", "pool"),
-        ("plan --pool bnch", "bench"), ("xyzzy", "plan, apply, run"),
+        ("plan --refrsh", "--refresh"),
+        ("plan --pol x", "--pool"),
+        ("pool add --gpus 1", "--gpu"),
+        ("run . --max-prise 2", "--max-price"),
+        ("state forgt x", "`dstack state forget`"),
+        ("schema pol", "pool"),
+        ("plan --pool bnch", "bench"),
+        ("xyzzy", "plan, apply, run"),
     ],
-)  # fmt: skip
+)
 def test_whatever_is_wrong_has_a_suggestion(quiet: Folder, line: str, meant: str) -> None:
     quiet.write("run.yml", "type: task\nname: r\ncommands: [echo hi]\n")
     args = line.split() + (["-f", "run.yml"] if line.startswith("run") else [])
@@ -62,14 +72,35 @@ def test_suggestions_name_the_next_command() -> None:
 
 def test_errors(quiet: Folder, snapshot: SnapshotAssertion) -> None:
     lines = (
-        "logs nobody", "stop nobody", "artifacts nobody", "state show", "destroy",
-        "plan --pool nope", "apply nofile.json", "run .", "run . -f none.yml", "run nowhere", "pool delete -n nope",
-        "pool create -n Bad_Name", "pool create -n bench", "pool set-default --pool nope", "pool add --gpu 1:1",
-        "pool add --idle-duration soon", "pool add --spot --on-demand", "pool add --pool nope",
-        "attach r", "cp r x", "cp r:x y",
-        "autoscale allow t --max 1", "autoscale allow t --max 0", "validate nowhere", "schema nope",
-        "apply -y --deadline soon", "pool drain nope", "apply --yes-above much",
-    )  # fmt: skip
+        "logs nobody",
+        "stop nobody",
+        "artifacts nobody",
+        "state show",
+        "destroy",
+        "plan --pool nope",
+        "apply nofile.json",
+        "run .",
+        "run . -f none.yml",
+        "run nowhere",
+        "pool delete -n nope",
+        "pool create -n Bad_Name",
+        "pool create -n bench",
+        "pool set-default --pool nope",
+        "pool add --gpu 1:1",
+        "pool add --idle-duration soon",
+        "pool add --spot --on-demand",
+        "pool add --pool nope",
+        "attach r",
+        "cp r x",
+        "cp r:x y",
+        "autoscale allow t --max 1",
+        "autoscale allow t --max 0",
+        "validate nowhere",
+        "schema nope",
+        "apply -y --deadline soon",
+        "pool drain nope",
+        "apply --yes-above much",
+    )
     said = []
     for line in lines:
         ran = quiet.dstack(*line.split())

@@ -59,10 +59,16 @@ class Person:
         """`CI` would make it an unattended one, which a folder's state is not for."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("CI", "DSTACK_", "AWS_"))}
         done = subprocess.run(
-            ["dstack", *line.split()], cwd=self.folder / "project", input=given, text=True, timeout=PATIENCE,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+            ["dstack", *line.split()],
+            cwd=self.folder / "project",
+            input=given,
+            text=True,
+            timeout=PATIENCE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
             env={**kept, **environment(self.folder, self.account), "COLUMNS": "160"},
-        )  # fmt: skip
+        )
         assert done.returncode == code, f"dstack {line}\n{done.stdout}"
         return done.stdout
 

@@ -87,9 +87,12 @@ class Cloud:
 
         def ports(**who: str) -> Ports:
             return dataclasses.replace(
-                fresh(**who), runner=self.runner(), blobs=blobs, regions=lambda config: (REGION,),
+                fresh(**who),
+                runner=self.runner(),
+                blobs=blobs,
+                regions=lambda config: (REGION,),
                 catalog=lambda desired: sold(REGION),
-            )  # fmt: skip
+            )
 
         self.site.ports = ports  # type: ignore[method-assign]
 

@@ -102,9 +102,13 @@ def test_ssh_and_copies_enter_the_container(project: Project, tmp_path: Path) ->
     until(lambda: "ready" in project.dstack("logs", "boxed").out)
     home, where = tmp_path / "home", {**project.folder.env, **project.engine.env}
     attached = subprocess.Popen(
-        [*DSTACK, "attach", "boxed"], cwd=project.folder.root, env=where, stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        [*DSTACK, "attach", "boxed"],
+        cwd=project.folder.root,
+        env=where,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
     assert attached.stderr is not None
     said = b""
     while b"vscode://" not in said:
@@ -117,8 +121,12 @@ def test_ssh_and_copies_enter_the_container(project: Project, tmp_path: Path) ->
     ssh = ["ssh", "-F", str(home / ".dstack/ssh/config")]
     seen = subprocess.run(
         [*ssh, "boxed", "pwd; cat in.txt; echo $COLOUR; ls /bin/busybox; echo mine > /tmp/only-inside; exit 6"],
-        env=where, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False,
-    )  # fmt: skip
+        env=where,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
     assert (seen.returncode, seen.stdout) == (6, b"/workflow\nhello\ngreen\n/bin/busybox\n"), seen.stderr
     shell = subprocess.run([*ssh, "-tt", "boxed"], env=where, input=b"tty; exit 5\n", capture_output=True, check=False)
     assert shell.returncode == 5
@@ -192,7 +200,7 @@ def test_a_pull_is_shown(project: Project, tmp_path: Path) -> None:
     with registry_at(tmp_path) as registry:
         image = registry.push(project.engine, "team/tiny:1")
         registry.pause()
-        auth = f"registry_auth: {{username: {USER}, password: \"${{{{ env.REGISTRY }}}}\"}}\n"
+        auth = f'registry_auth: {{username: {USER}, password: "${{{{ env.REGISTRY }}}}"}}\n'
         text = f"type: task\nname: boxed\nimage: {image}\n{auth}commands: [echo it runs]\n"
         assert project.run(text, "--detach", REGISTRY=PASSWORD).code == 0
         until(lambda: project.dstack("apply", "-y", "--deadline", "2s") and project.row("boxed")["status"] == "pulling")

@@ -78,9 +78,15 @@ class Shop:
 
     def sh(self, text: str, *, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["bash", "-e", "-c", text], cwd=cwd, env={**self.env, **env}, stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+            ["bash", "-e", "-c", text],
+            cwd=cwd,
+            env={**self.env, **env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
 
     def program(self, name: str, text: str) -> None:
         path = self.tmp / "bin" / name
@@ -424,8 +430,10 @@ def test_the_units_are_valid() -> None:
     units = sorted(str(path) for path in CRON.glob("*@.*"))
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *units],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     # The programs are where the README puts them, not here.
     said = [line for line in done.stderr.splitlines() if "dstack-" in line and "is not executable" not in line]
     assert said == []

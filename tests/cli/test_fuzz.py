@@ -170,8 +170,16 @@ def test_a_state_of_any_bytes(folder: Folder, commands: Commands, state: Path, d
 
 
 LOOKS = (
-    "ps -a", "ps -av", "ps -a --json", "pool ps", "pool ps --json", "plan", "plan --json", "logs once", "pool list",
-)  # fmt: skip
+    "ps -a",
+    "ps -av",
+    "ps -a --json",
+    "pool ps",
+    "pool ps --json",
+    "plan",
+    "plan --json",
+    "logs once",
+    "pool list",
+)
 
 
 def _looked_at(folder: Folder, commands: Commands) -> int:
@@ -190,9 +198,7 @@ def _looked_at(folder: Folder, commands: Commands) -> int:
 
 @FUZZ
 @given(data=st.data())
-def test_a_state_that_says_what_it_likes(
-    folder: Folder, commands: Commands, state: Path, data: st.DataObject
-) -> None:
+def test_a_state_that_says_what_it_likes(folder: Folder, commands: Commands, state: Path, data: st.DataObject) -> None:
     """Of the right shape, with other values: records twice, without what they name, at impossible times."""
     whole = state.read_bytes()
     value = json.loads(whole)

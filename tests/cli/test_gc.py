@@ -170,7 +170,9 @@ def test_its_json_is_as_the_schema_says(site: AwsSite) -> None:
     litter(site.account, PROJECT, OTHER)
     _, chosen, _ = found(site)
     value = leftovers_json(chosen, removed={chosen[0].id: "", chosen[1].id: "used"}, silent={"aws/x": "no answer"})
-    jsonschema.validate(json.loads(json.dumps(value)), json.loads((ROOT / "schemas/json/gc-json.schema.json").read_text()))
+    jsonschema.validate(
+        json.loads(json.dumps(value)), json.loads((ROOT / "schemas/json/gc-json.schema.json").read_text())
+    )
     assert [(one["removed"], one["why_not"]) for one in value["found"][:3]] == [
         (True, None), (False, "used"), (False, None)]  # fmt: skip
 

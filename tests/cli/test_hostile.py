@@ -39,9 +39,15 @@ def dstack(folder: Folder, *args: str | bytes, umask: int = -1, env: dict[str, s
     if umask == -1 and all(isinstance(one, str) for one in args):
         return folder.dstack(*args, env=env)  # type: ignore[arg-type]
     done = subprocess.run(
-        [*DSTACK, *args], cwd=folder.root, env={**folder.env, **(env or {})}, stdin=subprocess.DEVNULL,
-        capture_output=True, timeout=90, check=False, umask=umask,
-    )  # fmt: skip
+        [*DSTACK, *args],
+        cwd=folder.root,
+        env={**folder.env, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=90,
+        check=False,
+        umask=umask,
+    )
     return Ran(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
 
 
@@ -341,10 +347,12 @@ commands: ['[ -n "$A$B$C$D$E" ] && echo begun', sleep 600]
 def holders(root: Path, *words: bytes) -> list[str]:
     """Files below `root` that hold one of the words, but the user's own."""
     return sorted(
-        path.name for path in root.rglob("*")
-        if path.is_file() and path.name not in ("secret.txt", "project.key")
+        path.name
+        for path in root.rglob("*")
+        if path.is_file()
+        and path.name not in ("secret.txt", "project.key")
         and any(word in path.read_bytes() for word in words)
-    )  # fmt: skip
+    )
 
 
 def shown_by_processes(word: str, *, but: str) -> list[str]:

@@ -264,9 +264,14 @@ def test_interrupted_following_leaves_the_run(folder: Folder) -> None:
 
     folder.write("s.yml", SLEEPER)
     process = subprocess.Popen(
-        [*DSTACK, "run", ".", "-f", "s.yml", "-y"], cwd=folder.root, env={**folder.env, "PYTHONUNBUFFERED": "1"},
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [*DSTACK, "run", ".", "-f", "s.yml", "-y"],
+        cwd=folder.root,
+        env={**folder.env, "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None
     os.set_blocking(process.stdout.fileno(), True)
     for line in process.stdout:

@@ -106,14 +106,19 @@ def an_offer(price: str | None, **values: object) -> Offer:
 def test_idle_comes_first_then_the_cheapest_then_what_is_not_to_be_had() -> None:
     busy = Attempt(id="a", run="r", number=1, jobs=(Job(id="j", instance="busy", status="running"),))
     state = State(
-        version=VERSION, project="p" * 8, lineage="l",
+        version=VERSION,
+        project="p" * 8,
+        lineage="l",
         instances=(
-            an_instance("busy"), an_instance("idle"), an_instance("other", pool="q"),
-            an_instance("lost", unreachable_since=5), an_instance("leaving", draining="max lifetime"),
+            an_instance("busy"),
+            an_instance("idle"),
+            an_instance("other", pool="q"),
+            an_instance("lost", unreachable_since=5),
+            an_instance("leaving", draining="max lifetime"),
             an_instance("gone", phase="terminated"),
         ),
         attempts=(busy,),
-    )  # fmt: skip
+    )
     offers = [an_offer("3"), an_offer("2"), an_offer("1", availability="no-quota"), an_offer(None)]
     rows = offer_rows(Asked(need=Need(), where=Where(), pool=Pool(name="p")), state=state, offers=offers)
     assert [(row.availability, row.price) for row in rows] == [
@@ -195,10 +200,14 @@ def test_a_saved_plan_is_private_and_read_back_equal(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("{}", "not a plan saved by this version"), ("[", "not a plan"), ('{"dstack_plan":1,"x":2}', "not a plan"),
-     ('{"dstack_plan":9,"digest":"d1","plan":{"version":1,"project":"p","generation":1}}', "a plan of version 9"),
-     ('{"dstack_plan":1,"digest":"d2","plan":{"version":1,"project":"p","generation":1}}', "from other documents")],
-)  # fmt: skip
+    [
+        ("{}", "not a plan saved by this version"),
+        ("[", "not a plan"),
+        ('{"dstack_plan":1,"x":2}', "not a plan"),
+        ('{"dstack_plan":9,"digest":"d1","plan":{"version":1,"project":"p","generation":1}}', "a plan of version 9"),
+        ('{"dstack_plan":1,"digest":"d2","plan":{"version":1,"project":"p","generation":1}}', "from other documents"),
+    ],
+)
 def test_what_is_no_plan_is_refused(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "plan.json"
     path.write_text(text)

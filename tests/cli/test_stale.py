@@ -22,10 +22,12 @@ def a_running(*, observed: int, job: str = "running", phase: str = "ready") -> S
         (a_running(observed=NOW - 60), ""),
         (a_running(observed=NOW - 7260), "note: as last observed 2h1m ago; `dstack apply` looks again"),
         (a_running(observed=NOW - 7260, job="done"), ""),
-        (a_running(observed=NOW - 120, job="done", phase="terminating"),
-         "note: as last observed 2m ago; `dstack apply` looks again"),
+        (
+            a_running(observed=NOW - 120, job="done", phase="terminating"),
+            "note: as last observed 2m ago; `dstack apply` looks again",
+        ),
         (a_state(), ""),
     ],
-)  # fmt: skip
+)
 def test_what_is_old_and_unfinished_is_said_to_be(state: State, told: str) -> None:
     assert stale(state, now=NOW) == told

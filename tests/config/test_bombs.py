@@ -32,9 +32,13 @@ def measured(folder: Folder, *args: str) -> tuple[Ran, float, int]:
     """How it ended, its CPU seconds, and its peak of memory in kB."""
     figures = folder.root.parent / "figures.json"
     done = subprocess.run(
-        [sys.executable, "-S", "-c", MEASURED, str(figures), *DSTACK, *args], cwd=folder.root, env=folder.env,
-        capture_output=True, timeout=90, check=False,
-    )  # fmt: skip
+        [sys.executable, "-S", "-c", MEASURED, str(figures), *DSTACK, *args],
+        cwd=folder.root,
+        env=folder.env,
+        capture_output=True,
+        timeout=90,
+        check=False,
+    )
     cpu, peak = json.loads(figures.read_text())
     return Ran(done.returncode, done.stdout.decode(), done.stderr.decode()), cpu, peak
 

@@ -434,8 +434,7 @@ def test_what_does_not_work_yet_is_no_warning_but_told_apart(tmp_path: Path) -> 
     assert documents.unsupported == (
         ".dstack/main.yml:1:12: backends[0]: the backend `gcp` is not supported yet",
         ".dstack/runs/r.yml:1:1: the volume `data`: network volumes are not supported yet, folders of the instance are",
-        ".dstack/runs/r.yml:1:1: only the backend `gcp` is allowed: "
-        "this backend is not supported yet",
+        ".dstack/runs/r.yml:1:1: only the backend `gcp` is allowed: this backend is not supported yet",
     )
     assert documents.desired.runs[0].unsupported
     assert documents.desired.unsupported == ()
@@ -489,10 +488,12 @@ def test_required_versions(requires: str, version: str, met: bool) -> None:
 @pytest.mark.parametrize(
     ("written", "mode", "jump"),
     [
-        ("direct", "direct", ""), ("ssm", "ssm", ""), ("instance-connect", "instance-connect", ""),
+        ("direct", "direct", ""),
+        ("ssm", "ssm", ""),
+        ("instance-connect", "instance-connect", ""),
         ("{jump: {hostname: bastion, user: ann, port: 2222}}", "jump", "bastion"),
     ],
-)  # fmt: skip
+)
 def test_how_machines_are_reached_is_their_backends_or_their_pools_word(
     written: str, mode: str, jump: str, tmp_path: Path
 ) -> None:

@@ -19,8 +19,13 @@ from schemas.resources import Need, Resources, Where
 
 FAR = 4102444800  # the year 2100
 DECLARED = Offer(
-    backend="ssh", region="", instance_type="ssh", resources=Resources(cpus=0, memory=0), price=None, cloud=False,
-)  # fmt: skip
+    backend="ssh",
+    region="",
+    instance_type="ssh",
+    resources=Resources(cpus=0, memory=0),
+    price=None,
+    cloud=False,
+)
 
 
 def no_boot(launch: str) -> Boot:

@@ -37,8 +37,10 @@ class Checkout(Folder):
         done = subprocess.run(
             ["git", "-c", "protocol.file.allow=always", "-C", str(self.root), *words],
             env={**os.environ, "GIT_AUTHOR_DATE": when, "GIT_COMMITTER_DATE": when} if day else None,
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         return done.stdout.strip()
 
     def commit(self, *names: str, day: int, options: tuple[str, ...] = ()) -> None:

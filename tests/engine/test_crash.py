@@ -283,9 +283,7 @@ SEEDS = (1, 2)
 BESIDE = [
     (story, seed, at, moment, change, lag)
     for story, seed in product(STORIES, SEEDS)
-    for at, moment, change, lag in product(
-        range(1, len(crowded_effects(story, seed)[0]) + 1), MOMENTS, CHANGES, LAGS
-    )
+    for at, moment, change, lag in product(range(1, len(crowded_effects(story, seed)[0]) + 1), MOMENTS, CHANGES, LAGS)
 ]
 # A number without a common divisor with those of the moments, changes and lags: each of them comes with each kill.
 SOME = BESIDE if ALL else BESIDE[::13]

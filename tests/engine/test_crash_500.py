@@ -38,11 +38,15 @@ REGIONS = ("r1", "r2")
 OFFERS = tuple(
     offer(kind, price, spot=spot, region=region)
     for kind, spot, price, region in (
-        ("small", False, "1.00", "r1"), ("small", False, "1.10", "r2"), ("large", False, "1.40", "r1"),
-        ("large", False, "1.45", "r2"), ("small", True, "0.40", "r1"), ("small", True, "0.45", "r2"),
+        ("small", False, "1.00", "r1"),
+        ("small", False, "1.10", "r2"),
+        ("large", False, "1.40", "r1"),
+        ("large", False, "1.45", "r2"),
+        ("small", True, "0.40", "r1"),
+        ("small", True, "0.45", "r2"),
         ("large", True, "0.60", "r2"),
     )
-)  # fmt: skip
+)
 SPOT = Where(spot="spot")
 BASE = Pool(name="base", default=True, nodes_min=280, nodes_max=420, idle_duration=60)
 CHEAP = Pool(name="cheap", nodes_min=120, nodes_max=140, idle_duration=60, where=SPOT)
@@ -56,9 +60,12 @@ GANGS = Pool(name="gangs", nodes_min=0, nodes_max=100, idle_duration=60)
 
 def papers(*pools: Pool) -> Desired:
     return Desired(
-        project=PROJECT, project_name="demo", backends=(BackendConfig(name="fake", type="fake", regions=REGIONS),),
-        pools=pools, runs=RUNS,
-    )  # fmt: skip
+        project=PROJECT,
+        project_name="demo",
+        backends=(BackendConfig(name="fake", type="fake", regions=REGIONS),),
+        pools=pools,
+        runs=RUNS,
+    )
 
 
 BEFORE = papers(BASE, CHEAP, GANGS)
@@ -224,10 +231,14 @@ def check(site: Site, documents: Desired) -> None:
 def cut_off(machine: Machine) -> bool:
     """By us, while a job of it had not ended yet."""
     ends = machine.ends_at
-    return ends is not None and not machine.interrupted and any(
-        job.started_at is not None and job.ends_at is not None and job.started_at <= ends < job.ends_at
-        for job in machine.jobs.values()
-    )  # fmt: skip
+    return (
+        ends is not None
+        and not machine.interrupted
+        and any(
+            job.started_at is not None and job.ends_at is not None and job.started_at <= ends < job.ends_at
+            for job in machine.jobs.values()
+        )
+    )
 
 
 def batches(site: Site) -> dict[str, list[Machine]]:

@@ -85,8 +85,12 @@ class Machine:
     def tick(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-m", "tests.chaos.one_machine", str(self.root), str(self.skew)],
-            cwd=self.root, env=self.environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            cwd=self.root,
+            env=self.environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
 
     def dstack(self, *args: str) -> str:
         done = Folder(self.root).dstack(*args, env={**self.environ, "HOME": self.environ["HOME"]})

@@ -48,9 +48,7 @@ def test_attach_behind_a_jump(shop: Shop, home: Path, tmp_path: Path) -> None:
     host = shop.lab.host("node", networks=(inner,), login_shell="/bin/bash")
     (host.home / ".bashrc").write_text("echo Welcome to node\n")
     via = f"proxy_jump: {{hostname: {jump.address}, user: ann, host_key: {jump.key}}}"
-    shop.folder.write(
-        ".dstack/pools.yml", document(shop.lab, host).replace("    ssh:\n", f"    ssh:\n      {via}\n")
-    )
+    shop.folder.write(".dstack/pools.yml", document(shop.lab, host).replace("    ssh:\n", f"    ssh:\n      {via}\n"))
     port = free_port()
     dev(shop, more=f"ports: ['{port}:8000']")
     shop.apply()
@@ -204,9 +202,11 @@ def test_artifacts_come_while_it_runs_and_with_its_end(shop: Shop) -> None:
     host = shop.lab.host("node")
     shop.documents(host)
     shop.run_file(
-        "train", "mkdir out; echo 1 > out/step; until [ -f ~/go ]; do sleep 0.1; done; echo 2 > out/step", "exit 9",
+        "train",
+        "mkdir out; echo 1 > out/step; until [ -f ~/go ]; do sleep 0.1; done; echo 2 > out/step",
+        "exit 9",
         more="files: []\nartifacts: ['out/**']\nartifacts_every: 1s",
-    )  # fmt: skip
+    )
     shop.apply()
     shop.comes_to("train", "running")
 
@@ -235,9 +235,12 @@ def test_a_copy_over_a_connection_that_breaks_says_so(shop: Shop) -> None:
     shop.comes_to("big", "running")
     until(lambda: "ready" in shop.dstack("logs", "big").out)
     copying = subprocess.Popen(
-        [*DSTACK, "cp", "big:big", "here"], cwd=shop.folder.root, env=shop.folder.env, stderr=subprocess.PIPE,
+        [*DSTACK, "cp", "big:big", "here"],
+        cwd=shop.folder.root,
+        env=shop.folder.env,
+        stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     until(lambda: any(path.stat().st_size for path in shop.folder.root.glob(".*.part")))
     host.cut()
     _, said = copying.communicate(timeout=240)

@@ -28,10 +28,13 @@ def words(text: bytes) -> list[str]:
 @pytest.mark.parametrize(
     ("image", "registry"),
     [
-        ("ubuntu", "docker.io"), ("team/tool:1", "docker.io"), ("ghcr.io/team/tool", "ghcr.io"),
-        ("localhost/tiny:1", "localhost"), ("10.0.0.5:5000/a@sha256:00", "10.0.0.5:5000"),
+        ("ubuntu", "docker.io"),
+        ("team/tool:1", "docker.io"),
+        ("ghcr.io/team/tool", "ghcr.io"),
+        ("localhost/tiny:1", "localhost"),
+        ("10.0.0.5:5000/a@sha256:00", "10.0.0.5:5000"),
     ],
-)  # fmt: skip
+)
 def test_the_registry_of_an_image(image: str, registry: str) -> None:
     assert registry_of(image) == registry
 

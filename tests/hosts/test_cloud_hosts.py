@@ -69,10 +69,18 @@ def fresh(lab: Lab, request: pytest.FixtureRequest) -> Iterator[CloudHost]:
 
 def an_instance(host: CloudHost, **changes: object) -> Instance:
     made = Instance(
-        id=f"{LAUNCH}-0", name="cloud-0", pool="cloud", backend="aws", place="aws/eu-west-1", region="eu-west-1",
-        resources=Resources(cpus=1, memory=1024), launch=LAUNCH, external_id="i-0abc", address=host.address,
+        id=f"{LAUNCH}-0",
+        name="cloud-0",
+        pool="cloud",
+        backend="aws",
+        place="aws/eu-west-1",
+        region="eu-west-1",
+        resources=Resources(cpus=1, memory=1024),
+        launch=LAUNCH,
+        external_id="i-0abc",
+        address=host.address,
         phase="ready",
-    )  # fmt: skip
+    )
     return replace(made, **changes)
 
 
@@ -395,7 +403,7 @@ def vendor(host: CloudHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     code = STAND_IN.format(log=str(tmp_path / "log"), address=host.address)
     (tmp_path / "aws.py").write_text(code)
     for name in ("aws", "session-manager-plugin"):
-        (tmp_path / name).write_text(f"#!/bin/sh\nexec {sys.executable} {tmp_path}/aws.py \"$@\"\n")
+        (tmp_path / name).write_text(f'#!/bin/sh\nexec {sys.executable} {tmp_path}/aws.py "$@"\n')
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     return tmp_path / "log"
@@ -415,9 +423,7 @@ SESSION = [
         (Way(mode="ssm", profile="a b"), [*SESSION, "--region", "eu-west-1", "--profile", "a b"]),
     ],
 )
-def test_a_tunnel_of_its_cloud_leads_there(
-    way: Way, asked: list[str], host: CloudHost, lab: Lab, vendor: Path
-) -> None:
+def test_a_tunnel_of_its_cloud_leads_there(way: Way, asked: list[str], host: CloudHost, lab: Lab, vendor: Path) -> None:
     """Pinned as ever: the tunnel is only a way."""
     one = an_instance(host, host_key=host.shown, way=way, address="")
     us = Reconciler(lab)
@@ -437,9 +443,7 @@ def test_what_the_tunnel_says_of_itself_is_told(host: CloudHost, lab: Lab, vendo
 
 
 @pytest.mark.parametrize(("mode", "said"), [("instance-connect", "AWS CLI, version 2"), ("ssm", "AWS CLI, version 2")])
-def test_a_missing_program_is_ours_and_says_what_to_install(
-    mode: str, said: str, host: CloudHost, lab: Lab
-) -> None:
+def test_a_missing_program_is_ours_and_says_what_to_install(mode: str, said: str, host: CloudHost, lab: Lab) -> None:
     one = an_instance(host, host_key=host.shown, way=Way(mode=mode))  # type: ignore[arg-type]
     report = Reconciler(lab, aws="/nowhere/aws").look(one)
     assert report.not_visible
@@ -505,8 +509,25 @@ def test_the_documents_keys_come_and_go_in_a_block_of_their_own(host: CloudHost,
 
 def logs_in(host: CloudHost, key: Path) -> bool:
     done = subprocess.run(
-        ["ssh", "-i", str(key), "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "IdentitiesOnly=yes",
-         "-o", "UserKnownHostsFile=/dev/null", "-F", "/dev/null", f"dstack@{host.address}", "true"],
-        capture_output=True, timeout=30, check=False,
-    )  # fmt: skip
+        [
+            "ssh",
+            "-i",
+            str(key),
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "IdentitiesOnly=yes",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+            "-F",
+            "/dev/null",
+            f"dstack@{host.address}",
+            "true",
+        ],
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
     return done.returncode == 0

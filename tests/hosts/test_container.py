@@ -238,8 +238,12 @@ def test_an_entered_job_is_its_container(host: RealHost) -> None:
     host.says(job, b"ready")
     entered = subprocess.run(
         ["sh", str(host.at(job, "enter.sh")), "sh", "-c", "pwd; echo $COLOUR; exit 5"],
-        env={**os.environ, **host.environ}, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False,
-    )  # fmt: skip
+        env={**os.environ, **host.environ},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
     assert (entered.stdout, entered.returncode) == (b"/tmp\nblue\n", 5)
     host.stop(job, abort=True)
     host.over(job)

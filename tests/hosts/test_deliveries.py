@@ -163,10 +163,27 @@ def deliveries(server: Server, tmp_path: Path, prefix: str) -> Deliveries:
 def put(url: str, headers: tuple[tuple[str, str], ...], data: bytes) -> int:
     flags = [word for name, value in headers for word in ("-H", f"{name}: {value}")]
     done = subprocess.run(
-        ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-X", "PUT", "--data-binary", "@-", "-H",
-         "Content-Type: application/octet-stream", *flags, url],
-        input=data, capture_output=True, check=True, timeout=30,
-    )  # fmt: skip
+        [
+            "curl",
+            "-s",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            "-X",
+            "PUT",
+            "--data-binary",
+            "@-",
+            "-H",
+            "Content-Type: application/octet-stream",
+            *flags,
+            url,
+        ],
+        input=data,
+        capture_output=True,
+        check=True,
+        timeout=30,
+    )
     return int(done.stdout)
 
 

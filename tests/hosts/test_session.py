@@ -150,9 +150,13 @@ def test_an_idle_terminal_is_warned(host: RealHost) -> None:
     host.says(job, b"ready")
     ours, theirs = pty.openpty()
     session = subprocess.Popen(
-        ["sh", str(host.at(job, "enter.sh"))], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        ["sh", str(host.at(job, "enter.sh"))],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
         env={**os.environ, "PS1": "$ "},
-    )  # fmt: skip
+    )
     os.close(theirs)
     seen = bytearray()
 

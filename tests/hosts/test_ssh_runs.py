@@ -298,9 +298,14 @@ def test_a_laptop_without_the_route_ends_nothing(shop: Shop) -> None:
     before = shop.hosts()
     for _ in range(4):
         done = subprocess.run(
-            ["unshare", "--net", *DSTACK, "apply", "-y", "--detach"], cwd=shop.folder.root, env=shop.folder.env,
-            capture_output=True, text=True, timeout=90, check=False,
-        )  # fmt: skip
+            ["unshare", "--net", *DSTACK, "apply", "-y", "--detach"],
+            cwd=shop.folder.root,
+            env=shop.folder.env,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
         assert "not visible from here" in done.stdout, done.stdout + done.stderr
     after = shop.hosts()
     assert {name: one["status"] for name, one in after.items()} == {name: one["status"] for name, one in before.items()}

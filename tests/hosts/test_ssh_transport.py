@@ -81,7 +81,7 @@ def test_every_login_shell_runs_the_same_program(lab: Lab, lines: Lines, shell: 
     program = "printf '%s|' \"$@\" 'it''s \"quoted\" \\n!'; cat; echo oops >&2; exit 3"
     heard = way(lines, declared(host)).hear(program, args=["a b", "$HOME `x` ü", ""], stdin=b"data\0\xff")
     assert heard.answer.code == 3
-    assert heard.answer.out == "a b|$HOME `x` ü||its \"quoted\" \\n!|".encode() + b"data\0\xff"
+    assert heard.answer.out == 'a b|$HOME `x` ü||its "quoted" \\n!|'.encode() + b"data\0\xff"
     assert heard.answer.err == "oops"
     assert heard.noise.strip() == noise
     host.stop()
@@ -235,9 +235,7 @@ def test_two_jumps_in_a_row_are_each_pinned(lab: Lab, host: SshHost, lines: Line
     login = {"user": USER, "identity_file": str(lab.key)}
     for wrong in ("outer", "inner", ""):
         pins = {name: OTHER_KEY if name == wrong else one.key for name, one in hosts.items()}
-        jumps = tuple(
-            Jump(hostname=one.addresses[0], host_key=pins[name], **login) for name, one in hosts.items()
-        )
+        jumps = tuple(Jump(hostname=one.addresses[0], host_key=pins[name], **login) for name, one in hosts.items())
         there = declared(deep, jumps=jumps)
         if wrong:
             with pytest.raises(Untrusted, match=rf"jump {re.escape(hosts[wrong].addresses[0])}: host key changed"):

@@ -77,9 +77,14 @@ def test_nothing_leaves_the_folder(tmp_path: Path, name: str) -> None:
 
 def test_links_that_stay_and_second_names_arrive(tmp_path: Path) -> None:
     done = unpacked(
-        tmp_path, (FOLDER, "./a", ""), (FILE, "./a/one", "1"), (LINK, "./a/up", "../two"), (FILE, "./two", "2"),
-        (SECOND, "./again", "./a/one"), (LINK, "./here", "a/one"),
-    )  # fmt: skip
+        tmp_path,
+        (FOLDER, "./a", ""),
+        (FILE, "./a/one", "1"),
+        (LINK, "./a/up", "../two"),
+        (FILE, "./two", "2"),
+        (SECOND, "./again", "./a/one"),
+        (LINK, "./here", "a/one"),
+    )
     assert (done.notes, done.cut, done.files) == ([], "", 3)
     assert everything(tmp_path / "in") == {"a/one": "1", "a/up": "../two", "again": "1", "here": "a/one", "two": "2"}
 

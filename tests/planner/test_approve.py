@@ -21,9 +21,13 @@ from tests.worlds.worlds import worlds
 
 def a_plan(*actions: Action, before: str = "0", after: str = "0") -> Plan:
     return Plan(
-        version=1, project="testproject", generation=7, actions=actions,
-        hourly_before=Decimal(before), hourly_after=Decimal(after),
-    )  # fmt: skip
+        version=1,
+        project="testproject",
+        generation=7,
+        actions=actions,
+        hourly_before=Decimal(before),
+        hourly_after=Decimal(after),
+    )
 
 
 def launch(id: str, *, count: int = 1, **changes: Any) -> Launch:
@@ -37,9 +41,7 @@ def launch(id: str, *, count: int = 1, **changes: Any) -> Launch:
 END = Terminate(instance="i0", name="gpu-0", pool="gpu", why="idle")
 OTHER_END = Terminate(instance="i1", name="gpu-1", pool="gpu", why="idle")
 STOP = Stop(run="r", name="train", attempt="r-0-1", pool="gpu", why="left the documents")
-ASSIGN = Assign(
-    run="r", name="train", attempt="r-0-1", number=1, replica=0, pool="gpu", instances=("i0",), why="idle"
-)
+ASSIGN = Assign(run="r", name="train", attempt="r-0-1", number=1, replica=0, pool="gpu", instances=("i0",), why="idle")
 QUIET = Update(subject="run r", name="train", changes={"reason": "waits"}, why="waits", quiet=True)
 ENROL = Update(subject="run n", name="new", enrol=Run(id="n", spec=RunSpec(name="new")), why="new")
 LOUD = Update(subject="instance i0", name="gpu-0", changes={"draining": "x"}, why="drains")

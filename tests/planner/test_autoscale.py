@@ -176,8 +176,9 @@ def test_a_word_waits_for_no_silent_host_and_it_counts_against_none(site: Site) 
     ports = change(ports, clock=silent.clock, spawn=silent.spawn)
     asked = TickAsk(
         wish=lambda state: say_rule(state, replace(SMALL, max=1), by="ann", now=site.clock.now()),
-        permissions=Permissions(scope=scope), hasty=True,
-    )  # fmt: skip
+        permissions=Permissions(scope=scope),
+        hasty=True,
+    )
     try:
         tick(ports, asked)
     finally:
@@ -278,9 +279,14 @@ def test_a_word_takes_the_place_of_the_one_like_it_and_clear_of_all() -> None:
 
 def machine(kind: str, *, region: str = "eu", spot: bool = True, zone: str = "") -> Offer:
     return Offer(
-        backend="aws", region=region, zone=zone, instance_type=kind, resources=Resources(cpus=4, memory=16384),
-        price=Decimal(1), spot=spot,
-    )  # fmt: skip
+        backend="aws",
+        region=region,
+        zone=zone,
+        instance_type=kind,
+        resources=Resources(cpus=4, memory=16384),
+        price=Decimal(1),
+        spot=spot,
+    )
 
 
 CATALOG = (machine("g5.xlarge"), machine("g5.2xlarge"), machine("p4d.24xlarge", region="us", spot=False))

@@ -126,7 +126,6 @@ def test_a_node_that_nobody_handed_over_is_not_waited_for_in_vain(site: Site) ->
     assert (the_run(site).status, last(site).number) == ("running", 1)
 
 
-
 @pytest.mark.parametrize("retry", [Retry(), Retry(error=True)])
 def test_a_node_that_cannot_be_started_fails_it_before_anything_ran(site: Site, retry: Retry) -> None:
     """As a run of one node: it is tried again where `retry` says so."""

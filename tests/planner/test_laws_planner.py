@@ -73,12 +73,8 @@ def test_nothing_unpriced_is_launched_within_a_budget(world: World) -> None:
 
 @given(worlds())
 def test_a_minimum_that_can_be_met_is_met(world: World) -> None:
-    plenty = Offer(
-        backend="aws", region="us", instance_type="a100", resources=MACHINES["a100"], price=Decimal("0.10")
-    )
-    open_pools = tuple(
-        replace(pool, paused=False, max_hourly=None, need=Need()) for pool in world.desired.pools
-    )
+    plenty = Offer(backend="aws", region="us", instance_type="a100", resources=MACHINES["a100"], price=Decimal("0.10"))
+    open_pools = tuple(replace(pool, paused=False, max_hourly=None, need=Need()) for pool in world.desired.pools)
     state = replace(
         world.state, overrides=(), capacity=(), places=tuple(replace(each, error="") for each in world.state.places)
     )
@@ -172,7 +168,6 @@ def test_no_gpu_is_handed_out_twice_and_no_share_exceeded(world: World) -> None:
         shares = [share_of(one, job).resources for job in jobs]
         for kind in ("cpus", "memory", "disk"):
             assert sum(getattr(share, kind) for share in shares) <= getattr(one.resources, kind)
-
 
 
 def updates(made: Plan) -> list[Update]:

@@ -76,8 +76,9 @@ def test_parts_never_have_more_than_there_is(of: int, asked: list[int]) -> None:
 
 NEEDS = st.builds(
     lambda cpus, gpus: Need(cpu=Span(min=cpus), gpu=None if gpus is None else GpuNeed(count=Span(min=gpus, max=gpus))),
-    st.integers(1, 100), st.sampled_from([None, 0, 1, 2, 5, 8]),
-)  # fmt: skip
+    st.integers(1, 100),
+    st.sampled_from([None, 0, 1, 2, 5, 8]),
+)
 
 
 @given(NEEDS, st.integers(1, 12))
@@ -94,10 +95,13 @@ def test_what_is_taken_is_told_everywhere() -> None:
     ]
     one = an_instance(blocks=0, price=Decimal("8.00"))
     state = State(
-        version=1, project="p", lineage="l", instances=(one,),
+        version=1,
+        project="p",
+        lineage="l",
+        instances=(one,),
         runs=tuple(Run(id=id, spec=RunSpec(name=id), status="running") for id in "ab"),
         attempts=tuple(Attempt(id=f"{job.id[0]}-0-1", run=job.id[0], number=1, jobs=(job,)) for job in jobs),
-    )  # fmt: skip
+    )
     (row,) = explain_instances(state, now=5)
     assert (row.status, row.blocks, row.runs) == ("busy", (3, 8), ("a", "b"))
     (pool,) = explain_pools(state, pools=(Pool(name="gpu"),))

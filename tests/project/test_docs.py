@@ -101,10 +101,21 @@ def listed(schema: dict[str, Any]) -> list[dict[str, Any]]:
     return [kind["items"] for kind in kinds if "properties" in kind.get("items", {})]
 
 
-@pytest.mark.parametrize("name", [
-    "plan-json", "ps-json", "pool-ps-json", "offers-json", "cost-json", "events-json", "autoscale-json",
-    "backend-list-json", "backend-check-json", "aws-configure-json",
-])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plan-json",
+        "ps-json",
+        "pool-ps-json",
+        "offers-json",
+        "cost-json",
+        "events-json",
+        "autoscale-json",
+        "backend-list-json",
+        "backend-check-json",
+        "aws-configure-json",
+    ],
+)
 def test_every_key_of_the_json_outputs_is_described(name: str) -> None:
     assert keys_of(schema_named(name)) - in_code(page("docs/json.md")) == set()
 
@@ -176,9 +187,14 @@ def until_changes(folder: Path, environment: dict[str, str]) -> None:
     for _ in range(240):
         asked = subprocess.run(
             ["dstack", "plan", "--detailed-exitcode"],
-            cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
             check=False,
-        )  # fmt: skip
+        )
         if asked.returncode == 2 and "goes in" not in asked.stdout:
             return
         assert asked.returncode in (0, 2), asked.stderr
@@ -204,8 +220,12 @@ def example(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     yield folder, environment
     subprocess.run(
         ["dstack", "destroy", "--confirm", "hello"],
-        cwd=folder, env=environment, stdin=subprocess.DEVNULL, timeout=60, check=True,
-    )  # fmt: skip
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+        check=True,
+    )
 
 
 def test_the_tour_of_the_readme(example: tuple[Path, dict[str, str]]) -> None:
@@ -214,9 +234,16 @@ def test_the_tour_of_the_readme(example: tuple[Path, dict[str, str]]) -> None:
         if any("idle for 20s" in line for line in said):
             until_changes(folder, environment)
         done = subprocess.run(
-            command.split(), cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, timeout=60, check=False,
-        )  # fmt: skip
+            command.split(),
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+            check=False,
+        )
         assert done.returncode == 0, f"{command}\n{done.stdout}"
         printed = {likened(line) for line in done.stdout.splitlines()}
         assert [line for line in said if likened(line) not in printed] == [], f"{command}\n{done.stdout}"
@@ -226,13 +253,22 @@ def test_the_tour_of_the_readme(example: tuple[Path, dict[str, str]]) -> None:
 def check_json(folder: Path, environment: dict[str, str]) -> None:
     """Whatever the project has come to, the JSON outputs keep their schemas."""
     for command, name in (
-        ("plan", "plan-json"), ("ps -a", "ps-json"), ("pool ps", "pool-ps-json"), ("cost", "cost-json"),
+        ("plan", "plan-json"),
+        ("ps -a", "ps-json"),
+        ("pool ps", "pool-ps-json"),
+        ("cost", "cost-json"),
         ("events", "events-json"),
-    ):  # fmt: skip
+    ):
         done = subprocess.run(
-            ["dstack", *command.split(), "--json"], cwd=folder, env=environment, stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=60, check=True,
-        )  # fmt: skip
+            ["dstack", *command.split(), "--json"],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
         jsonschema.validate(json.loads(done.stdout), schema_named(name))
 
 

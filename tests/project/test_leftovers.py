@@ -41,10 +41,15 @@ def test_only_a_dead_makers_folder_goes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "said",
     [
-        None, "", "no words", "1 2 3", "{pid} - {namespace} other-boot", "{pid} - pid:[1] {boot}",
+        None,
+        "",
+        "no words",
+        "1 2 3",
+        "{pid} - {namespace} other-boot",
+        "{pid} - pid:[1] {boot}",
         "x - {namespace} {boot}",
     ],
-)  # fmt: skip
+)
 def test_what_does_not_prove_a_dead_maker_stays(tmp_path: Path, said: str | None) -> None:
     made = leftovers.folder_of_ours(parent=tmp_path)
     namespace, boot = (made / leftovers.OWNER).read_text().split()[2:]

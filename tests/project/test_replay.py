@@ -12,7 +12,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 # A pool may grow above its maximum.
-DEFECT = ("reconciler/planner/placement/limits.py", "if pool.nodes_max is None or count + n <= pool.nodes_max:", "if True:")
+DEFECT = (
+    "reconciler/planner/placement/limits.py",
+    "if pool.nodes_max is None or count + n <= pool.nodes_max:",
+    "if True:",
+)
 
 
 @pytest.fixture
@@ -30,11 +34,24 @@ def broken(tmp_path: Path) -> Path:
 def failure(tree: Path, *, seed: int) -> list[str]:
     """The law that was broken, and each step that led there, as a person reads them."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", f"--hypothesis-seed={seed}",
-         "tests/engine/test_machine.py"],
-        cwd=tree, env={**os.environ, "PYTHONPATH": str(tree), "HYPOTHESIS_PROFILE": "first"},
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-n",
+            "0",
+            "-p",
+            "no:cacheprovider",
+            f"--hypothesis-seed={seed}",
+            "tests/engine/test_machine.py",
+        ],
+        cwd=tree,
+        env={**os.environ, "PYTHONPATH": str(tree), "HYPOTHESIS_PROFILE": "first"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 1, done.stdout + done.stderr
     told = [line for line in done.stdout.splitlines() if line.startswith("E  ")]
     return [line for line in told if "scratch=" not in line]  # a folder of its own each time

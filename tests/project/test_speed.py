@@ -52,9 +52,15 @@ def applied(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 def imported(folder: Folder, *arguments: str) -> set[str]:
     """The packages that a command has imported at its end; it must go well."""
     done = subprocess.run(
-        [sys.executable, "-c", RUN_AND_LIST, json.dumps(arguments)], cwd=folder.root, env=folder.env,
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", RUN_AND_LIST, json.dumps(arguments)],
+        cwd=folder.root,
+        env=folder.env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     code, names = json.loads(done.stderr.splitlines()[-1])
     assert (done.returncode, code) == (0, 0), done.stderr
     return set(names)
@@ -139,11 +145,11 @@ HELP = "dstack --help"
         (0.21, 1.0, "over"),
         (0.30, 1.0, "over"),
         (0.31, 1.0, "missed"),
-        (0.31, 2.0, "met"),     # a machine half as fast may take twice as long
+        (0.31, 2.0, "met"),  # a machine half as fast may take twice as long
         (0.61, 2.0, "missed"),
-        (0.21, 0.5, "over"),    # a faster one keeps the budget as it is written
+        (0.21, 0.5, "over"),  # a faster one keeps the budget as it is written
     ],
-)  # fmt: skip
+)
 def test_a_budget_in_seconds_is_of_the_machine(value: float, pace: float, verdict: str) -> None:
     assert Row(what=HELP, value=value, unit="s", pace=pace).verdict == verdict
 

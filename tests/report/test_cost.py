@@ -73,9 +73,13 @@ def job(id: str, since: int, until: int | None = None, *, on: str = "i") -> Job:
 
 def state(*instances: Instance, runs: tuple[tuple[Run, Attempt], ...] = ()) -> State:
     return State(
-        version=VERSION, project="p" * 8, lineage="l", instances=instances,
-        runs=tuple(run for run, _ in runs), attempts=tuple(attempt for _, attempt in runs),
-    )  # fmt: skip
+        version=VERSION,
+        project="p" * 8,
+        lineage="l",
+        instances=instances,
+        runs=tuple(run for run, _ in runs),
+        attempts=tuple(attempt for _, attempt in runs),
+    )
 
 
 def told(*states: State, now: int = T) -> list[Entry]:
@@ -298,9 +302,11 @@ def test_a_killed_writer_loses_and_doubles_no_entry(tmp_path: Path) -> None:
     acknowledged = -1
     for _ in range(15):
         teller = subprocess.Popen(
-            [sys.executable, "-c", TELLER, str(tmp_path), str(acknowledged + 1)], cwd=ROOT,
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            [sys.executable, "-c", TELLER, str(tmp_path), str(acknowledged + 1)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         assert teller.stdout is not None
         for _ in range(3):
             acknowledged = int(teller.stdout.readline())
@@ -366,9 +372,13 @@ def test_the_rows_add_up_to_the_bill_however_it_is_cut(then: State, cut: int, by
 def many() -> Cost:
     tags = (("=cmd", "x"),)
     over = state(
-        ended(instance(), T + 4 * HOUR, ), instance("b", pool="cpu", price=None, ready_at=T + HOUR),
+        ended(
+            instance(),
+            T + 4 * HOUR,
+        ),
+        instance("b", pool="cpu", price=None, ready_at=T + HOUR),
         runs=(run_of("train", job("x0", 0, 3), tags=tags),),
-    )  # fmt: skip
+    )
     return asked(told(state(instance()), over), over, by="tag")
 
 
@@ -452,9 +462,13 @@ def test_wrong_options(folder: Folder, line: str, said: str) -> None:
 def test_events_are_followed_until_ctrl_c(folder: Folder) -> None:
     assert folder.dstack("apply", "-y").code == 0
     follower = subprocess.Popen(
-        [*DSTACK, "events", "-f", "--json"], cwd=folder.root, env=folder.env, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [*DSTACK, "events", "-f", "--json"],
+        cwd=folder.root,
+        env=folder.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert follower.stdout is not None
         first = json.loads(follower.stdout.readline())

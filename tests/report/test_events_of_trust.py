@@ -86,9 +86,12 @@ def test_of_an_instance_that_ended_its_end_is_told() -> None:
 
 @pytest.mark.parametrize(
     ("commit", "dirty", "words"),
-    [("c" * 40, False, "commit cccccccccc"), ("c" * 40, True, "commit cccccccccc with edits"),
-     ("", True, "documents without git")],
-)  # fmt: skip
+    [
+        ("c" * 40, False, "commit cccccccccc"),
+        ("c" * 40, True, "commit cccccccccc with edits"),
+        ("", True, "documents without git"),
+    ],
+)
 def test_documents_that_were_edited_say_so(commit: str, dirty: bool, words: str) -> None:
     """Once two applies of one commit looked the same, though one of them had more in it."""
     revision = Revision(digest="d" * 64, commit=commit, dirty=dirty)

@@ -48,15 +48,25 @@ def instance(id: str, **fields: object) -> Instance:
 def state(name: str = "demo") -> State:
     desired = Desired(project="p" * 8, project_name=name, pools=(Pool(name="gpu"), Pool(name="empty")))
     return State(
-        version=VERSION, project="p" * 8, lineage="l", generation=7,
+        version=VERSION,
+        project="p" * 8,
+        lineage="l",
+        generation=7,
         applied=Applied(revision=Revision(digest="d"), by="x", at=0, desired=desired),
-        places=(Place(name="aws/r1", config=CONFIG, observed_at=90), Place(name="gcp", config=CONFIG, error="no"),
-                Place(name="old", config=CONFIG, forgotten=True, error="no")),
-        instances=(instance("a"), instance("b"), instance("c", price=None, phase="pending"),
-                   instance("d", phase="terminated")),
+        places=(
+            Place(name="aws/r1", config=CONFIG, observed_at=90),
+            Place(name="gcp", config=CONFIG, error="no"),
+            Place(name="old", config=CONFIG, forgotten=True, error="no"),
+        ),
+        instances=(
+            instance("a"),
+            instance("b"),
+            instance("c", price=None, phase="pending"),
+            instance("d", phase="terminated"),
+        ),
         runs=(Run(id="r", spec=RunSpec(name="r"), status="running"), Run(id="s", spec=RunSpec(name="s"))),
         attempts=(Attempt(id="r-0-1", run="r", number=1, jobs=(Job(id="j", instance="a", status="running"),)),),
-    )  # fmt: skip
+    )
 
 
 def test_the_numbers() -> None:

@@ -53,17 +53,22 @@ STATE = State(version=VERSION, project="demo", lineage="l")
 TYPES = (
     CatalogType(name="g5.xlarge", cpus=4, memory=16 * GB, gpu="A10G", gpu_count=1, gpu_memory=24 * GB, vendor="nvidia"),
     CatalogType(name="m5.large", cpus=2, memory=8 * GB),
-    CatalogType(name="p4d.24xlarge", cpus=96, memory=1152 * GB, gpu="A100", gpu_count=8, gpu_memory=40 * GB,
-                vendor="nvidia"),
+    CatalogType(
+        name="p4d.24xlarge", cpus=96, memory=1152 * GB, gpu="A100", gpu_count=8, gpu_memory=40 * GB, vendor="nvidia"
+    ),
     CatalogType(name="t4g.large", cpus=2, memory=8 * GB, arch="arm"),
-)  # fmt: skip
+)
 SHIPPED = Catalog(
-    version=CATALOG_VERSION, name="snapshot", provider="aws", priced_at=1_740_936_978, types=TYPES,
+    version=CATALOG_VERSION,
+    name="snapshot",
+    provider="aws",
+    priced_at=1_740_936_978,
+    types=TYPES,
     regions={
         "eu-west-1": CatalogRegion(types=(0, 1, 2), on_demand=(1_123_000, 107_000, 0), derived=(0,)),
         "us-east-1": CatalogRegion(types=(0, 1, 2, 3), on_demand=(1_006_000, 96_000, 32_772_600, 67_200)),
     },
-)  # fmt: skip
+)
 LIVE = LiveRegion(at=NOW - 240, zones={"g5.xlarge": ("us-east-1a", "us-east-1b")},
                   spot={"g5.xlarge": {"us-east-1a": 410_000, "us-east-1b": 390_000}})  # fmt: skip
 A10G = Need(gpu=GpuNeed(names=("a10g",), count=Span(min=1, max=1)))
@@ -123,20 +128,31 @@ def test_the_json_is_as_its_schema_says(snapshot: SnapshotAssertion) -> None:
 @pytest.mark.parametrize(
     ("need", "where", "said"),
     [
-        (Need(gpu=GpuNeed(memory=Span(min=80 * GB))), Where(spot="auto"),
-         "14 offers → 0 with gpu 1 (80GB..), the cheapest left out: g5.xlarge ≤ $1.01"),
-        (A10G, Where(spot="spot", max_price=Decimal("0.50")),
-         "14 offers → 4 with gpu 1xA10G → 2 with spot → 0 with max_price ≤ $0.50, the cheapest left out: "
-         "g5.xlarge ≤ $1.01"),
-        (A10G, Where(spot="on-demand", regions=("eu-north-1",)),
-         "14 offers → 4 with gpu 1xA10G → 0 with region eu-north-1, the cheapest left out: "
-         "g5.xlarge ≤ $1.01"),
-        (A10G, Where(spot="on-demand", regions=("us-east-1",)),
-         "14 offers → 4 with gpu 1xA10G → 2 with region us-east-1 → 1 with on-demand"),
+        (
+            Need(gpu=GpuNeed(memory=Span(min=80 * GB))),
+            Where(spot="auto"),
+            "14 offers → 0 with gpu 1 (80GB..), the cheapest left out: g5.xlarge ≤ $1.01",
+        ),
+        (
+            A10G,
+            Where(spot="spot", max_price=Decimal("0.50")),
+            "14 offers → 4 with gpu 1xA10G → 2 with spot → 0 with max_price ≤ $0.50, the cheapest left out: "
+            "g5.xlarge ≤ $1.01",
+        ),
+        (
+            A10G,
+            Where(spot="on-demand", regions=("eu-north-1",)),
+            "14 offers → 4 with gpu 1xA10G → 0 with region eu-north-1, the cheapest left out: g5.xlarge ≤ $1.01",
+        ),
+        (
+            A10G,
+            Where(spot="on-demand", regions=("us-east-1",)),
+            "14 offers → 4 with gpu 1xA10G → 2 with region us-east-1 → 1 with on-demand",
+        ),
         (Need(), Where(spot="auto", regions=("us-east-1",)), "14 offers → 12 with cpu x86 → 6 with region us-east-1"),
         (Need(cpu_arch="arm"), Where(), "14 offers → 2 with cpu arm → 1 with on-demand"),
     ],
-)  # fmt: skip
+)
 def test_no_offers_is_never_just_that(need: Need, where: Where, said: str) -> None:
     found = browsed(Asked(need=need, where=where, pool=Pool(name="p")), state=STATE, offers=ALL)
     assert found.funnel == said
@@ -171,9 +187,19 @@ def test_what_cannot_be_had_now_comes_last_and_says_why() -> None:
 def test_a_share_has_a_shares_price_wherever_it_is() -> None:
     card = Gpu(name="A100", memory=40 * GB, count=2, uuids=("u0", "u1"))
     box = Instance(
-        id="i", name="box", pool="p", backend="aws", place="aws/us-east-1", region="us-east-1", instance_type="two",
-        resources=Resources(cpus=8, memory=64 * GB, gpu=card), price=Decimal(8), phase="ready", ready_at=1, blocks=2,
-    )  # fmt: skip
+        id="i",
+        name="box",
+        pool="p",
+        backend="aws",
+        place="aws/us-east-1",
+        region="us-east-1",
+        instance_type="two",
+        resources=Resources(cpus=8, memory=64 * GB, gpu=card),
+        price=Decimal(8),
+        phase="ready",
+        ready_at=1,
+        blocks=2,
+    )
     job = Job(id="j", instance="i", status="running", blocks=1, gpus=("u0",))
     state = replace(STATE, instances=(box,), attempts=(Attempt(id="a", run="r", number=1, jobs=(job,)),))
     asked = Asked(need=Need(gpu=GpuNeed(names=("a100",))), where=Where(max_price=Decimal(5)),
@@ -280,9 +306,13 @@ def test_what_is_to_know_of_an_offer_does_not_squeeze_it(columns: int) -> None:
 
 def test_groups_keep_what_matters_on_a_narrow_terminal() -> None:
     row = OfferRow(
-        backend="aws", region="ap-southeast-1", instance="p4de.24xlarge", spot=True, price=Decimal("20.4842"),
+        backend="aws",
+        region="ap-southeast-1",
+        instance="p4de.24xlarge",
+        spot=True,
+        price=Decimal("20.4842"),
         resources=Resources(cpus=1, memory=1024),
-    )  # fmt: skip
+    )
     console = Console(width=50, record=True, file=io.StringIO())
     console.print(group_table(grouped([row], by="region"), by="region", width=50))
     said = console.export_text()
@@ -314,7 +344,7 @@ def test_offers_in_json_under_a_pools_limits(project: Folder) -> None:
         (["--spot", "--on-demand"], "give one of --spot, --on-demand"),
         (["--gpu", "A10G", "--max-price", "0.1"], "no offer fits: "),
     ],
-)  # fmt: skip
+)
 def test_flags_are_checked_and_a_refusal_says_why(flags: list[str], said: str, project: Folder) -> None:
     ran = project.dstack("offers", *flags)
     assert ran.code == 1
@@ -326,9 +356,13 @@ def test_a_run_is_refused_with_the_same_funnel(tmp_path: Path, capsys: pytest.Ca
     desired = Desired(project="demo", backends=(AWS,), pools=(Pool(name="p"),))
     spec = RunSpec(name="train", pool="p", need=A10G, where=Where(spot="spot", max_price=Decimal("0.1")))
     confirm = RunConfirm(
-        run=Run(id="r", spec=spec, origin="run"), desired=desired, site=Site(root=tmp_path, project=""), yes=True,
-        yes_above="", most=3,
-    )  # fmt: skip
+        run=Run(id="r", spec=spec, origin="run"),
+        desired=desired,
+        site=Site(root=tmp_path, project=""),
+        yes=True,
+        yes_above="",
+        most=3,
+    )
     with pytest.raises(Fail) as refused:
         confirm(Plan(version=1, project="demo", generation=0), STATE)
     assert re.match(

@@ -53,26 +53,35 @@ def instance(name: str, **values: object) -> Instance:
 
 
 def a_state() -> State:
-    running = Attempt(
-        id="r1-0-1", run="r1", number=1, jobs=(Job(id="r1-0-1-0", instance="i-gpu-1", status="running"),)
-    )  # fmt: skip
+    running = Attempt(id="r1-0-1", run="r1", number=1, jobs=(Job(id="r1-0-1-0", instance="i-gpu-1", status="running"),))
     starting = Attempt(
-        id="r2-0-2", run="r2", number=2,
+        id="r2-0-2",
+        run="r2",
+        number=2,
         jobs=(Job(id="r2-0-2-0", instance="i-gpu-2"), Job(id="r2-0-2-1", instance="i-gpu-3", rank=1)),
-    )  # fmt: skip
+    )
     failed = Attempt(
-        id="r3-0-1", run="r3", number=1,
+        id="r3-0-1",
+        run="r3",
+        number=1,
         jobs=(Job(id="r3-0-1-0", instance="i-gpu-9", status="failed", exit_code=3, reason="exit 3"),),
-    )  # fmt: skip
+    )
     return State(
-        version=VERSION, project="helloexample", lineage="l" * 16, generation=7,
+        version=VERSION,
+        project="helloexample",
+        lineage="l" * 16,
+        generation=7,
         applied=Applied(
-            revision=Revision(digest="d" * 64), by="ann@lab", at=NOW - 600,
+            revision=Revision(digest="d" * 64),
+            by="ann@lab",
+            at=NOW - 600,
             desired=Desired(pools=(Pool(name="gpu", default=True, nodes_min=0), Pool(name="cpu"))),
         ),
         places=(
             Place(
-                name="aws/us-east-1", config=BackendConfig(name="aws", type="aws"), region="us-east-1",
+                name="aws/us-east-1",
+                config=BackendConfig(name="aws", type="aws"),
+                region="us-east-1",
                 observed_at=NOW - 200,
             ),
         ),
@@ -87,42 +96,97 @@ def a_state() -> State:
             instance("gpu-9", phase="terminated"),
         ),
         runs=(
-            Run(id="r1", spec=RunSpec(name="train", pool="gpu"), status="running", user="ann@lab",
-                submitted_at=NOW - 500, started_at=NOW - 300),
-            Run(id="r2", spec=RunSpec(name="sweep", pool="gpu", nodes=2), status="provisioning",
-                submitted_at=NOW - 400),
-            Run(id="r3", spec=RunSpec(name="eval", pool="gpu"), status="failed", exit_code=3, reason="exit 3",
-                submitted_at=NOW - 4000, started_at=NOW - 3900, finished_at=NOW - 3000),
-            Run(id="r4", spec=RunSpec(name="big", pool="gpu"), submitted_at=NOW - 10,
-                reason="no instance fits: gpu 8xH100 asked, gpu-0 has 1xA100"),
+            Run(
+                id="r1",
+                spec=RunSpec(name="train", pool="gpu"),
+                status="running",
+                user="ann@lab",
+                submitted_at=NOW - 500,
+                started_at=NOW - 300,
+            ),
+            Run(
+                id="r2", spec=RunSpec(name="sweep", pool="gpu", nodes=2), status="provisioning", submitted_at=NOW - 400
+            ),
+            Run(
+                id="r3",
+                spec=RunSpec(name="eval", pool="gpu"),
+                status="failed",
+                exit_code=3,
+                reason="exit 3",
+                submitted_at=NOW - 4000,
+                started_at=NOW - 3900,
+                finished_at=NOW - 3000,
+            ),
+            Run(
+                id="r4",
+                spec=RunSpec(name="big", pool="gpu"),
+                submitted_at=NOW - 10,
+                reason="no instance fits: gpu 8xH100 asked, gpu-0 has 1xA100",
+            ),
         ),
         attempts=(running, starting, failed),
         intents=(
             Intent(
-                id="l1", opened_at=NOW,
-                request=Request(place="aws/us-east-1", launch="l1", token="t", ids=("i-gpu-10",), names=("gpu-10",),
-                                pool="gpu", instance_type="p4d.24xlarge"),
+                id="l1",
+                opened_at=NOW,
+                request=Request(
+                    place="aws/us-east-1",
+                    launch="l1",
+                    token="t",
+                    ids=("i-gpu-10",),
+                    names=("gpu-10",),
+                    pool="gpu",
+                    instance_type="p4d.24xlarge",
+                ),
             ),
         ),
-    )  # fmt: skip
+    )
 
 
 def a_plan() -> Plan:
     offer = Offer(backend="aws", region="us-east-1", instance_type="p4d.24xlarge", resources=A100, price=Price("1.2"))
     run = Run(id="r5", spec=RunSpec(name="new", pool="cpu"))
     return Plan(
-        version=1, project="helloexample", generation=7, made_at=NOW,
+        version=1,
+        project="helloexample",
+        generation=7,
+        made_at=NOW,
         observed=(("aws/us-east-1", NOW - 200, ""), ("gcp/eu", NOW - 90000, "timed out\nafter 60 s \x1b[31m")),
         actions=(
             Update(subject="run r5", name="new", pool="cpu", enrol=run, why="new"),
             Update(subject="instance i-gpu-1", name="gpu-1", pool="gpu", why="bookkeeping", quiet=True),
-            Launch(launch="l2", pool="gpu", ids=("a", "b"), names=("gpu-11", "gpu-12"), offer=offer,
-                   why="for run big: 2 nodes, cheapest of 82 offers that fit", reserved_for="r4"),
-            Resume(launch="l1", why="the launch of 2m ago was not seen yet",
-                   request=Request(place="aws/us-east-1", launch="l1", token="t", ids=("i-gpu-10",),
-                                   names=("gpu-10",), pool="gpu", instance_type="p4d.24xlarge")),
-            Assign(run="r4", name="big", attempt="r4-0-1", number=1, replica=0, pool="gpu",
-                   instances=("i-gpu-0", "a"), why="idle, the cheapest that fits"),
+            Launch(
+                launch="l2",
+                pool="gpu",
+                ids=("a", "b"),
+                names=("gpu-11", "gpu-12"),
+                offer=offer,
+                why="for run big: 2 nodes, cheapest of 82 offers that fit",
+                reserved_for="r4",
+            ),
+            Resume(
+                launch="l1",
+                why="the launch of 2m ago was not seen yet",
+                request=Request(
+                    place="aws/us-east-1",
+                    launch="l1",
+                    token="t",
+                    ids=("i-gpu-10",),
+                    names=("gpu-10",),
+                    pool="gpu",
+                    instance_type="p4d.24xlarge",
+                ),
+            ),
+            Assign(
+                run="r4",
+                name="big",
+                attempt="r4-0-1",
+                number=1,
+                replica=0,
+                pool="gpu",
+                instances=("i-gpu-0", "a"),
+                why="idle, the cheapest that fits",
+            ),
             Stop(run="r1", name="train", attempt="r1-0-1", pool="gpu", why="stopped by ann@lab"),
             Terminate(instance="i-gpu-4", name="gpu-4", pool="gpu", why="unreachable for 21m", inferred=True),
         ),
@@ -134,8 +198,9 @@ def a_plan() -> Plan:
             IdleNote(instance="i-gpu-6", name="gpu-6", pool="gpu", at=None, duration=None, source="flag"),
         ),
         next_actor="last tick 6d ago by cron@lab; none expected: nothing will start or retry this.",
-        hourly_before=Price("6.00"), hourly_after=Price("8.4"),
-    )  # fmt: skip
+        hourly_before=Price("6.00"),
+        hourly_after=Price("8.4"),
+    )
 
 
 def shown_at(table: RenderableType, columns: int) -> str:
@@ -290,9 +355,16 @@ def test_times_in_a_plan_are_local_where_a_person_reads_them() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "exact", "glance"),
-    [(0, "0s", "0s"), (59, "59s", "59s"), (90, "1m30s", "1m30s"), (5400, "1h30m", "1h30m"), (72 * 3600, "72h", "3d"),
-     (8 * 86400, "1w1d", "1w1d"), (13 * 60 + 5, "13m5s", "13m")],
-)  # fmt: skip
+    [
+        (0, "0s", "0s"),
+        (59, "59s", "59s"),
+        (90, "1m30s", "1m30s"),
+        (5400, "1h30m", "1h30m"),
+        (72 * 3600, "72h", "3d"),
+        (8 * 86400, "1w1d", "1w1d"),
+        (13 * 60 + 5, "13m5s", "13m"),
+    ],
+)
 def test_durations(seconds: int, exact: str, glance: str) -> None:
     assert span(seconds) == exact
     assert rough(seconds) == glance

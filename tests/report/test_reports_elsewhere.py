@@ -43,9 +43,7 @@ class Elsewhere(Folder):
 
 
 @pytest.fixture(params=KINDS)
-def project(
-    request: pytest.FixtureRequest, tmp_path: Path, server_of: Callable[[str], Server]
-) -> Iterator[Elsewhere]:  # fmt: skip
+def project(request: pytest.FixtureRequest, tmp_path: Path, server_of: Callable[[str], Server]) -> Iterator[Elsewhere]:
     server = server_of(request.param)
     made = Elsewhere(folder_at(tmp_path, documents=POOLS).root)
     object.__setattr__(made, "server", server)
@@ -72,9 +70,11 @@ def test_reports_of_a_state_in_a_bucket(project: Elsewhere) -> None:
     assert cost["rows"][0]["name"] == "team=vision"
     assert cost["alive"] == 1
     subprocess.run(
-        [sys.executable, "-c", AGE, project.url, PROJECT], env={**project.env, **project.server.environ}, cwd=ROOT,
+        [sys.executable, "-c", AGE, project.url, PROJECT],
+        env={**project.env, **project.server.environ},
+        cwd=ROOT,
         check=True,
-    )  # fmt: skip
+    )
     assert "`dstack apply --upgrade-state`" in project.at("plan").out
     assert "`dstack apply --upgrade-state`" in project.at("apply", "-y").err
     upgraded = project.at("apply", "-y", "--upgrade-state")

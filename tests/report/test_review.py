@@ -38,9 +38,12 @@ STATE = State(version=VERSION, project="p" * 8, lineage="l", instances=(HERE,))
 
 def launch(*names: str, pool: str = "gpu", price: str | None = "1.50", why: str = "floor") -> Launch:
     offer = Offer(
-        backend="aws", region="us-east-1", instance_type="g5", resources=BOX,
+        backend="aws",
+        region="us-east-1",
+        instance_type="g5",
+        resources=BOX,
         price=None if price is None else Decimal(price),
-    )  # fmt: skip
+    )
     return Launch(launch="l", pool=pool, ids=names, names=names, offer=offer, why=why)
 
 
@@ -127,11 +130,27 @@ def test_an_unknown_gate_lists_those_that_there_are(text: str) -> None:
 
 NASTY = st.one_of(
     st.sampled_from(
-        ["```", "````\n# pwned", "@everyone", "<img src=x onerror=alert(1)>", "-->", "</details>", "~~~", "`" * 40,
-         "[x](http://evil)", "| a | b |", "/approve", "@org/team", "a\r\n\r\n# b", "\x1b[31m", "#1", "x" * 9000]
+        [
+            "```",
+            "````\n# pwned",
+            "@everyone",
+            "<img src=x onerror=alert(1)>",
+            "-->",
+            "</details>",
+            "~~~",
+            "`" * 40,
+            "[x](http://evil)",
+            "| a | b |",
+            "/approve",
+            "@org/team",
+            "a\r\n\r\n# b",
+            "\x1b[31m",
+            "#1",
+            "x" * 9000,
+        ]
     ),
     st.text(max_size=40),
-)  # fmt: skip
+)
 
 
 @st.composite
@@ -193,10 +212,15 @@ def test_it_is_cut_by_whole_lines_and_says_how_many() -> None:
 
 def test_a_comment(snapshot: SnapshotAssertion) -> None:
     made = plan_of(
-        launch("gpu-1", "gpu-2", why="run ``` @ann: needs two"), END, hourly_before=Decimal(1), hourly_after=Decimal(3),
-        unmet=(Unmet(subject="run big", why="<b>no offer</b>\n# x"),), warnings=("pool a\x07: /approve",),
-        observed=(("aws", 1_793_491_000, ""),), next_actor="last tick 5m ago by cron@lab",
-    )  # fmt: skip
+        launch("gpu-1", "gpu-2", why="run ``` @ann: needs two"),
+        END,
+        hourly_before=Decimal(1),
+        hourly_after=Decimal(3),
+        unmet=(Unmet(subject="run big", why="<b>no offer</b>\n# x"),),
+        warnings=("pool a\x07: /approve",),
+        observed=(("aws", 1_793_491_000, ""),),
+        next_actor="last tick 5m ago by cron@lab",
+    )
     difference = subtract(side(made), side(plan_of(END, hourly_after=Decimal(0))), commit="abcdef0123456789")
     text = render_markdown(made, STATE, now=made.made_at, difference=difference, gates=held(
         gates("cost>2"), made, STATE, difference=difference))  # fmt: skip
@@ -357,7 +381,11 @@ def test_a_plan_without_a_review_does_not_load_one(folder: Folder) -> None:
     import sys
 
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder.root, env={**os.environ, **folder.env}, capture_output=True, text=True,
+        [sys.executable, "-c", code],
+        cwd=folder.root,
+        env={**os.environ, **folder.env},
+        capture_output=True,
+        text=True,
         check=True,
-    )  # fmt: skip
+    )
     assert done.stdout.splitlines()[-1] == "0 []"

@@ -62,9 +62,14 @@ class Story:
         log = self.folder.root.parent / f"execs-{len(self.said)}"
         tracer = [] if traced() else ["strace", "-f", "-qq", "-s", "100000", "-e", "trace=execve", "-o", str(log)]
         done = subprocess.run(
-            [*tracer, *DSTACK, *args], cwd=self.folder.root, env={**self.folder.env, **GIVEN, **env},
-            stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False,
-        )  # fmt: skip
+            [*tracer, *DSTACK, *args],
+            cwd=self.folder.root,
+            env={**self.folder.env, **GIVEN, **env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=120,
+            check=False,
+        )
         self.said.append(done.stdout.decode() + done.stderr.decode())
         if tracer:
             _, *others = log.read_text().splitlines()

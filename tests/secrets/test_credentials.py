@@ -66,9 +66,12 @@ def test_aws(tmp_path: Path, server_of: Callable[[str], Server], environ: dict[s
 def test_a_client_that_is_not_installed(url: str, names: list[str], extra: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", BLOCKED.format(names=names, url=url)],
-        cwd=ROOT, capture_output=True, text=True, check=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
         env={"HOME": "/nowhere", "PATH": "/usr/bin", "STORAGE_EMULATOR_HOST": "http://127.0.0.1:1"},
-    )  # fmt: skip
+    )
     assert done.stdout.startswith("StateRefused"), done
     assert f"pip install 'dstack-pools[{extra}]'" in done.stdout
 
@@ -76,7 +79,10 @@ def test_a_client_that_is_not_installed(url: str, names: list[str], extra: str) 
 def test_google_without_any(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", BLOCKED.format(names=[], url="gs://team-states")],
-        cwd=ROOT, capture_output=True, text=True, check=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
         env={"HOME": str(tmp_path), "PATH": "/usr/bin", "NO_GCE_CHECK": "true"},
-    )  # fmt: skip
+    )
     assert "gcloud auth application-default login" in done.stdout, done

@@ -28,8 +28,11 @@ class Checkout:
         environ = {**os.environ, "GIT_AUTHOR_DATE": f"@{at} +0000", "GIT_COMMITTER_DATE": f"@{at} +0000"}
         done = subprocess.run(
             ["git", "-c", "protocol.file.allow=always", "-C", str(self.root), *words],
-            env=environ if at else None, capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            env=environ if at else None,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         return done.stdout.strip()
 
     def edit(self, text: str) -> None:
@@ -54,9 +57,7 @@ class Checkout:
     def judged(self, applied: Applied | None, *history: Revision, authority: str = "", force: bool = False) -> Verdict:
         mine = self.revision(authority)
         facts = facts_of(self.root, mine, applied.revision if applied else None, authority=authority)
-        return judge(
-            mine, applied=applied, history=history, facts=facts, authority=authority, config_force=force
-        )  # fmt: skip
+        return judge(mine, applied=applied, history=history, facts=facts, authority=authority, config_force=force)
 
     def applied(self, authority: str = "") -> Applied:
         return Applied(revision=self.revision(authority), by="ana@laptop", at=0, desired=Desired())

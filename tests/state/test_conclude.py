@@ -93,12 +93,19 @@ def test_provisioning_until_every_node_runs() -> None:
         (DONE, ALWAYS, "done"),
     ],
     ids=[
-        "an error is retried", "an error is not an interruption", "a lost machine is an interruption",
-        "a lost machine is no error", "an exit under notice is an interruption", "an exit under notice is no error",
-        "a lost result is never repeated", "a job that had ended and is lost is a lost result",
-        "max_duration is an end", "not started is an error", "done is done",
+        "an error is retried",
+        "an error is not an interruption",
+        "a lost machine is an interruption",
+        "a lost machine is no error",
+        "an exit under notice is an interruption",
+        "an exit under notice is no error",
+        "a lost result is never repeated",
+        "a job that had ended and is lost is a lost result",
+        "max_duration is an end",
+        "not started is an error",
+        "done is done",
     ],
-)  # fmt: skip
+)
 def test_retry(ended: dict[str, Any], retry: dict[str, Any], status: str) -> None:
     assert concluded({"spec": {"retry": {"duration": 3600, **retry}}}, [ended]).status == status
 

@@ -40,10 +40,18 @@ def test_a_launch_is_an_open_intent_and_named_pending_instances() -> None:
     after = marked(
         state_of(),
         launch(
-            gang=True, reserved_for="r", reserved_until=NOW + 9, idle_duration=None, idle_source="run", hold=7,
-            max_lifetime=8, unattended=None, prevent_destroy=True, origin="run",
+            gang=True,
+            reserved_for="r",
+            reserved_until=NOW + 9,
+            idle_duration=None,
+            idle_source="run",
+            hold=7,
+            max_lifetime=8,
+            unattended=None,
+            prevent_destroy=True,
+            origin="run",
         ),
-    )  # fmt: skip
+    )
     assert [(intent.id, intent.opened_at, intent.sent) for intent in after.intents] == [("l1", NOW, 0)]
     one = after.instances[0]
     assert (one.id, one.name, one.phase, one.launch, one.created_at) == ("l1-0", "gpu-0", "pending", "l1", NOW)

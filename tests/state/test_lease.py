@@ -64,11 +64,14 @@ def test_a_lease(facts: dict[str, Any], lease: Lease) -> None:
 @pytest.mark.parametrize(
     "facts",
     [
-        {"orphan": "nobody's"}, {"unreachable_since": NOW, "unreachable_why": "unreadable status: 'x'"},
-        {"phase": "terminated"}, {"phase": "pending"}, {"address": "/home/a/local-0"},
+        {"orphan": "nobody's"},
+        {"unreachable_since": NOW, "unreachable_why": "unreadable status: 'x'"},
+        {"phase": "terminated"},
+        {"phase": "pending"},
+        {"address": "/home/a/local-0"},
         {"host": Host(name="h", hostname="h")},
     ],
-)  # fmt: skip
+)
 def test_no_lease(facts: dict[str, Any]) -> None:
     assert leases(a_state(a_machine(**facts)), now=NOW) == {}
 
@@ -76,9 +79,11 @@ def test_no_lease(facts: dict[str, Any]) -> None:
 def test_the_floor_is_unattended_and_the_rest_is_idle() -> None:
     """Of five, `nodes: 2` would keep the declared one and the cheapest: what is dear goes."""
     machines = (
-        a_machine("dear", pool="p", price=Price(9)), a_machine("cheap", pool="p", price=Price(1)),
-        a_machine("declared", pool="p", price=Price(9), origin="declared"), a_machine("other", pool="q"),
-    )  # fmt: skip
+        a_machine("dear", pool="p", price=Price(9)),
+        a_machine("cheap", pool="p", price=Price(1)),
+        a_machine("declared", pool="p", price=Price(9), origin="declared"),
+        a_machine("other", pool="q"),
+    )
     machines = tuple(replace(one, origin="run") if one.id != "declared" else one for one in machines)
     state = a_state(*machines, applied=applied(Pool(name="p", nodes_target=2, unattended=DAY), Pool(name="q")))
     rules = {id: (lease.rule, lease.span) for id, lease in leases(state, now=NOW).items()}
@@ -98,11 +103,14 @@ def looked(was: Instance, **said: Any) -> Instance:
 @pytest.mark.parametrize(
     ("known", "told", "then"),
     [
-        (None, NOW + 900, NOW + 900), (NOW + 900, None, None),
-        (NOW + 900, NOW + 901, NOW + 900), (NOW + 900, NOW + 850, NOW + 900),  # no write for that
-        (NOW + 900, NOW + 1501, NOW + 1501), (NOW + 900, NOW + 800, NOW + 800),
+        (None, NOW + 900, NOW + 900),
+        (NOW + 900, None, None),
+        (NOW + 900, NOW + 901, NOW + 900),
+        (NOW + 900, NOW + 850, NOW + 900),  # no write for that
+        (NOW + 900, NOW + 1501, NOW + 1501),
+        (NOW + 900, NOW + 800, NOW + 800),
     ],
-)  # fmt: skip
+)
 def test_its_own_end_is_written_anew_only_when_it_moved(known: int | None, told: int | None, then: int | None) -> None:
     assert looked(a_machine(self_destruct_at=known), self_destruct_at=told).self_destruct_at == then
 
@@ -131,7 +139,7 @@ TICKING = ("30", "ok", "loaded", "active", "enabled")
         (("30", "ok", "-", "-", "-"), 9000, ""),  # without systemd, or one that does not answer in time
         (("900", "ok", "-", "-", "-"), 9000, "has not run for more than 10m"),
     ],
-)  # fmt: skip
+)
 def test_what_a_look_says_of_the_timer(told: tuple[str, ...], uptime: int, words: str) -> None:
     assert disarmed(*told, uptime=uptime) == (f"dead-man timer {words}" if words else "")
     line = f"dstack-host 1\nhost b {uptime} 1790000000 0 -\nuntil 900\ntimer {' '.join(told)}\n.\n"
@@ -207,9 +215,12 @@ def test_a_machine_that_was_taken_away_is_another_matter() -> None:
 def test_keys_are_brought_where_they_differ() -> None:
     keys = ("ssh-ed25519 AAAA ann",)
     machines = (
-        a_machine("new"), a_machine("has", authorized=keys_digest(keys)), a_machine("boots", phase="provisioning"),
-        a_machine("here", address="/home/a"), a_machine("silent", unreachable_since=NOW),
-    )  # fmt: skip
+        a_machine("new"),
+        a_machine("has", authorized=keys_digest(keys)),
+        a_machine("boots", phase="provisioning"),
+        a_machine("here", address="/home/a"),
+        a_machine("silent", unreachable_since=NOW),
+    )
     state = a_state(*machines, applied=applied(authorized_keys=keys))
     assert list(effects(state, now=NOW)) == [Admit(instance="new", keys=keys)]
     none = a_state(a_machine("had", authorized="x" * 64), applied=applied())

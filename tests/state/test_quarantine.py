@@ -123,8 +123,10 @@ def test_only_those_in_use_are_judged(fields: dict[str, Any]) -> None:
 
 WORDS = st.builds(
     lambda run, host, fate: f"{run}@h{host}={fate}",
-    st.sampled_from("abc"), st.integers(0, 3), st.sampled_from([*FATES, "fell", "fell"]),
-)  # fmt: skip
+    st.sampled_from("abc"),
+    st.integers(0, 3),
+    st.sampled_from([*FATES, "fell", "fell"]),
+)
 
 
 @given(st.lists(WORDS, max_size=25), st.lists(st.integers(0, 3), min_size=1, max_size=40))

@@ -36,9 +36,16 @@ DESIRED = Desired(
 
 def seen(index: int, **changes: object) -> Seen:
     made = Seen(
-        external_id=f"x{index}", id=f"launch1{index}-0", launch=f"launch1{index}", pool="gpu", lineage="lin1",
-        generation=10 + index, phase="running", resources=BOX, created_at=NOW - 100,
-    )  # fmt: skip
+        external_id=f"x{index}",
+        id=f"launch1{index}-0",
+        launch=f"launch1{index}",
+        pool="gpu",
+        lineage="lin1",
+        generation=10 + index,
+        phase="running",
+        resources=BOX,
+        created_at=NOW - 100,
+    )
     return replace(made, **changes)
 
 
@@ -61,9 +68,19 @@ def rebuilt(
     above: int = 0,
 ) -> State:
     return rebuild(
-        project="abcdefgh1", listings=listings, reports=reports, places=places, desired=DESIRED,
-        revision=Revision(digest="d"), by="ana", now=NOW, nonce="noncenon", lineage=lineage, done=done, above=above,
-    )  # fmt: skip
+        project="abcdefgh1",
+        listings=listings,
+        reports=reports,
+        places=places,
+        desired=DESIRED,
+        revision=Revision(digest="d"),
+        by="ana",
+        now=NOW,
+        nonce="noncenon",
+        lineage=lineage,
+        done=done,
+        above=above,
+    )
 
 
 def test_its_generation_is_above_everything_seen() -> None:

@@ -44,9 +44,14 @@ def applied(*pools: Pool, state: State = EMPTY) -> State:
 
 def instance(name: str = "gpu-1", pool: str = "gpu", phase: Phase = "ready") -> Instance:
     return Instance(
-        id=f"{name}-id", name=name, pool=pool, backend="local", place="local",
-        resources=Resources(cpus=1, memory=1024), phase=phase,
-    )  # fmt: skip
+        id=f"{name}-id",
+        name=name,
+        pool=pool,
+        backend="local",
+        place="local",
+        resources=Resources(cpus=1, memory=1024),
+        phase=phase,
+    )
 
 
 def run(id: str = "r1", name: str = "train", status: RunStatus = "running") -> Run:
@@ -123,11 +128,15 @@ def test_stopping_a_live_run_marks_its_attempts_and_no_other() -> None:
     )
     after = stop_run(state, "train", by="ana", now=9)
     assert (after.runs[0].status, after.runs[0].stop_reason, after.runs[0].finished_at) == (
-        "terminating", "stopped by ana", None,
-    )  # fmt: skip
+        "terminating",
+        "stopped by ana",
+        None,
+    )
     assert (after.attempts[0].stopping, after.attempts[0].stop_asked_at, after.attempts[0].abort) == (
-        "stopped by ana", 9, False,
-    )  # fmt: skip
+        "stopped by ana",
+        9,
+        False,
+    )
     assert (after.runs[1], after.attempts[1]) == (state.runs[1], state.attempts[1])
 
 
@@ -139,8 +148,10 @@ def test_aborting_hurries_a_stop() -> None:
     )
     aborted = stop_run(stopped, "r1", by="bob", now=10, abort=True)
     assert (aborted.attempts[0].stopping, aborted.attempts[0].stop_asked_at, aborted.attempts[0].abort) == (
-        "stopped by ana", 9, True,
-    )  # fmt: skip
+        "stopped by ana",
+        9,
+        True,
+    )
     assert (
         refused(lambda: stop_run(aborted, "r1", by="bob", now=10, abort=True)) == "run train is being stopped already"
     )
@@ -188,8 +199,10 @@ def test_an_instance_without_work_is_terminating_from_here_on(phase: Phase) -> N
     state = replace(applied(GPU), instances=(instance(phase=phase), instance("gpu-2")))
     after = remove_instance(state, "gpu-1", by="ana", now=9)
     assert (after.instances[0].phase, after.instances[0].terminate_at, after.instances[0].reason) == (
-        "terminating", 9, "removed by ana",
-    )  # fmt: skip
+        "terminating",
+        9,
+        "removed by ana",
+    )
     assert after.instances[1] == state.instances[1]
 
 

@@ -89,9 +89,10 @@ def wire(server: Server, bucket: str) -> Iterator[Callable[[list[Fault]], Wire]]
 
 
 @pytest.mark.parametrize(
-    "faults", [["lose answer"], ["reset"], ["refuse"], ["503"], ["503", "lose answer"], ["refuse", "refuse", "reset"]],
+    "faults",
+    [["lose answer"], ["reset"], ["refuse"], ["503"], ["503", "lose answer"], ["refuse", "refuse", "reset"]],
     ids=" ".join,
-)  # fmt: skip
+)
 def test_a_write_of_unknown_end_is_settled(
     wire: Callable[[list[Fault]], Wire], opened_plain: Open, faults: list[Fault]
 ) -> None:

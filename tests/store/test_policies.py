@@ -28,7 +28,7 @@ from tests.doubles.buckets.policies import (
     google_allows,
     google_asked,
     s3_asked,
-)  # fmt: skip
+)
 
 WRITE, READ, ROLLBACK, BUCKET_POLICY = blocks("### S3", "json")
 ROLE, CONDITION = blocks("### Google Cloud Storage", "yaml")[0], blocks("### Google Cloud Storage", "cel")[0]
@@ -88,7 +88,7 @@ def test_every_command_does_with_the_rights_of_the_page(
     more = [("artifacts", "hello"), ("events",), ("state", "edit"), ("state", "rebuild", "-y")]
     moved = server.state(BUCKET, f"{prefix}-moved")
     for words in (("logs", "hello"), *(more if kind == "moto" else ()), ("state", "migrate", "--to", moved, "-y")):
-        done = project.at(*words, env={"EDITOR": "sed -i 's/\"nodes_max\":2/\"nodes_max\":3/'"})
+        done = project.at(*words, env={"EDITOR": 'sed -i \'s/"nodes_max":2/"nodes_max":3/\''})
         assert done.code == 0, (words, done.said)
     project.keep_in(moved)
     assert project.at("apply", "-y").code == 0
@@ -139,11 +139,15 @@ def test_nobody_writes_a_state_without_a_condition(server_of: Callable[[str], Se
 @pytest.mark.parametrize(
     ("action", "resource"),
     [
-        ("s3:DeleteObject", f"{BUCKET}/{PREFIX}/{PROJECT}.yml.gz"), ("s3:GetObject", f"{BUCKET}/other/x.yml.gz"),
-        ("s3:PutObject", f"{BUCKET}/production/x"), ("s3:GetObject", f"others/{PREFIX}/x"),
-        ("s3:PutBucketPolicy", BUCKET), ("s3:ListBucket", BUCKET), ("s3:GetObjectVersion", f"{BUCKET}/{PREFIX}/x.gz"),
+        ("s3:DeleteObject", f"{BUCKET}/{PREFIX}/{PROJECT}.yml.gz"),
+        ("s3:GetObject", f"{BUCKET}/other/x.yml.gz"),
+        ("s3:PutObject", f"{BUCKET}/production/x"),
+        ("s3:GetObject", f"others/{PREFIX}/x"),
+        ("s3:PutBucketPolicy", BUCKET),
+        ("s3:ListBucket", BUCKET),
+        ("s3:GetObjectVersion", f"{BUCKET}/{PREFIX}/x.gz"),
     ],
-)  # fmt: skip
+)
 def test_what_the_rights_do_not_give(action: str, resource: str) -> None:
     context = {"s3:if-match": "x", **({"s3:prefix": "production/"} if action == "s3:ListBucket" else {})}
     assert not aws_allows(WRITE, ROLLBACK, BUCKET_POLICY)(Asked(action, f"arn:aws:s3:::{resource}", context))

@@ -46,10 +46,27 @@ def traced() -> str:
 def failing(folder: Folder, call: str, *, error: str, when: str) -> Ran:
     """`dstack apply`, where that system call fails: the Nth of a thread, or from the Nth on ("N+")."""
     done = subprocess.run(
-        ["strace", "-f", "-o", os.devnull, "-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={when}",
-         *DSTACK, "apply", "-y", "--detach"],
-        cwd=folder.root, env=folder.env, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False,
-    )  # fmt: skip
+        [
+            "strace",
+            "-f",
+            "-o",
+            os.devnull,
+            "-e",
+            f"trace={call}",
+            "-e",
+            f"inject={call}:error={error}:when={when}",
+            *DSTACK,
+            "apply",
+            "-y",
+            "--detach",
+        ],
+        cwd=folder.root,
+        env=folder.env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
     return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 

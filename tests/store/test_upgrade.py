@@ -24,9 +24,15 @@ from tests.doubles.commands.command import POOLS, Folder, folder_at
 
 PROJECT = "demo12345678"
 BOX = Instance(
-    id="i", name="gpu-0", pool="gpu", backend="aws", place="aws", resources=Resources(cpus=1, memory=1),
-    price=Decimal("1.20"), created_at=5,
-)  # fmt: skip
+    id="i",
+    name="gpu-0",
+    pool="gpu",
+    backend="aws",
+    place="aws",
+    resources=Resources(cpus=1, memory=1),
+    price=Decimal("1.20"),
+    created_at=5,
+)
 STATE = State(version=VERSION, project=PROJECT, lineage="l", generation=7, instances=(BOX,))
 
 

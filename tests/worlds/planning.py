@@ -39,11 +39,15 @@ MACHINES = {
     "bare": Resources(cpus=4, memory=16 * 1024, disk=200 * 1024, runtime="none"),
     "docker": Resources(cpus=8, memory=32 * 1024, disk=200 * 1024, runtime="docker"),
     "octo": Resources(
-        cpus=96, memory=1024 * 1024, disk=1000 * 1024,
+        cpus=96,
+        memory=1024 * 1024,
+        disk=1000 * 1024,
         gpu=Gpu(name="A100", memory=80 * 1024, count=8, uuids=tuple(f"GPU-{number}" for number in range(8))),
     ),
     "uuids": Resources(
-        cpus=8, memory=32 * 1024, disk=99 * 1024,
+        cpus=8,
+        memory=32 * 1024,
+        disk=99 * 1024,
         gpu=Gpu(name="A100", memory=80 * 1024, count=2, uuids=("GPU-aa", "GPU-bb")),
     ),
 }
@@ -268,4 +272,3 @@ def _value(value: object) -> str:
     if isinstance(value, int) and value > NOW // 2:
         return f"{value - NOW:+}s"
     return type(value).__name__ if isinstance(value, msgspec.Struct) else repr(value)
-

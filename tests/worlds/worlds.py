@@ -252,8 +252,13 @@ def an_attempt(run: Run, *, hosts: list[Instance], status: Any) -> Attempt:
     started = None if status == "assigned" else NOW - 100
     jobs = tuple(
         Job(
-            id=f"{id}-{rank}", rank=rank, instance=one.id, status=status, started_at=started,
-            gpus=Box(one, of=shared(one)).take(1), **ended,
+            id=f"{id}-{rank}",
+            rank=rank,
+            instance=one.id,
+            status=status,
+            started_at=started,
+            gpus=Box(one, of=shared(one)).take(1),
+            **ended,
         )
         for rank, one in enumerate(hosts)
     )

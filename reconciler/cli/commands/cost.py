@@ -120,9 +120,7 @@ def show_events(flags: EventFlags) -> int:
     return 0
 
 
-def _follow(
-    found: list[Entry], ledger: Ledger, *, since: int, names: dict[str, str], flags: EventFlags
-) -> NoReturn:  # fmt: skip
+def _follow(found: list[Entry], ledger: Ledger, *, since: int, names: dict[str, str], flags: EventFlags) -> NoReturn:
     """Looks again and again, and sleeps far longer than it looks."""
     seen: set[str] = set()
     looking = 0.0

@@ -56,10 +56,20 @@ def configure(
     from reconciler.cli.commands.backend.aws_configure import AwsAsk
     from reconciler.cli.commands.backend.aws_configure import configure as configured
 
-    return configured(AwsAsk(
-        name=name, profile=profile, key_id=key_id, secret_stdin=secret_stdin, region=region, bucket=bucket,
-        role_arn=role_arn, external_id=external_id, as_json=as_json, yes=yes,
-    ))  # fmt: skip
+    return configured(
+        AwsAsk(
+            name=name,
+            profile=profile,
+            key_id=key_id,
+            secret_stdin=secret_stdin,
+            region=region,
+            bucket=bucket,
+            role_arn=role_arn,
+            external_id=external_id,
+            as_json=as_json,
+            yes=yes,
+        )
+    )
 
 
 def register(app: typer.Typer) -> None:

@@ -15,6 +15,11 @@ CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 def new_app(help: str) -> typer.Typer:
     return typer.Typer(
-        add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True, help=help,
-        epilog=EXIT_CODES, context_settings=CONTEXT,
-    )  # fmt: skip
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        no_args_is_help=True,
+        help=help,
+        epilog=EXIT_CODES,
+        context_settings=CONTEXT,
+    )

@@ -34,9 +34,19 @@ def offers(
 
     return show_offer_list(
         OffersFlags(
-            gpu=gpu, cpu=cpu, memory=memory, disk=disk,
+            gpu=gpu,
+            cpu=cpu,
+            memory=memory,
+            disk=disk,
             spot=spot_flag(spot=spot, on_demand=on_demand, auto=spot_auto, policy=spot_policy),
-            backends=tuple(backend or ()), regions=tuple(region or ()), instance_types=tuple(instance_type or ()),
-            max_price=max_price or "", most=max_offers, pool=pool, group_by=group_by, as_json=as_json, refresh=refresh,
+            backends=tuple(backend or ()),
+            regions=tuple(region or ()),
+            instance_types=tuple(instance_type or ()),
+            max_price=max_price or "",
+            most=max_offers,
+            pool=pool,
+            group_by=group_by,
+            as_json=as_json,
+            refresh=refresh,
         )
-    )  # fmt: skip
+    )

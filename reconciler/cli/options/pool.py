@@ -86,17 +86,34 @@ def add(
     from reconciler.cli.commands.pool.add import AddAsk, add_to_pool
 
     asked = AddAsk(
-        pool=pool, name=name, count=count, gpu=gpu, cpu=cpu, memory=memory, shared_memory=shared_memory, disk=disk,
+        pool=pool,
+        name=name,
+        count=count,
+        gpu=gpu,
+        cpu=cpu,
+        memory=memory,
+        shared_memory=shared_memory,
+        disk=disk,
         spot=spot_flag(spot=spot, on_demand=on_demand, auto=spot_auto, policy=spot_policy),
-        retry=retry_flag(retry=retry, no_retry=no_retry), retry_duration=retry_duration, max_price=max_price,
-        backends=tuple(backend or ()), regions=tuple(region or ()), instance_types=tuple(instance_type or ()),
-        profile=profile, idle_duration=idle_duration, dont_destroy=dont_destroy, yes=yes, yes_above=yes_above,
-    )  # fmt: skip
+        retry=retry_flag(retry=retry, no_retry=no_retry),
+        retry_duration=retry_duration,
+        max_price=max_price,
+        backends=tuple(backend or ()),
+        regions=tuple(region or ()),
+        instance_types=tuple(instance_type or ()),
+        profile=profile,
+        idle_duration=idle_duration,
+        dont_destroy=dont_destroy,
+        yes=yes,
+        yes_above=yes_above,
+    )
     return add_to_pool(asked)
 
 
 def add_ssh(
-    destination: Annotated[list[str], typer.Argument(metavar="DEST…", help="`[user@]host`, or `ssh://user@host:port`.")],
+    destination: Annotated[
+        list[str], typer.Argument(metavar="DEST…", help="`[user@]host`, or `ssh://user@host:port`.")
+    ],
     identity: Annotated[str, typer.Option("-i", metavar="KEY", help="The login's private key, on this machine.")] = "",
     port: Annotated[int | None, typer.Option("-p", metavar="PORT", help="Of all destinations.")] = None,
     login: Annotated[str, typer.Option("-l", metavar="USER", help="Of all destinations.")] = "",
@@ -116,10 +133,21 @@ def add_ssh(
     from reconciler.cli.commands.pool.add_ssh_flags import AddSshAsk
 
     flags = AddSshAsk(
-        destinations=tuple(destination), identity=identity, port=port, login=login, options=tuple(option or ()),
-        jump=jump, config=config, region=region, pool=pool, name=name, network=network, host_key=host_key,
-        take_over=take_over, yes=yes,
-    )  # fmt: skip
+        destinations=tuple(destination),
+        identity=identity,
+        port=port,
+        login=login,
+        options=tuple(option or ()),
+        jump=jump,
+        config=config,
+        region=region,
+        pool=pool,
+        name=name,
+        network=network,
+        host_key=host_key,
+        take_over=take_over,
+        yes=yes,
+    )
     return add_ssh(flags)
 
 

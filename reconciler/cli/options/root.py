@@ -28,10 +28,16 @@ def plan(
 
     return show_plan(
         PlanFlags(
-            refresh=refresh, as_json=as_json, out=out, detailed_exitcode=detailed_exitcode, pool=pool,
-            against=against, fail_on=fail_on, markdown=markdown,
+            refresh=refresh,
+            as_json=as_json,
+            out=out,
+            detailed_exitcode=detailed_exitcode,
+            pool=pool,
+            against=against,
+            fail_on=fail_on,
+            markdown=markdown,
         )
-    )  # fmt: skip
+    )
 
 
 def apply(
@@ -57,12 +63,24 @@ def apply(
 
     return run_apply(
         ApplyFlags(
-            file=file, yes=yes, yes_above=yes_above, detach=detach, deadline=deadline, strict=strict, pool=pool,
-            config_force=config_force, allow_destroy=tuple(allow_destroy or ()), allow_mass_destroy=allow_mass_destroy,
-            first_run=first_run, replace=tuple(replace or ()), assume_lost=tuple(assume_lost or ()),
-            retry_hosts=retry_hosts, upgrade_state=upgrade_state, metrics=metrics,
+            file=file,
+            yes=yes,
+            yes_above=yes_above,
+            detach=detach,
+            deadline=deadline,
+            strict=strict,
+            pool=pool,
+            config_force=config_force,
+            allow_destroy=tuple(allow_destroy or ()),
+            allow_mass_destroy=allow_mass_destroy,
+            first_run=first_run,
+            replace=tuple(replace or ()),
+            assume_lost=tuple(assume_lost or ()),
+            retry_hosts=retry_hosts,
+            upgrade_state=upgrade_state,
+            metrics=metrics,
         )
-    )  # fmt: skip
+    )
 
 
 def run(
@@ -104,18 +122,37 @@ def run(
     from reconciler.cli.commands.run.run import RunAsk, run_run
 
     asked = RunAsk(
-        working_dir=working_dir, file=file, detach=detach, yes=yes, yes_above=yes_above, max_offers=max_offers,
-        args=tuple(args or ()), env=tuple(env or ()),
+        working_dir=working_dir,
+        file=file,
+        detach=detach,
+        yes=yes,
+        yes_above=yes_above,
+        max_offers=max_offers,
+        args=tuple(args or ()),
+        env=tuple(env or ()),
         flags={
-            "name": name or None, "profile": profile, "max_price": max_price, "max_duration": max_duration,
-            "backends": tuple(backend or ()), "regions": tuple(region or ()),
-            "instance_types": tuple(instance_type or ()), "pool": pool, "reuse": reuse or None,
-            "dont_destroy": dont_destroy or None, "idle_duration": idle_duration, "instance": instance,
+            "name": name or None,
+            "profile": profile,
+            "max_price": max_price,
+            "max_duration": max_duration,
+            "backends": tuple(backend or ()),
+            "regions": tuple(region or ()),
+            "instance_types": tuple(instance_type or ()),
+            "pool": pool,
+            "reuse": reuse or None,
+            "dont_destroy": dont_destroy or None,
+            "idle_duration": idle_duration,
+            "instance": instance,
             "spot": spot_flag(spot=spot, on_demand=on_demand, auto=spot_auto, policy=spot_policy),
-            "retry": retry_flag(retry=retry, no_retry=no_retry), "retry_duration": retry_duration,
-            "gpu": gpu, "cpu": cpu, "memory": memory, "disk": disk, "ports": tuple(port or ()),
+            "retry": retry_flag(retry=retry, no_retry=no_retry),
+            "retry_duration": retry_duration,
+            "gpu": gpu,
+            "cpu": cpu,
+            "memory": memory,
+            "disk": disk,
+            "ports": tuple(port or ()),
         },
-    )  # fmt: skip
+    )
     return run_run(asked)
 
 

@@ -117,9 +117,12 @@ class Progress:
 
             # What it draws is read without our lock: its own thread draws, too, so that the seconds go on.
             self._live = Live(
-                console=self._console or stderr_console(), transient=True, refresh_per_second=2,
-                get_renderable=self._text, redirect_stdout=sys.stdout.isatty(),
-            )  # fmt: skip
+                console=self._console or stderr_console(),
+                transient=True,
+                refresh_per_second=2,
+                get_renderable=self._text,
+                redirect_stdout=sys.stdout.isatty(),
+            )
             self._live.start(refresh=True)
         else:
             self._live.refresh()

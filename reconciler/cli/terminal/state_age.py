@@ -20,7 +20,7 @@ def say_age(state: State) -> None:
 
 
 def stale(state: State, *, now: int) -> str:
-    """"" unless something is unfinished and a place that has instances last answered more than a minute ago."""
+    """ "" unless something is unfinished and a place that has instances last answered more than a minute ago."""
     working = {job.instance for attempt in state.attempts if attempt.live for job in attempt.jobs}
     moving = {
         one.place

@@ -75,9 +75,14 @@ def stdout_console() -> Console:
 
     columns = width(sys.stdout) or 1000
     return Console(
-        file=sys.stdout, width=columns, highlight=False, markup=False, emoji=False, soft_wrap=False,
+        file=sys.stdout,
+        width=columns,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=False,
         color_system=colours(),
-    )  # fmt: skip
+    )
 
 
 def stderr_console() -> Console:
@@ -85,8 +90,13 @@ def stderr_console() -> Console:
 
     columns = width(sys.stderr) or 1000
     return Console(
-        file=sys.stderr, width=columns, highlight=False, markup=False, emoji=False, color_system=colours(),
-    )  # fmt: skip
+        file=sys.stderr,
+        width=columns,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        color_system=colours(),
+    )
 
 
 def interactive() -> bool:

@@ -36,4 +36,7 @@ def creds_faults(entry: Entry, secrets: Sequence[Secret]) -> Iterator[Problem]:
         if found and sources.get(found[1], "env") != "env":
             yield entry.problem(
                 f"the secret `{found[1]}` is a `{sources[found[1]]}`: a backend's credentials come from the "
-                f"environment, by a secret `{{env: NAME}}` or `${{{{ env.NAME }}}}`, or from a `profile`", "creds", key)
+                f"environment, by a secret `{{env: NAME}}` or `${{{{ env.NAME }}}}`, or from a `profile`",
+                "creds",
+                key,
+            )

@@ -19,7 +19,7 @@ from schemas.profile import Profile
 
 def compile_files(
     texts: Sequence[tuple[str, bytes | str]], *, own: Path, known_hosts: str = "", any_version: bool = False
-) -> tuple[Desired, tuple[str, ...]]:  # fmt: skip
+) -> tuple[Desired, tuple[str, ...]]:
     """What they ask for, and what of it does not work yet. Raises `Invalid`.
 
     `texts` are (path from the root, bytes or why there are none). `any_version` reads them only to compare with
@@ -57,8 +57,11 @@ def _own_profiles(file: Path, read: Read) -> list[Profile]:
 
 
 def _references(read: Read, sources: Sequence[tuple[Source, bool]]) -> None:
-    known = None if "secrets" in read.broken else {
-        name for entry in read.singles.get("secrets", ()) for name, _, _ in entry.form}
+    known = (
+        None
+        if "secrets" in read.broken
+        else {name for entry in read.singles.get("secrets", ()) for name, _, _ in entry.form}
+    )
     for source, in_runs in sources:
         run_file = is_run(source.value, in_runs=in_runs)
         read.problems.extend(check_references(source, run_file=run_file, secrets=known))

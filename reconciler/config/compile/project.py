@@ -34,7 +34,6 @@ class Notes(NamedTuple):
     unsupported: list[Problem]
 
 
-
 def compile_documents(
     read: Read, *, own: Iterable[Profile] = (), known: Known | None = None
 ) -> tuple[Desired, list[Problem]]:
@@ -76,8 +75,11 @@ def secrets_of(read: Read) -> Iterator[Secret]:
     for entry in read.singles.get("secrets", ()):
         for name, source, reference in entry.form:
             if name in seen:
-                read.problems.append(entry.problem(
-                    f"`{name}` is declared twice, first at {seen[name].at(name, key=True)}", name, key=True))
+                read.problems.append(
+                    entry.problem(
+                        f"`{name}` is declared twice, first at {seen[name].at(name, key=True)}", name, key=True
+                    )
+                )
             else:
                 seen[name] = entry
                 yield Secret(name=name, source=source, reference=reference)
@@ -98,23 +100,31 @@ def pick_profile(asked: str | None, profiles: Mapping[str, Profile]) -> Profile 
 def _backend(entry: Entry) -> BackendConfig:
     form = entry.form
     name = entry_name(entry)
-    options = {key: value for key, value in form.model_dump().items()
-               if key not in ("name", "type", "regions") and value is not None}
+    options = {
+        key: value
+        for key, value in form.model_dump().items()
+        if key not in ("name", "type", "regions") and value is not None
+    }
     if form.type == "local":
         options.setdefault("instances", DEFAULT_INSTANCES)
     unsupported = () if form.type in SUPPORTED else (f"the backend `{name}` is not supported yet",)
-    return BackendConfig(name=name, type=form.type, regions=form.regions or (), options=options,
-                         unsupported=unsupported)
+    return BackendConfig(
+        name=name, type=form.type, regions=form.regions or (), options=options, unsupported=unsupported
+    )
 
 
 def _profiles(read: Read, own: Iterable[Profile]) -> dict[str, Profile]:
     declared = {entry.form.name: entry for entry in read.profiles}
     marked = [entry for entry in read.profiles if entry.form.default]
     for entry in marked[1:]:
-        read.problems.append(entry.problem(
-            f"`{marked[0].form.name}` is the default profile already, at {marked[0].at('default')}", "default"))
+        read.problems.append(
+            entry.problem(
+                f"`{marked[0].form.name}` is the default profile already, at {marked[0].at('default')}", "default"
+            )
+        )
     mine = {
-        profile.name: profile for profile in own if profile.name not in declared and not (marked and profile.default)}
+        profile.name: profile for profile in own if profile.name not in declared and not (marked and profile.default)
+    }
     return {**{name: compile_profile(entry.form) for name, entry in declared.items()}, **mine}
 
 
@@ -143,9 +153,13 @@ def _hosts_twice(read: Read, pools: dict[str, Pool]) -> None:
     """A server has one owner: a name or an address stands once in all pools."""
     entries = {entry.form.name: entry for entry in read.pools}
     for pool, first, host in twice(pools):
-        read.problems.append(entries[pool].problem(
-            f"host `{host.name}` ({host.address}) is declared already, in pool `{first}`: a host is in one pool, once",
-            "ssh", "hosts"))
+        read.problems.append(
+            entries[pool].problem(
+                f"host `{host.name}` ({host.address}) is declared already, in pool `{first}`: a host is in one pool, once",
+                "ssh",
+                "hosts",
+            )
+        )
 
 
 def _default_unsupported(backends: Mapping[str, BackendConfig]) -> tuple[str, ...]:
@@ -164,8 +178,11 @@ def _default_pool(read: Read) -> str:
     """The one marked, else the one named `default-pool`, else the only one."""
     marked = [entry for entry in read.pools if entry.form.default]
     for entry in marked[1:]:
-        read.problems.append(entry.problem(
-            f"`{marked[0].form.name}` is the default pool already, at {marked[0].at('default')}", "default"))
+        read.problems.append(
+            entry.problem(
+                f"`{marked[0].form.name}` is the default pool already, at {marked[0].at('default')}", "default"
+            )
+        )
     if marked:
         return str(marked[0].form.name)
     names = [entry.form.name for entry in read.pools]
@@ -173,7 +190,10 @@ def _default_pool(read: Read) -> str:
 
 
 def _runs(
-    read: Read, profiles: Mapping[str, Profile], pools: Mapping[str, Pool], backends: Mapping[str, BackendConfig],
+    read: Read,
+    profiles: Mapping[str, Profile],
+    pools: Mapping[str, Pool],
+    backends: Mapping[str, BackendConfig],
     notes: Notes,
 ) -> Iterator[RunSpec]:
     for entry in read.runs:
@@ -187,8 +207,7 @@ def _runs(
         pool = _pool_of(entry, layers, pools, read)
         if pool is None:
             continue
-        spec = compile_run(
-            form, name=name, hash_=run_hash(entry.raw), layers=layers, pool=pool, backends=backends)
+        spec = compile_run(form, name=name, hash_=run_hash(entry.raw), layers=layers, pool=pool, backends=backends)
         notes.warnings.extend((*run_notices(entry, boxed=spec.need.container), *run_contradictions(entry, spec, pool)))
         notes.unsupported.extend(unsupported_notices(entry, spec.unsupported))
         yield spec
@@ -229,8 +248,11 @@ def _run_name(entry: Entry, name: str, read: Read) -> bool:
     except Wrong:
         if "name" in entry.dropped:
             return False
-        said = "`name` is missing: a declared run is known by it" if not entry.form.name and entry.path else (
-            f"`name` is missing, and the file's name cannot stand for it: {name!r} is not a-z, 0-9 and -")
+        said = (
+            "`name` is missing: a declared run is known by it"
+            if not entry.form.name and entry.path
+            else (f"`name` is missing, and the file's name cannot stand for it: {name!r} is not a-z, 0-9 and -")
+        )
         read.problems.append(entry.problem(said))
         return False
     return True
@@ -255,9 +277,13 @@ def _known_backends(
     known = (*backends, *TYPES, *OTHER_TYPES)
     for index, name in enumerate(names or ()):
         if name not in known and "backends" not in read.broken:
-            read.problems.append(entry.problem(
-                f"unknown backend `{name}`" + (suggestion(name, known) or f"; declared: {', '.join(backends)}"),
-                "backends", index))
+            read.problems.append(
+                entry.problem(
+                    f"unknown backend `{name}`" + (suggestion(name, known) or f"; declared: {', '.join(backends)}"),
+                    "backends",
+                    index,
+                )
+            )
 
 
 def _pool_of(entry: Entry, layers: list[Layer], pools: Mapping[str, Pool], read: Read) -> Pool | None:
@@ -270,8 +296,11 @@ def _pool_of(entry: Entry, layers: list[Layer], pools: Mapping[str, Pool], read:
         return pools.get(name)
     default = next((pool for pool in pools.values() if pool.default), None)
     if default is None and "pools" not in read.broken:
-        read.problems.append(entry.problem(
-            f"no pool is the default one: say `pool_name` ({', '.join(pools)}) or mark a pool `default: true`"))
+        read.problems.append(
+            entry.problem(
+                f"no pool is the default one: say `pool_name` ({', '.join(pools)}) or mark a pool `default: true`"
+            )
+        )
     return default
 
 
@@ -281,8 +310,7 @@ def _project(read: Read) -> dict[str, Any]:
     for target, part in project.items():
         entries = [entry for entry in read.singles.get("project", ()) if getattr(entry.form, part) is not None]
         for entry in entries[1:]:
-            read.problems.append(entry.problem(
-                f"said twice, first at {entries[0].at(part, key=True)}", part, key=True))
+            read.problems.append(entry.problem(f"said twice, first at {entries[0].at(part, key=True)}", part, key=True))
         values[target] = getattr(entries[0].form, part) if entries else ""
     texts = ("state", "authority", "artifact_store", "requires")
     for key in (*texts, "keep", "confirm_above", "budget"):
@@ -303,8 +331,15 @@ def _autoscale(read: Read) -> dict[str, Any]:
     if form is None:
         return {}
     caps = tuple(
-        Cap(instance_type=cap.instance_type, max=cap.max, backend=cap.backend or "", region=cap.region or "",
-            spot=True if cap.spot is None else cap.spot) for cap in form.rules or ())
+        Cap(
+            instance_type=cap.instance_type,
+            max=cap.max,
+            backend=cap.backend or "",
+            region=cap.region or "",
+            spot=True if cap.spot is None else cap.spot,
+        )
+        for cap in form.rules or ()
+    )
     return {"caps": caps, "ruled": form.rules is not None, "autoscale_enabled": form.enabled is not False}
 
 

@@ -24,12 +24,33 @@ from schemas.run import Container, Probe, RunSpec
 HOUR = 3600
 MAX_DURATION = {"task": 72 * HOUR, "dev-environment": 6 * HOUR, "service": None}
 
-SCHEDULING_KEYS = frozenset({
-    "name", "formerly", "profile", "priority", "retry", "retry_policy", "tags", "max_price", "backends", "regions",
-    "availability_zones", "instance_types", "reservation", "spot_policy", "pool_name", "instance_name",
-    "creation_policy", "idle_duration", "termination_policy", "termination_idle_time", "utilization_policy",
-    "stop_duration", "hold",
-})
+SCHEDULING_KEYS = frozenset(
+    {
+        "name",
+        "formerly",
+        "profile",
+        "priority",
+        "retry",
+        "retry_policy",
+        "tags",
+        "max_price",
+        "backends",
+        "regions",
+        "availability_zones",
+        "instance_types",
+        "reservation",
+        "spot_policy",
+        "pool_name",
+        "instance_name",
+        "creation_policy",
+        "idle_duration",
+        "termination_policy",
+        "termination_idle_time",
+        "utilization_policy",
+        "stop_duration",
+        "hold",
+    }
+)
 """What says where, when and at what price a run runs, and not what it does: no part of its hash.
 
 `name` and `formerly` are left out too, so that a renamed run is the same run.
@@ -116,12 +137,19 @@ def pool_layers(pool: Pool) -> list[Layer]:
     said = dict(pool.sources)
     by_source: dict[str, dict[str, Any]] = {}
     values: dict[str, tuple[str, Any]] = {
-        "backends": ("backends", pool.where.backends), "regions": ("regions", pool.where.regions),
-        "availability_zones": ("zones", pool.where.zones), "reservation": ("reservation", pool.where.reservation),
-        "instance_types": ("instance_types", pool.where.instance_types), "spot_policy": ("spot", pool.where.spot),
-        "max_price": ("max_price", pool.where.max_price), "retry": ("retry", pool.retry), "tags": ("tags", pool.tags),
-        "idle_duration": ("idle_off" if pool.idle_duration is None else "idle_duration",
-                          pool.idle_duration is None or pool.idle_duration),
+        "backends": ("backends", pool.where.backends),
+        "regions": ("regions", pool.where.regions),
+        "availability_zones": ("zones", pool.where.zones),
+        "reservation": ("reservation", pool.where.reservation),
+        "instance_types": ("instance_types", pool.where.instance_types),
+        "spot_policy": ("spot", pool.where.spot),
+        "max_price": ("max_price", pool.where.max_price),
+        "retry": ("retry", pool.retry),
+        "tags": ("tags", pool.tags),
+        "idle_duration": (
+            "idle_off" if pool.idle_duration is None else "idle_duration",
+            pool.idle_duration is None or pool.idle_duration,
+        ),
     }
     for shown, (field, value) in values.items():
         source = said.get(shown, "default")

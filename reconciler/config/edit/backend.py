@@ -42,9 +42,7 @@ def _backend(folder: Path, name: str, *, creds: Mapping[str, str], region: str) 
     return edited(path, text, splice=splice, change=lambda fresh: _list(fresh).append(entry))
 
 
-def _changed(
-    path: Path, text: str, one: Any, index: int, *, creds: Mapping[str, str], region: str
-) -> Edit | None:
+def _changed(path: Path, text: str, one: Any, index: int, *, creds: Mapping[str, str], region: str) -> Edit | None:
     if one.get("type") != "aws":
         raise EditRefused(f"{path}: backend {_name(one)} is of type {one.get('type')}: choose another --name")
 

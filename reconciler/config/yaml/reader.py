@@ -102,8 +102,9 @@ class _Reader:
             self.root = None
         finally:
             parser.dispose()
-        return Source(self.shown, None if self.problems and self.root is None else self.root,
-                      self.mark, tuple(self.problems))
+        return Source(
+            self.shown, None if self.problems and self.root is None else self.root, self.mark, tuple(self.problems)
+        )
 
     def _documents(self, parser: Any) -> None:
         seen = 0

@@ -34,9 +34,14 @@ class LocalDoor:
 
     def _with_pipes(self, words: list[str]) -> LocalSession:
         process = subprocess.Popen(  # noqa: S603  (the text is ours, the arguments are quoted by nobody)
-            words, cwd=self._folder, env=self._environ, start_new_session=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+            words,
+            cwd=self._folder,
+            env=self._environ,
+            start_new_session=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         given, out, err = (end.fileno() for end in (process.stdin, process.stdout, process.stderr) if end is not None)
         return LocalSession(process, given=given, out=out, err=err)
 
@@ -45,9 +50,13 @@ class LocalDoor:
         try:
             _size(master, screen)
             process = subprocess.Popen(  # noqa: S603
-                ["setsid", "-c", *words], cwd=self._folder, env={**self._environ, "TERM": screen.kind},  # noqa: S607
-                stdin=slave, stdout=slave, stderr=slave,
-            )  # fmt: skip
+                ["setsid", "-c", *words],
+                cwd=self._folder,
+                env={**self._environ, "TERM": screen.kind},
+                stdin=slave,
+                stdout=slave,
+                stderr=slave,
+            )
         except BaseException:
             os.close(master)
             raise
@@ -77,7 +86,7 @@ class LocalSession:
     def write(self, data: bytes) -> None:
         with suppress(OSError):
             while data:
-                data = data[os.write(self._given, data):]
+                data = data[os.write(self._given, data) :]
 
     def end_input(self) -> None:
         if self._err is None:

@@ -72,9 +72,15 @@ class _Wishes(paramiko.ServerInterface):  # type: ignore[misc]
             _in_background(self._forward, channel, target)
 
     def check_channel_pty_request(
-        self, channel: paramiko.Channel, term: bytes, width: int, height: int, pixelwidth: int, pixelheight: int,
+        self,
+        channel: paramiko.Channel,
+        term: bytes,
+        width: int,
+        height: int,
+        pixelwidth: int,
+        pixelheight: int,
         modes: bytes,
-    ) -> bool:  # fmt: skip
+    ) -> bool:
         kind = term.decode("ascii", "replace") if isinstance(term, bytes) else str(term)
         self._screens[channel.get_id()] = Screen(kind, width, height)
         return True
@@ -171,7 +177,7 @@ def _copy_out(source: socket.socket, sink: int) -> None:
     with suppress(OSError):
         while data := source.recv(CHUNK):
             while data:
-                data = data[os.write(sink, data):]
+                data = data[os.write(sink, data) :]
 
 
 def _in_background(work: Callable[..., object], *args: object) -> threading.Thread:

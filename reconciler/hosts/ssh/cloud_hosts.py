@@ -74,9 +74,16 @@ class CloudReach:
         way = instance.way
         tunnel, needs = _tunnel(instance, aws=self._aws)
         last = Hop(
-            name="", hostname=instance.address or instance.external_id, port=22, user=instance.user or LOGIN,
-            identities=(), key=pin, login=self._login.private, tunnel=tunnel, needs=needs,
-        )  # fmt: skip
+            name="",
+            hostname=instance.address or instance.external_id,
+            port=22,
+            user=instance.user or LOGIN,
+            identities=(),
+            key=pin,
+            login=self._login.private,
+            tunnel=tunnel,
+            needs=needs,
+        )
         return (self._make_lines().jump(way.jump), last) if way.jump else (last,)
 
     # ------------------------------------------------------------ the first contact

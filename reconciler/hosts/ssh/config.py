@@ -176,6 +176,7 @@ def read_jump(text: str) -> Jump:
     if found is None:
         raise ValueError(f"not a jump host: {text!r}")
     return Jump(
-        hostname=found["six"] or found["host"], port=int(found["port"]) if found["port"] else None,
+        hostname=found["six"] or found["host"],
+        port=int(found["port"]) if found["port"] else None,
         user=found["user"] or "",
-    )  # fmt: skip
+    )

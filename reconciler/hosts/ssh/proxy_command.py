@@ -38,9 +38,12 @@ class Tunnel(socket.socket):
         try:
             with its:
                 self._process = subprocess.Popen(  # noqa: S603 - no shell in between but the user's own
-                    list(argv), stdin=its.fileno(), stdout=its.fileno(), stderr=self._complaints,
+                    list(argv),
+                    stdin=its.fileno(),
+                    stdout=its.fileno(),
+                    stderr=self._complaints,
                     start_new_session=True,
-                )  # fmt: skip
+                )
         except BaseException:
             self._complaints.close()
             super().close()

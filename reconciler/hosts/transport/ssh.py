@@ -230,4 +230,3 @@ class _Ear:
         if code == 97:
             raise Unreachable("our folder there is gone, or cannot be entered")
         return Heard(Answer(code, b"".join(self._out), err), self._noise)
-

@@ -147,9 +147,15 @@ def _kind(box: Box) -> object:
     one = box.machine
     gpu = replace(one.resources.gpu, uuids=()) if one.resources.gpu else None
     return (
-        replace(one.resources, gpu=gpu), one.backend, one.region, one.zone, one.instance_type, one.spot, one.price,
+        replace(one.resources, gpu=gpu),
+        one.backend,
+        one.region,
+        one.zone,
+        one.instance_type,
+        one.spot,
+        one.price,
         box.of,
-    )  # fmt: skip
+    )
 
 
 _DEAR = Price("Infinity")

@@ -45,9 +45,17 @@ class Shapes:
         self._made: dict[tuple[object, ...], Shape] = {}
 
     def shape(
-        self, *, pool: str, need: Need, where: Where, instance_name: str = "", reuse_only: bool = False,
-        ceiling: Price | None = None, nodes: int = 1, lasts: Seconds | None = 0,
-    ) -> Shape:  # fmt: skip
+        self,
+        *,
+        pool: str,
+        need: Need,
+        where: Where,
+        instance_name: str = "",
+        reuse_only: bool = False,
+        ceiling: Price | None = None,
+        nodes: int = 1,
+        lasts: Seconds | None = 0,
+    ) -> Shape:
         key = (pool, need, where, instance_name, reuse_only, ceiling, nodes, lasts)
         found = self._made.get(key)
         if found is None:
@@ -138,9 +146,16 @@ def _classes(draft: Draft, instances: Iterable[Instance]) -> list[Alike]:
     for one in instances:
         drain = draft.own_drains.get(one.id) if draft.own_drains else None
         key = (
-            draft.pool_of(one), one.backend, one.region, one.zone, one.instance_type,
-            one.spot, one.price, one.resources, drain,
-        )  # fmt: skip
+            draft.pool_of(one),
+            one.backend,
+            one.region,
+            one.zone,
+            one.instance_type,
+            one.spot,
+            one.price,
+            one.resources,
+            drain,
+        )
         alike = found.get(key)
         if alike is None:
             alike = found[key] = Alike(one, drain=drain, now=draft.now)
@@ -153,9 +168,19 @@ def _classes(draft: Draft, instances: Iterable[Instance]) -> list[Alike]:
 def _order(one: Instance) -> tuple[object, ...]:
     has = one.resources
     return (
-        _DEAR if one.price is None else one.price, has.gpu.count if has.gpu else 0, has.cpus, has.memory, has.disk,
-        one.backend, one.region, one.zone, one.instance_type, one.spot, len(one.name), one.name,
-    )  # fmt: skip
+        _DEAR if one.price is None else one.price,
+        has.gpu.count if has.gpu else 0,
+        has.cpus,
+        has.memory,
+        has.disk,
+        one.backend,
+        one.region,
+        one.zone,
+        one.instance_type,
+        one.spot,
+        len(one.name),
+        one.name,
+    )
 
 
 # ---------------------------------------------------------------- what is at hand

@@ -55,9 +55,17 @@ def _by_size(offer: Offer) -> tuple[object, ...]:
     """All of it, for determinism. At the same price, what may cost less goes before what will not."""
     has = offer.resources
     return (
-        has.gpu.count if has.gpu else 0, has.cpus, has.memory, not offer.at_most,
-        offer.backend, offer.region, offer.zone, offer.instance_type, offer.spot, has.disk,
-    )  # fmt: skip
+        has.gpu.count if has.gpu else 0,
+        has.cpus,
+        has.memory,
+        not offer.at_most,
+        offer.backend,
+        offer.region,
+        offer.zone,
+        offer.instance_type,
+        offer.spot,
+        has.disk,
+    )
 
 
 class Shelf:

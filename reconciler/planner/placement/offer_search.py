@@ -28,9 +28,7 @@ class Market:
 
     def __init__(self, draft: Draft) -> None:
         self.draft = draft
-        self.bound = {
-            name: draft.nearest(name) for name, pool in draft.pools.items() if pool.placement == "cluster"
-        }
+        self.bound = {name: draft.nearest(name) for name, pool in draft.pools.items() if pool.placement == "cluster"}
         self._left: dict[Offer, int] = {}
         self._pending: Counter[tuple[str, str, bool]] | None = None
         self._aisles: dict[tuple[tuple[str, bool], ...], Aisle] = {}
@@ -73,9 +71,10 @@ class Market:
             elif need is not None and not need.count.holds(0):
                 names -= {""}
         key = tuple(
-            (name, is_spot) for name, is_spot in sorted(self._by_gpu)
+            (name, is_spot)
+            for name, is_spot in sorted(self._by_gpu)
             if name in names and (spot == "auto" or is_spot == (spot == "spot"))
-        )  # fmt: skip
+        )
         if key not in self._aisles:
             self._aisles[key] = Aisle([self._by_gpu[each] for each in key], kinds=self._kinds)
         return self._aisles[key]
@@ -288,10 +287,28 @@ class Search:
 
 
 _STAGES = (
-    "blocks", "gpu", "container runtime", "cpu architecture", "cpu", "memory", "disk", "over", "backend", "region",
-    "zone", "instance type", "spot", "price", "ceiling", "elsewhere", "place", "quota", "available", "budget",
+    "blocks",
+    "gpu",
+    "container runtime",
+    "cpu architecture",
+    "cpu",
+    "memory",
+    "disk",
+    "over",
+    "backend",
+    "region",
+    "zone",
+    "instance type",
+    "spot",
+    "price",
+    "ceiling",
+    "elsewhere",
+    "place",
+    "quota",
+    "available",
+    "budget",
     "autoscale",
-)  # fmt: skip
+)
 _LACKS = ("available", "quota")
 _WORDS = {
     "place": "a place to ask now", "quota": "quota left", "available": "capacity now", "budget": "budget left",

@@ -87,9 +87,14 @@ def _attached(draft: Draft, host: Host, *, pool: Pool) -> Launch:
 
 def _offer(host: Host) -> Offer:
     return Offer(
-        backend="ssh", region=host.region, instance_type="ssh", resources=UNKNOWN, price=host.price, cloud=False,
+        backend="ssh",
+        region=host.region,
+        instance_type="ssh",
+        resources=UNKNOWN,
+        price=host.price,
+        cloud=False,
         at=host.place,
-    )  # fmt: skip
+    )
 
 
 def _name(draft: Draft, wanted: str) -> str:

@@ -18,9 +18,22 @@ from schemas.run import Run, RunSpec
 
 # What a rename may not change: then it is another run.
 _CONTENT = (
-    "type", "nodes", "replicas", "need", "commands", "setup", "env", "args", "working_dir", "files",
-    "artifacts", "rerun", "port", "probe", "python",
-)  # fmt: skip
+    "type",
+    "nodes",
+    "replicas",
+    "need",
+    "commands",
+    "setup",
+    "env",
+    "args",
+    "working_dir",
+    "files",
+    "artifacts",
+    "rerun",
+    "port",
+    "probe",
+    "python",
+)
 
 
 def enrol(draft: Draft) -> None:
@@ -150,9 +163,13 @@ def _superseded(draft: Draft, run: Run, *, by: RunSpec) -> bool:
     if not draft.live.get(run.id):
         when = "while it waited to be tried again" if run.attempts else "before it started"
         draft.update_run(
-            run, why=f"the run was changed {when}", status="terminated",
-            reason=f"superseded {when}", superseded_by=by.hash, finished_at=draft.now,
-        )  # fmt: skip
+            run,
+            why=f"the run was changed {when}",
+            status="terminated",
+            reason=f"superseded {when}",
+            superseded_by=by.hash,
+            finished_at=draft.now,
+        )
         return True
     wanted = name in draft.may.replace or by.name in draft.may.replace
     if run.stop_reason:
@@ -172,8 +189,11 @@ def _superseded(draft: Draft, run: Run, *, by: RunSpec) -> bool:
 def _add(draft: Draft, spec: RunSpec, *, id: str) -> None:
     wait = spec.retry.duration if spec.retry.no_capacity else None
     run = Run(
-        id=id, spec=spec, submitted_at=draft.now, wait_until=None if wait is None else draft.now + wait,
-    )  # fmt: skip
+        id=id,
+        spec=spec,
+        submitted_at=draft.now,
+        wait_until=None if wait is None else draft.now + wait,
+    )
     pool = draft.pool_name(spec.pool)
     why = "new" if spec.type == "task" else f"new {spec.type}"
     draft.actions.append(Update(subject=f"run {id}", name=spec.name, pool=pool, enrol=run, why=why))

@@ -219,8 +219,15 @@ def _unreachable(draft: Draft, instance: Instance) -> Leave | None:
 
 
 _RULES: tuple[Callable[[Draft, Instance], Leave | None], ...] = (
-    _destroyed, _orphaned, _pool_left, _drained, _too_old, _ill, _never_ready, _unreachable,
-)  # fmt: skip
+    _destroyed,
+    _orphaned,
+    _pool_left,
+    _drained,
+    _too_old,
+    _ill,
+    _never_ready,
+    _unreachable,
+)
 
 
 # ---------------------------------------------------------------- rules about many
@@ -300,5 +307,3 @@ def _worth(draft: Draft, instance: Instance) -> tuple[int, bool, object, int, st
     """Who goes first: free before busy, those that drain already, the dearest, the newest."""
     busy = len(draft.jobs.get(instance.id, ()))
     return (busy, not instance.draining, -price_of(instance), -instance.created_at, instance.name)
-
-

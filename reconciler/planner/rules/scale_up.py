@@ -252,19 +252,30 @@ def _grow_wish(growth: Growth, wish: Wish, *, pool: Pool, missing: int) -> str:
         if offer is None:
             return why or growth.search(shape).funnel()
         order = Order(
-            pool=pool.name, offer=offer, origin="added", idle_duration=wish.idle_duration,
-            idle_source=wish.idle_source, hold=pool.hold, wish=wish.id, why=f"added by {wish.by or 'a person'}",
+            pool=pool.name,
+            offer=offer,
+            origin="added",
+            idle_duration=wish.idle_duration,
+            idle_source=wish.idle_source,
+            hold=pool.hold,
+            wish=wish.id,
+            why=f"added by {wish.by or 'a person'}",
             terms=_terms(pool, offer, need=wish.need, where=wish.where),
-        )  # fmt: skip
+        )
         growth.order(order, n=1, subject="", name=wish.name if wish.count == 1 else "")
     return ""
 
 
 def _give_up(draft: Draft, wish: Wish, *, why: str) -> None:
-    draft.actions.append(Update(
-        subject=f"wish {wish.id}", name=wish.name or wish.id, pool=wish.pool, changes={"given_up": why},
-        why=f"given up: {why}",
-    ))  # fmt: skip
+    draft.actions.append(
+        Update(
+            subject=f"wish {wish.id}",
+            name=wish.name or wish.id,
+            pool=wish.pool,
+            changes={"given_up": why},
+            why=f"given up: {why}",
+        )
+    )
 
 
 def grow_floors(growth: Growth) -> None:
@@ -287,7 +298,6 @@ def grow_floors(growth: Growth) -> None:
                 draft.cannot(f"pool {pool.name}", f"{said}: {why or growth.search(shape).funnel()}")
                 break
             growth.order(_for_floor(pool, offer=offer, floor=floor, staying=staying), n=1, subject="")
-
 
 
 def _for_floor(pool: Pool, *, offer: Offer, floor: int, staying: int) -> Order:

@@ -141,9 +141,12 @@ class Server:
         others = Counter(self.kept_off.get(shape.pool, {}))
         others["busy"] = self.busy[shape.pool]
         return passed_by(
-            self.draft, shape, samples=self.idle.samples(shape.pool), boxes=self.boxes.of_pool(shape.pool),
+            self.draft,
+            shape,
+            samples=self.idle.samples(shape.pool),
+            boxes=self.boxes.of_pool(shape.pool),
             others=others,
-        )  # fmt: skip
+        )
 
     def _assign(self, demand: Demand, instances: list[Instance], *, shape: Shape) -> None:
         run, draft = demand.run, self.draft
@@ -263,9 +266,12 @@ class Server:
                 box.free = 0  # for the others of this plan
             if one.reserved_for != run.id:
                 self.draft.update_instance(
-                    one, why=f"reserved for run {run.spec.name}", quiet=True,
-                    reserved_for=run.id, reserved_until=self.draft.now + RESERVED,
-                )  # fmt: skip
+                    one,
+                    why=f"reserved for run {run.spec.name}",
+                    quiet=True,
+                    reserved_for=run.id,
+                    reserved_until=self.draft.now + RESERVED,
+                )
 
     # ------------------------------------------------------------ those that wait
 

@@ -42,8 +42,12 @@ def _stop(draft: Draft, run: Run, attempt: Attempt, *, why: str) -> None:
     draft.stopping[attempt.id] = why
     draft.actions.append(
         Stop(
-            run=run.id, name=run.spec.name, attempt=attempt.id, pool=draft.pool_name(run.spec.pool),
-            why=why, abort=run.abort,
+            run=run.id,
+            name=run.spec.name,
+            attempt=attempt.id,
+            pool=draft.pool_name(run.spec.pool),
+            why=why,
+            abort=run.abort,
         )
     )
 

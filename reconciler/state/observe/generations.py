@@ -58,9 +58,7 @@ def distrust(state: State, *, seen: Mapping[str, Sequence[Seen]], reports: Seque
         )
     return Doubts(
         places={place: _why(state, word, agreeing=agreeing) for place, word in claims.items()},
-        instances={
-            word.who: _why(state, word) for word in newer if not word.proven and word.place not in servers
-        },
+        instances={word.who: _why(state, word) for word in newer if not word.proven and word.place not in servers},
     )
 
 

@@ -162,9 +162,15 @@ def _returned(instance: Instance, seen: Seen, *, at: int) -> Instance:
         return instance
     why = f"seen again after its end ({instance.reason})" if instance.reason else "seen again after its end"
     back = replace(
-        instance, phase="provisioning", orphan=why, ending=False, ready_at=None, terminated_at=None, ended_at=None,
+        instance,
+        phase="provisioning",
+        orphan=why,
+        ending=False,
+        ready_at=None,
+        terminated_at=None,
+        ended_at=None,
         priced_at=billed_until(instance, now=at),
-    )  # fmt: skip
+    )
     return _facts(back, seen, at=at)
 
 

@@ -50,9 +50,16 @@ class BucketBlobs:
     """See `Blobs`. `told(what, bytes done, bytes in all)` hears of every part of a large one."""
 
     def __init__(
-        self, objects: Objects, under: str, *, cache: FolderBlobs, now: Callable[[], float] = time.time,
-        clock: Callable[[], float] = time.monotonic, told: Told | None = None, part: int = PART,
-    ) -> None:  # fmt: skip
+        self,
+        objects: Objects,
+        under: str,
+        *,
+        cache: FolderBlobs,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+        told: Told | None = None,
+        part: int = PART,
+    ) -> None:
         self._objects, self._under, self._cache = objects, under, cache
         self._now, self._clock, self._told, self._part = now, clock, told, part
         self._trimmed = False

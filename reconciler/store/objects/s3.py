@@ -86,9 +86,15 @@ class S3Objects(ObstoreObjects):
     """What S3 has and obstore does not: old versions, which boto3 lists for a rollback, and headers that are signed."""
 
     def __init__(
-        self, where: Bucket, open: Callable[[RetryConfig], S3Store], *,
-        endpoint: str, server: str, region: str, keys: Callable[[], Any],
-    ) -> None:  # fmt: skip
+        self,
+        where: Bucket,
+        open: Callable[[RetryConfig], S3Store],
+        *,
+        endpoint: str,
+        server: str,
+        region: str,
+        keys: Callable[[], Any],
+    ) -> None:
         super().__init__(where.url, open, server=server)
         self._where, self._endpoint, self._region, self._keys = where, endpoint, region, keys
 

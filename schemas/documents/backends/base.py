@@ -22,8 +22,22 @@ class LocalForm(BackendForm):
     instances: Annotated[int, whole(1, 1000)] | None = None
 
 
-TYPES = ("local", "aws", "gcp", "azure", "kubernetes", "oci", "lambda", "runpod", "vastai", "tensordock", "cudo",
-         "datacrunch", "nebius", "vultr")
+TYPES = (
+    "local",
+    "aws",
+    "gcp",
+    "azure",
+    "kubernetes",
+    "oci",
+    "lambda",
+    "runpod",
+    "vastai",
+    "tensordock",
+    "cudo",
+    "datacrunch",
+    "nebius",
+    "vultr",
+)
 OTHER_TYPES = ("dstack", "remote")
 """Types that older run configurations may name, which no project can declare."""
 

@@ -362,8 +362,13 @@ def test_a_name_of_the_persons_own_stays(places: AwsPlaces) -> None:
 
 
 def group(
-    account: Account, name: str, *, tags: dict[str, str], open_to: str = "", rule: tuple[str, ...] = ()  # noqa: F811
-) -> str:  # fmt: skip
+    account: Account,
+    name: str,
+    *,
+    tags: dict[str, str],
+    open_to: str = "",
+    rule: tuple[str, ...] = (),
+) -> str:
     ec2 = account.client()
     vpc = ec2.describe_vpcs(Filters=[{"Name": "isDefault", "Values": ["true"]}])["Vpcs"][0]["VpcId"]
     specification = {"ResourceType": "security-group", "Tags": [{"Key": k, "Value": v} for k, v in tags.items()]}

@@ -64,11 +64,21 @@ class TestAwsBackend(BackendContract):
 
 def request(offer: Offer = ON_DEMAND, name: str = "l1", *, count: int = 1, **changes: Any) -> Request:
     asked = Request(
-        place=offer.place, launch=name, token=f"testproject-{name}", ids=tuple(f"{name}-{n}" for n in range(count)),
-        names=tuple(f"pool-{n}" for n in range(count)), pool="pool", instance_type=offer.instance_type,
-        zone=offer.zone, spot=offer.spot, price=offer.price, lineage="lineage1", generation=1, project="testproject",
+        place=offer.place,
+        launch=name,
+        token=f"testproject-{name}",
+        ids=tuple(f"{name}-{n}" for n in range(count)),
+        names=tuple(f"pool-{n}" for n in range(count)),
+        pool="pool",
+        instance_type=offer.instance_type,
+        zone=offer.zone,
+        spot=offer.spot,
+        price=offer.price,
+        lineage="lineage1",
+        generation=1,
+        project="testproject",
         not_after=FAR,
-    )  # fmt: skip
+    )
     return replace(asked, **changes)
 
 

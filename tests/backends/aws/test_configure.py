@@ -238,9 +238,7 @@ def test_a_backend_is_added_behind_the_others_and_changed_in_place(tmp_path: Pat
 # ---------------------------------------------------------------- checks
 
 
-def test_each_permission_is_asked_for_and_nothing_is_made(
-    account: Account, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_permission_is_asked_for_and_nothing_is_made(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in account.environ.items():
         monkeypatch.setenv(name, value)
     config = BackendConfig(name=f"aws{account.number}", type="aws", regions=("eu-west-1",))

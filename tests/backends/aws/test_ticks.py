@@ -398,9 +398,13 @@ def test_killed(about: str, after: bool, world: str, site: AwsSite, kills: list[
 # Around `prepare` nothing is written yet: whoever comes first then may be anybody.
 @pytest.mark.parametrize(("about", "after"), list(product(("launch", "terminate"), (False, True))))
 def test_another_accounts_credentials_touch_nothing(
-    about: str, after: bool, site: AwsSite, kills: list[tuple[int, str]], aws_server: AwsServer,
+    about: str,
+    after: bool,
+    site: AwsSite,
+    kills: list[tuple[int, str]],
+    aws_server: AwsServer,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     bystander(site.account)
     at = next(number for number, name in kills if name == about)
     with contextlib.suppress(Killed):

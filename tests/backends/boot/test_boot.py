@@ -21,9 +21,15 @@ from schemas.state import VERSION, Place, State
 
 KEY = ProjectKey(bytes(range(32)))
 REQUEST = Request(
-    place="aws/eu-west-1", launch="l-abc", token="t", ids=("l-abc-0",), names=("cloud-0",), pool="cloud",
-    instance_type="t3.small", project="demo12345678",
-)  # fmt: skip
+    place="aws/eu-west-1",
+    launch="l-abc",
+    token="t",
+    ids=("l-abc-0",),
+    names=("cloud-0",),
+    pool="cloud",
+    instance_type="t3.small",
+    project="demo12345678",
+)
 
 
 def test_the_same_launch_is_born_the_same_and_no_other(tmp_path: Path) -> None:
@@ -96,9 +102,12 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
         (tmp_path / name).write_text(unit)
     try:
         done = subprocess.run(
-            ["systemd-analyze", "verify", *map(str, sorted(tmp_path.iterdir()))], capture_output=True, text=True,
-            timeout=60, check=False,
-        )  # fmt: skip
+            ["systemd-analyze", "verify", *map(str, sorted(tmp_path.iterdir()))],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
     except FileNotFoundError:
         pytest.skip("no systemd-analyze here")
     ours = [line for line in done.stderr.splitlines() if "dstack-deadman" in line]
@@ -132,9 +141,13 @@ def test_the_first_launch_makes_the_key_and_ci_never_does(tmp_path: Path) -> Non
 def test_no_second_key_is_made_beside_machines_of_another(tmp_path: Path) -> None:
     place = Place(name="aws/eu-west-1", config=BackendConfig(name="aws", type="aws"), region="eu-west-1")
     one = Instance(
-        id="l-0-0", name="cloud-0", pool="cloud", backend="aws", place=place.name,
+        id="l-0-0",
+        name="cloud-0",
+        pool="cloud",
+        backend="aws",
+        place=place.name,
         resources=Resources(cpus=1, memory=1024),
-    )  # fmt: skip
+    )
     state = State(version=VERSION, project="demo12345678", lineage="l" * 16, places=(place,), instances=(one,))
     FolderStore(tmp_path / ".dstack/state", "demo12345678").write(state, "")
     with pytest.raises(BackendError, match="copy it from who made it, or set DSTACK_PROJECT_KEY"):

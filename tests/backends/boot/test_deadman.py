@@ -44,8 +44,12 @@ class Machine:
         (self.root / "proc/sys/kernel/random/boot_id").write_text(f"{self.boot}\n")
         done = subprocess.run(
             [self.sh, str(PROGRAM), verb, str(self.root / "base"), str(self.root / "proc")],
-            capture_output=True, text=True, timeout=5, check=True, env={"PATH": "/usr/bin:/bin", **settings},
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+            env={"PATH": "/usr/bin:/bin", **settings},
+        )
         assert "deadman.sh" not in done.stderr, done.stderr
         return done.stdout.strip()
 
@@ -349,8 +353,18 @@ def test_a_memory_that_cannot_be_read_is_one_that_begins(machine: Machine, text:
     assert machine.check(FIRST + GRACE)
 
 
-@pytest.mark.parametrize("text", ["", "x", "boot-1 5 idle", "boot-1 5 idle x y z w", "boot-1 y unattended 60 0 0 -",
-     "boot-1 08 idle 08 09 08 08", "boot-1 5 unattended 99999999999999999999 0 0 -"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        "boot-1 5 idle",
+        "boot-1 5 idle x y z w",
+        "boot-1 y unattended 60 0 0 -",
+        "boot-1 08 idle 08 09 08 08",
+        "boot-1 5 unattended 99999999999999999999 0 0 -",
+    ],
+)
 def test_whatever_the_lease_says_it_ends_one_day(machine: Machine, text: str) -> None:
     (machine.root / "host/lease").write_text(text + "\n")
     assert machine.left() is not None

@@ -81,12 +81,18 @@ def test_every_offer_obeys_the_laws(every: list[Offer]) -> None:
 @pytest.mark.parametrize(
     ("name", "count", "gpu", "memory", "capability"),
     [
-        ("p4d.24xlarge", 8, "A100", 40, 80), ("p4de.24xlarge", 8, "A100", 80, 80), ("g5.xlarge", 1, "A10G", 24, 86),
-        ("p5.48xlarge", 8, "H100", 80, 90), ("g4dn.12xlarge", 4, "T4", 16, 75), ("g6.xlarge", 1, "L4", 24, 89),
-        ("g6e.48xlarge", 8, "L40S", 48, 89), ("p5en.48xlarge", 8, "H200", 141, 90), ("g5g.xlarge", 1, "T4G", 16, 75),
+        ("p4d.24xlarge", 8, "A100", 40, 80),
+        ("p4de.24xlarge", 8, "A100", 80, 80),
+        ("g5.xlarge", 1, "A10G", 24, 86),
+        ("p5.48xlarge", 8, "H100", 80, 90),
+        ("g4dn.12xlarge", 4, "T4", 16, 75),
+        ("g6.xlarge", 1, "L4", 24, 89),
+        ("g6e.48xlarge", 8, "L40S", 48, 89),
+        ("p5en.48xlarge", 8, "H200", 141, 90),
+        ("g5g.xlarge", 1, "T4G", 16, 75),
         ("p6-b200.48xlarge", 8, "B200", 180, 100),
     ],
-)  # fmt: skip
+)
 def test_known_machines(layers: Layers, name: str, count: int, gpu: str, memory: int, capability: int) -> None:
     found = next(iter(offers(AWS, layers, Need(), replace(ALL, instance_types=(name,)))))
     has = found.resources.gpu
@@ -98,11 +104,20 @@ def test_known_machines(layers: Layers, name: str, count: int, gpu: str, memory:
 @pytest.mark.parametrize(
     ("name", "price"),  # AWS's own, of us-east-1: none may be off by more than a cent or half a percent
     [
-        ("m5.large", "0.096"), ("m5.xlarge", "0.192"), ("c5.9xlarge", "1.53"), ("g4dn.xlarge", "0.526"),
-        ("g5.xlarge", "1.006"), ("g5.4xlarge", "1.624"), ("g5.12xlarge", "5.672"), ("g5.48xlarge", "16.288"),
-        ("g6.12xlarge", "4.6016"), ("g6e.48xlarge", "30.13118"), ("p4d.24xlarge", "32.7726"), ("t3.micro", "0.0104"),
+        ("m5.large", "0.096"),
+        ("m5.xlarge", "0.192"),
+        ("c5.9xlarge", "1.53"),
+        ("g4dn.xlarge", "0.526"),
+        ("g5.xlarge", "1.006"),
+        ("g5.4xlarge", "1.624"),
+        ("g5.12xlarge", "5.672"),
+        ("g5.48xlarge", "16.288"),
+        ("g6.12xlarge", "4.6016"),
+        ("g6e.48xlarge", "30.13118"),
+        ("p4d.24xlarge", "32.7726"),
+        ("t3.micro", "0.0104"),
     ],
-)  # fmt: skip
+)
 def test_known_prices_although_the_list_had_the_wrong_row(layers: Layers, name: str, price: str) -> None:
     where = Where(instance_types=(name,), regions=("us-east-1",))
     [found] = offers(AWS, layers, Need(), where)
@@ -134,11 +149,15 @@ def test_rows_of_a_reservation_or_of_dedicated_machines_are_put_right() -> None:
 @pytest.mark.parametrize(
     ("told", "name", "mib", "memory"),
     [
-        ("A10G", "A10G", 22888, 24 * GB), ("T4g", "T4G", 16384, 16 * GB), ("H200", "H200", 144384, 141 * GB),
-        ("RTX PRO Server 6000", "RTXPRO6000", 98304, 96 * GB), ("A100", "A100", 81920, 80 * GB),
-        ("B200", "B200", 183359, 180 * GB), ("New One", "NEWONE", 12345, 12345),
+        ("A10G", "A10G", 22888, 24 * GB),
+        ("T4g", "T4G", 16384, 16 * GB),
+        ("H200", "H200", 144384, 141 * GB),
+        ("RTX PRO Server 6000", "RTXPRO6000", 98304, 96 * GB),
+        ("A100", "A100", 81920, 80 * GB),
+        ("B200", "B200", 183359, 180 * GB),
+        ("New One", "NEWONE", 12345, 12345),
     ],
-)  # fmt: skip
+)
 def test_gpus_have_the_names_and_sizes_that_people_ask_for(told: str, name: str, mib: int, memory: int) -> None:
     assert gpu_name(told) == name
     assert gpu_memory(name, mib) == memory
@@ -263,7 +282,7 @@ def test_a_published_list_lies_over_the_shipped_one(tmp_path: Path) -> None:
         (None, None, "no route"),
         (b"20261020-7", None, "no route"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_to_be_believed_replaces_nothing(
     version: bytes | None, data: bytes | None, why: str, tmp_path: Path
 ) -> None:
@@ -331,10 +350,11 @@ def test_a_real_server_is_asked_and_never_for_more_than_allowed(tmp_path: Path) 
 
 def told(**changes: object) -> LiveRegion:
     live = LiveRegion(
-        at=NOW, zones={"g5.xlarge": ("us-east-1a", "us-east-1b"), "zz9.large": ("us-east-1a",)},
+        at=NOW,
+        zones={"g5.xlarge": ("us-east-1a", "us-east-1b"), "zz9.large": ("us-east-1a",)},
         spot={"g5.xlarge": {"us-east-1a": 410_000, "us-east-1b": 390_000}},
         types=(CatalogType(name="zz9.large", cpus=2, memory=8 * GB),),
-    )  # fmt: skip
+    )
     return replace(live, **changes)
 
 
@@ -428,7 +448,9 @@ def test_a_file_that_is_spoiled_is_left_out_with_a_word(how: str, tmp_path: Path
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2}, {"types": ()}, {"regions": {}},
+        {"version": 2},
+        {"types": ()},
+        {"regions": {}},
         {"types": (CatalogType(name="x", cpus=0, memory=1),)},
         {"types": (CatalogType(name="x", cpus=1, memory=1, gpu="A100"),)},
         {"types": (CatalogType(name="x", cpus=1, memory=1, gpu="A100", gpu_count=1),)},
@@ -438,12 +460,16 @@ def test_a_file_that_is_spoiled_is_left_out_with_a_word(how: str, tmp_path: Path
         {"regions": {"a": CatalogRegion(types=(0,), on_demand=(-1,))}},
         {"regions": {"a": CatalogRegion(types=(0,), on_demand=(1,), spot=(1, 2))}},
     ],
-)  # fmt: skip
+)
 def test_a_catalog_with_a_flaw_is_not_believed(change: dict[str, object]) -> None:
     sound = Catalog(
-        version=CATALOG_VERSION, name="n", provider="aws", priced_at=1,
-        types=(CatalogType(name="x", cpus=1, memory=1),), regions={"a": CatalogRegion(types=(0,), on_demand=(1,))},
-    )  # fmt: skip
+        version=CATALOG_VERSION,
+        name="n",
+        provider="aws",
+        priced_at=1,
+        types=(CatalogType(name="x", cpus=1, memory=1),),
+        regions={"a": CatalogRegion(types=(0,), on_demand=(1,))},
+    )
     assert flaw(sound) == ""
     assert flaw(replace(sound, **change))
 

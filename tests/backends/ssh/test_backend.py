@@ -87,10 +87,18 @@ def rig(lab: Lab, server: SshHost) -> SshRig:
 
 def a_request(rig: SshRig, name: str, *, count: int = 1, project: str = "", lineage: str = "") -> Request:
     return Request(
-        place=rig.host.place, launch=name, token=name, ids=tuple(f"{name}-{n}" for n in range(count)),
-        names=tuple(f"lab-{n}" for n in range(count)), pool="pool", instance_type="ssh",
-        lineage=lineage or rig.lineage, generation=1, project=project or rig.project, not_after=FAR,
-    )  # fmt: skip
+        place=rig.host.place,
+        launch=name,
+        token=name,
+        ids=tuple(f"{name}-{n}" for n in range(count)),
+        names=tuple(f"lab-{n}" for n in range(count)),
+        pool="pool",
+        instance_type="ssh",
+        lineage=lineage or rig.lineage,
+        generation=1,
+        project=project or rig.project,
+        not_after=FAR,
+    )
 
 
 def attach(rig: SshRig, name: str, **changes: str) -> Backend:

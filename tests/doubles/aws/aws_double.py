@@ -115,10 +115,19 @@ class Account:
         self._post("room", {"kind": kind, "room": room, "zone": zone, "spot": spot, "code": code})
 
     def fault(
-        self, action: str, code: str = "RequestLimitExceeded", *, times: int = 1, after: bool = False,
-        cut: bool = False, status: int = 503, message: str = "slow down", region: str = "", page: str = "",
+        self,
+        action: str,
+        code: str = "RequestLimitExceeded",
+        *,
+        times: int = 1,
+        after: bool = False,
+        cut: bool = False,
+        status: int = 503,
+        message: str = "slow down",
+        region: str = "",
+        page: str = "",
         skip: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """The next `times` calls after `skip` more fail: before the deed or `after` it; `cut` ends the connection
         without a word.
 
@@ -216,9 +225,12 @@ def served(folder: Path) -> Iterator[AwsServer]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [*outliving_nobody(), sys.executable, "-m", "tests.doubles.aws.aws_double", "-p", str(port)],
-            cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
             env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **SETTINGS},
-        )  # fmt: skip
+        )
     try:
         server = AwsServer(port, process)
         _await(server, folder / "log")
@@ -890,9 +902,11 @@ def _strict(world: World, asked: Asked, backend: Any, image_id: str, named: dict
 
 def _reserved(world: World, asked: Asked, backend: Any, zone: str) -> str:
     used = Counter(
-        getattr(one, "double_reservation", "") for reservation in backend.reservations.values()
-        for one in reservation.instances if one._state.name not in ("terminated", "shutting-down")
-    )  # fmt: skip
+        getattr(one, "double_reservation", "")
+        for reservation in backend.reservations.values()
+        for one in reservation.instances
+        if one._state.name not in ("terminated", "shutting-down")
+    )
     try:
         return check_reservation(asked.parameters, world.reserved.get(asked.region, {}), used=used, zone=zone)
     except Wrong as error:

@@ -44,9 +44,14 @@ def sold(region: str = REGION) -> tuple[Offer, ...]:
 
 def _offer(region: str, kind: str, resources: Resources, price: str, *, spot: bool = False) -> Offer:
     return Offer(
-        backend="aws", region=region, instance_type=kind, resources=resources, price=Decimal(price), spot=spot,
+        backend="aws",
+        region=region,
+        instance_type=kind,
+        resources=resources,
+        price=Decimal(price),
+        spot=spot,
         source="test",
-    )  # fmt: skip
+    )
 
 
 def a_boot(launch: str) -> Boot:
@@ -81,9 +86,11 @@ class AwsPlaces:
     def place(self, region: str = REGION, *, lineage: str = "", **options: object) -> AwsBackend:
         config = BackendConfig(name="aws", type="aws", regions=(region,), options={**self.options, **options})
         around = Around(
-            project=self.around.project, lineage=lineage or self.around.lineage, now=self.around.now,
+            project=self.around.project,
+            lineage=lineage or self.around.lineage,
+            now=self.around.now,
             boot=self.around.boot,
-        )  # fmt: skip
+        )
         return AwsBackend(config, region, around, offers=lambda config, region: self.offers(region))
 
 
@@ -108,9 +115,10 @@ class AwsSite(Site):
         super().__post_init__()
         self._synced = 0.0
         self.places = AwsPlaces(
-            account=self.account, around=Around(project=PROJECT, now=self.clock.now),
+            account=self.account,
+            around=Around(project=PROJECT, now=self.clock.now),
             offers=lambda region: self.selling(region),
-        )  # fmt: skip
+        )
 
     def ports(self, *, who: str = "ann@laptop") -> Ports:
         return dataclasses.replace(
@@ -158,6 +166,9 @@ class Truthful(FakeRunner):
 
 def papers(*, pools: Sequence[Pool], runs: Sequence[RunSpec] = (), regions: tuple[str, ...] = (REGION,)) -> Desired:
     return Desired(
-        project=PROJECT, project_name="demo", backends=(BackendConfig(name="aws", type="aws", regions=regions),),
-        pools=tuple(pools), runs=tuple(runs),
-    )  # fmt: skip
+        project=PROJECT,
+        project_name="demo",
+        backends=(BackendConfig(name="aws", type="aws", regions=regions),),
+        pools=tuple(pools),
+        runs=tuple(runs),
+    )

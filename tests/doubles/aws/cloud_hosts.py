@@ -136,8 +136,12 @@ class CloudHost(SshHost):
         """As root, inside."""
         done = subprocess.run(
             ["nsenter", "--target", str(self._inside()), "--mount", "--pid", "--net", "--uts", *argv],
-            capture_output=True, text=True, timeout=60, check=True, env={"PATH": PATH},
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+            env={"PATH": PATH},
+        )
         return done.stdout
 
     @property
@@ -161,9 +165,15 @@ def cloud_host(lab: Lab, name: str, *, user_data: str, start: bool = True) -> Cl
         lab.network()
     networks = (lab.networks[0],)
     made = CloudHost(
-        lab=lab, name=name, root=lab.root / name, networks=networks, addresses=(networks[0].address(),), port=22,
-        address="", user_data=user_data,
-    )  # fmt: skip
+        lab=lab,
+        name=name,
+        root=lab.root / name,
+        networks=networks,
+        addresses=(networks[0].address(),),
+        port=22,
+        address="",
+        user_data=user_data,
+    )
     made.address = made.addresses[0]
     lab.hosts.append(made)
     made.make()

@@ -53,9 +53,14 @@ class Folders:
             return HostReport(instance=instance.id, at=now, error=str(error))
         jobs = tuple(self._job(one) for one in sorted(folder.glob("*.job")) if not one.with_suffix(".cleaned").exists())
         return HostReport(
-            instance=instance.id, at=now, boot_id=f"boot-{instance.external_id}", machine_id=instance.external_id,
-            clock=int(time.time()), jobs=jobs, resources=HAS,
-        )  # fmt: skip
+            instance=instance.id,
+            at=now,
+            boot_id=f"boot-{instance.external_id}",
+            machine_id=instance.external_id,
+            clock=int(time.time()),
+            jobs=jobs,
+            resources=HAS,
+        )
 
     def _job(self, claim: Path) -> JobReport:
         began, halted = claim.stat().st_mtime, claim.with_suffix(".halted")
@@ -63,9 +68,12 @@ class Folders:
         over = time.time() >= ends
         code = None if not over else 143 if halted.exists() else 0
         return JobReport(
-            id=claim.stem, phase="ended" if over else "running", exit_code=code, started_at=int(began) + self.skew,
+            id=claim.stem,
+            phase="ended" if over else "running",
+            exit_code=code,
+            started_at=int(began) + self.skew,
             ended_at=int(ends) + self.skew if over else None,
-        )  # fmt: skip
+        )
 
     def start(self, instance: Instance, order: Order) -> Held | None:
         self._claim(self._folder(instance) / f"{order.job}.job", f"{order.run} {order.number}\n")
@@ -121,9 +129,10 @@ def run(checkout: Path, hosts: Path, *, skew: int) -> int:
     )
     pools = tuple(pool.name for pool in documents.desired.pools)
     ask = TickAsk(
-        documents=documents, revision=revision(documents),
+        documents=documents,
+        revision=revision(documents),
         permissions=Permissions(destroy_pools=pools, mass_destroy=True),
-    )  # fmt: skip
+    )
     try:
         result = tick(ports, ask)
     except (StateRefused, StateMoved, TickRefused) as error:

@@ -211,9 +211,12 @@ def served(kind: str, folder: Path) -> Iterator[Server]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [*outliving_nobody(), *_command(kind, port, folder)],
-            cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-        )  # fmt: skip
+        )
     try:
         server = Server(kind, port, _environ(kind, port), process)
         _await(server, log=folder / "log")

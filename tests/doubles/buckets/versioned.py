@@ -86,8 +86,13 @@ def _said(status: int, body: bytes, *headers: str) -> bytes:
     words = {200: "OK", 206: "Partial Content", 400: "Bad Request", 404: "Not Found"}[status]
     kind = "application/xml" if body.startswith(b"<?xml") else "application/octet-stream"
     lines = (
-        f"HTTP/1.1 {status} {words}", f"Content-Length: {len(body)}", f"Content-Type: {kind}", 'ETag: "0x1"',
-        f"Last-Modified: {formatdate(usegmt=True)}", "x-ms-blob-type: BlockBlob",
-        f"x-ms-request-id: {base64.b16encode(body[:4]).decode()}", *headers,
-    )  # fmt: skip
+        f"HTTP/1.1 {status} {words}",
+        f"Content-Length: {len(body)}",
+        f"Content-Type: {kind}",
+        'ETag: "0x1"',
+        f"Last-Modified: {formatdate(usegmt=True)}",
+        "x-ms-blob-type: BlockBlob",
+        f"x-ms-request-id: {base64.b16encode(body[:4]).decode()}",
+        *headers,
+    )
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body

@@ -62,9 +62,7 @@ class Folder:
         folders = {"HOME": str(home), "XDG_STATE_HOME": str(home / "state"), "XDG_CACHE_HOME": str(home / "cache")}
         return {**kept, **folders, "PYTHONPATH": str(ROOT), "DSTACK_CATALOG_URL": "off"}
 
-    def dstack(
-        self, *args: str, env: dict[str, str] | None = None, cwd: Path | None = None, given: str = ""
-    ) -> Ran:  # fmt: skip
+    def dstack(self, *args: str, env: dict[str, str] | None = None, cwd: Path | None = None, given: str = "") -> Ran:
         """`given` is what its standard input holds."""
         where, environ = cwd or self.root, {**self.env, **(env or {})}
         if given:

@@ -1,6 +1,6 @@
 """Many commands in one process, for inputs by the hundred: a process for each would take a second, not a hundredth.
 
-    python tests/doubles/commands/many_commands.py      reads lines of JSON, ["apply", "-y"], and answers each with [code, out, err]
+python tests/doubles/commands/many_commands.py      reads lines of JSON, ["apply", "-y"], and answers each with [code, out, err]
 """
 
 from __future__ import annotations
@@ -21,9 +21,13 @@ class Commands:
 
     def __init__(self, folder: Folder) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__], cwd=folder.root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [sys.executable, __file__],
+            cwd=folder.root,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
             env={**folder.env, "PYTHONPATH": folder.env["PYTHONPATH"]},
-        )  # fmt: skip
+        )
 
     def dstack(self, *args: str) -> Ran:
         assert self._process.stdin is not None

@@ -91,9 +91,14 @@ def at_terminal(
         fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
 
     process = subprocess.Popen(
-        [*DSTACK, *args], cwd=folder.root, env={**folder.env, "TERM": "xterm", **(env or {})}, stdin=slave,
-        stdout=slave, stderr=slave, preexec_fn=own_terminal,
-    )  # fmt: skip
+        [*DSTACK, *args],
+        cwd=folder.root,
+        env={**folder.env, "TERM": "xterm", **(env or {})},
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        preexec_fn=own_terminal,
+    )
     os.close(slave)
     try:
         yield Terminal(process, master)

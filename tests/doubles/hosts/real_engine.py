@@ -50,9 +50,13 @@ class Engine:
 
     def run(self, *args: str, stdin: bytes = b"") -> str:
         done = subprocess.run(
-            [self.program, *args], env={**os.environ, **self.env}, input=stdin, capture_output=True, timeout=120,
+            [self.program, *args],
+            env={**os.environ, **self.env},
+            input=stdin,
+            capture_output=True,
+            timeout=120,
             check=False,
-        )  # fmt: skip
+        )
         assert done.returncode == 0, (args, done.stderr.decode(errors="replace"))
         return done.stdout.decode()
 
@@ -62,7 +66,7 @@ class Engine:
 
 
 def why_no_engine(name: str) -> str:
-    """"" where it works here."""
+    """ "" where it works here."""
     if os.geteuid() != 0:
         return f"{name} is set up for the tests by root alone"
     if not shutil.which("busybox"):

@@ -53,9 +53,11 @@ class Registry:
         (folder / "config.yml").write_text(_SETTINGS.format(folder=folder, port=self.port))
         program = shutil.which("docker-registry") or ""
         self._process = subprocess.Popen(
-            [program, "serve", str(folder / "config.yml")], stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            [program, "serve", str(folder / "config.yml")],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         until(self._answers, patience=120)
 
     def _answers(self) -> bool:

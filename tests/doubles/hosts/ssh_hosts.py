@@ -80,10 +80,24 @@ def why_not() -> str:
     if missing:
         return f"not installed here: {', '.join(missing)}"
     tried = subprocess.run(
-        ["unshare", "--mount", "--uts", "--pid", "--net", "--fork", "--kill-child", "--mount-proc", "sh", "-c",
-         "mount --make-rprivate / && mount -t tmpfs none /home && hostname x"],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        [
+            "unshare",
+            "--mount",
+            "--uts",
+            "--pid",
+            "--net",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "sh",
+            "-c",
+            "mount --make-rprivate / && mount -t tmpfs none /home && hostname x",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     return f"no namespaces here: {tried.stderr.strip()}" if tried.returncode else ""
 
 
@@ -197,10 +211,12 @@ class SshHost:
         listen = "0.0.0.0" if self.networks else self.address  # noqa: S104
         (self.root / "etc/sshd_config").write_text(
             CONFIG.format(
-                port=self.port, address=listen, root=self.root,
+                port=self.port,
+                address=listen,
+                root=self.root,
                 environment=" ".join(f"{name}={value}" for name, value in settings.items()),
             )
-        )  # fmt: skip
+        )
         self.boot_from(BOOT)
 
     def boot_from(self, program: str) -> None:
@@ -208,12 +224,32 @@ class SshHost:
         (self.root / "boot.sh").write_text(program)
         links = " ".join(f"eth{number}={address}" for number, address in enumerate(self.addresses))
         self.process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--uts", "--pid", *(["--net"] if links else []),
-             "--fork", "--kill-child", "--mount-proc", "sh", str(self.root / "boot.sh")],
-            env={"PATH": os.environ["PATH"], "ROOT": str(self.root), "NAME": self.name, "LINKS": links,
-                 "SMALL": self.small},
-            start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+            [
+                "setpriv",
+                "--pdeathsig",
+                "KILL",
+                "unshare",
+                "--mount",
+                "--uts",
+                "--pid",
+                *(["--net"] if links else []),
+                "--fork",
+                "--kill-child",
+                "--mount-proc",
+                "sh",
+                str(self.root / "boot.sh"),
+            ],
+            env={
+                "PATH": os.environ["PATH"],
+                "ROOT": str(self.root),
+                "NAME": self.name,
+                "LINKS": links,
+                "SMALL": self.small,
+            },
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
         if links:
             self._plug_in()
         until(self._listens, patience=120)
@@ -312,16 +348,31 @@ class Lab:
         return self.root / "login_key"
 
     def host(
-        self, name: str, *, networks: tuple[Network, ...] = (), small: str = "", login_shell: str = "/bin/sh",
-        start: bool = True, environment: dict[str, str] | None = None, uid: int = UID,
-    ) -> SshHost:  # fmt: skip
+        self,
+        name: str,
+        *,
+        networks: tuple[Network, ...] = (),
+        small: str = "",
+        login_shell: str = "/bin/sh",
+        start: bool = True,
+        environment: dict[str, str] | None = None,
+        uid: int = UID,
+    ) -> SshHost:
         """On the loopback address with a port of its own, or with an address of its own in each of `networks`."""
         addresses = tuple(network.address() for network in networks)
         made = SshHost(
-            lab=self, name=name, root=self.root / name, networks=networks, addresses=addresses, small=small,
-            shell=login_shell, address=addresses[0] if addresses else "127.0.0.1",
-            port=22 if addresses else free_port(), environment=environment or {}, uid=uid,
-        )  # fmt: skip
+            lab=self,
+            name=name,
+            root=self.root / name,
+            networks=networks,
+            addresses=addresses,
+            small=small,
+            shell=login_shell,
+            address=addresses[0] if addresses else "127.0.0.1",
+            port=22 if addresses else free_port(),
+            environment=environment or {},
+            uid=uid,
+        )
         self.hosts.append(made)
         made.make()
         if start:
@@ -434,9 +485,7 @@ def declared(host: SshHost, **changes: Any) -> Host:
 
 def document(lab: Lab, *hosts: SshHost, more: str = "", pool: str = "") -> str:
     """A project whose pool has these hosts. `more` are further items of `hosts`, `pool` further keys of the pool."""
-    items = [
-        f"{{hostname: {one.address}, port: {one.port}, name: {one.name}, host_key: {one.key}}}" for one in hosts
-    ]
+    items = [f"{{hostname: {one.address}, port: {one.port}, name: {one.name}, host_key: {one.key}}}" for one in hosts]
     items += [more] if more else []
     return f"""\
 project: {{name: demo, id: demo12345678}}

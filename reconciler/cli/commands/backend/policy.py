@@ -22,9 +22,11 @@ def print_policy(name: str, *, kind: Kind) -> int:
     parameters = tuple(secret.reference for secret in desired.secrets if secret.source == "ssm")
     config = _aws(desired, name)
     scope = Scope(
-        project=desired.project, buckets=buckets_of(site_of(documents)), parameters=parameters,
+        project=desired.project,
+        buckets=buckets_of(site_of(documents)),
+        parameters=parameters,
         modes=modes_of(desired, config),
-    )  # fmt: skip
+    )
     out(json.dumps(policy(kind, config, scope), indent=2) + "\n")
     return 0
 

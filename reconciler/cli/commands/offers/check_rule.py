@@ -52,4 +52,3 @@ def _near(name: str, offers: Iterable[Offer]) -> str:
         family = name.split(".")[0]
         close = [one for one in names if one.split(".")[0] == family][:3]
     return f"; did you mean {' or '.join(close)}?" if close else f"; offered are {few(names, most=8)}"
-

@@ -76,9 +76,12 @@ def show_offer_list(flags: OffersFlags) -> int:
     basis.warnings += _refreshed(basis.desired, flags)
     offers = tuple(stored_offers(basis.site, basis.desired, basis.state))
     asked = Asked(
-        need=need, where=_where(flags, offers, basis.desired), pool=_pool(flags.pool, basis.desired),
-        desired=basis.desired, now=now(),
-    )  # fmt: skip
+        need=need,
+        where=_where(flags, offers, basis.desired),
+        pool=_pool(flags.pool, basis.desired),
+        desired=basis.desired,
+        now=now(),
+    )
     found = browsed(asked, state=basis.state, offers=offers)
     rows = [row_of(one) for one in found.found]
     if flags.as_json:
@@ -149,9 +152,11 @@ def _basis(backends: Sequence[str]) -> _Basis:
         desired, site = documents.desired, site_of(documents)
     state, why = _stored(site)
     return _Basis(
-        site=site, desired=_with(desired, backends), warnings=[why] if why else [],
+        site=site,
+        desired=_with(desired, backends),
+        warnings=[why] if why else [],
         state=state or State(version=VERSION, project=site.project, lineage=""),
-    )  # fmt: skip
+    )
 
 
 def _stored(site: Site) -> tuple[State | None, str]:

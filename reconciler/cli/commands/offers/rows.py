@@ -72,10 +72,20 @@ def show_offers(rows: Sequence[OfferRow], *, most: int, now: Seconds) -> None:
 def row_of(one: Found) -> OfferRow:
     offer = one.offer
     return OfferRow(
-        backend=offer.backend, region=offer.region, zone=offer.zone, instance=offer.instance_type, spot=offer.spot,
-        resources=one.resources, price=one.price, availability="busy" if one.why == BUSY else one.why,
-        at_most=offer.at_most, source=offer.source, priced_at=offer.priced_at, blocks=one.blocks, of=one.of,
-    )  # fmt: skip
+        backend=offer.backend,
+        region=offer.region,
+        zone=offer.zone,
+        instance=offer.instance_type,
+        spot=offer.spot,
+        resources=one.resources,
+        price=one.price,
+        availability="busy" if one.why == BUSY else one.why,
+        at_most=offer.at_most,
+        source=offer.source,
+        priced_at=offer.priced_at,
+        blocks=one.blocks,
+        of=one.of,
+    )
 
 
 def _existing(asked: Asked, state: State) -> list[OfferRow]:
@@ -106,7 +116,15 @@ def _instance(asked: Asked, one: Instance, *, jobs: Sequence[Job], idle: bool) -
         return None
     free = of > 1 and Box(one, of=of, jobs=jobs).free >= blocks and one.phase == "ready"
     return OfferRow(
-        backend=one.backend, region=one.region, zone=one.zone, instance=f"{one.instance_type} ({one.name})",
-        resources=own, spot=one.spot, price=price, at_most=one.at_most, blocks=blocks, of=of,
+        backend=one.backend,
+        region=one.region,
+        zone=one.zone,
+        instance=f"{one.instance_type} ({one.name})",
+        resources=own,
+        spot=one.spot,
+        price=price,
+        at_most=one.at_most,
+        blocks=blocks,
+        of=of,
         availability="idle" if idle or free else "busy",
-    )  # fmt: skip
+    )

@@ -73,9 +73,7 @@ def _apply(flags: ApplyFlags, results: list[TickResult]) -> int:
             result = tick(ports, ask if limit is None else replace(ask, deadline=float(limit)))
             done = Settled(first=result, last=result, reached=True)
         else:
-            done = settle(
-                ports, ask, until=settled, progress=progress, trouble=progress.trouble, deadline=limit
-            )
+            done = settle(ports, ask, until=settled, progress=progress, trouble=progress.trouble, deadline=limit)
     tell(ports.store.notes)
     results.append(done.last)
     if done.last.state is not None:

@@ -42,9 +42,11 @@ def run_destroy(*, deadline: str, confirmed: str) -> int:
             return plan
 
         ask = TickAsk(
-            permissions=Permissions(destroy_all=True, mass_destroy=True), confirm=confirm, prompted=not confirmed,
+            permissions=Permissions(destroy_all=True, mass_destroy=True),
+            confirm=confirm,
+            prompted=not confirmed,
             stop=interrupts.asked,
-        )  # fmt: skip
+        )
         ports = ports_of(where, asking=progress.asking)
         raise_refusals(tick(ports, ask))
         # Whatever lives was agreed to, also what the first plan could not end yet.

@@ -72,9 +72,7 @@ def show_plan(flags: PlanFlags) -> int:
     return 0
 
 
-def _reviewed(
-    flags: PlanFlags, made: Plan, state: State, documents: Documents, permissions: Permissions
-) -> int:  # fmt: skip
+def _reviewed(flags: PlanFlags, made: Plan, state: State, documents: Documents, permissions: Permissions) -> int:
     from reconciler.cli.commands.plan import review as plan_review
 
     site = site_of(documents)
@@ -88,9 +86,7 @@ def _reviewed(
     if flags.markdown is not None:
         from reconciler.report.markdown import render_markdown
 
-        text = render_markdown(
-            plan, found.state, now=basis.moment, difference=found.difference, gates=found.gates
-        )  # fmt: skip
+        text = render_markdown(plan, found.state, now=basis.moment, difference=found.difference, gates=found.gates)
         plan_review.write_whole(flags.markdown, text, flag="--markdown")
     _print(plan, found.state, as_json=flags.as_json, review=found)
     plan_review.say_gates(found.gates)

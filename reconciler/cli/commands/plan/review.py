@@ -41,7 +41,7 @@ def gates_of(text: str) -> tuple[Gate, ...]:
 
 def review(
     made: Plan, basis: Basis, documents: Documents, permissions: Permissions, *, against: str, asked: Sequence[Gate]
-) -> Review:  # fmt: skip
+) -> Review:
     """`made` is the plan of the documents alone; against other ones both are made anew, alike, on the same state."""
     if not against:
         found = held(asked, made, basis.state, difference=None)

@@ -106,7 +106,7 @@ class _Confirm:
         self.known = frozenset(one.id for one in state.instances)
         asked = Asked(
             need=self.wish.need, where=self.wish.where, pool=self.pool, existing=False, desired=self.desired, now=now()
-        )  # fmt: skip
+        )
         rows = offer_rows(asked, state=state, offers=self.offers)
         show_offers(rows, most=MOST_OFFERS, now=asked.now)
         launches = [one for one in plan.actions if isinstance(one, Launch)]
@@ -162,10 +162,18 @@ def _wish(asked: AddAsk, *, pool: Pool, profile: Profile) -> Wish:
     )
     idle, source = _idle(asked, pool=pool, profile=profile)
     return Wish(
-        id=f"{nonce()}w", pool=pool.name, name=_name(asked.name) or profile.instance_name, count=asked.count, need=need,
-        where=_where(asked, pool=pool, profile=profile), idle_duration=idle, idle_source=source,
-        retry=_retry(asked, pool=pool, profile=profile), by=who(), at=now(),
-    )  # fmt: skip
+        id=f"{nonce()}w",
+        pool=pool.name,
+        name=_name(asked.name) or profile.instance_name,
+        count=asked.count,
+        need=need,
+        where=_where(asked, pool=pool, profile=profile),
+        idle_duration=idle,
+        idle_source=source,
+        retry=_retry(asked, pool=pool, profile=profile),
+        by=who(),
+        at=now(),
+    )
 
 
 def _name(text: str) -> str:

@@ -145,9 +145,7 @@ def _agreed(usable: Sequence[Surveyed], *, pool: str, homes: Mapping[str, str], 
     unsettled = [key for one in usable for key in one.keys if not key.settled]
     if yes and unsettled:
         listed = ", ".join(dict.fromkeys(key.name for key in unsettled))
-        raise Fail(
-            f"-y does not trust a key that nobody has seen ({listed}): compare it and answer, or use --host-key"
-        )
+        raise Fail(f"-y does not trust a key that nobody has seen ({listed}): compare it and answer, or use --host-key")
     changed = [key.name for key in unsettled if key.trust == "changed"]
     if changed:
         say(f"warning: {', '.join(changed)}: not the pinned key: was it set up anew, or is somebody between?")
@@ -220,4 +218,3 @@ def _pins(root: Path, usable: Sequence[Surveyed]) -> tuple[Edit, ...]:
     shown = dict.fromkeys((key.address, key.key) for one in usable for key in one.keys if key.trust != "known")
     after = with_keys(before, tuple(shown))
     return (Edit(path=path, before=before, after=after),) if shown and after != before else ()
-

@@ -101,11 +101,15 @@ def _resolved(host: Host, *, config: Path) -> Host:
         user=last.user,
         identity_file=_first(last),
         jumps=tuple(
-            Jump(hostname=one.hostname, port=one.port if one.port != 22 else None, user=one.user,
-                 identity_file=_first(one))
+            Jump(
+                hostname=one.hostname,
+                port=one.port if one.port != 22 else None,
+                user=one.user,
+                identity_file=_first(one),
+            )
             for one in before
         ),
-    )  # fmt: skip
+    )
 
 
 def _first(hop: Hop) -> str:

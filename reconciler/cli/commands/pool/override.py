@@ -44,9 +44,16 @@ def override_pool(name: str, word: Word) -> int:
 
     def wish(state: State) -> State:
         return set_override(
-            state, kind=word.kind, subject=name, by=who(), now=at, begins=begins, until=until, stop_after=limit,
+            state,
+            kind=word.kind,
+            subject=name,
+            by=who(),
+            now=at,
+            begins=begins,
+            until=until,
+            stop_after=limit,
             reason=word.reason,
-        )  # fmt: skip
+        )
 
     last = fulfil(site(), Wished(wish=wish), until=None)
     found = [one for one in last.state.overrides if (one.kind, one.at) == (word.kind, at)] if last.state else []

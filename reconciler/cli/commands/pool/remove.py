@@ -28,16 +28,14 @@ def remove_from_pool(name: str, *, pool: str, force: bool, yes: bool) -> int:
     must_agree(question, yes=yes, otherwise=f"`dstack pool remove {name} -y` ends it")
     wished = Wished(
         wish=lambda fresh: remove_instance(fresh, one.id, by=who(), now=now(), force=force), scope=(one.id,)
-    )  # fmt: skip
+    )
     fulfil(where, wished, until=lambda fresh, plan: _gone(fresh, one.id, plan))
     out(f"instance {one.name} is ended\n")
     return 0
 
 
 def _living(state: State, name: str, *, pool: str) -> Instance:
-    return next(
-        one for one in state.instances if alive(one) and name in (one.name, one.id) and pool in ("", one.pool)
-    )  # fmt: skip
+    return next(one for one in state.instances if alive(one) and name in (one.name, one.id) and pool in ("", one.pool))
 
 
 def _runs(state: State, one: Instance) -> str:

@@ -28,9 +28,7 @@ def fetch_artifacts(name: str, *, folder: Path | None, job: int | None) -> int:
         raise Fail(f"run {name} left no artifacts: {_why_none(run)}")
     target = folder if folder is not None else Path(f"{run.spec.name}-artifacts")
     blobs = artifacts_of(where, told=Transfer().told)
-    number = sum(
-        _unpack(blobs, one, into=target if len(jobs) == 1 else target / f"node-{one.rank}") for one in jobs
-    )
+    number = sum(_unpack(blobs, one, into=target if len(jobs) == 1 else target / f"node-{one.rank}") for one in jobs)
     out(f"{counted(number, 'file')} in {target}\n")
     return 0
 

@@ -162,9 +162,13 @@ class _Attached:
         """Make `ssh RUN` work, and say how to type it."""
         aliases = Aliases(Path.home())
         alias = Alias(
-            name=self.run.spec.name, project=self.where.project, run=self.run.id, folder=self.where.root,
-            rank=flags.job, replica=flags.replica,
-        )  # fmt: skip
+            name=self.run.spec.name,
+            project=self.where.project,
+            run=self.run.id,
+            folder=self.where.root,
+            rank=flags.job,
+            replica=flags.replica,
+        )
         try:
             aliases.write(alias)
         except AliasRefused as error:

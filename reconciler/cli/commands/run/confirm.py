@@ -47,9 +47,14 @@ class RunConfirm:
         spec = self.run.spec
         self._refuse_unknown_instance(state)
         asked = Asked(
-            need=spec.need, where=spec.where, pool=pool, new=not (spec.reuse_only or spec.instance_name),
-            instance=spec.instance_name, desired=self.desired, now=now(),
-        )  # fmt: skip
+            need=spec.need,
+            where=spec.where,
+            pool=pool,
+            new=not (spec.reuse_only or spec.instance_name),
+            instance=spec.instance_name,
+            desired=self.desired,
+            now=now(),
+        )
         with Progress() as progress:
             freshen(self.desired, os.environ, now=asked.now, asking=progress.asking)
         offers = tuple(stored_offers(self.site, self.desired, state))

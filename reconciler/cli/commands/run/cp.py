@@ -73,7 +73,7 @@ class _Copy:
             spec = self.run.spec
             session = pack_files(
                 door, job.id, self.path, working_dir=spec.working_dir, boxed=spec.container is not None
-            )  # fmt: skip
+            )
             heard = _Heard(session)
             kind = heard.line()
             done = Unpacked() if kind not in ("dir", "file") else self._take(heard, folder=kind == "dir")
@@ -127,9 +127,11 @@ class _Copy:
                 return unpack(file, place, choose=lambda name: "" if name == wanted else None, moved=self.progress.add)
             place.mkdir(parents=True, exist_ok=True)
             return unpack(
-                file, place, choose=lambda name: name.removeprefix(below) if name.startswith(below) else None,
+                file,
+                place,
+                choose=lambda name: name.removeprefix(below) if name.startswith(below) else None,
                 moved=self.progress.add,
-            )  # fmt: skip
+            )
 
     def _stored(self, rank: int, replica: int) -> Job:
         """Of the last attempt that left any."""

@@ -40,9 +40,12 @@ def hand_over(site: Site, wished: Wished, *, run: Run) -> int:
 def follow_run(site: Site, wished: Wished, *, run: Run) -> int:
     """0 where it was done, 1 where it ended otherwise, 130 where one left it."""
     asked = TickAsk(
-        wish=wished.wish, carried=wished.carried, permissions=Permissions(scope=wished.scope),
-        confirm=wished.confirm, prompted=wished.prompted,
-    )  # fmt: skip
+        wish=wished.wish,
+        carried=wished.carried,
+        permissions=Permissions(scope=wished.scope),
+        confirm=wished.confirm,
+        prompted=wished.prompted,
+    )
     progress = Progress()
     course = _Course(site=site, ports=ports_of(site, asking=progress.asking), run=run, progress=progress)
     try:
@@ -89,9 +92,7 @@ class _Course:
         if not stop:
             say(f"left run {name}: it goes on; `dstack logs -f {name}`, `dstack stop {name}`")
             return 130
-        wished = Wished(
-            wish=lambda state: stop_run(state, self.run.id, by=who(), now=now()), scope=(self.run.id,)
-        )  # fmt: skip
+        wished = Wished(wish=lambda state: stop_run(state, self.run.id, by=who(), now=now()), scope=(self.run.id,))
         try:
             last = fulfil(self.site, wished, until=lambda state, plan: _over(state, self.run, plan))
         except Fail as error:

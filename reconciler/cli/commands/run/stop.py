@@ -21,9 +21,7 @@ def stop_run_named(name: str, *, abort: bool, yes: bool) -> int:
     run = _active(state_of(where), name)
     question = f"{'Abort' if abort else 'Stop'} run {run.spec.name}?"
     must_agree(question, yes=yes, otherwise=f"`dstack stop {name} -y` stops it")
-    wished = Wished(
-        wish=lambda state: stop_run(state, run.id, by=who(), now=now(), abort=abort), scope=(run.id,)
-    )  # fmt: skip
+    wished = Wished(wish=lambda state: stop_run(state, run.id, by=who(), now=now(), abort=abort), scope=(run.id,))
     last = fulfil(where, wished, until=lambda state, plan: _ended(state, run.id, plan))
     if last.state:
         forget_aliases(last.state)

@@ -19,9 +19,18 @@ def rebuilt(ports: Ports, *, desired: Desired, revision: Revision, above: int) -
 
     def made(listings: tuple[Listing, ...], reports: tuple[HostReport, ...]) -> State:
         return rebuild(
-            project=desired.project, listings=listings, reports=reports, places=bare.places, desired=desired,
-            revision=revision, by=ports.who, now=ports.now(), nonce=nonce, done=ports.markers.all(), above=above,
-        )  # fmt: skip
+            project=desired.project,
+            listings=listings,
+            reports=reports,
+            places=bare.places,
+            desired=desired,
+            revision=revision,
+            by=ports.who,
+            now=ports.now(),
+            nonce=nonce,
+            done=ports.markers.all(),
+            above=above,
+        )
 
     first = made(_listings(ports, bare, lineage=""), ())
     # With the lineage known, a place shows all of it, and not only what lost its state.

@@ -122,4 +122,3 @@ def _generation(ports: Ports) -> int:
         say(f"note: {error}")
         return 0
     return state.generation if state else 0
-
