@@ -1,6 +1,7 @@
 """What a state in a bucket costs: requests of a tick with nothing to do, a large one's size and CPU, a crowd at one.
 
-JSON on stdout. Servers of the tests (`tests/doubles/buckets/buckets.py`) stand in for the clouds; our own CPU counts, not theirs.
+JSON on stdout. Servers of the tests (`tests/doubles/buckets/buckets.py`) stand in for the clouds; our own CPU counts,
+not theirs.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def _lease(one: Instance, pool: Pool | None, *, held: bool, now: int) -> Lease:
 
 
 def _floors(instances: list[Instance], pools: dict[str, Pool]) -> set[str]:
-    """Those that `nodes` would keep if all were idle: declared, cheap, young ones (see `reconciler.planner.rules.scale_down`)."""
+    """Ids that `nodes` would keep if all were idle: declared, cheap, young ones (`planner.rules.scale_down`)."""
     members: dict[str, list[Instance]] = defaultdict(list)
     for one in instances:
         if one.pool in pools and pools[one.pool].floor:

@@ -5,7 +5,8 @@ not happen in between; at the end the world stands still, and everything must co
 
 `make test` lives through the same 200 projects every time; `make chaos` through others, by a seed that it prints.
 The same seed is the same run: `make chaos SEED=N`, or this file alone with `HYPOTHESIS_PROFILE=long
-pytest tests/engine/test_machine.py --hypothesis-seed=N`. Hypothesis prints the steps of the shortest failure that it finds.
+pytest tests/engine/test_machine.py --hypothesis-seed=N`. Hypothesis prints the steps of the shortest failure that
+it finds.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ PURE = ["text", "state", "planner"]
 NOUNS_WITH_IO = ("schemas.documents",)
 PURE_LIBRARY = {
     "__future__", "abc", "base64", "bisect", "collections", "dataclasses", "datetime", "decimal", "enum", "fractions",
-    "functools", "hashlib", "heapq", "hmac", "itertools", "json", "math", "msgspec", "operator", "re", "string", "textwrap",
-    "types", "typing",
+    "functools", "hashlib", "heapq", "hmac", "itertools", "json", "math", "msgspec", "operator", "re", "string",
+    "textwrap", "types", "typing",
 }  # fmt: skip
 IMPURE_CALLS = {"open", "input", "print", "exec", "eval", "compile", "__import__", "breakpoint"}
 CLOCKS = {"now", "today", "utcnow", "time", "time_ns", "monotonic", "perf_counter"}

@@ -155,7 +155,8 @@ def _hosts_twice(read: Read, pools: dict[str, Pool]) -> None:
     for pool, first, host in twice(pools):
         read.problems.append(
             entries[pool].problem(
-                f"host `{host.name}` ({host.address}) is declared already, in pool `{first}`: a host is in one pool, once",
+                f"host `{host.name}` ({host.address}) is declared already, in pool `{first}`: "
+                "a host is in one pool, once",
                 "ssh",
                 "hosts",
             )

@@ -50,7 +50,7 @@ class LocalDoor:
         try:
             _size(master, screen)
             process = subprocess.Popen(  # noqa: S603
-                ["setsid", "-c", *words],
+                ["setsid", "-c", *words],  # noqa: S607
                 cwd=self._folder,
                 env={**self._environ, "TERM": screen.kind},
                 stdin=slave,

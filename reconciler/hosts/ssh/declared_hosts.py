@@ -1,4 +1,4 @@
-"""The way to declared servers that `backends.ssh.backend` asks for: our pinned lines, and errors in a backend's words."""
+"""Reach declared SSH servers for `backends.ssh`: pinned connections, and errors in a backend's words."""
 
 from __future__ import annotations
 

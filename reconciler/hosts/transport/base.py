@@ -32,5 +32,6 @@ class Transport(Protocol):
 
         The program text and `args` may be seen in process lists: no secret goes there.
         `to` receives stdout as a stream. An answer of more than `most` bytes is none. Raises
-        `reconciler.hosts.runner.Unreachable` where no answer came, or none in `timeout` seconds: the program may have run.
+        `reconciler.hosts.runner.Unreachable` where no answer came, or none in `timeout` seconds: the program may
+        have run.
         """

@@ -362,7 +362,7 @@ def test_a_name_of_the_persons_own_stays(places: AwsPlaces) -> None:
 
 
 def group(
-    account: Account,
+    account: Account,  # noqa: F811
     name: str,
     *,
     tags: dict[str, str],

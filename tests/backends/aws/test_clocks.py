@@ -73,7 +73,7 @@ def test_what_would_end_by_that_clock_is_withheld_and_said(site: AwsSite) -> Non
 @pytest.mark.parametrize("off", [HOUR, -HOUR])
 def test_a_launch_by_a_clock_that_is_off_is_made_once_and_kept(
     off: int,
-    account: Account,
+    account: Account,  # noqa: F811
     tmp_path: Path,
 ) -> None:
     """Its answer is lost, listings lag, and the next tick is somebody's whose clock is right."""

@@ -1,6 +1,6 @@
 """Many commands in one process, for inputs by the hundred: a process for each would take a second, not a hundredth.
 
-python tests/doubles/commands/many_commands.py      reads lines of JSON, ["apply", "-y"], and answers each with [code, out, err]
+python many_commands.py      reads lines of JSON, ["apply", "-y"], and answers each with [code, out, err]
 """
 
 from __future__ import annotations

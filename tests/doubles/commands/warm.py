@@ -4,7 +4,7 @@ Each is a process of its own, with its own id, folder, environment and descripto
 only the imports were done before. Where those are the matter (`test_cli`, `test_speed`, the examples), and where the
 environment says something to Python itself, a test starts `DSTACK` instead.
 
-    python tests/doubles/commands/warm.py FD      answers on that socket: one message and four descriptors for each process
+    python warm.py FD      answers on that socket: one message and four descriptors for each process
 """
 
 from __future__ import annotations
