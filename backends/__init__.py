@@ -1,1 +1,1 @@
-"""Places: one file per place that has instances. Knows `schemas` only."""
+"""Backends: one package or module for each type of place that has instances. Imports `schemas` only."""

@@ -1,1 +1,1 @@
-"""Verbs: load, observe, plan, execute, remember, render, and the command line."""
+"""The reconciler, in wings: each folder has a README that says what enters and what leaves."""

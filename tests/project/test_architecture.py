@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -15,13 +16,32 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LEVELS = {"schemas": 0, "backends": 1, "reconciler": 2}
+PACKAGES = ("schemas", "backends", "reconciler")
+"""From the ground up: each may import those before it."""
+FLOORS = ("text system", "state", "planner", "report", "config secrets", "store", "hosts", "engine", "app", "cli")
+"""Wings of `reconciler`, from the ground up: a wing imports only wings of the floors below its own."""
+WITHOUT_PLANNER = ("report", "config", "secrets", "store", "hosts", "app")
+"""Only `engine` and `cli` need the planner."""
+PURE = ("text", "state", "planner")
+"""Wings that read no clock and do nothing: values in, values out. A new module is pure by where it lies."""
+SDKS_ONLY_IN = {
+    "boto3": ("backends/aws", "reconciler/store/objects"),
+    "botocore": ("backends/aws", "reconciler/store/objects"),
+    "google": ("backends/gcp", "reconciler/store/objects"),
+    "azure": ("backends/azure", "reconciler/store/objects"),
+    "kubernetes": ("backends/kubernetes",),
+    "obstore": ("reconciler/store",),
+    "fabric": ("reconciler/hosts",),
+    "paramiko": ("reconciler/hosts",),
+}
 LONGEST_FUNCTION = 60
 LONGEST_MODULE = 320
+MOST_MODULES = 30
+"""In one folder."""
+MOST_IMPORTS = 12
+"""Modules of ours that one module imports, besides the nouns."""
 VAGUE = {"utils", "util", "common", "helpers", "helper", "manager", "managers", "misc", "service"}
 
-# The deciding half of the reconciler: values in, values out. Whatever they import is pure too.
-PURE = ["text", "state", "planner"]
 # Packages of ours that compile documents or talk to the world are not part of the nouns' purity.
 NOUNS_WITH_IO = ("schemas.documents",)
 PURE_LIBRARY = {
@@ -44,7 +64,7 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-SOURCES = {module_name(path): path for package in LEVELS for path in sorted((ROOT / package).rglob("*.py"))}
+SOURCES = {module_name(path): path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}
 
 
 @cache
@@ -88,9 +108,108 @@ def test_the_arrow_points_one_way() -> None:
         f"{where(name, node)}: {package(name)} imports {module}"
         for name in SOURCES
         for module, node in imports(name)
-        if LEVELS.get(package(module), -1) > LEVELS[package(name)]
+        if package(module) in PACKAGES and PACKAGES.index(package(module)) > PACKAGES.index(package(name))
     ]
     assert wrong == []
+
+
+def wing(module: str) -> str:
+    """`planner` of `reconciler.planner.rules.retire`; "" of what lies in no wing."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "reconciler" and len(parts) > 2 else ""
+
+
+def floor(wing: str) -> int:
+    return next(number for number, wings in enumerate(FLOORS) if wing in wings.split())
+
+
+def test_every_wing_has_its_floor() -> None:
+    there = {folder.name for folder in (ROOT / "reconciler").iterdir() if (folder / "__init__.py").is_file()}
+    assert there == {name for wings in FLOORS for name in wings.split()}
+    assert [module for module in SOURCES if package(module) == "reconciler" and module.count(".") == 1] == [
+        f"reconciler.{name}" for name in sorted(there)
+    ]
+
+
+def test_no_wing_imports_one_above_it() -> None:
+    """Imports inside functions count: they run, too."""
+    wrong = [
+        f"{where(name, node)}: {wing(name)} imports {module}"
+        for name in SOURCES
+        if wing(name)
+        for module, node in imports(name)
+        if wing(module) and wing(module) != wing(name) and floor(wing(module)) >= floor(wing(name))
+    ]
+    assert wrong == []
+
+
+def test_only_the_engine_and_the_commands_need_the_planner() -> None:
+    wrong = [
+        f"{where(name, node)}: {module}"
+        for name in SOURCES
+        if wing(name) in WITHOUT_PLANNER
+        for module, node in imports(name)
+        if wing(module) == "planner"
+    ]
+    assert wrong == []
+
+
+def test_no_module_reaches_itself_by_imports() -> None:
+    """Also not by imports inside functions: a circle is two modules that are one."""
+    reached: dict[str, frozenset[str]] = {name: frozenset() for name in SOURCES}
+    direct = {name: {module for module, _ in imports(name) if module in SOURCES} for name in SOURCES}
+    changed = True
+    while changed:
+        changed = False
+        for name, those in direct.items():
+            more = reached[name].union(those, *(reached[module] for module in those))
+            if more != reached[name]:
+                reached[name], changed = more, True
+    assert [name for name in SOURCES if name in reached[name]] == []
+
+
+def test_a_vendors_library_is_imported_in_its_folders_alone() -> None:
+    wrong = [
+        f"{where(name, node)}: {module}"
+        for name, path in SOURCES.items()
+        for module, node in imports(name)
+        for folders in [SDKS_ONLY_IN.get(package(module))]
+        if folders is not None and not path.relative_to(ROOT).as_posix().startswith(folders)
+    ]
+    assert wrong == []
+
+
+def test_no_cloud_imports_another() -> None:
+    shared = {"base", "errors", "naming", "http", "boot", "catalog", "nvidia_smi", "checks"}
+    wrong = [
+        f"{where(name, node)}: {module}"
+        for name in SOURCES
+        if package(name) == "backends" and name.count(".") > 1
+        for module, node in imports(name)
+        if package(module) == "backends" and module.split(".")[1] not in {name.split(".")[1], *shared}
+    ]
+    assert wrong == []
+
+
+def test_no_folder_is_crowded() -> None:
+    folders = Counter(path.parent.relative_to(ROOT).as_posix() for path in SOURCES.values() if path.stem != "__init__")
+    assert {folder: count for folder, count in folders.items() if count > MOST_MODULES} == {}
+
+
+def test_packages_have_no_code_of_their_own() -> None:
+    wrong = [
+        str(path.relative_to(ROOT))
+        for name, path in SOURCES.items()
+        if path.stem == "__init__" and len(tree(name).body) > (1 if ast.get_docstring(tree(name)) else 0)
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", [name for wings in FLOORS for name in wings.split()])
+def test_each_wing_has_a_page_that_says_what_enters_and_what_leaves(name: str) -> None:
+    page = (ROOT / "reconciler" / name / "README.md").read_text()
+    assert 5 <= page.count("\n") <= 20
+    assert all(word in page for word in ("Enters", "Leaves", "Never"))
 
 
 @cache
@@ -185,7 +304,7 @@ def says_nothing(statement: ast.stmt) -> bool:
     )
 
 
-@pytest.mark.parametrize("name", sorted(LEVELS))
+@pytest.mark.parametrize("name", PACKAGES)
 def test_each_package_is_typed(name: str) -> None:
     assert (ROOT / name / "py.typed").is_file()
 
