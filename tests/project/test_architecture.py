@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -210,6 +211,16 @@ def test_each_wing_has_a_page_that_says_what_enters_and_what_leaves(name: str) -
     page = (ROOT / "reconciler" / name / "README.md").read_text()
     assert 5 <= page.count("\n") <= 20
     assert all(word in page for word in ("Enters", "Leaves", "Never"))
+
+
+def test_the_walks_of_the_page_lead_through_modules_that_exist() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    walks = page[page.index("## Three walks") : page.index("## A tick")]
+    named = re.findall(r"`((?:reconciler|backends|schemas)\.[\w.]+)`", walks)
+    assert len(named) > 30
+    assert [name for name in named if name not in SOURCES] == []
+    files = re.findall(r"`((?:reconciler|backends)/[\w./]+)`", walks)
+    assert [name for name in files if not (ROOT / name).is_file()] == []
 
 
 @cache
