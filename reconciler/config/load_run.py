@@ -22,8 +22,8 @@ from reconciler.config.references import check_references
 from reconciler.config.warnings import run_notices, unsupported_notices
 from reconciler.config.yaml.reader import read_yaml
 from schemas.desired import Desired
+from schemas.documents.ports import read_port
 from schemas.documents.profile import EVERY_EVENT, SPOT
-from schemas.documents.run import read_port
 from schemas.documents.scalars import NAME_SHAPE, price
 from schemas.documents.shape import not_among
 from schemas.pool import Pool

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from schemas.documents import printed
+from schemas.documents import printed, printed_backends
 from schemas.documents.backends.base import TYPES, backend_form
 from schemas.documents.pool import PoolForm
 from schemas.documents.profile import ProfileForm
@@ -138,9 +138,9 @@ _BUILDERS: dict[str, tuple[str, _Builder]] = {
     "cost-json": ("dstack cost --json", printed.cost),
     "events-json": ("dstack events --json", printed.events),
     "autoscale-json": ("dstack autoscale info --json", printed.autoscale),
-    "backend-list-json": ("dstack backend list --json", printed.backend_list),
-    "backend-check-json": ("dstack backend check --json", printed.backend_check),
-    "aws-configure-json": ("dstack aws configure --json", printed.aws_configure),
+    "backend-list-json": ("dstack backend list --json", printed_backends.backend_list),
+    "backend-check-json": ("dstack backend check --json", printed_backends.backend_check),
+    "aws-configure-json": ("dstack aws configure --json", printed_backends.aws_configure),
 }
 NAMES = tuple(_BUILDERS)
 

@@ -5,16 +5,9 @@ Times are ISO 8601 in UTC, prices are dollars an hour.
 
 from __future__ import annotations
 
+from schemas.documents.printed_parts import COUNT, MAYBE, MAYBE_TIME, PRICE, TEXT, TEXTS, TIME, record
 from schemas.documents.shape import Schema
 from schemas.leftover import ORDER
-
-_TEXT: Schema = {"type": "string"}
-_MAYBE: Schema = {"type": ["string", "null"]}
-_COUNT: Schema = {"type": "integer", "minimum": 0}
-_PRICE: Schema = {"type": ["number", "null"], "minimum": 0}
-_TIME: Schema = {"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$"}
-_MAYBE_TIME: Schema = {"anyOf": [_TIME, {"type": "null"}]}
-_TEXTS: Schema = {"type": "array", "items": _TEXT}
 
 KINDS = ("launch", "attach", "assign", "stop", "terminate", "detach", "update")
 RUN_STATUSES = ("submitted", "provisioning", "running", "terminating", "done", "failed", "terminated", "aborted")
@@ -46,25 +39,25 @@ EVENTS = (
 
 
 def plan() -> Schema:
-    action = _record(
+    action = record(
         {
             "kind": {"enum": list(KINDS)},
             "symbol": {"enum": ["+", "~", "-", "→"]},
-            "pool": _MAYBE,
-            "instance": _MAYBE,
-            "run": _MAYBE,
-            "backend": _MAYBE,
-            "region": _MAYBE,
-            "instance_type": _MAYBE,
-            "price": _PRICE,
-            "why": _TEXT,
+            "pool": MAYBE,
+            "instance": MAYBE,
+            "run": MAYBE,
+            "backend": MAYBE,
+            "region": MAYBE,
+            "instance_type": MAYBE,
+            "price": PRICE,
+            "why": TEXT,
         }
     )
     actions: Schema = {"type": "array", "items": action}
-    unmet: Schema = {"type": "array", "items": _record({"subject": _TEXT, "why": _TEXT})}
-    against = _record(
+    unmet: Schema = {"type": "array", "items": record({"subject": TEXT, "why": TEXT})}
+    against = record(
         {
-            "commit": _TEXT,
+            "commit": TEXT,
             "change": actions,
             "anyway": actions,
             "averted": actions,
@@ -72,21 +65,21 @@ def plan() -> Schema:
             "hourly_after": {"type": "number", "minimum": 0},
         }
     )
-    return _record(
+    return record(
         {
             "version": {"const": 1},
-            "project": _TEXT,
-            "generation": _COUNT,
-            "observed_at": _MAYBE_TIME,
+            "project": TEXT,
+            "generation": COUNT,
+            "observed_at": MAYBE_TIME,
             "actions": actions,
             "unmet": unmet,
-            "timers": {"type": "array", "items": _record({"instance": _TEXT, "self_destruct_at": _TIME})},
-            "warnings": _TEXTS,
-            "cost": _record(
+            "timers": {"type": "array", "items": record({"instance": TEXT, "self_destruct_at": TIME})},
+            "warnings": TEXTS,
+            "cost": record(
                 {"hourly_before": {"type": "number", "minimum": 0}, "hourly_after": {"type": "number", "minimum": 0}}
             ),
             "against": {"anyOf": [against, {"type": "null"}]},
-            "gates": {"type": "array", "items": _record({"gate": _TEXT, "failed": {"type": "boolean"}, "why": _TEXT})},
+            "gates": {"type": "array", "items": record({"gate": TEXT, "failed": {"type": "boolean"}, "why": TEXT})},
         }
     )
 
@@ -94,21 +87,21 @@ def plan() -> Schema:
 def ps() -> Schema:
     return {
         "type": "array",
-        "items": _record(
+        "items": record(
             {
-                "name": _TEXT,
+                "name": TEXT,
                 "type": {"enum": ["task", "service", "dev-environment"]},
-                "pool": _TEXT,
-                "user": _TEXT,
+                "pool": TEXT,
+                "user": TEXT,
                 "status": {"enum": list(RUN_STATUSES)},
-                "reason": _MAYBE,
+                "reason": MAYBE,
                 "exit_code": {"type": ["integer", "null"]},
-                "attempt": _COUNT,
-                "nodes": _COUNT,
-                "instances": _TEXTS,
-                "submitted_at": _TIME,
-                "started_at": _MAYBE_TIME,
-                "finished_at": _MAYBE_TIME,
+                "attempt": COUNT,
+                "nodes": COUNT,
+                "instances": TEXTS,
+                "submitted_at": TIME,
+                "started_at": MAYBE_TIME,
+                "finished_at": MAYBE_TIME,
             }
         ),
     }
@@ -117,29 +110,29 @@ def ps() -> Schema:
 def pool_ps() -> Schema:
     return {
         "type": "array",
-        "items": _record(
+        "items": record(
             {
-                "name": _TEXT,
-                "pool": _TEXT,
-                "backend": _TEXT,
-                "region": _MAYBE,
-                "instance_type": _MAYBE,
-                "resources": _TEXT,
+                "name": TEXT,
+                "pool": TEXT,
+                "backend": TEXT,
+                "region": MAYBE,
+                "instance_type": MAYBE,
+                "resources": TEXT,
                 "spot": {"type": "boolean"},
-                "price": _PRICE,
+                "price": PRICE,
                 "at_most": {"type": "boolean"},
                 "status": {"enum": list(INSTANCE_STATUSES)},
-                "reason": _MAYBE,
+                "reason": MAYBE,
                 "unreachable": {"type": "boolean"},
-                "observed_at": _MAYBE_TIME,
-                "next_look_at": _MAYBE_TIME,
-                "created_at": _MAYBE_TIME,
-                "idle_since": _MAYBE_TIME,
-                "reap_at": _MAYBE_TIME,
-                "self_destruct_at": _MAYBE_TIME,
-                "runs": _TEXTS,
-                "blocks": _COUNT,
-                "blocks_used": _COUNT,
+                "observed_at": MAYBE_TIME,
+                "next_look_at": MAYBE_TIME,
+                "created_at": MAYBE_TIME,
+                "idle_since": MAYBE_TIME,
+                "reap_at": MAYBE_TIME,
+                "self_destruct_at": MAYBE_TIME,
+                "runs": TEXTS,
+                "blocks": COUNT,
+                "blocks_used": COUNT,
             }
         ),
     }
@@ -147,43 +140,43 @@ def pool_ps() -> Schema:
 
 def offers() -> Schema:
     size: Schema = {"type": "integer", "minimum": 1}
-    gpu = _record({"name": _TEXT, "count": size, "memory_mib": size})
-    offer = _record(
+    gpu = record({"name": TEXT, "count": size, "memory_mib": size})
+    offer = record(
         {
-            "backend": _TEXT,
-            "region": _TEXT,
-            "zone": _MAYBE,
-            "instance_type": _TEXT,
-            "resources": _TEXT,
-            "cpus": _COUNT,
-            "cpu_arch": _TEXT,
-            "memory_mib": _COUNT,
+            "backend": TEXT,
+            "region": TEXT,
+            "zone": MAYBE,
+            "instance_type": TEXT,
+            "resources": TEXT,
+            "cpus": COUNT,
+            "cpu_arch": TEXT,
+            "memory_mib": COUNT,
             "gpu": {"anyOf": [gpu, {"type": "null"}]},
             "spot": {"type": "boolean"},
-            "price": _PRICE,
+            "price": PRICE,
             "at_most": {"type": "boolean"},
-            "source": _MAYBE,
-            "priced_at": _MAYBE_TIME,
-            "availability": _MAYBE,
+            "source": MAYBE,
+            "priced_at": MAYBE_TIME,
+            "availability": MAYBE,
             "blocks": size,
             "of_blocks": size,
         }
     )
-    group = _record(
+    group = record(
         {
             "by": {"enum": ["gpu", "region", "backend"]},
-            "name": _TEXT,
+            "name": TEXT,
             "offers": size,
-            "regions": _TEXTS,
+            "regions": TEXTS,
             "cheapest": offer,
         }
     )
-    return _record(
+    return record(
         {
             "version": {"const": 1},
-            "total": _COUNT,
-            "funnel": _TEXT,
-            "warnings": _TEXTS,
+            "total": COUNT,
+            "funnel": TEXT,
+            "warnings": TEXTS,
             "offers": {"type": "array", "items": offer},
             "groups": {"type": "array", "items": group},
         }
@@ -191,36 +184,36 @@ def offers() -> Schema:
 
 
 def gc() -> Schema:
-    thing = _record(
+    thing = record(
         {
             "kind": {"enum": list(ORDER)},
-            "id": _TEXT,
-            "name": _TEXT,
-            "place": _TEXT,
-            "pool": _TEXT,
-            "created_at": _MAYBE_TIME,
-            "monthly": _PRICE,
+            "id": TEXT,
+            "name": TEXT,
+            "place": TEXT,
+            "pool": TEXT,
+            "created_at": MAYBE_TIME,
+            "monthly": PRICE,
             "removed": {"type": "boolean"},
-            "why_not": _MAYBE,
+            "why_not": MAYBE,
         }
     )
-    return _record(
+    return record(
         {
             "version": {"const": 1},
             "found": {"type": "array", "items": thing},
-            "silent": {"type": "array", "items": _record({"place": _TEXT, "why": _TEXT})},
+            "silent": {"type": "array", "items": record({"place": TEXT, "why": TEXT})},
         }
     )
 
 
 def cost() -> Schema:
     amount: Schema = {"type": "number", "minimum": 0}
-    row = _record(
+    row = record(
         {
-            "name": _TEXT,
-            "id": _TEXT,
+            "name": TEXT,
+            "id": TEXT,
             "kind": {"enum": ["", "idle", "boot", "none"]},
-            "instances": _COUNT,
+            "instances": COUNT,
             "hours": amount,
             "boot_hours": amount,
             "idle_hours": amount,
@@ -230,16 +223,16 @@ def cost() -> Schema:
             "unpriced_hours": amount,
         }
     )
-    return _record(
+    return record(
         {
             "version": {"const": 1},
-            "project": _TEXT,
-            "since": _TIME,
-            "until": _TIME,
+            "project": TEXT,
+            "since": TIME,
+            "until": TIME,
             "by": {"enum": ["pool", "user", "run", "backend", "tag"]},
             "rows": {"type": "array", "items": row},
             "total": row,
-            "alive": _COUNT,
+            "alive": COUNT,
         }
     )
 
@@ -247,49 +240,49 @@ def cost() -> Schema:
 def events() -> Schema:
     return {
         "type": "array",
-        "items": _record(
+        "items": record(
             {
-                "id": _TEXT,
-                "at": _TIME,
+                "id": TEXT,
+                "at": TIME,
                 "kind": {"enum": list(EVENTS)},
-                "subject": _TEXT,
-                "name": _TEXT,
-                "pool": _TEXT,
-                "run": _TEXT,
-                "user": _TEXT,
-                "place": _TEXT,
-                "instance": _TEXT,
-                "instance_type": _TEXT,
+                "subject": TEXT,
+                "name": TEXT,
+                "pool": TEXT,
+                "run": TEXT,
+                "user": TEXT,
+                "place": TEXT,
+                "instance": TEXT,
+                "instance_type": TEXT,
                 "spot": {"type": "boolean"},
-                "price": _PRICE,
-                "seconds": _COUNT,
-                "tags": {"type": "object", "additionalProperties": _TEXT},
-                "by": _TEXT,
-                "why": _TEXT,
+                "price": PRICE,
+                "seconds": COUNT,
+                "tags": {"type": "object", "additionalProperties": TEXT},
+                "by": TEXT,
+                "why": TEXT,
             }
         ),
     }
 
 
 def autoscale() -> Schema:
-    rule = _record(
+    rule = record(
         {
-            "backend": _MAYBE,
-            "region": _MAYBE,
-            "instance_type": _TEXT,
+            "backend": MAYBE,
+            "region": MAYBE,
+            "instance_type": TEXT,
             "cpus": {"type": ["integer", "null"]},
             "memory_mib": {"type": ["integer", "null"]},
-            "gpus": _COUNT,
-            "gpu": _MAYBE,
+            "gpus": COUNT,
+            "gpu": MAYBE,
             "purchase": {"enum": ["spot", "on-demand"]},
-            "maximum": _COUNT,
-            "used": _COUNT,
-            "status": _TEXT,
-            "since": _MAYBE_TIME,
-            "why": _TEXT,
+            "maximum": COUNT,
+            "used": COUNT,
+            "status": TEXT,
+            "since": MAYBE_TIME,
+            "why": TEXT,
         }
     )
-    return _record(
+    return record(
         {
             "version": {"const": 1},
             "enabled": {"type": "boolean"},
@@ -297,54 +290,3 @@ def autoscale() -> Schema:
             "rules": {"type": "array", "items": rule},
         }
     )
-
-
-def backend_list() -> Schema:
-    row = _record(
-        {
-            "name": _TEXT,
-            "type": _TEXT,
-            "declared": {"type": "boolean"},
-            "regions": _TEXTS,
-            "identities": _TEXTS,
-            "instances": _COUNT,
-            "hourly": {"type": "number", "minimum": 0},
-            "errors": _TEXTS,
-        }
-    )
-    return _record({"version": {"const": 1}, "backends": {"type": "array", "items": row}})
-
-
-def backend_check() -> Schema:
-    check = _record(
-        {
-            "backend": _TEXT,
-            "check": _TEXT,
-            "status": {"enum": ["ok", "failed", "not known"]},
-            "seconds": {"type": "number", "minimum": 0},
-            "said": _TEXT,
-            "next": _TEXT,
-        }
-    )
-    return _record({"version": {"const": 1}, "checks": {"type": "array", "items": check}})
-
-
-def aws_configure() -> Schema:
-    return _record(
-        {
-            "version": {"const": 1},
-            "backend": _TEXT,
-            "account": _TEXT,
-            "arn": _TEXT,
-            "profile": _TEXT,
-            "region": _TEXT,
-            "bucket": _MAYBE,
-            "credentials_file": _MAYBE,
-            "files": _TEXTS,
-        }
-    )
-
-
-def _record(properties: Schema) -> Schema:
-    """Every key is always there; new keys may come."""
-    return {"type": "object", "properties": properties, "required": list(properties)}

@@ -6,127 +6,26 @@ told when the documents are compiled.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from schemas.documents.env import Env
+from schemas.documents.ports import port_schema, read_port
 from schemas.documents.profile import ProfileKeys
 from schemas.documents.resources import Resources
-from schemas.documents.scalars import TEXT_SCHEMA, Flag, Name, Names, Port, Text, Texts, text, whole
+from schemas.documents.scalars import TEXT_SCHEMA, Flag, Name, Names, Text, Texts, text, whole
 from schemas.documents.shape import Form, Schema, Shape, Wrong, each, form, inlined, kind_of, one_of
 from schemas.documents.span import COUNT_SPAN_SCHEMA, Duration, OffDuration, count_span
+from schemas.documents.volumes import volume, volume_schema
 from schemas.resources import Span
 
 TYPES = ("task", "service", "dev-environment")
-_PORT = r"(?:[0-9]{1,5}|\*):[0-9]{1,5}"
 
 
 class RegistryAuthForm(Form):
     username: Text
     password: Text
-
-
-class PortForm(Form):
-    local_port: Port | None = None
-    container_port: Port
-
-
-def read_port(value: Any) -> str:
-    """`8000`, `"80:8000"`, `"*:8000"` or `{local_port, container_port}`: as `LOCAL:PORT` or `PORT`."""
-    if isinstance(value, dict):
-        asked = form(PortForm, value)
-        return f"{asked.local_port or '*'}:{asked.container_port}"
-    if isinstance(value, str) and re.fullmatch(_PORT, value):
-        for part in value.split(":"):
-            if part != "*":
-                _port_number(int(part))
-        return value
-    if isinstance(value, str) and re.fullmatch("[0-9]{1,5}", value):
-        value = int(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(_port_number(value))
-    raise Wrong(f"{kind_of(value)} is not a port: such as `8000`, `80:8000`, `*:8000`")
-
-
-def _port_number(number: int) -> int:
-    if not 0 < number <= 65535:
-        raise Wrong(f"{number} is not a port")
-    return number
-
-
-def port_schema() -> Schema:
-    return {
-        "anyOf": [
-            {"type": "integer", "minimum": 1, "maximum": 65535},
-            {"type": "string", "pattern": f"^(?:{_PORT}|[0-9]{{1,5}})$"},
-            inlined(PortForm),
-        ]
-    }
-
-
-def absolute(value: Any) -> str:
-    path = text(value)
-    if not re.fullmatch(_ABSOLUTE, path) or ".." in path.split("/"):
-        raise Wrong(f"`{path}` should be an absolute path without `..`")
-    return path
-
-
-def _volume_names(value: Any) -> str:
-    names = [text(item) for item in value] if isinstance(value, list | tuple) else [text(value)]
-    if not all(re.fullmatch("[^:/]*", name) for name in names):
-        raise Wrong(f"{kind_of(value)} does not name a volume")
-    return ",".join(names)
-
-
-_ABSOLUTE = "/[^:]*"
-_UPWARD = "(?:^|/)\\.\\.(?:/|$)"
-_PATH_SCHEMA: Schema = {"type": "string", "pattern": f"^{_ABSOLUTE}$", "not": {"pattern": _UPWARD}}
-_VOLUME_NAME: Schema = {"type": ["string", "number", "boolean"], "pattern": "^[^:/]*$"}
-Absolute = Annotated[str, Shape(absolute, _PATH_SCHEMA)]
-
-
-class VolumeForm(Form):
-    """A network volume."""
-
-    name: Annotated[str, Shape(_volume_names, {"anyOf": [_VOLUME_NAME, {"type": "array", "items": _VOLUME_NAME}]})]
-    path: Absolute
-
-
-class InstancePathForm(Form):
-    """A folder of the instance."""
-
-    instance_path: Absolute
-    path: Absolute
-    optional: Flag | None = None
-
-
-def volume(value: Any) -> str:
-    """`name:/path`, `/instance/path:/path` or the same as a mapping; as one text."""
-    if isinstance(value, dict):
-        if "instance_path" in value:
-            folder = form(InstancePathForm, value)
-            return f"{folder.instance_path}:{folder.path}"
-        network = form(VolumeForm, value)
-        return f"{network.name}:{network.path}"
-    if not isinstance(value, str) or value.count(":") != 1:
-        raise Wrong(f"{kind_of(value)} is not a volume: `NAME:/path` or `/instance/path:/path`")
-    source, _, path = value.partition(":")
-    if "/" in source:
-        absolute(source)
-    return f"{source}:{absolute(path)}"
-
-
-def _volume_schema() -> Schema:
-    text_schema = {
-        "type": "string",
-        "pattern": f"^(?:[^:/]*|{_ABSOLUTE}):{_ABSOLUTE}$",
-        "not": {"pattern": "(?:^|[/:])\\.\\.(?:[/:]|$)"},
-    }
-    return {"anyOf": [text_schema, inlined(VolumeForm), inlined(InstancePathForm)]}
 
 
 class ProbeForm(Form):
@@ -273,7 +172,7 @@ class RunForm(ProfileKeys):
     working_dir: Text | None = None
     files: Paths | None = None
     resources: Resources | None = None
-    volumes: Annotated[tuple[str, ...], each(volume, _volume_schema)] | None = None
+    volumes: Annotated[tuple[str, ...], each(volume, volume_schema)] | None = None
     priority: Annotated[int, whole(0, 100)] | None = None
     artifacts: Paths | None = None
     artifacts_every: Duration | None = None
