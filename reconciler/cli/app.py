@@ -17,23 +17,19 @@ def build(arguments: Sequence[str]) -> typer.Typer:
     app = new_app("Pools of GPU instances and runs, declared in YAML; planned and applied without a server.")
     app.callback()(_root)
     first = next(iter(arguments), "")
-    from reconciler.cli.options import autoscale as app_autoscale
-    from reconciler.cli.options import backend as app_backend
-    from reconciler.cli.options import pool as app_pool
-    from reconciler.cli.options import root as app_main
-    from reconciler.cli.options import state as app_state
+    from reconciler.cli.options import autoscale, backend, pool, root, state
 
-    single = app_main.COMMANDS.get(first)
+    single = root.COMMANDS.get(first)
     if single is not None:
         single(app)
         # A single command would be taken for the app itself: the callback above keeps it a command.
         return app
-    for register in app_main.COMMANDS.values():
+    for register in root.COMMANDS.values():
         register(app)
-    app_pool.register(app)
-    app_state.register(app)
-    app_autoscale.register(app)
-    app_backend.register(app)
+    pool.register(app)
+    state.register(app)
+    autoscale.register(app)
+    backend.register(app)
     return app
 
 

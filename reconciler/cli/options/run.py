@@ -1,0 +1,162 @@
+"""Options of the commands that start and follow runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reconciler.cli.options import shared as o
+
+
+def run(
+    working_dir: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that the run works on.")],
+    args: Annotated[list[str] | None, typer.Argument(metavar="[ARGS]...", help="For ${{ run.args }}.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", metavar="FILE", help="Default: .dstack.yml.")] = None,
+    name: Annotated[str, typer.Option("--name", "-n", metavar="NAME", help="The run's name.")] = "",
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once the job is handed over.")] = False,
+    yes: o.Yes = False,
+    yes_above: o.YesAbove = "",
+    max_offers: Annotated[int, typer.Option(metavar="N", min=1, help="How many offers to show.")] = 3,
+    profile: o.ProfileName = None,
+    max_price: o.MaxPrice = None,
+    max_duration: Annotated[str | None, typer.Option(metavar="DUR", help="End it after so long (or off).")] = None,
+    backend: o.Backends = None,
+    region: o.Regions = None,
+    instance_type: o.InstanceTypes = None,
+    pool: Annotated[str | None, typer.Option("--pool", metavar="NAME", help="The pool to run in.")] = None,
+    reuse: Annotated[bool, typer.Option("--reuse", help="Only on instances that exist; wait for one.")] = False,
+    dont_destroy: o.DontDestroy = False,
+    idle_duration: o.IdleDuration = None,
+    instance: Annotated[str | None, typer.Option("--instance", metavar="NAME", help="On this instance.")] = None,
+    spot: o.Spot = False,
+    on_demand: o.OnDemand = False,
+    spot_auto: o.SpotAuto = False,
+    spot_policy: o.SpotPolicyName = None,
+    retry: o.RetryOn = False,
+    no_retry: o.RetryOff = False,
+    retry_duration: o.RetryDuration = None,
+    env: o.Env = None,
+    gpu: o.Gpu = None,
+    cpu: o.Cpu = None,
+    memory: o.Memory = None,
+    disk: o.Disk = None,
+    port: Annotated[list[str] | None, typer.Option("--port", "-p", metavar="PORT", help="A port of the run.")] = None,
+) -> int:
+    """Run a configuration: show offers, ask, start it and follow its log."""
+    from reconciler.cli.commands.offers.flags import retry_flag, spot_flag
+    from reconciler.cli.commands.run.run import RunAsk, run_run
+
+    flags = {
+        "name": name or None, "profile": profile, "pool": pool, "instance": instance, "reuse": reuse or None,
+        "backends": tuple(backend or ()), "regions": tuple(region or ()), "instance_types": tuple(instance_type or ()),
+        "spot": spot_flag(spot=spot, on_demand=on_demand, auto=spot_auto, policy=spot_policy),
+        "retry": retry_flag(retry=retry, no_retry=no_retry), "retry_duration": retry_duration,
+        "max_price": max_price, "max_duration": max_duration, "idle_duration": idle_duration,
+        "dont_destroy": dont_destroy or None, "ports": tuple(port or ()),
+        "gpu": gpu, "cpu": cpu, "memory": memory, "disk": disk,
+    }  # fmt: skip
+    asked = RunAsk(
+        working_dir=working_dir,
+        file=file,
+        detach=detach,
+        yes=yes,
+        yes_above=yes_above,
+        max_offers=max_offers,
+        args=tuple(args or ()),
+        env=tuple(env or ()),
+        flags=flags,
+    )
+    return run_run(asked)
+
+
+def ps(
+    everything: Annotated[bool, typer.Option("--all", "-a", help="Also the runs that ended.")] = False,
+    verbose: o.Verbose = False,
+    watch: o.Watch = False,
+    as_json: o.AsJson = False,
+) -> int:
+    """List runs: the unfinished ones or, without any, the last one."""
+    from reconciler.cli.commands.run.ps import show_runs
+
+    return show_runs(everything=everything, verbose=verbose, watch=watch, as_json=as_json)
+
+
+def logs(
+    name: Annotated[str, typer.Argument(metavar="RUN")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more until the run ends.")] = False,
+    job: Annotated[int, typer.Option(metavar="N", min=0, help="The node whose log to show.")] = 0,
+    replica: Annotated[int, typer.Option(metavar="N", min=0, help="The replica of a service.")] = 0,
+    attempt: Annotated[int, typer.Option(metavar="N", min=0, help="An earlier attempt (default: the last).")] = 0,
+) -> int:
+    """Print a run's log: from its host while it runs, from the store afterwards."""
+    from reconciler.cli.commands.run.logs import show_logs
+
+    return show_logs(name, follow=follow, job=job, replica=replica, attempt=attempt)
+
+
+def stop(
+    name: Annotated[str, typer.Argument(metavar="RUN")],
+    abort: Annotated[bool, typer.Option("--abort", "-x", help="At once, without its result.")] = False,
+    yes: o.Yes = False,
+) -> int:
+    """Stop a run and wait until it has ended."""
+    from reconciler.cli.commands.run.stop import stop_run_named
+
+    return stop_run_named(name, abort=abort, yes=yes)
+
+
+def artifacts(
+    name: Annotated[str, typer.Argument(metavar="RUN")],
+    folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Default: ./RUN-artifacts.")] = None,
+    job: Annotated[int | None, typer.Option(metavar="N", min=0, help="Only this node's.")] = None,
+) -> int:
+    """Copy what a run left (its `artifacts`) into a folder."""
+    from reconciler.cli.commands.run.artifacts import fetch_artifacts
+
+    return fetch_artifacts(name, folder=folder, job=job)
+
+
+def attach(
+    name: Annotated[str, typer.Argument(metavar="RUN")],
+    port: Annotated[
+        list[str] | None, typer.Option("--port", "-p", metavar="LOCAL:REMOTE", help="Also forward this port.")
+    ] = None,
+    job: Annotated[int, typer.Option(metavar="N", min=0, help="The node to attach to.")] = 0,
+    replica: Annotated[int, typer.Option(metavar="N", min=0, help="The replica of a service.")] = 0,
+    ssh_config: Annotated[
+        bool, typer.Option("--ssh-config/--no-ssh-config", help="Make `ssh RUN` enter the run.")
+    ] = True,
+    yes: o.Yes = False,
+) -> int:
+    """Follow a run with its ports forwarded, until Ctrl-C; `ssh RUN` and editors enter it."""
+    from reconciler.cli.commands.run.attach import AttachFlags, attach_run
+
+    return attach_run(
+        AttachFlags(name=name, ports=tuple(port or ()), job=job, replica=replica, ssh_config=ssh_config, yes=yes)
+    )
+
+
+def enter(
+    name: Annotated[str, typer.Argument(metavar="RUN")],
+    project: Annotated[Path, typer.Option(metavar="DIR", help="The project's folder.")] = Path(),
+    job: Annotated[int, typer.Option(metavar="N", min=0)] = 0,
+    replica: Annotated[int, typer.Option(metavar="N", min=0)] = 0,
+) -> int:
+    """What `ssh RUN` starts, as its ProxyCommand."""
+    from reconciler.cli.commands.run.enter import enter_run
+
+    return enter_run(name, project=project, job=job, replica=replica)
+
+
+def cp(
+    source: Annotated[str, typer.Argument(metavar="RUN:PATH", help="Relative to the run's working folder.")],
+    target: Annotated[Path, typer.Argument(metavar="DEST", help="A file or folder here.")],
+    job: Annotated[int, typer.Option(metavar="N", min=0, help="The node to copy from.")] = 0,
+    replica: Annotated[int, typer.Option(metavar="N", min=0, help="The replica of a service.")] = 0,
+) -> int:
+    """Copy a file or folder out of a run: as it is now, or from its artifacts once it has ended."""
+    from reconciler.cli.commands.run.cp import copy_out
+
+    return copy_out(source, target=target, job=job, replica=replica)
