@@ -1,48 +1,98 @@
-"""Which module is which type of backend. Imported only when a configured backend is used."""
+"""The module of each type, imported only when a configured backend is used. `TYPES` names it, and nothing else does.
+
+A module has `connect`, and may have: `regions`, `probes` (backend check), `policy` (backend policy), `configure` (the
+pieces of `dstack TYPE configure`), `parameter` (secrets that its accounts keep), `CATALOG` and `live_region` (offers).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from backends.base import Backend, Connect, Setting
 from backends.checks import Probe
 from backends.errors import BackendError
+from backends.scope import Kind, Scope
+from schemas.backend_types import TYPES, type_of
 from schemas.desired import BackendConfig
 from schemas.location import Bucket
 
-CONNECT = {
-    "aws": "backends.aws.backend",
-    "local": "backends.local.backend",
-    "ssh": "backends.ssh.backend",
-}
-CATALOGED = frozenset({"aws"})
-"""Types whose offers come from a catalog, so that nobody has to be asked (`backends.catalog.layers.SHIPPED`)."""
+if TYPE_CHECKING:
+    from backends.catalog.offers import Layers
+    from schemas.base import Seconds
+    from schemas.catalog import LiveRegion
+
+Policy = Callable[[Kind, BackendConfig, Scope], Mapping[str, Any]]
 
 
-def regions(config: BackendConfig) -> Sequence[str]:
-    """Every region of `config`, asked of its cloud; none for a type that has none. Raises `BackendError`."""
-    module = import_module(CONNECT[config.type]) if config.type in CONNECT else None
-    ask: Callable[[BackendConfig], Sequence[str]] | None = getattr(module, "regions", None)
-    return ask(config) if ask is not None else ()
+def _hook(type: str, name: str) -> Any:
+    """What the module of that type has under that name, `None` where it has nothing; `BackendError` for no module."""
+    traits = type_of(type)
+    if not traits.available:
+        there = ", ".join(sorted(one.name for one in TYPES.values() if one.available))
+        raise BackendError(f"backend type {type}: not supported yet; there is {there}")
+    return getattr(import_module(traits.module), name, None)
 
 
 def connect(config: BackendConfig, region: str, setting: Setting) -> Backend:
     """The place of `config` in `region`. Raises `BackendError` for a type that does not work yet."""
-    if config.type not in CONNECT:
-        raise BackendError(f"backend type {config.type}: not supported yet; there is {', '.join(sorted(CONNECT))}")
-    make: Connect = import_module(CONNECT[config.type]).connect
+    make: Connect = _hook(config.type, "connect")
     return make(config, region, setting)
+
+
+def regions(config: BackendConfig) -> Sequence[str]:
+    """Every region of `config`, asked of its cloud; none for a type that has none. Raises `BackendError`."""
+    if not config.traits.available:
+        return ()
+    ask: Callable[[BackendConfig], Sequence[str]] | None = _hook(config.type, "regions")
+    return ask(config) if ask is not None else ()
+
+
+def policy_of(type: str) -> Policy | None:
+    """What makes the least-privilege policies of that type; `None` where it has none."""
+    found: Policy | None = _hook(type, "policy") if type_of(type).available else None
+    return found
+
+
+def configure_of(type: str) -> Any:
+    """The pieces of `dstack TYPE configure`. Raises `BackendError` where that type has none."""
+    found = _hook(type, "configure")
+    if found is None:
+        raise BackendError(f"backend type {type}: nothing configures it; declare it under `backends`")
+    return found()
+
+
+def parameter(kind: str, name: str, backends: Iterable[BackendConfig]) -> str:
+    """The value that the account of the first backend keeps that has parameters of that kind. `BackendError`."""
+    config = next((one for one in backends if kind in one.traits.parameters), None)
+    if config is None:
+        raise BackendError(f"no backend is declared whose account keeps parameters of {kind}")
+    ask: Callable[[BackendConfig, str, str], str] = _hook(config.type, "parameter")
+    return ask(config, kind, name)
+
+
+def catalog_of(type: str) -> Path:
+    """The file of prices that is shipped for a type whose offers come from a catalog."""
+    found: Path = _hook(type, "CATALOG")
+    return found
+
+
+def live_region(config: BackendConfig, region: str, layers: Layers, *, now: Seconds) -> LiveRegion:
+    """What the region of a cataloged cloud says that it sells now. Raises `BackendError`."""
+    ask: Callable[..., LiveRegion] = _hook(config.type, "live_region")
+    return ask(config, region, layers, now=now)
 
 
 def probes(
     config: BackendConfig, regions: tuple[str, ...], setting: Setting, *, buckets: tuple[Bucket, ...]
 ) -> Iterator[Probe]:
     """What `dstack backend check` asks of it, in order."""
-    if config.type == "aws":
-        from backends.aws.checks import probes as of_aws
-
-        yield from of_aws(config, project=setting.project, buckets=buckets, now=setting.now)
+    own: Callable[..., Iterator[Probe]] | None
+    own = _hook(config.type, "probes") if config.traits.available else None
+    if own is not None:
+        yield from own(config, regions, setting, buckets=buckets)
         return
     for region in regions or ("",):
         yield from _answers(config, region, setting)
@@ -56,7 +106,7 @@ def _answers(config: BackendConfig, region: str, setting: Setting) -> Iterator[P
 
     where = f"{region} " if region else ""
     place = cache(lambda: connect(config, region, setting))
-    mend = "`dstack pool add-ssh` looks at it in detail" if config.type == "ssh" else "see the message"
+    mend = "`dstack pool add-ssh` looks at it in detail" if config.is_server else "see the message"
     yield Probe(name=f"{where}identity", look=lambda: place().identity(), then=mend)
     yield Probe(name=f"{where}instances", look=lambda: f"{len(place().instances())} of this project", then=mend)
     yield Probe(

@@ -61,6 +61,8 @@ class BackendType(Value, frozen=True, kw_only=True):
     """Multi-node runs: by one request of the backend's own (`native`), one machine at a time, or not at all."""
     access: tuple[str, ...] = ()
     """Names of the programs by which its instances can be reached besides their address (`connect:`)."""
+    parameters: tuple[str, ...] = ()
+    """Sources of `secrets` whose values its accounts keep, such as `ssm`."""
     ready_within: Seconds = 10 * MINUTE
     """Seconds from its making until an instance that has not answered counts as failed."""
 

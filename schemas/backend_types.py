@@ -2,43 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from schemas.backend_type import MINUTE, BackendType
 
-_DOCUMENTS = "schemas.documents.cloud"
+_FORMS = "schemas.documents.backends"
 
 
 def _table(*types: BackendType) -> Mapping[str, BackendType]:
     return {one.name: one for one in types}
 
 
+LOCAL = BackendType(
+    name="local",
+    module="backends.local.backend",
+    form=f"{_FORMS}.local:LocalForm",
+    kind="machine",
+    scope="host",
+    launch="name",
+    batch=1000,
+    gang="none",
+    boot="key",
+    power_off="ends",
+)
+"""This machine: what a project uses that declares no backend."""
+
+SSH = BackendType(
+    name="ssh",
+    module="backends.ssh.backend",
+    kind="server",
+    scope="host",
+    launch="name",
+    offers="live",
+    power_off="ends",
+)
+"""The servers that pools declare under `ssh`. They stand in no `backends`, so that there is no form."""
+
 TYPES: Mapping[str, BackendType] = _table(
-    BackendType(
-        name="local",
-        module="backends.local.backend",
-        form="schemas.documents.backends.base:LocalForm",
-        kind="machine",
-        scope="host",
-        launch="name",
-        batch=1000,
-        gang="none",
-        boot="key",
-        power_off="ends",
-    ),
-    BackendType(
-        name="ssh",
-        module="backends.ssh.backend",
-        kind="server",
-        scope="host",
-        launch="name",
-        offers="live",
-        power_off="ends",
-    ),
+    LOCAL,
+    SSH,
     BackendType(
         name="aws",
         module="backends.aws.backend",
-        form=f"{_DOCUMENTS}:AwsForm",
+        form=f"{_FORMS}.aws:AwsForm",
         extra="aws",
         offers="catalog",
         launch="token",
@@ -48,25 +54,26 @@ TYPES: Mapping[str, BackendType] = _table(
         boot="cloud-init",
         gang="native",
         access=("instance-connect", "ssm"),
+        parameters=("ssm",),
     ),
-    BackendType(name="gcp", form=f"{_DOCUMENTS}:GcpForm", scope="account"),
-    BackendType(name="azure", form=f"{_DOCUMENTS}:AzureForm", scope="account"),
+    BackendType(name="gcp", form=f"{_FORMS}.gcp:GcpForm", scope="account"),
+    BackendType(name="azure", form=f"{_FORMS}.azure:AzureForm", scope="account"),
     BackendType(
         name="kubernetes",
-        form=f"{_DOCUMENTS}:KubernetesForm",
+        form=f"{_FORMS}.kubernetes:KubernetesForm",
         kind="cluster",
         scope="account",
         ready_within=20 * MINUTE,
     ),
-    BackendType(name="lambda", form=f"{_DOCUMENTS}:LambdaForm", scope="account", ready_within=30 * MINUTE),
-    BackendType(name="runpod", form=f"{_DOCUMENTS}:RunpodForm", scope="account", ready_within=20 * MINUTE),
-    BackendType(name="vastai", form=f"{_DOCUMENTS}:VastaiForm", scope="account"),
-    BackendType(name="tensordock", form=f"{_DOCUMENTS}:TensordockForm", scope="account"),
-    BackendType(name="oci", form=f"{_DOCUMENTS}:OciForm"),
-    BackendType(name="cudo", form=f"{_DOCUMENTS}:CudoForm"),
-    BackendType(name="datacrunch", form=f"{_DOCUMENTS}:DatacrunchForm"),
-    BackendType(name="nebius", form=f"{_DOCUMENTS}:NebiusForm"),
-    BackendType(name="vultr", form=f"{_DOCUMENTS}:VultrForm"),
+    BackendType(name="oci", form=f"{_FORMS}.others:OciForm"),
+    BackendType(name="lambda", form=f"{_FORMS}.lambda_cloud:LambdaForm", scope="account", ready_within=30 * MINUTE),
+    BackendType(name="runpod", form=f"{_FORMS}.runpod:RunpodForm", scope="account", ready_within=20 * MINUTE),
+    BackendType(name="vastai", form=f"{_FORMS}.vastai:VastaiForm", scope="account"),
+    BackendType(name="tensordock", form=f"{_FORMS}.tensordock:TensordockForm", scope="account"),
+    BackendType(name="cudo", form=f"{_FORMS}.others:CudoForm"),
+    BackendType(name="datacrunch", form=f"{_FORMS}.others:DatacrunchForm"),
+    BackendType(name="nebius", form=f"{_FORMS}.others:NebiusForm"),
+    BackendType(name="vultr", form=f"{_FORMS}.others:VultrForm"),
 )
 
 UNKNOWN = BackendType(name="")
@@ -76,8 +83,3 @@ UNKNOWN = BackendType(name="")
 def type_of(name: str) -> BackendType:
     """The traits of the type with this name; those of an unavailable cloud where it is not known."""
     return TYPES.get(name, UNKNOWN)
-
-
-def named(types: Iterable[str]) -> tuple[BackendType, ...]:
-    """The traits of each, in order."""
-    return tuple(type_of(name) for name in types)

@@ -22,10 +22,6 @@ HOURS = 730
 """Of a month, as clouds count."""
 
 
-OURS = ("local", "ssh")
-"""Types of backends that sell nothing: this machine, and declared servers. Every other one is a cloud."""
-
-
 class Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """A frozen value. Unknown fields are refused when it is read: never dropped.
 

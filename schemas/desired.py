@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from schemas.backend_type import BackendType
+from schemas.backend_types import type_of
 from schemas.base import Price, Seconds, Value
 from schemas.pool import Pool
 from schemas.profile import Profile
@@ -21,6 +23,21 @@ class BackendConfig(Value, frozen=True, kw_only=True):
     regions: tuple[str, ...] = ()
     options: dict[str, Any] = {}
     unsupported: tuple[str, ...] = ()
+
+    @property
+    def endpoint(self) -> str:
+        """What replaces scheme, host and port of each of its addresses; "": the vendor's own."""
+        return str(self.options.get("endpoint") or "")
+
+    @property
+    def traits(self) -> BackendType:
+        """What its type is."""
+        return type_of(self.type)
+
+    @property
+    def is_server(self) -> bool:
+        """Whether it stands for a declared server: there before us, and never bought."""
+        return self.traits.kind == "server"
 
 
 class Cap(Value, frozen=True, kw_only=True):

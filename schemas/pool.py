@@ -54,6 +54,9 @@ class Pool(Value, frozen=True, kw_only=True):
     default_image: str = ""
     isolation: Literal["process", "container"] = "process"
     disk_floor: Mib = 5 * 1024
+    self_termination: Literal["required", "preferred"] = "preferred"
+    """`required`: only machines that end by themselves when no apply comes: by a lease, or by a cap where
+    `max_lifetime` is set."""
     hosts: tuple[Host, ...] = ()
     unsupported: tuple[str, ...] = ()
     sources: tuple[tuple[str, str], ...] = ()

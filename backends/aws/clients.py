@@ -13,9 +13,11 @@ import os
 import re
 import threading
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from backends.errors import BackendError
+from schemas.endpoint import leads_here
 
 if TYPE_CHECKING:
     from schemas.desired import BackendConfig
@@ -40,20 +42,22 @@ def client(config: BackendConfig, service: str, region: str, *, once: bool = Fal
     No request is made, but where credentials must be asked for. `BackendError` where there are none, naming what
     would give some. `once`: a call is one request; whoever makes it sends it again, and knows when not to.
     """
+    if config.endpoint and not leads_here(config.endpoint):
+        raise BackendError(f"{config.name}: nothing is sent to {config.endpoint}: that is not this machine")
     own = _own(os.environ)
     key = credentials_key(config)
     with _lock:  # botocore's sessions are not safe to make clients with at once
         if key not in _sessions:
             _sessions[key] = _session(config, region)
         if (key, service, region, once) not in _clients:
-            made = _client(_sessions[key], service, region, own, once=once)
+            made = _client(_sessions[key], service, region, own, once=once, endpoint=config.endpoint)
             _clients[key, service, region, once] = made
         return _clients[key, service, region, once]
 
 
 def credentials_key(config: BackendConfig) -> str:
     """The same for the same credentials, as far as this process can tell without asking."""
-    text = json.dumps([config.options.get("creds"), _own(os.environ)], sort_keys=True)
+    text = json.dumps([config.options.get("creds"), config.endpoint, _own(os.environ)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -62,7 +66,7 @@ def _own(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name.startswith("AWS_")}
 
 
-def _client(session: Any, service: str, region: str, environ: Mapping[str, str], *, once: bool) -> Any:
+def _client(session: Any, service: str, region: str, environ: Mapping[str, str], *, once: bool, endpoint: str) -> Any:
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
@@ -80,7 +84,7 @@ def _client(session: Any, service: str, region: str, environ: Mapping[str, str],
     try:
         if session.get_credentials() is None:
             raise BackendError(NO_CREDENTIALS)
-        return session.client(service, region_name=region, config=settings)
+        return session.client(service, region_name=region, config=settings, endpoint_url=endpoint or None)
     except (BotoCoreError, ValueError) as error:
         raise BackendError(str(error)) from None
 
@@ -102,7 +106,7 @@ def _session(config: BackendConfig, region: str) -> Any:
     try:
         profile, home = _profile(creds.get("profile") or "", os.environ), region or "us-east-1"
         session = Session(botocore_session=_core(), profile_name=profile, region_name=home, **keys)
-        return as_role(session, creds) if creds.get("role_arn") else session
+        return as_role(session, creds, endpoint=config.endpoint) if creds.get("role_arn") else session
     except BotoCoreError as error:
         raise BackendError(str(error)) from None
 
@@ -150,7 +154,7 @@ def _value(key: str, written: str) -> str:
     return value
 
 
-def as_role(session: Any, creds: Mapping[str, str]) -> Any:
+def as_role(session: Any, creds: Mapping[str, str], *, endpoint: str = "") -> Any:
     """The role's own credentials, asked for when first needed and again before they end."""
     from boto3 import Session
     from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
@@ -160,7 +164,7 @@ def as_role(session: Any, creds: Mapping[str, str]) -> Any:
         extra["ExternalId"] = creds["external_id"]
     core = session._session
     fetcher = AssumeRoleCredentialFetcher(
-        client_creator=core.create_client,
+        client_creator=partial(core.create_client, endpoint_url=endpoint) if endpoint else core.create_client,
         source_credentials=session.get_credentials(),
         role_arn=creds["role_arn"],
         extra_args=extra,

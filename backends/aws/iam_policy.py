@@ -8,15 +8,14 @@ Service Authorization Reference of Amazon EC2.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 from backends.aws.tags import PROJECT
-from schemas.access import Mode, way_of
-from schemas.base import Value
+from backends.scope import Kind, Scope
+from schemas.access import way_of
 from schemas.desired import BackendConfig
 from schemas.location import Bucket
 
-Kind = Literal["plan", "apply"]
 Statement = dict[str, Any]
 
 LOOKS = (
@@ -62,18 +61,6 @@ ENDED = {
     "ec2:RevokeSecurityGroupIngress": ("security-group", "security-group-rule"),
     "ec2:UpdateSecurityGroupRuleDescriptionsIngress": ("security-group", "security-group-rule"),
 }
-
-
-class Scope(Value, frozen=True, kw_only=True):
-    """What a project has in AWS: its id, the buckets that its documents name, the parameters of its secrets.
-
-    `modes` are the ways to its machines, of all its pools; none: the backend's own.
-    """
-
-    project: str
-    buckets: tuple[Bucket, ...] = ()
-    parameters: tuple[str, ...] = ()
-    modes: tuple[Mode, ...] = ()
 
 
 def policy(kind: Kind, config: BackendConfig, scope: Scope) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from backends.aws.clients import client
-from backends.aws.errors import ask, failures, understood
+from backends.aws.errors import failures, understood
 from backends.aws.instance_types import type_of
 from backends.catalog.offers import Layers
 from backends.errors import BackendError
@@ -19,12 +19,6 @@ from schemas.desired import BackendConfig
 LINUX = ["Linux/UNIX", "Linux/UNIX (Amazon VPC)"]
 AT_ONCE = 100  # types in one DescribeInstanceTypes
 _MILLION = 1_000_000
-
-
-def enabled_regions(config: BackendConfig) -> tuple[str, ...]:
-    """Those that the account may use. Raises `BackendError`."""
-    told = ask(client(config, "ec2", config.regions[0] if config.regions else "us-east-1"), "describe_regions")
-    return tuple(sorted(row["RegionName"] for row in told["Regions"]))
 
 
 def live_region(config: BackendConfig, region: str, layers: Layers, *, now: Seconds) -> LiveRegion:

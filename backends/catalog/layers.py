@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from functools import cache
 from hashlib import sha256
-from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
 from backends.catalog.cache import Cache, Spoiled
 from backends.catalog.offers import Layers
+from backends.registry import catalog_of
 from schemas.base import Seconds
 from schemas.catalog import CATALOG_VERSION, Catalog, Live, flaw
 from schemas.desired import BackendConfig
-
-SHIPPED = {"aws": Path(__file__).parents[1] / "aws" / "catalog.json"}
-"""One for each of `backends.registry.CATALOGED`."""
 
 FRESH = 86400  # seconds that a region's own word counts: spot prices move within hours
 
@@ -55,7 +52,7 @@ def live_file(config: BackendConfig) -> str:
 
 @cache
 def shipped(provider: str) -> Catalog:
-    return msgspec.json.decode(SHIPPED[provider].read_bytes(), type=Catalog)
+    return msgspec.json.decode(catalog_of(provider).read_bytes(), type=Catalog)
 
 
 def _read(store: Cache, name: str, kind: type[T], warnings: list[str]) -> T | None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.state.status import alive, here
-from schemas.base import OURS
 
 if TYPE_CHECKING:
     from backends.base import Backend
@@ -98,5 +97,5 @@ def _has_machines(site: Site) -> bool:
     if (site.keys / "project.key").exists():
         return False
     state, _ = store_of(site).read()
-    clouds = {place.name for place in state.places if place.config.type not in OURS} if state else set()
+    clouds = {place.name for place in state.places if place.config.traits.bought} if state else set()
     return state is not None and any(alive(one) and one.place in clouds for one in state.instances)

@@ -93,9 +93,20 @@ def _resolver(site: Site, *, environ: Mapping[str, str]) -> Callable[[RunSpec, D
         from reconciler.secrets.resolve import resolve as resolved
 
         key = project_key(site.keys, environ=environ, mint=False) if spec.sealed else None
-        return resolved(spec, desired, environ, key, root=site.root)
+        return resolved(spec, desired, environ, key, root=site.root, parameter=_parameters(desired))
 
     return resolve
+
+
+def _parameters(desired: Desired) -> Callable[[str, str], str]:
+    """Of the declared backends' accounts."""
+
+    def parameter(kind: str, name: str) -> str:
+        from backends.registry import parameter as asked
+
+        return asked(kind, name, desired.backends)
+
+    return parameter
 
 
 def _filler(site: Site, *, environ: Mapping[str, str]) -> Callable[[Container, Desired], Container]:
@@ -104,7 +115,7 @@ def _filler(site: Site, *, environ: Mapping[str, str]) -> Callable[[Container, D
         from reconciler.secrets.resolve import fill as filled
 
         key = project_key(site.keys, environ=environ, mint=False) if container.sealed else None
-        return filled(container, desired, environ, key, root=site.root)
+        return filled(container, desired, environ, key, root=site.root, parameter=_parameters(desired))
 
     return fill
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 from reconciler.config.problems import Problem
 from reconciler.config.read import Entry, Read
 from reconciler.text.format import counted
+from schemas.backend_types import LOCAL
 from schemas.pool import Pool
 from schemas.resources import GpuNeed, Span
 from schemas.run import RunSpec
@@ -109,7 +110,7 @@ def _elsewhere(entry: Entry, spec: RunSpec, pool: Pool) -> Iterator[Problem]:
 
 
 def _never_free(pool: Pool) -> bool:
-    return bool(pool.where.backends) and "local" not in pool.where.backends
+    return bool(pool.where.backends) and LOCAL.name not in pool.where.backends
 
 
 def _gpus(need: GpuNeed | None) -> Span:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from reconciler.config.compile.pool import DEFAULT_POOL
 from reconciler.config.compile.profile import Layer
-from reconciler.config.compile.project import LOCAL, pick_profile, run_faults, run_layers
+from reconciler.config.compile.project import HERE, pick_profile, run_faults, run_layers
 from reconciler.config.compile.run import compile_run, run_hash
 from reconciler.config.lint import run_contradictions
 from reconciler.config.load import Documents
@@ -116,7 +116,7 @@ def _spec(entry: Entry, desired: Desired, flags: RunFlags, args: tuple[str, ...]
     profile = pick_profile(flags.profile or form.profile, profiles)
     layers = [("flag", _flag_layer(flags)), *run_layers(form, profile)]
     pool = _pool(layers, entry, desired)
-    backends = {config.name: config for config in desired.backends or (LOCAL,)}
+    backends = {config.name: config for config in desired.backends or (HERE,)}
     name = flags.name or (form.name or "")
     if flags.name is not None:
         read_option(NAME_SHAPE.read, flags.name, "--name")

@@ -12,8 +12,8 @@ from typing import Any
 
 from reconciler.config.problems import Problem
 from reconciler.config.yaml.values import Mapping, Mark, Sequence, Source, locate
-from schemas.documents.backends.base import TYPES as BACKEND_TYPES
-from schemas.documents.backends.base import backend_form
+from schemas.documents.backends.forms import TYPES as BACKEND_TYPES
+from schemas.documents.backends.forms import backend_form
 from schemas.documents.pool import PoolForm
 from schemas.documents.profile import ProfileForm
 from schemas.documents.project import DOCUMENT_KEYS, LISTS, SingleKeys

@@ -15,6 +15,7 @@ from reconciler.config.references import check_references
 from reconciler.config.warnings import run_notices, unsupported_notices
 from reconciler.config.yaml.reader import read_yaml
 from reconciler.config.yaml.values import Source
+from schemas.backend_types import LOCAL
 from schemas.desired import BackendConfig
 from schemas.documents.project import LISTS
 from schemas.pool import Pool
@@ -92,4 +93,4 @@ def _document(source: Source) -> tuple[list[Problem], list[str]]:
 
 def _any_backend(asked: tuple[str, ...] | None) -> dict[str, BackendConfig]:
     """A file on its own cannot know what its project declares."""
-    return {name: BackendConfig(name=name, type=name) for name in asked or ("local",)}
+    return {name: BackendConfig(name=name, type=name) for name in asked or (LOCAL.name,)}

@@ -21,10 +21,6 @@ from schemas.instance import Seen
 from schemas.plan import Launch
 from schemas.state import VERSION, Place, State
 
-REGIONAL = frozenset({"aws", "gcp", "azure", "oci"})
-"""Types of backends with a place in each region; without `regions` all of them are for sale, and those that hold
-something of ours are places."""
-
 
 class TickRefused(Exception):
     """Nothing was done. The message says why, and names the next command."""
@@ -65,7 +61,7 @@ def everywhere(ports: Ports, state: State, desired: Desired) -> State:
     """
     new: list[Place] = []
     for config in desired.backends:
-        if config.unsupported or config.regions or config.type not in REGIONAL:
+        if config.unsupported or config.regions or not config.traits.regional:
             continue
         try:
             new += [place_in(config, region) for region in ports.regions(config)]
@@ -80,7 +76,7 @@ def everywhere(ports: Ports, state: State, desired: Desired) -> State:
 
 def place_in(config: BackendConfig, region: str, *, known: Iterable[Place] = ()) -> Place:
     """Pinned from its first day to who answers for the backend's other regions among `known`."""
-    siblings = known if config.type in REGIONAL else ()
+    siblings = known if config.traits.regional else ()
     pins = (one.identity for one in siblings if one.config.name == config.name and one.identity and not one.forgotten)
     return Place(name=place_of(config.name, region), config=config, region=region, identity=next(pins, ""))
 
@@ -133,13 +129,13 @@ def _may_have_more(state: State) -> set[str]:
     buried = {stone.id for stone in state.tombstones if stone.kind == "instance"}
     if not buried:
         return set()
-    clouds = {place.name for place in state.places if place.config.type != "ssh"}
+    clouds = {place.name for place in state.places if not place.config.is_server}
     return {one.place for one in state.instances if one.id in buried and one.place in clouds}
 
 
 def _as_declared(place: Place, *, config: BackendConfig, used: bool) -> Place:
     """A declared server that has nothing of ours is pinned to nobody: another machine may stand there now."""
-    if config.type == "ssh" and not used and (place.forgotten or place.answered_by):
+    if config.is_server and not used and (place.forgotten or place.answered_by):
         return Place(name=place.name, config=config, region=place.region)
     return replace(place, config=config)
 
@@ -147,7 +143,7 @@ def _as_declared(place: Place, *, config: BackendConfig, used: bool) -> Place:
 def _places(desired: Desired | None) -> Iterator[tuple[str, BackendConfig, str]]:
     for config in desired.backends if desired else ():
         if not config.unsupported:
-            for region in config.regions or (() if config.type in REGIONAL else ("",)):
+            for region in config.regions or (() if config.traits.regional else ("",)):
                 yield place_of(config.name, region), config, region
     for pool in desired.pools if desired else ():
         for host in pool.hosts:
@@ -159,7 +155,7 @@ def _may_be_silent(state: State, found: Mapping[str, Sequence[Seen] | Exception]
 
     What it has of ours is not lost by that: its claim is of another lineage, and is left alone.
     """
-    hosts = [place.name for place in state.places if place.config.type == "ssh"]
+    hosts = [place.name for place in state.places if place.config.is_server]
     answered = any(not isinstance(found.get(name, TickRefused()), Exception) for name in hosts)
     return frozenset(hosts) if answered else frozenset()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from backends.registry import CATALOGED
 from schemas.desired import BackendConfig, Desired
 from schemas.offer import Offer
 from schemas.resources import Need, Where
@@ -78,7 +77,7 @@ def _unknown(config: BackendConfig, known: Sequence[str]) -> Iterator[str]:
 
 
 def cataloged(desired: Desired) -> tuple[BackendConfig, ...]:
-    return tuple(one for one in desired.backends if one.type in CATALOGED and not one.unsupported)
+    return tuple(one for one in desired.backends if one.traits.offers == "catalog" and not one.unsupported)
 
 
 def offers_of(config: BackendConfig, known: Layers, *, need: Need, where: Where) -> Iterator[Offer]:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from backends.base import Backend, Collecting
 from backends.errors import BackendError, StillUsed
-from reconciler.engine.begin import REGIONAL, place_in
+from reconciler.engine.begin import place_in
 from reconciler.engine.ports import Connections, Ports
 from reconciler.state.unowned import Found
 from reconciler.system.concurrent import awaited, gather
@@ -93,7 +93,7 @@ def _places(ports: Ports, state: State, silent: dict[str, str]) -> Iterator[Plac
     applied = state.applied.desired.backends if state.applied else ()
     configs = {config.name: config for config in (*(place.config for place in state.places), *applied)}
     for config in configs.values():
-        if config.type not in REGIONAL or config.unsupported:
+        if not config.traits.regional or config.unsupported:
             continue
         try:
             regions = ports.regions(replace(config, regions=()))

@@ -31,7 +31,7 @@ def order_of(
         raise CannotOrder("its run is not in the state")
     host, spec = instances[job.instance], run.spec
     share = share_of(host, job).resources
-    held = host.blocks != 1 and host.backend != "local"  # on this machine CPUs are shared, not reserved
+    held = host.blocks != 1 and not _on_this_machine(state, host)  # on this machine CPUs are shared, not reserved
     nodes = sorted(attempt.jobs, key=lambda one: one.rank)
     return Order(
         run=run.id,
@@ -67,7 +67,7 @@ def order_of(
         artifacts=spec.artifacts,
         deliveries=_deliveries(ports, job.id, spec),
         inactivity=spec.inactivity or 0,
-        box=_box(ports, spec, state.applied.desired, host=share_of(host, job)),
+        box=_box(ports, state, state.applied.desired, spec, host=share_of(host, job)),
         python=spec.python,
         stay=spec.type == "dev-environment",
         keep_changes=spec.type == "dev-environment",
@@ -85,16 +85,20 @@ def _environment(ports: Ports, spec: RunSpec, desired: Desired) -> dict[str, str
         raise CannotOrder(str(error)) from error
 
 
-def _box(ports: Ports, spec: RunSpec, desired: Desired, *, host: Instance) -> Box | None:
+def _on_this_machine(state: State, host: Instance) -> bool:
+    return any(one.name == host.place and one.config.traits.kind == "machine" for one in state.places)
+
+
+def _box(ports: Ports, state: State, applied: Desired, spec: RunSpec, *, host: Instance) -> Box | None:
     """Where the instance is a share of its machine, the container may have no more than that."""
     if spec.container is None:
         return None
     try:
-        given = ports.fill(spec.container, desired)
+        given = ports.fill(spec.container, applied)
         words = None if given.entrypoint is None else tuple(shlex.split(given.entrypoint))
     except (SecretLacking, ValueError) as error:
         raise CannotOrder(str(error)) from error
-    shared = host.backend == "local" or host.blocks != 1
+    shared = _on_this_machine(state, host) or host.blocks != 1
     return Box(
         image=given.image,
         username=given.username,

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from backends.base import Backend, Dated
 from backends.errors import BackendError
-from backends.registry import CATALOGED
 from reconciler.engine.ingress import let_in, shut_out
 from reconciler.engine.ports import Connections, Ports
 from reconciler.state.access_modes import with_ways
@@ -139,7 +138,7 @@ def _failing(state: State) -> dict[str, str]:
     return {
         place.name: place.error
         for place in state.places
-        if place.config.type == "ssh" and place.error and place.name not in used
+        if place.config.is_server and place.error and place.name not in used
     }
 
 
@@ -190,7 +189,7 @@ class _Asker:
         """Those that are waited for no longer than the others, and are no failure."""
         if not self.hasty:
             return set()
-        servers = {place.name for place in self.state.places if place.config.type == "ssh"}
+        servers = {place.name for place in self.state.places if place.config.is_server}
         return {(kind, name) for kind, name in keys if kind == "host" or name in servers}
 
     def _names(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
@@ -228,7 +227,7 @@ def _listed(ports: Ports, place: Place, connections: Connections) -> Callable[[]
 
 def _offers(place: Place, backend: Backend) -> tuple[tuple[Offer, ...], str]:
     """What a catalog knows is not asked for at places: there are offers where no place is yet."""
-    if place.config.type in CATALOGED:
+    if place.config.traits.offers == "catalog":
         return (), ""
     try:
         return tuple(backend.offers(Need(), Where(spot="auto"))), ""

@@ -67,13 +67,14 @@ def _asked(
     asking: Asking,
 ) -> Iterator[str]:
     """Each region that may be used; what they told is kept, whatever the others did."""
-    from backends.aws.regions import enabled_regions, live_region
     from backends.catalog.cache import cache_of
     from backends.catalog.refresh import keep_regions
+    from backends.registry import live_region
+    from backends.registry import regions as every_region
 
     asking((config.name,), 1)
     try:
-        names = config.regions or enabled_regions(config)
+        names = config.regions or tuple(every_region(config))
     except BackendError as error:
         yield f"{config.name} was not asked for its own prices: {error}"
         return

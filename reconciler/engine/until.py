@@ -124,7 +124,7 @@ def settled(state: State, plan: Plan) -> bool:
     ended = {action.instance for action in plan.actions if isinstance(action, Terminate)}
     stopped = {action.attempt for action in plan.actions if isinstance(action, Stop)}
     # A server that does not answer may never do: what it should do is remembered, and nobody sits and waits for it.
-    silent = {place.name for place in state.places if place.error and place.config.type == "ssh"}
+    silent = {place.name for place in state.places if place.error and place.config.is_server}
     under_way = (
         (one.id in launched and one.phase in ("pending", "provisioning"))
         or (one.id in ended and one.phase != "terminated" and not one.ending)

@@ -17,7 +17,8 @@ from msgspec.structs import replace
 from reconciler.planner.world import World
 from reconciler.state.drains import begun, of_instances, to_come, told
 from reconciler.state.status import InstanceStatus, alive, instance_status
-from schemas.base import OURS, Price, Seconds
+from schemas.backend_types import type_of
+from schemas.base import Price, Seconds
 from schemas.desired import BackendConfig
 from schemas.instance import Instance
 from schemas.plan import Action, IdleNote, Permissions, Unmet, Update
@@ -132,7 +133,7 @@ class Draft:
     def is_cloud(self, backend: str) -> bool:
         """Its machines are bought and billed: not this machine, not a person's host."""
         config = self.backends.get(backend)
-        return (config.type if config else backend) not in OURS
+        return type_of(config.type if config else backend).bought
 
     def collected(self, jobs: tuple[str, ...]) -> bool:
         """All of them ended in the ordinary way: what is left of them is files."""

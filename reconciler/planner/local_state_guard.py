@@ -5,16 +5,13 @@ from __future__ import annotations
 from schemas.desired import Desired
 from schemas.location import LOCAL, Bucket, location
 
-FREE = frozenset({"local"})
-"""Types of backends whose instances are on nobody's bill: the nodes of a cluster are on somebody's."""
-
 
 def alone(desired: Desired) -> str:
     """Why such documents are refused without a terminal; "" where they are not.
 
     A runner that forgets its disk would otherwise buy everything again, and remember nothing of it.
     """
-    billed = sorted({config.name for config in desired.backends if config.type not in FREE and not config.unsupported})
+    billed = sorted({config.name for config in desired.backends if config.traits.bought and not config.unsupported})
     if not billed or desired.state == LOCAL or isinstance(location(desired.state), Bucket):
         return ""
     return (

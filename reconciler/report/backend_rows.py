@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from reconciler.state.status import alive
+from schemas.backend_types import SSH
 from schemas.base import Price
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Instance
 from schemas.state import Place, State
 
-SERVERS = BackendConfig(name="ssh", type="ssh")
+SERVERS = BackendConfig(name=SSH.name, type=SSH.name)
 """All declared servers in one row: each is a place of its own."""
 
 
@@ -40,7 +41,7 @@ def explain_backends(desired: Desired, state: State | None) -> tuple[BackendRow,
     if hosts:
         rows.append(_row(SERVERS, state, declared=True))
     for place in state.places if state else ():
-        gone = place.config.name not in known and not (hosts and place.config.type == "ssh")
+        gone = place.config.name not in known and not (hosts and place.config.is_server)
         if gone and any(one.place == place.name and alive(one) for one in _all(state)):
             known.add(place.config.name)
             rows.append(_row(place.config, state, declared=False))
@@ -68,7 +69,7 @@ def _all(state: State | None) -> tuple[Instance, ...]:
 
 
 def _of(place: Place, config: BackendConfig) -> bool:
-    return place.config.type == config.type == "ssh" or place.config.name == config.name
+    return (place.config.is_server and config.is_server) or place.config.name == config.name
 
 
 def _errors(config: BackendConfig, places: list[Place]) -> Iterable[str]:

@@ -21,6 +21,7 @@ from reconciler.state.status import (
     unreachable,
 )
 from reconciler.text.format import rough, span
+from schemas.backend_types import SSH
 from schemas.instance import Instance
 from schemas.pool import Pool
 from schemas.resources import Resources
@@ -169,7 +170,7 @@ def _declared(state: State, *, places: Mapping[str, Place]) -> Iterator[Instance
                 id=host.place,
                 name=host.name,
                 pool=pool.name,
-                backend="ssh",
+                backend=SSH.name,
                 place=host.place,
                 region=host.region,
                 resources=Resources(cpus=0, memory=0),

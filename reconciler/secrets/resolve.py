@@ -9,13 +9,15 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from backends.errors import BackendError
 from reconciler.secrets.errors import SecretLacking
+from schemas.backend_types import TYPES
 from schemas.desired import Desired, Secret
 from schemas.run import Container, RunSpec
 
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 
 REFERENCE = re.compile(r"\$\{\{\s*(env|secrets)\.([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 TIMEOUT = 60.0
+OWN_SOURCES = ("env", "file", "command")
+
+Parameter = Callable[[str, str], str]
+"""(source, name) -> the value that a backend's account keeps. Raises `BackendError`, which never holds the value."""
 
 
 def lacking(
@@ -40,9 +46,9 @@ def lacking(
     Nothing is run and nothing is read for the answer. `root` is what files of secrets are relative to.
     """
     declared = {secret.name: secret for secret in desired.secrets}
-    aws = any(one.type == "aws" for one in desired.backends)
     where = host or platform.node() or "this machine"
-    whys = [_why_not(kind, name, declared, environ, root=root, host=where, aws=aws) for kind, name in _references(spec)]
+    kept, asked = _kept(desired), _references(spec)
+    whys = [_why_not(kind, name, declared, environ, root=root, host=where, kept=kept) for kind, name in asked]
     sealed = [name for name, _ in spec.sealed]
     sealed += ["its registry"] if spec.container and spec.container.sealed else []
     if sealed and not has_key:
@@ -57,9 +63,10 @@ def resolve(
     key: ProjectKey | None = None,
     *,
     root: Path = Path(),
+    parameter: Parameter = lambda kind, name: _no_parameter(kind),
 ) -> dict[str, str]:
     """The environment of the run's jobs, values given by `-e` last. `SecretLacking` where one is missing."""
-    sources = _Sources(desired, environ, root=root)
+    sources = _Sources(desired, environ, root=root, parameter=parameter)
     given = {name: _unsealed(name, text, key) for name, text in spec.sealed}
     found = {name: sources.value(name, written) for name, written in spec.env if name not in given} | given
     for name, value in found.items():
@@ -75,9 +82,10 @@ def fill(
     key: ProjectKey | None = None,
     *,
     root: Path = Path(),
+    parameter: Parameter = lambda kind, name: _no_parameter(kind),
 ) -> Container:
     """With every reference of its image and its registry's login resolved. `SecretLacking` where one is missing."""
-    sources = _Sources(desired, environ, root=root)
+    sources = _Sources(desired, environ, root=root, parameter=parameter)
     password = container.password
     if container.sealed:
         password = _unsealed("the registry's password", password, key)
@@ -126,7 +134,7 @@ def _why_not(
     *,
     root: Path,
     host: str,
-    aws: bool,
+    kept: frozenset[str],
 ) -> str:
     if kind != "secrets" and name in environ:
         return ""
@@ -135,9 +143,25 @@ def _why_not(
     if name not in declared:
         return f"needs secret {name}, not declared: add it under `secrets:`"
     secret = declared[name]
-    if secret.source == "ssm":
-        return "" if aws else f"needs secret {name} from ssm: no backend of type aws is declared to read it with"
+    if secret.source not in OWN_SOURCES:
+        lacks = f"no backend {_of_type(secret.source)}is declared to read it with"
+        return "" if secret.source in kept else f"needs secret {name} from {secret.source}: {lacks}"
     return _why_not_secret(secret, environ, root=root, host=host)
+
+
+def _kept(desired: Desired) -> frozenset[str]:
+    """Sources that an account of a declared backend keeps."""
+    return frozenset(kind for one in desired.backends for kind in one.traits.parameters)
+
+
+def _of_type(source: str) -> str:
+    """`of type aws `, those that keep such parameters."""
+    names = " or ".join(one.name for one in TYPES.values() if source in one.parameters)
+    return f"of type {names} " if names else ""
+
+
+def _no_parameter(kind: str) -> str:
+    raise BackendError(f"nothing here reads {kind}")
 
 
 def secret_files(desired: Desired) -> tuple[str, ...]:
@@ -158,9 +182,9 @@ def _why_not_secret(secret: Secret, environ: Mapping[str, str], *, root: Path, h
 class _Sources:
     """Looks each secret up once for a run."""
 
-    def __init__(self, desired: Desired, environ: Mapping[str, str], *, root: Path) -> None:
+    def __init__(self, desired: Desired, environ: Mapping[str, str], *, root: Path, parameter: Parameter) -> None:
         self._declared = {secret.name: secret for secret in desired.secrets}
-        self._backends = desired.backends
+        self._kept, self._parameter = _kept(desired), parameter
         self._environ = environ
         self._root = root
         self._known: dict[str, str] = {}
@@ -171,8 +195,8 @@ class _Sources:
         return REFERENCE.sub(lambda found: self._one(found[1], found[2]), written)
 
     def _one(self, kind: str, name: str) -> str:
-        aws = any(one.type == "aws" for one in self._backends)
-        why = _why_not(kind, name, self._declared, self._environ, root=self._root, host=platform.node(), aws=aws)
+        where = platform.node()
+        why = _why_not(kind, name, self._declared, self._environ, root=self._root, host=where, kept=self._kept)
         if why:
             raise SecretLacking(why)
         if kind == "env":
@@ -186,16 +210,14 @@ class _Sources:
             return self._environ[secret.reference]
         if secret.source == "file":
             return _read(secret, _file(secret, self._environ, root=self._root))
-        if secret.source == "ssm":
-            return self._parameter(secret)
-        return _ask(secret, self._environ, root=self._root)
+        if secret.source == "command":
+            return _ask(secret, self._environ, root=self._root)
+        return self._kept_elsewhere(secret)
 
-    def _parameter(self, secret: Secret) -> str:
-        from backends.aws.parameter_store import Unreadable, parameter
-
+    def _kept_elsewhere(self, secret: Secret) -> str:
         try:
-            return parameter(secret.reference, self._backends, self._environ)
-        except Unreadable as error:
+            return self._parameter(secret.source, secret.reference)
+        except BackendError as error:
             raise SecretLacking(f"secret {secret.name}: {error}") from None
 
 

@@ -8,7 +8,6 @@ from msgspec.structs import replace
 
 from reconciler.state.status import bought
 from schemas.access import Mode, Way, way_of
-from schemas.base import OURS
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Instance
 from schemas.pool import Pool
@@ -20,7 +19,7 @@ def with_ways(state: State) -> State:
 
     One whose pool left the documents is reached as before: it may be busy yet.
     """
-    clouds = (place for place in state.places if place.config.type not in OURS)
+    clouds = (place for place in state.places if place.config.traits.bought)
     backends = {place.name: way_of(place.config.options) for place in clouds}
     if not backends:
         return state

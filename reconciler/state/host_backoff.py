@@ -37,7 +37,7 @@ def next_looks(state: State) -> dict[str, int]:
 
 def failed(place: Place, listing: Listing) -> Place:
     """One failed look more; the same one again changes nothing."""
-    if place.config.type != "ssh" or (place.failed_at is not None and listing.at <= place.failed_at):
+    if not place.config.is_server or (place.failed_at is not None and listing.at <= place.failed_at):
         return place
     return replace(place, failures=place.failures + 1, failed_at=listing.at, failing_by=listing.by)
 

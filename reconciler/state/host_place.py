@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import replace
 
+from schemas.backend_types import SSH
 from schemas.desired import BackendConfig
 from schemas.host import Host
 from schemas.instance import Instance
@@ -12,12 +13,12 @@ from schemas.instance import Instance
 
 def config_of(host: Host) -> BackendConfig:
     """What `backends.ssh.backend` connects by, and a place remembers: also when the host has left the documents."""
-    return BackendConfig(name="ssh", type="ssh", options={"host": msgspec.to_builtins(host)})
+    return BackendConfig(name=SSH.name, type=SSH.name, options={"host": msgspec.to_builtins(host)})
 
 
 def host_of(config: BackendConfig) -> Host | None:
     """The declared server that a place is; `None` for any other place."""
-    return msgspec.convert(config.options["host"], Host) if config.type == "ssh" and "host" in config.options else None
+    return msgspec.convert(config.options["host"], Host) if config.is_server and "host" in config.options else None
 
 
 def as_server(instance: Instance, config: BackendConfig) -> Instance:

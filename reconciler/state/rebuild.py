@@ -85,7 +85,7 @@ def _refuse_silence(places: Sequence[Place], listings: Sequence[Listing]) -> Non
         if listing is not None and listing.error.startswith(NOT_OURS):
             continue  # it answered, and has nothing of ours
         if listing is None or listing.error or listing.partial:
-            where = "its pool's `hosts`" if place.config.type == "ssh" else "`backends`"
+            where = "its pool's `hosts`" if place.config.is_server else "`backends`"
             why = listing.error if listing and listing.error else "no answer"
             raise RebuildRefused(
                 f"{place.name}: {why}; its instances would be forgotten. Mend that, or take it out of {where} first"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.documents import printed, printed_backends
-from schemas.documents.backends.base import TYPES, backend_form
+from schemas.documents.backends.forms import TYPES, backend_form
 from schemas.documents.pool import PoolForm
 from schemas.documents.profile import ProfileForm
 from schemas.documents.project import SingleKeys

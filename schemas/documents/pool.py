@@ -194,3 +194,7 @@ class PoolForm(Form):
         Annotated[Literal["process", "container"], one_of("process", "container", what="an isolation")] | None
     ) = None
     disk_floor: Size | None = None
+    self_termination: (
+        Annotated[Literal["required", "preferred"], one_of("required", "preferred", what="a rule of self-termination")]
+        | None
+    ) = None

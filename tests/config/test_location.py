@@ -9,7 +9,7 @@ import pytest
 from reconciler.config.load import Invalid, load
 from reconciler.planner.local_state_guard import alone
 from schemas.desired import BackendConfig, Desired
-from schemas.documents.backends.base import TYPES
+from schemas.documents.backends.forms import TYPES
 from schemas.location import Bucket, Folder, Location, location
 
 GOOD: dict[str, Location] = {

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from schemas.backend_types import TYPES
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("schemas", "backends", "reconciler")
 """From the ground up: each may import those before it."""
@@ -181,11 +183,11 @@ def test_a_vendors_library_is_imported_in_its_folders_alone() -> None:
 
 
 def test_no_cloud_imports_another() -> None:
-    shared = {"base", "errors", "naming", "http", "boot", "catalog", "nvidia_smi", "checks"}
+    shared = {"base", "errors", "naming", "http", "boot", "catalog", "nvidia_smi", "checks", "scope"}
     wrong = [
         f"{where(name, node)}: {module}"
         for name in SOURCES
-        if package(name) == "backends" and name.count(".") > 1
+        if package(name) == "backends" and name.count(".") > 1 and not name.startswith("backends.catalog.")
         for module, node in imports(name)
         if package(module) == "backends" and module.split(".")[1] not in {name.split(".")[1], *shared}
     ]
@@ -348,3 +350,71 @@ def test_a_plan_imports_nothing_heavy(tmp_path: Path) -> None:
     loaded = json.loads(done.stderr.splitlines()[-1])
     heavy = [module for module in loaded if any(module == name or module.startswith(name + ".") for name in HEAVY)]
     assert heavy == []
+
+
+# ---------------------------------------------------------------- what a backend is, said once
+
+AWS_ALONE = "backends.aws."
+"""Modules of AWS's own: nobody else names them."""
+NAMED = {
+    "schemas.backend_types": "the table itself",
+    "reconciler.cli.commands.backend.aws_configure": "the command is called so",
+    "reconciler.cli.options.backend": "the command is called so, and its default name",
+    "reconciler.cli.suggest": "names of commands",
+    "reconciler.cli.project": "the folder ~/.dstack/ssh",
+    "reconciler.hosts.ssh.aliases": "the folder ~/.dstack/ssh",
+    "reconciler.config.edit.hosts": "the key `ssh` of a pool",
+    "reconciler.config.compile.project": "the key `ssh` of a pool",
+    "reconciler.store.objects.open": "extras of the package",
+    "reconciler.hosts.ssh.proxy_command": "the vendor's program",
+    "reconciler.hosts.ssh.cloud_hosts": "the vendor's program",
+    "reconciler.hosts.ssh.declared_hosts": "the vendor's program",
+    "schemas.location": "`state: local`",
+    "backends.aws.backend": "a partition of AWS",
+    "backends.local.backend": "its own",
+    "backends.ssh.backend": "its own",
+    "backends.aws.snapshot_catalog": "of AWS alone",
+}
+"""Modules in which the name of a type stands as a text, and why."""
+
+
+def test_nobody_else_names_a_module_of_aws() -> None:
+    wrong = [
+        f"{where(name, node)}: {module}"
+        for name in SOURCES
+        for module, node in imports(name)
+        if module.startswith(AWS_ALONE) and not name.startswith(AWS_ALONE)
+    ]
+    assert wrong == []
+
+
+def test_the_registry_names_no_module_of_a_backend() -> None:
+    own = {one.module for one in TYPES.values() if one.module}
+    assert [module for module, _ in imports("backends.registry") if module in own] == []
+
+
+def test_the_name_of_a_type_stands_in_the_table_alone() -> None:
+    names = {one.name for one in TYPES.values() if one.available}
+    found = {
+        name
+        for name in SOURCES
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in names
+        if not name.startswith("schemas.documents.backends")
+    }
+    assert sorted(found - NAMED.keys()) == []
+    assert sorted(NAMED.keys() - found) == [], "no longer needed"
+
+
+def test_no_type_is_told_apart_by_its_name() -> None:
+    names = {one.name for one in TYPES.values()}
+    wrong = [
+        where(name, node)
+        for name in SOURCES
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.Compare)
+        for side in (node.left, *node.comparators)
+        if isinstance(side, ast.Constant) and side.value in names
+        if not name.startswith(("backends.aws.backend", "schemas.documents.backends"))
+    ]
+    assert wrong == []

@@ -57,6 +57,7 @@ def compile_pool(
         default_image=form.default_image or "",
         isolation=form.isolation or "process",
         disk_floor=DISK_FLOOR if form.disk_floor is None else form.disk_floor,
+        self_termination=form.self_termination or "preferred",
         hosts=compile_hosts(form, known=known),
         unsupported=_unsupported(form, where, backends),
         sources=chosen.written(),

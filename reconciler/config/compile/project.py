@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from reconciler.config.compile.credentials import creds_faults, with_secrets
 from reconciler.config.compile.hosts import twice
 from reconciler.config.compile.pool import DEFAULT_POOL, compile_pool
@@ -15,16 +17,19 @@ from reconciler.config.lint import pool_contradictions, project_contradictions, 
 from reconciler.config.problems import Problem, in_order
 from reconciler.config.read import Entry, Read, entry_name
 from reconciler.config.warnings import backend_notices, run_notices, unsupported_notices
+from schemas.backend_types import LOCAL, type_of
 from schemas.desired import BackendConfig, Cap, Desired, Secret
-from schemas.documents.backends.base import OTHER_TYPES, TYPES
+from schemas.documents.backends.forms import TYPES
+from schemas.documents.backends.local import DEFAULT_INSTANCES
+from schemas.documents.backends.others import OTHER_TYPES
 from schemas.documents.shape import suggestion
+from schemas.endpoint import leads_here
 from schemas.pool import Pool
 from schemas.profile import Profile
 from schemas.run import RunSpec
 
-DEFAULT_INSTANCES = 4
-SUPPORTED = ("local", "aws")
-LOCAL = BackendConfig(name="local", type="local", options={"instances": DEFAULT_INSTANCES})
+HERE = BackendConfig(name=LOCAL.name, type=LOCAL.name, options={"instances": DEFAULT_INSTANCES})
+"""What a project has that declares no backend."""
 
 
 class Notes(NamedTuple):
@@ -44,7 +49,7 @@ def compile_documents(
     `own` are the user's profiles: the project's of the same name win. `known` are the project's pinned host keys.
     """
     notes = Notes([], [])
-    backends = {config.name: config for config in map(_backend, read.backends)} or {"local": LOCAL}
+    backends = {config.name: config for config in map(_backend, read.backends)} or {HERE.name: HERE}
     profiles = _profiles(read, own)
     for entry in read.profiles:
         _known_backends(entry.form.backends, backends, entry, read)
@@ -56,7 +61,7 @@ def compile_documents(
     secrets = tuple(secrets_of(read))
     for entry in read.backends:
         notes.warnings.extend(backend_notices(entry))
-        read.problems.extend(creds_faults(entry, secrets) if entry.form.type in SUPPORTED else ())
+        read.problems.extend(creds_faults(entry, secrets) if type_of(entry.form.type).available else ())
     return Desired(
         **_project(read),
         backends=tuple(with_secrets(config, secrets) for config in backends.values()),
@@ -100,17 +105,16 @@ def pick_profile(asked: str | None, profiles: Mapping[str, Profile]) -> Profile 
 def _backend(entry: Entry) -> BackendConfig:
     form = entry.form
     name = entry_name(entry)
-    options = {
-        key: value
-        for key, value in form.model_dump().items()
-        if key not in ("name", "type", "regions") and value is not None
-    }
-    if form.type == "local":
-        options.setdefault("instances", DEFAULT_INSTANCES)
-    unsupported = () if form.type in SUPPORTED else (f"the backend `{name}` is not supported yet",)
-    return BackendConfig(
-        name=name, type=form.type, regions=form.regions or (), options=options, unsupported=unsupported
-    )
+    config = BackendConfig(name=name, type=form.type, regions=form.regions or (), options=form.options())
+    return replace(config, unsupported=tuple(_not_usable(config)))
+
+
+def _not_usable(config: BackendConfig) -> Iterator[str]:
+    """Credentials must not follow an edited file to another server: an endpoint leads to this machine, or nowhere."""
+    if not config.traits.available:
+        yield f"the backend `{config.name}` is not supported yet"
+    elif config.endpoint and not leads_here(config.endpoint):
+        yield f"the backend `{config.name}` is not used: an `endpoint` on another machine is not supported yet"
 
 
 def _profiles(read: Read, own: Iterable[Profile]) -> dict[str, Profile]:
@@ -139,7 +143,7 @@ def _pools(
         _known_backends(form.backends, backends, entry, read)
         pool = compile_pool(form, profile=profiles.get(form.profile or ""), backends=backends, known=known)
         if pool.name == default and not pool.default:
-            pool = _replaced(pool, default=True)
+            pool = replace(pool, default=True)
         pools.setdefault(pool.name, pool)
         notes.warnings.extend(pool_contradictions(entry, pool))
         notes.unsupported.extend(unsupported_notices(entry, pool.unsupported))
@@ -167,12 +171,6 @@ def _default_unsupported(backends: Mapping[str, BackendConfig]) -> tuple[str, ..
     if any(not config.unsupported for config in backends.values()):
         return ()
     return ("cloud backends are not supported yet",)
-
-
-def _replaced(pool: Pool, **changes: Any) -> Pool:
-    from msgspec.structs import replace
-
-    return replace(pool, **changes)
 
 
 def _default_pool(read: Read) -> str:

@@ -12,12 +12,14 @@ from reconciler.config.edit.pools import Edit, EditRefused, edited, round_trip
 NEW_FILE = "backends.yml"
 
 
-def set_aws(folder: Path, name: str, *, creds: Mapping[str, str], region: str, store: str) -> tuple[Edit, ...]:
+def set_aws(
+    folder: Path, name: str, *, type: str, creds: Mapping[str, str], region: str, store: str
+) -> tuple[Edit, ...]:
     """The backend `name`, made or with these credentials and that region too; `artifact_store` where one is given.
 
     Raises `EditRefused` where another type has that name, or artifacts go elsewhere already.
     """
-    backend = _backend(folder, name, creds=creds, region=region)
+    backend = _backend(folder, name, type=type, creds=creds, region=region)
     if not store:
         return (backend,) if backend else ()
     return _with_store(folder, backend, store)
@@ -27,13 +29,13 @@ def declares_any(folder: Path) -> bool:
     return any(_list(data) for _, _, data in round_trip(folder))
 
 
-def _backend(folder: Path, name: str, *, creds: Mapping[str, str], region: str) -> Edit | None:
+def _backend(folder: Path, name: str, *, type: str, creds: Mapping[str, str], region: str) -> Edit | None:
     lists = [(path, text, data) for path, text, data in round_trip(folder) if _list(data) is not None]
     for path, text, data in lists:
         for index, one in enumerate(_list(data)):
             if _name(one) == name:
-                return _changed(path, text, one, index, creds=creds, region=region)
-    entry: dict[str, Any] = {"type": "aws", **({"name": name} if name != "aws" else {}), "regions": [region]}
+                return _changed(path, text, one, index, type=type, creds=creds, region=region)
+    entry: dict[str, Any] = {"type": type, **({"name": name} if name != type else {}), "regions": [region]}
     entry = {**entry, "creds": dict(creds)} if creds else entry
     if not lists:
         return _new(folder / NEW_FILE, entry)
@@ -42,8 +44,10 @@ def _backend(folder: Path, name: str, *, creds: Mapping[str, str], region: str) 
     return edited(path, text, splice=splice, change=lambda fresh: _list(fresh).append(entry))
 
 
-def _changed(path: Path, text: str, one: Any, index: int, *, creds: Mapping[str, str], region: str) -> Edit | None:
-    if one.get("type") != "aws":
+def _changed(
+    path: Path, text: str, one: Any, index: int, *, type: str, creds: Mapping[str, str], region: str
+) -> Edit | None:
+    if one.get("type") != type:
         raise EditRefused(f"{path}: backend {_name(one)} is of type {one.get('type')}: choose another --name")
 
     def change(fresh: Any) -> None:

@@ -13,6 +13,7 @@ from reconciler.planner.placement.fit import accepted, refusal
 from reconciler.planner.placement.idle_pool import Shape
 from reconciler.planner.placement.limits import Room
 from reconciler.planner.placement.offer_index import Aisle, Shelf
+from reconciler.planner.self_termination import ends_by_itself
 from reconciler.text.format import counted
 from schemas.base import Price
 from schemas.offer import Offer
@@ -211,6 +212,9 @@ class Search:
         refused = refusal(where, offer) or ("spot" if where.reservation and offer.spot else "")
         if not refused and ceiling is not None and (offer.price is None or offer.price > ceiling):
             return "ceiling"
+        required = self._pool.self_termination == "required"
+        if not refused and required and not ends_by_itself(self._market.draft, self._pool, offer):
+            return "self-termination"
         return refused
 
     def _hindrance(self, offer: Offer) -> tuple[str, str]:
@@ -275,6 +279,8 @@ class Search:
     def _label(self, stage: str, first: Offer) -> str:
         if stage == "ceiling":
             return f"1.5 × the confirmed price, ${self._shape.ceiling:.2f}"
+        if stage == "self-termination":
+            return "self_termination: required"
         if stage == "over":
             return f"{_WORDS['budget']} ({self._unaffordable(first)})"
         if stage == "elsewhere" and (only := self._only or self._bound):
@@ -302,6 +308,7 @@ _STAGES = (
     "spot",
     "price",
     "ceiling",
+    "self-termination",
     "elsewhere",
     "place",
     "quota",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from reconciler.planner.draft import Draft
 from reconciler.state.status import degraded
 from reconciler.text.dates import clock
+from schemas.backend_types import SSH
 from schemas.host import Host
 from schemas.instance import Instance
 from schemas.offer import Offer
@@ -87,9 +88,9 @@ def _attached(draft: Draft, host: Host, *, pool: Pool) -> Launch:
 
 def _offer(host: Host) -> Offer:
     return Offer(
-        backend="ssh",
+        backend=SSH.name,
         region=host.region,
-        instance_type="ssh",
+        instance_type=SSH.name,
         resources=UNKNOWN,
         price=host.price,
         cloud=False,

@@ -19,6 +19,7 @@ from reconciler.state.drains import INSTANCE_DRAINED, POOL_DRAINED, begun, drain
 from reconciler.state.status import unheard
 from reconciler.text.durations import words
 from reconciler.text.format import counted
+from schemas.backend_types import UNKNOWN
 from schemas.instance import Instance
 from schemas.plan import Terminate
 
@@ -26,8 +27,6 @@ MINUTE = 60
 ORPHAN_GRACE = 10 * MINUTE
 UNREACHABLE_LOOKS = 3
 UNREACHABLE_GRACE = 20 * MINUTE  # or its pool's, where that is longer
-PROVISIONING_TIMEOUT = {"runpod": 20 * MINUTE, "kubernetes": 20 * MINUTE, "lambda": 30 * MINUTE}
-PROVISIONING_DEFAULT = 10 * MINUTE
 
 # Drains that these rules wrote themselves are lifted when their rule holds no more.
 OURS = ("left the documents", "max lifetime", "nodes lowered", POOL_DRAINED, INSTANCE_DRAINED, "autoscale")
@@ -200,7 +199,7 @@ def _never_ready(draft: Draft, instance: Instance) -> Leave | None:
     if instance.phase != "provisioning" or instance.place in draft.unknown or instance.host is not None:
         return None
     config = draft.backends.get(instance.backend)
-    limit = PROVISIONING_TIMEOUT.get(config.type if config else "", PROVISIONING_DEFAULT)
+    limit = (config.traits if config else UNKNOWN).ready_within
     if draft.now < max(instance.created_at, instance.seen_at or 0) + limit:
         return None
     return Leave(why=f"not ready {words(limit)} after it was made", inferred=True)

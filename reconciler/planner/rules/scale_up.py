@@ -16,6 +16,7 @@ from reconciler.planner.placement.idle_pool import Shape, Shapes
 from reconciler.planner.placement.limits import Room
 from reconciler.planner.placement.offer_search import Market, Search
 from reconciler.planner.rules.attach_hosts import attaching, waits
+from reconciler.planner.self_termination import unended
 from reconciler.text.durations import words
 from reconciler.text.format import counted, few
 from schemas.base import Mib, Price, Seconds
@@ -108,7 +109,7 @@ def _launch(draft: Draft, order: Order, wanted: list[tuple[str, str]]) -> Launch
         ids=tuple(f"{id}-{index}" for index in range(len(wanted))),
         names=tuple(name or draft.name_for(pool.name) for _, name in wanted),
         offer=order.offer,
-        why=why,
+        why="; ".join(filter(None, (why, unended(draft, pool, order.offer)))),
         origin=order.origin,
         wish=order.wish,
         reserved_for=order.reserved_for,

@@ -45,7 +45,7 @@ def distrust(state: State, *, seen: Mapping[str, Sequence[Seen]], reports: Seque
     newer = [word for word in words if word.generation > state.generation]
     if not newer:
         return Doubts()
-    servers = {place.name for place in state.places if place.config.type == "ssh"}
+    servers = {place.name for place in state.places if place.config.is_server}
     claims = {word.place: word for word in newer if not word.proven and word.place in servers}
     agreeing = len({word.place for word in words} - {word.place for word in newer})
     proven = [word for word in newer if word.proven]
@@ -64,7 +64,7 @@ def distrust(state: State, *, seen: Mapping[str, Sequence[Seen]], reports: Seque
 
 def _words(state: State, seen: Mapping[str, Sequence[Seen]], reports: Sequence[HostReport]) -> Iterator[_Word]:
     """A server's claim is a file of its login's. What carries no number says nothing."""
-    servers = {place.name for place in state.places if place.config.type == "ssh"}
+    servers = {place.name for place in state.places if place.config.is_server}
     for place, ours in seen.items():
         for one in ours:
             yield _Word(place, one.id, one.generation, place not in servers)

@@ -129,7 +129,7 @@ def changed_hosts(was: State, state: State) -> tuple[str, ...]:
 
 def _clocks(state: State, reports: Sequence[HostReport]) -> dict[str, list[int]]:
     """place -> by how much our clock is off from that of each of its hosts that tells its own."""
-    mine = {place.name for place in state.places if place.config.type == "local"}  # it has the very same clock
+    mine = {place.name for place in state.places if place.config.traits.kind == "machine"}  # it has the very same clock
     there = {instance.id: instance.place for instance in state.instances if instance.place not in mine}
     found: dict[str, list[int]] = {}
     for report in reports:
@@ -137,7 +137,7 @@ def _clocks(state: State, reports: Sequence[HostReport]) -> dict[str, list[int]]
             found.setdefault(there[report.instance], []).append(report.at - report.clock)
     everybody = [off for each in found.values() for off in each]
     # A declared server is a place of one host: it alone cannot tell whose clock is wrong.
-    alone = {place.name for place in state.places if place.config.type == "ssh"}
+    alone = {place.name for place in state.places if place.config.is_server}
     return {name: everybody if name in alone else each for name, each in found.items()}
 
 
@@ -189,7 +189,7 @@ def another_account(place: Place, other: str) -> str:
 
 def _stranger(place: Place, *, other: str) -> str:
     what = f"answers as {other}, not as {place.identity}: nothing that it says is believed; "
-    if place.config.type == "ssh":
+    if place.config.is_server:
         return (
             f"another machine answers there: {what}if it took the place of the old one for good, "
             "`dstack state forget NAME` gives that one up, and the next apply attaches this one"
@@ -223,7 +223,7 @@ def _answers(state: State, listings: Sequence[Listing], *, off: int) -> dict[str
 def _of_known_places(state: State, reports: Sequence[HostReport]) -> Sequence[HostReport]:
     """On another machine, a path or an address of ours leads to something that only looks like ours."""
     # A declared server's own machine id tells that by itself, and it then counts as unreachable.
-    others = {place.name for place in state.places if place.answered_by and place.config.type != "ssh"}
+    others = {place.name for place in state.places if place.answered_by and not place.config.is_server}
     if not others:
         return reports
     there = {instance.id for instance in state.instances if instance.place in others}

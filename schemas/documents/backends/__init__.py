@@ -1,0 +1,1 @@
+"""The forms of the backends: a module for each type."""

@@ -14,6 +14,7 @@ import pytest
 from backends.aws.checks import probes
 from backends.aws.credentials import Keys, with_keys
 from backends.errors import BackendError
+from backends.registry import parameter
 from reconciler.cli.commands.backend.check import looked
 from reconciler.config.edit.backend import set_aws
 from reconciler.secrets.errors import SecretLacking
@@ -220,14 +221,14 @@ def test_a_backend_is_added_behind_the_others_and_changed_in_place(tmp_path: Pat
     folder = tmp_path / ".dstack"
     folder.mkdir()
     (folder / "all.yml").write_text("# ours\nbackends:\n  - type: local   # here\n\n# below\nkeep: 5d\n")
-    (edit,) = set_aws(folder, "aws", creds={"profile": "p"}, region="eu-west-1", store="")
+    (edit,) = set_aws(folder, "aws", type="aws", creds={"profile": "p"}, region="eu-west-1", store="")
     assert edit.after == (
         "# ours\nbackends:\n  - type: local   # here\n  - type: aws\n    regions: [eu-west-1]\n"
         "    creds: {profile: p}\n\n# below\nkeep: 5d\n"
     )
     edit.path.write_text(edit.after)
-    assert set_aws(folder, "aws", creds={"profile": "p"}, region="eu-west-1", store="") == ()
-    (other,) = set_aws(folder, "aws", creds={"profile": "q"}, region="us-east-1", store="s3://b/x")
+    assert set_aws(folder, "aws", type="aws", creds={"profile": "p"}, region="eu-west-1", store="") == ()
+    (other,) = set_aws(folder, "aws", type="aws", creds={"profile": "q"}, region="us-east-1", store="s3://b/x")
     assert "# here" in other.after
     assert "# below" in other.after
     assert "profile: q" in other.after
@@ -317,9 +318,12 @@ def test_a_secret_of_the_parameter_store(account: Account, monkeypatch: pytest.M
     def wants(reference: str) -> Desired:
         return Desired(backends=(config,), secrets=(Secret(name="token", source="ssm", reference=reference),))
 
-    assert resolve(run, wants("/team/token"), os.environ) == {"TOKEN": SECRET}
+    def kept(kind: str, name: str) -> str:
+        return parameter(kind, name, (config,))
+
+    assert resolve(run, wants("/team/token"), os.environ, parameter=kept) == {"TOKEN": SECRET}
     with pytest.raises(SecretLacking, match=r"secret token: /team/none in .*/eu-west-1: ParameterNotFound"):
-        resolve(run, wants("/team/none"), os.environ)
+        resolve(run, wants("/team/none"), os.environ, parameter=kept)
 
 
 def test_an_account_that_is_not_there(monkeypatch: pytest.MonkeyPatch, account: Account) -> None:

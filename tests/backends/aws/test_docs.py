@@ -7,11 +7,12 @@ import shutil
 from functools import cache
 from pathlib import Path
 
-from backends.aws.iam_policy import Scope, actions, policy
+from backends.aws.iam_policy import actions, policy
 from backends.boot.spec import DeadMan
+from backends.scope import Scope
 from schemas.desired import BackendConfig
+from schemas.documents.backends.aws import AwsForm
 from schemas.documents.backends.base import BackendForm
-from schemas.documents.cloud import AwsForm
 from schemas.pool import Pool
 from tests.doubles.aws.aws_double import AwsServer
 from tests.doubles.commands.command import Folder

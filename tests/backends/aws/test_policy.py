@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from backends.aws.iam_policy import Kind, Scope, actions, policy
+from backends.aws.iam_policy import actions, policy
 from backends.aws.tags import PROJECT
+from backends.scope import Kind, Scope
 from reconciler.state.access_modes import modes_of
 from schemas.access import Way
 from schemas.desired import BackendConfig, Desired

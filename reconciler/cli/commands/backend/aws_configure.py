@@ -12,21 +12,10 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from backends.aws.credentials import (
-    KEY_ID,
-    PROFILE,
-    Caller,
-    Keys,
-    caller,
-    check_bucket,
-    check_region,
-    credentials_file,
-    in_role,
-    known_key,
-    store_keys,
-)
 from backends.errors import BackendError
+from backends.registry import configure_of
 from reconciler.cli.commands.pool.edit import COMMIT, put_edits, show_edits
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import project_root
@@ -36,6 +25,7 @@ from reconciler.config.edit.pools import Edit, EditRefused
 from schemas.base import NAME
 from schemas.location import Bucket, location
 
+TYPE = "aws"  # the command is called so: `dstack aws configure`
 DEFAULT_PROFILE = "dstack"
 FLAGS = (
     "there is no terminal to ask at: give --profile NAME, or --key-id ID --secret-stdin with the secret on standard "
@@ -94,7 +84,7 @@ def _asks(asked: AwsAsk) -> bool:
     return interactive() and not (asked.key_id or asked.profile or asked.region or asked.yes or asked.as_json)
 
 
-def _credentials(asked: AwsAsk) -> tuple[Keys | None, str]:
+def _credentials(asked: AwsAsk) -> tuple[Any, str]:
     """A key and the profile that it goes to, or a profile that is there."""
     if asked.secret_stdin and not asked.key_id:
         raise Fail("--secret-stdin: whose secret? Give --key-id ID, too")
@@ -104,11 +94,11 @@ def _credentials(asked: AwsAsk) -> tuple[Keys | None, str]:
         profile = "" if key_id else _asked("Profile: ", missing=FLAGS)
     if not key_id:
         return None, _profile(profile)
-    if not KEY_ID.fullmatch(key_id):
+    if not configure_of(TYPE).KEY_ID.fullmatch(key_id):
         raise Fail("that is no access key id: AKIA and 16 more of A-Z and 0-9")
     if key_id.startswith("ASIA"):
         raise Fail("an ASIA… key is a temporary one: `aws sso login` with --profile NAME, or its three AWS_… variables")
-    return Keys(id=key_id, secret=_secret(asked)), _profile(profile or DEFAULT_PROFILE)
+    return configure_of(TYPE).Keys(id=key_id, secret=_secret(asked)), _profile(profile or DEFAULT_PROFILE)
 
 
 def _secret(asked: AwsAsk) -> str:
@@ -124,7 +114,7 @@ def _secret(asked: AwsAsk) -> str:
 
 
 def _profile(name: str) -> str:
-    if not PROFILE.fullmatch(name):
+    if not configure_of(TYPE).PROFILE.fullmatch(name):
         raise Fail(f"--profile {name}: not a name of a profile")
     return name
 
@@ -155,16 +145,14 @@ def _bucket(text: str) -> Bucket | None:
 # ---------------------------------------------------------------- checked, then written
 
 
-def _checked(
-    asked: AwsAsk, *, keys: Keys | None, profile: str, region: str, bucket: Bucket | None
-) -> tuple[Caller, str]:
+def _checked(asked: AwsAsk, *, keys: Any, profile: str, region: str, bucket: Bucket | None) -> tuple[Any, str]:
     """Who the backend will be, and where the bucket lies."""
     try:
-        who, session = caller(region=region, keys=keys, profile="" if keys else profile)
-        check_region(session, region)
+        who, session = configure_of(TYPE).caller(region=region, keys=keys, profile="" if keys else profile)
+        configure_of(TYPE).check_region(session, region)
         if asked.role_arn:
-            who = in_role(session, asked.role_arn, external_id=asked.external_id)
-        return who, check_bucket(session, bucket.bucket, bucket.prefix) if bucket else ""
+            who = configure_of(TYPE).in_role(session, asked.role_arn, external_id=asked.external_id)
+        return who, configure_of(TYPE).check_bucket(session, bucket.bucket, bucket.prefix) if bucket else ""
     except BackendError as error:
         of = f"key {asked.key_id or keys.id}" if keys else f"profile {profile}"
         raise Fail(f"{of}: {error}; nothing was written") from error
@@ -176,21 +164,21 @@ def _edits(root: Path, asked: AwsAsk, *, profile: str, region: str, bucket: Buck
     creds |= {"external_id": asked.external_id} if asked.external_id else {}
     store = bucket.url if bucket else ""
     try:
-        return set_aws(root / ".dstack", asked.name, creds=creds, region=region, store=store)
+        return set_aws(root / ".dstack", asked.name, type=TYPE, creds=creds, region=region, store=store)
     except EditRefused as error:
         raise Fail(str(error)) from error
 
 
-def _store(keys: Keys | None, profile: str, *, yes: bool) -> str:
+def _store(keys: Any, profile: str, *, yes: bool) -> str:
     """Into AWS's file; another key of that profile is not replaced unasked. The file, or "" where none was written."""
     if keys is None:
         return ""
-    path = credentials_file(os.environ, home=Path.home())
+    path = configure_of(TYPE).credentials_file(os.environ, home=Path.home())
     try:
-        known = known_key(path, profile)
+        known = configure_of(TYPE).known_key(path, profile)
         if known not in ("", keys.id) and not yes and not _replaces(known, profile, path):
             raise Fail("nothing was written")
-        store_keys(path, profile, keys)
+        configure_of(TYPE).store_keys(path, profile, keys)
     except BackendError as error:
         raise Fail(str(error)) from error
     except OSError as error:
@@ -208,7 +196,7 @@ def _replaces(known: str, profile: str, path: Path) -> bool:
 
 
 def _report(
-    asked: AwsAsk, *, who: Caller, profile: str, region: str, bucket: Bucket | None, stored: str, files: list[str]
+    asked: AwsAsk, *, who: Any, profile: str, region: str, bucket: Bucket | None, stored: str, files: list[str]
 ) -> None:
     if not asked.as_json:
         closer = f"`dstack backend check {asked.name}` looks closer"

@@ -9,7 +9,7 @@ from reconciler.cli.terminal.state_age import say_age
 from reconciler.cli.terminal.streams import out, say, show, width
 from reconciler.report.backend_rows import BackendRow, explain_backends
 from reconciler.text.format import counted, price
-from schemas.base import OURS
+from schemas.backend_types import type_of
 
 
 def list_backends(*, as_json: bool) -> int:
@@ -37,8 +37,8 @@ def list_backends(*, as_json: bool) -> int:
 
 
 def _cells(row: BackendRow) -> list[str]:
-    regions = ", ".join(row.regions) or ("every" if row.type not in OURS else "")
-    few = counted(len(row.identities), "server") if row.type == "ssh" else ", ".join(row.identities)
+    regions = ", ".join(row.regions) or ("every" if type_of(row.type).regional else "")
+    few = counted(len(row.identities), "server") if type_of(row.type).kind == "server" else ", ".join(row.identities)
     return [row.name, row.type, regions, few, str(row.instances), price(row.hourly)]
 
 

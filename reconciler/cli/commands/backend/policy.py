@@ -1,10 +1,11 @@
-"""`dstack backend policy`: the least-privilege IAM policies of an aws backend, as JSON ready to be attached."""
+"""`dstack backend policy`: the least-privilege policies of a backend, as JSON ready to be attached."""
 
 from __future__ import annotations
 
 import json
 
-from backends.aws.iam_policy import Kind, Scope, policy
+from backends.registry import Policy, policy_of
+from backends.scope import Kind, Scope
 from reconciler.cli.commands.backend.check import buckets_of
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import documents_of, project_root, site_of
@@ -19,8 +20,8 @@ def print_policy(name: str, *, kind: Kind) -> int:
     desired = documents.desired
     if not desired.project:
         raise Fail("the project has no id yet, and the policy is bound to it: `dstack init` writes one")
-    parameters = tuple(secret.reference for secret in desired.secrets if secret.source == "ssm")
-    config = _aws(desired, name)
+    config, policy = _with_policy(desired, name)
+    parameters = tuple(secret.reference for secret in desired.secrets if secret.source in config.traits.parameters)
     scope = Scope(
         project=desired.project,
         buckets=buckets_of(site_of(documents)),
@@ -31,12 +32,13 @@ def print_policy(name: str, *, kind: Kind) -> int:
     return 0
 
 
-def _aws(desired: Desired, name: str) -> BackendConfig:
-    found = [one for one in desired.backends if one.type == "aws" and name in ("", one.name)]
+def _with_policy(desired: Desired, name: str) -> tuple[BackendConfig, Policy]:
+    having = ((one, policy_of(one.type)) for one in desired.backends if name in ("", one.name))
+    found = [(one, policy) for one, policy in having if policy is not None]
     if len(found) == 1:
         return found[0]
     if found:
-        raise Fail(f"there are several backends of type aws: name one of {', '.join(one.name for one in found)}")
+        raise Fail(f"several backends have policies: name one of {', '.join(one.name for one, _ in found)}")
     if name:
-        raise Fail(f"no backend {name} of type aws; policies are AWS's alone")
-    raise Fail("no backend of type aws is declared: `dstack aws configure` declares one")
+        raise Fail(f"no backend {name} that has policies is declared: `dstack backend list` shows them")
+    raise Fail("no backend that has policies is declared: `dstack aws configure` declares one")

@@ -27,6 +27,7 @@ from reconciler.state.errors import StateRefused
 from reconciler.store.objects.base import ObjectsError
 from reconciler.system.process import OwnThreads, now
 from reconciler.text.format import counted
+from schemas.backend_types import TYPES
 from schemas.desired import BackendConfig, Desired
 from schemas.offer import Offer
 from schemas.pool import Pool
@@ -35,6 +36,8 @@ from schemas.state import VERSION, State
 
 MOST = 10
 GROUPS = ("gpu", "region", "backend")
+CATALOGED = tuple(one.name for one in TYPES.values() if one.offers == "catalog" and one.available)
+"""Types whose offers anybody may see, without credentials and without a project."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,10 +133,8 @@ def _show(flags: OffersFlags, rows: Sequence[OfferRow], *, moment: int) -> None:
 
 def _hint(funnel: str, flags: OffersFlags, desired: Desired) -> str:
     """Where no cloud was asked, or only an unknown spot price was too high."""
-    from backends.registry import CATALOGED
-
-    if not any(config.type in CATALOGED for config in desired.backends):
-        return f"; the documents have no cloud: `--backend {' or '.join(sorted(CATALOGED))}` shows what one has"
+    if not any(config.traits.offers == "catalog" for config in desired.backends):
+        return f"; the documents have no cloud: `--backend {' or '.join(CATALOGED)}` shows what one has"
     asked, _, cheapest = funnel.rpartition(", the cheapest left out:")
     if "max_price" not in asked.rpartition("→ 0 ")[2] or " ≤ $" not in cheapest or flags.refresh:
         return ""
@@ -147,7 +148,7 @@ def _basis(backends: Sequence[str]) -> _Basis:
     except Fail as error:
         if "no .dstack folder" not in str(error):
             raise
-        desired, site = Desired(backends=(BackendConfig(name="aws", type="aws"),)), Site(root=Path.cwd(), project="")
+        desired, site = _anybodys(), Site(root=Path.cwd(), project="")
     else:
         desired, site = documents.desired, site_of(documents)
     state, why = _stored(site)
@@ -157,6 +158,10 @@ def _basis(backends: Sequence[str]) -> _Basis:
         warnings=[why] if why else [],
         state=state or State(version=VERSION, project=site.project, lineage=""),
     )
+
+
+def _anybodys() -> Desired:
+    return Desired(backends=tuple(BackendConfig(name=one, type=one) for one in CATALOGED))
 
 
 def _stored(site: Site) -> tuple[State | None, str]:
@@ -170,10 +175,8 @@ def _stored(site: Site) -> tuple[State | None, str]:
 
 
 def _with(desired: Desired, backends: Sequence[str]) -> Desired:
-    from backends.registry import CATALOGED
-
     known = {config.name for config in desired.backends}
-    more = tuple(BackendConfig(name=name, type=name) for name in backends if name in CATALOGED - known)
+    more = tuple(BackendConfig(name=name, type=name) for name in backends if name in {*CATALOGED} - known)
     known |= {config.name for config in more}
     _known(backends, known, flag="--backend", what="backend")
     return replace(desired, backends=(*desired.backends, *more))

@@ -116,10 +116,10 @@ def _machines(actions: Iterable[Action]) -> Counter[str]:
 def _say_unknown(state: State | None) -> bool:
     """Places that could not be asked: a cron job that reaps nothing must not look well."""
     unknown = [place for place in state.places if place.error and not place.forgotten] if state else []
-    clouds = [place for place in unknown if place.config.type != "ssh"]
+    clouds = [place for place in unknown if not place.config.is_server]
     for place in clouds:
         say(f"error: {place.name} is unknown, nothing was done there: {clean(place.error)}")
-    hosts = {place.name: place.error for place in unknown if place.config.type == "ssh"}
+    hosts = {place.name: place.error for place in unknown if place.config.is_server}
     told = list(_hosts_lost(state, hosts)) if state and hosts else []
     for error in told:
         say(f"error: {clean(error)}")

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from backends.registry import CATALOGED
 from reconciler.app.connections import connector
 from reconciler.app.site import Site
 from reconciler.app.stores import store_of
@@ -77,7 +76,7 @@ def stored_offers(site: Site, desired: Desired, state: State | None) -> Iterator
 
     yield from catalog_of(desired, os.environ, now=now(), told=lambda why: say(f"warning: {why}"))
 
-    others = [config for config in desired.backends if config.type not in CATALOGED]
+    others = [config for config in desired.backends if config.traits.offers != "catalog"]
     connect = connector(site, address=store_of(site).address if others and site.project else "")
     for config in others:
         for region in config.regions or ("",):

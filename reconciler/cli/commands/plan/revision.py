@@ -24,7 +24,7 @@ def identified(root: Path) -> Documents:
     if documents.desired.project:
         _keep_out_of_git(root)
         return documents
-    elsewhere = sorted({one.name for one in documents.desired.backends if one.type != "local"})
+    elsewhere = sorted({one.name for one in documents.desired.backends if one.traits.regional})
     if elsewhere:
         raise Fail(
             f"{root / '.dstack'}: the project has no id, and everything made at {', '.join(elsewhere)} is tagged "

@@ -1,0 +1,24 @@
+"""What a project has in a cloud, for the policy that lets somebody plan or apply there. Pure."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from schemas.access import Mode
+from schemas.base import Value
+from schemas.location import Bucket
+
+Kind = Literal["plan", "apply"]
+
+
+class Scope(Value, frozen=True, kw_only=True):
+    """What the policy is bound to."""
+
+    project: str
+    """The project's id."""
+    buckets: tuple[Bucket, ...] = ()
+    """Those that the configuration names."""
+    parameters: tuple[str, ...] = ()
+    """Names of the values that the cloud keeps for the project's secrets."""
+    modes: tuple[Mode, ...] = ()
+    """The ways to the machines of all pools; none: the backend's own."""

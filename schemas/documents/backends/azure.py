@@ -1,0 +1,20 @@
+"""The backend `azure`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from schemas.documents.backends.base import CloudForm, TextMap, secret_keys
+from schemas.documents.scalars import Flag, Text
+
+
+class AzureForm(CloudForm):
+    type: Literal["azure"]
+    tenant_id: Text
+    subscription_id: Text
+    creds: Annotated[dict[str, str], secret_keys("client_id", "client_secret")] | None = None
+    resource_group: Text | None = None
+    vpc_ids: TextMap | None = None
+    public_ips: Flag | None = None
+    vm_managed_identity: Text | None = None
+    tags: TextMap | None = None
