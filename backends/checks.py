@@ -1,4 +1,4 @@
-"""What can be asked of a backend before it is used: each probe is named, changes nothing and says what to do next."""
+"""Checks of a backend before it is used: each is named, changes nothing and says what to do next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The module of each type, imported only when a configured backend is used. `TYPES` names it, and nothing else does.
+"""Import the module of a backend's type, as `TYPES` names it, only when such a backend is used.
 
 A module has `connect`, and may have: `regions`, `probes` (backend check), `policy` (backend policy), `configure` (the
 pieces of `dstack TYPE configure`), `parameter` (secrets that its accounts keep), `CATALOG` and `live_region` (offers).

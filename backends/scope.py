@@ -1,4 +1,4 @@
-"""What a project has in a cloud, for the policy that lets somebody plan or apply there. Pure."""
+"""What a project has in a cloud, for least-privilege policies. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AWS: instances of EC2 in one region of one account.
+"""AWS: EC2 instances in one region of one account.
 
 What tells ours from others' is a tag; every listing filters by it. RunInstances is all or none, by a token that lives
 for a day; nothing else that is made has one, so it is made under a name and adopted.

@@ -1,4 +1,4 @@
-"""What must be so in an AWS account before anything is launched there, asked by calls that change nothing.
+"""Check an AWS account by calls that change nothing, before anything is launched there.
 
 A permission is asked for by the call itself as a dry run: EC2 then answers whether it would have been allowed. One
 that the policy ties to our tag can only be asked of a thing that has it; while there is none, it is not known.

@@ -1,4 +1,4 @@
-"""Clients of AWS, made one way only: its own chain of credentials, few attempts, short waits.
+"""Make boto3 clients: AWS's own chain of credentials, few attempts, short time-outs.
 
 A profile, SSO, a role (with its external id), a web identity (OIDC in CI), keys in the environment, an instance's own
 role and `AWS_ENDPOINT_URL` all work, since botocore finds them. `AWS_MAX_ATTEMPTS` and `AWS_RETRY_MODE` are a

@@ -1,4 +1,4 @@
-"""Who some credentials are, and AWS's own file of keys. A secret is never in a message, and in no file of a project."""
+"""Verify credentials, and write them to AWS's own file. Secrets never enter messages or project files."""
 
 from __future__ import annotations
 

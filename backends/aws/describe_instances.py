@@ -1,4 +1,4 @@
-"""EC2's description of an instance as ours. Pure."""
+"""Convert EC2's description of an instance. Pure."""
 
 from __future__ import annotations
 

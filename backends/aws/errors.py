@@ -1,4 +1,4 @@
-"""What AWS's error codes mean: one table, AWS's own words kept.
+"""The meanings of AWS's error codes, in one table. AWS's own words are kept.
 
 A code that is not here is permanent, unless its answer was a failure of the server (5xx): of those nothing is known.
 """

@@ -1,4 +1,4 @@
-"""The least that AWS's IAM must allow: one policy for those who look (plan), one for those who apply. Pure.
+"""Least-privilege IAM policies: one for plan, one for apply. Pure.
 
 Whatever ends or changes a thing is allowed only where the thing has this project's tag, and whatever makes one only
 where it gets that tag: another project's things are out of reach. Kinds of resources and condition keys as in the

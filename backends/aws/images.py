@@ -1,4 +1,4 @@
-"""Which image a machine boots: by SSM parameter, as its publisher keeps it, or as the documents say."""
+"""Look up the image that an instance boots: by SSM parameter, or as configured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An instance type as EC2's DescribeInstanceTypes tells it (and moto's copy of it), as a catalog has it."""
+"""Convert what DescribeInstanceTypes answers into catalog entries."""
 
 from __future__ import annotations
 

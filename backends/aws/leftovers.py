@@ -1,4 +1,4 @@
-"""Everything with a project's tag in a region that is no instance: to list it, and to remove it by a person's word.
+"""List and remove what carries a project's tag in a region and is no instance.
 
 What is attached to something counts as used by it, whoever's it is. Prices are those of most regions, about.
 """

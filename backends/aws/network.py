@@ -1,4 +1,4 @@
-"""Where in the account's network a machine goes: network, subnet and zone, looked up once. Makes nothing."""
+"""Look up network, subnet and zone of a launch. Makes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our own address, as AWS sees it: whom the door group lets in."""
+"""Find our own public address, as AWS sees it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A value that AWS's parameter store keeps, read with the backend's own credentials."""
+"""Read a value from AWS's parameter store with the backend's credentials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which quota of an account bounds a type of instance, and what it is now."""
+"""Find the quota that bounds an instance type, and its value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a region of AWS says of itself: which types it offers in which zone, and what spot costs there now."""
+"""Ask a region of AWS which types it offers in which zone, and for its spot prices."""
 
 from __future__ import annotations
 

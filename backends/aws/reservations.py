@@ -1,4 +1,4 @@
-"""What a capacity reservation or a capacity block of EC2 binds a launch to: looked up once, and refused in time. Pure.
+"""What a capacity reservation or capacity block binds a launch to; refuse contradictions early. Pure.
 
 docs.aws.amazon.com/AWSEC2/latest/UserGuide: "Launch instances into an existing Capacity Reservation", "Launch instances
 using Capacity Blocks", "Use Capacity Reservations with placement groups".

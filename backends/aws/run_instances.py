@@ -1,4 +1,4 @@
-"""A request of ours as EC2's RunInstances: looked-up facts into `inputs`, `inputs` into parameters. Pure.
+"""Render a request as parameters of EC2's RunInstances. Pure.
 
 `inputs` hold everything that the rendering rests on but the user data, which carries a derived key and is never
 stored: a request that is sent again is the same, whatever the documents say by then.

@@ -1,4 +1,4 @@
-"""Security groups of a project: made when first needed, adopted by name, let in for a while only.
+"""Security groups of a project: created when needed, adopted by name, with rules that expire.
 
 Two of them: one lets those in who tick, from their addresses, each rule with an expiry in its description; one of each
 pool lets its instances talk among themselves. Only rules of ours that have expired are ever removed.

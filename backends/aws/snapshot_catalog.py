@@ -1,4 +1,4 @@
-"""Makes the catalog that is shipped: `python -m backends.aws.snapshot_catalog --prices FILE`.
+"""Make the shipped catalog: `python -m backends.aws.snapshot_catalog --prices FILE`.
 
 From openly licensed package data only: moto's copy of EC2's instance types and of what each region offers, and the
 price list of apache-libcloud (`FILE` is its `pricing.json`, or the wheel that has it).

@@ -1,4 +1,4 @@
-"""What we call things in AWS: the tags on everything that we make, and names by which it is adopted. Pure."""
+"""Names and tags of everything that a project makes in AWS. Pure."""
 
 from __future__ import annotations
 

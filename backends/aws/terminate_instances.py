@@ -1,4 +1,4 @@
-"""TerminateInstances for many: EC2 ends all of a call or none, so that whatever hinders one would keep the others."""
+"""Terminate many instances although EC2 accepts a call for all of its ids or for none."""
 
 from __future__ import annotations
 

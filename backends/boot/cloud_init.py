@@ -1,4 +1,4 @@
-"""What cloud-init runs on a machine of ours, as POSIX sh: the dead-man timer first, then the host key and the login.
+"""Render user data for cloud-init, as POSIX sh: self-termination timer first, then host key and login.
 
 A boothook: cloud-init runs it before anything else that could fail or hang, at every boot. A machine on which all the
 rest of it failed is reached by nobody, and ends by its timer. Pure: the same in, the same text out.

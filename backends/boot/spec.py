@@ -1,4 +1,4 @@
-"""What a machine is born with: the host key that it must show first, who may log in, and its dead-man timer.
+"""What an instance is made with: its first host key, who may log in, and its self-termination timer.
 
 Everything secret in it is derived from the project's key and the launch's id whenever it is needed, and stored nowhere.
 """

@@ -1,4 +1,4 @@
-"""gpuhunt's catalog, as that project publishes it: `URL/PROVIDER/version`, `URL/PROVIDER/VERSION/catalog.zip`.
+"""Read gpuhunt's published catalog: `URL/PROVIDER/version`, `URL/PROVIDER/VERSION/catalog.zip`.
 
 Read as its documented columns say, never imported: https://github.com/dstackai/gpuhunt (MPL-2.0). What came is
 believed only as a whole, and only where it is nothing but a younger account of the same things.

@@ -1,4 +1,4 @@
-"""What a vendor's API calls a GPU, in the words that people ask for: `A10G`, 24 GB, compute capability 8.6."""
+"""Normalize vendors' names of GPUs: `A10G`, 24 GB, compute capability 8.6."""
 
 from __future__ import annotations
 

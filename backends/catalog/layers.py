@@ -1,4 +1,4 @@
-"""What lies ready for a backend: the shipped catalog and the files of the user's cache. Asks nobody."""
+"""The catalog layers at hand: shipped, and the user's cache. Asks no backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every offer of a cloud, from what is at hand: no network, no credentials, a few milliseconds.
+"""Compute every offer of a cloud from its catalog layers, without network or credentials.
 
 The catalog that is shipped lies below; over it gpuhunt's, where it was downloaded and its prices are younger; over
 both what the regions themselves said when they were asked. `catalog_refresh` is what asks.

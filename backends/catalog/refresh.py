@@ -1,4 +1,4 @@
-"""Asks what catalogs cannot know by themselves, and keeps it in the user's cache: gpuhunt's list, and the regions.
+"""Refresh the user's cache: gpuhunt's list, and each region's live offers.
 
 Never done by a plan. Every failure leaves what was there as it was.
 """

@@ -1,4 +1,4 @@
-"""A world that behaves as badly as real ones do, by a clock that is passed in. Nothing here is random.
+"""A fake backend for tests, as unreliable as real ones, on a clock that is passed in. Nothing is random.
 
 Listings lag, offers sell out, calls are throttled, answers get lost after the deed, spot
 machines are taken away, another account answers, hosts fall silent and come back rebooted.

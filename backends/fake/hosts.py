@@ -1,4 +1,4 @@
-"""The insides of a fake world's machines: jobs that start at most once, end when their time is over, and leave results.
+"""The hosts of a fake backend: jobs start at most once, end in time, and leave results.
 
 The errors are this module's own; whoever plays the runner translates them.
 """

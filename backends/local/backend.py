@@ -1,4 +1,4 @@
-"""This machine as a place: an instance is a folder, and the processes of its jobs.
+"""This machine as a backend: an instance is a folder and the processes of its jobs.
 
 The place is (machine, lineage, folder): the instances of another checkout's state are another
 place's, and where HOME is another one, ours are not gone.

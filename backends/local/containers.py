@@ -1,4 +1,4 @@
-"""Containers on this machine: whether any can be run, and the end of those of an instance's jobs.
+"""Containers on this machine: find an engine, and end those of an instance's jobs.
 
 A container is found by its label, which is the claim of its job; each job's folder names its engine.
 """

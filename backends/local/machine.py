@@ -1,4 +1,4 @@
-"""What this machine is and has: its id, and what this process may use of CPUs, memory, disk and GPUs."""
+"""Measure this machine: its id, and the CPUs, memory, disk and GPUs that this process may use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""End every process of an instance's jobs. Each job's folder tells its supervisor and its claim.
+"""End every process of an instance's jobs.
 
 A process belongs to a job when the job's claim is in its environment, when it is in the session of the
 job or of its supervisor, or in the job's cgroup: a double fork with setsid loses none of the first and last.

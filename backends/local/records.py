@@ -1,4 +1,4 @@
-"""An instance on this machine: its folder, and what is written there. A folder appears and ends atomically.
+"""The record of a local instance: its folder and files. A folder appears and ends atomically.
 
 <base>/<project>/<lineage>/<instance id>/
     instance.json   what it is; written before the folder gets its name

@@ -1,4 +1,4 @@
-"""A declared server as a place: its one instance is our claim on it. Nothing is installed there but a folder.
+"""A declared server as a backend: its one instance is our claim on it. Nothing is installed but a folder.
 
 Each server is a place of its own, so that one that hangs, refuses or changes is unknown alone. It
 is pinned by its host key and machine id. A launch attaches: it writes the claim, atomically. An

@@ -1,4 +1,4 @@
-"""A server's answer to `ssh_probe.sh`, read strictly: what it is and has, which checks failed, whose it is. Pure."""
+"""Parse what `probe.sh` reports of a server: its resources, failed checks and owner. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A state and what lies beside it in a bucket: each opened by where the bucket is and whose project it is."""
+"""Open the state, blobs, markers and ledger of a project in a bucket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a project's places and hosts are reached from here: a connection to each place, a way to each host."""
+"""Connect to a project's places and hosts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real world for one project: its store, its places, its hosts, the clock. The only place that builds `Ports`."""
+"""Build the real `Ports` of one project: its stores, places, hosts and clock."""
 
 from __future__ import annotations
 

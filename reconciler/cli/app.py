@@ -1,4 +1,4 @@
-"""The commands and their options. Each body lies in its own module, imported when it runs.
+"""Build the typer app: only the commands that a command line can reach.
 
 Only the commands that a command line can reach are built: the others would cost every start.
 """

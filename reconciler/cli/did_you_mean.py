@@ -1,4 +1,4 @@
-"""What a name that is not known was probably meant to be: close ones, else those that there are."""
+"""Suggest known names that are close to an unknown one."""
 
 from __future__ import annotations
 

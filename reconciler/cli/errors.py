@@ -1,4 +1,4 @@
-"""Errors with a known meaning, each as one line that names the file, the field or the next command."""
+"""Turn known errors into one line that names the file, the field or the next command."""
 
 from __future__ import annotations
 

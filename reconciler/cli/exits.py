@@ -1,4 +1,4 @@
-"""How a command ends other than by returning."""
+"""Exceptions that end a command with an exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands that are typed all day, understood at once when they have switches alone.
+"""Parse the most frequent commands without typer, when they have switches alone.
 
 Everything else, help and mistakes included, is typer's: it and what it imports cost more than a plan.
 """

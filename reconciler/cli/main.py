@@ -1,4 +1,4 @@
-"""The entry of the `dstack` command: checks where it was imported from, then runs a command and maps its end.
+"""The entry of the `dstack` command: check where it was imported from, then run a command.
 
 Nothing but `os` and `sys` may be imported before the check and before `--version`: both must cost nothing.
 """

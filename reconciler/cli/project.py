@@ -1,4 +1,4 @@
-"""The project that a command works on: found by its folder, known by its id, remembered in its state."""
+"""Find the project that a command works on, by folder, id and state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run of the command line: arguments in, exit code out, every error said once. Nothing else maps errors."""
+"""Run one command line: arguments in, exit code out. Every error is printed once, here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person may have meant by a command line that is wrong. Pure."""
+"""Suggest corrections for a wrong command line. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documents of another revision, read from git's own store: the work tree is neither read nor touched."""
+"""Read the configuration of another git revision, without touching the work tree."""
 
 from __future__ import annotations
 

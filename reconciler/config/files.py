@@ -1,4 +1,4 @@
-"""Where documents lie, and their bytes: a bounded read that waits for nothing."""
+"""Find the configuration files and read their bytes, with bounds on size and time."""
 
 from __future__ import annotations
 

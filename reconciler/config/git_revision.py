@@ -1,4 +1,4 @@
-"""Which revision the documents of a checkout are, as far as git can prove it.
+"""Find out which git revision the configuration is at, as far as git can prove it.
 
 Never fails: without git, without a repository or with a broken one, the answers are "not known".
 """

@@ -1,4 +1,4 @@
-"""Which project is this? The keys that say so, without judging the documents."""
+"""Read the project's name and id from the YAML, without judging the rest."""
 
 from __future__ import annotations
 

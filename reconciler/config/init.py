@@ -1,4 +1,4 @@
-"""`dstack init`: commented starter documents and the project's id."""
+"""Write the commented starter configuration of `dstack init`, and mint the project's id."""
 
 from __future__ import annotations
 

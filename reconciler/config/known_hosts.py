@@ -1,4 +1,4 @@
-"""`known_hosts`: which key belongs to which name. The first line that names a host decides."""
+"""Read `.dstack/known_hosts`: which key belongs to which host name. The first matching line wins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wishes that cannot all come true, told with the reason. Only what the documents alone prove."""
+"""Find settings that contradict each other, using the configuration alone."""
 
 from __future__ import annotations
 

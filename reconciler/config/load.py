@@ -1,4 +1,4 @@
-"""Read a project's documents: `.dstack/*.yml`, `.dstack/runs/*.yml` and the user's profiles.
+"""Load a project's configuration: `.dstack/*.yml`, `.dstack/runs/*.yml` and the user's profiles.
 
 Cheap to import: YAML and pydantic come with the first document that must be read.
 """

@@ -1,4 +1,4 @@
-"""One run configuration for `dstack run -f`: flag > run > profile > pool > default."""
+"""Load one run configuration for `dstack run -f`: flag > run > profile > pool > default."""
 
 from __future__ import annotations
 

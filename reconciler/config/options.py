@@ -1,4 +1,4 @@
-"""The values of command-line options, read by the same rules as the documents'."""
+"""Parse values of command-line options by the same rules as in the YAML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong in a document, and where."""
+"""Problems in the configuration, each with file, line and column."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turn the YAML of a project's files into checked forms, each with where it was written.
+"""Read a project's YAML files into checked forms that know where each value was written.
 
 Nothing is compiled here: values are of the right shape, names are unique, and every problem
 of every file is noted.

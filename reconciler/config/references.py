@@ -1,4 +1,4 @@
-"""`${{ … }}` in the documents: allowed in a few text fields, a located problem anywhere else.
+"""Allow `${{ … }}` in a few text fields, and report it as a located problem elsewhere.
 
 `${{ env.NAME }}` and `${{ secrets.NAME }}` are resolved where and when they are used,
 `${{ run.args }}` is what follows the options of `dstack run`. `$${{` is the text `${{`.

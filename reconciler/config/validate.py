@@ -1,4 +1,4 @@
-"""`dstack validate`: folders, files of `.dstack`, and single run configurations."""
+"""Validate folders, files of `.dstack` and single run configurations for `dstack validate`."""
 
 from __future__ import annotations
 

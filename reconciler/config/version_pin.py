@@ -1,4 +1,4 @@
-"""`requires: ">=0.4,<0.5"`: may this version of the program use the documents?
+"""Check that this version of dstack satisfies `requires: ">=0.4,<0.5"`.
 
 Asked of whatever plans or ticks. Lists (`ps`, `logs`, `cost` …) are shown whatever is required: a person must see
 what runs and what it costs.

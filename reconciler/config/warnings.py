@@ -1,4 +1,4 @@
-"""What a run says that has no effect here, what looks like a secret in plain text, who lets everybody in: warnings."""
+"""Warn of settings without effect, of secrets in plain text, and of access that is open to everybody."""
 
 from __future__ import annotations
 

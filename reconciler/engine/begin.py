@@ -1,4 +1,4 @@
-"""Where a tick begins: the state as stored, or a first one, with every place that must be asked.
+"""Begin a pass: read the state, or make a first one, with every place that must be asked.
 
 A missing state is not an empty one: every place is asked for the project first, and if
 anything answers, or a place cannot say, nothing is begun.

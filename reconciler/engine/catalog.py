@@ -1,4 +1,4 @@
-"""The offers of clouds that have a catalog: no network, no credentials, and no work for whoever does not look.
+"""Offers of cataloged clouds: no network, no credentials, read only when needed.
 
 A plan that launches nothing never reads a catalog: the offers are made when first counted or walked through.
 """

@@ -1,4 +1,4 @@
-"""What a plan ends for reasons of time is withheld while our clock disagrees with another. Pure but for the asking."""
+"""Withhold what a plan ends for reasons of time while two clocks disagree."""
 
 from __future__ import annotations
 

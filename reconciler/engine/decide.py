@@ -1,4 +1,4 @@
-"""From what was observed to a written intention: plan, confirm, prepare, write, and again if the state moved.
+"""From an observation to a written intention: plan, confirm, prepare, write, and again if the state moved.
 
 Planning again is cheap and in memory, on the same observation; what a person approved bounds
 every later plan, it never commands one.

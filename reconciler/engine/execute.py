@@ -1,4 +1,4 @@
-"""Do effects, at once, and say what came of each. Decides nothing, remembers nothing."""
+"""Perform effects concurrently and report their outcomes. Decides nothing, remembers nothing."""
 
 from __future__ import annotations
 

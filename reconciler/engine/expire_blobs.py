@@ -1,4 +1,4 @@
-"""Blobs that no run needs any more go, and the ledger's many small objects become few. Seldom, and never in the way.
+"""Delete blobs that no run needs any more, and compact the ledger's small objects.
 
 A blob of a run that the state remembers is needed, however old it is: prune decides for how long a run is remembered.
 One that was put lately may belong to a run whose state is not written yet.

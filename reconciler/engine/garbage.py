@@ -1,4 +1,4 @@
-"""Ask every place that a project may ever have used for its things, and remove what nobody owns. Decides nothing."""
+"""Ask every place that the project may have used for its resources, and remove unowned ones."""
 
 from __future__ import annotations
 

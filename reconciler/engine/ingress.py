@@ -1,4 +1,4 @@
-"""Whether it is we who are not let in: from another address than before, or for longer than a rule lives."""
+"""Detect that our address changed, or that the rule which admits it expired, and admit it again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a host is told to start: a job's order, from memory, with the values that are never stored."""
+"""Build the order that starts a job on its host, with the values that are never stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ask every place and every host what there is: at once, each with a deadline. Changes nothing.
+"""Ask every place and every host at once, each with a deadline. Changes nothing.
 
 First the listings and the hosts known; then a look-up by id of what was missing, and the
 hosts that were just seen for the first time.

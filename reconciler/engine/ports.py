@@ -1,4 +1,4 @@
-"""Everything of the outside that a tick may touch, passed in: no verb reaches past it."""
+"""Everything outside the program that one pass may touch, as one value."""
 
 from __future__ import annotations
 

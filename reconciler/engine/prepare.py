@@ -1,4 +1,4 @@
-"""Everything that a plan's actions need looked up before they are written: requests, secrets, files. Makes nothing."""
+"""Look up everything that a plan's actions need before they are written. Makes nothing."""
 
 from __future__ import annotations
 

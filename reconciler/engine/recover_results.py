@@ -1,4 +1,4 @@
-"""A result whose host is gone, from where the host itself put it: then it is collected, and not lost."""
+"""Collect the result of a host that is gone from where the host uploaded it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ask for younger prices: gpuhunt's list, and the regions themselves. All at once, none of them waited for too long."""
+"""Refresh prices: gpuhunt's list and the regions' live offers, concurrently, with deadlines."""
 
 from __future__ import annotations
 

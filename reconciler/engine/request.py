@@ -1,4 +1,4 @@
-"""What one tick is asked for. A value; `tick` and `decide` read it."""
+"""What one pass is asked to do, as a value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Look at servers before they are declared: the keys they show, and every check, all at once."""
+"""Check servers before they are declared: host keys and every check, concurrently."""
 
 from __future__ import annotations
 

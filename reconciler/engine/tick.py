@@ -1,4 +1,4 @@
-"""One tick: observe, plan, confirm, write what is intended, do it, remember what came of it.
+"""One pass of the reconciler: observe, plan, confirm, write, execute, record.
 
 May be killed at any point, by anything: what was begun is in the state before it is begun.
 """

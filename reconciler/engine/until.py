@@ -1,4 +1,4 @@
-"""Ticks until something is so: what `apply` and `run` wait with."""
+"""Repeat passes until a condition holds: what `apply` and `run` wait with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write the state: by compare-and-swap, rebased until it lands, and what lies beside it with it."""
+"""Write the state by compare-and-swap, rebased until it lands, with its ledger entries and markers."""
 
 from __future__ import annotations
 

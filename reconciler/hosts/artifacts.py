@@ -1,4 +1,4 @@
-"""A run's artifacts: which files of a job its globs name, and their packing. Safe against what the job left."""
+"""Select a job's files by its artifact globs and pack them. Safe against whatever the job left there."""
 
 from __future__ import annotations
 

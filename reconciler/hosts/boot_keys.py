@@ -1,4 +1,4 @@
-"""The SSH keys that come from the project's key: who logs in everywhere, and what each launch's machines show first.
+"""Derive SSH keys from the project's key: the login key, and the first host key of each launch.
 
 Nothing of it is stored. The texts are the same each time, so that a launch that is rendered again is the same launch.
 """

@@ -1,4 +1,4 @@
-"""The files by which a job's container is begun: flags for docker or podman, its arguments, what is mounted. Pure.
+"""Render the files that start a job's container: flags for docker or podman, arguments, mounts. Pure.
 
 `box.flags` and `box.args` are sh texts that append to the engine's arguments; `auth/config.json` is read by docker and
 podman alike. No value of a variable is among the arguments: the client passes on its own environment by name, and

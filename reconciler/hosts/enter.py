@@ -1,4 +1,4 @@
-"""What is asked of a job's host by whoever wants in: to enter it, where its files are, that somebody is active."""
+"""Programs that enter a job on its host, find its files, and report that a person is active."""
 
 from __future__ import annotations
 

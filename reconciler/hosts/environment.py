@@ -1,4 +1,4 @@
-"""What a job finds in its environment and its script: the DSTACK_* variables, `${{ run.args }}`. Pure.
+"""Render a job's environment and script: the DSTACK_* variables, `${{ run.args }}`. Pure.
 
 `DSTACK_WORKING_DIR` and `DSTACK_MPI_HOSTFILE` are paths on the host: the supervisor sets these two.
 """

@@ -1,4 +1,4 @@
-"""A job's log, followed until it ends: bytes as the job wrote them, each once."""
+"""Follow a job's log until it ends: the bytes as the job wrote them, each once."""
 
 from __future__ import annotations
 

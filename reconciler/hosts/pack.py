@@ -1,4 +1,4 @@
-"""A file or folder of a living job as a stream: one line, `dir` or `file`, and then a tar."""
+"""Stream a file or folder out of a running job: one line, `dir` or `file`, then a tar."""
 
 from __future__ import annotations
 

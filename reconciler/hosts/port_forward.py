@@ -1,4 +1,4 @@
-"""A port here that leads to a port of a job's host: on the loopback address, for as long as this process lives."""
+"""Forward a loopback port to a port of a job's host, for as long as this process runs."""
 
 from __future__ import annotations
 

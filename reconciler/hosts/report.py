@@ -1,4 +1,4 @@
-"""A host's answer to a look, read strictly: what is not understood is an error, never a guess. Pure."""
+"""Parse a host's report strictly: what is not understood is an error, never a guess. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runner's contract: what may be asked of a host, whatever leads to it.
+"""The contract of a runner: what may be asked of a host, whatever connects to it.
 
 A host starts each job at most once for ever and remembers the highest generation that it was
 told (the fence). Everything is idempotent: whoever finds an effect undone may do it again.

@@ -1,4 +1,4 @@
-"""The real runner: its questions are sh programs that a transport takes to the host, one round trip each."""
+"""The real runner: sh programs that a transport carries to the host, one round trip each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job's folder as its host will have it, packed as one tar. Pure but for reading the packaged programs."""
+"""Pack a job's folder as its host will have it, as one tar. Pure but for reading the packaged programs."""
 
 from __future__ import annotations
 

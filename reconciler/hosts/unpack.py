@@ -1,4 +1,4 @@
-"""A stream of tar into a folder that nothing of it can leave, whatever wrote it: a job is not trusted.
+"""Unpack a stream of tar into a folder that nothing of it can leave, whoever wrote it.
 
 No part of a name is followed where it is a link, nothing is written through one, and a link is made only where it
 leads to something in the folder.

@@ -1,4 +1,4 @@
-"""Requests with which a host puts a job's result into the bucket, and what it put there, read again."""
+"""Presign requests by which a host uploads a job's result to the bucket, and read what was uploaded."""
 
 from __future__ import annotations
 

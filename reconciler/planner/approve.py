@@ -1,4 +1,4 @@
-"""What of a fresh plan was also approved. Pure.
+"""Keep of a fresh plan only what was also approved. Pure.
 
 The `y` at the prompt and `apply FILE` are one rule: a saved plan commands nothing, it
 approves. So none goes stale because somebody else wrote the state, and none can do more.

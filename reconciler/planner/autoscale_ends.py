@@ -1,4 +1,4 @@
-"""What the words of `dstack autoscale` end at once: the instances, and the runs on them. Pure."""
+"""List the instances and runs that a `dstack autoscale` command ends at once. Pure."""
 
 from __future__ import annotations
 

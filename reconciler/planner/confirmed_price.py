@@ -1,4 +1,4 @@
-"""What a yes to a plan was said to, as the price that failover is held against. Pure."""
+"""The price that was confirmed, as the limit for failover to other offers. Pure."""
 
 from __future__ import annotations
 

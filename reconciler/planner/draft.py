@@ -1,4 +1,4 @@
-"""What a plan is made from (`World`), and the plan in the making (`Draft`). Pure.
+"""A plan in the making: what the rules read and add to. Pure.
 
 The rules of a plan are functions over a draft, called in order by `reconciler.planner.plan`: each reads
 what the earlier ones decided (who leaves, who is taken) and adds its own. A draft never

@@ -1,4 +1,4 @@
-"""What an approval covers once places refused some of it: other offers, up to 1.5 times the price. Pure."""
+"""Other offers that an approval covers after a refusal, up to 1.5 times the confirmed price. Pure."""
 
 from __future__ import annotations
 

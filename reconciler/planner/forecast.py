@@ -1,4 +1,4 @@
-"""What a plan says beside its actions: overrides, what cannot be judged, who acts next, the costs. Pure."""
+"""What a plan says beside its actions: overrides, unknown places, the next apply, costs. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a memory that only this machine has may launch what costs money while nobody looks. Pure."""
+"""Refuse unattended launches of paid instances while the state exists on one machine only. Pure."""
 
 from __future__ import annotations
 

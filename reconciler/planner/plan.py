@@ -1,4 +1,4 @@
-"""The plan: the rules, in order, over a world that is only read. Pure: same world, same plan."""
+"""Make a plan: run the rules in order over a world. The same world gives the same plan. Pure."""
 
 from __future__ import annotations
 

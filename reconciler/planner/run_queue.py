@@ -1,4 +1,4 @@
-"""Which runs wait for nodes, in what order, and which may not start yet. Pure."""
+"""Order pending runs by priority and age, and find those that may not start yet. Pure."""
 
 from __future__ import annotations
 

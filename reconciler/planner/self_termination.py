@@ -1,4 +1,4 @@
-"""What ends a machine when no apply comes any more, and whether that is enough for its pool. Pure."""
+"""What terminates an instance when no apply comes any more, and whether its pool accepts that. Pure."""
 
 from __future__ import annotations
 

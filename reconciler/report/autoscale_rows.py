@@ -1,4 +1,4 @@
-"""The autoscale rules in force as rows: what each is about, how much of it is used, and whether it can be had. Pure."""
+"""Rows of `dstack autoscale info`: each rule, its use, and whether capacity is available. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The backends as rows: what is declared, and what was last seen of it and lives there. Pure."""
+"""Rows of `dstack backend list`: declared backends, their last refresh, instances and cost. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Costs and events for people and for other programs: cells of tables, stable JSON, CSV. Pure."""
+"""Format costs and events as table cells, JSON and CSV. Pure."""
 
 from __future__ import annotations
 

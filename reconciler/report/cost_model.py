@@ -1,4 +1,4 @@
-"""What instances cost and who used them, from the ledger and, of what lives, from the state. Pure.
+"""Compute costs per pool, user and run from the ledger and the running instances. Pure.
 
 At each moment an instance costs its price of that moment; those whose jobs run then share it, by the blocks that
 they take, and where none does it is idle (or, before its host first answered, boots). So the rows always add up

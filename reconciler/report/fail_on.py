@@ -1,4 +1,4 @@
-"""`plan --fail-on destroy,cost>20,unmet`: what a review must not let pass. Pure."""
+"""Evaluate `plan --fail-on destroy,cost>20,unmet`. Pure."""
 
 from __future__ import annotations
 

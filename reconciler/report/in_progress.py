@@ -1,4 +1,4 @@
-"""What is under way: begun, written, and not yet seen done. Pure."""
+"""List operations that were begun and are not complete. Pure."""
 
 from __future__ import annotations
 

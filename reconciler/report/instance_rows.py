@@ -1,4 +1,4 @@
-"""What `dstack pool ps` and `pool list` say of each instance and pool, derived from the state. Pure."""
+"""Rows of `dstack pool ps` and `dstack pool list`. Pure."""
 
 from __future__ import annotations
 

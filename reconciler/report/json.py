@@ -1,4 +1,4 @@
-"""The JSON of `plan`, `ps` and `pool ps`: stable shapes, each with a schema in `schemas/json/*.schema.json`. Pure."""
+"""JSON of `plan`, `ps` and `pool ps`, each with a schema in `schemas/json`. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plan as a comment of at most 60,000 characters, edited in place by its first line. Pure.
+"""Format a plan as a review comment of at most 60,000 characters. Pure.
 
 Whatever comes from documents, places or hosts stands in code blocks whose fence is longer than any run of backquotes
 in it, one line each, and no `@` in it has a name behind it: it can neither end its block nor call anybody.

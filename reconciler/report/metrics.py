@@ -1,4 +1,4 @@
-"""What a tick left behind, as a Prometheus textfile: the metrics are listed in docs/teams.md. Pure."""
+"""Format the result of an apply as a Prometheus text file. Metrics are listed in docs/teams.md. Pure."""
 
 from __future__ import annotations
 

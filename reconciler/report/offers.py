@@ -1,4 +1,4 @@
-"""The table of offers, cheapest first, for a run, a `pool add`, or whoever only looks; and their JSON."""
+"""Format the table of offers, cheapest first, and its JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plan as text: what would be done, grouped by pool, each line with its reason; the summary comes last. Pure."""
+"""Format a plan as text, grouped by pool, each line with its reason. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a plan does because of a change of the documents, apart from what would happen without it. Pure."""
+"""Split a plan into what a configuration change causes and what would happen anyway. Pure."""
 
 from __future__ import annotations
 

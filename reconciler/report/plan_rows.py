@@ -1,4 +1,4 @@
-"""What each action of a plan means for a reader: one row per instance or node, with its reason and price. Pure.
+"""Rows of a plan: one for each instance or node, with reason and price. Pure.
 
 The text, the JSON and the prompt are all made of these rows, so that they cannot disagree.
 """

@@ -1,4 +1,4 @@
-"""Whose prices a plan counts with, and how old they are. Pure."""
+"""Where the prices of a plan come from, and how old they are. Pure."""
 
 from __future__ import annotations
 

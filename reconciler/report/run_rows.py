@@ -1,4 +1,4 @@
-"""What `dstack ps` says of each run, derived from the state. Pure."""
+"""Rows of `dstack ps`. Pure."""
 
 from __future__ import annotations
 

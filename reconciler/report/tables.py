@@ -1,4 +1,4 @@
-"""The tables of `ps`, `pool ps`, `pool list` and `cost`, by rich (imported when one is shown).
+"""Draw tables with rich, which is imported only when a table is shown.
 
 Where a table is wider than the terminal, its last columns become lines below it: a reason
 that is cut off or broken into syllables explains nothing.

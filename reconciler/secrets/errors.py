@@ -1,4 +1,4 @@
-"""Why a run's secrets cannot be resolved."""
+"""Errors of resolving a run's secrets."""
 
 from __future__ import annotations
 

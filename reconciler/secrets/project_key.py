@@ -1,4 +1,4 @@
-"""The project's key, and what is sealed or derived with it: values of `-e K=V`, the host keys of launches.
+"""The project's key: encrypts values of `-e K=V` and derives the host keys of launches.
 
 The key never leaves its file (or, in CI, the environment); nothing here puts it into a message.
 """

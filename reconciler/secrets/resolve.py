@@ -1,4 +1,4 @@
-"""Secrets and variables of a run's environment, by reference until its job starts.
+"""Resolve the secrets and environment variables of a run where its job starts.
 
 No message here holds a value, or the output of a secret's command.
 """

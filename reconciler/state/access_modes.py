@@ -1,4 +1,4 @@
-"""How each bought machine is reached, as the documents have it now: its pool's `connect`, else its backend's. Pure."""
+"""How each cloud instance is reached: its pool's `connect`, else its backend's. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documents of a checkout become the applied ones: only here, and only in memory. The tick writes it."""
+"""Replace the applied configuration by a checkout's, in memory. The engine writes it. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tells one attempt of a run from another. Pure."""
+"""Limits on the attempts of a run. Pure."""
 
 from __future__ import annotations
 

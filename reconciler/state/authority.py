@@ -1,4 +1,4 @@
-"""Whose documents rule: may a checkout replace the applied ones, and may it end what they keep? Pure.
+"""Decide whether a checkout may replace the applied configuration, and what it may delete. Pure.
 
                                         replaces   ends
 --config-force                          yes        yes

@@ -1,4 +1,4 @@
-"""The words of `dstack autoscale`, written into the state: they hold until other documents are applied. Pure."""
+"""Overrides that `dstack autoscale` writes; they hold until another configuration is applied. Pure."""
 
 from __future__ import annotations
 

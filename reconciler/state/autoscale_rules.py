@@ -1,4 +1,4 @@
-"""The autoscale rules in force: those of the documents, under the words of commands not applied yet. Pure.
+"""The autoscale rules in force: the configuration's, with overrides on top. Pure.
 
 A rule caps the instances of a type in a region by purchase type, over all pools. Once there is a list of
 rules, spot instances are made only of the types that it has: where it is empty, of none.

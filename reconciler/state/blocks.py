@@ -1,4 +1,4 @@
-"""Arithmetic of blocks: what part of an instance a job holds, and what is left of it. Pure."""
+"""Arithmetic of blocks: the part of an instance that a job holds, and what is left of it. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What refused a launch is not asked again for a while: one memory for each offer, whoever wrote it. Pure."""
+"""Offers that refused a launch are skipped until their backoff ends. One entry per offer; the newest wins. Pure."""
 
 from __future__ import annotations
 

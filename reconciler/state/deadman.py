@@ -1,4 +1,4 @@
-"""Whether a machine's dead-man still asks each minute if anybody needs it, by what a look saw of it. Pure.
+"""Check from a host's report that its self-termination timer still runs. Pure.
 
 Whoever is root there can stop it, and jobs may be. What is silent only because its machine has just booted, or because
 a busy machine is late, is no reason: the timer first runs five seconds after it was started, then each minute.

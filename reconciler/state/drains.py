@@ -1,4 +1,4 @@
-"""Whom a drain speaks of, from when, and what it keeps off. Pure.
+"""Which pools and instances are draining, since when, and what they do not start. Pure.
 
 In force it keeps off everything; still to come it keeps off what might run on when it begins.
 """

@@ -1,4 +1,4 @@
-"""Why a state is not used or not written."""
+"""Errors of reading and writing the state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The generations that a host was told of, and which of them only we can have told it. Pure.
+"""The generations that a host was told, and which of them only this project can have told it. Pure.
 
 A host keeps each as the name of an empty file: `120`, or `120.SEAL` where whoever told it had the project's key. Its
 jobs are the same login and may make a file of any name; a seal they cannot make, nor carry one to another host.

@@ -1,4 +1,4 @@
-"""Given up for good, by a person: a place or an instance that never returns. Pure."""
+"""Forget a backend's region or an instance that never returns, on a person's command. Pure."""
 
 from __future__ import annotations
 

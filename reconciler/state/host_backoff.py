@@ -1,4 +1,4 @@
-"""Declared servers that failed are looked at again later and later, whoever ticks: the state remembers. Pure.
+"""Exponential backoff for SSH hosts whose checks fail. Stored in the state: every reconciler keeps to it. Pure.
 
 The first looks are free: a hiccup is no failure. A failure tells something of the machine that looked, too (a route,
 a key, a jump of its own): another one looks at once.

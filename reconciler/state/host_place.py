@@ -1,4 +1,4 @@
-"""A declared server as the configuration of a place. Pure."""
+"""Store a declared SSH host as the configuration of a place. Pure."""
 
 from __future__ import annotations
 

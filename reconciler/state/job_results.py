@@ -1,4 +1,4 @@
-"""What became of jobs and attempts: the causes that `reconciler.state.settle` judges by. Pure."""
+"""How jobs and attempts ended, and the causes that `reconciler.state.settle` reads. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hosts that answer again and still have what was given up on them. Pure."""
+"""Hosts that report again with jobs that were given up. Pure."""
 
 from __future__ import annotations
 

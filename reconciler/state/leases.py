@@ -1,4 +1,4 @@
-"""How long each machine that we bought may live without us, as the tick that reaches it leaves it there. Pure.
+"""How long each cloud instance may run without another apply: the lease that the next contact writes. Pure.
 
 The host does the counting (`backends/boot/deadman.sh`): what runs there, and results that wait, keep it by themselves.
 """

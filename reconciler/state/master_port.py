@@ -1,4 +1,4 @@
-"""The port on which the nodes of an attempt find their master. Pure."""
+"""Choose the port on which the nodes of an attempt find their master. Pure."""
 
 from __future__ import annotations
 

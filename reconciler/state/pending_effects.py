@@ -1,4 +1,4 @@
-"""What remains to be done, derived from the marks of a written state: never from a plan. Pure.
+"""Derive what remains to be done from the marks in a written state, never from a plan. Pure.
 
 So a restart derives the same, and anyone may finish it: each effect is idempotent, by a
 token, by an atomic claim on the host, or by its nature.

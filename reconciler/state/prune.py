@@ -1,4 +1,4 @@
-"""What ended long ago leaves the state. Pure. Done-markers, blobs and the ledger are not its business."""
+"""Remove from the state what ended long ago. Done-markers, blobs and the ledger are kept elsewhere. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hosts on which jobs fail as soon as they start are given no more of them. Pure.
+"""Stop placing work on hosts where jobs fail as soon as they start. Pure.
 
 The rule. On each ready instance, count back from its newest job that ended: those that *fell* (failed within a minute
 of their start, or never started) until one that *stood* (done, or ran for longer). Jobs that a person, a gang or an

@@ -1,4 +1,4 @@
-"""A lost state made again from what places and hosts answer, and a place or instance given up for good. Pure."""
+"""Rebuild a lost state from listings and host reports. Pure."""
 
 from __future__ import annotations
 

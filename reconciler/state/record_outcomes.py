@@ -1,4 +1,4 @@
-"""What came of effects, into memory. Pure, and true of any later state: a fold can be rebased.
+"""Record the outcomes of effects in the state. An outcome can be applied to any later state. Pure.
 
 A fold touches only a record that is still as the effect found it; whatever else happened to
 the record meanwhile is newer, and wins.

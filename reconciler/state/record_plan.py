@@ -1,4 +1,4 @@
-"""A plan becomes marks in the state: what is to be done is what is written. Pure.
+"""Mark in the state what a plan will do, before anything is done. Pure.
 
 Effects are derived from these marks, by whoever reads them next; nothing else of a plan survives.
 """

@@ -1,4 +1,4 @@
-"""A person's wish written into the state: a run, instances, an end, an override. Pure.
+"""Write a person's request into the state: a run, instances, a stop, an override. Pure.
 
 Each takes a state and returns the wished one, or raises `WishRefused`. A wish touches nothing
 but its subject: what the YAML says is `dstack apply`'s.

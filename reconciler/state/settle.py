@@ -1,4 +1,4 @@
-"""From facts to ends: attempts that settled end their runs, or send them round again. Pure.
+"""Settle attempts: end their runs, or schedule a retry. Pure.
 
 Called after every `absorb` and `fold`, so that a result and the end of its run are one write.
 A run is tried again only when each job of the old attempt is proven ended; a result that

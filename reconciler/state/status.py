@@ -1,4 +1,4 @@
-"""The words that people read for an instance or a run, derived from memory. Pure.
+"""Derive the status of instances and runs that people read. Pure.
 
 They are stored nowhere: an instance is busy because an attempt is live on it.
 """

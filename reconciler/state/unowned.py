@@ -1,4 +1,4 @@
-"""What of a project's things at its places nobody owns. Pure.
+"""Find what carries the project's id and has no owner. Pure.
 
 An instance is owned while the state counts it and does not call it an orphan, or while its launch is open. What goes
 with instances is owned while something uses it, or while an instance or an open launch of its pool is in that place.

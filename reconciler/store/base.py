@@ -1,4 +1,4 @@
-"""What every store of a state promises: compare-and-swap on content, and no lock that outlives its holder."""
+"""The contract of every store of the state: compare-and-swap on content, no lock that outlives its holder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state as one object in a bucket: compressed, replaced whole, on the condition that nobody wrote meanwhile.
+"""The state as one compressed object in a bucket, replaced by conditional put.
 
 There is no lock and no lease, so there is nothing to break. A write whose answer was lost is settled by
 reading it back: its first line holds a nonce that no other write has.

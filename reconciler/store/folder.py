@@ -1,4 +1,4 @@
-"""The state as one file in a folder of this machine: a native lock around a comparison and an atomic replace."""
+"""The state as one file in a folder: a native lock around a comparison and an atomic replace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A state of an older format: read as today's by a chain of steps, and written so only when a person asks.
+"""Read states of older formats; write them in today's format only when a person asks.
 
 Until then it can be looked at and planned on, and nothing is written. Older programs refuse what is written after.
 """

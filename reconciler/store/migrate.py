@@ -1,4 +1,4 @@
-"""A project's memory moved elsewhere: copied, compared, and only then is the old one sealed with a pointer.
+"""Move a project's state and blobs to another store: copy, compare, then retire the old one with a pointer.
 
 Killed anywhere, it goes on where it was: what is there already is not copied again. A tick that writes meanwhile is
 noticed by the seal, and what it wrote is copied too.

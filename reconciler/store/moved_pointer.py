@@ -1,4 +1,4 @@
-"""What lies where a state lay, once it lies elsewhere: every version refuses it, this one says where to look."""
+"""The pointer that is left where a state was: every version refuses it, this one says where to look."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state as bytes and back: JSON that every YAML reader reads equal, one record a line.
+"""The state as bytes and back: JSON that every YAML reader reads equally, one record a line.
 
 No I/O here. What would read back differently somewhere is escaped or cleaned before it is
 written; what is not exactly a state of ours is refused, with one message, before it is used.

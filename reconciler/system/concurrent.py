@@ -1,4 +1,4 @@
-"""Do many things at once, each on a daemon thread, and drop the late answers.
+"""Run many calls at once on daemon threads, each with a deadline. Late answers are dropped.
 
 A pool of threads would wait for its stragglers at exit; daemon threads do not.
 """

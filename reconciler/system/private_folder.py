@@ -1,4 +1,4 @@
-"""Folders that only their owner may write to."""
+"""Create and check folders that only their owner may write to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What time a server says that it is. Any answer tells it, a refusal too: no credentials are sent."""
+"""Read the time from a server's `Date` header. Sends no credentials; an error response is enough."""
 
 from __future__ import annotations
 

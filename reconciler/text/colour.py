@@ -1,4 +1,4 @@
-"""Colour for people at a terminal, nothing elsewhere. Pure: who may paint is decided by the caller."""
+"""Colours for terminal output. Pure: the caller decides whether to use them."""
 
 from __future__ import annotations
 

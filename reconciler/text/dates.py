@@ -1,4 +1,4 @@
-"""Moments in words: absolute and in UTC in whatever is stored or compared, local where a person reads them. Pure."""
+"""Format dates: UTC where they are stored or compared, local time where a person reads them. Pure."""
 
 from __future__ import annotations
 

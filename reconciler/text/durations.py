@@ -1,4 +1,4 @@
-"""Durations as words: 90 as `1m30s`. Pure."""
+"""Format durations: 90 seconds as `1m30s`. Pure."""
 
 from __future__ import annotations
 

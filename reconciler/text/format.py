@@ -1,4 +1,4 @@
-"""Single values in the words that people read: prices, ages, resources. Pure."""
+"""Format single values for people: prices, ages, resources. Pure."""
 
 from __future__ import annotations
 

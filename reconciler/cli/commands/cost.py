@@ -1,4 +1,4 @@
-"""`dstack cost` and `dstack events`: what the ledger tells, and what lives now."""
+"""`dstack cost` and `dstack events`: report from the ledger and the running instances."""
 
 from __future__ import annotations
 

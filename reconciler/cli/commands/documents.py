@@ -1,4 +1,4 @@
-"""`dstack validate`, `schema` and `init`: what people write, before anything is done with it."""
+"""`dstack validate`, `schema` and `init`."""
 
 from __future__ import annotations
 

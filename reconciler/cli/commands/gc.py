@@ -1,4 +1,4 @@
-"""`dstack gc`: everything with the project's id and no owner, in every region; removed once somebody said yes."""
+"""`dstack gc`: list resources with the project's id and no owner in every region, and remove them after approval."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dstack autoscale …`: the options, and nothing of the work."""
+"""Options of `dstack autoscale …`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dstack backend …` and `dstack aws …`: the options, and nothing of the work."""
+"""Options of `dstack backend …` and `dstack aws …`."""
 
 from __future__ import annotations
 

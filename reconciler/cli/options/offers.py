@@ -1,4 +1,4 @@
-"""`dstack offers`: its options, and nothing of its work."""
+"""Options of `dstack offers`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dstack pool …`: the options, and nothing of the work."""
+"""Options of `dstack pool …`."""
 
 from __future__ import annotations
 

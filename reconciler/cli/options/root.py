@@ -1,4 +1,4 @@
-"""The top-level commands: their options, and nothing of their work."""
+"""Options of the top-level commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options that several commands share, declared once so that they read the same everywhere."""
+"""Options that several commands share, declared once so that they read the same everywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dstack state …`: the options, and nothing of the work."""
+"""Options of `dstack state …`."""
 
 from __future__ import annotations
 

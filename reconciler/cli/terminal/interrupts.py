@@ -1,4 +1,4 @@
-"""Ctrl-C: at once while nothing was begun; then once to stop beginning effects, twice to leave."""
+"""Handle Ctrl-C: before anything began it ends at once; then once stops new effects, twice leaves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one waits for: who is asked and what is under way. Live on a terminal, else a line where something changes."""
+"""Show what is being waited for: live at a terminal, else a line per change."""
 
 from __future__ import annotations
 

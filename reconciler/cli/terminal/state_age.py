@@ -1,4 +1,4 @@
-"""How old the memory is that `ps`, `logs` and `pool ps` show, for a person at a terminal."""
+"""Say how old the state is that a command shows."""
 
 from __future__ import annotations
 

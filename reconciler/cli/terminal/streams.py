@@ -1,4 +1,4 @@
-"""Where words go and where answers come from: data on stdout, messages and questions on stderr."""
+"""Write data to stdout, messages and questions to stderr."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Durations and moments given as flags."""
+"""Parse durations and times given as flags."""
 
 from __future__ import annotations
 

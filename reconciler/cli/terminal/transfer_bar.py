@@ -1,4 +1,4 @@
-"""A progress bar for what is large enough to wait for, on a terminal; elsewhere nothing."""
+"""Show a progress bar for large transfers, at a terminal only."""
 
 from __future__ import annotations
 

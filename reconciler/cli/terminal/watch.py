@@ -1,4 +1,4 @@
-"""A table that shows itself again as it changes, until Ctrl-C."""
+"""Show a table again whenever it changes, until Ctrl-C."""
 
 from __future__ import annotations
 

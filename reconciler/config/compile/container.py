@@ -1,4 +1,4 @@
-"""A run's keys of containers, as a `Container`; and what such keys cannot mean where there is none."""
+"""Compile a run's container keys, and refuse those that need an `image`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backend's credentials that are a declared secret, as the variable that the secret is read from. Pure."""
+"""Resolve a backend's credentials that refer to declared secrets. Pure."""
 
 from __future__ import annotations
 

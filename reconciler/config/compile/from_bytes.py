@@ -1,4 +1,4 @@
-"""The bytes of a project's documents as one `Desired`, or every problem in them."""
+"""Compile the bytes of a project's files into one `Desired`, or list every problem in them."""
 
 from __future__ import annotations
 

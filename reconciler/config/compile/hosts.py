@@ -1,4 +1,4 @@
-"""A pool's servers as `Host` values: every value effective, the host's own before the pool's; each with its pin."""
+"""Compile a pool's SSH hosts: each with its pinned key and every value effective."""
 
 from __future__ import annotations
 

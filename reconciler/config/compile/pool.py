@@ -1,4 +1,4 @@
-"""A pool's form as a `Pool`: every value effective, pool > its profile > default."""
+"""Compile a pool: every value effective, pool > its profile > default."""
 
 from __future__ import annotations
 

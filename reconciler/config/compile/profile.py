@@ -1,4 +1,4 @@
-"""What profiles and runs share, compiled: an effective value and where it was written."""
+"""Compile the keys that profiles and runs share: each value and where it was written."""
 
 from __future__ import annotations
 

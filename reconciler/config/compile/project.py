@@ -1,4 +1,4 @@
-"""All the forms of a project as one `Desired`, with every problem and warning located."""
+"""Compile all forms of a project into one `Desired`, with every problem and warning located."""
 
 from __future__ import annotations
 

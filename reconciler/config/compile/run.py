@@ -1,4 +1,4 @@
-"""A run's form as a `RunSpec`: every value effective, flag > run > profile > pool > default."""
+"""Compile a run: every value effective, flag > run > profile > pool > default."""
 
 from __future__ import annotations
 

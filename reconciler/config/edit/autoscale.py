@@ -1,4 +1,4 @@
-"""The rules under `autoscale`, edited as text: whatever else the file says stays as it is, comments too."""
+"""Edit the rules under `autoscale` as text. Comments and everything else stay as they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backend of type aws and where artifacts go, into the YAML: what else the files say stays as it is."""
+"""Add an AWS backend and an artifact store to the YAML as text. Everything else stays as it is."""
 
 from __future__ import annotations
 

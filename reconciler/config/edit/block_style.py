@@ -1,4 +1,4 @@
-"""YAML block lists as text: where their items begin and end."""
+"""Find where the items of a YAML block list begin and end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Edits of a flow list (`pools: [{name: a}, {name: b}]`) as text, at the marks that the parser reports. Pure."""
+"""Edit a YAML flow list (`pools: [{name: a}, {name: b}]`) as text. Pure."""
 
 from __future__ import annotations
 

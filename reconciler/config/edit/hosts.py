@@ -1,4 +1,4 @@
-"""Servers into a pool's `ssh: {hosts: […]}`, as text: whatever else the file says stays as it is."""
+"""Add hosts to a pool's `ssh: {hosts: […]}` as text. Everything else stays as it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Edits of `.dstack/*.yml` that leave every other byte as it was: comments, order, quotes and line ends.
+"""Edit pools in `.dstack/*.yml` without changing any other byte: comments, order, quotes, line ends.
 
 A list is edited as text, at the places that the parsers report; where that cannot be done it is
 written by ruamel. Each edit is read back and compared with what was meant before it is offered.

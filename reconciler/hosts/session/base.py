@@ -1,4 +1,4 @@
-"""The seam between a person and a job's host: a program with open streams, and a way to a port."""
+"""The port of an interactive session on a job's host: a program with open streams, and forwarded ports."""
 
 from __future__ import annotations
 

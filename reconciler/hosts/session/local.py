@@ -1,4 +1,4 @@
-"""A job's host that is this machine: its folder, `sh`, and a terminal of its own where one is asked for."""
+"""Interactive sessions on this machine: the job's folder, `sh`, and a terminal where one is asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The door to an instance's host: this machine, or another one over its pinned connection."""
+"""Open a session on an instance's host: on this machine, or over its pinned connection."""
 
 from __future__ import annotations
 

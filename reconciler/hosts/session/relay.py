@@ -1,4 +1,4 @@
-"""Two connections as one: what either says, the other hears, until both have said everything."""
+"""Copy bytes between two sockets until both sides have closed."""
 
 from __future__ import annotations
 

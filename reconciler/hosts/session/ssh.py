@@ -1,4 +1,4 @@
-"""A job's host over SSH: sessions and ports through the pinned connection, also behind jumps."""
+"""Interactive sessions and ports over pinned SSH connections, also behind jumps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An SSH server for one client of this user, on this machine alone: whatever `ssh`, `scp` or an editor asks of it
+"""An SSH server on stdio for one local client: serves what `ssh`, `scp` or an editor asks for.
 happens in a job, wherever that runs. The client starts us as its ProxyCommand and speaks to us over our stdin and
 stdout; it is nobody else, so it need not log in.
 """

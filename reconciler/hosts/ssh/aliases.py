@@ -1,4 +1,4 @@
-"""`ssh RUN`: an entry of our own for each run that one is attached to, which the user's ssh_config includes.
+"""`ssh RUN`: write an ssh_config entry for each attached run, in a file that the user's ssh_config includes.
 
 `~/.dstack/ssh/` holds `config` (what is included), `runs/NAME.conf` (an entry each), and the key of the server that
 `dstack enter` is for its one client, with the `known_hosts` that pins it. An entry goes when its run has ended.

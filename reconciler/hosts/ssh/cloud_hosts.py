@@ -1,4 +1,4 @@
-"""The way to a machine that we bought: by its address or its cloud's tunnel, with the project's key, to pinned keys.
+"""Connect to cloud instances by address or through their cloud's tunnel, with pinned host keys.
 
 Its first contact is with the host key that its launch gave it, which whoever may read user data knows. That one is
 replaced by one made on the machine, at once, and the new one is pinned. Killed at any point in between, or met by

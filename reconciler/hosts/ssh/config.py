@@ -1,4 +1,4 @@
-"""What a declared host leaves open, from `~/.ssh/config`: where it is, who logs in with which key, over which jumps."""
+"""Complete a declared host from `~/.ssh/config`: address, user, keys, jumps."""
 
 from __future__ import annotations
 

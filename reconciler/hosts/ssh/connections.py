@@ -1,4 +1,4 @@
-"""Open connections to servers: pinned keys only, each opened once and reused. Nothing is forwarded.
+"""Pool SSH connections: pinned keys only, each opened once and reused. Nothing is forwarded.
 
 A key that is not the pinned one is refused, on every jump too. What fails on our side (no key,
 no route, no jump) is told apart from what fails on theirs: it counts against nobody.

@@ -1,4 +1,4 @@
-"""What `ssh` takes as a destination and options, as a declared host takes it. Pure."""
+"""Parse an `ssh` destination and its options into a declared host. Pure."""
 
 from __future__ import annotations
 

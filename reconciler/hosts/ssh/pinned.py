@@ -1,4 +1,4 @@
-"""One pinned connection, and words for why it was refused. No key but the pinned one is ever accepted."""
+"""One pinned SSH connection, and why it was refused. Only the pinned key is accepted."""
 
 from __future__ import annotations
 

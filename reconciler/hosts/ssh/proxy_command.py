@@ -1,4 +1,4 @@
-"""A connection through a program, a cloud's vendor's or the user's own: it speaks to us over its stdin and stdout."""
+"""Connect through a program that speaks on its stdin and stdout: a vendor's or the user's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seam between the runner and a host: one program in, its answer out, in one round trip."""
+"""The port of a transport: one program in, its answer out, in one round trip."""
 
 from __future__ import annotations
 

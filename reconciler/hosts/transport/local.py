@@ -1,4 +1,4 @@
-"""The way to a host that is this machine: a folder and `sh`."""
+"""Run programs on this machine: in a folder, with `sh`."""
 
 from __future__ import annotations
 

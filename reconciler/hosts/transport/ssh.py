@@ -1,4 +1,4 @@
-"""The way to a server: programs as one command over a pinned connection, their data over its stdin.
+"""Run programs on a server over a pinned SSH connection, with their data on stdin.
 
 The login shell may be any, and may print what it likes: the command is one quoted word that sh, csh and fish
 read alike, and the answer begins behind a mark that nobody else knows.

@@ -1,4 +1,4 @@
-"""Instances that several runs share, in blocks of equal size. Pure.
+"""Place runs on shared instances, in blocks of equal size. Pure.
 
 `blocks` of an instance is how many; 0 (`auto`) is one for each of its GPUs. A run takes the fewest blocks that suffice
 for it: so many of them have floor(amount x taken / all) of each resource, so that all of them together never have

@@ -1,4 +1,4 @@
-"""What could be had for a need, cheapest first, and why not the rest: the plan's own walk, for who only looks. Pure."""
+"""List offers for a need, cheapest first, and why the others do not match: as the plan does. Pure."""
 
 from __future__ import annotations
 

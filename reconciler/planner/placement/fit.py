@@ -1,4 +1,4 @@
-"""Does this machine fit? The one matcher of plan, apply, ps and explain. Pure.
+"""Decide whether a machine fits. The one matcher of plan, apply, ps and explain. Pure.
 
 `misfit` walks the rules in order and names the first that fails, with both numbers; `fits`
 is the same walk. The halves are public for whoever asks for many machines at once:

@@ -1,4 +1,4 @@
-"""Machines at hand, in classes of identical ones: each shape looks at each class once. Pure."""
+"""Idle instances grouped into identical classes, so that each requirement checks a class once. Pure."""
 
 from __future__ import annotations
 

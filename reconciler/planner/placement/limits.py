@@ -1,4 +1,4 @@
-"""What may still be launched: pool maxima, budgets and caps, over all that lives or is open. Pure."""
+"""What may still be launched under pool maxima, budgets and caps. Counts open launches, too. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Offers in the order in which they are looked at: by price, and no further than somebody looks. Pure."""
+"""Index offers by price, sorted only as far as they are read. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Offers by price, and one requirement's walk through them, which counts what it passes by. Pure."""
+"""Search offers by price for one requirement, counting why the others do not match. Pure."""
 
 from __future__ import annotations
 

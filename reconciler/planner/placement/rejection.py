@@ -1,4 +1,4 @@
-"""Why nothing that is at hand does for a run, with numbers. Pure."""
+"""Explain with numbers why no existing instance fits a run. Pure."""
 
 from __future__ import annotations
 

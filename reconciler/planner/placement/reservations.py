@@ -1,4 +1,4 @@
-"""What is kept for a gang, and for how long. Pure."""
+"""What is reserved for a multi-node run, and until when. Pure."""
 
 from __future__ import annotations
 

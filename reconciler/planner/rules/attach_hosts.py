@@ -1,4 +1,4 @@
-"""Declared servers: each becomes an instance once it can be used, and follows its declaration afterwards. Pure."""
+"""Attach declared SSH hosts that pass their checks, and keep them in step with their declaration. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which declared runs get a record, once per content; which records lose their declaration. Pure.
+"""Record declared runs once per content, and runs that were removed from the configuration. Pure.
 
 A task runs once for each (name, hash): a record or a done-marker of that pair enrols nothing.
 Another hash supersedes: one that waits is replaced at once, a running task at its end, a

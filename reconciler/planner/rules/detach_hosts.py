@@ -1,4 +1,4 @@
-"""Declared servers that left their pool's `hosts`: which go, and when. Pure."""
+"""Detach SSH hosts that were removed from their pool. Pure."""
 
 from __future__ import annotations
 

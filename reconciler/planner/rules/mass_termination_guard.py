@@ -1,4 +1,4 @@
-"""The last brake: many ends at once that nobody asked for are a mistake of ours more often than a fact. Pure."""
+"""Hold back inferred terminations of more than half of a pool in one plan. `--allow-mass-destroy` lifts it. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pools that left the documents while instances of theirs live. Pure."""
+"""Delete pools that were removed from the configuration and still have instances. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Open launches are asked for again. Pure."""
+"""Send open launches again that were not seen yet. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which instances leave, for what reason; busy ones drain first. Pure.
+"""Terminate instances that ended, expired, failed or were removed. Busy ones drain first. Pure.
 
 An ordered table of rules: the first that matches decides. A rule of ours about facts
 (`inferred`: orphan, time-out, unreachable, health) says nothing about a place that is unknown and

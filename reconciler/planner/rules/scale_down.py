@@ -1,4 +1,4 @@
-"""Idle instances whose time is over, above the floor; and when each of the others goes. Pure.
+"""Terminate instances that were idle for longer than their idle duration, down to the pool's minimum. Pure.
 
 Busy and holding ones are never reaped, but for results that nobody collected within `hold`: that of each one's run,
 else the instance's, as its dead-man timer has it (`backends/boot/deadman.sh`).

@@ -1,4 +1,4 @@
-"""What is launched: for runs that wait, for wished instances, for the pools' floors. Pure.
+"""Launch instances for pending runs, for `pool add` requests and for pools below their minimum. Pure.
 
 Over the offers by price, within maxima, caps and budgets. Orders are gathered and become
 launches at the end: machines that are alike in everything are asked for in one batch.

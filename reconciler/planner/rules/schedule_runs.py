@@ -1,4 +1,4 @@
-"""The waiting runs, by priority and age: placed, told to wait for what is coming, or grown for. Pure.
+"""Assign pending runs to idle instances, wait for instances that are being provisioned, or request new ones. Pure.
 
 All nodes of a run or none; an idle instance before a new one; a reserved one for its run alone.
 Each run is served whole before the next, so that nothing of lower rank takes what a higher one could use.

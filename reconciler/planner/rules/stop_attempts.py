@@ -1,4 +1,4 @@
-"""Which live attempts are stopped, and why. Pure.
+"""Stop running attempts whose run was stopped, removed or replaced. Pure.
 
 A stop is a mark; the host does it, and the attempt counts as ended only when its host says so.
 """

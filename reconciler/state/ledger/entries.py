@@ -1,4 +1,4 @@
-"""What the ledger is told of a change of state. Pure. The same thing has the same id whenever it is told."""
+"""Derive ledger entries from a change of the state. The same fact always has the same id. Pure."""
 
 from __future__ import annotations
 

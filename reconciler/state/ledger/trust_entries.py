@@ -1,4 +1,4 @@
-"""What the ledger is told of who may have work: drains, pauses, quarantines, and what came back from the dead. Pure."""
+"""Ledger entries for drains, pauses, quarantines, and instances that came back. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs that hosts have and a rebuilt state knows nothing of: attempts again, so that nothing busy looks idle. Pure.
+"""After a rebuild, make attempts for jobs that hosts report and the state does not know. Pure.
 
 Found at the rebuild, or when a host that was silent then answers for the first time.
 """

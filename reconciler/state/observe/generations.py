@@ -1,4 +1,4 @@
-"""Whether the world is ahead of the state: then the state is an old one, or a host lies. Pure.
+"""Refuse a state that is older than a generation seen on instances or hosts. Pure.
 
 Jobs on a host are the login that we have there, and can write whatever we read. So a word is believed where jobs cannot
 have written it: the tags of a cloud, this machine, and what a host was told under the seal of the project's key.

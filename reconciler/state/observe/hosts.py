@@ -1,4 +1,4 @@
-"""What hosts reported: ready, unreachable, rebooted, and how their jobs fare. Pure.
+"""Merge host reports: ready, unreachable, rebooted, and the progress of jobs. Pure.
 
 A failed look is no death: it ends nothing. A job is lost only where its host says so, or
 where it was running and the host came back from a boot, or with an empty folder.

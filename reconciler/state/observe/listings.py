@@ -1,4 +1,4 @@
-"""What places listed: phases, ends, absences, launches seen or lost, machines that nobody owns. Pure.
+"""Merge listings: phases, ends, absences, launches seen or lost, orphaned instances. Pure.
 
 An instance is gone when its place says ended, or when it was absent from two good listings
 at least five minutes apart and a look-up by id agrees.

@@ -1,4 +1,4 @@
-"""Facts into memory: what places listed and hosts reported, and nothing decided. Pure.
+"""Merge one observation, listings and host reports, into the state. Decides nothing. Pure.
 
 Unknown is never empty: an error, a time-out, another identity change no instance. A fact
 that says "it is there" always counts; one that says "it is not" counts only for a record

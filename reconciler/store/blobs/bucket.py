@@ -1,4 +1,4 @@
-"""Blobs in a bucket, each a gzip file of its content; large ones in parts, so that a cut transfer goes on where it was.
+"""Blobs in a bucket, compressed, with resumable uploads of large ones.
 
     ab/ab12….gz             a blob of at most one part
     ab/ab12…/00001-cd34….gz a part of a larger one, named by its own digest: what is there is whole and right

@@ -1,4 +1,4 @@
-"""A run's files as one archive: the project's folder as git sees it, the same bytes for the same content.
+"""Pack a run's files, as git sees them, into one archive. The same content gives the same bytes.
 
 Links are kept as links and never followed. `.git`, `.dstack/state` and `.dstack/keys` never travel.
 """

@@ -1,4 +1,4 @@
-"""Content-addressed blobs beside the state: a run's files, logs and artifacts. Written once, never changed."""
+"""Content-addressed blobs in a folder: files, logs and artifacts of runs. Written once, never changed."""
 
 from __future__ import annotations
 

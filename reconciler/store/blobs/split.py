@@ -1,4 +1,4 @@
-"""Artifacts in a store of their own; those that were stored before there was one lie with the other blobs."""
+"""Keep artifacts in a store of their own, and find older ones beside the other blobs."""
 
 from __future__ import annotations
 

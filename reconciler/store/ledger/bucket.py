@@ -1,4 +1,4 @@
-"""The ledger in a bucket: each telling is a small object that is never changed, in the folder of its month.
+"""The ledger in a bucket: small objects that are never changed, in one folder per month.
 
 Its name is the digest of its content, so that a writer killed half-way tells the same again under the same name, and
 writers at once never meet. When a month has many of them they are merged into one, which is written before they go:

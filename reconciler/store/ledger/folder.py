@@ -1,4 +1,4 @@
-"""The ledger beside the state: one JSON line an entry, one file a month, only ever appended to.
+"""The ledger in a folder: one JSON line per entry, one file per month, append-only.
 
 A writer killed half-way leaves at most one torn line, which readers skip and the next writer
 closes. It then tells the same entries again under the same ids: none is lost, none counts twice.

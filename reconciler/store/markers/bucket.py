@@ -1,4 +1,4 @@
-"""Done-markers in a bucket: one tiny object each, which outlives the state."""
+"""Done-markers in a bucket: one tiny object each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Done-markers: one small file for each declared run that was done, by (run name, hash).
+"""Done-markers in a folder: one small file for each (run name, hash) that was done.
 
 They lie beside the state and outlive it, so that a lost state never repeats a training.
 """

@@ -1,4 +1,4 @@
-"""Objects in Azure Blob. Credentials as every Azure tool finds them."""
+"""Objects in Azure Blob Storage, with the credentials of Azure's default chain."""
 
 from __future__ import annotations
 

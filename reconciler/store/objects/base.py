@@ -1,4 +1,4 @@
-"""What a bucket can do for us: objects by key below one prefix, written on a condition. One file for each client."""
+"""The port of an object store: objects by key below one prefix, written on a condition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Objects in Google Cloud Storage, by its official client. Credentials as every Google tool finds them.
+"""Objects in Google Cloud Storage by its official client, with application default credentials.
 
 obstore speaks GCS' XML interface, which no server that our tests can start answers: docs/decisions/0010.
 """

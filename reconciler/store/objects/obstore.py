@@ -1,4 +1,4 @@
-"""Objects in S3 and Azure Blob, by obstore: one small library, whose conditions the conformance suite has seen."""
+"""Objects in S3 and Azure Blob Storage by obstore."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bucket of whichever cloud, opened: the one place that knows which client speaks to which."""
+"""Open a bucket with the client of its cloud."""
 
 from __future__ import annotations
 

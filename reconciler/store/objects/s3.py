@@ -1,4 +1,4 @@
-"""Objects in S3, or in a server that speaks like it. Credentials as every AWS tool finds them."""
+"""Objects in S3 or a compatible server, with the credentials of AWS's default chain."""
 
 from __future__ import annotations
 

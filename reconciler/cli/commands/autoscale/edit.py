@@ -1,4 +1,4 @@
-"""`dstack autoscale allow | clear | enable | disable`: an edit of the YAML, and a word in the state that holds at once.
+"""`dstack autoscale allow | clear | enable | disable`: edit the YAML, and write an override that holds at once.
 
 The YAML is written first, after the question. Killed in between, the same command again writes the word.
 """

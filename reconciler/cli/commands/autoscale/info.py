@@ -1,4 +1,4 @@
-"""`dstack autoscale info`: the rules in force, how much of each is used, and whether it can be had now."""
+"""`dstack autoscale info`: show the rules, their use, and whether capacity is available."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dstack aws configure`: credentials checked with AWS, kept in AWS's own file, and a backend declared in the YAML.
+"""`dstack aws configure`: check credentials, store them in AWS's own file, and declare the backend.
 
 Checked before anything is written; the key is stored before a document names its profile. A secret is read from the
 terminal, unseen, or from standard input; it is in no argument, no document and no message.

@@ -1,4 +1,4 @@
-"""`dstack backend check`: what a backend needs, asked one by one, each named, timed and with what to do next."""
+"""`dstack backend check`: run a backend's checks one by one, each with what to do next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dstack backend list`: every backend, who it was when last seen, and what it costs now. Asks nobody."""
+"""`dstack backend list`: list backends, their last known accounts and costs. Asks no backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dstack backend policy`: the least-privilege policies of a backend, as JSON ready to be attached."""
+"""`dstack backend policy`: print the least-privilege policies of a backend as JSON."""
 
 from __future__ import annotations
 

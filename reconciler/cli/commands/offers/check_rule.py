@@ -1,4 +1,4 @@
-"""Whether a rule is about something that the account offers: a mistyped name would cap nothing."""
+"""Check that an autoscale rule names a type that the account offers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flags that exclude one another, made into one value each. Not given stays not given."""
+"""Turn flags that exclude one another into one value. A flag that is not given stays unset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dstack offers`: what could be had, cheapest first, by the plan's own walk; without any, how it came to that."""
+"""`dstack offers`: list offers, cheapest first, or explain why there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The offers that fit what is asked: idle instances first, then busy ones, then what could be had."""
+"""Offers that fit a request: idle instances, then busy ones, then new ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dstack apply`: observe, plan, show, ask, do, wait until it is seen."""
+"""`dstack apply`: observe, plan, ask for approval, execute, and wait until it is seen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What came of an apply, said when it is over, and its exit code."""
+"""Report the result of an apply, and choose its exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The person's word on a plan: shown, asked about, and never more than was approved."""
+"""Ask a person to approve a plan, and do no more than was approved."""
 
 from __future__ import annotations
 

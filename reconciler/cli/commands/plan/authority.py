@@ -1,4 +1,4 @@
-"""What the documents of a checkout would be allowed to do, told before anybody applies them."""
+"""Show what the configuration of a checkout would be allowed to do when applied."""
 
 from __future__ import annotations
 

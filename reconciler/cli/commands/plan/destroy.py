@@ -1,4 +1,4 @@
-"""`dstack destroy`: everything of the project ends, after its name was typed."""
+"""`dstack destroy`: terminate everything of the project, after its name was typed."""
 
 from __future__ import annotations
 

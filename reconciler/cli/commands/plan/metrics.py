@@ -1,4 +1,4 @@
-"""`dstack apply --metrics FILE`: how it went, also where it went wrong."""
+"""`dstack apply --metrics FILE`: write metrics, also after a failure."""
 
 from __future__ import annotations
 

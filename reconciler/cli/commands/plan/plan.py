@@ -1,4 +1,4 @@
-"""`dstack plan`: what apply would do, from the stored state; with `--refresh`, from a fresh look."""
+"""`dstack plan`: show what apply would do, from the stored state or, with `--refresh`, from a fresh one."""
 
 from __future__ import annotations
 

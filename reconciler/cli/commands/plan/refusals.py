@@ -1,4 +1,4 @@
-"""A tick that did nothing: refused, or declined by whoever was asked. The command is over."""
+"""End a command whose pass did nothing: refused, or declined at the prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dstack plan --against`, `--fail-on` and `--markdown`: a plan as a review needs it."""
+"""`dstack plan --against`, `--fail-on` and `--markdown`: a plan for a review."""
 
 from __future__ import annotations
 

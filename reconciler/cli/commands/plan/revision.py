@@ -1,4 +1,4 @@
-"""Documents made ready to be applied: with an id, and with the revision that they are."""
+"""Prepare a checkout's configuration for an apply: with an id and its git revision."""
 
 from __future__ import annotations
 

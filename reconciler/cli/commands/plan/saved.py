@@ -1,4 +1,4 @@
-"""A plan saved by `dstack plan --out` for `dstack apply FILE`: it approves, it does not command."""
+"""Plans saved by `dstack plan --out` for `dstack apply FILE`: they approve, they do not command."""
 
 from __future__ import annotations
 

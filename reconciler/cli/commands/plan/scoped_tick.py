@@ -1,4 +1,4 @@
-"""A wish done: written after it was confirmed, carried out in its own scope, then waited for."""
+"""Write a person's request, reconcile in its scope, and wait for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dstack pool add`: a wish for instances. A flag that is not given never overrides the profile or the pool."""
+"""`dstack pool add`: request instances. A flag that is not given never overrides the profile or the pool."""
 
 from __future__ import annotations
 

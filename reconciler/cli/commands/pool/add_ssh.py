@@ -1,4 +1,4 @@
-"""`dstack pool add-ssh`: look at servers, show their keys, ask, and declare them in the YAML."""
+"""`dstack pool add-ssh`: check servers, show their keys, ask, and declare them in the YAML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was typed after `dstack pool add-ssh`, as hosts to look at."""
+"""Parse the arguments of `dstack pool add-ssh` into hosts."""
 
 from __future__ import annotations
 

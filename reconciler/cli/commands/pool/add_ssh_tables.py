@@ -1,4 +1,4 @@
-"""What was found of servers, for people: one table of keys, and the checks of each."""
+"""Tables of host keys and checks for `dstack pool add-ssh`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dstack pool create | delete | set-default`: edits of the YAML, shown, tried on a copy, then written."""
+"""`dstack pool create | delete | set-default`: edit the YAML; try it on a copy first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dstack pool drain | pause | resume`: a person's word that holds over the documents, in the state."""
+"""`dstack pool drain | pause | resume`: write an override into the state."""
 
 from __future__ import annotations
 

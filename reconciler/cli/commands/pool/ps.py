@@ -1,4 +1,4 @@
-"""`dstack pool list` and `dstack pool ps`: pools and instances, from the stored state."""
+"""`dstack pool list` and `dstack pool ps`: list pools and instances from the stored state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dstack pool remove`: a wish that an instance ends, waited for until its place says so."""
+"""`dstack pool remove`: terminate an instance and wait until its backend confirms it."""
 
 from __future__ import annotations
 

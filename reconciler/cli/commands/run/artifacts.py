@@ -1,4 +1,4 @@
-"""`dstack artifacts`: what a run left, unpacked into a folder that nothing in it can leave."""
+"""`dstack artifacts`: unpack a run's artifacts into a folder that nothing in them can leave."""
 
 from __future__ import annotations
 

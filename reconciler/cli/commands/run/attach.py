@@ -1,4 +1,4 @@
-"""`dstack attach`: a run's ports and log on this machine, and a name by which `ssh` and editors enter it.
+"""`dstack attach`: forward a run's ports and log to this machine, and make `ssh RUN` work.
 
 Whatever happens to us or to the connection, the run goes on: it ends by itself, its limits or `dstack stop`.
 """

@@ -1,4 +1,4 @@
-"""The question before a run: what it could run on, at what price, and beside whom."""
+"""Show the offers for a run and ask for confirmation."""
 
 from __future__ import annotations
 

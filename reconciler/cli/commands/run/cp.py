@@ -1,4 +1,4 @@
-"""`dstack cp RUN:PATH DEST`: out of a living job as its files are now, out of an ended run's artifacts."""
+"""`dstack cp RUN:PATH DEST`: copy files out of a running job or out of a run's artifacts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dstack enter`: what an alias in ssh_config starts for `ssh RUN`. Not for people: it speaks SSH on its stdio."""
+"""`dstack enter`: the program behind `ssh RUN`. Speaks SSH on its stdio."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's files, packed into the store; a person is asked about very many."""
+"""Pack a run's files into the store, and ask before very many are sent."""
 
 from __future__ import annotations
 

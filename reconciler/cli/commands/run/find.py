@@ -1,4 +1,4 @@
-"""The run that a person names: by its name (the newest of that name) or by its id."""
+"""Find a run by its name (the newest of that name) or by its id."""
 
 from __future__ import annotations
 

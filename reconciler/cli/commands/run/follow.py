@@ -1,4 +1,4 @@
-"""A run on its way: handed over, its log followed over all its attempts, left or stopped at Ctrl-C."""
+"""Follow a run over all its attempts until it ends, is detached or is stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dstack logs`: from the host while a job lives, from the store afterwards. Writes nothing."""
+"""`dstack logs`: read a log from the host while the job runs, from the store afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dstack ps`: runs, from the stored state."""
+"""`dstack ps`: list runs from the stored state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dstack run`: offers, the question, the wish, then the run's log until its end."""
+"""`dstack run`: show offers, ask, request the run, then follow its log."""
 
 from __future__ import annotations
 

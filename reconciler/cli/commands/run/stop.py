@@ -1,4 +1,4 @@
-"""`dstack stop`: a wish that a run ends, waited for until it has."""
+"""`dstack stop`: stop a run and wait until it has ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dstack state pull | push | edit`: the memory as a file, in and out, each way checked."""
+"""`dstack state pull | push | edit`: export, import and edit the state, checked each way."""
 
 from __future__ import annotations
 

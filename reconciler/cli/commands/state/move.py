@@ -1,4 +1,4 @@
-"""`dstack state migrate | rollback`: the memory moved elsewhere, or put back to what it was."""
+"""`dstack state migrate | rollback`: move the state, or restore an earlier one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a rebuild asks: every place for everything of the project, then every host for its jobs."""
+"""Ask every place and host for what a rebuild of the state needs."""
 
 from __future__ import annotations
 

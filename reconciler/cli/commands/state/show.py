@@ -1,4 +1,4 @@
-"""`dstack state show | rebuild | forget`: the memory itself, looked at and repaired by a person."""
+"""`dstack state show | rebuild | forget`: inspect and repair the state."""
 
 from __future__ import annotations
 
