@@ -11,8 +11,9 @@ from msgspec.structs import replace
 
 from reconciler.config.compile.pool import DEFAULT_POOL
 from reconciler.config.compile.profile import Layer
-from reconciler.config.compile.project import HERE, pick_profile, run_faults, run_layers
+from reconciler.config.compile.project import HERE, pick_profile, run_layers
 from reconciler.config.compile.run import compile_run, run_hash
+from reconciler.config.compile.run_faults import run_faults
 from reconciler.config.lint import run_contradictions
 from reconciler.config.load import Documents
 from reconciler.config.options import BadOption, parse_duration, read_option, resolve_need

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from reconciler.config.compile.project import compile_documents, pick_profile, run_faults, run_layers
+from reconciler.config.compile.project import compile_documents, pick_profile, run_layers
 from reconciler.config.compile.run import compile_run
+from reconciler.config.compile.run_faults import run_faults
 from reconciler.config.files import FOLDER
 from reconciler.config.load import find_project, load
 from reconciler.config.problems import Invalid, Problem, in_order

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reconciler.config.compile.project import run_faults
+from reconciler.config.compile.run_faults import run_faults
 from reconciler.config.init import STARTERS
 from reconciler.config.read import read_documents, read_run
 from reconciler.config.references import check_references

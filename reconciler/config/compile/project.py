@@ -11,14 +11,16 @@ from reconciler.config.compile.credentials import creds_faults, with_secrets
 from reconciler.config.compile.hosts import twice
 from reconciler.config.compile.pool import DEFAULT_POOL, compile_pool
 from reconciler.config.compile.profile import Layer, compile_profile, layer_of
+from reconciler.config.compile.project_keys import autoscale_keys, project_keys
 from reconciler.config.compile.run import compile_run, run_hash
+from reconciler.config.compile.run_faults import run_faults
 from reconciler.config.known_hosts import Known
 from reconciler.config.lint import pool_contradictions, project_contradictions, run_contradictions
 from reconciler.config.problems import Problem, in_order
 from reconciler.config.read import Entry, Read, entry_name
 from reconciler.config.warnings import backend_notices, run_notices, unsupported_notices
 from schemas.backend_types import LOCAL, type_of
-from schemas.desired import BackendConfig, Cap, Desired, Secret
+from schemas.desired import BackendConfig, Desired, Secret
 from schemas.documents.backends.forms import TYPES
 from schemas.documents.backends.local import DEFAULT_INSTANCES
 from schemas.documents.backends.others import OTHER_TYPES
@@ -63,12 +65,12 @@ def compile_documents(
         notes.warnings.extend(backend_notices(entry))
         read.problems.extend(creds_faults(entry, secrets) if type_of(entry.form.type).available else ())
     return Desired(
-        **_project(read),
+        **project_keys(read),
         backends=tuple(with_secrets(config, secrets) for config in backends.values()),
         pools=tuple(pools.values()),
         profiles=tuple(profiles.values()),
         runs=tuple(runs),
-        **_autoscale(read),
+        **autoscale_keys(read),
         secrets=secrets,
         authorized_keys=tuple(key for entry in read.singles.get("authorized_keys", ()) for key in entry.form),
         warnings=tuple(map(str, in_order(notes.warnings))),
@@ -212,32 +214,6 @@ def _runs(
         yield spec
 
 
-def run_faults(entry: Entry) -> Iterator[Problem]:
-    """What no key is guilty of alone."""
-    if entry.dropped & {"commands", "image", "python", "replicas", "scaling"}:
-        return
-    for path, message in _run_faults(entry.form):
-        yield entry.problem(message, *path)
-
-
-def _run_faults(form: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    if form.type != "dev-environment" and not form.commands and form.image is None:
-        yield ("commands",), "`commands` or `image` is missing: nothing would run"
-    if form.image is not None and form.python is not None:
-        yield ("python",), "`python` and `image` exclude each other"
-    if form.type == "service":
-        yield from _service_faults(form)
-
-
-def _service_faults(form: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    span = form.replicas
-    ranged = span is not None and span.min != span.max
-    if ranged and form.scaling is None:
-        yield ("replicas",), "a range of replicas needs `scaling`"
-    if form.scaling is not None and not ranged:
-        yield ("scaling",), "`scaling` needs `replicas` to be a range: such as `1..4`"
-
-
 def _run_name(entry: Entry, name: str, read: Read) -> bool:
     from schemas.documents.scalars import NAME_SHAPE
     from schemas.documents.shape import Wrong
@@ -301,45 +277,6 @@ def _pool_of(entry: Entry, layers: list[Layer], pools: Mapping[str, Pool], read:
             )
         )
     return default
-
-
-def _project(read: Read) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    project = {"project": "id", "project_name": "name"}
-    for target, part in project.items():
-        entries = [entry for entry in read.singles.get("project", ()) if getattr(entry.form, part) is not None]
-        for entry in entries[1:]:
-            read.problems.append(entry.problem(f"said twice, first at {entries[0].at(part, key=True)}", part, key=True))
-        values[target] = getattr(entries[0].form, part) if entries else ""
-    texts = ("state", "authority", "artifact_store", "requires")
-    for key in (*texts, "keep", "confirm_above", "budget"):
-        form = _once(key, read)
-        values[key] = ("" if key in texts else None) if form is None else form
-    return values
-
-
-def _once(key: str, read: Read) -> Any:
-    entries = read.singles.get(key, [])
-    for entry in entries[1:]:
-        read.problems.append(entry.problem(f"said twice, first at {entries[0].at(key=True)}", key=True))
-    return entries[0].form if entries else None
-
-
-def _autoscale(read: Read) -> dict[str, Any]:
-    form = _once("autoscale", read)
-    if form is None:
-        return {}
-    caps = tuple(
-        Cap(
-            instance_type=cap.instance_type,
-            max=cap.max,
-            backend=cap.backend or "",
-            region=cap.region or "",
-            spot=True if cap.spot is None else cap.spot,
-        )
-        for cap in form.rules or ()
-    )
-    return {"caps": caps, "ruled": form.rules is not None, "autoscale_enabled": form.enabled is not False}
 
 
 def _unsupported_entries(read: Read, backends: Mapping[str, BackendConfig]) -> Iterator[Problem]:

@@ -1,0 +1,35 @@
+"""Find keys of a run that contradict each other or its type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from reconciler.config.problems import Problem
+from reconciler.config.read import Entry
+
+
+def run_faults(entry: Entry) -> Iterator[Problem]:
+    """What no key is guilty of alone."""
+    if entry.dropped & {"commands", "image", "python", "replicas", "scaling"}:
+        return
+    for path, message in _run_faults(entry.form):
+        yield entry.problem(message, *path)
+
+
+def _run_faults(form: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    if form.type != "dev-environment" and not form.commands and form.image is None:
+        yield ("commands",), "`commands` or `image` is missing: nothing would run"
+    if form.image is not None and form.python is not None:
+        yield ("python",), "`python` and `image` exclude each other"
+    if form.type == "service":
+        yield from _service_faults(form)
+
+
+def _service_faults(form: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    span = form.replicas
+    ranged = span is not None and span.min != span.max
+    if ranged and form.scaling is None:
+        yield ("replicas",), "a range of replicas needs `scaling`"
+    if form.scaling is not None and not ranged:
+        yield ("scaling",), "`scaling` needs `replicas` to be a range: such as `1..4`"
