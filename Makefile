@@ -41,6 +41,7 @@ mutants: venv
 
 check: venv
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 	$(BIN)/shellcheck .ci/run .ci/system-packages .ci/npm-packages examples/*.sh reconciler/hosts/programs/*.sh backends/boot/*.sh backends/ssh/*.sh
 	$(BIN)/python -m pytest tests/project/test_schema.py -k committed
