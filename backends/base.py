@@ -1,19 +1,19 @@
 """The contract of a backend: six calls and four meanings of failure.
 
 A backend object is one place (an account and region, or this machine). It knows no pools'
-rules, keeps no memory of its own and decides nothing. Any call may raise `TryLater` or
-`BackendError`; every other exception is a defect of the backend.
+rules, keeps no memory of its own and decides nothing. Any call may raise `CallFailed`, that is
+`TryLater` or `BackendError`; every other exception is a defect of the backend.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from backends.boot.spec import Boot
 from schemas.desired import BackendConfig
 from schemas.instance import Seen
-from schemas.launch import Request
+from schemas.launch import LaunchAnswer, Request, TerminateAnswer
 from schemas.leftover import Leftover
 from schemas.offer import Offer
 from schemas.resources import Need, Where
@@ -33,10 +33,13 @@ class Backend(Protocol):
     def prepare(self, request: Request, offer: Offer) -> Request:
         """Everything looked up and rendered into `inputs` and `digest`. Makes nothing."""
 
-    def launch(self, request: Request) -> Sequence[Seen]:
-        """Make the machines of `request`; the same request again makes nothing new.
+    def launch(self, request: Request) -> Mapping[str, LaunchAnswer]:
+        """Make the machines of `request`, and answer for each of our ids.
 
-        What it returns is a hint: a launch is believed when `instances` shows it.
+        The same request again makes nothing new, except where the type's `launch` is `once`. `Made` is a hint: a
+        launch is believed when `instances` shows it. Only a refusal promises that nothing was made: `Refused` of
+        its id; a raised `NoCapacity`, `QuotaExceeded` or other `BackendError` of every id. A raised `TryLater`
+        and an id without an answer are `Unknown`.
         """
 
     def instances(self, ids: Sequence[str] | None = None) -> Sequence[Seen]:
@@ -45,10 +48,12 @@ class Backend(Protocol):
         Ended ones appear as ended or are absent. The answer may lag behind `launch` and `terminate`.
         """
 
-    def terminate(self, ids: Sequence[str], *, generation: int = 0) -> None:
-        """Accepted, not ended: only `instances` says ended. An id already gone is no error. External ids.
+    def terminate(self, ids: Sequence[str], *, generation: int = 0) -> Mapping[str, TerminateAnswer]:
+        """Ask for the end of machines, and answer for each external id; one that is gone already is `Ending`.
 
-        A place whose machines remember generations raises `Behind` where one saw a higher one; 0 asks for no such look.
+        `Ending` is accepted, not ended: only `instances` says ended. A raised `BackendError` refuses all of them; a
+        raised `TryLater` and an id without an answer are `Unknown`. A place whose machines remember generations
+        raises `Behind` where one saw a higher one; 0 asks for no such look.
         """
 
 

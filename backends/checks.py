@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from backends.errors import BackendError
+from backends.errors import CallFailed
 
 
 class NotKnown(Exception):
@@ -14,14 +14,14 @@ class NotKnown(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """`look` gives what was found, or raises `BackendError` (it fails) or `NotKnown`. `then`: what mends it.
+    """`look` gives what was found, or raises `CallFailed` (it fails) or `NotKnown`. `then`: what mends it.
 
     Where that depends on the failure, `then` is asked; "" where nothing but the failure's own words is known.
     """
 
     name: str
     look: Callable[[], str]
-    then: str | Callable[[BackendError], str]
+    then: str | Callable[[CallFailed], str]
 
-    def mends(self, error: BackendError) -> str:
+    def mends(self, error: CallFailed) -> str:
         return self.then if isinstance(self.then, str) else self.then(error)

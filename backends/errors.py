@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 
-class BackendError(Exception):
-    """Permanent: asking again will not help. The message holds the vendor's own words, cleaned.
+class CallFailed(Exception):
+    """A call to a backend failed in a way that the contract knows; the message is the vendor's own words, cleaned."""
 
-    Raised by `launch` it promises that nothing was made.
+
+class BackendError(CallFailed):
+    """Permanent: asking again will not help.
+
+    Raised by `launch` it is a refusal of every id: it promises that nothing was made.
     """
 
 
@@ -14,8 +18,15 @@ class StillUsed(BackendError):
     """What should be removed is used by something. Nothing was done."""
 
 
-class TryLater(BackendError):
-    """Throttled, unreachable, timed out. From `launch`: something may have been made."""
+class TryLater(CallFailed):
+    """Throttled, unreachable, timed out: no refusal. From `launch`: any of the machines may have been made.
+
+    `retry_after`: seconds that the vendor asks to wait before the next request; 0 where it does not say.
+    """
+
+    def __init__(self, message: str, *, retry_after: int = 0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class Behind(BackendError):

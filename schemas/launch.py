@@ -95,7 +95,8 @@ class Intent(Value, frozen=True, kw_only=True):
     """An open launch. It closes when each of its ids was *seen*, or is proven never to come.
 
     `hints` are external ids that the call returned: a help for look-ups, no proof.
-    `sent` is how often the effect was begun; `refused` is a promise that nothing was made.
+    `sent` is how often the effect was begun. `refused`: why some of its machines were refused for good; it is then
+    not sent again, and its other machines are only looked for.
     """
 
     id: str

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -30,11 +30,11 @@ from backends.aws.tags import POOL, PROJECT, as_list, door_group, of_project
 from backends.aws.terminate_instances import terminate
 from backends.base import Setting
 from backends.boot.cloud_init import render
-from backends.errors import BackendError, NoCapacity, QuotaExceeded, TryLater
+from backends.errors import BackendError, CallFailed, NoCapacity, QuotaExceeded, TryLater
 from schemas.base import place_of
 from schemas.desired import BackendConfig
 from schemas.instance import Seen
-from schemas.launch import Request
+from schemas.launch import Ending, LaunchAnswer, Made, Request, TerminateAnswer
 from schemas.leftover import Leftover
 from schemas.offer import Offer
 from schemas.resources import Need, Where
@@ -133,7 +133,8 @@ class AwsBackend:
         _unsent.add(request.token)
         return replace(prepared, digest=digest_of(prepared, self._user_data(prepared)))
 
-    def launch(self, request: Request) -> Sequence[Seen]:
+    def launch(self, request: Request) -> Mapping[str, LaunchAnswer]:
+        """EC2 makes all of a request or nothing: a refusal, which is raised, is one of every id."""
         user_data = self._user_data(request)
         if digest_of(request, user_data) != request.digest:
             raise TryLater(f"{request.launch} renders otherwise than when it was prepared: it is not sent again")
@@ -147,7 +148,8 @@ class AwsBackend:
             raise self._surely(request, self._quota(error, request), first=first) from None
         except BackendError as error:
             raise self._surely(request, error, first=first) from None
-        return [seen(one, region=self._region) for one in made["Instances"]]
+        found = [seen(one, region=self._region) for one in made["Instances"]]
+        return {one.id: Made(external_id=one.external_id) for one in found}
 
     def _sent(self, request: Request, user_data: str) -> Any:
         inputs = dict(request.inputs)
@@ -159,13 +161,13 @@ class AwsBackend:
         asked = parameters(request, groups=groups, user_data=user_data)
         return ask(self._client("ec2", once=True), "run_instances", **asked)
 
-    def _surely(self, request: Request, error: BackendError, *, first: bool) -> BackendError:
+    def _surely(self, request: Request, error: BackendError, *, first: bool) -> CallFailed:
         """A refusal that promises: an earlier sending of this request may have come through, and be refused now
         for want of a permission that it had then. What it made EC2 may not show yet: then nothing is promised."""
         token = [{"Name": "client-token", "Values": [request.token]}]
         try:
             found = list(self._pages(Filters=token, MaxResults=PAGE))
-        except BackendError:  # its keys ended, or may not look: nothing is known
+        except CallFailed:  # its keys ended, or may not look: nothing is known
             return TryLater(f"{error} (whether an earlier request made something cannot be told)")
         if found:
             return TryLater(f"{error} (made by an earlier request: {len(found)})")
@@ -279,9 +281,10 @@ class AwsBackend:
                 found[one["SpotInstanceRequestId"]] = one.get("Status", {}).get("Code", "")
         return found
 
-    def terminate(self, ids: Sequence[str], *, generation: int = 0) -> None:
-        """Whether they ended, only a listing says."""
-        terminate(self._client("ec2"), [id for id in dict.fromkeys(ids) if INSTANCE.fullmatch(id)])
+    def terminate(self, ids: Sequence[str], *, generation: int = 0) -> Mapping[str, TerminateAnswer]:
+        """An id that EC2 cannot have given is no machine of ours, and so gone."""
+        known = [id for id in dict.fromkeys(ids) if INSTANCE.fullmatch(id)]
+        return {id: Ending() for id in ids} | terminate(self._client("ec2"), known)
 
     def let_in(self) -> bool:
         door = Door("") if self._options.get("security_group") else self._door(direct=True)

@@ -18,7 +18,7 @@ from backends.aws.network import network_for
 from backends.aws.quotas import QUOTAS
 from backends.aws.tags import PROJECT, as_list, of_project
 from backends.checks import NotKnown, Probe
-from backends.errors import BackendError, TryLater
+from backends.errors import BackendError, CallFailed, TryLater
 from schemas.desired import BackendConfig
 from schemas.location import Bucket
 from schemas.offer import Offer
@@ -78,7 +78,7 @@ def _region(config: BackendConfig, region: str, *, project: str) -> Iterator[Pro
     yield Probe(name=f"{region} quotas", look=quotas, then="ask for more in Service Quotas (it may take a day)")
 
 
-def _rights(error: BackendError, *, other: str = "") -> str:
+def _rights(error: CallFailed, *, other: str = "") -> str:
     """The policy, for what was refused; an outage, a throttle or a proxy's page is no lack of rights."""
     if str(error).partition(":")[0] in (*REFUSED, "403"):
         return f"{POLICY}; or {other}" if other else POLICY

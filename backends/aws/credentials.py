@@ -13,7 +13,7 @@ from typing import Any
 
 from backends.aws.clients import as_role
 from backends.aws.errors import ask, code_of, understood
-from backends.errors import BackendError
+from backends.errors import BackendError, CallFailed
 
 KEY_ID = re.compile(r"A(?:KIA|SIA)[A-Z0-9]{10,124}")
 PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+=-]{0,63}")
@@ -46,7 +46,7 @@ def in_role(session: Any, role_arn: str, *, external_id: str = "") -> Caller:
     """Who one is once one has taken it on, as the backend will. Raises `BackendError` in AWS's own words."""
     try:
         return _who(as_role(session, {"role_arn": role_arn, "external_id": external_id}))
-    except BackendError as error:
+    except CallFailed as error:
         raise BackendError(f"role {role_arn}: {error}") from None
 
 
@@ -73,7 +73,7 @@ def check_bucket(session: Any, bucket: str, prefix: str = "") -> str:
         answer = ask(s3, "head_bucket", Bucket=bucket)
         ask(s3, "put_object", Bucket=bucket, Key=key, Body=b"")
         ask(s3, "delete_object", Bucket=bucket, Key=key)
-    except BackendError as error:
+    except CallFailed as error:
         raise BackendError(f"bucket {bucket}: {error}{_meant(str(error))}") from None
     return str(answer.get("BucketRegion") or answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region") or "")
 

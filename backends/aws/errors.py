@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
-from backends.errors import BackendError, NoCapacity, QuotaExceeded, TryLater
+from backends.errors import BackendError, CallFailed, NoCapacity, QuotaExceeded, TryLater
 
 Meaning = Literal["capacity", "unsupported", "quota", "later", "permanent"]
 
@@ -124,7 +124,7 @@ def failures() -> tuple[type[Exception], ...]:
     return ClientError, BotoCoreError, ResponseParserError
 
 
-def understood(error: Exception, *, operation: str = "", spot: bool = False) -> BackendError:
+def understood(error: Exception, *, operation: str = "", spot: bool = False) -> CallFailed:
     """The meaning of an error of botocore's. `spot`: of a spot request, for which capacity returns sooner."""
     code, words = code_of(error), words_of(error)
     if not code:
@@ -180,7 +180,7 @@ def _meaning(error: Exception, code: str) -> Meaning:
     return "later" if status >= 500 else "permanent"
 
 
-def _without_answer(error: Exception, words: str) -> BackendError:
+def _without_answer(error: Exception, words: str) -> CallFailed:
     """Cut off or never reached: anything may have happened. What botocore itself refuses was never sent."""
     from botocore.exceptions import HTTPClientError, IncompleteReadError, ResponseStreamingError
     from botocore.parsers import ResponseParserError

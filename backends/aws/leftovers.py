@@ -12,7 +12,7 @@ from typing import Any
 
 from backends.aws.errors import ask, pages
 from backends.aws.tags import LAUNCH, LINEAGE, POOL, as_mapping, of_project
-from backends.errors import BackendError, StillUsed
+from backends.errors import CallFailed, StillUsed
 from schemas.base import HOURS, Price
 from schemas.leftover import Kind, Leftover
 
@@ -43,7 +43,7 @@ def remove_from(ec2: Any, one: Leftover) -> None:
     value: Any = [one.id] if name.endswith("Ids") else one.id
     try:
         ask(ec2, operation, **{name: value})
-    except BackendError as error:
+    except CallFailed as error:
         code = str(error).partition(":")[0]
         if code in USED:
             raise StillUsed(str(error)) from None

@@ -6,7 +6,7 @@ import os
 
 from backends.aws.clients import client
 from backends.aws.errors import ask
-from backends.errors import BackendError
+from backends.errors import BackendError, CallFailed
 from schemas.desired import BackendConfig
 
 
@@ -19,6 +19,6 @@ def parameter(config: BackendConfig, kind: str, name: str) -> str:
     region = config.regions[0] if config.regions else here
     try:
         answer = ask(client(config, kind, region), "get_parameter", Name=name, WithDecryption=True)
-    except BackendError as error:
+    except CallFailed as error:
         raise BackendError(f"{name} in {config.name}/{region}: {error}") from None
     return str(answer["Parameter"]["Value"])

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from backends.aws.errors import ask
-from backends.errors import BackendError, QuotaExceeded
+from backends.errors import CallFailed, QuotaExceeded
 
 # docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas: in vCPUs; (on-demand, spot) by first letters.
 QUOTAS: tuple[tuple[str, str, str, str], ...] = (
@@ -46,7 +46,7 @@ def with_value(error: QuotaExceeded, quotas: Any, *, instance_type: str, spot: b
     try:
         value = ask(quotas, "get_service_quota", ServiceCode="ec2", QuotaCode=code)["Quota"]["Value"]
         words = f"quota {name} ({code}) is {value:g} vCPUs here"
-    except BackendError:
+    except CallFailed:
         words = f"quota {name} ({code}); its value could not be read"
     more = f"{words}: ask for more in Service Quotas, or allow other instance types or regions"
     return QuotaExceeded(f"{str(error).strip().rstrip('.')}: {more}", quota=f"{name} ({code})")

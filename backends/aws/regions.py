@@ -11,7 +11,7 @@ from backends.aws.clients import client
 from backends.aws.errors import failures, understood
 from backends.aws.instance_types import type_of
 from backends.catalog.offers import Layers
-from backends.errors import BackendError
+from backends.errors import CallFailed
 from schemas.base import Seconds
 from schemas.catalog import CatalogType, LiveRegion
 from schemas.desired import BackendConfig
@@ -54,7 +54,7 @@ def _spot_prices(ec2: Any, *, now: Seconds) -> tuple[dict[str, dict[str, int]], 
             price = round(float(row["SpotPrice"]) * _MILLION)
             if price > 0 and (key not in newest or row["Timestamp"] > newest[key][0]):
                 newest[key] = (row["Timestamp"], price)
-    except BackendError as error:
+    except CallFailed as error:
         return {}, str(error)
     found: dict[str, dict[str, int]] = defaultdict(dict)
     for (name, zone), (_, price) in sorted(newest.items()):

@@ -6,41 +6,46 @@ from collections.abc import Sequence
 from typing import Any
 
 from backends.aws.errors import ask
-from backends.errors import BackendError, TryLater
+from backends.errors import BackendError, CallFailed, TryLater
+from schemas.launch import Ending, Refused, TerminateAnswer, Unknown
 
 BATCH = 500  # instances that one call ends
 ENOUGH = 40  # refused calls after which no more is tried: then it is not about single ones
 
 
-def terminate(ec2: Any, ids: Sequence[str]) -> None:
-    """Those that EC2 does not know are left out. Raises `BackendError`, naming them, for those that may not be ended.
+def terminate(ec2: Any, ids: Sequence[str]) -> dict[str, TerminateAnswer]:
+    """An answer for each id; one that EC2 does not know is gone already, and so `Ending`.
 
-    Whatever could be ended has been accepted by then.
+    Raises `TryLater` where EC2 answers for none of them; after that, those that it did not answer for are `Unknown`.
     """
     batches = [list(ids[start : start + BATCH]) for start in range(0, len(ids), BATCH)]
-    refused: list[str] = []
-    words, calls = "", 0
+    answers: dict[str, TerminateAnswer] = {}
+    calls = 0
     while batches:
         batch = batches.pop()
         try:
             ask(ec2, "terminate_instances", InstanceIds=batch)
+            answers |= {id: Ending() for id in batch}
         except TryLater as error:
             known = _without(batch, error)
-            if "InvalidInstanceID.NotFound" not in str(error) or len(known) == len(batch):
+            if "InvalidInstanceID.NotFound" in str(error) and len(known) < len(batch):
+                answers |= {id: Ending() for id in batch if id not in known}
+                batches += [known] if known else []
+            elif not answers:
                 raise
-            batches += [known] if known else []
+            else:
+                unasked = Unknown(why=str(error), retry_after=error.retry_after)
+                return answers | {id: unasked for each in (batch, *batches) for id in each}
         except BackendError as error:
-            words, calls = words or str(error), calls + 1
+            calls += 1
             if len(batch) == 1 or calls >= ENOUGH:
-                refused += batch
+                answers |= {id: Refused(meaning="permanent", why=str(error)) for id in batch}
             else:
                 batches += _halves(batch, error)
-    if refused:
-        more = f" and {len(refused) - 10} more" if len(refused) > 10 else ""
-        raise BackendError(f"{words} (not ended: {', '.join(sorted(refused)[:10])}{more})")
+    return answers
 
 
-def _without(batch: list[str], error: BackendError) -> list[str]:
+def _without(batch: list[str], error: CallFailed) -> list[str]:
     """Those that the error does not name."""
     return [id for id in batch if id not in str(error)]
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from backends.catalog.cache import Cache, Spoiled
 from backends.catalog.gpuhunt import URL, Fetch, download, published
 from backends.catalog.layers import live_file, published_file, published_of, shipped
-from backends.errors import BackendError
+from backends.errors import CallFailed
 from schemas.base import Seconds
 from schemas.catalog import CATALOG_VERSION, Live, LiveRegion
 from schemas.desired import BackendConfig
@@ -43,7 +43,7 @@ def refresh_published(
     try:
         found = published(provider, base=base, known=known, shipped=shipped(provider), now=now, fetch=fetch)
         store.write(published_file(provider), found)
-    except (BackendError, OSError) as error:
+    except (CallFailed, OSError) as error:
         _remember_failure(store, provider, now=now)
         return str(error)
     return ""

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from msgspec.structs import replace
 
 from backends.base import Backend
-from backends.errors import BackendError, NoCapacity, QuotaExceeded, TryLater
+from backends.errors import BackendError, CallFailed, NoCapacity, QuotaExceeded, TryLater
 from schemas.instance import Seen
-from schemas.launch import Request
+from schemas.launch import Ending, LaunchAnswer, Made, Request, TerminateAnswer
 from schemas.offer import Offer
 from schemas.resources import Need, Resources, Where
 
@@ -75,7 +75,7 @@ class Fault:
     """The next `times` calls of that name fail; with `after`, the deed is done first and its answer is lost."""
 
     call: str
-    error: BackendError
+    error: CallFailed
     times: int = 1
     after: bool = False
 
@@ -182,7 +182,7 @@ class FakeBackend(Backend):
             self._meet("prepare")
             return replace(request, inputs=(("image", "fake-image"),), digest=_digest(request))
 
-    def launch(self, request: Request) -> Sequence[Seen]:
+    def launch(self, request: Request) -> Mapping[str, LaunchAnswer]:
         """A batch: all of it or nothing. The same token with other parameters is an error, as clouds have it."""
         world = self._world
         with world.lock:
@@ -192,7 +192,7 @@ class FakeBackend(Backend):
             made = self._known(request) or self._made(request)
             if fault is not None:
                 raise fault.error
-            return [self._seen(world.machines[external_id]) for external_id in made]
+            return {world.machines[external_id].id: Made(external_id=external_id) for external_id in made}
 
     def instances(self, ids: Sequence[str] | None = None) -> Sequence[Seen]:
         """As the world was `lag` listings ago; a look-up by id is no fresher than the last listing."""
@@ -207,7 +207,7 @@ class FakeBackend(Backend):
             seen = taken[max(0, len(taken) - 1 - world.lag)]
             return [one for one in seen if ids is None or one.external_id in ids]
 
-    def terminate(self, ids: Sequence[str], *, generation: int = 0) -> None:
+    def terminate(self, ids: Sequence[str], *, generation: int = 0) -> Mapping[str, TerminateAnswer]:
         world = self._world
         with world.lock:
             fault = world.fault("terminate")
@@ -220,6 +220,7 @@ class FakeBackend(Backend):
                     machine.reason = "terminated on request"
             if fault is not None:
                 raise fault.error
+            return {id: Ending() for id in ids}
 
     def _meet(self, call: str) -> None:
         if fault := self._world.fault(call):
@@ -304,7 +305,7 @@ class FakeBackend(Backend):
         return "starting" if world.now() < machine.born + world.boot else "running"
 
 
-def throttled() -> BackendError:
+def throttled() -> CallFailed:
     """What a busy place says: nothing is known of the call."""
     return TryLater("RequestLimitExceeded: slow down")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -28,7 +28,7 @@ from backends.local.records import Ended, Record
 from schemas.base import Price
 from schemas.desired import BackendConfig
 from schemas.instance import Seen
-from schemas.launch import Request
+from schemas.launch import Ending, LaunchAnswer, Made, Request, TerminateAnswer, Unknown
 from schemas.offer import Offer
 from schemas.resources import Gpu, Need, Resources, Where
 
@@ -155,7 +155,7 @@ class LocalBackend:
     def prepare(self, request: Request, offer: Offer) -> Request:
         return request
 
-    def launch(self, request: Request) -> Sequence[Seen]:
+    def launch(self, request: Request) -> Mapping[str, LaunchAnswer]:
         if not all(map(local_record.is_id, request.ids)):
             raise BackendError(f"not an instance's id among {', '.join(request.ids)}")
         lineage = self._lineage()
@@ -168,7 +168,8 @@ class LocalBackend:
                 raise NoCapacity(f"{len(free)} of this machine's {self._shares} instances are free", retry_after=30)
             for id, (slot, own) in zip(new, free, strict=False):
                 local_record.make(lineage, self._record(request, id=id, slot=slot, resources=own))
-        return [seen for seen in self.instances(request.ids) if seen.phase == "running"]
+        full = Unknown(why=f"none of this machine's {self._shares} instances is free", retry_after=30)
+        return {id: Made(external_id=id) if (lineage / id).exists() else full for id in request.ids}
 
     def _record(self, request: Request, *, id: str, slot: int, resources: Resources) -> Record:
         return Record(
@@ -206,7 +207,7 @@ class LocalBackend:
             return [_seen(folder) for folder in self._folders()]
         return [_seen(self._lineage() / id) for id in ids if local_record.is_id(id)]
 
-    def terminate(self, ids: Sequence[str], *, generation: int = 0) -> None:
+    def terminate(self, ids: Sequence[str], *, generation: int = 0) -> Mapping[str, TerminateAnswer]:
         """Returns when every process and container of their jobs is gone and their folders are emptied."""
         for id in ids:
             folder = self._lineage() / id
@@ -215,6 +216,7 @@ class LocalBackend:
                 local_processes.kill_all(folder / "host")
                 local_containers.remove_all(folder / "host")
                 local_record.end(folder, Ended(at=int(self._setting.now())))
+        return {id: Ending() for id in ids}
 
 
 def share(machine: Machine, *, slot: int, of: int) -> tuple[str, Resources]:

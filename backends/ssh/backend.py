@@ -30,7 +30,7 @@ from backends.ssh.probe_facts import (
 from schemas.desired import BackendConfig
 from schemas.host import Host, fingerprint
 from schemas.instance import Seen
-from schemas.launch import Request
+from schemas.launch import Ending, LaunchAnswer, Made, Request, TerminateAnswer
 from schemas.offer import Offer
 from schemas.resources import Need, Where
 
@@ -160,7 +160,7 @@ class SshBackend:
     def prepare(self, request: Request, offer: Offer) -> Request:
         return request
 
-    def launch(self, request: Request) -> Sequence[Seen]:
+    def launch(self, request: Request) -> Mapping[str, LaunchAnswer]:
         if len(request.ids) != 1:
             raise NoCapacity(f"{self._host.name} is one server, {len(request.ids)} were asked for", retry_after=30)
         claim = "".join(f"{name} {_line(value)}\n" for name, value in self._claim(request).items())
@@ -173,9 +173,7 @@ class SshBackend:
             raise self._taken(dict(line[:200].split(" ", 1) for line in told if " " in line[:200]))
         if said.code:
             raise TryLater(f"our folder could not be made there: {said.err[-200:] or f'exit {said.code}'}")
-        seen = self._seen or self._look()  # a hint: what is there is as it was a moment ago, but for our claim
-        probed = msgspec.structs.replace(seen.probed, claim=self._claim(request))
-        return [self._claimed(seen._replace(probed=probed))]
+        return {request.ids[0]: Made(external_id=request.ids[0])}
 
     def _claim(self, request: Request) -> dict[str, str]:
         return {
@@ -233,7 +231,7 @@ class SshBackend:
             unfit=seen.bad,
         )
 
-    def terminate(self, ids: Sequence[str], *, generation: int = 0) -> None:
+    def terminate(self, ids: Sequence[str], *, generation: int = 0) -> Mapping[str, TerminateAnswer]:
         """Our jobs are ended, our folder is gone; the rest of the server is as it was."""
         for id in ids:
             said = self._ask("detach", self._host.folder, self._setting.project, id, str(generation or ""))
@@ -243,6 +241,7 @@ class SshBackend:
                 raise TryLater(f"{self._host.name}: processes of its jobs do not end")
             if said.code:
                 raise TryLater(f"{self._host.name}: our folder could not be removed: {said.err[-200:]}")
+        return {id: Ending() for id in ids}
 
     def _behind(self, said: Said) -> Behind:
         """The highest of `fenced 120 130.SEAL`: names of files that its jobs may have made."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def explain_error(error: Exception) -> str:
     """The line for `error`, or "" for a defect. Imports here cost nothing: something already failed."""
-    from backends.errors import BackendError
+    from backends.errors import CallFailed
     from reconciler.config.load import Invalid
     from reconciler.state.errors import StateMoved, StateRefused
 
@@ -17,7 +17,7 @@ def explain_error(error: Exception) -> str:
             return str(error)
         case StateMoved():
             return "the state was written by others again and again; run the command once more"
-        case BackendError():
+        case CallFailed():
             return f"the place said: {error}"
         case OSError():
             return _system(error)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from backends.errors import BackendError
+from backends.errors import CallFailed
 from reconciler.engine.ports import Connections, Ports
 from reconciler.state.host_place import config_of
 from reconciler.system.concurrent import awaited, gather
@@ -65,7 +65,7 @@ def everywhere(ports: Ports, state: State, desired: Desired) -> State:
             continue
         try:
             new += [place_in(config, region) for region in ports.regions(config)]
-        except BackendError as error:
+        except CallFailed as error:
             raise TickRefused(
                 f"there is no state at {ports.store.address}, and {config.name} cannot say whether this project has "
                 f"instances there ({error}): try again when it answers"

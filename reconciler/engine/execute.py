@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from backends.base import Backend
-from backends.errors import BackendError, Behind, NoCapacity, QuotaExceeded, TryLater
+from backends.errors import BackendError, Behind, CallFailed, NoCapacity, QuotaExceeded
 from reconciler.engine.job_spec import CannotOrder, order_of
 from reconciler.engine.ports import Connections, Ports
 from reconciler.hosts import runner
 from reconciler.state import record_outcomes as fold
+from reconciler.state.capacity_backoff import capacity_of
 from reconciler.state.pending_effects import (
     Admit,
     Arm,
@@ -29,14 +30,13 @@ from reconciler.state.record_outcomes import Outcome
 from reconciler.store.blobs.folder import Blobs
 from reconciler.system.concurrent import gather
 from schemas.instance import Instance
-from schemas.launch import Request
+from schemas.launch import LaunchAnswer, Made, Refused, Request, Unknown
 from schemas.run import Attempt, Run
 from schemas.state import Capacity, State
 
 LIMIT = 1800.0  # a large result takes that long
 AWAITED = (Send, End, Collect, Save)
 FRESH = 300.0  # an effect older than this (the machine slept) is left to the next tick
-BACKOFF = 600  # after a quota or a permanent refusal
 
 
 def execute(
@@ -118,8 +118,8 @@ class _Hands:
             return self._do(effect)
         except (runner.Fenced, Behind) as error:
             return self._fenced(effect, error)
-        except (runner.HostError, BackendError, CannotOrder) as error:
-            lasting = isinstance(effect, End) and isinstance(error, BackendError) and not isinstance(error, TryLater)
+        except (runner.HostError, CallFailed, CannotOrder) as error:
+            lasting = isinstance(effect, End) and isinstance(error, BackendError)
             return fold.Failed(subject=subject(effect), why=str(error), lasting=lasting)
 
     def _fenced(self, effect: Effect, error: runner.Fenced | Behind) -> Outcome:
@@ -136,8 +136,7 @@ class _Hands:
             case Send():
                 return self._send(effect)
             case End():
-                self._backend(effect.place).terminate(effect.external_ids, generation=self.state.generation)
-                return fold.Accepted(place=effect.place, external_ids=effect.external_ids)
+                return self._end(effect)
             case Start():
                 return self._start(effect)
             case Release():
@@ -170,16 +169,41 @@ class _Hands:
                 return fold.Cleaned(job=effect.job, instance=effect.instance)
 
     def _send(self, send: Send) -> Outcome:
-        if self.ports.now() >= send.request.not_after:
+        request = send.request
+        if self.ports.now() >= request.not_after:
             return fold.Failed(subject=subject(send), why="not sent: its time is over")
         try:
-            hints = self._backend(send.request.place).launch(send.request)
-        except TryLater:
-            raise
+            answers = self._backend(request.place).launch(request)
         except BackendError as error:
-            capacity = capacity_of(send.request, error, now=self.ports.now())
-            return fold.Refused(intent=send.intent, why=str(error), capacity=capacity)
-        return fold.Sent(intent=send.intent, hints=tuple(seen.external_id for seen in hints))
+            answers = dict.fromkeys(request.ids, refusal_of(error))
+        return self._answered(send, answers)
+
+    def _answered(self, send: Send, answers: Mapping[str, LaunchAnswer]) -> Outcome:
+        """Ids that nothing was said of, and those of which nothing is known, stay open: a listing tells."""
+        request = send.request
+        refused = {id: one for id, one in answers.items() if isinstance(one, Refused)}
+        hints = tuple(one.external_id for one in answers.values() if isinstance(one, Made) and one.external_id)
+        unknown = [one for one in answers.values() if isinstance(one, Unknown)]
+        if refused:
+            capacity = _longest(request, refused, now=self.ports.now())
+            return fold.LaunchRefused(
+                intent=send.intent, why=capacity.why, capacity=capacity, ids=tuple(refused), hints=hints
+            )
+        if unknown and len(unknown) == len(answers):
+            return fold.Failed(subject=subject(send), why=unknown[0].why)
+        return fold.Sent(intent=send.intent, hints=hints)
+
+    def _end(self, end: End) -> Outcome:
+        answers = self._backend(end.place).terminate(end.external_ids, generation=self.state.generation)
+        refused = {id: one for id, one in answers.items() if isinstance(one, Refused)}
+        unknown = {id: one for id, one in answers.items() if isinstance(one, Unknown)}
+        if not refused and not unknown:
+            return fold.Accepted(place=end.place, external_ids=end.external_ids)
+        words = [*(one.why for one in refused.values()), *(one.why for one in unknown.values())]
+        left = sorted((*refused, *unknown))
+        more = f" and {len(left) - 10} more" if len(left) > 10 else ""
+        why = f"{words[0]} (not ended: {', '.join(left[:10])}{more})"
+        return fold.Failed(subject=subject(end), why=why, lasting=not unknown)
 
     def _start(self, start: Start) -> Outcome:
         attempt = self.attempts[start.attempt]
@@ -230,21 +254,18 @@ class _Hands:
         return self.instances[id]
 
 
-def capacity_of(request: Request, error: BackendError, *, now: int) -> Capacity:
-    """How long not to ask for such a machine again, and why; after a permanent refusal, not for any of that place."""
-    wait = error.retry_after if isinstance(error, NoCapacity) else BACKOFF
-    if not isinstance(error, NoCapacity | QuotaExceeded):
-        return Capacity(
-            place=request.place, instance_type="", until=now + wait, why=str(error), reservation=request.reservation
-        )
-    return Capacity(
-        place=request.place,
-        instance_type=request.instance_type,
-        zone=request.zone,
-        spot=request.spot,
-        until=now + wait,
-        since=now,
-        why=str(error),
-        quota=error.quota if isinstance(error, QuotaExceeded) else "",
-        reservation=request.reservation,
-    )
+def refusal_of(error: BackendError) -> Refused:
+    """What a raised refusal says of every machine of its request."""
+    match error:
+        case NoCapacity():
+            return Refused(meaning="capacity", why=str(error), retry_after=error.retry_after)
+        case QuotaExceeded():
+            return Refused(meaning="quota", why=str(error), quota=error.quota)
+        case _:
+            return Refused(meaning="permanent", why=str(error))
+
+
+def _longest(request: Request, refused: Mapping[str, Refused], *, now: int) -> Capacity:
+    """A refusal of all of the place counts before one of this offer, and a long one before a short one."""
+    found = (capacity_of(request, each, now=now) for each in refused.values())
+    return max(found, key=lambda one: (not one.instance_type, one.until))

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from backends.base import Backend, Collecting
-from backends.errors import BackendError, StillUsed
+from backends.errors import BackendError, CallFailed, StillUsed, TryLater
 from reconciler.engine.begin import place_in
 from reconciler.engine.ports import Connections, Ports
 from reconciler.state.unowned import Found
 from reconciler.system.concurrent import awaited, gather
+from schemas.launch import Ending, Refused
 from schemas.leftover import Leftover
 from schemas.state import Place, State
 
@@ -76,14 +77,18 @@ def remove_all(
         except StillUsed as error:
             waiting |= {one.id} if one.place in leaving else set()
             told(one, LATER if one.place in leaving else str(error))
-        except BackendError as error:
+        except CallFailed as error:
             told(one, str(error))
     return frozenset(waiting)
 
 
 def _remove(backend: Backend, one: Leftover, *, generation: int) -> None:
     if one.kind == "instance":
-        backend.terminate([one.id], generation=generation)
+        answer = backend.terminate([one.id], generation=generation).get(one.id)
+        if isinstance(answer, Refused):
+            raise BackendError(answer.why)
+        if not isinstance(answer, Ending):
+            raise TryLater(answer.why if answer else f"{one.place} did not say whether it ends {one.id}")
     elif isinstance(backend, Collecting):
         backend.remove(one)
 
@@ -97,7 +102,7 @@ def _places(ports: Ports, state: State, silent: dict[str, str]) -> Iterator[Plac
             continue
         try:
             regions = ports.regions(replace(config, regions=()))
-        except BackendError as error:
+        except CallFailed as error:
             silent[config.name] = str(error)
             continue
         for region in dict.fromkeys((*regions, *config.regions)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from backends.base import Admitting
-from backends.errors import BackendError
+from backends.errors import CallFailed
 from reconciler.engine.ports import Connections
 from schemas.instance import HostReport, Instance
 from schemas.state import Place, State
@@ -41,5 +41,5 @@ def _opened(place: Place, connections: Connections) -> bool:
     try:
         backend = connections.to(place)
         return isinstance(backend, Admitting) and backend.let_in()
-    except BackendError:
+    except CallFailed:
         return False  # its listing has said why

@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 
 from backends.base import Backend, Dated
-from backends.errors import BackendError
+from backends.errors import CallFailed
 from reconciler.engine.ingress import let_in, shut_out
 from reconciler.engine.ports import Connections, Ports
 from reconciler.state.access_modes import with_ways
@@ -202,7 +202,7 @@ def _unanswered(ports: Ports, name: str, *, at: int, error: str) -> _Answer:
 
 
 def _words(error: Exception) -> str:
-    return str(error) if isinstance(error, BackendError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, CallFailed) else f"{type(error).__name__}: {error}"
 
 
 def _listed(ports: Ports, place: Place, connections: Connections) -> Callable[[], _Answer]:
@@ -231,7 +231,7 @@ def _offers(place: Place, backend: Backend) -> tuple[tuple[Offer, ...], str]:
         return (), ""
     try:
         return tuple(backend.offers(Need(), Where(spot="auto"))), ""
-    except BackendError as error:
+    except CallFailed as error:
         return (), f"{place.name}: no offers ({error})"
 
 

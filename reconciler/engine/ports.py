@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from backends.base import Acknowledged, Backend, Noting
-from backends.errors import BackendError
+from backends.errors import CallFailed
 from reconciler.store.markers.base import Done
 from reconciler.system.concurrent import Asking, unheard
 from schemas.delivery import Delivery
@@ -94,7 +94,7 @@ class Connections:
         self._open: dict[str, Backend] = {}
 
     def to(self, place: Place) -> Backend:
-        """Raises `BackendError` where it cannot be connected."""
+        """Raises `CallFailed` where it cannot be connected."""
         with self._lock:
             if place.name not in self._open:
                 self._open[place.name] = self._ports.connect(place.config, place.region, self._lineage)
@@ -110,5 +110,5 @@ class Connections:
         living = frozenset(one.id for one in state.instances if one.phase != "terminated")
         for backend in tuple(self._open.values()):
             if isinstance(backend, Acknowledged):
-                with suppress(BackendError):  # not heard: it tells again, and the next tick tries again
+                with suppress(CallFailed):  # not heard: it tells again, and the next tick tries again
                     backend.acknowledge(living)

@@ -9,11 +9,12 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from backends.errors import BackendError, NoCapacity, TryLater
-from reconciler.engine.execute import capacity_of
+from reconciler.engine.execute import refusal_of
 from reconciler.engine.job_spec import CannotOrder, bundle_of
 from reconciler.engine.ports import Connections, Ports
 from reconciler.secrets.errors import SecretLacking
 from reconciler.state.access_modes import way_to
+from reconciler.state.capacity_backoff import capacity_of
 from reconciler.state.observe.merge import another_account
 from reconciler.system.concurrent import gather
 from schemas.desired import Desired
@@ -147,10 +148,11 @@ def _rendered(launch: Launch, request: Request, state: State, connections: Conne
 
 
 def _capacity(request: Request, error: Rendered | Exception, *, refused: Sequence[Capacity], now: int) -> Capacity:
-    if isinstance(error, TryLater) or not isinstance(error, BackendError):
+    if not isinstance(error, BackendError):
         # Throttled, or out of reach: the place is left alone for a while. Of its capacity that says nothing.
-        return Capacity(place=request.place, instance_type="", until=now + SOON, why=str(error))
-    found = capacity_of(request, error, now=now)
+        wait = (error.retry_after if isinstance(error, TryLater) else 0) or SOON
+        return Capacity(place=request.place, instance_type="", until=now + wait, why=str(error))
+    found = capacity_of(request, refusal_of(error), now=now)
     if isinstance(error, NoCapacity) and refused:  # for want of a zone: in the words of the place itself
         found = replace(found, why=f"{error} ({refused[0].why})", quota=refused[0].quota)
     return found

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 
-from backends.errors import BackendError
+from backends.errors import CallFailed
 from reconciler.engine.catalog import cataloged, layers
 from reconciler.system.concurrent import Asking, Threads, awaited, gather, unheard
 from reconciler.text.format import few
@@ -75,7 +75,7 @@ def _asked(
     asking((config.name,), 1)
     try:
         names = config.regions or tuple(every_region(config))
-    except BackendError as error:
+    except CallFailed as error:
         yield f"{config.name} was not asked for its own prices: {error}"
         return
     finally:
@@ -99,7 +99,7 @@ def _trouble(answer: LiveRegion | Exception | None) -> str:
     match answer:
         case None:
             return f"no answer within {LIMIT:.0f} s"
-        case BackendError():
+        case CallFailed():
             return str(answer)
         case Exception():
             raise answer

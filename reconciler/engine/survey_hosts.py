@@ -9,7 +9,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from backends.errors import BackendError
+from backends.errors import CallFailed
 from backends.ssh.backend import Looked, look
 from reconciler.config.known_hosts import Known, name_of
 from reconciler.engine.ports import Ports
@@ -102,7 +102,7 @@ class _Survey:
             host = replace(host, jumps=jumps)
             host = replace(host, host_key=self._key(host.name, host, host))
             looked = look(self.reach, host, project=self.project, thorough=True, now=time.time())
-        except (Unreachable, BackendError) as error:
+        except (Unreachable, CallFailed) as error:
             return Surveyed(host=host, keys=tuple(self.keys), error=str(error))
         return Surveyed(host=host, keys=tuple(self.keys), looked=looked)
 

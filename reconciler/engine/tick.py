@@ -22,7 +22,7 @@ from reconciler.engine.write_state import land
 from reconciler.planner.local_state_guard import alone
 from reconciler.state.host_backoff import put_off
 from reconciler.state.pending_effects import Effect, effects
-from reconciler.state.record_outcomes import Ahead, Armed, Collected, Outcome, Refused, StartFailed, fold
+from reconciler.state.record_outcomes import Ahead, Armed, Collected, LaunchRefused, Outcome, StartFailed, fold
 from reconciler.state.settle import conclude
 from reconciler.store.format_upgrade import older
 from schemas.plan import Permissions, Plan
@@ -33,7 +33,7 @@ ROUNDS = 25  # offers tried in one tick
 WAVES = 4  # effects that only follow from other effects' folds
 SOONEST = 0.5
 TIMES = 10.0  # a write of results waits for ten times what the last one took
-AGAIN_AFTER = (Refused, Collected, StartFailed)  # what these leave behind can be planned on at once
+AGAIN_AFTER = (LaunchRefused, Collected, StartFailed)  # what these leave behind can be planned on at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,9 +230,10 @@ def _armed(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
 
 def _refused_by_pool(state: State, outcomes: Sequence[Outcome]) -> dict[str, int]:
     """pool -> how many machines were refused: so many may be sought elsewhere."""
-    launches = {outcome.intent for outcome in outcomes if isinstance(outcome, Refused)}
+    refused = {one.intent: one.ids for one in outcomes if isinstance(one, LaunchRefused)}
     found: dict[str, int] = {}
     for instance in state.instances:
-        if instance.launch in launches:
+        ids = refused.get(instance.launch)
+        if ids is not None and (not ids or instance.id in ids):
             found[instance.pool] = found.get(instance.pool, 0) + 1
     return found

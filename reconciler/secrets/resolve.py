@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from backends.errors import BackendError
+from backends.errors import CallFailed
 from reconciler.secrets.errors import SecretLacking
 from schemas.backend_types import TYPES
 from schemas.desired import Desired, Secret
@@ -217,7 +217,7 @@ class _Sources:
     def _kept_elsewhere(self, secret: Secret) -> str:
         try:
             return self._parameter(secret.source, secret.reference)
-        except BackendError as error:
+        except CallFailed as error:
             raise SecretLacking(f"secret {secret.name}: {error}") from None
 
 

@@ -6,7 +6,33 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
+from schemas.launch import Refused, Request
 from schemas.state import Capacity
+
+BACKOFF = 600
+"""Seconds without another request after a quota or a permanent refusal, where the vendor does not say."""
+SOLD_OUT = 180
+"""Seconds without another request after a refusal for want of capacity, where the vendor does not say."""
+
+
+def capacity_of(request: Request, refused: Refused, *, now: int) -> Capacity:
+    """How long not to ask for such a machine again, and why; after a permanent refusal, not for any of that place."""
+    until = now + (refused.retry_after or (SOLD_OUT if refused.meaning == "capacity" else BACKOFF))
+    if refused.meaning == "permanent":
+        return Capacity(
+            place=request.place, instance_type="", until=until, why=refused.why, reservation=request.reservation
+        )
+    return Capacity(
+        place=request.place,
+        instance_type=request.instance_type,
+        zone=request.zone,
+        spot=request.spot,
+        until=until,
+        since=now,
+        why=refused.why,
+        quota=refused.quota,
+        reservation=request.reservation,
+    )
 
 
 def shun(known: Iterable[Capacity], refused: Iterable[Capacity]) -> tuple[Capacity, ...]:

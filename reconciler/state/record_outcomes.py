@@ -25,12 +25,17 @@ class Sent(Value, frozen=True, kw_only=True):
     hints: tuple[str, ...] = ()
 
 
-class Refused(Value, frozen=True, kw_only=True):
-    """The place promises that it made nothing. `capacity` keeps us from asking again too soon."""
+class LaunchRefused(Value, frozen=True, kw_only=True):
+    """The backend promises that some or all machines of a launch were not made."""
 
     intent: str
     why: str
     capacity: Capacity
+    """What keeps us from asking again too soon."""
+    ids: tuple[str, ...] = ()
+    """Our ids of those that were refused; empty for all of the launch."""
+    hints: tuple[str, ...] = ()
+    """External ids of those that were made."""
 
 
 class Accepted(Value, frozen=True, kw_only=True):
@@ -130,7 +135,7 @@ class Ahead(Value, frozen=True, kw_only=True):
 
 Outcome = (
     Sent
-    | Refused
+    | LaunchRefused
     | Accepted
     | Staged
     | Started
@@ -191,7 +196,7 @@ def _fold(memory: _Memory, outcome: Outcome, *, now: int) -> None:
     match outcome:
         case Sent():
             _sent(memory, outcome)
-        case Refused():
+        case LaunchRefused():
             _refused(memory, outcome, now=now)
         case Staged() if _is(memory, outcome.job, "assigned"):
             held = "staged" if outcome.staged else "preparing"
@@ -229,14 +234,23 @@ def _sent(memory: _Memory, sent: Sent) -> None:
         memory.intents[intent.id] = replace(intent, sent=intent.sent + 1, hints=sent.hints or intent.hints)
 
 
-def _refused(memory: _Memory, refused: Refused, *, now: int) -> None:
-    """Nothing was made, so nothing can appear: what is still pending of it ends here."""
+def _refused(memory: _Memory, refused: LaunchRefused, *, now: int) -> None:
+    """Nothing was made of these ids, so nothing can appear: they end here. The launch stays open for the others."""
     memory.capacity = shun(memory.capacity, (refused.capacity,))
     intent = memory.intents.pop(refused.intent, None)
-    for id in intent.request.ids if intent is not None else ():
+    if intent is None:
+        return
+    ids = refused.ids or intent.request.ids
+    for id in ids:
         one = memory.instances.get(id)
         if one is not None and not one.external_id and one.phase != "terminated":
             memory.instances[id] = replace(one, phase="terminated", reason=refused.why, terminated_at=now)
+    pending = (memory.instances.get(id) for id in intent.request.ids if id not in ids)
+    if any(one is not None and not one.external_id and one.phase != "terminated" for one in pending):
+        # The same request again could make those that were just freed: the others are only looked for.
+        memory.intents[intent.id] = replace(
+            intent, sent=intent.sent + 1, hints=refused.hints or intent.hints, refused=refused.why
+        )
 
 
 def _collected(memory: _Memory, collected: Collected, *, now: int) -> None:

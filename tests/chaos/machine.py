@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from reconciler.state.rebuild import RebuildRefused
 from reconciler.state.requests import WishRefused
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Seen
-from schemas.launch import Request
+from schemas.launch import LaunchAnswer, Request, TerminateAnswer
 from schemas.plan import Permissions
 from schemas.pool import Pool
 from schemas.run import RunSpec
@@ -85,7 +85,7 @@ class Troubled(Backend):
         self._untouched("prepare")
         return self._backend.prepare(*args)
 
-    def launch(self, request: Request) -> Sequence[Seen]:
+    def launch(self, request: Request) -> Mapping[str, LaunchAnswer]:
         self._untouched("launch")
         return self._backend.launch(request)
 
@@ -94,9 +94,9 @@ class Troubled(Backend):
         found = self._backend.instances(ids)  # what it knows goes on, whatever it says: a lag counts from there
         return () if trouble == "stranger" or (trouble == "empty" and ids is None) else found
 
-    def terminate(self, ids: Sequence[str], *, generation: int = 0) -> None:
+    def terminate(self, ids: Sequence[str], *, generation: int = 0) -> Mapping[str, TerminateAnswer]:
         self._untouched("terminate")
-        self._backend.terminate(ids, generation=generation)
+        return self._backend.terminate(ids, generation=generation)
 
     def _untouched(self, call: str) -> None:
         if self._trouble == "stranger":

@@ -453,7 +453,7 @@ MUTANTS = (
     Mutant(
         name="capacity by purchase",
         off="what is sold out as spot counts as sold out on demand",
-        changes=(("reconciler/engine/execute.py", "        spot=request.spot,\n", ""),),
+        changes=(("reconciler/state/capacity_backoff.py", "        spot=request.spot,\n", ""),),
         tests=("tests/backends/aws/test_ticks.py", "-k", "sold_out"),
     ),
     Mutant(
@@ -468,8 +468,9 @@ MUTANTS = (
         changes=(
             (
                 "reconciler/engine/prepare.py",
-                'return Capacity(place=request.place, instance_type="", until=now + SOON, why=str(error))',
-                "return capacity_of(request, NoCapacity(str(error)), now=now)",
+                "    if not isinstance(error, BackendError):\n",
+                "    error = error if isinstance(error, BackendError) else NoCapacity(str(error))\n"
+                "    if not isinstance(error, BackendError):\n",
             ),
         ),
         tests=("tests/engine/test_tick.py", "-k", "throttled_look_up"),

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from backends.errors import BackendError, NoCapacity, QuotaExceeded, TryLater
+from backends.errors import BackendError, CallFailed, NoCapacity, QuotaExceeded, TryLater
 from backends.fake.backend import Fault
 from reconciler.report.instance_rows import explain_instances
 from reconciler.report.json import dump, instances_json, plan_json, runs_json
@@ -30,7 +30,7 @@ UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e]")
 
 @pytest.mark.parametrize("call", ["launch", "instances", "terminate", "prepare", "identity", "offers"])
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_a_vendors_message_drives_no_terminal(call: str, error: BackendError, tmp_path: Path) -> None:
+def test_a_vendors_message_drives_no_terminal(call: str, error: CallFailed, tmp_path: Path) -> None:
     """Nor does it break a line of the state, a table or the JSON."""
     site = Site(scratch=tmp_path)
     documents = desired(pools=[Pool(name="default-pool", default=True, nodes_min=1, nodes_max=3)], runs=[task("train")])

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 from msgspec.structs import replace
 
-from backends.errors import BackendError, NoCapacity, TryLater
+from backends.errors import BackendError, CallFailed, NoCapacity, TryLater
 from backends.fake.backend import Fault
 from reconciler.engine.request import TickAsk
 from reconciler.planner.plan import plan
@@ -175,7 +175,7 @@ class Machine(People):
         times=st.integers(1, 3),
         after=st.booleans(),
     )
-    def fault(self, call: str, error: BackendError, times: int, after: bool) -> None:
+    def fault(self, call: str, error: CallFailed, times: int, after: bool) -> None:
         """Throttled, refused for good, or done with its answer lost."""
         if after and call == "launch":
             error = TryLater("timed out")

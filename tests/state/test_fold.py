@@ -12,8 +12,8 @@ from reconciler.state.record_outcomes import (
     Cleaned,
     Collected,
     Halted,
+    LaunchRefused,
     Outcome,
-    Refused,
     Saved,
     Sent,
     Started,
@@ -24,7 +24,7 @@ from schemas.run import Job
 from schemas.state import Capacity, State
 from tests.state.test_absorb import NOW, PLACE, a_state, an_attempt, an_instance, an_intent, job, one, pending
 
-REFUSED = Refused(
+REFUSED = LaunchRefused(
     intent="l", why="sold out", capacity=Capacity(place=PLACE, instance_type="small", until=NOW + 180, why="sold out")
 )
 

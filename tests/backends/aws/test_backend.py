@@ -14,7 +14,7 @@ from backends.base import Backend
 from backends.errors import BackendError, NoCapacity, QuotaExceeded, TryLater
 from schemas.access import Way
 from schemas.desired import BackendConfig
-from schemas.launch import Request
+from schemas.launch import Ending, Made, Request
 from schemas.offer import Offer
 from schemas.resources import Gpu
 from tests.contracts.backend_contract import FAR, BackendContract, BackendRig, living
@@ -379,11 +379,11 @@ def test_another_projects_instances_are_never_seen(places: AwsPlaces) -> None:
 def test_a_token_whose_instance_has_ended_gives_the_dead_one(places: AwsPlaces) -> None:
     backend = places.place()
     prepared = backend.prepare(request(), ON_DEMAND)
-    (first,) = backend.launch(prepared)
-    backend.terminate([first.external_id])
+    first = backend.launch(prepared)["l1-0"]
+    assert isinstance(first, Made)
+    assert backend.terminate([first.external_id]) == {first.external_id: Ending()}
     backend.instances()
-    (again,) = backend.launch(prepared)
-    assert again.external_id == first.external_id
+    assert backend.launch(prepared) == {"l1-0": first}
     assert places.account.living() == []
 
 
@@ -393,7 +393,7 @@ def test_a_lost_answer_is_no_second_machine(places: AwsPlaces) -> None:
     places.account.fault("RunInstances", after=True, cut=True)
     with pytest.raises(TryLater):
         backend.launch(prepared)
-    assert [seen.id for seen in backend.launch(prepared)] == ["l1-0", "l1-1"]
+    assert list(backend.launch(prepared)) == ["l1-0", "l1-1"]
     assert len(places.account.living()) == 2
 
 
@@ -469,7 +469,8 @@ def test_other_credentials_send_nothing(
 def test_an_id_that_is_not_known_keeps_no_other_from_its_end(places: AwsPlaces) -> None:
     _, backend = launched(places, count=2)
     ids = [seen.external_id for seen in living(backend)]
-    backend.terminate([ids[0], "i-0123456789abcdef0", "nonsense", ids[1]])
+    asked = [ids[0], "i-0123456789abcdef0", "nonsense", ids[1]]
+    assert backend.terminate(asked) == dict.fromkeys(asked, Ending())
     assert places.account.living() == []
 
 

@@ -19,6 +19,7 @@ from reconciler.engine.ports import Ports
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import tick
 from schemas.desired import Desired
+from schemas.launch import Made
 from schemas.plan import Launch
 from schemas.pool import Pool
 from schemas.profile import Retry
@@ -352,7 +353,9 @@ def bystander(account: Account) -> str:  # noqa: F811
 
     backend = AwsPlaces(account=account, around=Around(project="otherproject")).place()
     asked = request(project="otherproject", launch="other", token="other", ids=("other-0",))
-    return backend.launch(backend.prepare(asked, ON_DEMAND))[0].external_id
+    made = backend.launch(backend.prepare(asked, ON_DEMAND))["other-0"]
+    assert isinstance(made, Made)
+    return made.external_id
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from backends.base import Backend
 from backends.errors import BackendError, NoCapacity, QuotaExceeded, TryLater
 from backends.fake.backend import FakeWorld, Fault
 from backends.fake.hosts import Behind, FakeHosts, Silent
-from schemas.launch import Request
+from schemas.launch import Made, Request
 from tests.contracts.backend_contract import BackendContract, BackendRig
 from tests.worlds.world import PROJECT, Clock, offer
 
@@ -80,7 +80,7 @@ def test_a_lost_answer_made_the_machine(rig: Rig) -> None:
     with pytest.raises(TryLater):
         backend.launch(asked)
     assert ids(backend) == ["l1-0"]
-    assert [seen.id for seen in backend.launch(asked)] == ["l1-0"]
+    assert backend.launch(asked) == {"l1-0": Made(external_id="i-1")}
     assert rig.world.launched == {"l1-0": 1}
 
 
@@ -93,10 +93,10 @@ def test_a_token_with_other_parameters_is_refused(rig: Rig) -> None:
 
 def test_a_token_whose_machine_ended_gives_the_dead_one(rig: Rig) -> None:
     backend, asked = rig.connect(), request(rig)
-    (seen,) = backend.launch(asked)
-    rig.world.interrupt(seen.external_id)
-    (again,) = backend.launch(asked)
-    assert (again.external_id, again.phase, again.interrupted) == (seen.external_id, "ended", True)
+    first = backend.launch(asked)
+    rig.world.interrupt("i-1")
+    assert backend.launch(asked) == first == {"l1-0": Made(external_id="i-1")}
+    assert [(one.phase, one.interrupted) for one in backend.instances()] == [("ended", True)]
 
 
 @pytest.mark.parametrize("error", [NoCapacity, QuotaExceeded])
@@ -170,4 +170,5 @@ def test_what_ended_is_listed_for_a_while(rig: Rig) -> None:
     assert [one.phase for one in backend.instances()] == ["ended"]
     rig.clock.at += 60
     assert (list(backend.instances()), list(backend.instances(["i-1"]))) == ([], [])
-    assert [one.phase for one in backend.launch(asked)] == ["ended"]
+    assert backend.launch(asked) == {"l1-0": Made(external_id="i-1")}
+    assert rig.world.living() == []

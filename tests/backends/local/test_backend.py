@@ -18,6 +18,7 @@ from backends.local.backend import LocalBackend, connect, foreign, share
 from backends.local.machine import Machine, machine_id, measure
 from backends.nvidia_smi import parse_gpus
 from schemas.desired import BackendConfig
+from schemas.launch import Made, Unknown
 from schemas.resources import Gpu, Need, Where
 from tests.contracts.backend_contract import BackendContract, BackendRig, an_offer, launch, living, no_boot, request
 from tests.doubles.hosts.real_host import RealHost, alive, until
@@ -180,7 +181,8 @@ def test_an_ended_instance_is_listed_as_ended_and_empty(local: LocalRig) -> None
     backend.terminate(["l1-0"])
     assert [(seen.id, seen.phase) for seen in backend.instances()] == [("l1-0", "ended")]
     assert not host.exists()
-    assert backend.launch(request(local, "l1", count=1)) == []
+    backend.launch(request(local, "l1", count=1))
+    assert living(backend) == []
 
 
 def test_a_missing_folder_has_ended(local: LocalRig) -> None:
@@ -215,7 +217,19 @@ def test_a_partly_done_request_is_completed(local: LocalRig) -> None:
     backend = local.connect()
     whole = request(local, "l1", count=3)
     backend.launch(msgspec.structs.replace(whole, ids=whole.ids[:1], names=whole.names[:1]))
-    assert [seen.id for seen in backend.launch(whole)] == ["l1-0", "l1-1", "l1-2"]
+    assert backend.launch(whole) == {id: Made(external_id=id) for id in ("l1-0", "l1-1", "l1-2")}
+
+
+def test_where_a_partly_done_request_finds_no_room_the_rest_is_not_refused(local: LocalRig) -> None:
+    """The same request may still make it, once there is room."""
+    backend = local.connect()
+    whole = request(local, "l1", count=2)
+    backend.launch(msgspec.structs.replace(whole, ids=whole.ids[:1], names=whole.names[:1]))
+    launch(local, "l2", count=local.room - 1)
+    answers = backend.launch(whole)
+    assert answers["l1-0"] == Made(external_id="l1-0")
+    assert isinstance(answers["l1-1"], Unknown)
+    assert len(living(backend)) == local.room
 
 
 def test_each_instance_has_a_slot_of_its_own(local: LocalRig) -> None:
@@ -237,7 +251,7 @@ def test_no_id_leaves_its_folder(local: LocalRig, name: str) -> None:
 
 def test_a_read_only_base_is_an_error_with_its_path(local: LocalRig, tmp_path: Path) -> None:
     (tmp_path / "base").write_text("a file where the folder should be")
-    with pytest.raises(BackendError, match="base"):
+    with pytest.raises(TryLater, match="base"):
         local.connect().launch(request(local, "l1", count=1))
 
 

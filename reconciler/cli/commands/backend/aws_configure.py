@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backends.errors import BackendError
+from backends.errors import CallFailed
 from backends.registry import configure_of
 from reconciler.cli.commands.pool.edit import COMMIT, put_edits, show_edits
 from reconciler.cli.exits import Fail
@@ -153,7 +153,7 @@ def _checked(asked: AwsAsk, *, keys: Any, profile: str, region: str, bucket: Buc
         if asked.role_arn:
             who = configure_of(TYPE).in_role(session, asked.role_arn, external_id=asked.external_id)
         return who, configure_of(TYPE).check_bucket(session, bucket.bucket, bucket.prefix) if bucket else ""
-    except BackendError as error:
+    except CallFailed as error:
         of = f"key {asked.key_id or keys.id}" if keys else f"profile {profile}"
         raise Fail(f"{of}: {error}; nothing was written") from error
 
@@ -179,7 +179,7 @@ def _store(keys: Any, profile: str, *, yes: bool) -> str:
         if known not in ("", keys.id) and not yes and not _replaces(known, profile, path):
             raise Fail("nothing was written")
         configure_of(TYPE).store_keys(path, profile, keys)
-    except BackendError as error:
+    except CallFailed as error:
         raise Fail(str(error)) from error
     except OSError as error:
         raise Fail(f"{path}: {error.strerror or error}; nothing was written") from None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from backends.checks import NotKnown, Probe
-from backends.errors import BackendError
+from backends.errors import CallFailed
 from backends.registry import probes
 from reconciler.app.connections import surroundings
 from reconciler.app.site import Site
@@ -86,7 +86,7 @@ def _verdict(probe: Probe) -> tuple[Verdict, str, str]:
         return "ok", probe.look(), ""
     except NotKnown as why:
         return "not known", str(why), ""
-    except BackendError as error:
+    except CallFailed as error:
         return "failed", str(error), probe.mends(error)
 
 

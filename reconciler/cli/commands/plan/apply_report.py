@@ -14,7 +14,7 @@ from reconciler.engine.tick import TickResult
 from reconciler.engine.until import Settled
 from reconciler.report.in_progress import under_way
 from reconciler.report.plan_rows import counts, explain
-from reconciler.state.record_outcomes import Failed, Refused, StartFailed
+from reconciler.state.record_outcomes import Failed, LaunchRefused, StartFailed
 from reconciler.text.format import clean
 from schemas.plan import Action, Launch, Terminate
 from schemas.run import RUN_ENDED
@@ -58,7 +58,7 @@ def report(done: Settled, *, interrupted: bool, strict: bool, detached: bool) ->
 def _lasting(result: TickResult) -> bool:
     """A place refuses for good, not a type of machine for now: the next tick will fare no better."""
     return any(
-        one.lasting if isinstance(one, Failed) else isinstance(one, Refused) and not one.capacity.instance_type
+        one.lasting if isinstance(one, Failed) else isinstance(one, LaunchRefused) and not one.capacity.instance_type
         for one in result.outcomes
     )
 
@@ -69,7 +69,7 @@ def _say_failures(done: Settled) -> bool:
     mended = done.reached and not _short(done.first)
     said: dict[str, str] = {}
     for one in (*done.first.outcomes, *done.last.outcomes):
-        if isinstance(one, Refused):
+        if isinstance(one, LaunchRefused):
             said.setdefault(one.why, "passed over" if mended else "failed")
         elif isinstance(one, Failed):
             again = mended and one not in done.last.outcomes
@@ -97,12 +97,16 @@ def _short(first: TickResult) -> bool:
 
 def _done(first: TickResult) -> list[Action]:
     """What was planned, less what places refused."""
-    refused = {one.intent for one in first.outcomes if isinstance(one, Refused)}
+    refused = {one.intent: one.ids for one in first.outcomes if isinstance(one, LaunchRefused)}
     unended = any(isinstance(one, Failed) and one.lasting for one in first.outcomes)
-    return [
-        one for one in first.plan.actions
-        if not (isinstance(one, Launch) and one.launch in refused) and not (isinstance(one, Terminate) and unended)
-    ]  # fmt: skip
+    done: list[Action] = []
+    for one in first.plan.actions:
+        if isinstance(one, Launch) and one.launch in refused:
+            made = tuple(id for id in one.ids if refused[one.launch] and id not in refused[one.launch])
+            done += [replace(one, ids=made)] if made else []
+        elif not (isinstance(one, Terminate) and unended):
+            done.append(one)
+    return done
 
 
 def _machines(actions: Iterable[Action]) -> Counter[str]:

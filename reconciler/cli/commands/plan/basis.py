@@ -72,7 +72,7 @@ def _offers(site: Site, desired: Desired, state: State) -> Sequence[Offer]:
 
 def stored_offers(site: Site, desired: Desired, state: State | None) -> Iterator[Offer]:
     """What catalogs and this machine offer; a place that cannot tell now offers nothing."""
-    from backends.errors import BackendError
+    from backends.errors import CallFailed
 
     yield from catalog_of(desired, os.environ, now=now(), told=lambda why: say(f"warning: {why}"))
 
@@ -82,5 +82,5 @@ def stored_offers(site: Site, desired: Desired, state: State | None) -> Iterator
         for region in config.regions or ("",):
             try:
                 yield from connect(config, region, state.lineage if state else "").offers(Need(), Where())
-            except BackendError as error:
+            except CallFailed as error:
                 say(f"warning: {config.name}{f' {region}' if region else ''}: no offers: {error}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from backends.errors import BackendError
+from backends.errors import CallFailed
 from backends.ssh.backend import owner_words, take_over
 from reconciler.cli.commands.pool.add_ssh_flags import AddSshAsk, hosts_of
 from reconciler.cli.commands.pool.add_ssh_tables import check_lines, key_table
@@ -129,7 +129,7 @@ def _may_have(one: Surveyed, *, flags: AddSshAsk, reach: SshReach, project: str)
         return False
     try:
         take_over(reach, one.host)
-    except BackendError as error:
+    except CallFailed as error:
         raise Fail(str(error)) from error
     out(f"{one.host.name}: taken over from project {owner}\n")
     return True
