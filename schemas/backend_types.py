@@ -38,6 +38,24 @@ SSH = BackendType(
 )
 """The servers that pools declare under `ssh`. They stand in no `backends`, so that there is no form."""
 
+FAKES = (
+    BackendType(name="fake", launch="token", batch=50, gang="native", power_off="ends", self_termination="lease"),
+    BackendType(name="fake-account", launch="name", scope="account", batch=50, gang="native", power_off="ends"),
+    BackendType(name="fake-once", launch="once", batch=1, gang="single", own_deadline=True, self_termination="cap"),
+    BackendType(name="fake-single", launch="name", batch=1, gang="single", scope="account"),
+    BackendType(name="fake-paced", launch="token", batch=50, gang="native", launch_interval=12, power_off="ends"),
+    BackendType(
+        name="fake-container",
+        launch="name",
+        batch=50,
+        gang="none",
+        boot="container",
+        containers="image-is-machine",
+        base_image="ubuntu:24.04",
+    ),
+)
+"""The shapes of `backends.fake.backend`, which no configuration can name: one for each trait that a real type may have."""
+
 TYPES: Mapping[str, BackendType] = _table(
     LOCAL,
     SSH,
@@ -74,6 +92,7 @@ TYPES: Mapping[str, BackendType] = _table(
     BackendType(name="datacrunch", form=f"{_FORMS}.others:DatacrunchForm"),
     BackendType(name="nebius", form=f"{_FORMS}.others:NebiusForm"),
     BackendType(name="vultr", form=f"{_FORMS}.others:VultrForm"),
+    *FAKES,
 )
 
 UNKNOWN = BackendType(name="")

@@ -114,6 +114,10 @@ class Instance(Value, frozen=True, kw_only=True):
     self_destruct_at: int | None = None
     disarmed: str = ""
     authorized: str = ""
+    promised: bool = False
+    """Its backend lists it and has not made it yet: its launch may still be refused, and stays open."""
+    stopped: bool = False
+    """Its backend lists it as powered off: nothing runs there any more, and it is ended."""
 
 
 class Seen(Value, frozen=True, kw_only=True):

@@ -105,3 +105,6 @@ class Intent(Value, frozen=True, kw_only=True):
     sent: int = 0
     hints: tuple[str, ...] = ()
     refused: str = ""
+    send_at: int | None = None
+    """Unix time for which its last request was scheduled, written before it is sent, where its type schedules
+    requests (`launch: once`, `launch_interval`): from then on it may have been sent."""

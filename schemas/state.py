@@ -129,6 +129,17 @@ class Capacity(Value, frozen=True, kw_only=True):
     reservation: str = ""
 
 
+class Pace(Value, frozen=True, kw_only=True):
+    """How fast launch requests of one account may follow each other, kept across processes."""
+
+    account: str
+    """The identity that the requests are counted for, or the backend's name where it is not known yet."""
+    at: int = 0
+    """Unix time of its last request, or for which that one is scheduled."""
+    not_before: int = 0
+    """Unix time before which its vendor asked for no further request."""
+
+
 class Tombstone(Value, frozen=True, kw_only=True):
     """Something that ended and must not come back: an instance, a launch, a run."""
 
@@ -172,3 +183,4 @@ class State(Value, frozen=True, kw_only=True):
     tombstones: tuple[Tombstone, ...] = ()
     ticks: tuple[Tick, ...] = ()
     untold: tuple[Entry, ...] = ()
+    paces: tuple[Pace, ...] = ()

@@ -26,6 +26,7 @@ from reconciler.planner.failover import failover
 from reconciler.planner.plan import plan
 from reconciler.planner.world import World
 from reconciler.secrets.resolve import secret_files
+from reconciler.sending import newly_scheduled, paced
 from reconciler.state.access_modes import with_ways
 from reconciler.state.apply_config import apply, bundled, unbundled, with_bundles
 from reconciler.state.authority import GitFacts, judge
@@ -82,6 +83,8 @@ class Decision:
     written: bool = False
     declined: bool = False
     warnings: tuple[str, ...] = ()
+    scheduled: frozenset[str] = frozenset()
+    """Launches whose request this write has given its time: only who wrote it may send them."""
 
 
 def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View]) -> Decision:
@@ -118,12 +121,13 @@ def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View]) 
             if view.approved is None
             else failover(draft.plan, view.approved, refused=view.refused, hindered=table.hindered)
         )
+        chosen, late = paced(draft.state, chosen, now=ports.now())
         target = table.intended(draft, chosen, view=view)
         if target is None:
             if table.lacking and ask.wish is None:  # another plan, in which idle instances that it kept may go
                 view = dataclasses.replace(view, approved=None)
             continue
-        draft = dataclasses.replace(draft, state=target, plan=chosen)
+        draft = dataclasses.replace(draft, state=target, plan=chosen, warnings=(*draft.warnings, *late))
         if stored is not None and not (differs(stored, target) or heartbeat_due(stored, now=ports.now())):
             return draft.decision(view, since=since)
         try:
@@ -131,7 +135,8 @@ def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View]) 
         except StateMoved:
             jitter(ports, attempt)
             continue
-        return dataclasses.replace(draft, state=written).decision(view, since=since, written=True)
+        decision = dataclasses.replace(draft, state=written).decision(view, since=since, written=True)
+        return dataclasses.replace(decision, scheduled=newly_scheduled(written, was=stored))
     raise TickRefused(f"the state moved {TRIES} times while this was planned: others are busy, try again")
 
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from backends.base import Backend
-from backends.errors import BackendError, Behind, CallFailed, NoCapacity, QuotaExceeded
+from backends.errors import BackendError, Behind, CallFailed, NoCapacity, QuotaExceeded, TryLater
 from reconciler.engine.job_spec import CannotOrder, order_of
 from reconciler.engine.ports import Connections, Ports
 from reconciler.hosts import runner
+from reconciler.sending import PATIENCE, PUNCTUAL
 from reconciler.state import record_outcomes as fold
 from reconciler.state.capacity_backoff import capacity_of
 from reconciler.state.pending_effects import (
@@ -108,12 +109,8 @@ class _Hands:
         return lambda: self._guarded(effect)
 
     def _guarded(self, effect: Effect) -> Outcome:
-        if self.stop():
-            return fold.Failed(subject=subject(effect), why="not begun: stopped")
-        if self.ahead:
-            return fold.Failed(subject=subject(effect), why="not begun: another reconciler is ahead")
-        if self.ports.clock() >= self.expires:
-            return fold.Failed(subject=subject(effect), why="not begun: too much time has passed since it was written")
+        if why := self._not_now():
+            return self._left(effect, why)
         try:
             return self._do(effect)
         except (runner.Fenced, Behind) as error:
@@ -121,6 +118,19 @@ class _Hands:
         except (runner.HostError, CallFailed, CannotOrder) as error:
             lasting = isinstance(effect, End) and isinstance(error, BackendError)
             return fold.Failed(subject=subject(effect), why=str(error), lasting=lasting)
+
+    def _not_now(self) -> str:
+        if self.stop():
+            return "not begun: stopped"
+        if self.ahead:
+            return "not begun: another reconciler is ahead"
+        return "not begun: too much time has passed since it was written" if self.ports.clock() >= self.expires else ""
+
+    def _left(self, effect: Effect, why: str) -> Outcome:
+        """Nothing was done. A request that nobody else may send is over with that."""
+        if isinstance(effect, Send) and effect.once:
+            return fold.NotSent(intent=effect.intent, subject=subject(effect), why=why)
+        return fold.Failed(subject=subject(effect), why=why)
 
     def _fenced(self, effect: Effect, error: runner.Fenced | Behind) -> Outcome:
         """What only a host says, whose jobs may have written it, stops nobody else: the store knows who is behind."""
@@ -170,13 +180,29 @@ class _Hands:
 
     def _send(self, send: Send) -> Outcome:
         request = send.request
-        if self.ports.now() >= request.not_after:
+        if why := self._awaited(send):
+            return self._left(send, why)
+        if self.ports.now() >= send.request.not_after:
             return fold.Failed(subject=subject(send), why="not sent: its time is over")
         try:
             answers = self._backend(request.place).launch(request)
+        except TryLater as error:
+            answers = dict.fromkeys(request.ids, Unknown(why=str(error), retry_after=error.retry_after))
         except BackendError as error:
             answers = dict.fromkeys(request.ids, refusal_of(error))
         return self._answered(send, answers)
+
+    def _awaited(self, send: Send) -> str:
+        """Wait for the time of a scheduled request. Why it is not sent after all, or ""."""
+        if send.at is None:
+            return ""
+        if (early := send.at - self.ports.now()) > 0:
+            if early > PATIENCE:
+                return f"not sent: its time is in {early} s"
+            self.ports.sleep(early)
+        if self.ports.now() > send.at + PUNCTUAL:
+            return f"not sent: its time was {self.ports.now() - send.at} s ago"
+        return self._not_now()
 
     def _answered(self, send: Send, answers: Mapping[str, LaunchAnswer]) -> Outcome:
         """Ids that nothing was said of, and those of which nothing is known, stay open: a listing tells."""
@@ -189,6 +215,9 @@ class _Hands:
             return fold.LaunchRefused(
                 intent=send.intent, why=capacity.why, capacity=capacity, ids=tuple(refused), hints=hints
             )
+        if unknown and (wait := max(one.retry_after for one in unknown)):
+            until = self.ports.now() + wait
+            return fold.Throttled(place=request.place, subject=subject(send), why=unknown[0].why, until=until)
         if unknown and len(unknown) == len(answers):
             return fold.Failed(subject=subject(send), why=unknown[0].why)
         return fold.Sent(intent=send.intent, hints=hints)

@@ -151,7 +151,8 @@ class _Tick:
         begun: set[Effect] = set()
         outcomes: list[Outcome] = []
         for _ in range(WAVES):
-            todo = [effect for effect in effects(state, now=self.ports.now()) if effect not in begun]
+            found = effects(state, now=self.ports.now(), sent_here=decision.scheduled)
+            todo = [effect for effect in found if effect not in begun]
             if not todo or self._over():
                 break
             begun.update(todo)

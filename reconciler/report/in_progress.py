@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from reconciler.sending import apart, counted_from, type_at
 from reconciler.state.late_hosts import returned
-from reconciler.state.observe.listings import APART
 from reconciler.text.dates import clock
 from reconciler.text.format import counted
+from schemas.launch import Intent
 from schemas.run import Attempt
 from schemas.state import State
 
@@ -41,7 +42,7 @@ def _launches(state: State) -> Iterator[tuple[str, str]]:
 
 def _instances(state: State) -> Iterator[tuple[str, str]]:
     strays: dict[str, list[str]] = {}
-    lost_at = {id: intent.request.not_after + APART for intent in state.intents for id in intent.request.ids}
+    lost_at = {id: _lost_at(intent, state) for intent in state.intents for id in intent.request.ids}
     for one, _, run in returned(state):
         strays.setdefault(one.id, []).append(run)
     for one in state.instances:
@@ -56,6 +57,11 @@ def _instances(state: State) -> Iterator[tuple[str, str]]:
             yield one.name, f"its launch was begun, and nobody has seen it: {lost}"
         elif one.phase == "terminating":
             yield one.name, f"ending ({one.reason})" if one.reason else "ending"
+
+
+def _lost_at(intent: Intent, state: State) -> int:
+    kind = type_at(state, intent.request.place)
+    return counted_from(intent, kind) + apart(kind)
 
 
 def _runs(state: State) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from backends.errors import CallFailed
+from backends.errors import BackendError, CallFailed
 from reconciler.secrets.errors import SecretLacking
 from schemas.backend_types import TYPES
 from schemas.desired import Desired, Secret

@@ -75,8 +75,8 @@ def _cause(job: Job) -> Cause:
 
 
 def settle_jobs(state: State, *, now: int) -> State:
-    """Live jobs of machines proven gone, and of unreachable ones that a person gave up, are lost."""
-    gone = {one.id: one for one in state.instances if one.phase == "terminated"}
+    """Live jobs of machines proven gone or powered off, and of unreachable ones that a person gave up, are lost."""
+    gone = {one.id: one for one in state.instances if one.phase == "terminated" or one.stopped}
     assumed = {run.id for run in state.runs if run.assume_lost}
     halting = any(attempt.stopping and attempt.held_back and attempt.live for attempt in state.attempts)
     dark = {one.id: one for one in state.instances if one.unreachable_since is not None} if assumed or halting else {}

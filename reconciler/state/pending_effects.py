@@ -7,9 +7,10 @@ token, by an atomic claim on the host, or by its nature.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
+from reconciler.sending import held_off, scheduled, type_at
 from reconciler.state.status import bought
 from schemas.base import Value
 from schemas.instance import Instance
@@ -23,6 +24,10 @@ class Send(Value, frozen=True, kw_only=True):
 
     intent: str
     request: Request
+    at: int | None = None
+    """Unix time before which it is not sent, and long after which it is not sent any more; `None`: at once."""
+    once: bool = False
+    """Whether it is sent one time only: its machines are then looked for, whatever came of it."""
 
 
 class End(Value, frozen=True, kw_only=True):
@@ -99,8 +104,11 @@ COLLECTED = frozenset({"done", "failed"})  # any other may still run: given up, 
 Effect = Send | End | Start | Release | Halt | Collect | Save | Clean | Admit | Arm
 
 
-def effects(state: State, *, now: int) -> tuple[Effect, ...]:
-    """Every effect that the state's marks ask for now; those that cannot be done from here are left out."""
+def effects(state: State, *, now: int, sent_here: Collection[str] = ()) -> tuple[Effect, ...]:
+    """Every effect that the state's marks ask for now; those that cannot be done from here are left out.
+
+    `sent_here`: launches whose request this apply has given its time. No other apply sends those.
+    """
     known = _Known(
         state=state,
         instances={instance.id: instance for instance in state.instances},
@@ -109,7 +117,7 @@ def effects(state: State, *, now: int) -> tuple[Effect, ...]:
         others=frozenset(place.name for place in state.places if place.answered_by),
     )
     return (
-        *_sends(known, now=now),
+        *_sends(known, now=now, sent_here=sent_here),
         *_ends(known),
         *(one for attempt in state.attempts if attempt.live for one in _of_attempt(attempt, known=known, now=now)),
         *_cleans(known),
@@ -134,13 +142,19 @@ class _Known:
         return found if found.unreachable_since is None and found.place not in self.others else None
 
 
-def _sends(known: _Known, *, now: int) -> Iterator[Send]:
+def _sends(known: _Known, *, now: int, sent_here: Collection[str]) -> Iterator[Send]:
+    waiting = held_off(known.state, now=now)
     for intent in known.state.intents:
-        if intent.refused or now >= intent.request.not_after or intent.request.place in known.troubled:
+        place = intent.request.place
+        if intent.refused or now >= intent.request.not_after or place in known.troubled or place in waiting:
+            continue
+        kind = type_at(known.state, place)
+        if scheduled(kind) and intent.id not in sent_here:
             continue
         wanted = (known.instances.get(id) for id in intent.request.ids)
         if any(instance is not None and instance.phase == "pending" for instance in wanted):
-            yield Send(intent=intent.id, request=intent.request)
+            at = intent.send_at if scheduled(kind) else None
+            yield Send(intent=intent.id, request=intent.request, at=at, once=kind.launch == "once")
 
 
 def _ends(known: _Known) -> Iterator[End]:

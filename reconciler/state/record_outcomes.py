@@ -11,11 +11,13 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from reconciler.sending import account_of
 from reconciler.state.capacity_backoff import shun
 from reconciler.state.job_results import BY_ITSELF, INACTIVE, MAX_DURATION
 from schemas.base import Value
+from schemas.launch import Intent
 from schemas.run import Attempt, Job
-from schemas.state import Capacity, State
+from schemas.state import Capacity, Pace, State
 
 
 class Sent(Value, frozen=True, kw_only=True):
@@ -36,6 +38,23 @@ class LaunchRefused(Value, frozen=True, kw_only=True):
     """Our ids of those that were refused; empty for all of the launch."""
     hints: tuple[str, ...] = ()
     """External ids of those that were made."""
+
+
+class NotSent(Value, frozen=True, kw_only=True):
+    """A request that only this apply may send was not sent, and will not be: nothing was made."""
+
+    intent: str
+    subject: str
+    why: str
+
+
+class Throttled(Value, frozen=True, kw_only=True):
+    """The vendor asks for no further launch request of this account before `until`; what came of this is unknown."""
+
+    place: str
+    subject: str
+    why: str
+    until: int
 
 
 class Accepted(Value, frozen=True, kw_only=True):
@@ -136,6 +155,8 @@ class Ahead(Value, frozen=True, kw_only=True):
 Outcome = (
     Sent
     | LaunchRefused
+    | NotSent
+    | Throttled
     | Accepted
     | Staged
     | Started
@@ -169,6 +190,8 @@ class _Memory:
         self.jobs = {job.id: job for attempt in state.attempts for job in attempt.jobs}
         self.attempt_of = {job.id: attempt for attempt in state.attempts for job in attempt.jobs}
         self.capacity = state.capacity
+        self.paces = state.paces
+        self.places = {place.name: place for place in state.places}
 
     def change(self, job: str, **changes: Any) -> None:
         self.jobs[job] = replace(self.jobs[job], **changes)
@@ -185,6 +208,7 @@ class _Memory:
             instances=tuple(self.instances.values()),
             attempts=tuple(self._attempt(attempt) for attempt in self._was.attempts),
             capacity=self.capacity,
+            paces=self.paces,
         )
 
     def _attempt(self, attempt: Attempt) -> Attempt:
@@ -198,6 +222,10 @@ def _fold(memory: _Memory, outcome: Outcome, *, now: int) -> None:
             _sent(memory, outcome)
         case LaunchRefused():
             _refused(memory, outcome, now=now)
+        case NotSent():
+            _freed(memory, outcome.intent, why=outcome.why, now=now)
+        case Throttled():
+            memory.paces = _held_back(memory, outcome)
         case Staged() if _is(memory, outcome.job, "assigned"):
             held = "staged" if outcome.staged else "preparing"
             memory.change(outcome.job, held=held, boot_id=outcome.boot_id, port=outcome.port)
@@ -237,20 +265,34 @@ def _sent(memory: _Memory, sent: Sent) -> None:
 def _refused(memory: _Memory, refused: LaunchRefused, *, now: int) -> None:
     """Nothing was made of these ids, so nothing can appear: they end here. The launch stays open for the others."""
     memory.capacity = shun(memory.capacity, (refused.capacity,))
-    intent = memory.intents.pop(refused.intent, None)
-    if intent is None:
+    intent = _freed(memory, refused.intent, why=refused.why, now=now, ids=refused.ids)
+    if intent is None or not refused.ids:
         return
-    ids = refused.ids or intent.request.ids
-    for id in ids:
-        one = memory.instances.get(id)
-        if one is not None and not one.external_id and one.phase != "terminated":
-            memory.instances[id] = replace(one, phase="terminated", reason=refused.why, terminated_at=now)
+    ids = refused.ids
     pending = (memory.instances.get(id) for id in intent.request.ids if id not in ids)
     if any(one is not None and not one.external_id and one.phase != "terminated" for one in pending):
         # The same request again could make those that were just freed: the others are only looked for.
         memory.intents[intent.id] = replace(
             intent, sent=intent.sent + 1, hints=refused.hints or intent.hints, refused=refused.why
         )
+
+
+def _freed(memory: _Memory, launch: str, *, why: str, now: int, ids: tuple[str, ...] = ()) -> Intent | None:
+    """The launch that is closed by this, its pending machines (or just `ids`) ended."""
+    intent = memory.intents.pop(launch, None)
+    for id in (ids or intent.request.ids) if intent is not None else ():
+        one = memory.instances.get(id)
+        if one is not None and not one.external_id and one.phase != "terminated":
+            memory.instances[id] = replace(one, phase="terminated", reason=why, terminated_at=now)
+    return intent
+
+
+def _held_back(memory: _Memory, throttled: Throttled) -> tuple[Pace, ...]:
+    place = memory.places.get(throttled.place)
+    account = account_of(place) if place is not None else throttled.place
+    known = next((pace for pace in memory.paces if pace.account == account), Pace(account=account))
+    new = replace(known, not_before=max(known.not_before, throttled.until))
+    return (*(pace for pace in memory.paces if pace.account != account), new)
 
 
 def _collected(memory: _Memory, collected: Collected, *, now: int) -> None:

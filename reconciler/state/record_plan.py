@@ -13,6 +13,7 @@ from typing import Any, TypeVar, assert_never
 import msgspec
 from msgspec.structs import replace
 
+from reconciler.sending import scheduled_sends
 from reconciler.state.access_modes import via_of
 from schemas.access import Way
 from schemas.instance import Instance, Origin
@@ -52,7 +53,7 @@ def intend(state: State, plan: Plan, *, now: int, requests: Mapping[str, Request
     )
     for action in plan.actions:
         _mark(marks, action, now=now, requests=requests)
-    return replace(
+    marked = replace(
         state,
         instances=tuple(marks.instances.values()),
         runs=tuple(marks.runs.values()),
@@ -60,6 +61,8 @@ def intend(state: State, plan: Plan, *, now: int, requests: Mapping[str, Request
         intents=tuple(marks.intents.values()),
         wishes=tuple(marks.wishes.values()),
     )
+    asked = {one.launch for one in plan.actions if isinstance(one, Launch | Resume)}
+    return scheduled_sends(marked, asked, now=now) if asked else marked
 
 
 def _mark(marks: _Marks, action: Action, *, now: int, requests: Mapping[str, Request]) -> None:
@@ -79,7 +82,7 @@ def _mark(marks: _Marks, action: Action, *, now: int, requests: Mapping[str, Req
         case Update():
             _update(marks, action)
         case Resume():
-            pass  # its intent is open already: that is the mark
+            pass  # its intent is open already: that, and where its type asks for it a new time, is the mark
         case _:
             assert_never(action)
 

@@ -33,6 +33,7 @@ COLLECTIONS = (
     "tombstones",
     "ticks",
     "untold",
+    "paces",
 )
 IDENTIFIED = ("instances", "runs", "attempts", "intents", "wishes", "untold")
 # A YAML reader gives up on a longer key.

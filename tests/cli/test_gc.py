@@ -14,6 +14,7 @@ from reconciler.engine.garbage import LATER, ask_everywhere, remove_all
 from reconciler.engine.ports import Connections
 from reconciler.report.json import leftovers_json
 from reconciler.state.unowned import unowned
+from schemas.launch import Made
 from schemas.leftover import ORDER, Leftover
 from schemas.pool import Pool
 from tests.backends.aws.test_backend import ON_DEMAND, account, request, use  # noqa: F401 - a fixture
@@ -55,7 +56,8 @@ def litter(account: Account, project: str, region: str) -> dict[str, str]:  # no
     backend = AwsPlaces(account=account, around=Around(project=project, lineage="")).place(region)
     asked = request(ON_DEMAND, "lost", project=project, pool="gone", lineage="", place=backend.place)
     offer = replace(ON_DEMAND, region=region)
-    (machine,) = backend.launch(backend.prepare(replace(asked, token=f"{project}-{region}"), offer))
+    (machine,) = backend.launch(backend.prepare(replace(asked, token=f"{project}-{region}"), offer)).values()
+    assert isinstance(machine, Made)
     return {
         "instance": machine.external_id,
         "address": ec2.allocate_address(Domain="vpc", TagSpecifications=tagged("elastic-ip"))["AllocationId"],

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from reconciler.sending import APART, apart, counted_from, type_at
+from reconciler.state.capacity_backoff import capacity_of, shun
 from reconciler.state.host_place import host_of
 from reconciler.state.ledger.entries import billed_until
 from reconciler.state.status import INTERRUPTED, POWERED_OFF, UNHEARD
+from schemas.base import Seconds
 from schemas.instance import Instance, Seen
-from schemas.launch import Intent
+from schemas.launch import Intent, Refused
 from schemas.resources import Resources
 from schemas.state import Place, State, Tombstone
 
-APART = 300
 LAG = 60
 
 
@@ -37,7 +40,7 @@ def absorb_listings(state: State, *, answers: Mapping[str, Answer], before: Stat
     """The state with the answers in it."""
     sightings = _Sightings(state, answers)
     unchanged = _unchanged(state, before)
-    not_after = {id: intent.request.not_after for intent in state.intents for id in intent.request.ids}
+    searched = {id: _Searched.of(intent, state) for intent in state.intents for id in intent.request.ids}
     instances = []
     for instance in state.instances:
         answer = answers.get(instance.place)
@@ -46,13 +49,24 @@ def absorb_listings(state: State, *, answers: Mapping[str, Answer], before: Stat
         elif (seen := sightings.of(instance)) is not None:
             instances.append(_sighted(instance, seen, at=answer.at, now=now))
         elif instance.phase != "terminated" and instance.id in unchanged and not answer.place.skew:
-            instances.append(_absent(instance, answer, not_after=not_after.get(instance.id), now=now))
+            instances.append(_absent(instance, answer, searched=searched.get(instance.id), now=now))
         else:
             instances.append(instance)
     if unowned := sightings.unowned():
         known = {one.id for one in state.instances}
         instances += [_orphan(seen, answer, state=state, known=known, now=now) for seen, answer in unowned]
+    failures = {one.id: seen.failure for one in state.instances if (seen := sightings.of(one)) and seen.failure}
+    state = _remembered(state, failures, now=now)
     return _closed(replace(state, instances=tuple(instances)), was=state, now=now)
+
+
+def _remembered(state: State, failures: Mapping[str, Refused], *, now: int) -> State:
+    """What a launch was refused for after all keeps us from asking again too soon, as a refusal at once does."""
+    found = [
+        capacity_of(intent.request, failures[id], now=now)
+        for intent in state.intents for id in intent.request.ids if id in failures
+    ]  # fmt: skip
+    return replace(state, capacity=shun(state.capacity, found)) if found else state
 
 
 class _Sightings:
@@ -99,6 +113,8 @@ def _sighted(instance: Instance, seen: Seen, *, at: int, now: int) -> Instance:
     if instance.phase == "terminated":
         return _returned(instance, seen, at=at)
     instance = _facts(instance, seen, at=at)
+    if seen.failure is not None and not instance.ending:
+        return _failed(instance, seen, why=seen.failure.why, now=now)
     match seen.phase:
         case "ended":
             instance = replace(instance, ended_at=seen.ended_at)
@@ -107,8 +123,23 @@ def _sighted(instance: Instance, seen: Seen, *, at: int, now: int) -> Instance:
             reason = instance.reason if instance.phase == "terminating" else _why(seen) or "its place is ending it"
             at = instance.terminate_at or now
             return replace(instance, phase="terminating", ending=True, reason=reason, terminate_at=at)
+        case "stopped":
+            reason = instance.reason if instance.phase == "terminating" else _why(seen) or "its backend stopped it"
+            return _leaving(replace(instance, stopped=True), reason=reason, now=now)
         case _:
             return replace(instance, phase="provisioning") if instance.phase == "pending" else instance
+
+
+def _leaving(instance: Instance, *, reason: str, now: int) -> Instance:
+    """It is ended: its backend is asked to by this apply."""
+    return replace(instance, phase="terminating", reason=reason, terminate_at=instance.terminate_at or now)
+
+
+def _failed(instance: Instance, seen: Seen, *, why: str, now: int) -> Instance:
+    """Its launch was refused after its request was accepted; what that left behind is ended."""
+    if seen.phase == "ended":
+        return _gone(replace(instance, ended_at=seen.ended_at), reason=why, now=now)
+    return _leaving(replace(instance, ending=seen.phase == "ending"), reason=why, now=now)
 
 
 def _why(seen: Seen) -> str:
@@ -135,6 +166,7 @@ def _facts(instance: Instance, seen: Seen, *, at: int) -> Instance:
         via=seen.via,
         kernel=seen.kernel or instance.kernel,
         unfit=seen.unfit,
+        promised=seen.phase == "starting",
         created_at=seen.created_at if first and seen.created_at else instance.created_at,
         seen_at=at if first else instance.seen_at,
         missing_since=None,
@@ -174,16 +206,28 @@ def _returned(instance: Instance, seen: Seen, *, at: int) -> Instance:
     return _facts(back, seen, at=at)
 
 
-def _absent(instance: Instance, answer: Answer, *, not_after: int | None, now: int) -> Instance:
+class _Searched(NamedTuple):
+    """How long a machine that nobody has seen is looked for."""
+
+    counted_from: int
+    apart: Seconds
+
+    @classmethod
+    def of(cls, intent: Intent, state: State) -> _Searched:
+        kind = type_at(state, intent.request.place)
+        return cls(counted_from(intent, kind), apart(kind))
+
+
+def _absent(instance: Instance, answer: Answer, *, searched: _Searched | None, now: int) -> Instance:
     """Count an absence: of a machine once seen, or of a launch whose time is over."""
+    since, between = searched or _Searched(instance.created_at + 2 * APART, APART)
     if instance.external_id:
-        if answer.at <= (instance.seen_at or 0):
-            return instance
-    elif answer.at <= (not_after if not_after is not None else instance.created_at + 2 * APART):
+        since, between = instance.seen_at or 0, APART
+    if answer.at <= since:
         return instance
     if instance.missing_since is None:
         return replace(instance, missing_since=answer.at, absences=1)
-    if answer.at - instance.missing_since < APART:
+    if answer.at - instance.missing_since < between:
         return instance
     if instance.external_id and not answer.asked_by_id:
         return instance
@@ -253,12 +297,19 @@ def _closed(state: State, *, was: State, now: int) -> State:
         one for one in state.instances if one.phase == "terminated" and not one.external_id and one.id in alive_before
     ]
     stones = tuple(Tombstone(id=one.id, kind="instance", at=now, why=one.reason) for one in never)
-    pending = {one.id for one in state.instances if one.phase != "terminated" and not one.external_id}
+    pending = {one.id for one in state.instances if _may_come(one)}
     return replace(
         state,
         intents=tuple(intent for intent in state.intents if _open(intent, pending)),
         tombstones=(*state.tombstones, *stones),
     )
+
+
+def _may_come(instance: Instance) -> bool:
+    """Its launch is not over: it was not seen, or its backend only promises it."""
+    if not instance.external_id:
+        return instance.phase != "terminated"
+    return instance.promised and instance.phase == "provisioning"
 
 
 def _open(intent: Intent, pending: set[str]) -> bool:

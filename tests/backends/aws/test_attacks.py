@@ -15,7 +15,7 @@ from reconciler.engine.garbage import ask_everywhere
 from reconciler.engine.ports import Connections
 from reconciler.state.errors import StateRefused
 from reconciler.state.unowned import Found, unowned
-from schemas.launch import Refused
+from schemas.launch import Made, Refused
 from schemas.leftover import Kind, Leftover
 from schemas.plan import Permissions
 from schemas.pool import Pool
@@ -179,7 +179,8 @@ def test_anothers_without_its_lineage_is_nobodys_to_end(site: AwsSite) -> None:
     """Another state of this project made it; without that tag nothing says so but its launch."""
     other = AwsPlaces(account=site.account, around=Around(project=PROJECT, lineage="otherlin")).place()
     asked = request(project=PROJECT, lineage="otherlin", pool="default-pool")
-    (theirs,) = other.launch(other.prepare(asked, ON_DEMAND))
+    (theirs,) = other.launch(other.prepare(asked, ON_DEMAND)).values()
+    assert isinstance(theirs, Made)
     site.account.client().delete_tags(Resources=[theirs.external_id], Tags=[{"Key": "dstack-lineage"}])
     for _ in range(6):
         site.clock.at += 400
