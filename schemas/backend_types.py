@@ -54,7 +54,7 @@ FAKES = (
         base_image="ubuntu:24.04",
     ),
 )
-"""The shapes of `backends.fake.backend`, which no configuration can name: one for each trait that a real type may have."""
+"""The shapes of `backends.fake`, one for each trait that a real type may have. No configuration can name them."""
 
 TYPES: Mapping[str, BackendType] = _table(
     LOCAL,

@@ -26,7 +26,6 @@ from reconciler.planner.failover import failover
 from reconciler.planner.plan import plan
 from reconciler.planner.world import World
 from reconciler.secrets.resolve import secret_files
-from reconciler.sending import newly_scheduled, paced
 from reconciler.state.access_modes import with_ways
 from reconciler.state.apply_config import apply, bundled, unbundled, with_bundles
 from reconciler.state.authority import GitFacts, judge
@@ -35,6 +34,7 @@ from reconciler.state.errors import StateMoved, StateRefused
 from reconciler.state.observe.merge import absorb, changed_hosts, never_heard_of, strangers, untagged
 from reconciler.state.prune import KEEP, prune
 from reconciler.state.record_plan import intend
+from reconciler.state.sending import newly_scheduled, paced
 from reconciler.state.settle import conclude
 from reconciler.store.markers.folder import markers_needed
 from schemas.desired import Desired

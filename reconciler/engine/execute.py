@@ -10,7 +10,6 @@ from backends.errors import BackendError, Behind, CallFailed, NoCapacity, QuotaE
 from reconciler.engine.job_spec import CannotOrder, order_of
 from reconciler.engine.ports import Connections, Ports
 from reconciler.hosts import runner
-from reconciler.sending import PATIENCE, PUNCTUAL
 from reconciler.state import record_outcomes as fold
 from reconciler.state.capacity_backoff import capacity_of
 from reconciler.state.pending_effects import (
@@ -28,6 +27,7 @@ from reconciler.state.pending_effects import (
     keys_digest,
 )
 from reconciler.state.record_outcomes import Outcome
+from reconciler.state.sending import PATIENCE, PUNCTUAL
 from reconciler.store.blobs.folder import Blobs
 from reconciler.system.concurrent import gather
 from schemas.instance import Instance

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconciler.sending import apart, counted_from, type_at
 from reconciler.state.late_hosts import returned
+from reconciler.state.sending import apart, counted_from, type_at
 from reconciler.text.dates import clock
 from reconciler.text.format import counted
 from schemas.launch import Intent

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from reconciler.sending import held_off, scheduled, type_at
+from reconciler.state.sending import held_off, scheduled, type_at
 from reconciler.state.status import bought
 from schemas.base import Value
 from schemas.instance import Instance

@@ -11,9 +11,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from reconciler.sending import account_of
 from reconciler.state.capacity_backoff import shun
 from reconciler.state.job_results import BY_ITSELF, INACTIVE, MAX_DURATION
+from reconciler.state.sending import account_of
 from schemas.base import Value
 from schemas.launch import Intent
 from schemas.run import Attempt, Job

@@ -13,8 +13,8 @@ from typing import Any, TypeVar, assert_never
 import msgspec
 from msgspec.structs import replace
 
-from reconciler.sending import scheduled_sends
 from reconciler.state.access_modes import via_of
+from reconciler.state.sending import scheduled_sends
 from schemas.access import Way
 from schemas.instance import Instance, Origin
 from schemas.launch import Intent, Request

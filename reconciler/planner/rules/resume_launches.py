@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reconciler.planner.draft import Draft
-from reconciler.sending import AGAIN, type_at
+from reconciler.state.sending import AGAIN, type_at
 from schemas.launch import Intent
 from schemas.plan import Resume
 

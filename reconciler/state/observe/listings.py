@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from reconciler.sending import APART, apart, counted_from, type_at
 from reconciler.state.capacity_backoff import capacity_of, shun
 from reconciler.state.host_place import host_of
 from reconciler.state.ledger.entries import billed_until
+from reconciler.state.sending import APART, apart, counted_from, type_at
 from reconciler.state.status import INTERRUPTED, POWERED_OFF, UNHEARD
 from schemas.base import Seconds
 from schemas.instance import Instance, Seen
