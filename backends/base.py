@@ -27,8 +27,11 @@ class Backend(Protocol):
     def identity(self) -> str:
         """Which account, project or machine this is; two places never share one by accident."""
 
-    def offers(self, need: Need, where: Where) -> Sequence[Offer]:
-        """What can be had, at least all that fit; `price` set where known. May come from a catalog."""
+    def offers(self, needs: Sequence[Need], where: Where) -> Sequence[Offer]:
+        """What can be had, at least all that fit one of `needs` (any, where there is none); `price` set where known.
+
+        May come from a catalog.
+        """
 
     def prepare(self, request: Request, offer: Offer) -> Request:
         """Everything looked up and rendered into `inputs` and `digest`. Makes nothing."""

@@ -102,7 +102,7 @@ def _answers(config: BackendConfig, region: str, setting: Setting) -> Iterator[P
     """Of a place that needs no permissions: who it is, what it has, what it could give."""
     from functools import cache
 
-    from schemas.resources import Need, Where
+    from schemas.resources import Where
 
     where = f"{region} " if region else ""
     place = cache(lambda: connect(config, region, setting))
@@ -110,5 +110,5 @@ def _answers(config: BackendConfig, region: str, setting: Setting) -> Iterator[P
     yield Probe(name=f"{where}identity", look=lambda: place().identity(), then=mend)
     yield Probe(name=f"{where}instances", look=lambda: f"{len(place().instances())} of this project", then=mend)
     yield Probe(
-        name=f"{where}offers", look=lambda: f"{len(place().offers(Need(), Where(spot='auto')))} to be had", then=mend
+        name=f"{where}offers", look=lambda: f"{len(place().offers((), Where(spot='auto')))} to be had", then=mend
     )

@@ -96,7 +96,7 @@ class AwsBackend:
                 _identities[key] = f"{partition[0]}:{answer['Account']}"
             return _identities[key]
 
-    def offers(self, need: Need, where: Where) -> Sequence[Offer]:
+    def offers(self, needs: Sequence[Need], where: Where) -> Sequence[Offer]:
         """The catalog's, of this region."""
         return self._offers(self._config, self._region)
 

@@ -16,68 +16,16 @@ from typing import Literal
 from msgspec.structs import replace
 
 from backends.base import Backend
-from backends.errors import BackendError, CallFailed, NoCapacity, QuotaExceeded, TryLater
+from backends.errors import BackendError, TryLater
+from backends.fake_machine import FakeJob, Fault, Machine, digest_of, names_of, sells, throttled
+from schemas.backend_type import BackendType
+from schemas.backend_types import TYPES
 from schemas.instance import Seen
-from schemas.launch import Ending, LaunchAnswer, Made, Request, TerminateAnswer
+from schemas.launch import Ending, LaunchAnswer, Made, Refused, Request, TerminateAnswer
 from schemas.offer import Offer
-from schemas.resources import Need, Resources, Where
+from schemas.resources import Need, Where
 
-
-@dataclass(kw_only=True)
-class FakeJob:
-    """A job's folder on a machine. One that was `halted` before its start never starts. `run` is its run's name."""
-
-    run: str = ""
-    started_at: int | None = None
-    ends_at: int | None = None
-    held_at: int | None = None
-    exit_code: int | None = None
-    reason: str = ""
-    boot: int = 0
-    halted: bool = False
-    cleaned: bool = False
-    lost: bool = False
-
-
-@dataclass(kw_only=True)
-class Machine:
-    """One machine, from its launch on; it stays known after its end. So many of its first GPUs are `broken`."""
-
-    external_id: str
-    request: Request
-    index: int
-    region: str
-    resources: Resources
-    born: int
-    ends_at: int | None = None
-    interrupted: bool = False
-    by_itself: bool = False
-    reason: str = ""
-    boot: int = 1
-    silent: bool = False
-    broken: int = 0
-    fence: int = 0
-    jobs: dict[str, FakeJob] = field(default_factory=dict)
-
-    @property
-    def id(self) -> str:
-        return self.request.ids[self.index]
-
-    @property
-    def gpus(self) -> tuple[str, ...]:
-        """UUIDs, as its host knows them."""
-        gpu = self.resources.gpu
-        return tuple(f"GPU-{self.external_id}-{number}" for number in range(gpu.count if gpu else 0))
-
-
-@dataclass(kw_only=True)
-class Fault:
-    """The next `times` calls of that name fail; with `after`, the deed is done first and its answer is lost."""
-
-    call: str
-    error: CallFailed
-    times: int = 1
-    after: bool = False
+__all__ = ["FakeBackend", "FakeJob", "FakeWorld", "Fault", "Machine", "throttled"]
 
 
 @dataclass(kw_only=True)
@@ -106,6 +54,17 @@ class FakeWorld:
     sold_out: set[str] = field(default_factory=set)
     quotas: dict[str, str] = field(default_factory=dict)
     room: dict[str, int] = field(default_factory=dict)
+    kind: BackendType = TYPES["fake"]
+    """The traits that the world's backends keep: how they launch, their batches, their scope."""
+    delay: int = 0
+    """For how many seconds a new machine is in no listing."""
+    late: set[str] = field(default_factory=set)
+    """Like `sold_out`, but the request is accepted: the listing tells the refusal `late_after` seconds later."""
+    late_after: int = 20
+    doubled: set[str] = field(default_factory=set)
+    """Ids of which a launch makes two machines with one mark."""
+    asked_at: int | None = None
+    """When the last launch request came, for a kind with `launch_interval`."""
     faults: list[Fault] = field(default_factory=list)
     blind: bool = False
     machines: dict[str, Machine] = field(default_factory=dict)
@@ -141,6 +100,16 @@ class FakeWorld:
         machine = self.machines[external_id]
         machine.ends_at, machine.by_itself = self.now(), True
 
+    def stop(self, external_id: str) -> None:
+        """Powered off, and not ended: its jobs are gone, its bill is not."""
+        machine = self.machines[external_id]
+        machine.stopped = machine.silent = True
+
+    def lose_host(self, external_id: str, *, why: str = "its host does not answer") -> None:
+        """Nobody knows what became of the machine, its backend neither."""
+        machine = self.machines[external_id]
+        machine.silent, machine.unfit = True, why
+
     def reboot(self, external_id: str) -> None:
         """Its running jobs die without an exit code; the folders survive."""
         machine = self.machines[external_id]
@@ -156,7 +125,7 @@ class FakeWorld:
         return found
 
 
-Phase = Literal["starting", "running", "ending", "ended"]
+Phase = Literal["starting", "running", "stopped", "ending", "ended"]
 
 
 class FakeBackend(Backend):
@@ -171,7 +140,7 @@ class FakeBackend(Backend):
             self._meet("identity")
             return self._world.identity
 
-    def offers(self, need: Need, where: Where) -> Sequence[Offer]:
+    def offers(self, needs: Sequence[Need], where: Where) -> Sequence[Offer]:
         """All of this place; what is sold out says so, as far as a catalog may know."""
         with self._world.lock:
             self._meet("offers")
@@ -180,19 +149,23 @@ class FakeBackend(Backend):
     def prepare(self, request: Request, offer: Offer) -> Request:
         with self._world.lock:
             self._meet("prepare")
-            return replace(request, inputs=(("image", "fake-image"),), digest=_digest(request))
+            return replace(request, inputs=(("image", "fake-image"),), digest=digest_of(request))
 
     def launch(self, request: Request) -> Mapping[str, LaunchAnswer]:
-        """A batch: all of it or nothing. The same token with other parameters is an error, as clouds have it."""
+        """As the world's kind has it: `token` and `name` make nothing twice, `once` makes another machine each time.
+
+        A token is of a batch, all of it or nothing, and with other parameters an error. A name is of one machine.
+        """
         world = self._world
         with world.lock:
             fault = world.fault("launch")
             if fault is not None and not fault.after:
                 raise fault.error
-            made = self._known(request) or self._made(request)
+            self._check(request)
+            answers = self._one_by_one(request) if world.kind.launch == "name" else self._at_once(request)
             if fault is not None:
                 raise fault.error
-            return {world.machines[external_id].id: Made(external_id=external_id) for external_id in made}
+            return answers
 
     def instances(self, ids: Sequence[str] | None = None) -> Sequence[Seen]:
         """As the world was `lag` listings ago; a look-up by id is no fresher than the last listing."""
@@ -215,7 +188,7 @@ class FakeBackend(Backend):
                 raise fault.error
             for external_id in ids:
                 machine = world.machines.get(external_id)
-                if machine is not None and machine.ends_at is None:
+                if machine is not None and (machine.ends_at is None or machine.failure is not None):
                     machine.ends_at = world.now() + world.ending
                     machine.reason = "terminated on request"
             if fault is not None:
@@ -228,51 +201,91 @@ class FakeBackend(Backend):
 
     def _mine(self) -> list[Machine]:
         machines = self._world.machines.values()
-        mine = (one for one in machines if one.request.place == self.place and one.request.project == self._project)
-        return [one for one in mine if not self._world.forgotten(one)]
+        everywhere = self._world.kind.scope == "account"
+        mine = [
+            one for one in machines
+            if one.request.project == self._project and (everywhere or one.request.place == self.place)
+        ]  # fmt: skip
+        shown = self._world.now() - self._world.delay
+        return [one for one in mine if one.born <= shown and not self._world.forgotten(one)]
 
-    def _known(self, request: Request) -> tuple[str, ...]:
-        first, made = self._world.tokens.get(request.token, (None, ()))
+    def _check(self, request: Request) -> None:
+        world, kind = self._world, self._world.kind
+        if request.digest != digest_of(request):
+            raise BackendError("the request was not prepared here")
+        if len(request.ids) > kind.batch:
+            raise BackendError(f"{len(request.ids)} machines in one request; {kind.name} takes {kind.batch}")
+        passed = kind.launch_interval if world.asked_at is None else world.now() - world.asked_at
+        if passed < kind.launch_interval:
+            raise TryLater("too many requests", retry_after=kind.launch_interval - passed)
+        world.asked_at = world.now()
+
+    def _at_once(self, request: Request) -> dict[str, LaunchAnswer]:
+        world = self._world
+        first, made = world.tokens.get(request.token, (None, ())) if world.kind.launch == "token" else (None, ())
         if first is not None and first != request:
             raise BackendError("IdempotentParameterMismatch: this token was used with other parameters")
-        return made
+        if not made:
+            refused = self._refusal(request, len(request.ids))
+            if refused is not None:
+                return dict.fromkeys(request.ids, refused)
+            made = tuple(self._boot(request, index) for index in range(len(request.ids)))
+            world.tokens[request.token] = (request, made)
+        return {id: Made(external_id=external_id) for id, external_id in zip(request.ids, made, strict=True)}
 
-    def _made(self, request: Request) -> tuple[str, ...]:
+    def _one_by_one(self, request: Request) -> dict[str, LaunchAnswer]:
+        named = {one.id: one.external_id for one in self._world.machines.values()}
+        answers: dict[str, LaunchAnswer] = {}
+        for index, id in enumerate(request.ids):
+            refused = None if id in named else self._refusal(request, 1)
+            answers[id] = refused or Made(external_id=named[id] if id in named else self._boot(request, index))
+        return answers
+
+    def _refusal(self, request: Request, n: int) -> Refused | None:
+        """Why `n` more machines cannot be had."""
         world = self._world
-        offer = next((one for one in world.offers if _sells(one, request)), None)
-        if request.digest != _digest(request):
-            raise BackendError("the request was not prepared here")
-        if offer is None:
-            raise BackendError(f"{request.instance_type} is not offered in {self.place}")
+        if not any(sells(one, request) for one in world.offers):
+            return Refused(meaning="permanent", why=f"{request.instance_type} is not offered in {self.place}")
         if request.instance_type in world.quotas:
             quota = world.quotas[request.instance_type]
-            raise QuotaExceeded(f"{quota} forbids another {request.instance_type}", quota=quota)
-        names, n = _names(request), len(request.ids)
-        living = Counter(name for one in world.living() for name in _names(one.request)) if world.room else Counter()
+            return Refused(meaning="quota", why=f"{quota} forbids another {request.instance_type}", quota=quota)
+        names = names_of(request)
+        living = Counter(name for one in world.living() for name in names_of(one.request)) if world.room else Counter()
         if names & world.sold_out or any(living[one] + n > world.room[one] for one in names & world.room.keys()):
-            raise NoCapacity(f"no {request.instance_type} in {self.place} now", retry_after=45 if request.spot else 180)
-        made = tuple(self._boot(request, index, offer) for index in range(len(request.ids)))
-        world.tokens[request.token] = (request, made)
-        return made
+            return self._none_now(request)
+        return None
 
-    def _boot(self, request: Request, index: int, offer: Offer) -> str:
+    def _none_now(self, request: Request) -> Refused:
+        why = f"no {request.instance_type} in {self.place} now"
+        return Refused(meaning="capacity", why=why, retry_after=45 if request.spot else 180)
+
+    def _boot(self, request: Request, index: int) -> str:
         world = self._world
-        external_id = f"i-{len(world.machines) + 1}"
+        for _ in range(2 if request.ids[index] in world.doubled else 1):
+            external_id = self._machine(request, index)
+        return external_id
+
+    def _machine(self, request: Request, index: int) -> str:
+        world = self._world
+        offer = next(one for one in world.offers if sells(one, request))
         machine = Machine(
-            external_id=external_id,
+            external_id=f"i-{len(world.machines) + 1}",
             request=request,
             index=index,
             region=self._region,
             resources=offer.resources,
             born=world.now(),
         )
-        world.machines[external_id] = machine
+        if names_of(request) & world.late:
+            machine.failure = self._none_now(request)
+            machine.ends_at = world.now() + world.late_after
+        world.machines[machine.external_id] = machine
         world.launched[machine.id] += 1
-        return external_id
+        return machine.external_id
 
     def _seen(self, machine: Machine) -> Seen:
         world, request = self._world, machine.request
-        offer = next((one for one in world.offers if _sells(one, request)), None)
+        offer = next((one for one in world.offers if sells(one, request)), None)
         return Seen(
             external_id=machine.external_id,
             id=machine.id,
@@ -294,31 +307,18 @@ class FakeBackend(Backend):
             via=world.jump(machine.external_id),
             machine_id=f"machine-{machine.external_id}",
             created_at=machine.born,
+            unfit=machine.unfit,
+            failure=machine.failure if world.over(machine) else None,
         )
 
     def _phase(self, machine: Machine) -> Phase:
         world = self._world
         if world.over(machine):
             return "ended"
+        if machine.failure is not None:
+            return "starting"
         if machine.ends_at is not None:
             return "ending"
+        if machine.stopped:
+            return "stopped"
         return "starting" if world.now() < machine.born + world.boot else "running"
-
-
-def throttled() -> CallFailed:
-    """What a busy place says: nothing is known of the call."""
-    return TryLater("RequestLimitExceeded: slow down")
-
-
-def _sells(offer: Offer, request: Request) -> bool:
-    return (offer.place, offer.instance_type, offer.spot) == (request.place, request.instance_type, request.spot)
-
-
-def _names(request: Request) -> set[str]:
-    """By which a scarce kind of machine may be called."""
-    there = f"{request.place} {request.instance_type}"
-    return {request.instance_type, there, f"{there} {'spot' if request.spot else 'on-demand'}"}
-
-
-def _digest(request: Request) -> str:
-    return f"rendered:{request.launch}:{request.generation}"

@@ -116,7 +116,7 @@ class LocalBackend:
     def identity(self) -> str:
         return f"{machine_id(self._base)}/{self._setting.lineage} in {os.path.realpath(self._base)}"
 
-    def offers(self, need: Need, where: Where) -> Sequence[Offer]:
+    def offers(self, needs: Sequence[Need], where: Where) -> Sequence[Offer]:
         machine = self._measure(self._base)
         every = [share(machine, slot=slot, of=self._shares) for slot in range(self._shares)]
         free = Counter(kind for kind, _ in self._free_slots().values())

@@ -154,7 +154,7 @@ class SshBackend:
         probed = (self._seen or self._look()).probed
         return f"{fingerprint(self._host.host_key)} {probed.machine_id}"
 
-    def offers(self, need: Need, where: Where) -> Sequence[Offer]:
+    def offers(self, needs: Sequence[Need], where: Where) -> Sequence[Offer]:
         return ()
 
     def prepare(self, request: Request, offer: Offer) -> Request:

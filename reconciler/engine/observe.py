@@ -43,6 +43,7 @@ def observe(
     connections: Connections,
     *,
     but: Container[str] = frozenset(),
+    needs: Sequence[Need] = (),
     renew: bool = False,
     hasty: bool = False,
 ) -> Observed:
@@ -57,7 +58,7 @@ def observe(
     known = [one for one in _asked(state) if one.place not in but]
     asker = _Asker(ports=ports, state=state, hasty=hasty)
     first = asker.ask(
-        {place.name: _listed(ports, place, connections) for place in places},
+        {place.name: _listed(ports, place, connections, needs) for place in places},
         _looks(ports, state, known, renew=renew),
         failing=_failing(state),
     )
@@ -205,7 +206,7 @@ def _words(error: Exception) -> str:
     return str(error) if isinstance(error, CallFailed) else f"{type(error).__name__}: {error}"
 
 
-def _listed(ports: Ports, place: Place, connections: Connections) -> Callable[[], _Answer]:
+def _listed(ports: Ports, place: Place, connections: Connections, needs: Sequence[Need]) -> Callable[[], _Answer]:
     def ask() -> _Answer:
         at = ports.now()
         backend = connections.to(place)
@@ -219,18 +220,18 @@ def _listed(ports: Ports, place: Place, connections: Connections) -> Callable[[]
             by=ports.who,
             clock=None if ahead is None else at - ahead,
         )
-        offers, warning = _offers(place, backend)
+        offers, warning = _offers(place, backend, needs)
         return _Answer(listing=listing, offers=offers, warning=warning)
 
     return ask
 
 
-def _offers(place: Place, backend: Backend) -> tuple[tuple[Offer, ...], str]:
+def _offers(place: Place, backend: Backend, needs: Sequence[Need]) -> tuple[tuple[Offer, ...], str]:
     """What a catalog knows is not asked for at places: there are offers where no place is yet."""
     if place.config.traits.offers == "catalog":
         return (), ""
     try:
-        return tuple(backend.offers(Need(), Where(spot="auto"))), ""
+        return tuple(backend.offers(needs, Where(spot="auto"))), ""
     except CallFailed as error:
         return (), f"{place.name}: no offers ({error})"
 

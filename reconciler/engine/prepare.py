@@ -16,6 +16,7 @@ from reconciler.secrets.errors import SecretLacking
 from reconciler.state.access_modes import way_to
 from reconciler.state.capacity_backoff import capacity_of
 from reconciler.state.observe.merge import another_account
+from reconciler.state.sending import type_at
 from reconciler.system.concurrent import gather
 from schemas.desired import Desired
 from schemas.launch import Request
@@ -108,6 +109,8 @@ def _request(launch: Launch, state: State, *, now: int) -> Request:
         together=launch.together,
         way=way_to(state, place=launch.offer.place, pool=launch.pool),
         near=launch.near,
+        handle=launch.offer.handle,
+        deadline=_deadline(launch, state, now=now),
         avoid=tuple(sorted({one.zone for one in _by_zone(launch, state, now=now)})),
         tags=launch.tags,
         lineage=state.lineage,
@@ -115,6 +118,13 @@ def _request(launch: Launch, state: State, *, now: int) -> Request:
         project=state.project,
         not_after=now + LIFE,
     )
+
+
+def _deadline(launch: Launch, state: State, *, now: int) -> int:
+    """When its backend is to end it by itself, where that can be told it; 0: never."""
+    if launch.max_lifetime is None or not type_at(state, launch.offer.place).own_deadline:
+        return 0
+    return now + launch.max_lifetime
 
 
 def _by_zone(launch: Launch, state: State, *, now: int) -> list[Capacity]:
@@ -128,7 +138,8 @@ def _by_zone(launch: Launch, state: State, *, now: int) -> list[Capacity]:
 
 
 def _alike(one: Request, other: Request) -> bool:
-    return replace(one, not_after=0) == replace(other, not_after=0)
+    """But for what follows from the time at which it was asked for."""
+    return replace(one, not_after=0, deadline=0) == replace(other, not_after=0, deadline=0)
 
 
 def _rendered(launch: Launch, request: Request, state: State, connections: Connections) -> Callable[[], Rendered]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -19,13 +20,16 @@ from reconciler.engine.observe import observe
 from reconciler.engine.ports import Connections, Ports
 from reconciler.engine.request import TickAsk
 from reconciler.engine.write_state import land
+from reconciler.needs import needs_of
 from reconciler.planner.local_state_guard import alone
 from reconciler.state.host_backoff import put_off
 from reconciler.state.pending_effects import Effect, effects
 from reconciler.state.record_outcomes import Ahead, Armed, Collected, LaunchRefused, Outcome, StartFailed, fold
+from reconciler.state.requests import WishRefused
 from reconciler.state.settle import conclude
 from reconciler.store.format_upgrade import older
 from schemas.plan import Permissions, Plan
+from schemas.resources import Need
 from schemas.state import State
 
 AGAIN = 5  # two first applies at once: the later one begins again on the other's state
@@ -122,7 +126,13 @@ class _Tick:
     def _look(self) -> View:
         connections = Connections(self.ports, self.begun.state.lineage)
         observed = observe(
-            self.ports, self.begun.state, connections, but=self._left_out(), renew=self.ask.act, hasty=self.ask.hasty
+            self.ports,
+            self.begun.state,
+            connections,
+            but=self._left_out(),
+            needs=self._needs(),
+            renew=self.ask.act,
+            hasty=self.ask.hasty,
         )
         read = (self.begun.stored, self.begun.token) if not self.plans else None
         return View(
@@ -132,6 +142,15 @@ class _Tick:
             observed=observed,
             read=read,
         )
+
+    def _needs(self) -> Sequence[Need]:
+        """What the plan will look for, as far as it is known before anything is observed."""
+        state = self.begun.state
+        with suppress(WishRefused):  # by what is known so far: the plan asks for it again on what was observed
+            state = self.ask.wish(state) if self.ask.wish is not None else state
+        brought = self.ask.documents.desired if self.ask.documents else self.ask.carried
+        desired = brought or (state.applied.desired if state.applied else None)
+        return needs_of(desired, runs=state.runs, wishes=state.wishes) if desired is not None else ()
 
     def _left_out(self) -> frozenset[str]:
         """Failing hosts that are not due; who sits there and waits may have mended one just now.

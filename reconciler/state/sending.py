@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from msgspec.structs import replace
 
 from schemas.backend_type import BackendType
 from schemas.backend_types import type_of
 from schemas.base import Seconds
+from schemas.desired import BackendConfig
 from schemas.launch import Intent
 from schemas.plan import Launch, Plan
 from schemas.state import Pace, Place, State
@@ -28,6 +29,17 @@ REMEMBERED: Seconds = 86400
 def type_at(state: State, place: str) -> BackendType:
     """The type of the backend of that place; that of an unknown cloud where the state does not know the place."""
     return type_of(next((one.config.type for one in state.places if one.name == place), ""))
+
+
+def type_for(backends: Mapping[str, BackendConfig], backend: str) -> BackendType:
+    """The type of that backend; where it is not configured, the one of that name."""
+    return type_of(backends[backend].type if backend in backends else backend)
+
+
+def batch_of(backends: Mapping[str, BackendConfig], backend: str, *, whole: bool, most: int) -> int:
+    """The most machines of one request; `whole`: of a gang, which a backend that knows gangs gets undivided."""
+    kind = type_for(backends, backend)
+    return kind.batch if whole and kind.gang == "native" else min(most, kind.batch)
 
 
 def scheduled(kind: BackendType) -> bool:

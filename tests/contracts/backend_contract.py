@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Protocol
 
 import pytest
@@ -11,11 +12,13 @@ from msgspec.structs import replace
 
 from backends.base import Backend
 from backends.boot.spec import Boot
-from backends.errors import BackendError, NoCapacity
+from backends.errors import BackendError, TryLater
+from reconciler.engine.execute import refusal_of
+from schemas.backend_type import BackendType
 from schemas.instance import Seen
-from schemas.launch import Request
+from schemas.launch import Ending, LaunchAnswer, Made, Refused, Request
 from schemas.offer import Offer
-from schemas.resources import Need, Resources, Where
+from schemas.resources import Resources, Where
 
 FAR = 4102444800  # the year 2100
 DECLARED = Offer(
@@ -36,6 +39,7 @@ def no_boot(launch: str) -> Boot:
 class BackendRig(Protocol):
     """A world with one project in it, and ways to it."""
 
+    kind: BackendType
     project: str
     lineage: str
     room: int
@@ -49,12 +53,19 @@ class BackendRig(Protocol):
 
 
 class BackendContract:
+    """Asks of a backend what its type promises."""
+
+    kind: BackendType
     several = 2
-    """How many instances a launch may ask for; 1 for a place that has one."""
+    """How many instances are launched where it matters that they are several; 1 for a place that has one."""
 
     @pytest.fixture
     def rig(self) -> BackendRig:
         raise NotImplementedError
+
+    @property
+    def _one_request(self) -> int:
+        return min(self.several, self.kind.batch)
 
     def test_identity_is_the_same_from_every_connection(self, rig: BackendRig) -> None:
         first = rig.connect().identity()
@@ -63,7 +74,7 @@ class BackendContract:
 
     def test_offers_are_priced_and_of_this_place(self, rig: BackendRig) -> None:
         backend = rig.connect()
-        offers = backend.offers(Need(), Where(spot="auto"))
+        offers = backend.offers((), Where(spot="auto"))
         assert offers
         for offer in offers:
             assert offer.place == backend.place
@@ -81,30 +92,44 @@ class BackendContract:
         assert prepared.token == asked.token
         assert living(backend) == []
 
-    def test_a_launch_is_listed_with_our_tags(self, rig: BackendRig) -> None:
+    def test_a_launch_is_answered_for_each_id_and_listed_with_our_tags(self, rig: BackendRig) -> None:
         backend = rig.connect()
-        launch(rig, "l1", count=self.several)
+        asked = request(rig, "l1", count=self._one_request)
+        answers = sent(backend, asked)
+        assert set(answers) == set(asked.ids)
+        assert all(isinstance(answer, Made) for answer in answers.values())
+        rig.settle()
         for number, seen in enumerate(living(backend)):
             assert seen.id == f"l1-{number}"
             assert (seen.launch, seen.pool, seen.lineage) == ("l1", "pool", rig.lineage)
             assert seen.generation == 1
-            assert seen.external_id
             assert seen.instance_type
-        assert len(living(backend)) == self.several
+            answer = answers[seen.id]
+            assert isinstance(answer, Made)
+            assert seen.external_id
+            assert answer.external_id in ("", seen.external_id)
+            assert seen.failure is None
+        assert len(living(backend)) == self._one_request
 
     def test_the_same_request_again_makes_nothing_new(self, rig: BackendRig) -> None:
-        launch(rig, "l1", count=self.several)
-        before = living(rig.connect())
-        launch(rig, "l1", count=self.several)
+        """Of a type that sends once nothing is asked: a request that is sent twice is the sender's defect."""
+        backend = rig.connect()
+        prepared = backend.prepare(request(rig, "l1", count=self._one_request), an_offer(backend))
+        first = backend.launch(prepared)
+        rig.settle()
+        before = living(backend)
+        if self.kind.launch != "once":
+            assert rig.connect().launch(prepared) == first
+        rig.settle()
         assert [seen.external_id for seen in living(rig.connect())] == [seen.external_id for seen in before]
 
     def test_the_same_request_at_once_from_several_makes_nothing_new(self, rig: BackendRig) -> None:
-        backends = [rig.connect() for _ in range(4)]
-        prepared = backends[0].prepare(request(rig, "l1", count=self.several), an_offer(backends[0]))
+        backends = [rig.connect() for _ in range(1 if self.kind.launch == "once" else 4)]
+        prepared = backends[0].prepare(request(rig, "l1", count=self._one_request), an_offer(backends[0]))
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda backend: backend.launch(prepared), backends))
+            list(pool.map(lambda backend: launched_or_later(backend, prepared), backends))
         rig.settle()
-        assert [seen.id for seen in living(backends[0])] == ["l1-0", "l1-1"][: self.several]
+        assert [seen.id for seen in living(backends[0])] == list(prepared.ids)
 
     def test_a_look_up_gives_only_what_was_asked(self, rig: BackendRig) -> None:
         launch(rig, "l1", count=self.several)
@@ -117,32 +142,37 @@ class BackendContract:
         assert [seen for seen in found if seen.phase != "ended"] == []
 
     def test_no_capacity_promises_that_nothing_was_made(self, rig: BackendRig) -> None:
+        """Of each id that is refused; a type that makes its machines one by one may make some of the others."""
         backend = rig.connect()
-        prepared = backend.prepare(request(rig, "big", count=rig.room + 1), an_offer(backend))
-        with pytest.raises(NoCapacity):
-            backend.launch(prepared)
+        launch(rig, "l1", count=max(0, rig.room + 1 - self.kind.batch))
+        before = {seen.id for seen in living(backend)}
+        asked = request(rig, "big", count=rig.room + 1 - len(before))
+        answers = sent(backend, asked)
         rig.settle()
-        assert living(backend) == []
+        refused = {id for id, answer in answers.items() if isinstance(answer, Refused)}
+        assert refused
+        assert all(one.meaning == "capacity" for one in answers.values() if isinstance(one, Refused))
+        assert {seen.id for seen in living(backend)} == before | (set(asked.ids) - refused)
 
     def test_terminate_ends_just_these_and_twice_is_no_error(self, rig: BackendRig) -> None:
-        count = min(3, rig.room)
-        launch(rig, "l1", count=count)
+        launch(rig, "l1", count=min(3, rig.room))
         backend = rig.connect()
-        victim = living(backend)[count // 2].external_id
-        backend.terminate([victim])
-        backend.terminate([victim])
+        before = living(backend)
+        victim = before[len(before) // 2]
+        assert backend.terminate([victim.external_id]) == {victim.external_id: Ending()}
+        assert backend.terminate([victim.external_id]) == {victim.external_id: Ending()}
         rig.settle()
-        backend.terminate([victim, "never-there"])
-        assert [seen.id for seen in living(backend)] == [f"l1-{n}" for n in range(count) if n != count // 2]
-        assert [seen for seen in backend.instances([victim]) if seen.phase != "ended"] == []
+        gone = [victim.external_id, "never-there"]
+        assert backend.terminate(gone) == dict.fromkeys(gone, Ending())
+        assert [seen.id for seen in living(backend)] == [seen.id for seen in before if seen != victim]
+        assert [seen for seen in backend.instances([victim.external_id]) if seen.phase != "ended"] == []
 
     def test_what_ended_makes_room(self, rig: BackendRig) -> None:
         launch(rig, "l1", count=rig.room)
         backend = rig.connect()
         backend.terminate([seen.external_id for seen in living(backend)])
         rig.settle()
-        launch(rig, "l2", count=rig.room)
-        assert [seen.launch for seen in living(backend)] == ["l2"] * rig.room
+        assert launch(rig, "l2", count=rig.room) == [seen.id for seen in living(rig.connect())]
 
     def test_another_lineage_is_told_apart(self, rig: BackendRig) -> None:
         launch(rig, "l1", count=1)
@@ -151,7 +181,7 @@ class BackendContract:
 
 def an_offer(backend: Backend) -> Offer:
     """What is declared is not offered: it is attached."""
-    offers = backend.offers(Need(), Where())
+    offers = backend.offers((), Where())
     return offers[0] if offers else replace(DECLARED, at=backend.place)
 
 
@@ -172,10 +202,31 @@ def request(rig: BackendRig, name: str, *, count: int) -> Request:
     )
 
 
-def launch(rig: BackendRig, name: str, *, count: int) -> None:
-    backend = rig.connect()
-    backend.launch(backend.prepare(request(rig, name, count=count), an_offer(backend)))
-    rig.settle()
+def launch(rig: BackendRig, name: str, *, count: int) -> list[str]:
+    """In requests of at most a batch, each at its time. Ids of the machines."""
+    backend, ids = rig.connect(), []
+    size = rig.kind.batch
+    for start in range(0, count, size):
+        n = min(size, count - start)
+        asked = request(rig, name if n == count else f"{name}{start}", count=n)
+        sent(backend, asked)
+        ids += asked.ids
+        rig.settle()
+    return ids
+
+
+def sent(backend: Backend, asked: Request) -> Mapping[str, LaunchAnswer]:
+    """A raised refusal is one of every id."""
+    try:
+        return backend.launch(backend.prepare(asked, an_offer(backend)))
+    except BackendError as error:
+        return dict.fromkeys(asked.ids, refusal_of(error))
+
+
+def launched_or_later(backend: Backend, prepared: Request) -> None:
+    """A type may refuse to be asked so often."""
+    with suppress(TryLater):
+        backend.launch(prepared)
 
 
 def living(backend: Backend) -> Sequence[Seen]:

@@ -14,6 +14,7 @@ from reconciler.planner.placement.idle_pool import Shape
 from reconciler.planner.placement.limits import Room
 from reconciler.planner.placement.offer_index import Aisle, Shelf
 from reconciler.planner.self_termination import ends_by_itself
+from reconciler.state.sending import type_for
 from reconciler.text.format import counted
 from schemas.base import Price
 from schemas.offer import Offer
@@ -222,6 +223,8 @@ class Search:
         region = (offer.backend, offer.region)
         if any(region != one for one in (self._only, self._bound) if one is not None):
             return "elsewhere", ""
+        if self._shape.nodes > 1 and type_for(self._market.draft.backends, offer.backend).gang == "none":
+            return "nodes", ""
         n = self._shape.nodes - self._have.get(region, 0)
         stage, why = self._market.unavailable(offer, n=n, reservation=self._shape.where.reservation)
         if stage:
@@ -285,6 +288,8 @@ class Search:
             return f"{_WORDS['budget']} ({self._unaffordable(first)})"
         if stage == "elsewhere" and (only := self._only or self._bound):
             return f"{'its other nodes' if self._only else 'the rest of its pool'} in {only[1] or only[0]}"
+        if stage == "nodes":
+            return f"{self._shape.nodes} nodes of one run"
         if stage == "spot" and self._shape.where.reservation:
             return "on-demand, as reserved ones are"
         if stage in _WORDS:
@@ -309,6 +314,7 @@ _STAGES = (
     "price",
     "ceiling",
     "self-termination",
+    "nodes",
     "elsewhere",
     "place",
     "quota",
@@ -321,7 +327,9 @@ _WORDS = {
     "place": "a place to ask now", "quota": "quota left", "available": "capacity now", "budget": "budget left",
     "autoscale": "an autoscale rule left",
 }  # fmt: skip
-_HELD = {"budget": "over budget", "autoscale": "no autoscale rule left"}
+_HELD = {
+    "budget": "over budget", "autoscale": "no autoscale rule left", "nodes": "its backend takes no multi-node runs",
+}  # fmt: skip
 
 
 def _cheapest(what: str, offer: Offer | None) -> str:

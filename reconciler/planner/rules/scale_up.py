@@ -17,6 +17,7 @@ from reconciler.planner.placement.limits import Room
 from reconciler.planner.placement.offer_search import Market, Search
 from reconciler.planner.rules.attach_hosts import attaching, waits
 from reconciler.planner.self_termination import unended
+from reconciler.state.sending import batch_of
 from reconciler.text.durations import words
 from reconciler.text.format import counted, few
 from schemas.base import Mib, Price, Seconds
@@ -92,9 +93,9 @@ class Growth:
         wanted.extend((subject, name) for _ in range(n))
 
     def launches(self) -> None:
-        """Turn the orders into actions, at most 50 machines each; a gang's are one launch."""
+        """Turn the orders into actions, each of at most a batch of its backend; a native gang's are one launch."""
         for order, wanted in self._orders.values():
-            size = len(wanted) if order.reserved_for else BATCH
+            size = batch_of(self.draft.backends, order.offer.backend, whole=bool(order.reserved_for), most=BATCH)
             for start in range(0, len(wanted), size):
                 self.draft.actions.append(_launch(self.draft, order, wanted[start : start + size]))
 

@@ -13,6 +13,7 @@ from backends.aws.backend import regions
 from backends.base import Backend
 from backends.errors import BackendError, NoCapacity, QuotaExceeded, TryLater
 from schemas.access import Way
+from schemas.backend_types import TYPES
 from schemas.desired import BackendConfig
 from schemas.launch import Ending, Made, Request
 from schemas.offer import Offer
@@ -43,6 +44,7 @@ def places(account: Account) -> AwsPlaces:
 
 
 class Rig:
+    kind = TYPES["aws"]
     project, lineage, room = "testproject", "lineage1", 3
 
     def __init__(self, account: Account) -> None:
@@ -57,6 +59,8 @@ class Rig:
 
 
 class TestAwsBackend(BackendContract):
+    kind = TYPES["aws"]
+
     @pytest.fixture
     def rig(self, account: Account) -> BackendRig:
         return Rig(account)

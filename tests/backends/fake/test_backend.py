@@ -8,10 +8,12 @@ import pytest
 from msgspec.structs import replace
 
 from backends.base import Backend
-from backends.errors import BackendError, NoCapacity, QuotaExceeded, TryLater
+from backends.errors import BackendError, TryLater
 from backends.fake.backend import FakeWorld, Fault
 from backends.fake.hosts import Behind, FakeHosts, Silent
-from schemas.launch import Made, Request
+from schemas.backend_type import BackendType
+from schemas.backend_types import FAKES, TYPES
+from schemas.launch import Made, Refused, Request
 from tests.contracts.backend_contract import BackendContract, BackendRig
 from tests.worlds.world import PROJECT, Clock, offer
 
@@ -23,9 +25,10 @@ class Rig:
     lineage = "lineage1"
     room = 3
 
-    def __init__(self) -> None:
+    def __init__(self, kind: BackendType = TYPES["fake"]) -> None:
+        self.kind = kind
         self.clock = Clock()
-        self.world = FakeWorld(now=self.clock.now, offers=(SMALL,), room={"small": 3})
+        self.world = FakeWorld(now=self.clock.now, offers=(SMALL,), room={"small": 3}, kind=kind)
 
     def connect(self, *, lineage: str = "") -> Backend:
         return self.world.place("fake/r1", region="r1", project=self.project, lineage=lineage or self.lineage)
@@ -35,9 +38,12 @@ class Rig:
 
 
 class TestFakeBackend(BackendContract):
-    @pytest.fixture
-    def rig(self) -> BackendRig:
-        return Rig()
+    """In every shape."""
+
+    @pytest.fixture(params=FAKES, ids=lambda kind: kind.name)
+    def rig(self, request: pytest.FixtureRequest) -> BackendRig:
+        self.kind = request.param
+        return Rig(request.param)
 
 
 @pytest.fixture
@@ -99,15 +105,90 @@ def test_a_token_whose_machine_ended_gives_the_dead_one(rig: Rig) -> None:
     assert [(one.phase, one.interrupted) for one in backend.instances()] == [("ended", True)]
 
 
-@pytest.mark.parametrize("error", [NoCapacity, QuotaExceeded])
-def test_what_cannot_be_had_makes_nothing(rig: Rig, error: type[BackendError]) -> None:
-    if error is NoCapacity:
+@pytest.mark.parametrize("meaning", ["capacity", "quota"])
+def test_what_cannot_be_had_makes_nothing(rig: Rig, meaning: str) -> None:
+    if meaning == "capacity":
         rig.world.sold_out.add("small")
     else:
         rig.world.quotas["small"] = "vcpus"
-    with pytest.raises(error):
-        rig.connect().launch(request(rig))
+    answer = rig.connect().launch(request(rig))["l1-0"]
+    assert isinstance(answer, Refused)
+    assert (answer.meaning, answer.quota) == (meaning, "" if meaning == "capacity" else "vcpus")
     assert rig.world.machines == {}
+
+
+def shaped(name: str) -> Rig:
+    return Rig(TYPES[name])
+
+
+def test_where_nothing_marks_a_request_a_repeated_one_makes_a_second_machine() -> None:
+    rig = shaped("fake-once")
+    asked = request(rig)
+    rig.connect().launch(asked)
+    rig.connect().launch(asked)
+    assert rig.world.launched == {"l1-0": 2}
+
+
+def test_named_machines_are_refused_one_by_one() -> None:
+    rig = shaped("fake-account")
+    rig.world.room["small"] = 1
+    answers = rig.connect().launch(request(rig, count=2))
+    assert [type(answer) for answer in answers.values()] == [Made, Refused]
+    assert ids(rig.connect()) == ["l1-0"]
+
+
+def test_more_than_a_batch_is_no_request() -> None:
+    rig = shaped("fake-once")
+    with pytest.raises(BackendError, match="2 machines in one request; fake-once takes 1"):
+        rig.connect().launch(request(rig, count=2))
+
+
+def test_requests_that_follow_too_fast_make_nothing() -> None:
+    rig = shaped("fake-paced")
+    rig.connect().launch(request(rig))
+    rig.clock.at += 5
+    with pytest.raises(TryLater) as later:
+        rig.connect().launch(request(rig, "l2"))
+    assert later.value.retry_after == 7
+    assert ids(rig.connect()) == ["l1-0"]
+
+
+def test_a_late_refusal_is_a_promise_that_is_not_kept(rig: Rig) -> None:
+    rig.world.late.add("small")
+    assert rig.connect().launch(request(rig)) == {"l1-0": Made(external_id="i-1")}
+    assert [(one.phase, one.failure) for one in rig.connect().instances()] == [("starting", None)]
+    rig.clock.at += rig.world.late_after
+    (seen,) = rig.connect().instances()
+    assert (seen.phase, seen.failure and seen.failure.meaning) == ("ended", "capacity")
+
+
+def test_a_stopped_machine_is_listed_until_it_is_ended(rig: Rig) -> None:
+    rig.connect().launch(request(rig))
+    rig.world.stop("i-1")
+    assert [one.phase for one in rig.connect().instances()] == ["stopped"]
+    rig.connect().terminate(["i-1"])
+    assert [one.phase for one in rig.connect().instances()] == ["ended"]
+
+
+def test_a_lost_host_is_running_and_unfit(rig: Rig) -> None:
+    rig.connect().launch(request(rig))
+    rig.world.lose_host("i-1")
+    assert [(one.phase, one.unfit) for one in rig.connect().instances()] == [("running", "its host does not answer")]
+
+
+def test_two_machines_may_have_one_mark(rig: Rig) -> None:
+    rig.world.doubled.add("l1-0")
+    rig.connect().launch(request(rig))
+    assert ids(rig.connect()) == ["l1-0", "l1-0"]
+
+
+def test_a_new_machine_is_in_no_listing_for_a_while(rig: Rig) -> None:
+    rig.world.delay = 600
+    rig.connect().launch(request(rig))
+    rig.clock.at += 599
+    assert ids(rig.connect()) == []
+    rig.clock.at += 1
+    assert ids(rig.connect()) == ["l1-0"]
 
 
 def test_a_throttled_place_says_nothing(rig: Rig) -> None:

@@ -17,9 +17,10 @@ from backends.errors import BackendError, TryLater
 from backends.local.backend import LocalBackend, connect, foreign, share
 from backends.local.machine import Machine, machine_id, measure
 from backends.nvidia_smi import parse_gpus
+from schemas.backend_types import TYPES
 from schemas.desired import BackendConfig
 from schemas.launch import Made, Unknown
-from schemas.resources import Gpu, Need, Where
+from schemas.resources import Gpu, Where
 from tests.contracts.backend_contract import BackendContract, BackendRig, an_offer, launch, living, no_boot, request
 from tests.doubles.hosts.real_host import RealHost, alive, until
 
@@ -35,6 +36,7 @@ class Surroundings:
 
 
 class LocalRig:
+    kind = TYPES["local"]
     project, lineage, room = "project1", "lineage1", 3
 
     def __init__(self, folder: Path) -> None:
@@ -54,6 +56,8 @@ def local(tmp_path: Path) -> LocalRig:
 
 
 class TestContract(BackendContract):
+    kind = TYPES["local"]
+
     @pytest.fixture
     def rig(self, tmp_path: Path) -> BackendRig:
         return LocalRig(tmp_path)
@@ -95,7 +99,7 @@ def test_only_the_commonest_model_is_dealt() -> None:
 
 def test_offers_count_what_is_free_and_name_no_gpu(local: LocalRig) -> None:
     backend = LocalBackend(name="local", shares=3, setting=local.setting, measure=lambda _: MACHINE)
-    found = {offer.instance_type: offer for offer in backend.offers(Need(), Where())}
+    found = {offer.instance_type: offer for offer in backend.offers((), Where())}
     assert {kind: offer.free for kind, offer in found.items()} == {"local": 1, "local-3gpu": 2}
     assert all(offer.resources.gpu and offer.resources.gpu.uuids == () for offer in found.values())
     assert not any(offer.cloud for offer in found.values())

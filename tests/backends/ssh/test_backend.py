@@ -25,9 +25,10 @@ from reconciler.hosts.ssh.connections import Lines
 from reconciler.hosts.ssh.declared_hosts import SshReach
 from reconciler.hosts.ssh.pinned import Patience
 from reconciler.state.host_place import config_of
+from schemas.backend_types import TYPES
 from schemas.host import Host
 from schemas.launch import Request
-from schemas.resources import GpuNeed, Need, Span, Where
+from schemas.resources import GpuNeed, Span, Where
 from tests.contracts.backend_contract import FAR, BackendContract, BackendRig, living, no_boot
 from tests.doubles.hosts.ssh_hosts import UID, Lab, SshHost, a_lab, declared, give_gpus, why_not
 
@@ -45,6 +46,7 @@ class Setting:
 
 
 class SshRig:
+    kind = TYPES["ssh"]
     project, lineage, room = "project1", "lineage1", 1
 
     def __init__(self, lab: Lab, host: Host) -> None:
@@ -111,11 +113,12 @@ def attach(rig: SshRig, name: str, **changes: str) -> Backend:
 class TestContract(BackendContract):
     """One server is one instance: what the suite asks of several is asked of one."""
 
+    kind = TYPES["ssh"]
     several = 1
 
     def test_offers_are_priced_and_of_this_place(self, rig: BackendRig) -> None:
         """There is none: whoever declared it has it."""
-        assert rig.connect().offers(Need(), Where()) == ()
+        assert rig.connect().offers((), Where()) == ()
 
     @pytest.fixture
     def rig(self, lab: Lab, server: SshHost) -> BackendRig:

@@ -13,6 +13,7 @@ from reconciler.app.stores import store_of
 from reconciler.app.wiring import lacking_here
 from reconciler.cli.terminal.streams import say
 from reconciler.engine.catalog import Later, catalog_of
+from reconciler.needs import needs_of
 from reconciler.planner.plan import plan as make_plan
 from reconciler.planner.world import World
 from reconciler.state.apply_config import apply
@@ -21,7 +22,7 @@ from reconciler.system.process import now, who
 from schemas.desired import Desired
 from schemas.offer import Offer
 from schemas.plan import Permissions, Plan
-from schemas.resources import Need, Where
+from schemas.resources import Where
 from schemas.run import RUN_ENDED
 from schemas.state import Revision, State
 
@@ -77,10 +78,12 @@ def stored_offers(site: Site, desired: Desired, state: State | None) -> Iterator
     yield from catalog_of(desired, os.environ, now=now(), told=lambda why: say(f"warning: {why}"))
 
     others = [config for config in desired.backends if config.traits.offers != "catalog"]
+    runs, wishes = (state.runs, state.wishes) if state else ((), ())
+    needs = needs_of(desired, runs=runs, wishes=wishes)
     connect = connector(site, address=store_of(site).address if others and site.project else "")
     for config in others:
         for region in config.regions or ("",):
             try:
-                yield from connect(config, region, state.lineage if state else "").offers(Need(), Where())
+                yield from connect(config, region, state.lineage if state else "").offers(needs, Where())
             except CallFailed as error:
                 say(f"warning: {config.name}{f' {region}' if region else ''}: no offers: {error}")

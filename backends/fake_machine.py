@@ -1,0 +1,92 @@
+"""What a fake world is made of: machines, the jobs on them, and faults that calls meet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from backends.errors import CallFailed, TryLater
+from schemas.launch import Refused, Request
+from schemas.offer import Offer
+from schemas.resources import Resources
+
+
+@dataclass(kw_only=True)
+class FakeJob:
+    """A job's folder on a machine. One that was `halted` before its start never starts. `run` is its run's name."""
+
+    run: str = ""
+    started_at: int | None = None
+    ends_at: int | None = None
+    held_at: int | None = None
+    exit_code: int | None = None
+    reason: str = ""
+    boot: int = 0
+    halted: bool = False
+    cleaned: bool = False
+    lost: bool = False
+
+
+@dataclass(kw_only=True)
+class Machine:
+    """One machine, from its launch on; it stays known after its end. So many of its first GPUs are `broken`."""
+
+    external_id: str
+    request: Request
+    index: int
+    region: str
+    resources: Resources
+    born: int
+    ends_at: int | None = None
+    interrupted: bool = False
+    by_itself: bool = False
+    reason: str = ""
+    boot: int = 1
+    silent: bool = False
+    broken: int = 0
+    fence: int = 0
+    stopped: bool = False
+    """Powered off, and still listed and billed."""
+    unfit: str = ""
+    """Why its backend says that it cannot be used now."""
+    failure: Refused | None = None
+    """What its launch is refused for at `ends_at`, though its request was accepted."""
+    jobs: dict[str, FakeJob] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        return self.request.ids[self.index]
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """UUIDs, as its host knows them."""
+        gpu = self.resources.gpu
+        return tuple(f"GPU-{self.external_id}-{number}" for number in range(gpu.count if gpu else 0))
+
+
+@dataclass(kw_only=True)
+class Fault:
+    """The next `times` calls of that name fail; with `after`, the deed is done first and its answer is lost."""
+
+    call: str
+    error: CallFailed
+    times: int = 1
+    after: bool = False
+
+
+def throttled() -> CallFailed:
+    """What a busy place says: nothing is known of the call."""
+    return TryLater("RequestLimitExceeded: slow down")
+
+
+def sells(offer: Offer, request: Request) -> bool:
+    return (offer.place, offer.instance_type, offer.spot) == (request.place, request.instance_type, request.spot)
+
+
+def names_of(request: Request) -> set[str]:
+    """By which a scarce kind of machine may be called."""
+    there = f"{request.place} {request.instance_type}"
+    return {request.instance_type, there, f"{there} {'spot' if request.spot else 'on-demand'}"}
+
+
+def digest_of(request: Request) -> str:
+    return f"rendered:{request.launch}:{request.generation}"
