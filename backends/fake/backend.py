@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from backends.base import Backend
 from backends.errors import BackendError, TryLater
-from backends.fake_machine import FakeJob, Fault, Machine, digest_of, names_of, sells, throttled
+from backends.fake.machine import FakeJob, Fault, Machine, digest_of, names_of, sells, throttled
 from schemas.backend_type import BackendType
 from schemas.backend_types import TYPES
 from schemas.instance import Seen

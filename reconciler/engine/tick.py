@@ -20,8 +20,8 @@ from reconciler.engine.observe import observe
 from reconciler.engine.ports import Connections, Ports
 from reconciler.engine.request import TickAsk
 from reconciler.engine.write_state import land
-from reconciler.needs import needs_of
 from reconciler.planner.local_state_guard import alone
+from reconciler.planner.placement.needs import needs_of
 from reconciler.state.host_backoff import put_off
 from reconciler.state.pending_effects import Effect, effects
 from reconciler.state.record_outcomes import Ahead, Armed, Collected, LaunchRefused, Outcome, StartFailed, fold
