@@ -8,9 +8,9 @@ VENV := .venv
 BIN  := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-# Two for each processor: tests of real servers mostly wait for them. `worksteal` leaves the tests of a file together,
+# Three for each processor: tests of real servers mostly wait for them. `worksteal` leaves the tests of a file together,
 # so that few workers start the same server.
-PYTEST ?= -n $(shell echo $$(($$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) * 2))) --dist worksteal
+PYTEST ?= -n $(shell echo $$(($$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) * 3))) --dist worksteal
 # What Python compiles is kept, also where the environment forbids it: each worker would compile all of it anew.
 COMPILED := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/.pytest_cache/pyc
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input

@@ -1,7 +1,8 @@
 """`make bench`: every budget of docs/speed.md beside its figure, in one table; the same seed makes the same worlds.
 
 Prints the table and how things grow, writes bench/out/bench.json, and exits 1 where a budget is missed by
-half again, and is missed so at a second look too. This process stays small: whatever holds much is a child.
+half again, and is missed so at a second look too, or where a part could not be measured: the other rows are printed
+all the same. This process stays small: whatever holds much is a child.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,33 +30,52 @@ STEPS = ("load", "plan", "write")
 
 def main() -> None:
     grown: list[dict[str, float]] = []
-    rows = [
-        *_judged(commands.measure_commands),
-        *_judged(whole.measure_whole),
-        *_judged(catalog.measure_catalog),
-        *_judged(lambda: _steps(grown)),
-        *_judged(_spent),
-        *_judged(_tick),
-        *_judged(_bucket),
-        *_judged(_aws),
-        *_judged(_ssh),
-    ]
+    rows, failed = _measured(
+        {
+            "commands": commands.measure_commands,
+            "whole": whole.measure_whole,
+            "catalog": catalog.measure_catalog,
+            "steps": lambda: _steps(grown),
+            "spent": _spent,
+            "tick": _tick,
+            "bucket": _bucket,
+            "aws": _aws,
+            "ssh": _ssh,
+        }
+    )
     machine = {
         "python": platform.python_version(), "machine": platform.machine(), "cpus": os.cpu_count(),
-        "pace": round(statistics.median(row.pace for row in rows), 2),
+        "pace": round(statistics.median([row.pace for row in rows] or [1.0]), 2),
     }  # fmt: skip
     print(f"CPU seconds (medians), {', '.join(f'{name} {value}' for name, value in machine.items())}; ", end="")
     print("a budget in seconds is multiplied by the pace where that is above 1\n")
     print("\n".join(lines(rows)))
-    print("\n" + "\n".join(_growth_lines(grown[-3:])))
+    if grown:
+        print("\n" + "\n".join(_growth_lines(grown[-3:])))
     OUT.parent.mkdir(parents=True, exist_ok=True)
     told = [{**dataclasses.asdict(row), "allowed": row.allowed, "verdict": row.verdict} for row in rows]
-    OUT.write_text(json.dumps({"machine": machine, "rows": told, "growth": grown[-3:]}, indent=1) + "\n")
+    told_all = {"machine": machine, "rows": told, "growth": grown[-3:], "failed": failed}
+    OUT.write_text(json.dumps(told_all, indent=1) + "\n")
     print(f"\nwritten to {OUT.relative_to(ROOT)}")
     wrong = missed(rows)
     if wrong:
         print("missed by half again:\n" + "\n".join(lines(wrong)))
-    sys.exit(bool(wrong))
+    for part, why in failed.items():
+        print(f"NOT MEASURED: {part}: {why}")
+    sys.exit(bool(wrong or failed))
+
+
+def _measured(parts: dict[str, Callable[[], list[Row]]]) -> tuple[list[Row], dict[str, str]]:
+    """The rows of all parts, and why a part has none: one that fails takes no other along."""
+    rows: list[Row] = []
+    failed: dict[str, str] = {}
+    for part, measure in parts.items():
+        try:
+            rows += _judged(measure)
+        except (Exception, SystemExit) as error:
+            traceback.print_exc()
+            failed[part] = f"{type(error).__name__}: {error}"
+    return rows, failed
 
 
 def _judged(measure: Callable[[], list[Row]]) -> list[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +18,7 @@ from tests.doubles.aws.aws_double import AwsServer
 from tests.doubles.buckets.buckets import Server, served
 from tests.doubles.hosts import real_engine
 from tests.doubles.hosts.real_engine import Engine
-from tests.worlds import leftovers
+from tests.worlds import leftovers, skips
 
 # `make test` draws the same examples every time. `long` (`make chaos`) draws others by `--hypothesis-seed`; where
 # that is given with no profile, `seeded` does, since examples that are always the same ask for no seed.
@@ -50,6 +51,26 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     os.environ["TMPDIR"] = tempfile.tempdir = str(leftovers.folder_of_ours(mode=0o711))
     config.add_cleanup(lambda folder=Path(tempfile.tempdir): leftovers.remove(folder))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Whoever promises everything (CI) fails where something could not be tested."""
+    if skips.must_have_all() and session.exitstatus == pytest.ExitCode.OK and skips.lacking(_left_out(session.config)):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    found = _left_out(config)
+    for line in skips.lines(found):
+        terminalreporter.write_line(line, yellow=True)
+    if skips.must_have_all() and skips.lacking(found):
+        terminalreporter.write_line("CI must have all of it: this run fails", red=True)
+
+
+def _left_out(config: pytest.Config) -> Counter[str]:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    return skips.reasons(reporter.stats.get("skipped", ())) if reporter else Counter()
 
 
 @pytest.fixture(scope="session", autouse=True)

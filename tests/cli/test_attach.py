@@ -22,7 +22,7 @@ from tests.doubles.commands import warm
 from tests.doubles.commands.command import Folder, folder_at
 from tests.doubles.commands.pseudo_terminal import at_terminal
 from tests.doubles.hosts.real_host import until
-from tests.doubles.hosts.ssh_hosts import free_port
+from tests.worlds.own_ports import free_port
 
 pytestmark = pytest.mark.skipif(not shutil.which("ssh"), reason="no OpenSSH client here")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -325,13 +326,23 @@ def test_a_status_is_read_whole() -> None:
 NOISE = [b"", b"\0\xff" * 50, b"../../x", b"9" * 400, b"1\n2\n3\n", b"$(id)", b"-1", b"a b c d e f\n" * 100]
 
 
-@settings(max_examples=200 if LONG else 25, suppress_health_check=SLOW)
-@given(data=st.data())
-def test_a_host_whose_files_are_noise(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    """A job may write in its own folder: its host is looked at all the same, and says nothing that is not so."""
+@pytest.fixture(scope="module")
+def over(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A host's folder, and a job of it that is over: nothing of it lives any more."""
     host = RealHost(tmp_path_factory.mktemp("host"))
     job = host.start("echo said")
-    host.over(job)  # nothing of it lives any more
+    host.over(job)
+    return host.folder, job
+
+
+@settings(max_examples=200 if LONG else 25, suppress_health_check=SLOW)
+@given(data=st.data())
+def test_a_host_whose_files_are_noise(
+    over: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """A job may write in its own folder: its host is looked at all the same, and says nothing that is not so."""
+    folder, job = over
+    host = RealHost(shutil.copytree(folder, tmp_path_factory.mktemp("host") / "copy", symlinks=True))
     files = sorted(path for path in host.folder.rglob("*") if path.is_file())
     path = files[data.draw(SOMEWHERE) % len(files)]
     path.chmod(0o600)

@@ -13,8 +13,9 @@ import pytest
 from tests.cli.test_attach import Attached, attached, begin_ssh, ssh
 from tests.doubles.commands.command import DSTACK, Folder
 from tests.doubles.hosts.real_host import until
-from tests.doubles.hosts.ssh_hosts import SshHost, a_lab, document, free_port, why_not
+from tests.doubles.hosts.ssh_hosts import SshHost, a_lab, document, why_not
 from tests.hosts.test_ssh_runs import Shop
+from tests.worlds.own_ports import free_port
 
 pytestmark = pytest.mark.skipif(bool(why_not()) or not shutil.which("ssh"), reason=why_not() or "no ssh here")
 

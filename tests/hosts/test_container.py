@@ -260,9 +260,9 @@ class _AsNobody:
         return self._way.run(step, args=(program, *args), **options)
 
 
+# Podman's containers are never root's where we are not.
+@pytest.mark.parametrize("engine", ["docker"], indirect=True)
 def test_what_a_container_left_is_ours_again(engine: Engine) -> None:
-    if engine.name != "docker":
-        pytest.skip("only docker's containers are root's where we are not")
     daemon = Path(engine.env["DOCKER_HOST"].removeprefix("unix://"))
     daemon.chmod(0o666)
     daemon.parent.chmod(0o711)
@@ -286,9 +286,9 @@ def test_what_a_container_left_is_ours_again(engine: Engine) -> None:
     shutil.rmtree(folder)
 
 
+# Podman has no daemon that could hang.
+@pytest.mark.parametrize("engine", ["docker"], indirect=True)
 def test_an_engine_that_hangs_is_no_proof_of_an_end(host: RealHost, engine: Engine) -> None:
-    if engine.name != "docker":
-        pytest.skip("podman has no daemon that could hang")
     job = host.start("echo ready; sleep 600", box=a_box())
     host.says(job, b"ready")
     daemon = int((Path(engine.env["DOCKER_HOST"].removeprefix("unix://")).parent / "docker.pid").read_text())

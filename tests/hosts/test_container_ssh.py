@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from tests.doubles.commands.command import Folder
 from tests.doubles.hosts.real_engine import IMAGE, Engine, Unusable, end_engines, podman, why_no_engine
 from tests.doubles.hosts.ssh_hosts import a_lab, task, why_not
 from tests.hosts.test_ssh_runs import Shop
+from tests.worlds import leftovers
 
 WHY = why_not() or why_no_engine("podman")
 pytestmark = pytest.mark.skipif(bool(WHY), reason=WHY or "-")
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(bool(WHY), reason=WHY or "-")
 @pytest.fixture
 def engines() -> Iterator[list[Engine]]:
     """One a server. Short paths, as podman's sockets need them."""
-    folders = [Path(tempfile.mkdtemp(prefix="dstack-engine-", dir="/tmp")) for _ in range(2)]
+    folders = [leftovers.folder_of_ours() for _ in range(2)]
     try:
         yield [podman(folder) for folder in folders]
     except Unusable as error:

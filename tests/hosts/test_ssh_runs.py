@@ -404,11 +404,12 @@ def test_a_person_who_pins_another_key_declares_another_machine(shop: Shop) -> N
     shop.run_file("long", "[ $DSTACK_ATTEMPT = 2 ] || sleep 600", more=RETRY)
     shop.apply()
     shop.comes_to("long", "running")
+    host.stop()  # before its folder goes: what runs there writes into it
     host.new_key()
     host.new_machine()
     host.new_boot()
     shutil.rmtree(host.home / ".dstack-hosts")
-    host.restart()
+    host.start()
     assert shop.apply(ok=False).code == 1
     assert "quarantined" in shop.hosts()["node"]["flags"]
     shop.documents(host, pool=AT_ONCE)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import tempfile
+import uuid
 from pathlib import Path
 
 import pytest
@@ -44,12 +46,14 @@ def everything(folder: Path) -> dict[str, str]:
     }
 
 
+# Nobody else's, though several run these tests at once.
+EVIL = Path(tempfile.gettempdir(), f"dstack-evil-{uuid.uuid4().hex}")
 HOSTILE = {
-    "absolute": [(FILE, "/tmp/dstack-evil", "x")],
+    "absolute": [(FILE, str(EVIL), "x")],
     "above": [(FILE, "../outside/evil", "x")],
     "above, later": [(FILE, "a/../../outside/evil", "x")],
     "through a link": [(LINK, "d", "../outside"), (FILE, "d/evil", "x")],
-    "through an absolute link": [(LINK, "d", "/tmp"), (FILE, "d/dstack-evil", "x")],
+    "through an absolute link": [(LINK, "d", str(EVIL.parent)), (FILE, f"d/{EVIL.name}", "x")],
     "over a link": [(LINK, "evil", "../outside/evil"), (FILE, "evil", "x")],
     "a chain of links": [(LINK, "z", "."), (LINK, "k", "z/.."), (FILE, "k/outside/evil", "x")],
     "a deep chain": [(FOLDER, "a", ""), (LINK, "a/b", ".."), (LINK, "c", "a/b/../outside"), (FILE, "c/evil", "x")],
@@ -67,7 +71,7 @@ def test_nothing_leaves_the_folder(tmp_path: Path, name: str) -> None:
     (tmp_path / "outside/theirs").write_text("secret")
     done = unpacked(tmp_path, *HOSTILE[name])
     assert everything(tmp_path / "outside") == {"theirs": "secret"}
-    assert not Path("/tmp/dstack-evil").exists()
+    assert not EVIL.exists()
     inside = tmp_path / "in"
     for path in inside.rglob("*") if inside.exists() else ():
         assert path.resolve().is_relative_to(inside), path

@@ -1,4 +1,4 @@
-"""What a killed test process left in /tmp goes with the next one; nothing else does."""
+"""What a killed test process left goes with the next one, nothing else does; and no two suites share a thing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.worlds import leftovers
+from tests.doubles.hosts.ssh_hosts import a_lab, why_not
+from tests.worlds import leftovers, own_ports
 
 MAKES = """
 import sys, time
@@ -69,3 +70,60 @@ def test_a_link_is_not_followed(tmp_path: Path, tmp_path_factory: pytest.TempPat
     (tmp_path / f"{leftovers.PREFIX}link").symlink_to(other)
     assert leftovers.sweep(tmp_path) == []
     assert other.exists()
+
+
+ASKS = """
+import sys
+from tests.worlds import own_ports
+print(own_ports._ours(int(sys.argv[1])), flush=True)
+"""
+
+
+def asked(port: int) -> str:
+    """By another suite: whether it gets that port."""
+    done = subprocess.run(
+        [sys.executable, "-c", ASKS, str(port)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_a_port_is_ours_before_its_server_listens_and_as_long_as_we_live() -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", "import own_ports, time; print(own_ports.free_port(), flush=True); time.sleep(600)"],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout is not None
+    port = int(holder.stdout.readline())
+    try:
+        assert asked(port) == "False"
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert asked(port) == "True"
+    assert len(set(own_ports.free_ports(50))) == 50
+
+
+@pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
+def test_what_a_host_names_by_user_or_process_is_seen_by_no_other(tmp_path: Path) -> None:
+    with a_lab(tmp_path / "lab") as lab:
+        network = lab.network()
+        alias = Path(f"/sys/class/net/{network.bridge}/ifalias").read_text().split()
+        assert alias == ["dstack-tests", *leftovers.who(os.getpid()).split()]
+        hosts = [lab.host(f"n{number}") for number in range(2)]
+        for place in ("tmp", "dev/shm"):
+            first, second = (Path(f"/proc/{host._inside()}/root/{place}") for host in hosts)
+            (first / "run-21000").touch()
+            assert (second / "run-21000").exists() is False
+            assert not Path(f"/{place}/run-21000").exists()
+
+
+@pytest.mark.parametrize("said", [[], ["5"], [str(os.getpid()), "-", "pid:[1]", "boot"]])
+def test_whose_maker_is_not_proven_dead(said: list[str]) -> None:
+    assert not leftovers.dead(said)
+    assert not leftovers.dead(leftovers.who(os.getpid()).split())
+    assert leftovers.dead([str(2**22 + 1), "5", *leftovers.who(1).split()[2:]])

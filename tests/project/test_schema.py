@@ -78,10 +78,13 @@ def test_the_starter_fits_the_schema(name: str) -> None:
     assert list(validator(kind).iter_errors(parse_yaml(STARTERS[name].encode(), shown=name).value)) == []
 
 
-@pytest.mark.parametrize("file", sorted((DOCUMENTS / "bad").glob("*.yml")), ids=lambda file: file.stem)
+def _bad() -> list[Path]:
+    """What is no YAML, a schema never sees."""
+    return [file for file in sorted((DOCUMENTS / "bad").glob("*.yml")) if file.stem not in UNREADABLE]
+
+
+@pytest.mark.parametrize("file", _bad(), ids=lambda file: file.stem)
 def test_bad_documents_are_refused_by_the_schema(file: Path) -> None:
-    if file.stem in UNREADABLE:
-        pytest.skip("not YAML: a schema never sees it")
     accepted = validator("documents").is_valid(parse_yaml(file.read_bytes(), shown=file.name).value)
     assert accepted == BEYOND.get(file.stem, False)
 

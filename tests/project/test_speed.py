@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import run
 from bench.budgets import BUDGETS, MISSED, Row, better, lines, missed
 from tests.doubles.commands.command import Folder, folder_at
 
@@ -199,3 +200,17 @@ def test_the_page_has_every_budget_and_no_other() -> None:
     table = re.findall(rf"^\| ([^|]+?) \| ([\d.]+) ({units}) \| [\d.]+ \| [^|]+ \|$", page, re.M)
     assert {what: (float(budget), unit) for what, budget, unit in table} == BUDGETS
     assert f"{MISSED:g} times" in page
+
+
+def test_a_part_that_fails_takes_no_other_along(capsys: pytest.CaptureFixture[str]) -> None:
+    def fails() -> list[Row]:
+        raise ValueError("no such server")
+
+    def ends() -> list[Row]:
+        raise SystemExit("python -m bench.aws: exit 3")
+
+    row = Row(what="its writes", value=4, unit="writes")
+    rows, failed = run._measured({"one": fails, "two": lambda: [row], "three": ends})
+    assert [one.what for one in rows] == ["its writes"]
+    assert failed == {"one": "ValueError: no such server", "three": "SystemExit: python -m bench.aws: exit 3"}
+    assert "no such server" in capsys.readouterr().err

@@ -20,8 +20,9 @@ from reconciler.store.statefile import dumps
 from schemas.location import Bucket, location
 from schemas.state import State
 from tests.contracts.store_conformance import PROJECT, Open, StoreConformance, a_state
-from tests.doubles.buckets.buckets import AZURE_KEY, KINDS, Server, free_ports
+from tests.doubles.buckets.buckets import AZURE_KEY, KINDS, Server
 from tests.doubles.buckets.fault_proxy import Fault, FaultProxy
+from tests.worlds.own_ports import free_port
 
 NUMBERS = itertools.count()
 
@@ -189,7 +190,7 @@ def test_every_server_says_what_time_it_is(server: Server, bucket: str) -> None:
 
 
 def test_a_server_that_says_no_time(server: Server, bucket: str) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     store = store_at(bucket, server.at(port))
     assert (store.date(), store.date(), len(store.notes)) == (None, None, 1)
     assert "by our clock alone" in store.notes[0]
@@ -208,7 +209,7 @@ def test_a_bucket_that_is_not_there_is_not_an_empty_one(server: Server) -> None:
 
 
 def test_a_server_that_is_not_there(server: Server, bucket: str) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     objects = objects_at(bucket, server.at(port))
     with pytest.raises(ObjectsError, match=r"the connection was refused|no answer") as refused:
         objects.put("x", b"", tag="")  # a write on a condition is not tried again by itself

@@ -20,7 +20,7 @@ SYSTEM = Path("/tmp")
 def folder_of_ours(*, mode: int = 0o700, parent: Path = SYSTEM) -> Path:
     """A new one. Its name is short: a socket's path has room for some hundred letters."""
     made = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-    (made / OWNER).write_text(_who(os.getpid()))
+    (made / OWNER).write_text(who(os.getpid()))
     made.chmod(mode)
     return made
 
@@ -51,12 +51,17 @@ def _abandoned(folder: Path) -> bool:
         said = (folder / OWNER).read_text().split()
     except OSError:
         return False
-    if len(said) != 4 or not said[0].isdecimal() or said[2:] != _here():
+    return dead(said)
+
+
+def dead(maker: list[str]) -> bool:
+    """Proven: what `who` said, by its words, is of this boot and namespace, and there is no such process."""
+    if len(maker) != 4 or not maker[0].isdecimal() or maker[2:] != _here():
         return False
-    return said != _who(int(said[0])).split()
+    return maker != who(int(maker[0])).split()
 
 
-def _who(pid: int) -> str:
+def who(pid: int) -> str:
     """`PID START NAMESPACE BOOT`; START is "-" where there is no such process, or a dead one."""
     return " ".join((str(pid), _started(pid), *_here()))
 

@@ -218,9 +218,10 @@ class AwsServer:
 @contextmanager
 def served(folder: Path) -> Iterator[AwsServer]:
     """One, ready to answer; ended by its id."""
-    from tests.doubles.buckets.buckets import free_ports, outliving_nobody
+    from tests.doubles.buckets.buckets import outliving_nobody
+    from tests.worlds.own_ports import free_port
 
-    (port,) = free_ports(1)
+    port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -229,7 +230,7 @@ def served(folder: Path) -> Iterator[AwsServer]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **SETTINGS},
+            env={**os.environ, **SETTINGS},
         )
     try:
         server = AwsServer(port, process)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from tests.doubles.hosts.ssh_hosts import Lab, SshHost
+from tests.doubles.hosts.ssh_hosts import OWN_SCRATCH, Lab, SshHost
 from tests.doubles.hosts.ssh_hosts import why_not as no_hosts
 
 PATH = "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -23,11 +23,14 @@ BOOT = r"""
 set -eu
 PATH=%s
 mount --make-rprivate /
+%s
 mount -t tmpfs none /run && mkdir -p /run/sshd
 mount --bind "$ROOT/etc" /etc
 mount -t tmpfs none /var/lib && mkdir /var/lib/dstack
 mount --bind "$ROOT/dstack" /var/lib/dstack
 mount --bind "$ROOT/homes" /home
+# Where `useradd` writes too.
+for own in /var/mail /var/log; do [ ! -d $own ] || mount -t tmpfs none $own; done
 mount --bind "$ROOT/bin" /usr/local/sbin
 mount --bind "$ROOT/boot-id" /proc/sys/kernel/random/boot_id
 mount --bind "$ROOT/uptime" /proc/uptime
@@ -43,7 +46,7 @@ for link in $LINKS; do
 done
 sh "$ROOT/user-data" > "$ROOT/user-data.log" 2>&1 || echo "user data: exit $?" >> "$ROOT/user-data.log"
 exec /usr/sbin/sshd -D -e $OPTIONS -o UsePAM=no -o PidFile=/run/sshd.pid -o UseDNS=no 2> "$ROOT/sshd.log"
-""".replace("%s", PATH, 1)
+""".replace("%s", PATH, 1).replace("%s", OWN_SCRATCH, 1)
 
 SYSTEMCTL = r"""#!/bin/sh
 # A stand-in: there is no systemd in a namespace. Only what it is asked to reload is real.

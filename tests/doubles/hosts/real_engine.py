@@ -17,13 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 IMAGE = "tiny:1"
-# What runs where nothing else does: no systemd, no bridge, low limits.
+# What runs where nothing else does: no systemd, no bridge, low limits. Its locks are its own, not those of all podmans.
 CONTAINERS = """\
 [containers]
 netns = "host"
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
 [engine]
 runtime = "runc"
+lock_type = "file"
+tmp_dir = "%s"
 cgroup_manager = "cgroupfs"
 events_logger = "none"
 image_parallel_copies = 1
@@ -83,7 +85,7 @@ class Unusable(Exception):
 @functools.cache
 def podman(folder: Path) -> Engine:
     """Its images, containers and settings lie in the folder."""
-    (folder / "containers.conf").write_text(CONTAINERS)
+    (folder / "containers.conf").write_text(CONTAINERS % (folder / "tmp"))
     (folder / "registries.conf").write_text(REGISTRIES)
     storage = f'[storage]\ndriver = "vfs"\ngraphroot = "{folder}/store"\nrunroot = "{folder}/run"\n'
     (folder / "storage.conf").write_text(storage)

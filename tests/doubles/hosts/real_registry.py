@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import pytest
 
 from tests.doubles.hosts.real_engine import IMAGE, Engine
 from tests.doubles.hosts.real_host import until
+from tests.worlds.own_ports import free_port
 
 USER, PASSWORD = "puller", "pass-4471"
 _HASHED = "$2b$04$436VpSi0CruzsA8fJFfdGeKkEIeQljpwTkLC9UoL.6GP4M9Ruc5gq"
@@ -45,9 +45,7 @@ def registry_at(folder: Path) -> Iterator[Registry]:
 
 class Registry:
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.folder = folder
         (folder / "users").write_text(f"{USER}:{_HASHED}\n")
         (folder / "config.yml").write_text(_SETTINGS.format(folder=folder, port=self.port))

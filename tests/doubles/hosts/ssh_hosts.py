@@ -21,15 +21,35 @@ from typing import Any
 
 from schemas.host import Host
 from tests.doubles.hosts.real_host import until
+from tests.worlds import leftovers
+from tests.worlds.own_ports import free_port
 
 SSHD = "/usr/sbin/sshd"
 USER, UID = "ann", 21000
 TOOLS = ("ip", "unshare", "setpriv", "ssh-keygen", "mount")
 
+# What programs name by user or process id (podman, faketime) lies in /tmp and /dev/shm: two hosts would share it.
+OWN_SCRATCH = r"""
+mount -t tmpfs -o mode=1777 none /dev/shm
+mount -t tmpfs none /mnt && mkdir /mnt/tmp
+mount --rbind /tmp /mnt/tmp
+mount -t tmpfs -o mode=1777 none /tmp
+below=${ROOT#/tmp/}
+for kept in "${below%%/*}" $(cd /mnt/tmp && echo dstack-tests-*); do
+    [ -z "$kept" ] || [ ! -d "/mnt/tmp/$kept" ] || [ -d "/tmp/$kept" ] || {
+        mkdir "/tmp/$kept"
+        # Another's may go meanwhile.
+        mount --rbind "/mnt/tmp/$kept" "/tmp/$kept" || [ ! -d "/mnt/tmp/$kept" ]
+    }
+done
+umount -l /mnt
+"""
+
 # Becomes the host. Everything is mounted in a namespace of its own: the system sees none of it.
 BOOT = r"""
 set -eu
 mount --make-rprivate /
+%s
 mount -t tmpfs none /run && mkdir -p /run/sshd
 for file in passwd shadow group machine-id; do mount --bind "$ROOT/etc/$file" "/etc/$file"; done
 mount --bind "$ROOT/etc/boot-id" /proc/sys/kernel/random/boot_id
@@ -51,7 +71,7 @@ if [ -n "$LINKS" ]; then
     done
 fi
 exec /usr/sbin/sshd -D -e -f "$ROOT/etc/sshd_config" 2> "$ROOT/sshd.log"
-"""
+""".replace("%s", OWN_SCRATCH, 1)
 
 CONFIG = """\
 Port {port}
@@ -391,7 +411,7 @@ class Lab:
             raise AssertionError("no bridge is free")
         made = Network(bridge=bridge, prefix=f"10.213.{number}", routed=routed)
         self.networks.append(made)
-        ip("link", "set", bridge, "alias", f"dstack-tests {os.getpid()}")
+        ip("link", "set", bridge, "alias", f"dstack-tests {leftovers.who(os.getpid())}")
         ip("link", "set", bridge, "up")
         if routed:
             ip("addr", "add", f"{made.prefix}.1/24", "dev", bridge)
@@ -422,27 +442,13 @@ def _sweep() -> None:
     """Bridges of test sessions that were killed."""
     for alias in Path("/sys/class/net").glob("dsb*/ifalias"):
         with suppress(OSError, ValueError):
-            word, pid = alias.read_text().split()
-            if word == "dstack-tests" and not Path(f"/proc/{pid}").exists():
+            word, *maker = alias.read_text().split()
+            if word == "dstack-tests" and leftovers.dead(maker):
                 subprocess.run(["ip", "link", "del", alias.parent.name], capture_output=True, check=False)
 
 
 def ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True)
-
-
-def free_port() -> int:
-    """Of this machine's loopback, below those that the kernel gives to clients."""
-    import random
-
-    while True:
-        port = random.randrange(11000, 31000)  # noqa: S311
-        with socket.socket() as one:
-            try:
-                one.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 @contextmanager
