@@ -108,7 +108,7 @@ MUTANTS = (
             (
                 "reconciler/state/observe/listings.py",
                 "        return replace(instance, missing_since=answer.at, absences=1)\n"
-                "    if answer.at - instance.missing_since < APART:\n"
+                "    if answer.at - instance.missing_since < between:\n"
                 "        return instance\n",
                 "        instance = replace(instance, missing_since=answer.at, absences=1)\n",
             ),

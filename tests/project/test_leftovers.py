@@ -93,7 +93,11 @@ def asked(port: int) -> str:
 
 def test_a_port_is_ours_before_its_server_listens_and_as_long_as_we_live() -> None:
     holder = subprocess.Popen(
-        [sys.executable, "-c", "import own_ports, time; print(own_ports.free_port(), flush=True); time.sleep(600)"],
+        [
+            sys.executable,
+            "-c",
+            "import time; from tests.worlds import own_ports; print(own_ports.free_port(), flush=True); time.sleep(600)",
+        ],
         cwd=Path(__file__).parents[2],
         stdout=subprocess.PIPE,
     )

@@ -12,7 +12,7 @@ import pytest
 
 from tests.worlds import skips
 
-TESTS = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 SOME = """
 import pytest
 @pytest.mark.parametrize("n", [1, 2])
@@ -50,7 +50,7 @@ def test_a_run_that_leaves_something_out(
     reason: str, ci: str, code: int, line: str, workers: str, tmp_path: Path
 ) -> None:
     (tmp_path / "test_some.py").write_text(SOME.format(reason=reason))
-    (tmp_path / "conftest.py").write_text((TESTS / "conftest.py").read_text())
+    (tmp_path / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text())
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
     done = subprocess.run(
         [
@@ -69,7 +69,7 @@ def test_a_run_that_leaves_something_out(
             str(tmp_path),
         ],
         cwd=tmp_path,
-        env={**env, "PYTHONPATH": str(TESTS), "CI": ci},
+        env={**env, "PYTHONPATH": str(ROOT), "CI": ci},
         capture_output=True,
         text=True,
         check=False,
