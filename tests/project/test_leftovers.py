@@ -13,6 +13,12 @@ import pytest
 from tests.doubles.hosts.ssh_hosts import a_lab, why_not
 from tests.worlds import leftovers, own_ports
 
+HOLDS = """
+import time
+from tests.worlds import own_ports
+print(own_ports.free_port(), flush=True)
+time.sleep(600)
+"""
 MAKES = """
 import sys, time
 from pathlib import Path
@@ -96,7 +102,7 @@ def test_a_port_is_ours_before_its_server_listens_and_as_long_as_we_live() -> No
         [
             sys.executable,
             "-c",
-            "import time; from tests.worlds import own_ports; print(own_ports.free_port(), flush=True); time.sleep(600)",
+            HOLDS,
         ],
         cwd=Path(__file__).parents[2],
         stdout=subprocess.PIPE,
