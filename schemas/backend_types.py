@@ -21,7 +21,7 @@ LOCAL = BackendType(
     scope="host",
     launch="name",
     batch=1000,
-    gang="none",
+    gang="single",
     boot="key",
     power_off="ends",
 )

@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import threading
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from backends.credentials import referenced
 from backends.errors import BackendError
 from schemas.endpoint import leads_here
 
@@ -28,7 +28,6 @@ POOL = 32  # requests at once
 KEYS = {
     "access_key": "aws_access_key_id", "secret_key": "aws_secret_access_key", "session_token": "aws_session_token",
 }  # fmt: skip
-_REFERENCE = re.compile(r"\$\{\{ *(env|secrets)\.([A-Za-z_][A-Za-z0-9_]*) *\}\}")
 
 _lock = threading.Lock()
 _loader: list[Any] = []
@@ -102,7 +101,7 @@ def _session(config: BackendConfig, region: str) -> Any:
     except ImportError:
         raise BackendError("boto3 is missing: `pip install 'dstack-pools[aws]'`") from None
     creds = config.options.get("creds") or {}
-    keys = {known: _value(name, creds[name]) for name, known in KEYS.items() if creds.get(name)}
+    keys = {known: referenced(name, creds[name], os.environ) for name, known in KEYS.items() if creds.get(name)}
     try:
         profile, home = _profile(creds.get("profile") or "", os.environ), region or "us-east-1"
         session = Session(botocore_session=_core(), profile_name=profile, region_name=home, **keys)
@@ -141,17 +140,6 @@ def _profile(name: str, environ: Mapping[str, str]) -> str | None:
     if not name or (any(environ.get(one) for one in GIVES) and name not in Session().available_profiles):
         return None
     return name
-
-
-def _value(key: str, written: str) -> str:
-    """The documents hold a reference, never a value."""
-    found = _REFERENCE.fullmatch(written.strip())
-    if found is None:
-        raise BackendError(f"creds.{key} is no reference: `${{{{ env.NAME }}}}`")
-    value = os.environ.get(found[2])
-    if not value:
-        raise BackendError(f"creds.{key} needs {found[2]}, not set here")
-    return value
 
 
 def as_role(session: Any, creds: Mapping[str, str], *, endpoint: str = "") -> Any:

@@ -463,6 +463,52 @@ MUTANTS = (
         tests=("tests/backends/aws/test_backend.py", "-k", "throttling"),
     ),
     Mutant(
+        name="a write once",
+        off="a creation over HTTP that was not answered is sent again",
+        changes=(
+            (
+                "backends/http.py",
+                "        return self._once(Call(method=method, path=path, body=body, empty=empty), deadline)\n",
+                "        call = Call(method=method, path=path, body=body, empty=empty)\n"
+                "        try:\n"
+                "            return self._once(call, deadline)\n"
+                "        except TryLater:\n"
+                "            return self._once(call, deadline)\n",
+            ),
+        ),
+        tests=("tests/backends/test_http.py", "-k", "sent_once"),
+    ),
+    Mutant(
+        name="a page is no answer",
+        off="a success without JSON counts as an empty answer",
+        changes=(
+            (
+                "backends/http_answers.py",
+                "    content = _content(raw)\n    if array and",
+                "    content = _content(raw) or {}\n    if array and",
+            ),
+        ),
+        tests=("tests/backends/test_http_answers.py", "-k", "no_plain_answer"),
+    ),
+    Mutant(
+        name="only the table refuses",
+        off="an error that no table has counts as a refusal",
+        changes=(("backends/http_answers.py", 'meaning=meaning or ""', 'meaning=meaning or "permanent"'),),
+        tests=("tests/backends/test_http_answers.py", "-k", "table_says"),
+    ),
+    Mutant(
+        name="a mark of ours",
+        off="machines of another project count as ours by their names",
+        changes=(
+            (
+                "backends/naming.py",
+                "    if found is None or (project and found[1] != project8(project)):\n",
+                "    if found is None:\n",
+            ),
+        ),
+        tests=("tests/backends/test_naming.py", "-k", "another_project"),
+    ),
+    Mutant(
         name="a look-up's trouble",
         off="a throttled look-up before a launch counts as a lack of capacity",
         changes=(

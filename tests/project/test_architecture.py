@@ -86,7 +86,7 @@ CLOCKS = {"now", "today", "utcnow", "time", "time_ns", "monotonic", "perf_counte
 # None of these may be paid for by a plan.
 HEAVY = {
     "boto3", "botocore", "google.cloud", "azure", "kubernetes", "filelock", "fabric", "paramiko", "cryptography",
-    "ruamel", "rich", "jsonschema", "numpy", "requests", "httpx", "asyncio",
+    "ruamel", "rich", "jsonschema", "numpy", "requests", "httpx", "urllib3", "asyncio",
 }  # fmt: skip
 
 
