@@ -166,3 +166,11 @@ def _order(choice: Choice) -> tuple[object, ...]:
     name = machine.name if isinstance(machine, Instance) else ""
     price = _DEAR if choice.price is None else choice.price
     return (price, choice.box.free - choice.blocks, len(name), name)
+
+
+def machines_of(boxes: Boxes, shape: Shape) -> list[Instance]:
+    return [choice.box.machine for choice in boxes.ranked(shape) if isinstance(choice.box.machine, Instance)]
+
+
+def cheaper_than(whole: Instance | None, choice: Choice) -> bool:
+    return whole is not None and (whole.price or Price(0)) < (choice.price or Price(0))

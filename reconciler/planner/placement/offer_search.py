@@ -13,6 +13,7 @@ from reconciler.planner.placement.fit import accepted, refusal
 from reconciler.planner.placement.idle_pool import Shape
 from reconciler.planner.placement.limits import Room
 from reconciler.planner.placement.offer_index import Aisle, Shelf
+from reconciler.planner.placement.offer_stages import HELD_BACK, LACKS, STAGE_WORDS, STAGES, cheapest_of
 from reconciler.planner.self_termination import ends_by_itself
 from reconciler.state.sending import type_for
 from reconciler.text.format import counted
@@ -86,11 +87,11 @@ class Market:
         if why := self._unasked(offer, reservation):
             return "place", why
         if offer.availability in ("no-capacity", "no-quota"):
-            return _LACKS[offer.availability == "no-quota"], offer.availability.replace("-", " ")
+            return LACKS[offer.availability == "no-quota"], offer.availability.replace("-", " ")
         for zone in (offer.zone, "") if self._capacity else ():
             memory = self._capacity.get((offer.place, offer.instance_type, zone, offer.spot, reservation))
             if memory is not None:
-                return _LACKS[bool(memory.quota)], memory.why or "no capacity a moment ago"
+                return LACKS[bool(memory.quota)], memory.why or "no capacity a moment ago"
         if offer.free is not None and self._free(offer) < n:
             return "available", "all in use"
         return "", ""
@@ -190,7 +191,7 @@ class Search:
         """Every one that suits, by price, and what keeps one machine from being launched of it now."""
         for offer in self._walk():
             stage, why = self._hindrance(offer)
-            yield offer, why if stage in ("place", "quota", "available") else _HELD.get(stage, stage)
+            yield offer, why if stage in ("place", "quota", "available") else HELD_BACK.get(stage, stage)
 
     def _walk(self) -> Iterator[Offer]:
         """Those that suit, whatever the limits say, from where the last walk stopped."""
@@ -262,7 +263,7 @@ class Search:
         text = counted(left, "offer")
         if self._over is not None:
             lost["over"], first["over"] = left - lost.total(), self._over
-        for stage in _STAGES:
+        for stage in STAGES:
             if lost[stage]:
                 left -= lost[stage]
                 label = shelf.label(stage) if stage in short else self._label(stage, first[stage])
@@ -277,7 +278,7 @@ class Search:
         offer = self._over or first.get(stage)
         if offer is not None and self._pool.blocks != 1:
             offer = share_of_offer(self._shape.need, offer, blocks=self._pool.blocks)
-        return _cheapest(what, offer)
+        return cheapest_of(what, offer)
 
     def _label(self, stage: str, first: Offer) -> str:
         if stage == "ceiling":
@@ -285,56 +286,13 @@ class Search:
         if stage == "self-termination":
             return "self_termination: required"
         if stage == "over":
-            return f"{_WORDS['budget']} ({self._unaffordable(first)})"
+            return f"{STAGE_WORDS['budget']} ({self._unaffordable(first)})"
         if stage == "elsewhere" and (only := self._only or self._bound):
             return f"{'its other nodes' if self._only else 'the rest of its pool'} in {only[1] or only[0]}"
         if stage == "nodes":
             return f"{self._shape.nodes} nodes of one run"
         if stage == "spot" and self._shape.where.reservation:
             return "on-demand, as reserved ones are"
-        if stage in _WORDS:
-            return f"{_WORDS[stage]} ({self._hindrance(first)[1]})"
+        if stage in STAGE_WORDS:
+            return f"{STAGE_WORDS[stage]} ({self._hindrance(first)[1]})"
         return accepted(self._shape.where, kind=stage)
-
-
-_STAGES = (
-    "blocks",
-    "gpu",
-    "container runtime",
-    "cpu architecture",
-    "cpu",
-    "memory",
-    "disk",
-    "over",
-    "backend",
-    "region",
-    "zone",
-    "instance type",
-    "spot",
-    "price",
-    "ceiling",
-    "self-termination",
-    "nodes",
-    "elsewhere",
-    "place",
-    "quota",
-    "available",
-    "budget",
-    "autoscale",
-)
-_LACKS = ("available", "quota")
-_WORDS = {
-    "place": "a place to ask now", "quota": "quota left", "available": "capacity now", "budget": "budget left",
-    "autoscale": "an autoscale rule left",
-}  # fmt: skip
-_HELD = {
-    "budget": "over budget", "autoscale": "no autoscale rule left", "nodes": "its backend takes no multi-node runs",
-}  # fmt: skip
-
-
-def _cheapest(what: str, offer: Offer | None) -> str:
-    if offer is None:
-        return ""
-    at_most = "≤ " if offer.at_most else ""
-    price = "no known price" if offer.price is None else f"{at_most}${offer.price:.2f}"
-    return f", the cheapest {what}: {offer.instance_type} {price}"

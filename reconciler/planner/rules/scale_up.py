@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
 
 from reconciler.planner.draft import Draft
 from reconciler.planner.placement.fit import CLOUD_DISK
 from reconciler.planner.placement.idle_pool import Shape, Shapes
+from reconciler.planner.placement.launch_order import LaunchOrder, LaunchTerms
 from reconciler.planner.placement.limits import Room
 from reconciler.planner.placement.offer_search import Market, Search
 from reconciler.planner.rules.attach_hosts import attaching, waits
@@ -20,7 +20,7 @@ from reconciler.planner.self_termination import unended
 from reconciler.state.sending import batch_of
 from reconciler.text.durations import words
 from reconciler.text.format import counted, few
-from schemas.base import Mib, Price, Seconds
+from schemas.base import Price, Seconds
 from schemas.offer import Offer
 from schemas.plan import Launch, Update
 from schemas.pool import Pool
@@ -30,29 +30,6 @@ from schemas.state import Wish
 
 BATCH, RESERVED = 50, 20 * 60  # machines a launch, seconds
 FAILOVER = Price("1.5")
-
-
-class Terms(NamedTuple):
-    """What the machines are to have beyond their offer."""
-
-    max_price: Price | None = None
-    disk: Mib = 0
-    reservation: str = ""
-
-
-class Order(NamedTuple):
-    """What machines of one batch have in common."""
-
-    pool: str
-    offer: Offer
-    origin: Literal["declared", "run", "added"]
-    idle_duration: Seconds | None
-    idle_source: str
-    hold: Seconds
-    wish: str = ""
-    reserved_for: str = ""
-    why: str = ""
-    terms: Terms = Terms()
 
 
 class Growth:
@@ -65,7 +42,7 @@ class Growth:
         self.shapes = Shapes()
         self.ordered: dict[str, int] = {}
         self.newest: Offer | None = None
-        self._orders: dict[tuple[object, ...], tuple[Order, list[tuple[str, str]]]] = {}
+        self._orders: dict[tuple[object, ...], tuple[LaunchOrder, list[tuple[str, str]]]] = {}
         self._searches: dict[Shape, Search] = {}
         self._offers: dict[int, Offer] = {}
 
@@ -82,7 +59,7 @@ class Growth:
             waits(self.draft, pool) if pool.hosts else self.room.full(pool, n=n)
         )
 
-    def order(self, order: Order, *, n: int, subject: str, name: str = "") -> None:
+    def order(self, order: LaunchOrder, *, n: int, subject: str, name: str = "") -> None:
         """`subject` (a run's name) is listed in the reason; `name` is the instance's, if it was chosen."""
         self.room.take(order.pool, order.offer, n)
         self.market.take(order.pool, order.offer, n=n)
@@ -100,7 +77,7 @@ class Growth:
                 self.draft.actions.append(_launch(self.draft, order, wanted[start : start + size]))
 
 
-def _launch(draft: Draft, order: Order, wanted: list[tuple[str, str]]) -> Launch:
+def _launch(draft: Draft, order: LaunchOrder, wanted: list[tuple[str, str]]) -> Launch:
     id, pool = draft.mint(), draft.pools[order.pool]
     subjects = list(dict.fromkeys(subject for subject, _ in wanted if subject))
     why = order.why or f"for run{'s' if len(subjects) > 1 else ''} {few(subjects)}{draft.again(subjects)}"
@@ -154,7 +131,7 @@ def _ceiling(confirmed: Price | None, *, where: Where) -> Price | None:
 
 
 def grow_for(growth: Growth, run: Run, shape: Shape) -> str:
-    """Order one machine for the run; "" when it was, else why not."""
+    """LaunchOrder one machine for the run; "" when it was, else why not."""
     pool = growth.draft.pools[shape.pool]
     if shape.instance_name:
         return f"only instance {shape.instance_name} may run it"
@@ -175,7 +152,7 @@ def grow_for(growth: Growth, run: Run, shape: Shape) -> str:
 def grow_gang(
     growth: Growth, run: Run, shape: Shape, *, have: Mapping[tuple[str, str], int], only: tuple[str, str] | None
 ) -> tuple[str, tuple[str, str] | None]:
-    """Order all machines that the gang misses in one region, reserved for it: (why not, the region).
+    """LaunchOrder all machines that the gang misses in one region, reserved for it: (why not, the region).
 
     `have` are the nodes at hand by (backend, region); `only` the region it is bound to by now.
     """
@@ -202,9 +179,9 @@ def grow_gang(
     return "", region
 
 
-def _for_run(run: Run, shape: Shape, *, offer: Offer, pool: Pool) -> Order:
+def _for_run(run: Run, shape: Shape, *, offer: Offer, pool: Pool) -> LaunchOrder:
     spec = run.spec
-    return Order(
+    return LaunchOrder(
         pool=pool.name,
         offer=offer,
         origin="run",
@@ -253,7 +230,7 @@ def _grow_wish(growth: Growth, wish: Wish, *, pool: Pool, missing: int) -> str:
         offer = None if why else growth.search(shape).offer()
         if offer is None:
             return why or growth.search(shape).funnel()
-        order = Order(
+        order = LaunchOrder(
             pool=pool.name,
             offer=offer,
             origin="added",
@@ -302,8 +279,8 @@ def grow_floors(growth: Growth) -> None:
             growth.order(_for_floor(pool, offer=offer, floor=floor, staying=staying), n=1, subject="")
 
 
-def _for_floor(pool: Pool, *, offer: Offer, floor: int, staying: int) -> Order:
-    return Order(
+def _for_floor(pool: Pool, *, offer: Offer, floor: int, staying: int) -> LaunchOrder:
+    return LaunchOrder(
         pool=pool.name,
         offer=offer,
         origin="declared",
@@ -315,12 +292,12 @@ def _for_floor(pool: Pool, *, offer: Offer, floor: int, staying: int) -> Order:
     )
 
 
-def _terms(pool: Pool, offer: Offer, *, need: Need, where: Where) -> Terms:
+def _terms(pool: Pool, offer: Offer, *, need: Need, where: Where) -> LaunchTerms:
     """Of a machine that is bought; its disk is what was asked for, or else the usual one."""
     if not offer.cloud:
-        return Terms()
+        return LaunchTerms()
     disk = max(need.disk.min or 0, pool.need.disk.min or 0) or CLOUD_DISK.min or 0
-    return Terms(max_price=where.max_price, disk=disk, reservation=where.reservation)
+    return LaunchTerms(max_price=where.max_price, disk=disk, reservation=where.reservation)
 
 
 def window(seconds: Seconds | None) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from reconciler.planner.draft import Draft
-from reconciler.planner.placement.blocks import Box, Boxes, Choice, suffices
+from reconciler.planner.placement.blocks import Box, Boxes, cheaper_than, machines_of, suffices
 from reconciler.planner.placement.fit import excluded
 from reconciler.planner.placement.idle_pool import Shape, Stock, coming, unusable
 from reconciler.planner.placement.rejection import crossing, passed_by, pool_crossing
@@ -94,7 +94,7 @@ class Server:
     def _single(self, demand: Demand, shape: Shape) -> None:
         found = self.idle.first(shape)
         choice = self.boxes.first(shape)
-        if choice is not None and isinstance(choice.box.machine, Instance) and not _cheaper(found, choice):
+        if choice is not None and isinstance(choice.box.machine, Instance) and not cheaper_than(found, choice):
             self._assign(demand, [choice.box.machine], shape=shape)
             return
         if found is not None:
@@ -216,7 +216,7 @@ class Server:
         ours = sorted(mine, key=lambda one: (coming(self.draft, one), len(one.name), one.name))
         most = 2 * shape.nodes
         now, later = self.idle.fitting(shape, most=most), self.soon.fitting(shape, most=most)
-        for one in (*ours, *now, *_machines(self.boxes, shape), *later, *_machines(self.coming, shape)):
+        for one in (*ours, *now, *machines_of(self.boxes, shape), *later, *machines_of(self.coming, shape)):
             region = self._network(one)
             if bound is None or region == bound:
                 nodes = found.setdefault(region, [])
@@ -309,14 +309,6 @@ def _verb(nodes: int, *, shared: bool) -> str:
     if shared:
         return "has room" if one else "have room"
     return "is idle" if one else "are idle"
-
-
-def _machines(boxes: Boxes, shape: Shape) -> list[Instance]:
-    return [choice.box.machine for choice in boxes.ranked(shape) if isinstance(choice.box.machine, Instance)]
-
-
-def _cheaper(whole: Instance | None, choice: Choice) -> bool:
-    return whole is not None and (whole.price or Price(0)) < (choice.price or Price(0))
 
 
 def _busy_fits(draft: Draft, shape: Shape) -> bool:

@@ -1,0 +1,31 @@
+"""What is to be launched, before it is a launch of a plan. Pure."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from schemas.base import Mib, Price, Seconds
+from schemas.offer import Offer
+
+
+class LaunchTerms(NamedTuple):
+    """What the machines are to have beyond their offer."""
+
+    max_price: Price | None = None
+    disk: Mib = 0
+    reservation: str = ""
+
+
+class LaunchOrder(NamedTuple):
+    """What machines of one batch have in common."""
+
+    pool: str
+    offer: Offer
+    origin: Literal["declared", "run", "added"]
+    idle_duration: Seconds | None
+    idle_source: str
+    hold: Seconds
+    wish: str = ""
+    reserved_for: str = ""
+    why: str = ""
+    terms: LaunchTerms = LaunchTerms()
