@@ -11,7 +11,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from msgspec.structs import replace
 
@@ -123,9 +122,6 @@ class FakeWorld:
         if found is not None:
             found.times -= 1
         return found
-
-
-Phase = Literal["starting", "running", "stopped", "ending", "ended"]
 
 
 class FakeBackend(Backend):
@@ -293,7 +289,7 @@ class FakeBackend(Backend):
             pool=request.pool,
             lineage=request.lineage,
             generation=request.generation,
-            phase=self._phase(machine),
+            phase=machine.phase(over=world.over(machine), now=world.now(), boot=world.boot),
             interrupted=machine.interrupted,
             by_itself=machine.by_itself and world.over(machine),
             reason=machine.reason if world.over(machine) else "",
@@ -310,15 +306,3 @@ class FakeBackend(Backend):
             unfit=machine.unfit,
             failure=machine.failure if world.over(machine) else None,
         )
-
-    def _phase(self, machine: Machine) -> Phase:
-        world = self._world
-        if world.over(machine):
-            return "ended"
-        if machine.failure is not None:
-            return "starting"
-        if machine.ends_at is not None:
-            return "ending"
-        if machine.stopped:
-            return "stopped"
-        return "starting" if world.now() < machine.born + world.boot else "running"

@@ -21,7 +21,7 @@ from reconciler.engine.ports import Connections, Ports
 from reconciler.engine.request import TickAsk
 from reconciler.engine.write_state import land
 from reconciler.planner.local_state_guard import alone
-from reconciler.planner.placement.needs import needs_of
+from reconciler.planner.world import needs_of
 from reconciler.state.host_backoff import put_off
 from reconciler.state.pending_effects import Effect, effects
 from reconciler.state.record_outcomes import Ahead, Armed, Collected, LaunchRefused, Outcome, StartFailed, fold
