@@ -60,8 +60,8 @@ class FakeWorld:
     late: set[str] = field(default_factory=set)
     """Like `sold_out`, but the request is accepted: the listing tells the refusal `late_after` seconds later."""
     late_after: int = 20
-    doubled: set[str] = field(default_factory=set)
-    """Ids of which a launch makes two machines with one mark."""
+    twins: int = 0
+    """How many more machines are made twice, with one mark."""
     asked_at: int | None = None
     """When the last launch request came, for a kind with `launch_interval`."""
     faults: list[Fault] = field(default_factory=list)
@@ -257,9 +257,10 @@ class FakeBackend(Backend):
 
     def _boot(self, request: Request, index: int) -> str:
         world = self._world
-        for _ in range(2 if request.ids[index] in world.doubled else 1):
-            external_id = self._machine(request, index)
-        return external_id
+        if world.twins > 0:
+            world.twins -= 1
+            self._machine(request, index)
+        return self._machine(request, index)
 
     def _machine(self, request: Request, index: int) -> str:
         world = self._world

@@ -522,6 +522,50 @@ MUTANTS = (
         tests=("tests/engine/test_tick.py", "-k", "throttled_look_up"),
     ),
     Mutant(
+        name="sent once",
+        off="a request that no token marks is sent again by the next apply",
+        changes=(
+            (
+                "reconciler/state/pending_effects.py",
+                "        if scheduled(kind) and intent.id not in sent_here:\n",
+                "        if False:\n",
+            ),
+        ),
+        tests=("tests/engine/test_launch_shapes.py", "-k", "never_sent_again"),
+    ),
+    Mutant(
+        name="a late refusal",
+        off="a refusal that comes after the request was accepted is forgotten",
+        changes=(
+            (
+                "reconciler/state/observe/listings.py",
+                "    return replace(state, capacity=shun(state.capacity, found)) if found else state\n",
+                "    return state\n",
+            ),
+        ),
+        tests=("tests/engine/test_launch_shapes.py", "-k", "late_refusal"),
+    ),
+    Mutant(
+        name="throttled is not refused",
+        off="a launch that was throttled counts as refused",
+        changes=(
+            (
+                "reconciler/engine/execute.py",
+                "Unknown(why=str(error), retry_after=error.retry_after))",
+                'Refused(meaning="capacity", why=str(error)))',
+            ),
+        ),
+        tests=("tests/engine/test_launch_shapes.py", "-k", "throttling or lost_answer"),
+    ),
+    Mutant(
+        name="stopped is ended",
+        off="a machine that is powered off goes on billing",
+        changes=(
+            ("reconciler/state/observe/listings.py", '        case "stopped":\n', '        case "unheard of":\n'),
+        ),
+        tests=("tests/engine/test_launch_shapes.py", "-k", "stopped_machine"),
+    ),
+    Mutant(
         name="rules expire",
         off="the rule that lets us in has no end",
         changes=(("backends/aws/security_groups.py", 'f"dstack until {until}"', '"dstack declared"'),),

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from reconciler.state.capacity_backoff import capacity_of, shun
+from reconciler.state.capacity_backoff import late_capacity, shun
 from reconciler.state.host_place import host_of
 from reconciler.state.ledger.entries import billed_until
 from reconciler.state.sending import APART, apart, counted_from, type_at
@@ -63,7 +63,7 @@ def absorb_listings(state: State, *, answers: Mapping[str, Answer], before: Stat
 def _remembered(state: State, failures: Mapping[str, Refused], *, now: int) -> State:
     """What a launch was refused for after all keeps us from asking again too soon, as a refusal at once does."""
     found = [
-        capacity_of(intent.request, failures[id], now=now)
+        late_capacity(intent, failures[id], now=now)
         for intent in state.intents for id in intent.request.ids if id in failures
     ]  # fmt: skip
     return replace(state, capacity=shun(state.capacity, found)) if found else state
