@@ -408,7 +408,7 @@ NAMED = {
     "reconciler.hosts.ssh.cloud_hosts": "the vendor's program",
     "reconciler.hosts.ssh.declared_hosts": "the vendor's program",
     "schemas.location": "`state: local`",
-    "backends.aws.backend": 18"a partition of AWS",
+    "backends.aws.backend": "a partition of AWS",
     "backends.local.backend": "its own",
     "backends.ssh.backend": "its own",
     "backends.aws.snapshot_catalog": "of AWS alone",
