@@ -583,6 +583,18 @@ MUTANTS = (
         ),
         tests=("tests/backends/aws/test_capacity.py", "-k", "reservation_that_is_full"),
     ),
+    Mutant(
+        name="an orphan without a pool",
+        off="an orphan's end counts as the removal of its pool, and needs permission",
+        changes=(
+            (
+                "reconciler/cli/commands/plan/approval.py",
+                "        if not one.pool or (isinstance(one, Terminate) and one.inferred):\n            continue\n",
+                "",
+            ),
+        ),
+        tests=("tests/test_orphans_without_pool.py",),
+    ),
 )
 
 
