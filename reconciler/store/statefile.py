@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -51,14 +52,16 @@ class Header(NamedTuple):
 
 def dumps(state: State) -> bytes:
     """UTF-8. Lone surrogates become U+FFFD; a key of options over 1,023 characters is `StateRefused`, an older
-    format too: what was read as if it were today's must not be taken for it.
+    format too: what was read as if it were today's must not be taken for it. So is what `loads` would refuse.
     """
     if why := older(state.version):
         raise StateRefused(why)
+    _refuse_to_write(state)
     try:
         text = _lines(_portable_options(state))
     except UnicodeEncodeError:
         state = msgspec.convert(_without_surrogates(msgspec.to_builtins(state)), State)
+        _refuse_to_write(state)  # ids that differed by surrogates alone are equal now
         text = _lines(_portable_options(state))
     return _escape(text)
 
@@ -76,10 +79,27 @@ def loads(data: bytes, source: str, *, steps: Mapping[int, Callable[[Raw], Raw]]
         raise StateRefused(_why(data, source, error)) from error
     if state.version != VERSION and state.version not in steps:
         raise StateRefused(_wrong_version(source, state.version))
-    _refuse_doubles(state, source)
-    if not all(map(is_price, _prices(state))):
-        raise StateRefused(f"{source}: damaged: a price that is none; restore it from a copy")
+    if why := damage(state):
+        raise StateRefused(f"{source}: damaged: {why}; restore it from a copy")
     return state
+
+
+def _refuse_to_write(state: State) -> None:
+    if why := damage(state):
+        raise StateRefused(
+            f"the new state was not written: {why}, so that no command could read it again. Nothing was changed. "
+            "This is a defect of dstack: report it with the output of `dstack state pull`"
+        )
+
+
+def damage(state: State) -> str:
+    """Which invariant the state breaks, "" for none. Checked after every read and before every write."""
+    for name in IDENTIFIED:
+        records = getattr(state, name)
+        if len({record.id for record in records}) != len(records):
+            twice, _ = Counter(record.id for record in records).most_common(1)[0]
+            return f"two records of {name} have the same id ({twice})"
+    return "" if all(map(is_price, _prices(state))) else "a price that is none"
 
 
 def header(data: bytes) -> Header | None:
@@ -294,14 +314,6 @@ def _wrong_version(source: str, version: int) -> str:
     if version > VERSION:
         return f"{source}: written by a newer dstack (format {version}, this one reads {VERSION}): upgrade dstack"
     return f"{source}: format {version} is not one that was ever written (this dstack reads {VERSION}); restore it"
-
-
-def _refuse_doubles(state: State, source: str) -> None:
-    for name in IDENTIFIED:
-        records = getattr(state, name)
-        ids = {record.id for record in records}
-        if len(ids) != len(records):
-            raise StateRefused(f"{source}: two records of {name} have the same id; restore it from a copy")
 
 
 def _prices(state: State) -> Iterator[Price | None]:

@@ -595,6 +595,22 @@ MUTANTS = (
         ),
         tests=("tests/test_orphans_without_pool.py",),
     ),
+    Mutant(
+        name="written as read",
+        off="a state that no reader takes is written",
+        changes=(
+            (
+                "reconciler/store/statefile.py",
+                "    _refuse_to_write(state)\n    try:",
+                "    try:",
+            ),
+        ),
+        tests=(
+            "tests/store/test_statefile.py",
+            "-k",
+            "no_reader_would_take",
+        ),
+    ),
 )
 
 
