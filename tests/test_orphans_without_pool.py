@@ -89,7 +89,7 @@ def test_no_override_can_be_set_on_a_pool_without_a_name() -> None:
     _, state = planned(MEMBER, ORPHAN)
     for kind in ("pause", "drain"):
         with pytest.raises(WishRefused, match="there are gpu"):
-            set_override(state, kind=kind, subject="", by="ann", now=NOW)  # type: ignore[arg-type]
+            set_override(state, kind=kind, subject="", by="ann", now=NOW)
 
 
 def test_lists_of_pools_leave_it_out_and_lists_of_instances_have_it() -> None:

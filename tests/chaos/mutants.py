@@ -589,7 +589,7 @@ MUTANTS = (
         changes=(
             (
                 "reconciler/cli/commands/plan/approval.py",
-                "        if not one.pool or (isinstance(one, Terminate) and one.inferred):\n            continue\n",
+                "        if isinstance(one, Terminate) and one.inferred:\n            continue\n",
                 "",
             ),
         ),

@@ -88,10 +88,11 @@ def _ending(plan: Plan) -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {}
     for one in plan.actions:
-        if not one.pool or (isinstance(one, Terminate) and one.inferred):
+        if isinstance(one, Terminate) and one.inferred:
             continue
         if isinstance(one, Terminate | Stop) or (isinstance(one, Update) and one.changes.get("draining")):
             found.setdefault(one.pool, []).append(one.name)
+    found.pop("", None)
     return found
 
 
