@@ -11,6 +11,7 @@ from backends.base import Backend, Collecting
 from backends.errors import BackendError, CallFailed, StillUsed, TryLater
 from reconciler.engine.begin import place_in
 from reconciler.engine.ports import Connections, Ports
+from reconciler.state.observe.listing_scope import scope_of
 from reconciler.state.unowned import Found
 from reconciler.system.concurrent import awaited, gather
 from schemas.launch import Ending, Refused
@@ -117,6 +118,7 @@ def _look(place: Place, connections: Connections, *, pinned: str) -> Callable[[]
         if pinned and identity != pinned:
             raise BackendError(f"another account answers: {identity}, not {pinned}")
         others = backend.leftovers() if isinstance(backend, Collecting) else ()
-        return Found(place.name, tuple(backend.instances()), tuple(others))
+        scope = scope_of(replace(place, identity=identity))
+        return Found(place.name, scope, tuple(backend.instances()), tuple(others))
 
     return look

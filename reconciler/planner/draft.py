@@ -122,10 +122,6 @@ class Draft:
         scope, only = self.may.scope, self.may.only_pool
         return (scope is None or id in scope) and (not only or only == self.pool_name(pool))
 
-    def covers_instance(self, instance: Instance) -> bool:
-        """As `covers`; an orphan without a pool is in no pool, while a run without one is in the default pool."""
-        return self.covers(id=instance.id, pool=instance.pool) and bool(instance.pool or not self.may.only_pool)
-
     def named(self, pool: str) -> bool:
         """A person allowed, by name or at a prompt, to end what is in this pool."""
         return bool(pool) and not {pool, "*"}.isdisjoint(self.may.destroy_pools)

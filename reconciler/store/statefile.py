@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -16,9 +15,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from reconciler.state.errors import StateRefused
+from reconciler.state.invariants import damage
 from reconciler.store.format_upgrade import STEPS, Raw, older, upgraded
 from reconciler.store.moved_pointer import moved_to
-from schemas.base import Price, is_price
 from schemas.state import VERSION, Applied, Place, State
 
 COLLECTIONS = (
@@ -36,7 +35,6 @@ COLLECTIONS = (
     "untold",
     "paces",
 )
-IDENTIFIED = ("instances", "runs", "attempts", "intents", "wishes", "untold")
 # A YAML reader gives up on a longer key.
 KEY_LIMIT = 1024
 
@@ -90,16 +88,6 @@ def _refuse_to_write(state: State) -> None:
             f"the new state was not written: {why}, so that no command could read it again. Nothing was changed. "
             "This is a defect of dstack: report it with the output of `dstack state pull`"
         )
-
-
-def damage(state: State) -> str:
-    """Which invariant the state breaks, "" for none. Checked after every read and before every write."""
-    for name in IDENTIFIED:
-        records = getattr(state, name)
-        if len({record.id for record in records}) != len(records):
-            twice, _ = Counter(record.id for record in records).most_common(1)[0]
-            return f"two records of {name} have the same id ({twice})"
-    return "" if all(map(is_price, _prices(state))) else "a price that is none"
 
 
 def header(data: bytes) -> Header | None:
@@ -314,17 +302,3 @@ def _wrong_version(source: str, version: int) -> str:
     if version > VERSION:
         return f"{source}: written by a newer dstack (format {version}, this one reads {VERSION}): upgrade dstack"
     return f"{source}: format {version} is not one that was ever written (this dstack reads {VERSION}); restore it"
-
-
-def _prices(state: State) -> Iterator[Price | None]:
-    yield from (one.price for one in state.instances)
-    for run in state.runs:
-        yield from (run.confirmed_price, run.spec.where.max_price)
-    yield from (wish.confirmed_price for wish in state.wishes)
-    yield from (intent.request.max_price for intent in state.intents)
-    if state.applied is not None:
-        desired = state.applied.desired
-        yield from (desired.budget, desired.confirm_above)
-        for pool in desired.pools:
-            yield from (pool.max_hourly, pool.where.max_price)
-        yield from (spec.where.max_price for spec in desired.runs)

@@ -593,7 +593,7 @@ MUTANTS = (
                 "",
             ),
         ),
-        tests=("tests/test_orphans_without_pool.py",),
+        tests=("tests/engine/test_orphans_without_pool.py",),
     ),
     Mutant(
         name="written as read",
@@ -610,6 +610,34 @@ MUTANTS = (
             "-k",
             "no_reader_would_take",
         ),
+    ),
+    Mutant(
+        name="two backends of one account",
+        off="each place judges alone whose a machine is",
+        changes=(
+            (
+                "reconciler/state/observe/listing_scope.py",
+                "    if not place.identity:\n",
+                "    if place.name:\n",
+            ),
+        ),
+        tests=(
+            "tests/engine/test_one_account.py",
+            "-k",
+            "two_backends or garbage",
+        ),
+    ),
+    Mutant(
+        name="the older of two",
+        off="of two machines with one mark the newer is the instance",
+        changes=(
+            (
+                "reconciler/state/observe/sightings.py",
+                'age = (seen.phase == "ended", *age_of(seen))',
+                'age = (seen.phase == "ended", -age_of(seen)[0], external_id)',
+            ),
+        ),
+        tests=("tests/engine/test_one_account.py",),
     ),
 )
 

@@ -54,7 +54,7 @@ def retire(draft: Draft) -> None:
     for instance in list(draft.living.values()):
         if instance.phase == "terminating":
             draft.leaving[instance.id] = instance.reason
-        elif draft.everything or draft.covers_instance(instance):
+        elif draft.everything or _covered(draft, instance):
             _judge(draft, instance, kept=kept)
         elif instance.draining:
             draft.leaving[instance.id] = instance.draining
@@ -67,6 +67,11 @@ def retire(draft: Draft) -> None:
     for (pool, why), count in kept.items():
         draft.cannot(f"pool {pool}", f"{count} kept by prevent_destroy ({why})")
     _lift_drains(draft)
+
+
+def _covered(draft: Draft, instance: Instance) -> bool:
+    """An orphan without a pool is in no pool, while a run without one is in the default pool."""
+    return draft.covers(id=instance.id, pool=instance.pool) and bool(instance.pool or not draft.may.only_pool)
 
 
 def _lift_drains(draft: Draft) -> None:
