@@ -203,8 +203,8 @@ MUTANTS = (
         changes=(
             (
                 "reconciler/engine/decide.py",
-                "        if view.approved is not None:\n",
-                "        if False:\n",
+                "        if view.approved is not None:\n            chosen",
+                "        if False:\n            chosen",
             ),
         ),
         tests=("tests/engine/test_tick.py",),
