@@ -28,7 +28,7 @@ from backends.aws.run_instances import digest_of, inputs_of, parameters, unused_
 from backends.aws.security_groups import Door, Groups, ensure_groups, let_in_everywhere, said, unless
 from backends.aws.tags import POOL, PROJECT, as_list, door_group, of_project
 from backends.aws.terminate_instances import terminate
-from backends.base import Setting
+from backends.base import BackendDefaults, Setting
 from backends.boot.cloud_init import render
 from backends.errors import BackendError, CallFailed, NoCapacity, QuotaExceeded, TryLater
 from schemas.base import place_of
@@ -74,7 +74,7 @@ def regions(config: BackendConfig) -> Sequence[str]:
     return sorted(one["RegionName"] for one in found)
 
 
-class AwsBackend:
+class AwsBackend(BackendDefaults):
     """See `backends.base.Backend`."""
 
     def __init__(self, config: BackendConfig, region: str, setting: Setting, *, offers: Catalog) -> None:
@@ -100,7 +100,7 @@ class AwsBackend:
         """The catalog's, of this region."""
         return self._offers(self._config, self._region)
 
-    def ahead(self) -> int | None:
+    def clock(self) -> int | None:
         return self._ahead
 
     def notes(self) -> Sequence[str]:
@@ -286,7 +286,7 @@ class AwsBackend:
         known = [id for id in dict.fromkeys(ids) if INSTANCE.fullmatch(id)]
         return {id: Ending() for id in ids} | terminate(self._client("ec2"), known)
 
-    def let_in(self) -> bool:
+    def allow_our_address(self) -> bool:
         door = Door("") if self._options.get("security_group") else self._door(direct=True)
         return any(door) and let_in_everywhere(
             self._client("ec2"),

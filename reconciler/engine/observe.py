@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from backends.base import Backend, Dated
+from backends.base import Backend
 from backends.errors import CallFailed
-from reconciler.engine.ingress import let_in, shut_out
+from reconciler.engine.ingress import allow_our_address, shut_out
 from reconciler.engine.ports import Connections, Ports
 from reconciler.state.access_modes import with_ways
 from reconciler.state.leases import leases
@@ -76,7 +76,7 @@ def observe(
         _looks(ports, seen, new, renew=renew),
     )
     shut = shut_out(seen, (*first.reports, *second.reports), now=ports.now())
-    again = let_in(shut, places, connections) if renew and shut else []  # who only looks opens no door
+    again = allow_our_address(shut, places, connections) if renew and shut else []  # who only looks opens no door
     third = asker.ask({}, _looks(ports, seen, again, renew=renew))
     return Observed(
         listings=tuple(answer.listing for each in (first, second) for answer in each.places.values()),
@@ -211,7 +211,7 @@ def _listed(ports: Ports, place: Place, connections: Connections, needs: Sequenc
         at = ports.now()
         backend = connections.to(place)
         seen = tuple(backend.instances())
-        ahead = backend.ahead() if isinstance(backend, Dated) else None
+        ahead = backend.clock()
         listing = Listing(
             place=place.name,
             at=at,
