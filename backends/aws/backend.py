@@ -23,6 +23,7 @@ from backends.aws.leftovers import leftovers_in, remove_from
 from backends.aws.network import Network, network_for
 from backends.aws.own_address import own_address
 from backends.aws.quotas import with_value
+from backends.aws.regions import catalog_offers, regions  # noqa: F401 - `regions` is for the registry
 from backends.aws.reservations import reserved_for
 from backends.aws.run_instances import digest_of, inputs_of, parameters, unused_by
 from backends.aws.security_groups import Door, Groups, ensure_groups, let_in_everywhere, said, unless
@@ -53,25 +54,9 @@ _asking = threading.Lock()
 
 def connect(config: BackendConfig, region: str, setting: Setting) -> AwsBackend:
     """Nothing is asked yet."""
-    return AwsBackend(config, region, setting, offers=lambda config, region: _sold(config, region, now=setting.now()))
-
-
-def _sold(config: BackendConfig, region: str, *, now: float) -> Sequence[Offer]:
-    from backends.catalog.cache import cache_of
-    from backends.catalog.layers import layers_of
-    from backends.catalog.offers import offers
-
-    known = layers_of(config, cache_of(os.environ), now=int(now))
-    return tuple(offers(replace(config, regions=(region,)), known, Need(), Where(spot="auto")))
-
-
-def regions(config: BackendConfig) -> Sequence[str]:
-    """Every region that the account has switched on, or those that the documents name."""
-    if config.regions:
-        return config.regions
-    home = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-    found = ask(aws_session.client(config, "ec2", home), "describe_regions")["Regions"]
-    return sorted(one["RegionName"] for one in found)
+    return AwsBackend(
+        config, region, setting, offers=lambda config, region: catalog_offers(config, region, now=setting.now())
+    )
 
 
 class AwsBackend(BackendDefaults):

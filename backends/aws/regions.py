@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from msgspec.structs import replace
+
 from backends.aws.clients import client
-from backends.aws.errors import failures, understood
+from backends.aws.errors import ask, failures, understood
 from backends.aws.instance_types import type_of
 from backends.catalog.offers import Layers
 from backends.errors import CallFailed
 from schemas.base import Seconds
 from schemas.catalog import CatalogType, LiveRegion
 from schemas.desired import BackendConfig
+from schemas.offer import Offer
+from schemas.resources import Need, Where
 
 LINUX = ["Linux/UNIX", "Linux/UNIX (Amazon VPC)"]
 AT_ONCE = 100  # types in one DescribeInstanceTypes
@@ -79,3 +84,21 @@ def _pages(ec2: Any, operation: str, key: str, **asked: Any) -> Iterator[dict[st
             yield from page[key]
     except failures() as error:
         raise understood(error, operation=operation) from None
+
+
+def catalog_offers(config: BackendConfig, region: str, *, now: float) -> Sequence[Offer]:
+    from backends.catalog.cache import cache_of
+    from backends.catalog.layers import layers_of
+    from backends.catalog.offers import offers
+
+    known = layers_of(config, cache_of(os.environ), now=int(now))
+    return tuple(offers(replace(config, regions=(region,)), known, Need(), Where(spot="auto")))
+
+
+def regions(config: BackendConfig) -> Sequence[str]:
+    """Every region that the account has switched on, or those that the documents name."""
+    if config.regions:
+        return config.regions
+    home = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    found = ask(client(config, "ec2", home), "describe_regions")["Regions"]
+    return sorted(one["RegionName"] for one in found)

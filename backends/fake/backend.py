@@ -11,7 +11,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from msgspec.structs import replace
 
@@ -61,8 +60,8 @@ class FakeWorld:
     late: set[str] = field(default_factory=set)
     """Like `sold_out`, but the request is accepted: the listing tells the refusal `late_after` seconds later."""
     late_after: int = 20
-    doubled: set[str] = field(default_factory=set)
-    """Ids of which a launch makes two machines with one mark."""
+    twins: int = 0
+    """How many more machines are made twice, with one mark."""
     asked_at: int | None = None
     """When the last launch request came, for a kind with `launch_interval`."""
     faults: list[Fault] = field(default_factory=list)
@@ -123,9 +122,6 @@ class FakeWorld:
         if found is not None:
             found.times -= 1
         return found
-
-
-Phase = Literal["starting", "running", "stopped", "ending", "ended"]
 
 
 class FakeBackend(BackendDefaults):
@@ -261,9 +257,10 @@ class FakeBackend(BackendDefaults):
 
     def _boot(self, request: Request, index: int) -> str:
         world = self._world
-        for _ in range(2 if request.ids[index] in world.doubled else 1):
-            external_id = self._machine(request, index)
-        return external_id
+        if world.twins > 0:
+            world.twins -= 1
+            self._machine(request, index)
+        return self._machine(request, index)
 
     def _machine(self, request: Request, index: int) -> str:
         world = self._world
@@ -293,7 +290,7 @@ class FakeBackend(BackendDefaults):
             pool=request.pool,
             lineage=request.lineage,
             generation=request.generation,
-            phase=self._phase(machine),
+            phase=machine.phase(over=world.over(machine), now=world.now(), boot=world.boot),
             interrupted=machine.interrupted,
             by_itself=machine.by_itself and world.over(machine),
             reason=machine.reason if world.over(machine) else "",
@@ -310,15 +307,3 @@ class FakeBackend(BackendDefaults):
             unfit=machine.unfit,
             failure=machine.failure if world.over(machine) else None,
         )
-
-    def _phase(self, machine: Machine) -> Phase:
-        world = self._world
-        if world.over(machine):
-            return "ended"
-        if machine.failure is not None:
-            return "starting"
-        if machine.ends_at is not None:
-            return "ending"
-        if machine.stopped:
-            return "stopped"
-        return "starting" if world.now() < machine.born + world.boot else "running"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from backends.errors import CallFailed, TryLater
 from schemas.launch import Refused, Request
 from schemas.offer import Offer
 from schemas.resources import Resources
+
+Phase = Literal["starting", "running", "stopped", "ending", "ended"]
 
 
 @dataclass(kw_only=True)
@@ -61,6 +64,18 @@ class Machine:
         """UUIDs, as its host knows them."""
         gpu = self.resources.gpu
         return tuple(f"GPU-{self.external_id}-{number}" for number in range(gpu.count if gpu else 0))
+
+    def phase(self, *, over: bool, now: int, boot: int) -> Phase:
+        """As its place lists it at `now`; `over`: it has ended, `boot`: seconds until it runs."""
+        if over:
+            return "ended"
+        if self.failure is not None:
+            return "starting"
+        if self.ends_at is not None:
+            return "ending"
+        if self.stopped:
+            return "stopped"
+        return "starting" if now < self.born + boot else "running"
 
 
 @dataclass(kw_only=True)

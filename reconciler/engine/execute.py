@@ -128,9 +128,7 @@ class _Hands:
 
     def _left(self, effect: Effect, why: str) -> Outcome:
         """Nothing was done. A request that nobody else may send is over with that."""
-        if isinstance(effect, Send) and effect.once:
-            return fold.NotSent(intent=effect.intent, subject=subject(effect), why=why)
-        return fold.Failed(subject=subject(effect), why=why)
+        return not_sent(effect, why) or fold.Failed(subject=subject(effect), why=why)
 
     def _fenced(self, effect: Effect, error: runner.Fenced | Behind) -> Outcome:
         """What only a host says, whose jobs may have written it, stops nobody else: the store knows who is behind."""
@@ -281,6 +279,13 @@ class _Hands:
 
     def _instance(self, id: str) -> Instance:
         return self.instances[id]
+
+
+def not_sent(effect: Effect, why: str = "not begun: stopped") -> fold.NotSent | None:
+    """The outcome of a request that nobody else may send, where it was not begun."""
+    if isinstance(effect, Send) and effect.once:
+        return fold.NotSent(intent=effect.intent, subject=subject(effect), why=why)
+    return None
 
 
 def refusal_of(error: BackendError) -> Refused:

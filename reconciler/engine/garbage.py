@@ -11,6 +11,7 @@ from backends.base import Backend
 from backends.errors import BackendError, CallFailed, StillUsed, TryLater
 from reconciler.engine.begin import place_in
 from reconciler.engine.ports import Connections, Ports
+from reconciler.state.observe.listing_scope import scope_of
 from reconciler.state.unowned import Found
 from reconciler.system.concurrent import awaited, gather
 from schemas.launch import Ending, Refused
@@ -116,7 +117,7 @@ def _look(place: Place, connections: Connections, *, pinned: str) -> Callable[[]
         identity = backend.identity()
         if pinned and identity != pinned:
             raise BackendError(f"another account answers: {identity}, not {pinned}")
-        others = tuple(backend.leftovers())
-        return Found(place.name, tuple(backend.instances()), others)
+        scope = scope_of(replace(place, identity=identity))
+        return Found(place.name, scope, tuple(backend.instances()), tuple(backend.leftovers()))
 
     return look

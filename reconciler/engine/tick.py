@@ -14,14 +14,14 @@ from msgspec.structs import replace
 
 from reconciler.engine.begin import Begin, TickRefused, begin
 from reconciler.engine.decide import Decision, OtherWorld, View, decide
-from reconciler.engine.execute import execute
+from reconciler.engine.execute import execute, not_sent
 from reconciler.engine.expire_blobs import due
 from reconciler.engine.observe import observe
 from reconciler.engine.ports import Connections, Ports
 from reconciler.engine.request import TickAsk
 from reconciler.engine.write_state import land
 from reconciler.planner.local_state_guard import alone
-from reconciler.planner.placement.needs import needs_of
+from reconciler.planner.world import needs_of
 from reconciler.state.host_backoff import put_off
 from reconciler.state.pending_effects import Effect, effects
 from reconciler.state.record_outcomes import Ahead, Armed, Collected, LaunchRefused, Outcome, StartFailed, fold
@@ -172,7 +172,10 @@ class _Tick:
         for _ in range(WAVES):
             found = effects(state, now=self.ports.now(), sent_here=decision.scheduled)
             todo = [effect for effect in found if effect not in begun]
-            if not todo or self._over():
+            if not todo:
+                break
+            if self._over():
+                state = self._fold(state, [one for effect in todo if (one := not_sent(effect))])
                 break
             begun.update(todo)
             state, came = self._wave(state, todo, connections, since=since)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from schemas.desired import Desired
 from schemas.offer import Offer
 from schemas.plan import Permissions
-from schemas.state import State
+from schemas.resources import Need
+from schemas.run import RUN_ENDED, Run
+from schemas.state import State, Wish
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,3 +29,14 @@ class World:
     permissions: Permissions = field(default_factory=Permissions)
     lacking: Mapping[str, str] = field(default_factory=dict)
     done: frozenset[tuple[str, str]] = frozenset()
+
+
+def needs_of(desired: Desired, *, runs: Iterable[Run] = (), wishes: Iterable[Wish] = ()) -> tuple[Need, ...]:
+    """What pools, runs that are not over and added instances need, each once; empty where nothing is asked for."""
+    found = (
+        *(pool.need for pool in desired.pools if not pool.hosts),
+        *(spec.need for spec in desired.runs),
+        *(run.spec.need for run in runs if run.status not in RUN_ENDED),
+        *(wish.need for wish in wishes),
+    )
+    return tuple(dict.fromkeys(found))

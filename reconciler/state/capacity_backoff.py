@@ -6,11 +6,15 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from schemas.launch import Refused, Request
+from schemas.launch import Intent, Refused, Request
 from schemas.state import Capacity
 
 BACKOFF = 600
 """Seconds without another request after a quota or a permanent refusal, where the vendor does not say."""
+LATE = 4
+"""A late refusal is remembered for this many times as long as it took to learn of it."""
+LONGEST = 3600
+"""Seconds for which a late refusal is remembered at most, unless the vendor asks for longer."""
 SOLD_OUT = 180
 """Seconds without another request after a refusal for want of capacity, where the vendor does not say."""
 
@@ -33,6 +37,16 @@ def capacity_of(request: Request, refused: Refused, *, now: int) -> Capacity:
         quota=refused.quota,
         reservation=request.reservation,
     )
+
+
+def late_capacity(intent: Intent, refused: Refused, *, now: int) -> Capacity:
+    """As `capacity_of`, and for longer where it took long to learn of it.
+
+    Otherwise applies that are far apart would ask the same few offers in turn, and never the next one.
+    """
+    found = capacity_of(intent.request, refused, now=now)
+    learnt = min(LONGEST, LATE * (now - intent.opened_at))
+    return replace(found, until=max(found.until, now + learnt))
 
 
 def shun(known: Iterable[Capacity], refused: Iterable[Capacity]) -> tuple[Capacity, ...]:

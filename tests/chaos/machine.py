@@ -27,6 +27,7 @@ from reconciler.state.errors import StateRefused
 from reconciler.state.forget import forget
 from reconciler.state.rebuild import RebuildRefused
 from reconciler.state.requests import WishRefused
+from schemas.backend_types import TYPES
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Seen
 from schemas.launch import LaunchAnswer, Request, TerminateAnswer
@@ -166,6 +167,11 @@ class Field:
         return int(state.applied.revision.commit, 16) if state and state.applied else -1
 
     # ------------------------------------------------------------ people
+
+    def shape(self, kind: str) -> None:
+        """The backends of the world and of the documents are of that type from now on."""
+        self.site.kind = self.site.world.kind = TYPES[kind]
+        self.commits[-1] = self.site.shaped(self.commits[-1])
 
     def edit(self, **changes: Any) -> None:
         self.commits.append(replace(self.commits[-1], **changes))

@@ -522,6 +522,50 @@ MUTANTS = (
         tests=("tests/engine/test_tick.py", "-k", "throttled_look_up"),
     ),
     Mutant(
+        name="sent once",
+        off="a request that no token marks is sent again by the next apply",
+        changes=(
+            (
+                "reconciler/state/pending_effects.py",
+                "        if scheduled(kind) and intent.id not in sent_here:\n",
+                "        if False:\n",
+            ),
+        ),
+        tests=("tests/engine/test_launch_shapes.py", "-k", "never_sent_again"),
+    ),
+    Mutant(
+        name="a late refusal",
+        off="a refusal that comes after the request was accepted is forgotten",
+        changes=(
+            (
+                "reconciler/state/observe/listings.py",
+                "    return replace(state, capacity=shun(state.capacity, found)) if found else state\n",
+                "    return state\n",
+            ),
+        ),
+        tests=("tests/engine/test_launch_shapes.py", "-k", "late_refusal"),
+    ),
+    Mutant(
+        name="throttled is not refused",
+        off="a launch that was throttled counts as refused",
+        changes=(
+            (
+                "reconciler/engine/execute.py",
+                "Unknown(why=str(error), retry_after=error.retry_after))",
+                'Refused(meaning="capacity", why=str(error)))',
+            ),
+        ),
+        tests=("tests/engine/test_launch_shapes.py", "-k", "throttling or lost_answer"),
+    ),
+    Mutant(
+        name="stopped is ended",
+        off="a machine that is powered off goes on billing",
+        changes=(
+            ("reconciler/state/observe/listings.py", '        case "stopped":\n', '        case "unheard of":\n'),
+        ),
+        tests=("tests/engine/test_launch_shapes.py", "-k", "stopped_machine"),
+    ),
+    Mutant(
         name="rules expire",
         off="the rule that lets us in has no end",
         changes=(("backends/aws/security_groups.py", 'f"dstack until {until}"', '"dstack declared"'),),
@@ -538,6 +582,62 @@ MUTANTS = (
             ),
         ),
         tests=("tests/backends/aws/test_capacity.py", "-k", "reservation_that_is_full"),
+    ),
+    Mutant(
+        name="an orphan without a pool",
+        off="an orphan's end counts as the removal of its pool, and needs permission",
+        changes=(
+            (
+                "reconciler/cli/commands/plan/approval.py",
+                "        if isinstance(one, Terminate) and one.inferred:\n            continue\n",
+                "",
+            ),
+        ),
+        tests=("tests/engine/test_orphans_without_pool.py",),
+    ),
+    Mutant(
+        name="written as read",
+        off="a state that no reader takes is written",
+        changes=(
+            (
+                "reconciler/store/statefile.py",
+                "    _refuse_to_write(state)\n    try:",
+                "    try:",
+            ),
+        ),
+        tests=(
+            "tests/store/test_statefile.py",
+            "-k",
+            "no_reader_would_take",
+        ),
+    ),
+    Mutant(
+        name="two backends of one account",
+        off="each place judges alone whose a machine is",
+        changes=(
+            (
+                "reconciler/state/observe/listing_scope.py",
+                "    if not place.identity:\n",
+                "    if place.name:\n",
+            ),
+        ),
+        tests=(
+            "tests/engine/test_one_account.py",
+            "-k",
+            "two_backends or garbage",
+        ),
+    ),
+    Mutant(
+        name="the older of two",
+        off="of two machines with one mark the newer is the instance",
+        changes=(
+            (
+                "reconciler/state/observe/sightings.py",
+                'age = (seen.phase == "ended", *age_of(seen))',
+                'age = (seen.phase == "ended", -age_of(seen)[0], external_id)',
+            ),
+        ),
+        tests=("tests/engine/test_one_account.py",),
     ),
 )
 

@@ -31,6 +31,7 @@ from reconciler.engine.tick import tick
 from reconciler.report.cost_model import cost
 from reconciler.state.ledger.entries import billed_until
 from reconciler.state.requests import stop_run
+from schemas.backend_types import TYPES
 from schemas.desired import Desired
 from schemas.ledger import Entry
 from schemas.plan import Permissions
@@ -101,7 +102,7 @@ CHANGES: dict[str, tuple[int, Callable[[Site], None], Desired]] = {
 
 def first_runs(site: Site, ports: Ports) -> None:
     """An apply and the cron ticks after it, until both runs are done and the idle ones are gone."""
-    tick(ports, apply_ask(BEFORE))
+    tick(ports, apply_ask(site.shaped(BEFORE)))
     for _ in range(9):
         site.clock.at += 20
         tick(ports, TickAsk())
@@ -111,7 +112,7 @@ def ends(site: Site, ports: Ports) -> None:
     """A run is stopped, a machine is interrupted under another, a floor is lowered, a launch is refused."""
     site.world.script = lambda job: (200, 3)
     site.world.sold_out.add("small")
-    tick(ports, apply_ask(BEFORE))
+    tick(ports, apply_ask(site.shaped(BEFORE)))
     for _ in range(2):
         site.clock.at += 20
         tick(ports, TickAsk())
@@ -121,7 +122,7 @@ def ends(site: Site, ports: Ports) -> None:
     site.world.interrupt("i-1")
     tick(ports, TickAsk())
     site.clock.at += 20
-    tick(ports, apply_ask(LOWERED, permissions=Permissions(destroy_pools=("default-pool",))))
+    tick(ports, apply_ask(site.shaped(LOWERED), permissions=Permissions(destroy_pools=("default-pool",))))
     for _ in range(6):
         site.clock.at += 20
         tick(ports, TickAsk())
@@ -131,13 +132,13 @@ def slow_gang(site: Site, ports: Ports) -> None:
     """A node takes its time to be ready; then one of another attempt reboots while it is held back."""
     site.world.staging = 15
     documents = desired(pools=[POOL], runs=RUNS[1:])
-    tick(ports, apply_ask(documents))
+    tick(ports, apply_ask(site.shaped(documents)))
     for _ in range(5):
         site.clock.at += 10
         tick(ports, TickAsk())
     changed = desired(pools=[POOL], runs=(replace(RUNS[1], hash="other", rerun=1),))
     site.clock.at += 60
-    tick(ports, apply_ask(changed))
+    tick(ports, apply_ask(site.shaped(changed)))
     site.clock.at += 10
     tick(ports, TickAsk())
     for machine in site.world.living():
@@ -161,13 +162,13 @@ EFFECTS = {(story, at): name for story in STORIES for at, name in enumerate(effe
 KILLS = list(EFFECTS)
 
 
-def converge(site: Site, documents: Desired) -> None:
+def converge(site: Site, documents: Desired, *, most: int = 90) -> None:
     """Ticks until there is nothing to do and nothing under way."""
     for _ in range(3):  # where the state is missing, a place that cannot say is a reason to refuse
         if not apply(site, documents).refused:
             break
         site.clock.at += 20
-    for _ in range(90):
+    for _ in range(most):
         site.clock.at += 20
         result = cron(site)
         assert result.refused == ""
@@ -266,12 +267,55 @@ def test_killed(story: str, at: int, moment: str, change: str, lag: int, tmp_pat
     check(site, documents)
 
 
+# ---------------------------------------------------------------- in every shape
+
+
+def hidden(site: Site) -> None:
+    """A new machine is in no listing for ten minutes."""
+    site.world.delay = 600
+
+
+def late(site: Site) -> None:
+    site.world.late.add("small")
+
+
+SHAPES: dict[str, tuple[str, Callable[[Site], None]]] = {
+    "once": ("fake-once", nothing),
+    "once-hidden": ("fake-once", hidden),
+    "once-late": ("fake-once", late),
+    "account": ("fake-account", nothing),
+    "single-late": ("fake-single", late),
+    "paced": ("fake-paced", nothing),
+    "token-late": ("fake", late),
+}
+# Each effect meets the shapes in turn, and each shape with both moments.
+SHAPED = [
+    (story, at, moment, shape)
+    for story, at in KILLS
+    for (number, shape), (half, moment) in product(enumerate(SHAPES), enumerate(MOMENTS))
+    if ALL or (at + number + half) % len(SHAPES) == 0
+]
+
+
+@pytest.mark.parametrize(("story", "at", "moment", "shape"), SHAPED)
+def test_killed_in_every_shape(story: str, at: int, moment: str, shape: str, tmp_path: Path) -> None:
+    kind, happens = SHAPES[shape]
+    documents = LOWERED if story == "ends" else BEFORE
+    site = Site(scratch=tmp_path, kind=TYPES[kind])
+    happens(site)
+    with contextlib.suppress(Killed):
+        STORIES[story](site, Killer(at, after=moment == "after").wrap(site.ports()))
+    site.clock.at += 30
+    converge(site, documents, most=400)
+    check(site, documents)
+
+
 # ---------------------------------------------------------------- beside another
 
 
 def bob(site: Site, documents: Desired | None = None) -> None:
     """The other one: an apply, or a tick on what is applied."""
-    ask = apply_ask(documents) if documents is not None else TickAsk()
+    ask = apply_ask(site.shaped(documents)) if documents is not None else TickAsk()
     tick(site.ports(who="bob@ci"), ask)
 
 
@@ -315,7 +359,7 @@ def test_killed_beside_another(
     for number in range(1, 6):
         site.clock.at += 15
         ann = Sleeper(number, meanwhile=lambda: bob(site))
-        tick(ann.wrap(site.ports()), apply_ask(documents) if number == 1 else TickAsk())
+        tick(ann.wrap(site.ports()), apply_ask(site.shaped(documents)) if number == 1 else TickAsk())
     converge(site, documents)
     check(site, documents)
 

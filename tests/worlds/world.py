@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from backends.base import Backend
 from backends.fake.backend import FakeWorld
 from backends.fake.hosts import Behind, FakeHosts, NotHeld, Silent
@@ -21,6 +23,8 @@ from reconciler.hosts.runner import Collected, Fenced, Held, HostError, Order, U
 from reconciler.state.authority import GitFacts
 from reconciler.state.errors import StateMoved
 from reconciler.store.statefile import dumps, loads
+from schemas.backend_type import BackendType
+from schemas.backend_types import TYPES
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import HostReport, Instance
 from schemas.lease import Lease
@@ -203,10 +207,18 @@ class Site:
     world: FakeWorld = field(init=False)
     missing: dict[str, str] = field(default_factory=dict)
     offers: Sequence[Offer] = ()
+    kind: BackendType = TYPES["fake"]
     _nonces: itertools.count[int] = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
-        self.world = FakeWorld(now=self.clock.now, offers=self.offers or OFFERS)
+        self.world = FakeWorld(now=self.clock.now, offers=self.offers or OFFERS, kind=self.kind)
+
+    def shaped(self, desired: Desired) -> Desired:
+        """The same documents, with the fake backends in them of this world's kind."""
+        backends = tuple(
+            replace(one, type=self.kind.name) if one.type.startswith("fake") else one for one in desired.backends
+        )
+        return replace(desired, backends=backends)
 
     def ports(self, *, who: str = "ann@laptop") -> Ports:
         return Ports(
@@ -257,7 +269,7 @@ def apply_ask(desired: Desired, **changes: Any) -> TickAsk:
 
 
 def apply(site: Site, desired: Desired, **changes: Any) -> TickResult:
-    return tick(site.ports(), apply_ask(desired, **changes))
+    return tick(site.ports(), apply_ask(site.shaped(desired), **changes))
 
 
 def cron(site: Site, **changes: Any) -> TickResult:

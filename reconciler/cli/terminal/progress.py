@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.cli.terminal.streams import say, stderr_console
 from reconciler.report.in_progress import under_way
-from reconciler.state.record_outcomes import Failed, Outcome
+from reconciler.state.record_outcomes import Failed, NotSent, Outcome, Throttled
 from reconciler.text.format import clean
 from schemas.state import State
 
@@ -32,7 +32,7 @@ class Progress:
         self._asked: tuple[Sequence[str], int] = ((), 0)
         self._since = 0.0
         self._timer: threading.Timer | None = None
-        self._troubles: set[Failed] = set()
+        self._troubles: set[Failed | NotSent | Throttled] = set()
         self._live: Live | None = None
         self._lock = threading.RLock()
 
@@ -75,7 +75,7 @@ class Progress:
     def trouble(self, outcomes: Sequence[Outcome]) -> None:
         """What came to nothing yet and is tried again, each once."""
         for one in outcomes:
-            if not isinstance(one, Failed) or one in self._troubles:
+            if not isinstance(one, Failed | NotSent | Throttled) or one in self._troubles:
                 continue
             self._troubles.add(one)
             line = clean(f"{one.subject}: {one.why} (tried again)")

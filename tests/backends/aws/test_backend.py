@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from backends.aws.backend import regions
+from backends.aws.regions import regions
 from backends.base import Backend
 from backends.errors import BackendError, NoCapacity, QuotaExceeded, TryLater
 from schemas.access import Way

@@ -177,7 +177,7 @@ def test_a_lost_host_is_running_and_unfit(rig: Rig) -> None:
 
 
 def test_two_machines_may_have_one_mark(rig: Rig) -> None:
-    rig.world.doubled.add("l1-0")
+    rig.world.twins = 1
     rig.connect().launch(request(rig))
     assert ids(rig.connect()) == ["l1-0", "l1-0"]
 

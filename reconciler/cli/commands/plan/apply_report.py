@@ -14,7 +14,7 @@ from reconciler.engine.tick import TickResult
 from reconciler.engine.until import Settled
 from reconciler.report.in_progress import under_way
 from reconciler.report.plan_rows import counts, explain
-from reconciler.state.record_outcomes import Failed, LaunchRefused, StartFailed
+from reconciler.state.record_outcomes import Failed, LaunchRefused, NotSent, StartFailed, Throttled
 from reconciler.text.format import clean
 from schemas.plan import Action, Launch, Terminate
 from schemas.run import RUN_ENDED
@@ -71,7 +71,7 @@ def _say_failures(done: Settled) -> bool:
     for one in (*done.first.outcomes, *done.last.outcomes):
         if isinstance(one, LaunchRefused):
             said.setdefault(one.why, "passed over" if mended else "failed")
-        elif isinstance(one, Failed):
+        elif isinstance(one, Failed | NotSent | Throttled):
             again = mended and one not in done.last.outcomes
             said.setdefault(one.why, "tried again" if again else "failed")
         elif isinstance(one, StartFailed):

@@ -13,9 +13,8 @@ from reconciler.app.stores import store_of
 from reconciler.app.wiring import lacking_here
 from reconciler.cli.terminal.streams import say
 from reconciler.engine.catalog import Later, catalog_of
-from reconciler.planner.placement.needs import needs_of
 from reconciler.planner.plan import plan as make_plan
-from reconciler.planner.world import World
+from reconciler.planner.world import World, needs_of
 from reconciler.state.apply_config import apply
 from reconciler.state.settle import conclude
 from reconciler.system.process import now, who
