@@ -10,10 +10,11 @@ from msgspec.structs import replace
 from backends.errors import TryLater
 from backends.fake.backend import Fault
 from reconciler.engine.account_listings import grouped, split
+from reconciler.engine.begin import begin
 from reconciler.engine.observe import observe
 from reconciler.engine.ports import Connections
 from schemas.backend_types import TYPES
-from schemas.desired import BackendConfig
+from schemas.desired import BackendConfig, Desired
 from schemas.instance import Instance, Listing, Seen
 from schemas.resources import Resources
 from schemas.state import VERSION, Place, State
@@ -106,6 +107,13 @@ def test_a_place_that_does_not_answer_is_unknown_in_each_region(tmp_path: Path) 
     ports = site.ports()
     observed = observe(ports, EMPTY, Connections(ports, "l1"))
     assert [(one.place, one.error) for one in observed.listings] == [("wide/r1", "throttled"), ("wide/r2", "throttled")]
+
+
+@pytest.mark.parametrize(("config", "calls"), [(WIDE, 1), (REGIONAL, 2)])
+def test_a_first_apply_asks_an_account_once_for_what_lives(tmp_path: Path, config: BackendConfig, calls: int) -> None:
+    site = Site(scratch=tmp_path, kind=TYPES[config.type])
+    begin(site.ports(), desired=Desired(project=PROJECT, backends=(config,)))
+    assert site.world.calls["instances"] == calls
 
 
 def test_missing_machines_of_two_regions_are_looked_up_at_once(tmp_path: Path) -> None:
