@@ -116,7 +116,7 @@ class _Tick:
             if decision.declined or not self.ask.act:
                 return self._result(decision, state=decision.state)
             self._tell(decision.state)
-            decision.view.connections.acknowledge(decision.state)
+            decision.view.connections.confirm_ended(decision.state)
             state, outcomes = self._act(decision, view.connections)
             if self._over() or not any(isinstance(outcome, AGAIN_AFTER) for outcome in outcomes):
                 return self._result(decision, state=state)

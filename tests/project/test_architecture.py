@@ -222,6 +222,12 @@ def test_no_cloud_imports_another() -> None:
     assert wrong == []
 
 
+def test_optional_calls_have_defaults_and_nobody_asks_whether_they_are_there() -> None:
+    """Each backend inherits `BackendDefaults`, so that the engine calls what it needs of any."""
+    asked = [path for path in SOURCES.values() if "runtime_checkable" in path.read_text()]
+    assert asked == []
+
+
 def test_no_module_imports_half_of_the_program() -> None:
     """Imports inside functions count. What lies in `schemas` does not: those are the words of the program."""
     counts = {
