@@ -131,7 +131,7 @@ def _ceiling(confirmed: Price | None, *, where: Where) -> Price | None:
 
 
 def grow_for(growth: Growth, run: Run, shape: Shape) -> str:
-    """LaunchOrder one machine for the run; "" when it was, else why not."""
+    """Order one machine for the run; "" when it was, else why not."""
     pool = growth.draft.pools[shape.pool]
     if shape.instance_name:
         return f"only instance {shape.instance_name} may run it"
