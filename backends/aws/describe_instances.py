@@ -14,9 +14,9 @@ from backends.aws.tags import BACKEND, GENERATION, LAUNCH, LINEAGE, POOL, PRICE,
 from schemas.base import Price, is_price
 from schemas.instance import Seen
 
-Phase = Literal["starting", "running", "ending", "ended"]
+Phase = Literal["starting", "running", "stopped", "ending", "ended"]
 PHASES: dict[str, Phase] = {
-    "pending": "starting", "running": "running", "stopping": "running", "stopped": "running",
+    "pending": "starting", "running": "running", "stopping": "stopped", "stopped": "stopped",
     "shutting-down": "ending", "terminated": "ended",
 }  # fmt: skip
 TAKEN = ("Server.SpotInstanceTermination", "Server.SpotInstanceShutdown")  # docs.aws.amazon.com: StateReason
@@ -40,9 +40,9 @@ def seen(instance: Mapping[str, Any], *, region: str, request_status: str = "") 
         lineage=tags.get(LINEAGE, ""),
         generation=_number(tags.get(GENERATION, "")),
         phase=phase,
-        interrupted=spot and phase in ("ending", "ended") and _taken(instance, request_status),
+        interrupted=spot and phase in ("stopped", "ending", "ended") and _taken(instance, request_status),
         by_itself=(instance.get("StateReason") or {}).get("Code", "") == "Client.InstanceInitiatedShutdown",
-        reason=_reason(instance, request_status) if phase in ("ending", "ended") else "",
+        reason=_reason(instance, request_status) if phase in ("stopped", "ending", "ended") else "",
         region=region,
         zone=instance.get("Placement", {}).get("AvailabilityZone", ""),
         instance_type=instance.get("InstanceType", ""),
@@ -53,7 +53,6 @@ def seen(instance: Mapping[str, Any], *, region: str, request_status: str = "") 
         network=instance.get("VpcId") or "",
         created_at=_seconds(instance.get("LaunchTime")),
         ended_at=_ended_at(instance) if phase == "ended" else None,
-        unfit=f"it is {state} in EC2" if state in ("stopping", "stopped") else "",
         untagged=tuple(name for name in (PROJECT, LINEAGE, LAUNCH, POOL) if name not in tags),
     )
 

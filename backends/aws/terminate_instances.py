@@ -10,11 +10,13 @@ from backends.errors import BackendError, CallFailed, TryLater
 from schemas.launch import Ending, Refused, TerminateAnswer, Unknown
 
 BATCH = 500  # instances that one call ends
-ENOUGH = 40  # refused calls after which no more is tried: then it is not about single ones
+ENOUGH = 40  # refused calls after which no batch is divided any more
 
 
 def terminate(ec2: Any, ids: Sequence[str]) -> dict[str, TerminateAnswer]:
     """An answer for each id; one that EC2 does not know is gone already, and so `Ending`.
+
+    `Refused` only where EC2 refused it alone. After `ENOUGH` refused calls, the ids of a refused batch are `Unknown`.
 
     Raises `TryLater` where EC2 answers for none of them; after that, those that it did not answer for are `Unknown`.
     """
@@ -38,8 +40,11 @@ def terminate(ec2: Any, ids: Sequence[str]) -> dict[str, TerminateAnswer]:
                 return answers | {id: unasked for each in (batch, *batches) for id in each}
         except BackendError as error:
             calls += 1
-            if len(batch) == 1 or calls >= ENOUGH:
-                answers |= {id: Refused(meaning="permanent", why=str(error)) for id in batch}
+            if len(batch) == 1:
+                answers[batch[0]] = Refused(meaning="permanent", why=str(error))
+            elif calls >= ENOUGH:
+                unasked = Unknown(why=f"not asked for alone after {calls} refused calls: {error}")
+                answers |= dict.fromkeys(batch, unasked)
             else:
                 batches += _halves(batch, error)
     return answers

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from backends.base import Backend
-from backends.errors import BackendError, Behind, CallFailed, NoCapacity, QuotaExceeded, TryLater
+from backends.errors import BackendError, Behind, CallFailed, TryLater
+from reconciler.engine.backend_answers import end_outcome, launch_outcome, refusal_of, subject
 from reconciler.engine.job_spec import CannotOrder, order_of
 from reconciler.engine.ports import Connections, Ports
 from reconciler.hosts import runner
 from reconciler.state import record_outcomes as fold
-from reconciler.state.capacity_backoff import capacity_of
 from reconciler.state.pending_effects import (
     Admit,
     Arm,
@@ -27,13 +27,13 @@ from reconciler.state.pending_effects import (
     keys_digest,
 )
 from reconciler.state.record_outcomes import Outcome
-from reconciler.state.sending import PATIENCE, PUNCTUAL
+from reconciler.state.sending import PATIENCE, PUNCTUAL, account_of
 from reconciler.store.blobs.folder import Blobs
 from reconciler.system.concurrent import gather
 from schemas.instance import Instance
-from schemas.launch import LaunchAnswer, Made, Refused, Request, Unknown
+from schemas.launch import LaunchAnswer, Unknown
 from schemas.run import Attempt, Run
-from schemas.state import Capacity, State
+from schemas.state import State
 
 LIMIT = 1800.0  # a large result takes that long
 AWAITED = (Send, End, Collect, Save)
@@ -76,21 +76,6 @@ def execute(
         yield outcome
 
 
-def subject(effect: Effect) -> str:
-    """What it is about, for people."""
-    match effect:
-        case Send():
-            return f"launch of {', '.join(effect.request.names)}"
-        case End():
-            return f"end of {len(effect.external_ids)} in {effect.place}"
-        case Admit():
-            return f"authorized keys of {effect.instance}"
-        case Arm():
-            return f"dead-man timer of {effect.instance}"
-        case Start() | Release() | Halt() | Collect() | Save() | Clean():
-            return f"job {effect.job}"
-
-
 @dataclass(kw_only=True)
 class _Hands:
     """`runs`, `attempts` and `instances` by id, as written."""
@@ -104,6 +89,8 @@ class _Hands:
     attempts: dict[str, Attempt]
     instances: dict[str, Instance]
     ahead: bool = False
+    not_before: dict[str, int] = field(default_factory=dict)
+    """Unix time by account: what its vendor asked to wait for, since this wave began."""
 
     def task(self, effect: Effect) -> Callable[[], Outcome]:
         return lambda: self._guarded(effect)
@@ -117,7 +104,8 @@ class _Hands:
             return self._fenced(effect, error)
         except (runner.HostError, CallFailed, CannotOrder) as error:
             lasting = isinstance(effect, End) and isinstance(error, BackendError)
-            return fold.Failed(subject=subject(effect), why=str(error), lasting=lasting)
+            left = effect.external_ids if isinstance(effect, End) else ()
+            return fold.Failed(subject=subject(effect), why=str(error), lasting=lasting, not_ended=left)
 
     def _not_now(self) -> str:
         if self.stop():
@@ -180,15 +168,21 @@ class _Hands:
         request = send.request
         if why := self._awaited(send):
             return self._left(send, why)
+        if self.ports.now() < self.not_before.get(self._account(request.place), 0):
+            return self._left(send, f"not sent: {request.place} takes no more requests now")
         if self.ports.now() >= send.request.not_after:
             return fold.Failed(subject=subject(send), why="not sent: its time is over")
         try:
-            answers = self._backend(request.place).launch(request)
+            answers: Mapping[str, LaunchAnswer] = self._backend(request.place).launch(request)
         except TryLater as error:
             answers = dict.fromkeys(request.ids, Unknown(why=str(error), retry_after=error.retry_after))
         except BackendError as error:
             answers = dict.fromkeys(request.ids, refusal_of(error))
-        return self._answered(send, answers)
+        outcome = launch_outcome(send, answers, now=self.ports.now())
+        if isinstance(outcome, fold.LaunchRefused | fold.Throttled) and outcome.not_before:
+            account = self._account(request.place)
+            self.not_before[account] = max(outcome.not_before, self.not_before.get(account, 0))
+        return outcome
 
     def _awaited(self, send: Send) -> str:
         """Wait for the time of a scheduled request. Why it is not sent after all, or ""."""
@@ -202,35 +196,12 @@ class _Hands:
             return f"not sent: its time was {self.ports.now() - send.at} s ago"
         return self._not_now()
 
-    def _answered(self, send: Send, answers: Mapping[str, LaunchAnswer]) -> Outcome:
-        """Ids that nothing was said of, and those of which nothing is known, stay open: a listing tells."""
-        request = send.request
-        refused = {id: one for id, one in answers.items() if isinstance(one, Refused)}
-        hints = tuple(one.external_id for one in answers.values() if isinstance(one, Made) and one.external_id)
-        unknown = [one for one in answers.values() if isinstance(one, Unknown)]
-        if refused:
-            capacity = _longest(request, refused, now=self.ports.now())
-            return fold.LaunchRefused(
-                intent=send.intent, why=capacity.why, capacity=capacity, ids=tuple(refused), hints=hints
-            )
-        if unknown and (wait := max(one.retry_after for one in unknown)):
-            until = self.ports.now() + wait
-            return fold.Throttled(place=request.place, subject=subject(send), why=unknown[0].why, until=until)
-        if unknown and len(unknown) == len(answers):
-            return fold.Failed(subject=subject(send), why=unknown[0].why)
-        return fold.Sent(intent=send.intent, hints=hints)
+    def _account(self, place: str) -> str:
+        return account_of(next(known for known in self.state.places if known.name == place))
 
     def _end(self, end: End) -> Outcome:
-        answers = self._backend(end.place).terminate(end.external_ids, generation=self.state.generation)
-        refused = {id: one for id, one in answers.items() if isinstance(one, Refused)}
-        unknown = {id: one for id, one in answers.items() if isinstance(one, Unknown)}
-        if not refused and not unknown:
-            return fold.Accepted(place=end.place, external_ids=end.external_ids)
-        words = [*(one.why for one in refused.values()), *(one.why for one in unknown.values())]
-        left = sorted((*refused, *unknown))
-        more = f" and {len(left) - 10} more" if len(left) > 10 else ""
-        why = f"{words[0]} (not ended: {', '.join(left[:10])}{more})"
-        return fold.Failed(subject=subject(end), why=why, lasting=not unknown)
+        given = self._backend(end.place).terminate(end.external_ids, generation=self.state.generation)
+        return end_outcome(end, given)
 
     def _start(self, start: Start) -> Outcome:
         attempt = self.attempts[start.attempt]
@@ -286,20 +257,3 @@ def not_sent(effect: Effect, why: str = "not begun: stopped") -> fold.NotSent | 
     if isinstance(effect, Send) and effect.once:
         return fold.NotSent(intent=effect.intent, subject=subject(effect), why=why)
     return None
-
-
-def refusal_of(error: BackendError) -> Refused:
-    """What a raised refusal says of every machine of its request."""
-    match error:
-        case NoCapacity():
-            return Refused(meaning="capacity", why=str(error), retry_after=error.retry_after)
-        case QuotaExceeded():
-            return Refused(meaning="quota", why=str(error), quota=error.quota)
-        case _:
-            return Refused(meaning="permanent", why=str(error))
-
-
-def _longest(request: Request, refused: Mapping[str, Refused], *, now: int) -> Capacity:
-    """A refusal of all of the place counts before one of this offer, and a long one before a short one."""
-    found = (capacity_of(request, each, now=now) for each in refused.values())
-    return max(found, key=lambda one: (not one.instance_type, one.until))

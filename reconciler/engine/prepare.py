@@ -9,7 +9,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from backends.errors import BackendError, NoCapacity, TryLater
-from reconciler.engine.execute import refusal_of
+from reconciler.engine.backend_answers import refusal_of
 from reconciler.engine.job_spec import CannotOrder, bundle_of
 from reconciler.engine.ports import Connections, Ports
 from reconciler.secrets.errors import SecretLacking

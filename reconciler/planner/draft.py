@@ -16,8 +16,8 @@ from msgspec.structs import replace
 
 from reconciler.planner.world import World
 from reconciler.state.drains import begun, of_instances, to_come, told
+from reconciler.state.sending import type_for
 from reconciler.state.status import InstanceStatus, alive, instance_status
-from schemas.backend_types import type_of
 from schemas.base import Price, Seconds
 from schemas.desired import BackendConfig
 from schemas.instance import Instance
@@ -132,8 +132,11 @@ class Draft:
 
     def is_cloud(self, backend: str) -> bool:
         """Its machines are bought and billed: not this machine, not a person's host."""
-        config = self.backends.get(backend)
-        return type_of(config.type if config else backend).bought
+        return type_for(self.backends, backend).bought
+
+    def joins_nodes(self, backend: str) -> bool:
+        """Whether a run of several nodes may have instances of that backend."""
+        return type_for(self.backends, backend).gang != "none"
 
     def collected(self, jobs: tuple[str, ...]) -> bool:
         """All of them ended in the ordinary way: what is left of them is files."""

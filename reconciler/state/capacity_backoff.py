@@ -39,6 +39,12 @@ def capacity_of(request: Request, refused: Refused, *, now: int) -> Capacity:
     )
 
 
+def capacities_of(request: Request, refused: Iterable[Refused], *, now: int) -> tuple[Capacity, ...]:
+    """What the refusals of one request say together: one memory for its place first, then one for its offer."""
+    found = merged(capacity_of(request, each, now=now) for each in refused)
+    return tuple(sorted(found, key=lambda one: bool(one.instance_type)))
+
+
 def late_capacity(intent: Intent, refused: Refused, *, now: int) -> Capacity:
     """As `capacity_of`, and for longer where it took long to learn of it.
 
@@ -47,6 +53,24 @@ def late_capacity(intent: Intent, refused: Refused, *, now: int) -> Capacity:
     found = capacity_of(intent.request, refused, now=now)
     learnt = min(LONGEST, LATE * (now - intent.opened_at))
     return replace(found, until=max(found.until, now + learnt))
+
+
+def merged(refused: Iterable[Capacity]) -> tuple[Capacity, ...]:
+    """One memory for each offer of what was refused at once: the longest wait, every reason and quota."""
+    found: dict[tuple[str, str, str, bool, str], Capacity] = {}
+    for each in refused:
+        before = found.get(_offer(each), each)
+        found[_offer(each)] = replace(
+            each,
+            until=max(before.until, each.until),
+            why=_joined(before.why, each.why, mark="; "),
+            quota=_joined(before.quota, each.quota, mark=", "),
+        )
+    return tuple(found.values())
+
+
+def _joined(before: str, new: str, *, mark: str) -> str:
+    return before if new in before.split(mark) else mark.join(filter(None, (before, new)))
 
 
 def shun(known: Iterable[Capacity], refused: Iterable[Capacity]) -> tuple[Capacity, ...]:

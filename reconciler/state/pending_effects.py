@@ -146,10 +146,11 @@ def _sends(known: _Known, *, now: int, sent_here: Collection[str]) -> Iterator[S
     waiting = held_off(known.state, now=now)
     for intent in known.state.intents:
         place = intent.request.place
-        if intent.refused or now >= intent.request.not_after or place in known.troubled or place in waiting:
+        if intent.refused or now >= intent.request.not_after or place in known.troubled:
             continue
         kind = type_at(known.state, place)
-        if scheduled(kind) and intent.id not in sent_here:
+        # The time of a scheduled request is after the one that its vendor asked to wait for.
+        if (scheduled(kind) and intent.id not in sent_here) or (place in waiting and not scheduled(kind)):
             continue
         wanted = (known.instances.get(id) for id in intent.request.ids)
         if any(instance is not None and instance.phase == "pending" for instance in wanted):

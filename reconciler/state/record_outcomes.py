@@ -13,11 +13,11 @@ from msgspec.structs import replace
 
 from reconciler.state.capacity_backoff import shun
 from reconciler.state.job_results import BY_ITSELF, INACTIVE, MAX_DURATION
-from reconciler.state.sending import account_of
+from reconciler.state.sending import account_of, held_back
 from schemas.base import Value
 from schemas.launch import Intent
 from schemas.run import Attempt, Job
-from schemas.state import Capacity, Pace, State
+from schemas.state import Capacity, State
 
 
 class Sent(Value, frozen=True, kw_only=True):
@@ -32,12 +32,13 @@ class LaunchRefused(Value, frozen=True, kw_only=True):
 
     intent: str
     why: str
-    capacity: Capacity
-    """What keeps us from asking again too soon."""
+    capacities: tuple[Capacity, ...]
+    """What keeps us from asking again too soon, one for each offer or place that was refused."""
     ids: tuple[str, ...] = ()
     """Our ids of those that were refused; empty for all of the launch."""
     hints: tuple[str, ...] = ()
-    """External ids of those that were made."""
+    not_before: int = 0
+    """Unix time before which the vendor asks for no further request of this account; 0 where it does not say."""
 
 
 class NotSent(Value, frozen=True, kw_only=True):
@@ -49,12 +50,14 @@ class NotSent(Value, frozen=True, kw_only=True):
 
 
 class Throttled(Value, frozen=True, kw_only=True):
-    """The vendor asks for no further launch request of this account before `until`; what came of this is unknown."""
+    """The vendor asks for no further launch request of this account yet; what came of this one is unknown."""
 
     place: str
     subject: str
     why: str
-    until: int
+    not_before: int
+    intent: str = ""
+    hints: tuple[str, ...] = ()
 
 
 class Accepted(Value, frozen=True, kw_only=True):
@@ -143,6 +146,8 @@ class Failed(Value, frozen=True, kw_only=True):
     subject: str
     why: str
     lasting: bool = False
+    not_ended: tuple[str, ...] = ()
+    """Of an `End`: the external ids whose end the backend did not accept. It accepted that of the others."""
 
 
 class Ahead(Value, frozen=True, kw_only=True):
@@ -225,7 +230,9 @@ def _fold(memory: _Memory, outcome: Outcome, *, now: int) -> None:
         case NotSent():
             _freed(memory, outcome.intent, why=outcome.why, now=now)
         case Throttled():
-            memory.paces = _held_back(memory, outcome)
+            _hold_back(memory, outcome.place, until=outcome.not_before)
+            if outcome.hints:
+                _sent(memory, Sent(intent=outcome.intent, hints=outcome.hints))
         case Staged() if _is(memory, outcome.job, "assigned"):
             held = "staged" if outcome.staged else "preparing"
             memory.change(outcome.job, held=held, boot_id=outcome.boot_id, port=outcome.port)
@@ -264,7 +271,9 @@ def _sent(memory: _Memory, sent: Sent) -> None:
 
 def _refused(memory: _Memory, refused: LaunchRefused, *, now: int) -> None:
     """Nothing was made of these ids, so nothing can appear: they end here. The launch stays open for the others."""
-    memory.capacity = shun(memory.capacity, (refused.capacity,))
+    memory.capacity = shun(memory.capacity, refused.capacities)
+    if refused.not_before:
+        _hold_back(memory, refused.capacities[0].place, until=refused.not_before)
     intent = _freed(memory, refused.intent, why=refused.why, now=now, ids=refused.ids)
     if intent is None or not refused.ids:
         return
@@ -287,12 +296,9 @@ def _freed(memory: _Memory, launch: str, *, why: str, now: int, ids: tuple[str, 
     return intent
 
 
-def _held_back(memory: _Memory, throttled: Throttled) -> tuple[Pace, ...]:
-    place = memory.places.get(throttled.place)
-    account = account_of(place) if place is not None else throttled.place
-    known = next((pace for pace in memory.paces if pace.account == account), Pace(account=account))
-    new = replace(known, not_before=max(known.not_before, throttled.until))
-    return (*(pace for pace in memory.paces if pace.account != account), new)
+def _hold_back(memory: _Memory, name: str, *, until: int) -> None:
+    place = memory.places.get(name)
+    memory.paces = held_back(memory.paces, account_of(place) if place is not None else name, until=until)
 
 
 def _collected(memory: _Memory, collected: Collected, *, now: int) -> None:

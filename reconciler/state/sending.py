@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from msgspec.structs import replace
 
@@ -113,6 +113,13 @@ def scheduled_sends(state: State, ids: Collection[str], *, now: int) -> State:
         intents.append(intent)
     kept = tuple(pace for pace in paces.values() if max(pace.at, pace.not_before) > now - REMEMBERED)
     return replace(state, intents=tuple(intents), paces=kept)
+
+
+def held_back(paces: Iterable[Pace], account: str, *, until: int) -> tuple[Pace, ...]:
+    """With no further request of that account before `until`; a later time that is known already stays."""
+    known = {pace.account: pace for pace in paces}
+    mine = known.pop(account, Pace(account=account))
+    return (*known.values(), replace(mine, not_before=max(mine.not_before, until)))
 
 
 def held_off(state: State, *, now: int) -> frozenset[str]:

@@ -539,7 +539,7 @@ MUTANTS = (
         changes=(
             (
                 "reconciler/state/observe/listings.py",
-                "    return replace(state, capacity=shun(state.capacity, found)) if found else state\n",
+                "    return replace(state, capacity=shun(state.capacity, merged(found))) if found else state\n",
                 "    return state\n",
             ),
         ),

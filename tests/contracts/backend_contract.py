@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from backends.base import Backend
 from backends.boot.spec import Boot
 from backends.errors import BackendError, TryLater
-from reconciler.engine.execute import refusal_of
+from reconciler.engine.backend_answers import refusal_of
 from schemas.backend_type import BackendType
 from schemas.instance import Seen
 from schemas.launch import Ending, LaunchAnswer, Made, Refused, Request

@@ -281,6 +281,19 @@ def test_where_there_are_no_gangs_a_run_of_several_nodes_does_not_fit(a_site: Ma
     assert site.world.machines == {}
 
 
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_where_there_are_no_gangs_idle_instances_are_not_their_nodes(a_site: Make, blocks: int) -> None:
+    site = a_site("fake-container")
+    pool = replace(POOL, nodes_min=2, blocks=blocks)
+    apply(site, desired(pools=[pool]))
+    ticks(site, 2)
+    assert [one.phase for one in alive(site)] == ["ready", "ready"]
+    result = apply(site, desired(pools=[pool], runs=[task("pair", nodes=2), task("one")]))
+    (unmet,) = result.plan.unmet
+    assert (unmet.subject, unmet.why[:15]) == ("run pair", "0 of 2 nodes at")
+    assert [len(attempt.jobs) for attempt in site.state.attempts] == [1]
+
+
 def test_a_deadline_goes_with_the_request_where_the_backend_keeps_it(a_site: Make) -> None:
     limited = desired(pools=[replace(POOL, max_lifetime=7200)])
     for kind, deadline in (("fake-once", 7200), ("fake", 0)):

@@ -25,7 +25,9 @@ from schemas.state import Capacity, State
 from tests.state.test_absorb import NOW, PLACE, a_state, an_attempt, an_instance, an_intent, job, one, pending
 
 REFUSED = LaunchRefused(
-    intent="l", why="sold out", capacity=Capacity(place=PLACE, instance_type="small", until=NOW + 180, why="sold out")
+    intent="l",
+    why="sold out",
+    capacities=(Capacity(place=PLACE, instance_type="small", until=NOW + 180, why="sold out"),),
 )
 
 
@@ -48,7 +50,7 @@ def test_a_refused_launch_is_over_and_remembered() -> None:
     state = after(a_state(pending(), intents=(an_intent("l-0"),)), REFUSED, REFUSED)
     assert (one(state).phase, one(state).reason) == ("terminated", "sold out")
     assert state.intents == ()
-    assert state.capacity == (REFUSED.capacity,)
+    assert state.capacity == REFUSED.capacities
 
 
 def test_a_refusal_does_not_end_what_was_seen() -> None:
@@ -123,7 +125,7 @@ def test_outcomes_of_what_is_no_more_change_nothing() -> None:
 
 
 def test_an_offer_that_refused_is_remembered_once_whoever_wrote_it() -> None:
-    first = replace(REFUSED.capacity, since=NOW, why="none now")
-    again = replace(REFUSED.capacity, since=NOW + 60, until=NOW + 240, why="slow down")
+    first = replace(REFUSED.capacities[0], since=NOW, why="none now")
+    again = replace(REFUSED.capacities[0], since=NOW + 60, until=NOW + 240, why="slow down")
     other = replace(first, zone="b")
     assert shun((first, other), (again,)) == (other, replace(again, since=NOW))

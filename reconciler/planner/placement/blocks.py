@@ -127,6 +127,8 @@ class Boxes:
     def room(self, box: Box, shape: Shape) -> int:
         """How many blocks the shape would take of it; 0 where it does not fit in what is free."""
         machine = box.machine
+        if shape.nodes > 1 and not self._draft.joins_nodes(machine.backend):
+            return 0
         if isinstance(machine, Instance):
             if shape.instance_name and shape.instance_name != machine.name:
                 return 0

@@ -66,12 +66,15 @@ class Shapes:
 class Alike:
     """Instances of a pool that differ in nothing that a run may ask for, but their names."""
 
-    def __init__(self, sample: Instance, *, drain: Override | None, now: int) -> None:
+    def __init__(self, sample: Instance, *, drain: Override | None, now: int, joins_nodes: bool) -> None:
         self.sample = sample
+        self.joins_nodes = joins_nodes
         self.free: list[Instance] = []
         self.drain, self.now = drain, now
 
     def fits(self, shape: Shape) -> bool:
+        if shape.nodes > 1 and not self.joins_nodes:
+            return False
         if self.drain is not None and crosses(self.drain, now=self.now, lasts=shape.lasts):
             return False
         return fits(shape.need, shape.where, self.sample, cloud=False)
@@ -158,7 +161,8 @@ def _classes(draft: Draft, instances: Iterable[Instance]) -> list[Alike]:
         )
         alike = found.get(key)
         if alike is None:
-            alike = found[key] = Alike(one, drain=drain, now=draft.now)
+            joins = draft.joins_nodes(one.backend)
+            alike = found[key] = Alike(one, drain=drain, now=draft.now, joins_nodes=joins)
         alike.free.append(one)
     for alike in found.values():
         alike.free.sort(key=lambda each: by_number(each.name), reverse=True)

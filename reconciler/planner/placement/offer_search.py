@@ -15,7 +15,6 @@ from reconciler.planner.placement.limits import Room
 from reconciler.planner.placement.offer_index import Aisle, Shelf
 from reconciler.planner.placement.offer_stages import HELD_BACK, LACKS, STAGE_WORDS, STAGES, cheapest_of
 from reconciler.planner.self_termination import ends_by_itself
-from reconciler.state.sending import type_for
 from reconciler.text.format import counted
 from schemas.base import Price
 from schemas.offer import Offer
@@ -224,7 +223,7 @@ class Search:
         region = (offer.backend, offer.region)
         if any(region != one for one in (self._only, self._bound) if one is not None):
             return "elsewhere", ""
-        if self._shape.nodes > 1 and type_for(self._market.draft.backends, offer.backend).gang == "none":
+        if self._shape.nodes > 1 and not self._market.draft.joins_nodes(offer.backend):
             return "nodes", ""
         n = self._shape.nodes - self._have.get(region, 0)
         stage, why = self._market.unavailable(offer, n=n, reservation=self._shape.where.reservation)

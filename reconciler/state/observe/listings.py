@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from reconciler.state.capacity_backoff import late_capacity, shun
+from reconciler.state.capacity_backoff import late_capacity, merged, shun
 from reconciler.state.host_place import host_of
 from reconciler.state.ledger.entries import billed_until
 from reconciler.state.observe.sightings import Answer, Sightings
@@ -62,7 +62,7 @@ def _remembered(state: State, failures: Mapping[str, Refused], *, now: int) -> S
         late_capacity(intent, failures[id], now=now)
         for intent in state.intents for id in intent.request.ids if id in failures
     ]  # fmt: skip
-    return replace(state, capacity=shun(state.capacity, found)) if found else state
+    return replace(state, capacity=shun(state.capacity, merged(found))) if found else state
 
 
 def _unchanged(state: State, before: State | None) -> frozenset[str]:
@@ -89,7 +89,7 @@ def _sighted(instance: Instance, seen: Seen, answer: Answer, *, now: int) -> Ins
             return replace(instance, phase="terminating", ending=True, reason=reason, terminate_at=at)
         case "stopped":
             reason = instance.reason if instance.phase == "terminating" else _why(seen) or "its backend stopped it"
-            return _leaving(replace(instance, stopped=True), reason=reason, now=now)
+            return _leaving(replace(instance, stopped=True, ending=False), reason=reason, now=now)
         case _:
             return replace(instance, phase="provisioning") if instance.phase == "pending" else instance
 

@@ -243,12 +243,15 @@ def test_launches_swapped_between_two_change_nobody(site: AwsSite) -> None:
     assert {one["id"] for one in site.account.living()} == {first["id"], second["id"]}
 
 
-def test_a_stopped_one_gets_no_work_and_is_not_taken_for_dead(site: AwsSite) -> None:
+def test_a_stopped_one_is_ended_and_its_run_tried_again(site: AwsSite) -> None:
+    """Its disks bill, and nothing runs there any more."""
     (one,) = site.account.living()
     site.account.client().stop_instances(InstanceIds=[one["id"]])
     goes_on(site, 4, apart=200)
     (mine,) = [each for each in site.state.instances if each.external_id == one["id"]]
-    assert "stopped" in mine.unfit
+    assert mine.phase == "terminated"
+    assert one["id"] not in {each["id"] for each in site.account.living()}
+    assert site.account.calls()["eu-west-1", "TerminateInstances"] == 1
 
 
 # ---------------------------------------------------------------- what a policy does not allow

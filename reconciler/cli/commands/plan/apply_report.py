@@ -58,9 +58,14 @@ def report(done: Settled, *, interrupted: bool, strict: bool, detached: bool) ->
 def _lasting(result: TickResult) -> bool:
     """A place refuses for good, not a type of machine for now: the next tick will fare no better."""
     return any(
-        one.lasting if isinstance(one, Failed) else isinstance(one, LaunchRefused) and not one.capacity.instance_type
+        one.lasting if isinstance(one, Failed) else isinstance(one, LaunchRefused) and _of_place(one)
         for one in result.outcomes
     )
+
+
+def _of_place(refused: LaunchRefused) -> bool:
+    """Whether the whole place was refused, not one of its offers."""
+    return any(not one.instance_type for one in refused.capacities)
 
 
 def _say_failures(done: Settled) -> bool:
@@ -98,13 +103,15 @@ def _short(first: TickResult) -> bool:
 def _done(first: TickResult) -> list[Action]:
     """What was planned, less what places refused."""
     refused = {one.intent: one.ids for one in first.outcomes if isinstance(one, LaunchRefused)}
-    unended = any(isinstance(one, Failed) and one.lasting for one in first.outcomes)
+    left = {id for one in first.outcomes if isinstance(one, Failed) and one.lasting for id in one.not_ended}
+    known = first.state.instances if first.state is not None else ()
+    unended = {one.id for one in known if one.external_id in left}
     done: list[Action] = []
     for one in first.plan.actions:
         if isinstance(one, Launch) and one.launch in refused:
             made = tuple(id for id in one.ids if refused[one.launch] and id not in refused[one.launch])
             done += [replace(one, ids=made)] if made else []
-        elif not (isinstance(one, Terminate) and unended):
+        elif not (isinstance(one, Terminate) and one.instance in unended):
             done.append(one)
     return done
 
