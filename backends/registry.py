@@ -37,9 +37,16 @@ def _hook(type: str, name: str) -> Any:
     return getattr(import_module(traits.module), name, None)
 
 
+def _used(config: BackendConfig) -> str:
+    """Its type. Raises `BackendError` where nothing may be sent to its endpoint."""
+    if config.withheld:
+        raise BackendError(f"{config.name}: nothing is sent to {config.endpoint}: {config.withheld}")
+    return config.type
+
+
 def connect(config: BackendConfig, region: str, setting: Setting) -> Backend:
     """The place of `config` in `region`. Raises `BackendError` for a type that does not work yet."""
-    make: Connect = _hook(config.type, "connect")
+    make: Connect = _hook(_used(config), "connect")
     return make(config, region, setting)
 
 
@@ -47,7 +54,7 @@ def regions(config: BackendConfig) -> Sequence[str]:
     """Every region of `config`, asked of its cloud; none for a type that has none. Raises `BackendError`."""
     if not config.traits.available:
         return ()
-    ask: Callable[[BackendConfig], Sequence[str]] | None = _hook(config.type, "regions")
+    ask: Callable[[BackendConfig], Sequence[str]] | None = _hook(_used(config), "regions")
     return ask(config) if ask is not None else ()
 
 
@@ -70,7 +77,7 @@ def parameter(kind: str, name: str, backends: Iterable[BackendConfig]) -> str:
     config = next((one for one in backends if kind in one.traits.parameters), None)
     if config is None:
         raise BackendError(f"no backend is declared whose account keeps parameters of {kind}")
-    ask: Callable[[BackendConfig, str, str], str] = _hook(config.type, "parameter")
+    ask: Callable[[BackendConfig, str, str], str] = _hook(_used(config), "parameter")
     return ask(config, kind, name)
 
 
@@ -90,7 +97,7 @@ def catalog_of(type: str) -> Path:
 
 def live_region(config: BackendConfig, region: str, layers: Layers, *, now: Seconds) -> LiveRegion:
     """What the region of a cataloged cloud says that it sells now. Raises `BackendError`."""
-    ask: Callable[..., LiveRegion] = _hook(config.type, "live_region")
+    ask: Callable[..., LiveRegion] = _hook(_used(config), "live_region")
     return ask(config, region, layers, now=now)
 
 
@@ -98,6 +105,9 @@ def probes(
     config: BackendConfig, regions: tuple[str, ...], setting: Setting, *, buckets: tuple[Bucket, ...]
 ) -> Iterator[Probe]:
     """What `dstack backend check` asks of it, in order."""
+    if config.withheld:
+        yield Probe(name="endpoint", look=lambda: _used(config), then="`dstack apply` shows it and asks")
+        return
     own: Callable[..., Iterator[Probe]] | None
     own = _hook(config.type, "probes") if config.traits.available else None
     if own is not None:

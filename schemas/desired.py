@@ -7,11 +7,12 @@ from typing import Any
 from schemas.backend_type import BackendType
 from schemas.backend_types import type_of
 from schemas.base import Price, Seconds, Value
+from schemas.endpoint import withheld
 from schemas.pool import Pool
 from schemas.profile import Profile
 from schemas.run import RunSpec
 
-COMPILER = "3"
+COMPILER = "4"
 """Raise it with every change of what documents mean: those compiled before are then read again."""
 
 
@@ -23,6 +24,13 @@ class BackendConfig(Value, frozen=True, kw_only=True):
     regions: tuple[str, ...] = ()
     options: dict[str, Any] = {}
     unsupported: tuple[str, ...] = ()
+    confirmed_endpoint: str = ""
+    """The `endpoint` on another machine that a person confirmed at `dstack apply`. YAML cannot set it."""
+
+    @property
+    def withheld(self) -> str:
+        """Why nothing may be sent to its endpoint; "" where it may."""
+        return withheld(self.endpoint, confirmed=self.confirmed_endpoint)
 
     @property
     def endpoint(self) -> str:

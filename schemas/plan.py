@@ -163,6 +163,8 @@ class Plan(Value, frozen=True, kw_only=True):
     actions: tuple[Action, ...] = ()
     unmet: tuple[Unmet, ...] = ()
     warnings: tuple[str, ...] = ()
+    configuration: tuple[str, ...] = ()
+    """Changes of the configuration that are confirmed by themselves, each one sentence."""
     notes: tuple[str, ...] = ()
     idle: tuple[IdleNote, ...] = ()
     next_actor: str = ""

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from backends.credentials import referenced
 from backends.errors import BackendError
-from schemas.endpoint import leads_here
 
 if TYPE_CHECKING:
     from schemas.desired import BackendConfig
@@ -41,8 +40,8 @@ def client(config: BackendConfig, service: str, region: str, *, once: bool = Fal
     No request is made, but where credentials must be asked for. `BackendError` where there are none, naming what
     would give some. `once`: a call is one request; whoever makes it sends it again, and knows when not to.
     """
-    if config.endpoint and not leads_here(config.endpoint):
-        raise BackendError(f"{config.name}: nothing is sent to {config.endpoint}: that is not this machine")
+    if config.withheld:
+        raise BackendError(f"{config.name}: nothing is sent to {config.endpoint}: {config.withheld}")
     own = _own(os.environ)
     key = credentials_key(config)
     with _lock:  # botocore's sessions are not safe to make clients with at once

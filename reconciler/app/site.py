@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reconciler.state.errors import StateRefused
 from schemas.location import Bucket, Location, location
+
+if TYPE_CHECKING:
+    from reconciler.config.load import Documents
 
 STATE = ".dstack/state"
 KEYS = ".dstack/keys"
@@ -59,3 +63,17 @@ def location_of(text: str, *, key: str) -> Location:
         return location(text)
     except ValueError as error:
         raise StateRefused(f"{key}: {error}") from None
+
+
+def site_of(documents: Documents) -> Site:
+    """Of documents that are loaded and have an id."""
+    desired = documents.desired
+    return Site(
+        root=documents.root,
+        project=desired.project,
+        state=desired.state,
+        authority=desired.authority,
+        artifacts=desired.artifact_store,
+        state_backend=desired.state_backend,
+        artifact_backend=desired.artifact_backend,
+    )

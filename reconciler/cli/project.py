@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.app.site import Site
+from reconciler.app.site import site_of as site_of
 from reconciler.app.stores import store_of
 from reconciler.cli.exits import Fail
 from reconciler.system.concurrent import Asking, unheard
 
 if TYPE_CHECKING:
-    from reconciler.config.load import Documents
+    from reconciler.app.documents import Documents
     from reconciler.engine.ports import Ports
     from reconciler.hosts.ssh.declared_hosts import SshReach
     from schemas.state import State
@@ -54,20 +55,6 @@ def site(start: Path | None = None) -> Site:
         artifacts=str(found.get("artifact_store") or ""),
         state_backend=str(found.get("state_backend") or ""),
         artifact_backend=str(found.get("artifact_backend") or ""),
-    )
-
-
-def site_of(documents: Documents) -> Site:
-    """Of documents that are loaded and have an id."""
-    desired = documents.desired
-    return Site(
-        root=documents.root,
-        project=desired.project,
-        state=desired.state,
-        authority=desired.authority,
-        artifacts=desired.artifact_store,
-        state_backend=desired.state_backend,
-        artifact_backend=desired.artifact_backend,
     )
 
 
@@ -139,10 +126,9 @@ def ports_of(where: Site, *, reach: SshReach | None = None, asking: Asking = unh
 def documents_of(root: Path, *, known: State | None = None) -> Documents:
     """The documents, judged: raises `Invalid` with every problem. Their warnings are every plan's.
 
-    With the state at hand, documents that are the applied ones are not compiled again.
+    With the state at hand, documents that are the applied ones are not compiled again. An endpoint on another machine
+    is used only where it is the applied one, by the state that these documents name.
     """
-    from reconciler.config.load import load
+    from reconciler.app import documents
 
-    applied = known.applied if known else None
-    compiled = (applied.revision.digest, applied.desired) if applied else None
-    return load(root, home=Path.home(), known=compiled)
+    return documents.documents_of(root, home=Path.home(), known=known)

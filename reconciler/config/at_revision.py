@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from reconciler.config.files import FOLDER, KNOWN_HOSTS, MAX_BYTES, own_file
@@ -15,8 +16,13 @@ class NoRevision(Exception):
     """Git has no such revision here; the message has the next command."""
 
 
-def documents_at(root: Path, revision: str, *, home: Path) -> tuple[Documents, str]:
-    """The documents under `root` as `revision` has them, and its commit. Raises `NoRevision`, `Invalid`."""
+def documents_at(
+    root: Path, revision: str, *, home: Path, endpoints: Mapping[str, str] | None = None
+) -> tuple[Documents, str]:
+    """The documents under `root` as `revision` has them, and its commit. Raises `NoRevision`, `Invalid`.
+
+    `endpoints` as `load` takes them.
+    """
     from reconciler.config.compile.from_bytes import compile_files
 
     commit = _commit(root, revision)
@@ -25,7 +31,9 @@ def documents_at(root: Path, revision: str, *, home: Path) -> tuple[Documents, s
     pins = [one for one in every if one[0] == KNOWN_HOSTS]
     keys = "".join(data.decode("utf-8", "replace") for _, data in pins if isinstance(data, bytes))
     try:
-        desired, unsupported = compile_files(texts, own=own_file(home), known_hosts=keys, any_version=True)
+        desired, unsupported = compile_files(
+            texts, own=own_file(home), known_hosts=keys, any_version=True, endpoints=endpoints or {}
+        )
     except Invalid as invalid:
         found = [Problem(f"{commit[:10]}:{one.path}", one.line, one.col, one.message) for one in invalid.problems]
         raise Invalid(found) from invalid

@@ -6,12 +6,13 @@ Cheap to import: YAML and pydantic come with the first document that must be rea
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from msgspec.structs import replace
 
+from reconciler.config.endpoints import NewEndpoint, new_endpoints
 from reconciler.config.files import FOLDER, KNOWN_HOSTS, document_files, own_file, read_bytes
 from reconciler.config.problems import Invalid as Invalid
 from reconciler.config.problems import Problem as Problem
@@ -24,7 +25,8 @@ class Documents:
 
     `digest` is sha256 of the files' names and bytes, the pinned host keys (`known_hosts`) among them.
     `warnings` are `path:line:col: message`, and so is `unsupported`: what a plan shows as unmet
-    (empty where `known` was taken).
+    (empty where `known` was taken). `new_endpoints` must be confirmed before they are used;
+    `endpoints` are those that are.
     """
 
     root: Path
@@ -33,6 +35,8 @@ class Documents:
     files: tuple[Path, ...]
     warnings: tuple[str, ...]
     unsupported: tuple[str, ...] = ()
+    new_endpoints: tuple[NewEndpoint, ...] = ()
+    endpoints: Mapping[str, str] = field(default_factory=dict)
 
 
 def find_project(start: Path, *, home: Path | None = None) -> Path | None:
@@ -44,11 +48,19 @@ def find_project(start: Path, *, home: Path | None = None) -> Path | None:
     return None
 
 
-def load(root: Path, *, home: Path, known: tuple[str, Desired] | None = None) -> Documents:
+def load(
+    root: Path,
+    *,
+    home: Path,
+    known: tuple[str, Desired] | None = None,
+    endpoints: Mapping[str, str] | None = None,
+) -> Documents:
     """Raises `Invalid` with every problem of every file.
 
     `known` is a digest and what it was compiled to (the applied documents): the same files, beside the
     same profiles of the user, are then not read again, which saves half of a plan's time.
+    `endpoints` (backend -> endpoint) are those that are applied or confirmed: a backend with another one on another
+    machine is not used.
     """
     files = document_files(root)
     texts = [(file.relative_to(root).as_posix(), read_bytes(file)) for file in files]
@@ -64,9 +76,18 @@ def load(root: Path, *, home: Path, known: tuple[str, Desired] | None = None) ->
         from reconciler.config.compile.from_bytes import compile_files
 
         keys = pinned.decode("utf-8", "replace") if isinstance(pinned, bytes) else ""
-        desired, unsupported = compile_files(texts, own=own, known_hosts=keys)
+        desired, unsupported = compile_files(texts, own=own, known_hosts=keys, endpoints=endpoints or {})
         desired = replace(desired, compiler=compiler)
-    return Documents(root, desired, digest, tuple(files), desired.warnings, unsupported)
+    return Documents(
+        root,
+        desired,
+        digest,
+        tuple(files),
+        desired.warnings,
+        unsupported,
+        tuple(new_endpoints(desired, endpoints or {})),
+        endpoints or {},
+    )
 
 
 def _holds(desired: Desired, *, compiler: str) -> bool:

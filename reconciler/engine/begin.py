@@ -62,6 +62,11 @@ def everywhere(ports: Ports, state: State, desired: Desired) -> State:
     """
     new: list[Place] = []
     for config in desired.backends:
+        if config.withheld and config.traits.available:
+            raise TickRefused(
+                f"there is no state at {ports.store.address}, and {config.name} cannot be asked whether this project "
+                f"has instances there: {config.withheld}"
+            )
         if config.unsupported or config.regions or not config.traits.regional:
             continue
         try:

@@ -44,6 +44,7 @@ def plan_json(
         "project": plan.project,
         "generation": plan.generation,
         "observed_at": stamp(min(seen, default=None)),
+        "configuration": list(plan.configuration),
         "actions": [_action(row) for row in explain(plan, state)],
         "unmet": [{"subject": one.subject, "why": one.why} for one in plan.unmet],
         "timers": [{"instance": one.name, "self_destruct_at": stamp(one.self_destruct_at)} for one in timers(state)],

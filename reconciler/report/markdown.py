@@ -74,6 +74,7 @@ def _blocks(
     title = "Because of this change" if difference else "Actions"
     found = [
         _Block(title="Gates that hold this back", lines=failed),
+        _Block(title="Configuration", lines=plan.configuration),
         _Block(title=title, lines=_diffed(change), language="diff"),
         _Block(title="Averted by this change", lines=_diffed(averted)),
         _Block(title="Unmet", lines=[f"{one.subject}: {one.why}" for one in plan.unmet]),

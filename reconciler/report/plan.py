@@ -41,6 +41,7 @@ def render_plan(plan: Plan, state: State | None, *, now: int, page: Page, differ
     """Text that ends in one summary line and a newline."""
     rows = explain(plan, state)
     parts = [
+        *_section("Configuration", plan.configuration, page=page, colour="yellow"),
         *(action_lines(rows, page=page) if difference is None else _parted(difference, page=page)),
         *_section("Idle", idle_lines(plan, now=now), page=page),
         *_section("Timers", timer_lines(state, now=now), page=page),

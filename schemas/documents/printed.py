@@ -71,6 +71,7 @@ def plan() -> Schema:
             "project": TEXT,
             "generation": COUNT,
             "observed_at": MAYBE_TIME,
+            "configuration": TEXTS,
             "actions": actions,
             "unmet": unmet,
             "timers": {"type": "array", "items": record({"instance": TEXT, "self_destruct_at": TIME})},

@@ -21,6 +21,10 @@ ConfigForce = Annotated[
 AllowDestroy = Annotated[
     list[str] | None, typer.Option("--allow-destroy", metavar="POOL", help="This pool may be removed with all it has.")
 ]
+AllowEndpoint = Annotated[
+    list[str] | None,
+    typer.Option("--allow-endpoint", metavar="BACKEND", help="Send its credentials to its new endpoint."),
+]
 AllowMassDestroy = Annotated[
     bool, typer.Option("--allow-mass-destroy", help="End more than half of a pool for inferred reasons.")
 ]

@@ -18,11 +18,11 @@ def show(as_json: o.AsJson = False) -> int:
     return show_state(as_json=as_json)
 
 
-def rebuild(yes: o.Yes = False) -> int:
+def rebuild(yes: o.Yes = False, allow_endpoint: o.AllowEndpoint = None) -> int:
     """Make a new state from what the places and hosts report, after the old one was lost."""
     from reconciler.cli.commands.state.show import rebuild_state
 
-    return rebuild_state(yes=yes)
+    return rebuild_state(yes=yes, allow_endpoint=tuple(allow_endpoint or ()))
 
 
 def forget(

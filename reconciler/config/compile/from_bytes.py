@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from reconciler.config.compile.profile import compile_profile
-from reconciler.config.compile.project import compile_documents
+from reconciler.config.compile.project import NO_ENDPOINTS, compile_documents
 from reconciler.config.known_hosts import Known
 from reconciler.config.problems import Invalid, in_order
 from reconciler.config.read import Read, is_run, read_documents
@@ -18,16 +18,23 @@ from schemas.profile import Profile
 
 
 def compile_files(
-    texts: Sequence[tuple[str, bytes | str]], *, own: Path, known_hosts: str = "", any_version: bool = False
+    texts: Sequence[tuple[str, bytes | str]],
+    *,
+    own: Path,
+    known_hosts: str = "",
+    any_version: bool = False,
+    endpoints: Mapping[str, str] = NO_ENDPOINTS,
 ) -> tuple[Desired, tuple[str, ...]]:
     """What they ask for, and what of it does not work yet. Raises `Invalid`.
 
     `texts` are (path from the root, bytes or why there are none). `any_version` reads them only to compare with
-    others: they need not be meant for this program.
+    others: they need not be meant for this program. `endpoints` are those that a person confirmed, by backend.
     """
     sources = [(_source(shown, data), shown.split("/")[-2:-1] == ["runs"]) for shown, data in texts]
     read = read_documents(sources)
-    desired, unsupported = compile_documents(read, own=_own_profiles(own, read), known=Known(known_hosts))
+    desired, unsupported = compile_documents(
+        read, own=_own_profiles(own, read), known=Known(known_hosts), endpoints=endpoints
+    )
     _references(read, sources)
     for entry in () if any_version else read.singles.get("requires", ()):
         from reconciler.config.version_pin import unmet_requirement

@@ -92,6 +92,8 @@ def unusable(where: Where, backends: Mapping[str, BackendConfig]) -> str:
         return ""
     shown = ", ".join(f"`{name}`" for name in asked)
     missing = [name for name in asked if name not in backends]
+    if waiting := next((backends[name].withheld for name in asked if name in backends and backends[name].withheld), ""):
+        return f"only the backend {shown} is allowed: {waiting}"
     undeclared = " and no such backend is declared" if missing == list(asked) else ""
     return f"only the backend {shown} is allowed{undeclared}: this backend is not supported yet"
 

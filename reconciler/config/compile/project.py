@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from msgspec.structs import replace
@@ -25,11 +26,11 @@ from schemas.documents.backends.forms import TYPES
 from schemas.documents.backends.local import DEFAULT_INSTANCES
 from schemas.documents.backends.others import OTHER_TYPES
 from schemas.documents.shape import suggestion
-from schemas.endpoint import leads_here
 from schemas.pool import Pool
 from schemas.profile import Profile
 from schemas.run import RunSpec
 
+NO_ENDPOINTS: Mapping[str, str] = MappingProxyType({})
 HERE = BackendConfig(name=LOCAL.name, type=LOCAL.name, options={"instances": DEFAULT_INSTANCES})
 """What a project has that declares no backend."""
 
@@ -42,16 +43,22 @@ class Notes(NamedTuple):
 
 
 def compile_documents(
-    read: Read, *, own: Iterable[Profile] = (), known: Known | None = None
+    read: Read,
+    *,
+    own: Iterable[Profile] = (),
+    known: Known | None = None,
+    endpoints: Mapping[str, str] = NO_ENDPOINTS,
 ) -> tuple[Desired, list[Problem]]:
     """The documents' meaning, and what of it does not work yet, located.
 
     Problems are added to `read.problems`, contradictions are `Desired.warnings`.
 
     `own` are the user's profiles: the project's of the same name win. `known` are the project's pinned host keys.
+    `endpoints` are those that a person confirmed, by backend: another one on another machine is not used.
     """
     notes = Notes([], [])
-    backends = {config.name: config for config in map(_backend, read.backends)} or {HERE.name: HERE}
+    configs = [_backend(entry, endpoints) for entry in read.backends] or [HERE]
+    backends = {config.name: config for config in configs}
     profiles = _profiles(read, own)
     _known_stores(read, backends)
     for entry in read.profiles:
@@ -117,19 +124,21 @@ def _known_stores(read: Read, backends: Mapping[str, BackendConfig]) -> None:
             read.problems.append(entry.problem(f"backend `{entry.form.backend}` is {said}; there is {fits}", "backend"))
 
 
-def _backend(entry: Entry) -> BackendConfig:
+def _backend(entry: Entry, endpoints: Mapping[str, str]) -> BackendConfig:
     form = entry.form
     name = entry_name(entry)
     config = BackendConfig(name=name, type=form.type, regions=form.regions or (), options=form.options())
+    if config.withheld and endpoints.get(name) == config.endpoint:
+        config = replace(config, confirmed_endpoint=config.endpoint)
     return replace(config, unsupported=tuple(_not_usable(config)))
 
 
 def _not_usable(config: BackendConfig) -> Iterator[str]:
-    """Credentials must not follow an edited file to another server: an endpoint leads to this machine, or nowhere."""
+    """Credentials must not follow an edited file to another server before a person has confirmed that."""
     if not config.traits.available:
         yield f"the backend `{config.name}` is not supported yet"
-    elif config.endpoint and not leads_here(config.endpoint):
-        yield f"the backend `{config.name}` is not used: an `endpoint` on another machine is not supported yet"
+    elif config.withheld:
+        yield f"the backend `{config.name}` is not used: {config.withheld}"
 
 
 def _profiles(read: Read, own: Iterable[Profile]) -> dict[str, Profile]:
@@ -185,6 +194,8 @@ def _hosts_twice(read: Read, pools: dict[str, Pool]) -> None:
 def _default_unsupported(backends: Mapping[str, BackendConfig]) -> tuple[str, ...]:
     if any(not config.unsupported for config in backends.values()):
         return ()
+    if waiting := next((config.withheld for config in backends.values() if config.withheld), ""):
+        return (waiting,)
     return ("cloud backends are not supported yet",)
 
 

@@ -39,6 +39,7 @@ class ApplyFlags:
     pool: str = ""
     config_force: bool = False
     allow_destroy: tuple[str, ...] = ()
+    allow_endpoint: tuple[str, ...] = ()
     allow_mass_destroy: bool = False
     first_run: bool = False
     replace: tuple[str, ...] = ()
@@ -58,7 +59,7 @@ def run_apply(flags: ApplyFlags) -> int:
 
 
 def _apply(flags: ApplyFlags, results: list[TickResult]) -> int:
-    documents = identified(project_root())
+    documents = identified(project_root(), allow_endpoint=flags.allow_endpoint)
     check_pool(flags.pool, documents.desired)
     site = site_of(documents)
     progress = Progress()

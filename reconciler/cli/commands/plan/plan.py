@@ -63,11 +63,12 @@ def show_plan(flags: PlanFlags) -> int:
         made, state = refreshed(documents, permissions)
     else:
         made, state = stored(documents, permissions, known=known)
+    made = replace(made, configuration=tuple(map(str, documents.new_endpoints)))
     if flags.reviews:
         return _reviewed(flags, made, state, documents, permissions)
     _save(flags, made, documents)
     _print(made, state, as_json=flags.as_json)
-    if flags.detailed_exitcode and explain(made, state):
+    if flags.detailed_exitcode and (explain(made, state) or made.configuration):
         raise Done(2)
     return 0
 
@@ -81,7 +82,8 @@ def _reviewed(flags: PlanFlags, made: Plan, state: State, documents: Documents, 
     found = plan_review.review(
         made, basis, documents, permissions, against=flags.against, asked=plan_review.gates_of(flags.fail_on)
     )
-    plan = replace(found.plan, warnings=made.warnings) if flags.against else found.plan
+    said = {"warnings": made.warnings, "configuration": made.configuration}
+    plan = replace(found.plan, **said) if flags.against else found.plan
     _save(flags, plan, documents)
     if flags.markdown is not None:
         from reconciler.report.markdown import render_markdown
@@ -93,7 +95,7 @@ def _reviewed(flags: PlanFlags, made: Plan, state: State, documents: Documents, 
     if found.failed:
         raise Done(1)
     own = found.difference.own if found.difference else bool(explain(plan, found.state))
-    if flags.detailed_exitcode and own:
+    if flags.detailed_exitcode and (own or plan.configuration):
         raise Done(2)
     return 0
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from reconciler.app.documents import stored_endpoints
 from reconciler.cli.commands.plan.basis import Basis, planned
 from reconciler.cli.exits import Fail
 from reconciler.cli.terminal.streams import say
@@ -49,7 +50,8 @@ def review(
     from reconciler.config.at_revision import NoRevision, documents_at
 
     try:
-        base, commit = documents_at(documents.root, against, home=Path.home())
+        endpoints = stored_endpoints(basis.site)
+        base, commit = documents_at(documents.root, against, home=Path.home(), endpoints=endpoints)
     except NoRevision as error:
         raise Fail(str(error)) from error
     mine, theirs = _side(basis, documents, permissions), _side(basis, base, permissions)

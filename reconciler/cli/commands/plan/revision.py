@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from reconciler.cli.exits import Fail
@@ -18,8 +19,21 @@ def revision(documents: Documents) -> Revision:
     return revision_of(documents.root, documents.digest, authority=documents.desired.authority)
 
 
-def identified(root: Path) -> Documents:
-    """The documents of a project that has an id. The first use on this machine alone mints one."""
+def identified(root: Path, *, allow_endpoint: Iterable[str] | None = None) -> Documents:
+    """The documents of a project that has an id. The first use on this machine alone mints one.
+
+    `allow_endpoint` are backends whose new endpoints are confirmed; those of others are asked for at the prompt.
+    `None` asks for nothing: what has a new endpoint is then not used.
+    """
+    documents = _with_id(root)
+    if allow_endpoint is None:
+        return documents
+    from reconciler.cli.commands.plan.endpoints import with_agreed_endpoints
+
+    return with_agreed_endpoints(documents, allowed=allow_endpoint)
+
+
+def _with_id(root: Path) -> Documents:
     documents = documents_of(root)
     if documents.desired.project:
         _keep_out_of_git(root)

@@ -78,9 +78,9 @@ def forget_subject(subject: str, *, confirmed: str) -> int:
     return 0
 
 
-def rebuild_state(*, yes: bool) -> int:
+def rebuild_state(*, yes: bool, allow_endpoint: tuple[str, ...] = ()) -> int:
     """From what places and hosts answer; the old file, if any, is kept beside the new one."""
-    documents = identified(project_root())
+    documents = identified(project_root(), allow_endpoint=allow_endpoint)
     where = site_of(documents)
     ports = ports_of(where)
     _refuse_sealed(ports)
