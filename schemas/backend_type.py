@@ -67,6 +67,11 @@ class BackendType(Value, frozen=True, kw_only=True):
     """Seconds from its making until an instance that has not answered counts as failed."""
 
     @property
+    def fixed_runtime(self) -> str:
+        """`Resources.runtime` of its instances, where the type decides it; "" where their hosts report it."""
+        return {"engine": "", "none": "process", "image-is-machine": "image"}[self.containers]
+
+    @property
     def available(self) -> bool:
         """Whether this version can use it; otherwise its configuration is only validated."""
         return bool(self.module)

@@ -116,6 +116,8 @@ class Instance(Value, frozen=True, kw_only=True):
     authorized: str = ""
     promised: bool = False
     """Its backend lists it and has not made it yet: its launch may still be refused, and stays open."""
+    image: str = ""
+    """The image that it was made of, where the instance is itself a container (`resources.runtime` is `image`)."""
     stopped: bool = False
     """Its backend lists it as powered off: nothing runs there any more, and it is ended."""
 
@@ -156,6 +158,8 @@ class Seen(Value, frozen=True, kw_only=True):
     kernel: str = ""
     unfit: str = ""
     untagged: tuple[str, ...] = ()
+    image: str = ""
+    """What it is made of, where its type's instances are containers and its backend lists that."""
     failure: Refused | None = None
     """Why its launch failed after the request was accepted: treated as a refusal at once."""
 
