@@ -1,7 +1,8 @@
 """Import the module of a backend's type, as `TYPES` names it, only when such a backend is used.
 
 A module has `connect`, and may have: `regions`, `probes` (backend check), `policy` (backend policy), `configure` (the
-pieces of `dstack TYPE configure`), `parameter` (secrets that its accounts keep), `CATALOG` and `live_region` (offers).
+pieces of `dstack TYPE configure`), `parameter` (secrets that its accounts keep), `access` (the programs of
+`connect`), `CATALOG` and `live_region` (offers).
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from schemas.location import Bucket
 
 if TYPE_CHECKING:
     from backends.catalog.offers import Layers
+    from schemas.access import Access, Way
     from schemas.base import Seconds
     from schemas.catalog import LiveRegion
+    from schemas.instance import Instance
 
 Policy = Callable[[Kind, BackendConfig, Scope], Mapping[str, Any]]
 
@@ -71,6 +74,15 @@ def parameter(kind: str, name: str, backends: Iterable[BackendConfig]) -> str:
         raise BackendError(f"no backend is declared whose account keeps parameters of {kind}")
     ask: Callable[[BackendConfig, str, str], str] = _hook(config.type, "parameter")
     return ask(config, kind, name)
+
+
+def access(way: Way, instance: Instance) -> Access:
+    """The program that leads to an instance by `connect: NAME`. Raises `BackendError` where no type has that name."""
+    type = next((one.name for one in TYPES.values() if one.available and way.name in one.access), "")
+    if not type:
+        raise BackendError(f"no backend can be reached by `connect: {way.name}`")
+    make: Callable[[Way, Instance], Access] = _hook(type, "access")
+    return make(way, instance)
 
 
 def catalog_of(type: str) -> Path:
