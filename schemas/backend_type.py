@@ -52,6 +52,13 @@ class BackendType(Value, frozen=True, kw_only=True):
     is fixed when it is made, or `none`."""
     boot: Literal["cloud-init", "container", "key"] = "key"
     """How a new machine gets our login and its first host key."""
+    user_data_limit: int = 16 * 1024
+    """With `boot: cloud-init`, the most bytes of user data that a launch takes, before they are encoded."""
+    power_off_program: str = (
+        'if [ "$1" -le 3 ]; then systemctl poweroff || poweroff || shutdown -h now\n'
+        "else systemctl poweroff --force --force || poweroff -f || echo o > /proc/sysrq-trigger; fi\n"
+    )
+    """POSIX sh that ends the machine from within, run as root by its self-termination timer. $1: which try it is."""
     containers: Literal["engine", "image-is-machine", "none"] = "engine"
     """`engine`: docker or podman may run there. `image-is-machine`: the instance is itself a container of the
     run's image. `none`: processes only."""

@@ -74,6 +74,8 @@ class Instance(Value, frozen=True, kw_only=True):
     via: str = ""
     machine_id: str = ""
     boot_id: str = ""
+    """Of its last start, by its host: the kernel's boot id, or, in a container, the id of that container's start
+    (its incarnation). A job of another one is proven ended."""
     created_at: int = 0
     seen_at: int | None = None
     ready_at: int | None = None
@@ -225,6 +227,7 @@ class HostReport(Value, frozen=True, kw_only=True):
     error: str = ""
     not_visible: bool = False
     boot_id: str = ""
+    """As `Instance.boot_id`: in a container, the incarnation."""
     machine_id: str = ""
     clock: int | None = None
     uptime: Seconds | None = None

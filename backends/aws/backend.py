@@ -222,7 +222,7 @@ class AwsBackend:
         )
 
     def _user_data(self, request: Request) -> str:
-        return render(self._setting.boot(request.launch), request=request)
+        return render(self._setting.boot(request.launch), request=request, kind=self._config.traits)
 
     # ------------------------------------------------------------ listing, ending
 
