@@ -2,7 +2,7 @@
 
 A module has `connect`, and may have: `regions`, `probes` (backend check), `policy` (backend policy), `configure` (the
 pieces of `dstack TYPE configure`), `parameter` (secrets that its accounts keep), `bucket_session` (its credentials, for
-a state in a bucket), `CATALOG` and `live_region` (offers).
+a state in a bucket), `access` (the programs of `connect`), `CATALOG` and `live_region` (offers).
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from schemas.location import Bucket
 
 if TYPE_CHECKING:
     from backends.catalog.offers import Layers
+    from schemas.access import Access, Way
     from schemas.base import Seconds
     from schemas.catalog import LiveRegion
+    from schemas.instance import Instance
 
 Policy = Callable[[Kind, BackendConfig, Scope], Mapping[str, Any]]
 
@@ -87,6 +89,15 @@ def bucket_session(config: BackendConfig) -> Any:
     if make is None:
         raise BackendError(f"backend {config.name}: credentials of type {config.type} open no bucket")
     return make(config)
+
+
+def access(way: Way, instance: Instance) -> Access:
+    """The program that leads to an instance by `connect: NAME`. Raises `BackendError` where no type has that name."""
+    type = next((one.name for one in TYPES.values() if one.available and way.name in one.access), "")
+    if not type:
+        raise BackendError(f"no backend can be reached by `connect: {way.name}`")
+    make: Callable[[Way, Instance], Access] = _hook(type, "access")
+    return make(way, instance)
 
 
 def catalog_of(type: str) -> Path:

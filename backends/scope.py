@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from schemas.access import Mode
 from schemas.base import Value
 from schemas.location import Bucket
 
@@ -20,5 +19,5 @@ class Scope(Value, frozen=True, kw_only=True):
     """Those that the configuration names."""
     parameters: tuple[str, ...] = ()
     """Names of the values that the cloud keeps for the project's secrets."""
-    modes: tuple[Mode, ...] = ()
+    modes: tuple[str, ...] = ()
     """The ways to the machines of all pools; none: the backend's own."""

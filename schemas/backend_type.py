@@ -52,6 +52,13 @@ class BackendType(Value, frozen=True, kw_only=True):
     is fixed when it is made, or `none`."""
     boot: Literal["cloud-init", "container", "key"] = "key"
     """How a new machine gets our login and its first host key."""
+    user_data_limit: int = 16 * 1024
+    """With `boot: cloud-init`, the most bytes of user data that a launch takes, before they are encoded."""
+    power_off_program: str = (
+        'if [ "$1" -le 3 ]; then systemctl poweroff || poweroff || shutdown -h now\n'
+        "else systemctl poweroff --force --force || poweroff -f || echo o > /proc/sysrq-trigger; fi\n"
+    )
+    """POSIX sh that ends the machine from within, run as root by its self-termination timer. $1: which try it is."""
     containers: Literal["engine", "image-is-machine", "none"] = "engine"
     """`engine`: docker or podman may run there. `image-is-machine`: the instance is itself a container of the
     run's image. `none`: processes only."""
@@ -67,6 +74,11 @@ class BackendType(Value, frozen=True, kw_only=True):
     """Schemes of the buckets that its credentials open, such as `s3`."""
     ready_within: Seconds = 10 * MINUTE
     """Seconds from its making until an instance that has not answered counts as failed."""
+
+    @property
+    def fixed_runtime(self) -> str:
+        """`Resources.runtime` of its instances, where the type decides it; "" where their hosts report it."""
+        return {"engine": "", "none": "process", "image-is-machine": "image"}[self.containers]
 
     @property
     def available(self) -> bool:

@@ -53,6 +53,7 @@ FAKES = (
         containers="image-is-machine",
         base_image="ubuntu:24.04",
     ),
+    BackendType(name="fake-processes", launch="once", batch=1, containers="none"),
 )
 """The shapes of `backends.fake`, one for each trait that a real type may have. No configuration can name them."""
 

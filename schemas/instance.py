@@ -74,6 +74,8 @@ class Instance(Value, frozen=True, kw_only=True):
     via: str = ""
     machine_id: str = ""
     boot_id: str = ""
+    """Of its last start, by its host: the kernel's boot id, or, in a container, the id of that container's start
+    (its incarnation). A job of another one is proven ended."""
     created_at: int = 0
     seen_at: int | None = None
     ready_at: int | None = None
@@ -116,6 +118,8 @@ class Instance(Value, frozen=True, kw_only=True):
     authorized: str = ""
     promised: bool = False
     """Its backend lists it and has not made it yet: its launch may still be refused, and stays open."""
+    image: str = ""
+    """The image that it was made of, where the instance is itself a container (`resources.runtime` is `image`)."""
     stopped: bool = False
     """Its backend lists it as powered off: nothing runs there any more, and it is ended."""
 
@@ -158,6 +162,8 @@ class Seen(Value, frozen=True, kw_only=True):
     kernel: str = ""
     unfit: str = ""
     untagged: tuple[str, ...] = ()
+    image: str = ""
+    """What it is made of, where its type's instances are containers and its backend lists that."""
     failure: Refused | None = None
     """Why its launch failed after the request was accepted: treated as a refusal at once."""
 
@@ -223,6 +229,7 @@ class HostReport(Value, frozen=True, kw_only=True):
     error: str = ""
     not_visible: bool = False
     boot_id: str = ""
+    """As `Instance.boot_id`: in a container, the incarnation."""
     machine_id: str = ""
     clock: int | None = None
     uptime: Seconds | None = None

@@ -80,6 +80,8 @@ class Request(Value, frozen=True, kw_only=True):
     avoid: tuple[str, ...] = ()
     handle: str = ""
     """The vendor's own id of what is offered (`Offer.handle`)."""
+    image: str = ""
+    """The image of each machine, where the type's instances are containers of one; "" where they are not."""
     deadline: int = 0
     """Unix time at which the backend itself ends the machine, where its type has an own deadline; 0: never."""
     tags: tuple[tuple[str, str], ...] = ()

@@ -40,5 +40,10 @@ class Offer(Value, frozen=True, kw_only=True):
     """What ends the machine when no apply comes any more, with this configuration; "": the best of its type."""
 
     @property
+    def image(self) -> None:
+        """An offer fits a run of any image: where the image is the machine, it is made of the run's."""
+        return None
+
+    @property
     def place(self) -> str:
         return self.at or place_of(self.backend, self.region if self.cloud else "")

@@ -45,6 +45,10 @@ class Launch(Value, frozen=True, kw_only=True, tag_field="kind", tag="launch"):
     prevent_destroy: bool = False
     blocks: int = 1
     host: Host | None = None
+    image: str = ""
+    """What its machines are made of, where they are containers: as `image` of `schemas.launch.Request`."""
+    runtime: str = ""
+    """`Resources.runtime` of its machines, where their type of backend fixes it."""
 
 
 class Resume(Value, frozen=True, kw_only=True, tag_field="kind", tag="resume"):

@@ -50,6 +50,10 @@ class Need(Value, frozen=True, kw_only=True):
     shm: Mib | None = None
     gpu: GpuNeed | None = None
     container: bool = False
+    image: str = ""
+    """The run's image as written. An instance that is itself a container must have been made of an equal one."""
+    engine: bool = False
+    """It uses what only docker or podman gives: an entrypoint, a user, privileges, volumes or a folder of the image."""
 
 
 class Where(Value, frozen=True, kw_only=True):
@@ -78,7 +82,9 @@ class Gpu(Value, frozen=True, kw_only=True):
 class Resources(Value, frozen=True, kw_only=True):
     """What a machine has, or, on `local`, the share that one instance may use.
 
-    `runtime` runs containers: docker, podman, or `none`; "" until its host has told.
+    `runtime` runs containers: docker, podman, or `none`; "" until its host has told. Of a type of backend that runs
+    no containers inside its instances it is fixed, whatever the host reports: `process` (processes only), or
+    `image` (the instance is itself a container, of its `Instance.image`).
     """
 
     cpus: int
@@ -87,3 +93,8 @@ class Resources(Value, frozen=True, kw_only=True):
     cpu_arch: str = "x86"
     gpu: Gpu | None = None
     runtime: str = ""
+
+    @property
+    def runtime_fixed(self) -> bool:
+        """Whether its type of backend decides how jobs run there, so that a report of its host does not."""
+        return self.runtime in ("process", "image")

@@ -17,7 +17,16 @@ from msgspec.structs import replace
 from backends.aws import clients as aws_session
 from backends.aws.describe_instances import project_of, seen, untold
 from backends.aws.errors import ahead_of, ask, pages
-from backends.aws.hooks import CATALOG, bucket_session, configure, live_region, parameter, policy, probes  # noqa: F401 - for the registry
+from backends.aws.hooks import (  # noqa: F401 - for the registry
+    CATALOG,
+    access,
+    bucket_session,
+    configure,
+    live_region,
+    parameter,
+    policy,
+    probes,
+)
 from backends.aws.images import image_for
 from backends.aws.leftovers import leftovers_in, remove_from
 from backends.aws.network import Network, network_for
@@ -222,7 +231,7 @@ class AwsBackend(BackendDefaults):
         )
 
     def _user_data(self, request: Request) -> str:
-        return render(self._setting.boot(request.launch), request=request)
+        return render(self._setting.boot(request.launch), request=request, kind=self._config.traits)
 
     # ------------------------------------------------------------ listing, ending
 

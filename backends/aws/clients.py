@@ -57,13 +57,13 @@ def bucket_session(config: BackendConfig) -> Any:
     """A session with the credentials and role of `config`, for its buckets. No request is made.
 
     Its region is that of the environment, of the profile, or the first of `config`.
-    Raises `BackendError` where there is no such profile, or the endpoint is not this machine.
+    Raises `BackendError` where there is no such profile, or the endpoint is not applied yet.
     """
     from botocore.exceptions import BotoCoreError
     from botocore.session import Session
 
-    if config.endpoint and not leads_here(config.endpoint):
-        raise BackendError(f"{config.name}: nothing is sent to {config.endpoint}: that is not this machine")
+    if config.withheld:
+        raise BackendError(f"{config.name}: nothing is sent to {config.endpoint}: {config.withheld}")
     creds = config.options.get("creds") or {}
     try:
         known = Session(profile=_profile(creds.get("profile") or "", os.environ)).get_config_variable("region")

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from backends.base import Setting
 from backends.checks import Probe
 from backends.scope import Kind, Scope
+from schemas.access import Access, Way
 from schemas.base import Seconds
 from schemas.catalog import LiveRegion
 from schemas.desired import BackendConfig
+from schemas.instance import Instance
 from schemas.location import Bucket
 
 if TYPE_CHECKING:
@@ -27,6 +29,12 @@ def probes(
     from backends.aws.checks import probes as asked
 
     return asked(config, project=setting.project, buckets=buckets, now=setting.now)
+
+
+def access(way: Way, instance: Instance) -> Access:
+    from backends.aws.access import access as made
+
+    return made(way, instance)
 
 
 def policy(kind: Kind, config: BackendConfig, scope: Scope) -> dict[str, Any]:

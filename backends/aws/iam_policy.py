@@ -147,7 +147,7 @@ def _optional(config: BackendConfig, scope: Scope) -> Iterable[Statement]:
         arn = str(key) if str(key).startswith("arn:") else f"arn:aws:kms:*:*:key/{key}"
         yield _allow("EncryptDisks", ("kms:CreateGrant", "kms:Decrypt", "kms:DescribeKey",
                      "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncryptFrom", "kms:ReEncryptTo"), arn)  # fmt: skip
-    modes = scope.modes or (way_of(config.options).mode,)
+    modes = scope.modes or (way_of(config.options).label,)
     if "instance-connect" in modes:
         endpoints = _arns(("instance-connect-endpoint",))
         yield _allow("ReachByInstanceConnect", ("ec2-instance-connect:OpenTunnel",), endpoints)

@@ -11,10 +11,10 @@ import shlex
 from importlib.resources import files
 
 from backends.boot.spec import BASE, FOLDER, Boot, DeadMan
+from schemas.backend_type import BackendType
+from schemas.backend_types import UNKNOWN
 from schemas.launch import Request
 
-MOST = 16 * 1024
-"""Bytes that EC2 takes, before they are encoded."""
 TIMER_NAME = "dstack-deadman.timer"
 _UNITS = "/etc/systemd/system"
 SERVICE = f"""\
@@ -46,38 +46,37 @@ AccuracySec=5s
 [Install]
 WantedBy=timers.target
 """
-# $1 is how often it was tried before: who hangs while shutting down is cut off.
-POWEROFF = """\
-if [ "$1" -le 3 ]; then systemctl poweroff || poweroff || shutdown -h now
-else systemctl poweroff --force --force || poweroff -f || echo o > /proc/sysrq-trigger; fi
-"""
 
 
-def render(boot: Boot, *, request: Request) -> str:
-    """The user data of `request`: its only secret is the host key, good until the first contact has replaced it."""
+def render(boot: Boot, *, request: Request, kind: BackendType = UNKNOWN) -> str:
+    """Give the user data of `request`, for a machine of that type.
+
+    Its only secret is the host key, good until the first contact has replaced it. Raises `ValueError` where the text is
+    longer than the type takes.
+    """
     text = _TEXT.format(
         what=f"project {_word(request.project)}, launch {_word(request.launch)}",
-        arm=_arm(boot.deadman, user=boot.user),
+        arm=_arm(boot.deadman, user=boot.user, kind=kind),
         base=BASE,
         folder=FOLDER,
         private=boot.host_key_private.strip(),
         public=boot.host_key_public,
         keys="\n".join(boot.authorized_keys),
     )
-    if len(text.encode()) > MOST:
-        raise ValueError(f"user data of {len(text.encode())} bytes: {MOST} are the most")
+    if len(text.encode()) > kind.user_data_limit:
+        raise ValueError(f"user data of {len(text.encode())} bytes: {kind.user_data_limit} are the most")
     return text
 
 
-def arming(deadman: DeadMan, *, user: str) -> str:
+def arming(deadman: DeadMan, *, user: str, kind: BackendType = UNKNOWN) -> str:
     """What root runs on a machine whose timer was stopped or changed: all of it anew, and a first check at once."""
-    return _arm(deadman, user=user) + _AT_ONCE.format(base=BASE)
+    return _arm(deadman, user=user, kind=kind) + _AT_ONCE.format(base=BASE)
 
 
-def _arm(deadman: DeadMan, *, user: str) -> str:
+def _arm(deadman: DeadMan, *, user: str, kind: BackendType = UNKNOWN) -> str:
     made = {
         f"{BASE}/deadman.sh": files("backends.boot").joinpath("deadman.sh").read_text("utf-8"),
-        f"{BASE}/poweroff": POWEROFF,
+        f"{BASE}/poweroff": kind.power_off_program,
         f"{_UNITS}/dstack-deadman.service": SERVICE,
         f"{_UNITS}/{TIMER_NAME}": TIMER,
     }

@@ -67,6 +67,8 @@ def transports(environ: Mapping[str, str], reach: SshReach) -> Callable[[Instanc
             from reconciler.hosts.transport.local import LocalTransport
 
             return LocalTransport(Path(instance.address), environ=environ)
+        if (started := reach.by_program(instance, environ)) is not None:
+            return started
         from reconciler.hosts.transport.ssh import SshTransport
 
         line, folder = reach.host_of(instance)

@@ -91,8 +91,8 @@ def _on_this_machine(state: State, host: Instance) -> bool:
 
 def _box(ports: Ports, state: State, applied: Desired, spec: RunSpec, *, host: Instance) -> Box | None:
     """Where the instance is a share of its machine, the container may have no more than that."""
-    if spec.container is None:
-        return None
+    if spec.container is None or host.resources.runtime == "image":
+        return None  # where the instance is made of the image, the job is a process in it
     try:
         given = ports.fill(spec.container, applied)
         words = None if given.entrypoint is None else tuple(shlex.split(given.entrypoint))

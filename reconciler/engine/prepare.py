@@ -114,6 +114,7 @@ def _request(launch: Launch, state: State, *, now: int) -> Request:
         way=way_to(state, place=launch.offer.place, pool=launch.pool),
         near=launch.near,
         handle=launch.offer.handle,
+        image=launch.image,
         deadline=_deadline(launch, state, now=now),
         avoid=tuple(sorted({one.zone for one in _by_zone(launch, state, now=now)})),
         tags=launch.tags,

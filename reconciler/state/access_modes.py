@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from reconciler.state.status import bought
-from schemas.access import Mode, Way, way_of
+from schemas.access import Way, way_of
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Instance
 from schemas.pool import Pool
@@ -35,12 +35,12 @@ def way_to(state: State, *, place: str, pool: str) -> Way:
     return _way(_pools(state).get(pool), own)
 
 
-def modes_of(desired: Desired, config: BackendConfig) -> tuple[Mode, ...]:
-    """Every one that machines of this backend may be reached by; its own where no pool may use it."""
+def modes_of(desired: Desired, config: BackendConfig) -> tuple[str, ...]:
+    """The label of every way that machines of this backend may be reached by; its own where no pool may use it."""
     own = way_of(config.options)
     clouds = (pool for pool in desired.pools if not pool.hosts)
     using = (pool for pool in clouds if not pool.where.backends or config.name in pool.where.backends)
-    return tuple(sorted({_way(pool, own).mode for pool in using})) or (own.mode,)
+    return tuple(sorted({_way(pool, own).label for pool in using})) or (own.label,)
 
 
 def via_of(way: Way) -> str:

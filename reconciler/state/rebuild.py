@@ -13,7 +13,7 @@ from reconciler.state.observe.hosts import SKEW
 from reconciler.state.observe.sightings import machines
 from reconciler.state.status import bought
 from schemas.access import way_of
-from schemas.desired import Desired
+from schemas.desired import BackendConfig, Desired
 from schemas.instance import HostReport, Instance, Listing, Phase, Seen
 from schemas.pool import Pool
 from schemas.resources import Resources
@@ -146,11 +146,16 @@ def _instances(
             instance = replace(instance, id=f"{place.replace('/', '-')}-{seen.external_id}")
         instance = replace(instance, backend=backends.get(place, place.split("/")[0]))
         if place in configs:
-            instance = as_server(instance, configs[place])
+            instance = as_server(_with_runtime(instance, configs[place]), configs[place])
             if instance.host is None:  # of a pool that is no more: nobody else says how it is reached
                 instance = replace(instance, way=way_of(configs[place].options))
         made[instance.id] = _looked_at(instance, hosts.get(instance.id), now=now)
     return tuple(made.values())
+
+
+def _with_runtime(instance: Instance, config: BackendConfig) -> Instance:
+    fixed = config.traits.fixed_runtime
+    return replace(instance, resources=replace(instance.resources, runtime=fixed)) if fixed else instance
 
 
 _PHASES: dict[str, Phase] = {"starting": "provisioning", "ending": "terminating"}
@@ -171,6 +176,7 @@ def _instance(seen: Seen, *, name: str, place: str, pool: Pool, now: int) -> Ins
         spot=seen.spot,
         price=seen.price,
         external_id=seen.external_id,
+        image=seen.image,
         launch=seen.launch,
         origin="declared" if wanted else "run",
         phase=_PHASES.get(seen.phase, "ready"),
@@ -203,7 +209,7 @@ def _looked_at(instance: Instance, report: HostReport | None, *, now: int) -> In
         ready_at=now,
         boot_id=report.boot_id,
         machine_id=report.machine_id or instance.machine_id,
-        resources=report.resources or instance.resources,
+        resources=instance.resources if instance.resources.runtime_fixed else report.resources or instance.resources,
         degraded=report.degraded,
         foreign=report.foreign,
     )

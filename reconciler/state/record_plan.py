@@ -19,6 +19,7 @@ from schemas.access import Way
 from schemas.instance import Instance, Origin
 from schemas.launch import Intent, Request
 from schemas.plan import Action, Assign, Attach, Detach, Launch, Plan, Resume, Stop, Terminate, Update
+from schemas.resources import Resources
 from schemas.run import RUN_ENDED, Attempt, Job, Run
 from schemas.state import State, Wish
 
@@ -109,7 +110,7 @@ def _pending(launch: Launch, way: Way, *, id: str, name: str, now: int) -> Insta
         region=offer.region,
         zone=offer.zone,
         instance_type=offer.instance_type,
-        resources=replace(offer.resources, disk=launch.disk) if launch.disk else offer.resources,
+        resources=_resources(launch),
         spot=offer.spot,
         price=offer.price,
         at_most=offer.at_most,
@@ -125,11 +126,18 @@ def _pending(launch: Launch, way: Way, *, id: str, name: str, now: int) -> Insta
         prevent_destroy=launch.prevent_destroy,
         blocks=launch.blocks,
         host=launch.host,
+        image=launch.image,
         way=way,
         via=via_of(way),
         reserved_for=launch.reserved_for,
         reserved_until=launch.reserved_until,
     )
+
+
+def _resources(launch: Launch) -> Resources:
+    """Those of its offer, with the disk that is asked for, and with the runtime that its type fixes."""
+    offered = launch.offer.resources
+    return replace(offered, disk=launch.disk or offered.disk, runtime=launch.runtime or offered.runtime)
 
 
 def _assign(marks: _Marks, assign: Assign, *, now: int) -> None:

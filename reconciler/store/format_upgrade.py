@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from reconciler.state.errors import StateMoved, StateRefused
 from reconciler.store.base import Store
+from schemas.access import written_way
 from schemas.state import VERSION
 
 Raw = dict[str, Any]
@@ -24,8 +25,24 @@ def _second(raw: Raw) -> Raw:
 
 
 def _third(raw: Raw) -> Raw:
-    """Only fields with defaults were added; open launches keep the request that they were rendered with."""
-    return raw
+    """A way that takes a backend's program has its name beside the mode; fields with defaults were added.
+
+    Open launches keep the request that they were rendered with.
+    """
+    renamed: Raw = _with_programs(raw)
+    return renamed
+
+
+def _with_programs(value: Any) -> Any:
+    """`value` with every `way` and `connect` in it as today's."""
+    if isinstance(value, list):
+        return [_with_programs(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: written_way(each) if key in ("way", "connect") and isinstance(each, dict) else _with_programs(each)
+        for key, each in value.items()
+    }
 
 
 STEPS: Mapping[int, Callable[[Raw], Raw]] = {1: _second, 2: _third}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from schemas.backend_types import TYPES
 from schemas.documents.profile import TAGS, RetryKey, SpotPolicy
 from schemas.documents.resources import Resources
 from schemas.documents.scalars import NAME_SHAPE, Flag, Money, Name, Names, Port, Positive, Text, Texts, string, whole
@@ -137,20 +138,24 @@ class SshForm(Form):
     region: Text | None = None
 
 
+PROGRAMS = tuple(dict.fromkeys(name for one in TYPES.values() for name in one.access))
+"""Names of the programs by which instances can be reached, of every type of backend."""
+
+
 def _connect(value: Any) -> dict[str, Any]:
     """A `schemas.access.Way`, JSON-like."""
     if isinstance(value, dict):
         if set(value) != {"jump"}:
-            raise Wrong("is `direct`, `instance-connect`, `ssm` or `{jump: {hostname: …}}`")
+            raise Wrong(f"is {', '.join(f'`{name}`' for name in ('direct', *PROGRAMS))} or `{{jump: {{hostname: …}}}}`")
         given = form(ProxyForm, value["jump"]).model_dump()
         return {"mode": "jump", "jump": {key: item for key, item in given.items() if item is not None}}
-    mode: str = one_of("direct", "instance-connect", "ssm", what="a way to connect").read(value)
-    return {"mode": mode}
+    name: str = one_of("direct", *PROGRAMS, what="a way to connect").read(value)
+    return {"mode": "direct"} if name == "direct" else {"mode": "program", "name": name}
 
 
 def _connect_schema() -> Schema:
     jump = {"type": "object", "properties": {"jump": inlined(ProxyForm)}, "required": ["jump"]}
-    return {"anyOf": [{"enum": ["direct", "instance-connect", "ssm"]}, {**jump, "additionalProperties": False}]}
+    return {"anyOf": [{"enum": ["direct", *PROGRAMS]}, {**jump, "additionalProperties": False}]}
 
 
 CONNECT = Shape(_connect, _connect_schema)

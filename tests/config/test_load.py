@@ -7,14 +7,18 @@ import pytest
 from msgspec import json
 from msgspec.structs import replace
 
+from reconciler.config.compile.pool import backend_access, pool_access
 from reconciler.config.identity import identity
 from reconciler.config.load import Documents, Invalid, find_project, load
+from reconciler.config.read import read_documents
 from reconciler.config.version_pin import unmet_requirement
-from schemas.access import way_of
-from schemas.desired import COMPILER, Desired
+from reconciler.config.yaml.reader import parse_yaml
+from schemas.access import Way, way_of
+from schemas.backend_types import TYPES
+from schemas.desired import COMPILER, BackendConfig, Desired
 from schemas.pool import Pool
 from schemas.profile import Retry
-from schemas.resources import GpuNeed, Need, Span
+from schemas.resources import GpuNeed, Need, Span, Where
 
 GOOD = Path(__file__).parent / "documents" / "good"
 HOUR = 3600
@@ -489,8 +493,8 @@ def test_required_versions(requires: str, version: str, met: bool) -> None:
     ("written", "mode", "jump"),
     [
         ("direct", "direct", ""),
-        ("ssm", "ssm", ""),
-        ("instance-connect", "instance-connect", ""),
+        ("ssm", "program ssm", ""),
+        ("instance-connect", "program instance-connect", ""),
         ("{jump: {hostname: bastion, user: ann, port: 2222}}", "jump", "bastion"),
     ],
 )
@@ -503,10 +507,38 @@ def test_how_machines_are_reached_is_their_backends_or_their_pools_word(
         f"pools: [{{name: a, default: true}}, {{name: b, connect: {written}}}]",
     ).desired
     way = way_of(desired.backends[0].options)
-    assert (way.mode, way.jump.hostname if way.jump else "", way.profile) == (mode, jump, "me")
+    assert (f"{way.mode} {way.name}".strip(), way.jump.hostname if way.jump else "", way.profile) == (mode, jump, "me")
     plain, own = (pool.connect for pool in desired.pools)
     assert plain is None
     assert own == replace(way, profile="")
+
+
+def test_names_of_programs_are_of_one_type_each() -> None:
+    """So that the name alone tells whose program leads to an instance."""
+    names = [name for one in TYPES.values() if one.available for name in one.access]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_connect_is_checked_against_the_types_access() -> None:
+    """At its place, and only for backends that a pool may buy of: the others are not reached by it."""
+    written = "pools:\n- name: a\n  connect: ssm\n"
+    (entry,) = read_documents([(parse_yaml(written.encode(), shown="pools.yml"), False)]).pools
+    clouds = {
+        one.name: one
+        for one in (
+            BackendConfig(name="mine", type="aws", options={"connect": {"mode": "program", "name": "iap"}}),
+            BackendConfig(name="here", type="local"),
+            BackendConfig(name="later", type="gcp"),
+        )
+    }
+    iap = Pool(name="a", connect=Way(mode="program", name="iap"))
+    why = "backend `mine` (aws) cannot be reached by `iap`: it has `direct`, `jump`, `instance-connect`, `ssm`"
+    located = f"pools.yml:3:12: pools[0].connect: {why}"
+    assert [str(one) for one in pool_access(entry, iap, clouds)] == [located]
+    assert [str(one) for one in backend_access(entry, clouds["mine"])] == [located]
+    elsewhere = replace(iap, where=Where(backends=("here", "later")))
+    for fine in (elsewhere, replace(iap, connect=Way(mode="program", name="ssm")), replace(iap, connect=None)):
+        assert list(pool_access(entry, fine, clouds)) == []
 
 
 @pytest.mark.parametrize(

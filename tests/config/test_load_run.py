@@ -174,3 +174,21 @@ def test_options_of_pool_add() -> None:
     assert parse_duration("off") is None
     with pytest.raises(BadOption, match="--deadline: "):
         parse_duration("soon", option="--deadline")
+
+
+@pytest.mark.parametrize(
+    ("more", "image", "engine"),
+    [
+        ("commands: [a]\n", "", False),
+        ("image: run:1\ncommands: [a]\n", "run:1", False),
+        ("image: run:1\n", "run:1", True),
+        ("image: run:1\nentrypoint: python\ncommands: [a]\n", "run:1", True),
+        ("image: run:1\nuser: ann\ncommands: [a]\n", "run:1", True),
+        ("image: run:1\nprivileged: true\ncommands: [a]\n", "run:1", True),
+        ("image: run:1\nvolumes: ['/a:/b']\ncommands: [a]\n", "run:1", True),
+        ("image: run:1\nworking_dir: /srv\ncommands: [a]\n", "run:1", True),
+    ],
+)
+def test_what_a_run_asks_of_containers(documents: Documents, more: str, image: str, engine: bool) -> None:
+    need = run(documents, f"type: task\nname: t\n{more}").need
+    assert (need.container, need.image, need.engine) == (bool(image), image, engine)

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from backends.errors import TryLater
 from backends.fake.backend import Fault
+from reconciler.engine.job_spec import order_of
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import tick
 from reconciler.state.record_outcomes import LaunchRefused, Throttled
@@ -20,6 +21,8 @@ from schemas.instance import Instance
 from schemas.plan import Launch
 from schemas.pool import Pool
 from schemas.profile import Retry
+from schemas.resources import Need
+from schemas.run import Container
 from tests.chaos.killer import Killed, Killer
 from tests.worlds.world import Site, apply, apply_ask, cron, desired, offer, task, ticks
 
@@ -316,3 +319,20 @@ def test_a_run_that_is_stopped_before_its_machine_is_seen_sends_nothing_more(a_s
     ticks(site, 80, apart=20)
     assert site.world.calls["launch"] == 1
     assert site.world.living() == []
+
+
+def test_an_instance_that_is_a_container_is_made_of_its_runs_image(a_site: Make) -> None:
+    """A job of the image is then a process there: nothing is pulled, and the host reports no engine."""
+    site = a_site("fake-container")
+    train = task("train", need=Need(container=True, image="run:1"), container=Container(image="run:1"))
+    apply(site, desired(pools=[replace(POOL, default_image="pool:1")], runs=[train]))
+    ticks(site, 4)
+    (one,) = site.world.machines.values()
+    (instance,) = alive(site)
+    assert (one.request.image, instance.image, instance.resources.runtime) == ("run:1", "run:1", "image")
+    (attempt,) = site.state.attempts
+    (run,) = site.state.runs
+    order = order_of(
+        site.ports(), site.state, run=run, attempt=attempt, job=attempt.jobs[0], instances={instance.id: instance}
+    )
+    assert (run.status, order.box) == ("running", None)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from backends.aws.access import access
 from backends.boot.cloud_init import render
 from backends.boot.spec import FOLDER
 from reconciler.app.connections import transports
@@ -21,6 +22,7 @@ from reconciler.hosts.runner import Fenced, Unreachable, Untrusted
 from reconciler.hosts.session.base import Refused
 from reconciler.hosts.session.open import open_door
 from reconciler.hosts.shell_runner import HostRunner
+from reconciler.hosts.ssh.cloud_hosts import Accessing
 from reconciler.hosts.ssh.config import Here
 from reconciler.hosts.ssh.connections import Lines
 from reconciler.hosts.ssh.declared_hosts import SshReach
@@ -87,10 +89,10 @@ def an_instance(host: CloudHost, **changes: object) -> Instance:
 class Reconciler:
     """A process of its own: it knows what the state says and no more."""
 
-    def __init__(self, lab: Lab, *, key: ProjectKey = KEY, aws: str = "aws") -> None:
+    def __init__(self, lab: Lab, *, key: ProjectKey = KEY, access: Accessing = access) -> None:
         patience = Patience(dial=3, banner=3, login=5, tunnel=5)
         self.lines = Lines(Here(root=lab.root, home=lab.root), patience=patience)
-        self.reach = SshReach(lambda: self.lines, who="ann@laptop", key=lambda: key, aws=aws)
+        self.reach = SshReach(lambda: self.lines, who="ann@laptop", key=lambda: key, access=access)
         self.runner = HostRunner(transports({}, self.reach), shown=self.reach.shown, seal=self.reach.seal)
 
     def look(self, instance: Instance) -> HostReport:
@@ -419,8 +421,8 @@ SESSION = [
 @pytest.mark.parametrize(
     ("way", "asked"),
     [
-        (Way(mode="instance-connect"), [*CONNECT, "--region", "eu-west-1"]),
-        (Way(mode="ssm", profile="a b"), [*SESSION, "--region", "eu-west-1", "--profile", "a b"]),
+        (Way(mode="program", name="instance-connect"), [*CONNECT, "--region", "eu-west-1"]),
+        (Way(mode="program", name="ssm", profile="a b"), [*SESSION, "--region", "eu-west-1", "--profile", "a b"]),
     ],
 )
 def test_a_tunnel_of_its_cloud_leads_there(way: Way, asked: list[str], host: CloudHost, lab: Lab, vendor: Path) -> None:
@@ -436,7 +438,7 @@ def test_a_tunnel_of_its_cloud_leads_there(way: Way, asked: list[str], host: Clo
 
 def test_what_the_tunnel_says_of_itself_is_told(host: CloudHost, lab: Lab, vendor: Path) -> None:
     report = Reconciler(lab).look(
-        an_instance(host, host_key=host.shown, external_id="i-gone", way=Way(mode="ssm"), address="")
+        an_instance(host, host_key=host.shown, external_id="i-gone", way=Way(mode="program", name="ssm"), address="")
     )
     assert report.not_visible
     assert "i-gone is not connected" in report.error
@@ -444,8 +446,9 @@ def test_what_the_tunnel_says_of_itself_is_told(host: CloudHost, lab: Lab, vendo
 
 @pytest.mark.parametrize(("mode", "said"), [("instance-connect", "AWS CLI, version 2"), ("ssm", "AWS CLI, version 2")])
 def test_a_missing_program_is_ours_and_says_what_to_install(mode: str, said: str, host: CloudHost, lab: Lab) -> None:
-    one = an_instance(host, host_key=host.shown, way=Way(mode=mode))  # type: ignore[arg-type]
-    report = Reconciler(lab, aws="/nowhere/aws").look(one)
+    one = an_instance(host, host_key=host.shown, way=Way(mode="program", name=mode))
+    elsewhere = tuple((f"/nowhere/{name}", how) for name, how in access(one.way, one).needs)
+    report = Reconciler(lab, access=lambda way, one: replace(access(way, one), needs=elsewhere)).look(one)
     assert report.not_visible
     assert said in report.error
 

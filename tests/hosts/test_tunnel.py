@@ -15,7 +15,7 @@ GOES_ON = {"it waits for us": "exec cat", "it hears nothing": "exec sleep 1000",
 
 def opened(kind: str, program: str) -> Tunnel:
     if kind == "vendor":
-        return open_tunnel(["sh", "-c", program], needs=["sh"])
+        return open_tunnel(["sh", "-c", program], needs=[("sh", "install it")])
     return proxied(f"sh -c {shlex.quote(program)}")
 
 

@@ -10,7 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.planner.placement.fit import fits, misfit
+from reconciler.planner.placement.machine_image import image_for
+from schemas.backend_types import type_of
+from schemas.instance import Instance
 from schemas.offer import Offer
+from schemas.pool import Pool
 from schemas.resources import GpuNeed, Need, Resources, Span, Where
 from tests.worlds.planning import MACHINES
 from tests.worlds.worlds import KINDS, NEEDS, PRICES, WHERES
@@ -114,3 +118,48 @@ def test_fits_and_misfit_never_disagree(
     need: Need, where: Where, kind: str, price: Decimal | None, spot: bool, cloud: bool
 ) -> None:
     refusal(need, where, resources=MACHINES[kind], price=price, spot=spot, cloud=cloud)
+
+
+@pytest.mark.parametrize(
+    ("need", "runtime", "image", "why"),
+    [
+        (Need(), "image", "a:1", ""),
+        (Need(container=True, image="a:1"), "image", "a:1", ""),
+        (Need(container=True, image="a:1"), "image", "", "image a:1 asked, it is a container of an unknown image"),
+        (Need(container=True, image="a:1"), "image", "b:1", "image a:1 asked, it is a container of b:1"),
+        (
+            Need(container=True, image="a:1", engine=True),
+            "image",
+            "a:1",
+            "docker or podman asked (entrypoint, user, volumes …), it is itself a container",
+        ),
+        (Need(), "process", "", ""),
+        (
+            Need(container=True, image="a:1"),
+            "process",
+            "",
+            "a container runtime asked, it has none: its backend runs processes only",
+        ),
+        (Need(container=True, image="a:1", engine=True), "docker", "", ""),
+    ],
+)
+def test_an_image_asks_for_an_engine_or_an_equal_machine(need: Need, runtime: str, image: str, why: str) -> None:
+    small = Resources(cpus=4, memory=16 * GB, disk=200 * GB, runtime=runtime)
+    one = Instance(id="i", name="i", pool="p", backend="b", place="b/r", resources=small, image=image)
+    assert misfit(need, Where(), one, cloud=False) == why
+    assert fits(need, Where(), one, cloud=False) is not bool(why)
+
+
+@pytest.mark.parametrize(
+    ("kind", "need", "default", "image"),
+    [
+        ("fake", Need(image="run:1", container=True), "pool:1", ""),
+        ("fake-processes", Need(), "pool:1", ""),
+        ("fake-container", Need(image="run:1", container=True), "pool:1", "run:1"),
+        ("fake-container", Need(), "pool:1", "pool:1"),
+        ("fake-container", Need(), "${{ env.IMAGE }}", "ubuntu:24.04"),
+        ("fake-container", Need(), "", "ubuntu:24.04"),
+    ],
+)
+def test_what_a_machine_is_made_of(kind: str, need: Need, default: str, image: str) -> None:
+    assert image_for(type_of(kind), need, Pool(name="p", default_image=default)) == image

@@ -51,6 +51,27 @@ def test_every_format_that_was_ever_written_has_a_way_to_todays() -> None:
         assert (state.version, replace(state, version=VERSION)) == (format, STATE)
 
 
+@pytest.mark.parametrize("name", ["ssm", "instance-connect"])
+def test_a_way_that_was_a_mode_is_a_program_since_format_3(name: str) -> None:
+    """In instances and open launches, in what pools and backends say, and where a backend is remembered."""
+    old, new = {"mode": name, "profile": "me"}, {"mode": "program", "name": name, "profile": "me"}
+    jump = {"mode": "jump", "jump": {"hostname": "h"}}
+    raw = {
+        "instances": [{"way": old}, {"way": jump}, {"id": "i"}],
+        "intents": [{"request": {"way": old}}],
+        "applied": {
+            "desired": {"pools": [{"connect": old}, {"connect": None}], "backends": [{"options": {"connect": old}}]}
+        },
+    }
+    third = STEPS[2](raw)
+    assert third["instances"] == [{"way": new}, {"way": jump}, {"id": "i"}]
+    assert third["intents"] == [{"request": {"way": new}}]
+    assert third["applied"]["desired"] == {
+        "pools": [{"connect": new}, {"connect": None}], "backends": [{"options": {"connect": new}}],
+    }  # fmt: skip
+    assert STEPS[2](third) == third
+
+
 def names(raw: dict[str, Any]) -> dict[str, Any]:
     """An artificial step: instances were called machines, and a price was a number."""
     machines = raw.pop("machines", [])

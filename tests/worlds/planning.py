@@ -37,6 +37,7 @@ MACHINES = {
     "a100": Resources(cpus=12, memory=85 * 1024, disk=200 * 1024, gpu=Gpu(name="A100", memory=80 * 1024, count=1)),
     "a100x8": Resources(cpus=96, memory=1100 * 1024, disk=1000 * 1024, gpu=Gpu(name="A100", memory=80 * 1024, count=8)),
     "bare": Resources(cpus=4, memory=16 * 1024, disk=200 * 1024, runtime="none"),
+    "pod": Resources(cpus=4, memory=16 * 1024, disk=200 * 1024, runtime="image"),
     "docker": Resources(cpus=8, memory=32 * 1024, disk=200 * 1024, runtime="docker"),
     "octo": Resources(
         cpus=96,

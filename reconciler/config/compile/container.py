@@ -28,6 +28,17 @@ def container_of(form: RunForm, *, default_image: str) -> Container | None:
     )
 
 
+def needs_engine(form: RunForm, container: Container | None) -> bool:
+    """Whether only docker or podman can run it: a process in an instance made of the image has nothing of this."""
+    if container is None:
+        return False
+    own = container.entrypoint is not None or not (
+        getattr(form, "commands", None) or isinstance(form, DevEnvironmentForm)
+    )
+    changed = container.user or container.privileged or container.volumes
+    return bool(own or changed or (form.working_dir or "").startswith("/"))
+
+
 def unsupported_here(form: RunForm, container: Container | None) -> Iterable[str]:
     """Why the run cannot be as it is written, each a sentence."""
     yield from _without(form) if container is None else _within(form, container)

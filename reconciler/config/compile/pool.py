@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
 from reconciler.config.compile.hosts import compile_hosts
 from reconciler.config.compile.profile import Chosen
 from reconciler.config.known_hosts import Known
-from schemas.access import Way
+from reconciler.config.problems import Problem
+from reconciler.config.read import Entry
+from schemas.access import Way, way_of
 from schemas.desired import BackendConfig
 from schemas.documents.pool import PoolForm
 from schemas.documents.span import OFF
@@ -124,3 +126,28 @@ def _unsupported(form: PoolForm, where: Where, backends: Mapping[str, BackendCon
     if form.ssh is None and (reason := unusable(where, backends)):
         found.append(reason)
     return tuple(found)
+
+
+# ---------------------------------------------------------------- `connect`, checked against the types of backends
+
+
+def backend_access(entry: Entry, config: BackendConfig) -> Iterator[Problem]:
+    """Of a backend's own `connect`."""
+    yield from _faults(entry, way_of(config.options), (config,))
+
+
+def pool_access(entry: Entry, pool: Pool, backends: Mapping[str, BackendConfig]) -> Iterator[Problem]:
+    """Of a pool's `connect`: every backend that the pool may buy of must have it."""
+    if pool.connect is None or pool.hosts:
+        return
+    allowed = (one for name, one in backends.items() if not pool.where.backends or name in pool.where.backends)
+    yield from _faults(entry, pool.connect, allowed)
+
+
+def _faults(entry: Entry, way: Way, backends: Iterable[BackendConfig]) -> Iterator[Problem]:
+    for config in backends:
+        traits = config.traits
+        if way.mode == "program" and traits.available and traits.bought and way.name not in traits.access:
+            has = ", ".join(f"`{name}`" for name in ("direct", "jump", *traits.access))
+            why = f"backend `{config.name}` ({config.type}) cannot be reached by `{way.name}`: it has {has}"
+            yield entry.problem(why, "connect")

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from reconciler.config.compile.credentials import creds_faults, with_secrets
 from reconciler.config.compile.hosts import twice
-from reconciler.config.compile.pool import DEFAULT_POOL, compile_pool
+from reconciler.config.compile.pool import DEFAULT_POOL, backend_access, compile_pool, pool_access
 from reconciler.config.compile.profile import Layer, compile_profile, layer_of
 from reconciler.config.compile.project_keys import autoscale_keys, project_keys
 from reconciler.config.compile.run import compile_run, run_hash
@@ -72,6 +72,7 @@ def compile_documents(
     for entry in read.backends:
         notes.warnings.extend(backend_notices(entry))
         read.problems.extend(creds_faults(entry, secrets) if type_of(entry.form.type).available else ())
+        read.problems.extend(backend_access(entry, backends[entry_name(entry)]))
     return Desired(
         **project_keys(read),
         backends=tuple(with_secrets(config, secrets) for config in backends.values()),
@@ -169,6 +170,7 @@ def _pools(
         if pool.name == default and not pool.default:
             pool = replace(pool, default=True)
         pools.setdefault(pool.name, pool)
+        read.problems.extend(pool_access(entry, pool, backends))
         notes.warnings.extend(pool_contradictions(entry, pool))
         notes.unsupported.extend(unsupported_notices(entry, pool.unsupported))
     _hosts_twice(read, pools)

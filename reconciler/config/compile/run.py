@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from reconciler.config.compile.container import KEPT_CHANGES, container_of, unsupported_here
+from reconciler.config.compile.container import KEPT_CHANGES, container_of, needs_engine, unsupported_here
 from reconciler.config.compile.pool import DEFAULT_IDLE, unusable, where_of
 from reconciler.config.compile.profile import Chosen, Layer
 from schemas.desired import BackendConfig
@@ -83,7 +83,12 @@ def compile_run(
     where = where_of(chosen, backends)
     kind: Any = getattr(form, "type", "task")
     container = container_of(form, default_image=pool.default_image)
-    need = replace(form.resources or Need(), container=container is not None)
+    need = replace(
+        form.resources or Need(),
+        container=container is not None,
+        image=container.image if container else "",
+        engine=needs_engine(form, container),
+    )
     developing = isinstance(form, DevEnvironmentForm)
     chosen.note("pool", None, next((source for source, layer in layers if layer.pool), "default"))
     chosen.note("resources", None, "run" if form.resources is not None else "default")

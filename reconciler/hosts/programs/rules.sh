@@ -7,7 +7,12 @@ read_uptime() { # up: whole seconds since boot, suspended time included: no one 
     up=${up%%.*}
 }
 
-read_boot() { read -r boot < /proc/sys/kernel/random/boot_id; } # boot
+read_boot() { # boot: what no other start of this machine had. Containers share their kernel's boot id: the program that
+    # begins one writes an id of its own there, at each start, as root
+    boot=
+    [ ! -f /run/dstack/incarnation ] || read -r boot < /run/dstack/incarnation
+    case $boot in ????????-????-????-????-????????????) ;; *) read -r boot < /proc/sys/kernel/random/boot_id ;; esac
+}
 
 read_start() { # $1 pid -> born: its start in clock ticks since boot, "" where there is none: tells a reused pid
     born=

@@ -17,8 +17,10 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from backends.boot.spec import LOGIN
+from backends.errors import BackendError
 from reconciler.hosts.runner import Unreachable, Untrusted
 from reconciler.hosts.ssh.config import Hop
+from schemas.access import Access, Way
 from schemas.instance import Instance
 
 if TYPE_CHECKING:
@@ -30,11 +32,16 @@ ENDORSED = "cat /etc/ssh/dstack_host_key.endorsed"
 ROTATE = 60.0  # seconds: a small machine that has just booted makes its first key
 
 
-class CloudReach:
-    """`key` is the project's; `aws` the vendor's program. Thread-safe."""
+Accessing = Callable[[Way, Instance], Access]
 
-    def __init__(self, lines: Callable[[], Lines], *, key: Callable[[], ProjectKey], aws: str = "aws") -> None:
-        self._make_lines, self._make_key, self._aws = lines, key, aws
+
+class CloudReach:
+    """`key` is the project's; `access` names a backend's own program that leads to an instance. Thread-safe."""
+
+    def __init__(
+        self, lines: Callable[[], Lines], *, key: Callable[[], ProjectKey], access: Accessing | None = None
+    ) -> None:
+        self._make_lines, self._make_key, self._access = lines, key, access or _registered
         self._lock = threading.Lock()
         self._meeting: dict[str, threading.Lock] = {}
         self._met: dict[str, str] = {}
@@ -47,6 +54,15 @@ class CloudReach:
             pin = instance.host_key or self._met.get(instance.id, "") or self._meet(instance)
             self._met[instance.id] = pin
         return self._to(instance, pin)
+
+    def program(self, instance: Instance) -> Access | None:
+        """The backend's program that leads there; `None` where its address is dialled."""
+        if instance.way.mode != "program":
+            return None
+        try:
+            return self._access(instance.way, instance)
+        except BackendError as error:
+            raise Unreachable(f"not visible from here: {error}", ours=True) from error
 
     def pin_of(self, instance: Instance) -> str:
         """What it has shown to this process, and is pinned to; "" before."""
@@ -72,7 +88,7 @@ class CloudReach:
 
     def _hops(self, instance: Instance, pin: str) -> tuple[Hop, ...]:
         way = instance.way
-        tunnel, needs = _tunnel(instance, aws=self._aws)
+        program = self.program(instance)
         last = Hop(
             name="",
             hostname=instance.address or instance.external_id,
@@ -81,8 +97,9 @@ class CloudReach:
             identities=(),
             key=pin,
             login=self._login.private,
-            tunnel=tunnel,
-            needs=needs,
+            tunnel=program.argv if program else (),
+            needs=program.needs if program else (),
+            environment=program.environment if program else (),
         )
         return (self._make_lines().jump(way.jump), last) if way.jump else (last,)
 
@@ -129,6 +146,12 @@ class CloudReach:
         return endorsement(self._key, launch=instance.launch, instance=instance.id, host_key=host_key)
 
 
+def _registered(way: Way, instance: Instance) -> Access:
+    from backends.registry import access
+
+    return access(way, instance)
+
+
 def _rotated(line: Line, *args: str) -> str:
     from reconciler.hosts.transport.ssh import SshTransport
 
@@ -139,18 +162,3 @@ def _rotated(line: Line, *args: str) -> str:
     if answer.code or (args[0] == "make" and not said.startswith("ssh-ed25519 ")):
         raise Unreachable(f"its host key could not be replaced: {answer.err[-200:] or said[:80] or answer.code}")
     return said
-
-
-def _tunnel(instance: Instance, *, aws: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The argv that leads there and the programs that it takes; nothing where its address is dialled."""
-    where = ("--region", instance.region) if instance.region else ()
-    profile = ("--profile", instance.way.profile) if instance.way.profile else ()
-    match instance.way.mode:
-        case "instance-connect":
-            target: tuple[str, ...] = ("--instance-id", instance.external_id, "--remote-port", "22")
-            return (aws, "ec2-instance-connect", "open-tunnel", *target, *where, *profile), (aws,)
-        case "ssm":
-            target = ("--target", instance.external_id)
-            document = ("--document-name", "AWS-StartSSHSession", "--parameters", "portNumber=22")
-            return (aws, "ssm", "start-session", *target, *document, *where, *profile), (aws, "session-manager-plugin")
-    return (), ()

@@ -29,7 +29,8 @@ class Hop:
 
     `name` is what messages call it: "" for the host itself, `jump NAME` for one on the way.
     `login` is the project's own private key, of a machine that we bought; nothing of this user's is tried there.
-    `tunnel` is the argv of a vendor's program that leads there, instead of a dial; `needs` the programs it takes.
+    `tunnel` is the argv of a vendor's program that leads there, instead of a dial; `needs` the programs it takes, each
+    with what to do where it is not installed, `environment` what it is run with.
     `proxy` is the user's own command that leads there, complete: its stdin and stdout are the connection.
     """
 
@@ -41,7 +42,8 @@ class Hop:
     key: str
     login: str = field(default="", repr=False)
     tunnel: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
+    needs: tuple[tuple[str, str], ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
     proxy: str = ""
 
     @property

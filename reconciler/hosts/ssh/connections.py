@@ -171,7 +171,7 @@ class Lines:
 
     def _tunnelled(self, hop: Hop) -> socket.socket:
         """Its program's own words are better than what comes of a connection that says nothing."""
-        tunnel = open_tunnel(hop.tunnel, needs=hop.needs)
+        tunnel = open_tunnel(hop.tunnel, needs=hop.needs, environment=hop.environment)
         if speaks(tunnel, ends=time.monotonic() + self._patience.tunnel):
             with suppress(OSError):
                 if tunnel.recv(1, socket.MSG_PEEK):

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 
 from backends.errors import BackendError, TryLater
 from reconciler.hosts.runner import Unreachable, Untrusted
-from reconciler.hosts.ssh.cloud_hosts import CloudReach
+from reconciler.hosts.ssh.cloud_hosts import Accessing, CloudReach
 from reconciler.state.status import bought
+from schemas.access import Access
 from schemas.host import Host
 from schemas.instance import Instance
 
 if TYPE_CHECKING:
     from backends.ssh.backend import Said
     from reconciler.hosts.ssh.connections import Line, Lines
+    from reconciler.hosts.transport.program import ProgramTransport
     from reconciler.hosts.transport.ssh import SshTransport
     from reconciler.secrets.project_key import ProjectKey
 
@@ -48,15 +50,20 @@ def reach_from(
 class SshReach:
     """`lines` makes them when first needed: a plan does not pay for them. Thread-safe.
 
-    `cloud` is the way to machines that we bought, with the project's `key`; `aws` is the vendor's program.
+    `cloud` is the way to machines that we bought, with the project's `key`; `access` names a backend's own programs.
     """
 
     def __init__(
-        self, lines: Callable[[], Lines], *, who: str, key: Callable[[], ProjectKey] | None = None, aws: str = "aws"
+        self,
+        lines: Callable[[], Lines],
+        *,
+        who: str,
+        key: Callable[[], ProjectKey] | None = None,
+        access: Accessing | None = None,
     ) -> None:
         self._make = lines
         self._key = key or _no_key
-        self.cloud = CloudReach(lambda: self.lines, key=self._key, aws=aws)
+        self.cloud = CloudReach(lambda: self.lines, key=self._key, access=access)
         self._lock = threading.Lock()
         self._lines: Lines | None = None
         self.who = who
@@ -78,6 +85,21 @@ class SshReach:
         from backends.boot.spec import FOLDER
 
         return lambda: self.cloud.line(instance), FOLDER
+
+    def program(self, instance: Instance) -> Access | None:
+        """The command that starts programs on an instance without an SSH server; `None` where it has one."""
+        found = self.cloud.program(instance) if instance.host is None else None
+        return found if found is not None and found.speaks == "sh" else None
+
+    def by_program(self, instance: Instance, environ: Mapping[str, str]) -> ProgramTransport | None:
+        """The transport over such a command, in our folder there; `None` where there is an SSH server."""
+        access = self.program(instance)
+        if access is None:
+            return None
+        from backends.boot.spec import FOLDER
+        from reconciler.hosts.transport.program import ProgramTransport
+
+        return ProgramTransport(lambda: access, folder=FOLDER, environ=environ)
 
     def shown(self, instance: Instance) -> str:
         """The pinned host key that a bought machine showed; "" for any other, or before that."""

@@ -15,10 +15,6 @@ from contextlib import suppress
 from reconciler.hosts.runner import Unreachable
 from reconciler.text.format import clean
 
-NEEDS = {
-    "aws": "install the AWS CLI, version 2",
-    "session-manager-plugin": "install AWS's Session Manager plugin",
-}
 NO_SUCH_COMMAND = (126, 127)
 LAST_WORDS = 300
 PATIENCE = 1.0  # seconds that it has to end by itself once the line is over
@@ -27,8 +23,8 @@ PATIENCE = 1.0  # seconds that it has to end by itself once the line is over
 class Tunnel(socket.socket):
     """Our end of a running program. To close it ends the program and whatever it began, once; thread-safe."""
 
-    def __init__(self, argv: Sequence[str]) -> None:
-        """Raises `OSError` where it does not start."""
+    def __init__(self, argv: Sequence[str], *, environment: Sequence[tuple[str, str]] = ()) -> None:
+        """`environment` is added to ours. Raises `OSError` where it does not start."""
         ours, its = socket.socketpair()
         super().__init__(fileno=ours.detach())
         self._closing = threading.Lock()
@@ -42,6 +38,7 @@ class Tunnel(socket.socket):
                     stdin=its.fileno(),
                     stdout=its.fileno(),
                     stderr=self._complaints,
+                    env={**os.environ, **dict(environment)},
                     start_new_session=True,
                 )
         except BaseException:
@@ -78,15 +75,16 @@ class Tunnel(socket.socket):
         return clean(lines[-1].strip()) if lines else ""
 
 
-def open_tunnel(argv: Sequence[str], *, needs: Sequence[str]) -> Tunnel:
+def open_tunnel(
+    argv: Sequence[str], *, needs: Sequence[tuple[str, str]], environment: Sequence[tuple[str, str]] = ()
+) -> Tunnel:
     """A vendor's program, no shell in between. `needs` are those that it cannot do without: `Unreachable`, ours."""
-    for program in needs:
+    for program, how in needs:
         if shutil.which(program) is None:
             name = program.rpartition("/")[2]
-            how = NEEDS.get(name, f"install {name}")
             raise Unreachable(f"not visible from here: no `{name}` on this machine: {how}", ours=True)
     try:
-        return Tunnel(argv)
+        return Tunnel(argv, environment=environment)
     except OSError as error:
         raise Unreachable(f"not visible from here: {argv[0]}: {error.strerror or error}", ours=True) from error
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from reconciler.planner.draft import Draft
-from reconciler.planner.placement.fit import refusal, shortage
+from reconciler.planner.placement.fit import other_image, refusal, shortage
 from reconciler.planner.placement.idle_pool import Shape
 from reconciler.state.blocks import blocks_of, part, part_price, used
 from reconciler.state.drains import crosses
@@ -52,7 +52,7 @@ def least(shape: Shape, machine: Instance | Offer, *, of: int) -> int:
     """The fewest blocks that suffice for the shape, at a price that it accepts; 0 where none do."""
     blocks = fewest(shape.need, machine.resources, of=of)
     priced = replace(machine, price=part_price(machine.price, blocks=blocks, of=of)) if blocks else machine
-    return blocks if not refusal(shape.where, priced) else 0
+    return blocks if not refusal(shape.where, priced) and not other_image(shape.need, machine) else 0
 
 
 class Box:

@@ -38,11 +38,14 @@ class Machine(Protocol):
     def spot(self) -> bool: ...
     @property
     def price(self) -> Price | None: ...
+    @property
+    def image(self) -> str | None: ...
 
 
 def fits(need: Need, where: Where, machine: Machine, *, cloud: bool) -> bool:
     """`cloud` is true where a new machine would be bought (see `Offer.cloud`)."""
-    return not shortage(need, machine.resources, cloud=cloud) and not refusal(where, machine)
+    short = shortage(need, machine.resources, cloud=cloud) or other_image(need, machine)
+    return not short and not refusal(where, machine)
 
 
 def misfit(need: Need, where: Where, machine: Machine, *, cloud: bool) -> str:
@@ -50,6 +53,10 @@ def misfit(need: Need, where: Where, machine: Machine, *, cloud: bool) -> str:
     short = shortage(need, machine.resources, cloud=cloud)
     if short:
         return f"{asked(need, kind=short, cloud=cloud)} asked, it has {has(machine.resources, kind=short)}"
+    if other_image(need, machine):
+        if need.engine and machine.image == need.image:
+            return "docker or podman asked (entrypoint, user, volumes …), it is itself a container"
+        return f"image {need.image} asked, it is a container of {machine.image or 'an unknown image'}"
     refused = refusal(where, machine)
     return f"{accepted(where, kind=refused)} accepted, it is {_is(machine, kind=refused)}" if refused else ""
 
@@ -61,6 +68,13 @@ def excluded(pool: Pool, need: Need) -> str:
     return ""
 
 
+def other_image(need: Need, machine: Machine) -> bool:
+    """Whether the machine is itself a container, and cannot be that of the run: of another image, or for lack of an
+    engine that the run's entrypoint, user, privileges or volumes need."""
+    fixed = machine.image is not None and machine.resources.runtime == "image"
+    return fixed and need.container and (need.engine or machine.image != need.image)
+
+
 # ---------------------------------------------------------------- resources
 
 
@@ -68,7 +82,7 @@ def shortage(need: Need, resources: Resources, *, cloud: bool) -> str:
     """The first kind of resource that does not suffice: gpu, cpu, memory, disk …; "" if all do."""
     if need.gpu is not None and not _gpu_suffices(need.gpu, resources.gpu):
         return "gpu"
-    if need.container and resources.runtime == "none":  # where it is not known yet, its host will tell
+    if need.container and resources.runtime in ("none", "process"):  # where it is not known yet, its host will tell
         return "container runtime"
     if need.cpu_arch and need.cpu_arch != resources.cpu_arch:
         return "cpu architecture"
@@ -153,6 +167,8 @@ def has(resources: Resources, *, kind: str) -> str:
         gpu = resources.gpu
         return f"{gpu.count}x{gpu.name} ({size(gpu.memory)})" if gpu and gpu.count else "none"
     if kind == "container runtime":
+        if resources.runtime == "process":
+            return "none: its backend runs processes only"
         return "neither docker nor podman" if resources.runtime == "none" else resources.runtime
     if kind == "cpu architecture":
         return resources.cpu_arch

@@ -157,6 +157,7 @@ def _classes(draft: Draft, instances: Iterable[Instance]) -> list[Alike]:
             one.spot,
             one.price,
             one.resources,
+            one.image,
             drain,
         )
         alike = found.get(key)

@@ -14,6 +14,10 @@ class LaunchTerms(NamedTuple):
     max_price: Price | None = None
     disk: Mib = 0
     reservation: str = ""
+    image: str = ""
+    """Where the machines are themselves containers: what they are made of."""
+    runtime: str = ""
+    """`Resources.runtime`, where the type of the backend fixes it."""
 
 
 class LaunchOrder(NamedTuple):

@@ -12,9 +12,11 @@ from reconciler.planner.placement.blocks import share_of_offer
 from reconciler.planner.placement.fit import accepted, refusal
 from reconciler.planner.placement.idle_pool import Shape
 from reconciler.planner.placement.limits import Room
+from reconciler.planner.placement.machine_image import NOT_MADE_OF_IT, imageless, lacks_container
 from reconciler.planner.placement.offer_index import Aisle, Shelf
 from reconciler.planner.placement.offer_stages import HELD_BACK, LACKS, STAGE_WORDS, STAGES, cheapest_of
 from reconciler.planner.self_termination import ends_by_itself
+from reconciler.state.sending import type_for
 from reconciler.text.format import counted
 from schemas.base import Price
 from schemas.offer import Offer
@@ -150,7 +152,8 @@ class Search:
 
     def __init__(self, market: Market, room: Room, *, shape: Shape, pool: Pool) -> None:
         self._market, self._room, self._shape, self._pool = market, room, shape, pool
-        self._shelf = market.shelf(shape.need, pool.need, spot=shape.where.spot, blocks=pool.blocks)
+        self._need = imageless(shape.need)
+        self._shelf = market.shelf(self._need, pool.need, spot=shape.where.spot, blocks=pool.blocks)
         self._at = 0
         self._dear = False  # whatever is left costs more than it may
         self._over: Offer | None = None  # the cheapest that suits, where a budget refuses it and so all that cost more
@@ -206,6 +209,10 @@ class Search:
 
     def _unsuited(self, offer: Offer) -> str:
         """Which rule of the shape leaves it out: a stage, or ""."""
+        if self._need.container and (
+            lacks := lacks_container(type_for(self._market.draft.backends, offer.backend), self._shape.need)
+        ):
+            return lacks
         ceiling = self._shape.ceiling
         if self._pool.blocks != 1:
             offer = share_of_offer(self._shape.need, offer, blocks=self._pool.blocks)
@@ -250,7 +257,7 @@ class Search:
         left = self._market.size
         if not left:
             return "there are no offers"
-        shelf = self._market.shelf(self._shape.need, self._pool.need, spot="auto", blocks=self._pool.blocks)
+        shelf = self._market.shelf(self._need, self._pool.need, spot="auto", blocks=self._pool.blocks)
         lost = shelf.lost()
         short, first = set(lost), dict(shelf.first_lost)
         for offer in shelf.each():
@@ -282,6 +289,8 @@ class Search:
     def _label(self, stage: str, first: Offer) -> str:
         if stage == "ceiling":
             return f"1.5 × the confirmed price, ${self._shape.ceiling:.2f}"
+        if stage in ("container runtime", "image"):
+            return "a container runtime" if stage == "container runtime" else NOT_MADE_OF_IT
         if stage == "self-termination":
             return "self_termination: required"
         if stage == "over":

@@ -8,6 +8,7 @@ STAGES = (
     "blocks",
     "gpu",
     "container runtime",
+    "image",
     "cpu architecture",
     "cpu",
     "memory",

@@ -14,10 +14,11 @@ from reconciler.planner.placement.fit import CLOUD_DISK
 from reconciler.planner.placement.idle_pool import Shape, Shapes
 from reconciler.planner.placement.launch_order import LaunchOrder, LaunchTerms
 from reconciler.planner.placement.limits import Room
+from reconciler.planner.placement.machine_image import image_for
 from reconciler.planner.placement.offer_search import Market, Search
 from reconciler.planner.rules.attach_hosts import attaching, waits
 from reconciler.planner.self_termination import unended
-from reconciler.state.sending import batch_of
+from reconciler.state.sending import batch_of, type_for
 from reconciler.text.durations import words
 from reconciler.text.format import counted, few
 from schemas.base import Price, Seconds
@@ -63,7 +64,7 @@ class Growth:
         """`subject` (a run's name) is listed in the reason; `name` is the instance's, if it was chosen."""
         self.room.take(order.pool, order.offer, n)
         self.market.take(order.pool, order.offer, n=n)
-        self.newest = order.offer
+        self.newest = None if order.terms.image else order.offer  # shared by runs of its image alone, once it is there
         self.ordered[order.pool] = self.ordered.get(order.pool, 0) + n
         key = (*order[:1], id(order.offer), *order[2:])
         _, wanted = self._orders.setdefault(key, (order, []))
@@ -100,6 +101,8 @@ def _launch(draft: Draft, order: LaunchOrder, wanted: list[tuple[str, str]]) -> 
         max_price=order.terms.max_price,
         disk=order.terms.disk,
         reservation=order.terms.reservation,
+        image=order.terms.image,
+        runtime=order.terms.runtime,
         tags=pool.tags,
         max_lifetime=pool.max_lifetime,
         hold=order.hold,
@@ -145,7 +148,7 @@ def grow_for(growth: Growth, run: Run, shape: Shape) -> str:
     offer = growth.search(shape).offer()
     if offer is None:
         return growth.search(shape).funnel()
-    growth.order(_for_run(run, shape, offer=offer, pool=pool), n=1, subject=run.spec.name)
+    growth.order(_for_run(growth, run, shape, offer=offer, pool=pool), n=1, subject=run.spec.name)
     return ""
 
 
@@ -172,14 +175,14 @@ def grow_gang(
     why = growth.hopeless(pool, n=n)
     if why:
         return why, None
-    order = _for_run(run, shape, offer=offer, pool=pool)._replace(
+    order = _for_run(growth, run, shape, offer=offer, pool=pool)._replace(
         reserved_for=run.id, why=f"for run {run.spec.name}, {n} of its {shape.nodes} nodes"
     )
     growth.order(order, n=n, subject=run.spec.name)
     return "", region
 
 
-def _for_run(run: Run, shape: Shape, *, offer: Offer, pool: Pool) -> LaunchOrder:
+def _for_run(growth: Growth, run: Run, shape: Shape, *, offer: Offer, pool: Pool) -> LaunchOrder:
     spec = run.spec
     return LaunchOrder(
         pool=pool.name,
@@ -188,7 +191,7 @@ def _for_run(run: Run, shape: Shape, *, offer: Offer, pool: Pool) -> LaunchOrder
         idle_duration=spec.idle_duration if spec.destroy_after else None,
         idle_source=dict(spec.sources).get("idle_duration", "default") if spec.destroy_after else "dont-destroy",
         hold=pool.hold,  # of its results: a run with a `hold` of its own has that for its own alone
-        terms=_terms(pool, offer, need=shape.need, where=shape.where),
+        terms=_terms(growth, pool, offer, need=shape.need, where=shape.where),
     )
 
 
@@ -239,7 +242,7 @@ def _grow_wish(growth: Growth, wish: Wish, *, pool: Pool, missing: int) -> str:
             hold=pool.hold,
             wish=wish.id,
             why=f"added by {wish.by or 'a person'}",
-            terms=_terms(pool, offer, need=wish.need, where=wish.where),
+            terms=_terms(growth, pool, offer, need=wish.need, where=wish.where),
         )
         growth.order(order, n=1, subject="", name=wish.name if wish.count == 1 else "")
     return ""
@@ -276,10 +279,10 @@ def grow_floors(growth: Growth) -> None:
                 said = f"{missing - index} of {counted(floor, 'node')} missing"
                 draft.cannot(f"pool {pool.name}", f"{said}: {why or growth.search(shape).funnel()}")
                 break
-            growth.order(_for_floor(pool, offer=offer, floor=floor, staying=staying), n=1, subject="")
+            growth.order(_for_floor(growth, pool, offer=offer, floor=floor, staying=staying), n=1, subject="")
 
 
-def _for_floor(pool: Pool, *, offer: Offer, floor: int, staying: int) -> LaunchOrder:
+def _for_floor(growth: Growth, pool: Pool, *, offer: Offer, floor: int, staying: int) -> LaunchOrder:
     return LaunchOrder(
         pool=pool.name,
         offer=offer,
@@ -288,16 +291,23 @@ def _for_floor(pool: Pool, *, offer: Offer, floor: int, staying: int) -> LaunchO
         idle_source=dict(pool.sources).get("idle_duration", "default"),
         hold=pool.hold,
         why=f"nodes {floor}, there {'is' if staying == 1 else 'are'} {staying or 'none'}",
-        terms=_terms(pool, offer, need=pool.need, where=pool.where),
+        terms=_terms(growth, pool, offer, need=pool.need, where=pool.where),
     )
 
 
-def _terms(pool: Pool, offer: Offer, *, need: Need, where: Where) -> LaunchTerms:
+def _terms(growth: Growth, pool: Pool, offer: Offer, *, need: Need, where: Where) -> LaunchTerms:
     """Of a machine that is bought; its disk is what was asked for, or else the usual one."""
     if not offer.cloud:
         return LaunchTerms()
     disk = max(need.disk.min or 0, pool.need.disk.min or 0) or CLOUD_DISK.min or 0
-    return LaunchTerms(max_price=where.max_price, disk=disk, reservation=where.reservation)
+    kind = type_for(growth.draft.backends, offer.backend)
+    return LaunchTerms(
+        max_price=where.max_price,
+        disk=disk,
+        reservation=where.reservation,
+        image=image_for(kind, need, pool),
+        runtime=kind.fixed_runtime,
+    )
 
 
 def window(seconds: Seconds | None) -> str:

@@ -10,7 +10,7 @@ from collections import Counter
 
 from reconciler.planner.draft import Draft
 from reconciler.planner.placement.blocks import Box, Boxes, cheaper_than, machines_of, suffices
-from reconciler.planner.placement.fit import excluded
+from reconciler.planner.placement.fit import excluded, other_image
 from reconciler.planner.placement.idle_pool import Shape, Stock, coming, unusable
 from reconciler.planner.placement.rejection import crossing, passed_by, pool_crossing
 from reconciler.planner.placement.reservations import release
@@ -314,6 +314,7 @@ def _verb(nodes: int, *, shared: bool) -> str:
 def _busy_fits(draft: Draft, shape: Shape) -> bool:
     return any(
         draft.jobs.get(id)
+        and not other_image(shape.need, draft.living[id])
         and not suffices(shape.need, left_of(draft.living[id]).resources, of=shared(draft.living[id]), cloud=False)
         for id in draft.members[shape.pool]
     )

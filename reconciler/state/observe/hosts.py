@@ -146,6 +146,8 @@ def _self_destruct(instance: Instance, report: HostReport) -> int | None:
 
 def _resources(instance: Instance, report: HostReport) -> Resources:
     found = report.resources or instance.resources
+    if instance.resources.runtime_fixed:
+        return replace(found, runtime=instance.resources.runtime)
     return found if report.runtime in ("", found.runtime) else replace(found, runtime=report.runtime)
 
 

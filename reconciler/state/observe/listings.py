@@ -147,6 +147,8 @@ def _resources(instance: Instance, seen: Seen, *, first: bool) -> Resources:
     """As first seen; a declared server may be given more or less of what no job holds by name."""
     if seen.resources is None or (not first and instance.host is None):
         return instance.resources
+    if first and instance.resources.runtime_fixed:
+        return replace(seen.resources, runtime=instance.resources.runtime)
     if first:
         return seen.resources
     return replace(instance.resources, cpus=seen.resources.cpus, memory=seen.resources.memory)

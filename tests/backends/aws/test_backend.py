@@ -283,7 +283,7 @@ def test_a_launch_to_be_reached_directly_lets_in_and_any_other_does_not(
     places: AwsPlaces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DSTACK_ADDRESS", "198.51.100.7")
-    launched(places, name="l1", way=Way(mode="ssm"), options={"connect": {"mode": "direct"}})
+    launched(places, name="l1", way=Way(mode="program", name="ssm"), options={"connect": {"mode": "direct"}})
     assert rules(places.account) == []
     launched(places, name="l2", way=Way(), options={"connect": {"mode": "ssm"}})
     assert rules(places.account) == [(22, "198.51.100.7/32")]
@@ -297,7 +297,7 @@ def test_ingress_as_declared(places: AwsPlaces, monkeypatch: pytest.MonkeyPatch)
     launched(places, name="l2", options={"ingress": "none"})
     assert set(rules(places.account)) == open_to
     both: dict[str, Any] = {"ingress": ["own", "192.0.2.0/24"]}
-    launched(places, name="l3", way=Way(mode="ssm"), options=both)
+    launched(places, name="l3", way=Way(mode="program", name="ssm"), options=both)
     assert set(rules(places.account)) == (open_to := open_to | {(22, "192.0.2.0/24")})
     launched(places, name="l4", options=both)
     assert set(rules(places.account)) == open_to | {(22, "203.0.113.7/32")}

@@ -106,17 +106,18 @@ def test_only_what_the_documents_ask_for() -> None:
     assert {"iam:PassRole", "kms:CreateGrant", "ssm:StartSession", "s3:PutObject"} <= full
 
 
+SSM, CONNECT = (Way(mode="program", name=name) for name in ("ssm", "instance-connect"))
 TUNNELS = {"ssm": "ssm:StartSession", "instance-connect": "ec2-instance-connect:OpenTunnel"}
 POOLS = {  # backend's way, pools -> ways
     "no-pool": ("ssm", (), {"ssm"}),
     "as-the-backend": ("ssm", (Pool(name="a"),), {"ssm"}),
-    "one-of-its-own": ("direct", (Pool(name="a", connect=Way(mode="ssm")), Pool(name="b")), {"direct", "ssm"}),
-    "all-of-their-own": ("ssm", (Pool(name="a", connect=Way(mode="instance-connect")),), {"instance-connect"}),
+    "one-of-its-own": ("direct", (Pool(name="a", connect=SSM), Pool(name="b")), {"direct", "ssm"}),
+    "all-of-their-own": ("ssm", (Pool(name="a", connect=CONNECT),), {"instance-connect"}),
     "each-another": (
-        "direct", (Pool(name="a", connect=Way(mode="ssm")), Pool(name="b", connect=Way(mode="instance-connect"))),
+        "direct", (Pool(name="a", connect=SSM), Pool(name="b", connect=CONNECT)),
         {"ssm", "instance-connect"},
     ),
-    "elsewhere": ("direct", (Pool(name="a", connect=Way(mode="ssm"), where=Where(backends=("gcp",))),), {"direct"}),
+    "elsewhere": ("direct", (Pool(name="a", connect=SSM, where=Where(backends=("gcp",))),), {"direct"}),
     "servers": ("ssm", (Pool(name="a", connect=Way(), hosts=(Host(name="h", hostname="h"),)),), {"ssm"}),
 }  # fmt: skip
 

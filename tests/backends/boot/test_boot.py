@@ -6,13 +6,16 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from backends.boot.cloud_init import MOST, SERVICE, TIMER, render
+from backends.boot.cloud_init import SERVICE, TIMER, render
 from backends.boot.spec import Boot, DeadMan
 from backends.errors import BackendError
 from reconciler.hosts.boot_keys import boot_of, endorsement, host_key_of, login_of
 from reconciler.secrets.project_key import ProjectKey
 from reconciler.store.folder import FolderStore
+from schemas.backend_type import BackendType
+from schemas.backend_types import UNKNOWN
 from schemas.desired import BackendConfig
 from schemas.instance import Instance
 from schemas.launch import Request
@@ -71,7 +74,7 @@ def test_the_text_for_cloud_init_is_sh_and_arms_the_timer_first(tmp_path: Path) 
     text = render(boot, request=REQUEST)
     assert text == render(boot, request=REQUEST)
     assert text.splitlines()[:2] == ["#cloud-boothook", "#!/bin/sh"]
-    assert len(text.encode()) < MOST
+    assert len(text.encode()) < UNKNOWN.user_data_limit
     (tmp_path / "user-data").write_text(text)
     subprocess.run(["dash", "-n", str(tmp_path / "user-data")], check=True)
     steps = ("--no-block start dstack-deadman.timer", "PRIVATE KEY", "useradd", "HostKey ")
@@ -94,6 +97,18 @@ def test_a_name_runs_nothing(name: str) -> None:
     text = render(boot, request=request)
     assert name not in text
     assert "user='a b'\n" in text
+
+
+def test_a_type_says_how_its_machines_end_and_how_much_it_takes() -> None:
+    boot = boot_of(KEY, "l-abc")
+    kind = BackendType(name="t", power_off_program="curl -X DELETE http://vendor/self\n")
+    text = render(boot, request=REQUEST, kind=kind)
+    assert kind.power_off_program in text
+    assert "systemctl poweroff" not in text
+    size = len(text.encode())
+    assert render(boot, request=REQUEST, kind=replace(kind, user_data_limit=size)) == text
+    with pytest.raises(ValueError, match=f"user data of {size} bytes: {size - 1} are the most"):
+        render(boot, request=REQUEST, kind=replace(kind, user_data_limit=size - 1))
 
 
 def test_systemd_takes_the_units(tmp_path: Path) -> None:
