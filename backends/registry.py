@@ -1,8 +1,8 @@
 """Import the module of a backend's type, as `TYPES` names it, only when such a backend is used.
 
 A module has `connect`, and may have: `regions`, `probes` (backend check), `policy` (backend policy), `configure` (the
-pieces of `dstack TYPE configure`), `parameter` (secrets that its accounts keep), `access` (the programs of
-`connect`), `CATALOG` and `live_region` (offers).
+pieces of `dstack TYPE configure`), `parameter` (secrets that its accounts keep), `bucket_session` (its credentials, for
+a state in a bucket), `access` (the programs of `connect`), `CATALOG` and `live_region` (offers).
 """
 
 from __future__ import annotations
@@ -83,6 +83,14 @@ def access(way: Way, instance: Instance) -> Access:
         raise BackendError(f"no backend can be reached by `connect: {way.name}`")
     make: Callable[[Way, Instance], Access] = _hook(type, "access")
     return make(way, instance)
+
+
+def bucket_session(config: BackendConfig) -> Any:
+    """The session of the vendor's SDK that opens buckets with the credentials of `config`. Raises `BackendError`."""
+    make: Callable[[BackendConfig], Any] | None = _hook(config.type, "bucket_session")
+    if make is None:
+        raise BackendError(f"backend {config.name}: credentials of type {config.type} open no bucket")
+    return make(config)
 
 
 def catalog_of(type: str) -> Path:

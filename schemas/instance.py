@@ -138,6 +138,8 @@ class Seen(Value, frozen=True, kw_only=True):
     id: str = ""
     launch: str = ""
     pool: str = ""
+    backend: str = ""
+    """Name of the backend that asked for it, by its tag; "" where no tag says so. Two backends may be one account."""
     lineage: str = ""
     generation: int = 0
     phase: Literal["starting", "running", "stopped", "ending", "ended"] = "running"

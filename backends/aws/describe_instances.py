@@ -10,7 +10,7 @@ from decimal import Decimal, InvalidOperation
 from time import strptime
 from typing import Any, Literal
 
-from backends.aws.tags import GENERATION, LAUNCH, LINEAGE, POOL, PRICE, PROJECT, as_mapping
+from backends.aws.tags import BACKEND, GENERATION, LAUNCH, LINEAGE, POOL, PRICE, PROJECT, as_mapping
 from schemas.base import Price, is_price
 from schemas.instance import Seen
 
@@ -36,6 +36,7 @@ def seen(instance: Mapping[str, Any], *, region: str, request_status: str = "") 
         id=f"{launch}-{instance.get('AmiLaunchIndex', 0)}" if launch else "",
         launch=launch,
         pool=tags.get(POOL, ""),
+        backend=tags.get(BACKEND, ""),
         lineage=tags.get(LINEAGE, ""),
         generation=_number(tags.get(GENERATION, "")),
         phase=phase,

@@ -13,6 +13,7 @@ PROJECT = "dstack-project"
 LINEAGE = "dstack-lineage"
 GENERATION = "dstack-generation"
 POOL = "dstack-pool"
+BACKEND = "dstack-backend"
 LAUNCH = "dstack-launch"
 PRICE = "dstack-price"
 OURS = "dstack-"
@@ -30,6 +31,7 @@ def tags_of(request: Request, extra: Mapping[str, str]) -> dict[str, str]:
         GENERATION: str(request.generation),
         POOL: request.pool,
         LAUNCH: request.launch,
+        BACKEND: request.place.partition("/")[0],
         **({PRICE: str(request.price)} if request.price is not None else {}),
     }
     tags = {"Name": f"{request.pool} (dstack)", **extra, **dict(request.tags), **ours}

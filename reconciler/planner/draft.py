@@ -124,7 +124,7 @@ class Draft:
 
     def named(self, pool: str) -> bool:
         """A person allowed, by name or at a prompt, to end what is in this pool."""
-        return not {pool, "*"}.isdisjoint(self.may.destroy_pools)
+        return bool(pool) and not {pool, "*"}.isdisjoint(self.may.destroy_pools)
 
     def may_end(self, pool: str) -> bool:
         """The documents may end what is in this pool and they declare no more."""

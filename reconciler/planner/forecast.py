@@ -11,7 +11,7 @@ from reconciler.planner.placement.limits import hourly
 from reconciler.state.autoscale_rules import word_of
 from reconciler.state.blocks import left_of, shared
 from reconciler.state.drains import INSTANCE, told
-from reconciler.state.late_hosts import returned
+from reconciler.state.observe.late_hosts import returned
 from reconciler.state.status import INTERRUPTED, UNTRUSTED, lost_gpus
 from reconciler.text.dates import clock, moment
 from reconciler.text.durations import words

@@ -30,7 +30,8 @@ HOUR = 3600
 class CostRow:
     """`seconds` billed, of which `idle` and `boot` ran nothing; `cost` in $, of which `idle_cost` was idle.
 
-    `kind` is set where no name can stand: `idle` and `boot` are what nobody used, `none` what has no user or tag.
+    `kind` is set where no name can stand: `idle` and `boot` are what nobody used, `none` what has no pool, backend,
+    user or tag.
     `unpriced` seconds have no known price and are in no cost. Fractions, so that the rows add up exactly.
     """
 
@@ -218,7 +219,8 @@ class _Tally:
         kind: Kind = "" if users else "boot" if boots else "idle"
         self._add(None, one, seconds, kind=kind)
         if self._by in ("pool", "backend"):
-            self._add((one.pool if self._by == "pool" else one.backend, "", ""), one, seconds, kind=kind)
+            name = one.pool if self._by == "pool" else one.backend
+            self._add((name, "", "" if name else "none"), one, seconds, kind=kind)
         elif kind:
             self._add(("", "", kind), one, seconds, kind=kind)
         else:

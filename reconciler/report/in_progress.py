@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconciler.state.late_hosts import returned
+from reconciler.state.observe.late_hosts import returned
 from reconciler.state.sending import apart, counted_from, type_at
 from reconciler.text.dates import clock
 from reconciler.text.format import counted

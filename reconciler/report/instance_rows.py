@@ -88,7 +88,7 @@ def explain_pools(state: State | None, *, pools: tuple[Pool, ...]) -> tuple[Pool
     """Each of `pools`, then those that only live instances still name."""
     living = [_shown(one, state) for one in state.instances if one.phase != "terminated"] if state else []
     jobs = jobs_by_instance(state.attempts) if state else {}
-    gone = sorted({one.pool for one in living} - {one.name for one in pools})
+    gone = sorted({one.pool for one in living if one.pool} - {one.name for one in pools})
     return tuple(_pool_row(one, living=living, jobs=jobs) for one in (*pools, *(Pool(name=name) for name in gone)))
 
 

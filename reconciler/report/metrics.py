@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import get_args
 
 from reconciler.state.status import InstanceStatus, alive, instance_status, jobs_by_instance
-from reconciler.text.format import clean
+from reconciler.text.format import clean, pool_label
 from schemas.plan import Plan
 from schemas.run import RunStatus
 from schemas.state import State
@@ -61,9 +61,12 @@ def _of_plan(plan: Plan | None) -> Iterable[_Metric]:
 
 def _of_state(state: State) -> Iterable[_Metric]:
     living = [one for one in state.instances if alive(one)]
-    pools = sorted({one.pool for one in living} | _declared(state))
+    pools = sorted({pool_label(one.pool) for one in living} | _declared(state))
     jobs = jobs_by_instance(state.attempts)
-    seen = Counter((one.pool, instance_status(one, jobs)) for one in living)
+    seen = Counter((pool_label(one.pool), instance_status(one, jobs)) for one in living)
+    hourly = {pool: Decimal(0) for pool in pools}
+    for one in living:
+        hourly[pool_label(one.pool)] += one.price or Decimal(0)
     runs = Counter(run.status for run in state.runs)
     places = [place for place in state.places if not place.forgotten]
     yield _one("state_generation", "Writes of the state so far.", state.generation)
@@ -77,10 +80,7 @@ def _of_state(state: State) -> Iterable[_Metric]:
     yield _Metric(
         name="hourly_cost_dollars",
         help="What the instances alive cost an hour, where their price is known, by pool.",
-        samples=[
-            ({"pool": pool}, sum((one.price or Decimal(0) for one in living if one.pool == pool), Decimal(0)))
-            for pool in pools
-        ],
+        samples=[({"pool": pool}, hourly[pool]) for pool in pools],
     )
     yield _one("instances_unpriced", "Instances alive without a known price.", sum(one.price is None for one in living))
     yield _Metric(

@@ -10,6 +10,7 @@ from reconciler.state.access_modes import with_ways
 from reconciler.state.host_place import as_server
 from reconciler.state.observe.adopt_jobs import found_on
 from reconciler.state.observe.hosts import SKEW
+from reconciler.state.observe.sightings import machines
 from reconciler.state.status import bought
 from schemas.access import way_of
 from schemas.desired import BackendConfig, Desired
@@ -135,21 +136,20 @@ def _instances(
     configs = {place.name: place.config for place in places}
     counts: dict[str, int] = {}
     made: dict[str, Instance] = {}
-    for listing in listings:
-        for seen in listing.instances:
-            if seen.lineage not in ("", lineage) or seen.phase == "ended" or seen.id in made:
-                continue
-            pool = seen.pool or "default-pool"
-            counts[pool] = counts.get(pool, 0) + 1
-            instance = _instance(
-                seen, name=f"{pool}-{counts[pool]}", place=listing.place, pool=pools.get(pool, Pool(name=pool)), now=now
-            )
-            instance = replace(instance, backend=backends.get(listing.place, listing.place.split("/")[0]))
-            if listing.place in configs:
-                instance = as_server(_with_runtime(instance, configs[listing.place]), configs[listing.place])
-                if instance.host is None:  # of a pool that is no more: nobody else says how it is reached
-                    instance = replace(instance, way=way_of(configs[listing.place].options))
-            made[instance.id] = _looked_at(instance, hosts.get(instance.id), now=now)
+    for place, seen in machines(listings, places=places, lineage=lineage):
+        pool = seen.pool or "default-pool"
+        counts[pool] = counts.get(pool, 0) + 1
+        instance = _instance(
+            seen, name=f"{pool}-{counts[pool]}", place=place, pool=pools.get(pool, Pool(name=pool)), now=now
+        )
+        if instance.id in made:  # without an id of ours, and another account has a machine of that external id
+            instance = replace(instance, id=f"{place.replace('/', '-')}-{seen.external_id}")
+        instance = replace(instance, backend=backends.get(place, place.split("/")[0]))
+        if place in configs:
+            instance = as_server(_with_runtime(instance, configs[place]), configs[place])
+            if instance.host is None:  # of a pool that is no more: nobody else says how it is reached
+                instance = replace(instance, way=way_of(configs[place].options))
+        made[instance.id] = _looked_at(instance, hosts.get(instance.id), now=now)
     return tuple(made.values())
 
 

@@ -287,7 +287,7 @@ def _refuse_unknown_pool(state: State, pool: str, *, instances: bool = False) ->
 def _known_pools(state: State) -> set[str]:
     """A pool is known while it is applied, and while it has living instances."""
     applied = [each.name for each in state.applied.desired.pools] if state.applied else []
-    return {*applied, *(each.pool for each in state.instances if alive(each))}
+    return {*applied, *(each.pool for each in state.instances if alive(each) and each.pool)}
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -3,16 +3,18 @@
 An instance is owned while the state counts it and does not call it an orphan, or while its launch is open. What goes
 with instances is owned while something uses it, or while an instance or an open launch of its pool is in that place.
 What another lineage of the project's state made is left alone: another copy of the state owns it. So is everything
-where the state is older than what it finds.
+where the state is older than what it finds. Places that list the same machines are looked at as one, and what they
+have is told once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from reconciler.state.observe.generations import distrust
-from schemas.instance import Seen
+from reconciler.state.observe.listing_scope import Scope, scope_of
+from schemas.instance import Instance, Seen
 from schemas.leftover import ORDER, Leftover
 from schemas.state import State
 
@@ -21,9 +23,10 @@ SHARED = ("security-group", "placement-group")
 
 @dataclass(frozen=True)
 class Found:
-    """What one place answered."""
+    """What one place answered. `scope` is of who answered."""
 
     place: str
+    scope: Scope
     instances: Sequence[Seen]
     others: Sequence[Leftover]
 
@@ -37,40 +40,60 @@ def unowned(state: State, found: Iterable[Found]) -> tuple[Leftover, ...]:
     found = tuple(found)
     seen = {each.place: [one for one in each.instances if one.lineage == state.lineage] for each in found}
     distrust(state, seen=seen, reports=())
-    made = [one for each in found for one in _of(state, each)]
-    return tuple(sorted(made, key=lambda one: (ORDER.index(one.kind), one.place, one.id)))
+    known = _Known(state, found)
+    made: dict[tuple[Scope, str, str], Leftover] = {}
+    for each in found:
+        for one in known.leftovers(each):
+            made.setdefault((each.scope, one.kind, one.id), one)
+    return tuple(sorted(made.values(), key=lambda one: (ORDER.index(one.kind), one.place, one.id)))
 
 
-def _of(state: State, found: Found) -> Iterable[Leftover]:
-    living = [seen for seen in found.instances if seen.phase != "ended"]
-    yield from (_instance(seen, found.place) for seen in living if not _owned(state, found.place, seen))
-    pools = _pools(state, found.place, living)
-    asked = {intent.id for intent in state.intents}  # what it makes is not attached at once
-    for one in found.others:
-        if one.in_use or one.lineage not in ("", state.lineage) or one.launch in asked:
-            continue
-        if one.kind in SHARED and (one.pool in pools or (not one.pool and pools)):
-            continue
-        yield one
+class _Known:
+    """What the state knows of each scope."""
 
+    def __init__(self, state: State, found: Iterable[Found]) -> None:
+        found = tuple(found)
+        self._state = state
+        self._scopes = {place.name: scope_of(place) for place in state.places}
+        self._scopes |= {each.place: each.scope for each in found}
+        living = [one for one in state.instances if one.phase != "terminated"]
+        self._owned = {self._machine(one) for one in living if not one.orphan}
+        self._asked = {intent.id for intent in state.intents}  # what it makes is not attached at once
+        self._pools: dict[Scope, set[str]] = {each.scope: set() for each in found}
+        for one in living:
+            self._pools.setdefault(self._scope(one.place), set()).add(one.pool)
+        for intent in state.intents:
+            self._pools.setdefault(self._scope(intent.request.place), set()).add(intent.request.pool)
+        for each in found:
+            theirs = (seen for seen in each.instances if seen.phase != "ended" and not self._ours(seen.lineage))
+            self._pools[each.scope] |= {seen.pool for seen in theirs}
 
-def _owned(state: State, place: str, seen: Seen) -> bool:
-    """Or on its way out already, or of another lineage."""
-    if seen.phase == "ending" or seen.lineage not in ("", state.lineage):
-        return True
-    if any(seen.launch and seen.launch == intent.id for intent in state.intents):
-        return True
-    return any(
-        one.place == place and seen.external_id == one.external_id and one.phase != "terminated" and not one.orphan
-        for one in state.instances
-    )
+    def leftovers(self, found: Found) -> Iterator[Leftover]:
+        """A group is needed by the pools with anything there that lives or is asked for, whoever owns it."""
+        living = (seen for seen in found.instances if seen.phase != "ended")
+        yield from (_instance(seen, found.place) for seen in living if not self._is_owned(found.scope, seen))
+        pools = self._pools[found.scope]
+        for one in found.others:
+            if one.in_use or not self._ours(one.lineage) or one.launch in self._asked:
+                continue
+            if one.kind in SHARED and (one.pool in pools or (not one.pool and pools)):
+                continue
+            yield one
 
+    def _is_owned(self, scope: Scope, seen: Seen) -> bool:
+        """Or on its way out already, or of another lineage."""
+        if seen.phase == "ending" or not self._ours(seen.lineage):
+            return True
+        return seen.launch in self._asked or (scope, seen.external_id) in self._owned
 
-def _pools(state: State, place: str, living: Iterable[Seen]) -> frozenset[str]:
-    """Pools with anything there that lives or is asked for, whoever owns it: their groups are needed."""
-    known = (one.pool for one in state.instances if one.place == place and one.phase != "terminated")
-    asked = (intent.request.pool for intent in state.intents if intent.request.place == place)
-    return frozenset((*known, *asked, *(seen.pool for seen in living if seen.lineage not in ("", state.lineage))))
+    def _ours(self, lineage: str) -> bool:
+        return lineage in ("", self._state.lineage)
+
+    def _machine(self, one: Instance) -> tuple[Scope, str]:
+        return self._scope(one.place), one.external_id
+
+    def _scope(self, place: str) -> Scope:
+        return self._scopes.get(place, Scope("", place, ""))
 
 
 def _instance(seen: Seen, place: str) -> Leftover:

@@ -83,13 +83,14 @@ class BucketStore:
 
     def supersede(self, state: State, *, now: int) -> str:
         """See `Store.supersede`."""
+        data = dumps(state)
         found = self._get()
         aside = ""
         if found is not None:
             aside = f"{self._key}.before-rebuild-{now}"
             self._keep(aside, found.data)
         nonce = secrets.token_hex(12)
-        tag = self._put(packed(dumps(state), nonce=nonce), found.tag if found else "", nonce=nonce)
+        tag = self._put(packed(data, nonce=nonce), found.tag if found else "", nonce=nonce)
         self._seen = header_of(state)
         self._known = tag, self._seen
         return f"{self._objects.url}/{aside}" if aside else ""

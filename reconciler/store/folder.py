@@ -67,13 +67,14 @@ class FolderStore:
 
     def supersede(self, state: State, *, now: int) -> str:
         """See `Store.supersede`."""
+        data = dumps(state)
         self._make_folder()
         kept = self._path.with_name(f"{self._path.name}.before-rebuild-{now}")
         with self._lock():
             there = self._path.exists() or self._path.is_symlink()
             if there:
                 self._path.rename(kept)
-            self._replace(dumps(state))
+            self._replace(data)
         self._seen = header_of(state)
         return str(kept) if there else ""
 

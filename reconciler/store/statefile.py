@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from reconciler.state.errors import StateRefused
+from reconciler.state.invariants import damage
 from reconciler.store.format_upgrade import STEPS, Raw, older, upgraded
 from reconciler.store.moved_pointer import moved_to
-from schemas.base import Price, is_price
 from schemas.state import VERSION, Applied, Place, State
 
 COLLECTIONS = (
@@ -35,7 +35,6 @@ COLLECTIONS = (
     "untold",
     "paces",
 )
-IDENTIFIED = ("instances", "runs", "attempts", "intents", "wishes", "untold")
 # A YAML reader gives up on a longer key.
 KEY_LIMIT = 1024
 
@@ -51,14 +50,16 @@ class Header(NamedTuple):
 
 def dumps(state: State) -> bytes:
     """UTF-8. Lone surrogates become U+FFFD; a key of options over 1,023 characters is `StateRefused`, an older
-    format too: what was read as if it were today's must not be taken for it.
+    format too: what was read as if it were today's must not be taken for it. So is what `loads` would refuse.
     """
     if why := older(state.version):
         raise StateRefused(why)
+    _refuse_to_write(state)
     try:
         text = _lines(_portable_options(state))
     except UnicodeEncodeError:
         state = msgspec.convert(_without_surrogates(msgspec.to_builtins(state)), State)
+        _refuse_to_write(state)  # ids that differed by surrogates alone are equal now
         text = _lines(_portable_options(state))
     return _escape(text)
 
@@ -76,10 +77,17 @@ def loads(data: bytes, source: str, *, steps: Mapping[int, Callable[[Raw], Raw]]
         raise StateRefused(_why(data, source, error)) from error
     if state.version != VERSION and state.version not in steps:
         raise StateRefused(_wrong_version(source, state.version))
-    _refuse_doubles(state, source)
-    if not all(map(is_price, _prices(state))):
-        raise StateRefused(f"{source}: damaged: a price that is none; restore it from a copy")
+    if why := damage(state):
+        raise StateRefused(f"{source}: damaged: {why}; restore it from a copy")
     return state
+
+
+def _refuse_to_write(state: State) -> None:
+    if why := damage(state):
+        raise StateRefused(
+            f"the new state was not written: {why}, so that no command could read it again. Nothing was changed. "
+            "This is a defect of dstack: report it with the output of `dstack state pull`"
+        )
 
 
 def header(data: bytes) -> Header | None:
@@ -294,25 +302,3 @@ def _wrong_version(source: str, version: int) -> str:
     if version > VERSION:
         return f"{source}: written by a newer dstack (format {version}, this one reads {VERSION}): upgrade dstack"
     return f"{source}: format {version} is not one that was ever written (this dstack reads {VERSION}); restore it"
-
-
-def _refuse_doubles(state: State, source: str) -> None:
-    for name in IDENTIFIED:
-        records = getattr(state, name)
-        ids = {record.id for record in records}
-        if len(ids) != len(records):
-            raise StateRefused(f"{source}: two records of {name} have the same id; restore it from a copy")
-
-
-def _prices(state: State) -> Iterator[Price | None]:
-    yield from (one.price for one in state.instances)
-    for run in state.runs:
-        yield from (run.confirmed_price, run.spec.where.max_price)
-    yield from (wish.confirmed_price for wish in state.wishes)
-    yield from (intent.request.max_price for intent in state.intents)
-    if state.applied is not None:
-        desired = state.applied.desired
-        yield from (desired.budget, desired.confirm_above)
-        for pool in desired.pools:
-            yield from (pool.max_hourly, pool.where.max_price)
-        yield from (spec.where.max_price for spec in desired.runs)

@@ -13,6 +13,7 @@ from schemas.resources import Resources
 # C0, DEL, C1 and the marks that reorder text: a vendor's message must not drive a terminal.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 FIRST, LAST = -62135596800, 253402300799  # of the years 1 and 9999
+NO_POOL = "(no pool)"  # of an orphan whose pool tag is missing; no pool can be called so
 _UNITS = ((7 * 86400, "w"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
@@ -24,6 +25,11 @@ def clean(text: str) -> str:
 def _escape(found: re.Match[str]) -> str:
     code = ord(found.group())
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+
+def pool_label(pool: str) -> str:
+    """The name of a pool where each row and each sample needs one."""
+    return pool or NO_POOL
 
 
 def price(amount: Price | None) -> str:

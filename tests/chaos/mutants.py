@@ -203,8 +203,8 @@ MUTANTS = (
         changes=(
             (
                 "reconciler/engine/decide.py",
-                "            if view.approved is None\n",
-                "            if True\n",
+                "        if view.approved is not None:\n            chosen",
+                "        if False:\n            chosen",
             ),
         ),
         tests=("tests/engine/test_tick.py",),
@@ -582,6 +582,86 @@ MUTANTS = (
             ),
         ),
         tests=("tests/backends/aws/test_capacity.py", "-k", "reservation_that_is_full"),
+    ),
+    Mutant(
+        name="an orphan without a pool",
+        off="an orphan's end counts as the removal of its pool, and needs permission",
+        changes=(
+            (
+                "reconciler/cli/commands/plan/approval.py",
+                "        if isinstance(one, Terminate) and one.inferred:\n            continue\n",
+                "",
+            ),
+        ),
+        tests=("tests/engine/test_orphans_without_pool.py",),
+    ),
+    Mutant(
+        name="written as read",
+        off="a state that no reader takes is written",
+        changes=(
+            (
+                "reconciler/store/statefile.py",
+                "    _refuse_to_write(state)\n    try:",
+                "    try:",
+            ),
+        ),
+        tests=(
+            "tests/store/test_statefile.py",
+            "-k",
+            "no_reader_would_take",
+        ),
+    ),
+    Mutant(
+        name="two backends of one account",
+        off="each place judges alone whose a machine is",
+        changes=(
+            (
+                "reconciler/state/observe/listing_scope.py",
+                "    if not place.identity:\n",
+                "    if place.name:\n",
+            ),
+        ),
+        tests=(
+            "tests/engine/test_one_account.py",
+            "-k",
+            "two_backends or garbage",
+        ),
+    ),
+    Mutant(
+        name="the older of two",
+        off="of two machines with one mark the newer is the instance",
+        changes=(
+            (
+                "reconciler/state/observe/sightings.py",
+                'age = (seen.phase == "ended", *age_of(seen))',
+                'age = (seen.phase == "ended", -age_of(seen)[0], external_id)',
+            ),
+        ),
+        tests=("tests/engine/test_one_account.py",),
+    ),
+    Mutant(
+        name="a zone's refusal",
+        off="a zone that was refused is asked again where the place picks it anew",
+        changes=(
+            (
+                "reconciler/engine/prepare.py",
+                "        elif again := next((one for one in refused if one.zone == answer.request.zone), None):",
+                "        elif again := next((one for one in refused if not one.zone), None):",
+            ),
+        ),
+        tests=("tests/engine/test_launch_tries.py",),
+    ),
+    Mutant(
+        name="a cap on requests",
+        off="one apply sends launch requests without end",
+        changes=(
+            (
+                "reconciler/engine/decide.py",
+                "        chosen, notes = within(chosen, sent=view.sent)\n",
+                "        chosen, notes = within(chosen, sent=0)\n",
+            ),
+        ),
+        tests=("tests/engine/test_launch_tries.py",),
     ),
 )
 

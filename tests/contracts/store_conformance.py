@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from reconciler.state.errors import StateMoved, StateRefused
 from reconciler.store.base import Store
 from schemas.desired import BackendConfig
+from schemas.run import Attempt
 from schemas.state import VERSION, Place, State, Tombstone
 
 PROJECT = "conformance1"
@@ -112,6 +113,16 @@ class StoreConformance:
         with pytest.raises(StateRefused, match=word):
             opened().write(wrong, token)
         assert opened().read() == (a_state(5), token)
+
+    def test_a_state_that_no_reader_would_take_changes_nothing(self, opened: Open) -> None:
+        token = opened().write(a_state(1), "")
+        twice = Attempt(id="twice", run="r", number=1, jobs=())
+        wrong = replace(a_state(2), attempts=(twice, twice))
+        with pytest.raises(StateRefused, match="two records of attempts"):
+            opened().write(wrong, token)
+        with pytest.raises(StateRefused, match="two records of attempts"):
+            opened().supersede(wrong, now=77)
+        assert opened().read() == (a_state(1), token)
 
     def test_a_reader_notices_a_restored_backup(self, opened: Open) -> None:
         store = opened()

@@ -20,10 +20,12 @@ from reconciler.state.errors import StateRefused
 from reconciler.store.statefile import COLLECTIONS, dumps, header, loads
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import Instance
+from schemas.launch import Intent, Request
+from schemas.ledger import Entry
 from schemas.pool import Pool
 from schemas.resources import Gpu, Resources
 from schemas.run import Attempt, Job, Run, RunSpec
-from schemas.state import VERSION, Applied, Override, Place, Revision, State, Tick, Tombstone
+from schemas.state import VERSION, Applied, Override, Place, Revision, State, Tick, Tombstone, Wish
 
 NASTY = (
     "del\x7f c1\x80\x9f nel\x85 ls\u2028 ps\u2029 bom\ufeff non\ufffe\uffff nul\x00 tab\t nl\n esc\x1b \U0001f600 \xe9"
@@ -164,7 +166,10 @@ def _edited(old: bytes, new: bytes) -> bytes:
         (_edited(b'"price":"1E-7"', b'"price":"NaN"'), "the.yml: damaged: a price that is none; restore it"),
         (_edited(b'"price":"1E-7"', b'"price":"1e99999"'), "the.yml: damaged: a price that is none; restore it"),
         (_edited(b'"pool":"gpu"', b'"pool":\xff\xff'), "the.yml: damaged: at line "),
-        (_edited(b'"id":"abcdefgh2-0"', b'"id":"abcdefgh1-0"'), "the.yml: two records of instances have the same id"),
+        (
+            _edited(b'"id":"abcdefgh2-0"', b'"id":"abcdefgh1-0"'),
+            "the.yml: damaged: two records of instances have the same id (abcdefgh1-0); restore it from a copy",
+        ),
         (_edited(b'"instances":[\n', b'<<<<<<< HEAD\n"instances":[\n'), "the.yml: holds conflict markers of a merge."),
         (_edited(b'"instances":[\n', b'"instances":[\n=======\n'), "the.yml: holds conflict markers of a merge."),
         (b'{"version":1,"project":' + b"[" * 100_000, "the.yml: "),
@@ -197,3 +202,36 @@ def _read_or_refused(data: bytes) -> None:
     with contextlib.suppress(StateRefused):
         read = loads(data, "the.yml")
         assert loads(dumps(read), "the.yml") == read
+
+
+def broken() -> dict[str, State]:
+    """States that the reader refuses, by what is wrong."""
+    made = full()
+    spec = RunSpec(name="train")
+    run, attempt = Run(id="r", spec=spec), Attempt(id="a", run="r", number=1, jobs=())
+    request = Request(
+        place="local", launch="l", token="l", ids=("l-0",), names=("n",), pool="gpu", instance_type="small"
+    )
+    intent = Intent(id="l", request=request, opened_at=0)
+    wish, told = Wish(id="w", pool="gpu"), Entry(id="e", at=0, kind="launched", subject="instance l-0")
+    bad = Decimal("NaN")
+    surrogates = (instance(1, id="x-\ud800"), instance(2, id="x-\ud801"))
+    return {
+        "two records of instances have the same id (abcdefgh1-0)": replace(made, instances=(instance(1), instance(1))),
+        "two records of instances have the same id (x-\ufffd)": replace(made, instances=surrogates),
+        "two records of runs have the same id (r)": replace(made, runs=(run, run)),
+        "two records of attempts have the same id (a)": replace(made, attempts=(attempt, attempt)),
+        "two records of intents have the same id (l)": replace(made, intents=(intent, intent)),
+        "two records of wishes have the same id (w)": replace(made, wishes=(wish, wish)),
+        "two records of untold have the same id (e)": replace(made, untold=(told, told)),
+        "a price that is none": replace(made, instances=(instance(1, price=bad),)),
+        "a price that is none ": replace(made, wishes=(replace(wish, confirmed_price=bad),)),
+    }
+
+
+@pytest.mark.parametrize("why", broken())
+def test_what_no_reader_would_take_is_not_written(why: str) -> None:
+    with pytest.raises(StateRefused) as refused:
+        dumps(broken()[why])
+    assert str(refused.value).startswith(f"the new state was not written: {why.strip()}, ")
+    assert "\n" not in str(refused.value)

@@ -19,12 +19,12 @@ def brake(draft: Draft) -> None:
         return
     inferred = [action for action in draft.actions if isinstance(action, Terminate) and action.inferred]
     counts = Counter(_pool(draft, action) for action in inferred)
-    withheld = {pool for pool, count in counts.items() if 2 * count > max(2, len(draft.members.get(pool, ())))}
+    withheld = {pool for pool, count in counts.items() if 2 * count > max(2, _size(draft, pool))}
     for pool in sorted(withheld):
         ends = [action for action in inferred if _pool(draft, action) == pool]
-        members = counted(len(draft.members[pool]), "instance")
+        members = counted(_size(draft, pool), "instance")
         draft.cannot(
-            f"pool {pool}",
+            f"pool {pool}" if pool else "project",
             f"{len(ends)} of its {members} would end for a reason that is inferred "
             f"({ends[0].why}): withheld; `--allow-mass-destroy` ends them",
         )
@@ -34,6 +34,11 @@ def brake(draft: Draft) -> None:
     ]
     for id in held:
         del draft.leaving[id]
+
+
+def _size(draft: Draft, pool: str) -> int:
+    """Instances of the pool; of the project for orphans without a pool, which are all that such a pool would have."""
+    return len(draft.members.get(pool, ())) if pool else len(draft.living)
 
 
 def _pool(draft: Draft, action: Terminate) -> str:

@@ -12,7 +12,7 @@ def pools_left(draft: Draft) -> None:
     if not draft.rules_documents or draft.may.destroy_all:
         return
     for name, ids in draft.members.items():
-        if name in draft.pools or not draft.covers(id="", pool=name):
+        if not name or name in draft.pools or not draft.covers(id="", pool=name):
             continue
         staying = (draft.living[id] for id in ids if id not in draft.leaving and not draft.living[id].orphan)
         owned = [one.id for one in staying if not (one.prevent_destroy and pool_may_go(draft, one))]

@@ -54,7 +54,7 @@ def retire(draft: Draft) -> None:
     for instance in list(draft.living.values()):
         if instance.phase == "terminating":
             draft.leaving[instance.id] = instance.reason
-        elif draft.everything or draft.covers(id=instance.id, pool=instance.pool):
+        elif draft.everything or _covered(draft, instance):
             _judge(draft, instance, kept=kept)
         elif instance.draining:
             draft.leaving[instance.id] = instance.draining
@@ -67,6 +67,11 @@ def retire(draft: Draft) -> None:
     for (pool, why), count in kept.items():
         draft.cannot(f"pool {pool}", f"{count} kept by prevent_destroy ({why})")
     _lift_drains(draft)
+
+
+def _covered(draft: Draft, instance: Instance) -> bool:
+    """An orphan without a pool is in no pool, while a run without one is in the default pool."""
+    return draft.covers(id=instance.id, pool=instance.pool) and bool(instance.pool or not draft.may.only_pool)
 
 
 def _lift_drains(draft: Draft) -> None:
@@ -154,7 +159,7 @@ def _orphaned(draft: Draft, instance: Instance) -> Leave | None:
 
 
 def _pool_left(draft: Draft, instance: Instance) -> Leave | None:
-    if instance.pool in draft.pools or instance.orphan or not draft.rules_documents:
+    if not instance.pool or instance.pool in draft.pools or instance.orphan or not draft.rules_documents:
         return None
     if draft.pool_name(instance.pool) in draft.pools:
         return None
@@ -171,7 +176,7 @@ def pool_may_go(draft: Draft, instance: Instance) -> bool:
 def _drained(draft: Draft, instance: Instance) -> Leave | None:
     for override in draft.drains:
         subject = pool_subject(override)
-        if draft.renamed.get(subject, subject) == instance.pool:
+        if subject and draft.renamed.get(subject, subject) == instance.pool:
             return Leave(why=drain_words(override, what="pool"), until=stop_at(override))
     own = draft.own_drains.get(instance.id) if draft.own_drains else None
     if own is not None and begun(own, now=draft.now):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from reconciler.state.drains import INSTANCE, told
-from reconciler.state.late_hosts import returned
+from reconciler.state.observe.late_hosts import returned
 from schemas.instance import Instance
 from schemas.ledger import Entry, EntryKind
 from schemas.state import Override, State

@@ -7,7 +7,6 @@ at least five minutes apart and a look-up by id agrees.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -15,49 +14,46 @@ from msgspec.structs import replace
 from reconciler.state.capacity_backoff import late_capacity, shun
 from reconciler.state.host_place import host_of
 from reconciler.state.ledger.entries import billed_until
+from reconciler.state.observe.sightings import Answer, Sightings
 from reconciler.state.sending import APART, apart, counted_from, type_at
 from reconciler.state.status import INTERRUPTED, POWERED_OFF, UNHEARD
 from schemas.base import Seconds
 from schemas.instance import Instance, Seen
 from schemas.launch import Intent, Refused
 from schemas.resources import Resources
-from schemas.state import Place, State, Tombstone
+from schemas.state import State, Tombstone
 
 LAG = 60
 
 
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What one place said, believed. `seen` holds its listing and its look-up by id, if one was made."""
-
-    place: Place
-    at: int
-    seen: tuple[Seen, ...]
-    asked_by_id: bool
-
-
 def absorb_listings(state: State, *, answers: Mapping[str, Answer], before: State | None, now: int) -> State:
     """The state with the answers in it."""
-    sightings = _Sightings(state, answers)
+    sightings = Sightings(state, answers)
     unchanged = _unchanged(state, before)
     searched = {id: _Searched.of(intent, state) for intent in state.intents for id in intent.request.ids}
     instances = []
     for instance in state.instances:
         answer = answers.get(instance.place)
-        if answer is None:
+        if (sighting := sightings.of(instance)) is not None:
+            instances.append(_sighted(instance, sighting.seen, sighting.answer, now=now))
+        elif answer is None:
             instances.append(instance)
-        elif (seen := sightings.of(instance)) is not None:
-            instances.append(_sighted(instance, seen, at=answer.at, now=now))
         elif instance.phase != "terminated" and instance.id in unchanged and not answer.place.skew:
             instances.append(_absent(instance, answer, searched=searched.get(instance.id), now=now))
         else:
             instances.append(instance)
     if unowned := sightings.unowned():
         known = {one.id for one in state.instances}
-        instances += [_orphan(seen, answer, state=state, known=known, now=now) for seen, answer in unowned]
-    failures = {one.id: seen.failure for one in state.instances if (seen := sightings.of(one)) and seen.failure}
+        for seen, answer in unowned:
+            instances.append(_orphan(seen, answer, state=state, known=known, now=now))
+            known.add(instances[-1].id)
+    failures = {
+        one.id: sighting.seen.failure
+        for one in state.instances
+        if (sighting := sightings.of(one)) is not None and sighting.seen.failure is not None
+    }
     state = _remembered(state, failures, now=now)
-    return _closed(replace(state, instances=tuple(instances)), was=state, now=now)
+    return _closed(replace(state, instances=sightings.once_each(instances)), was=state, now=now)
 
 
 def _remembered(state: State, failures: Mapping[str, Refused], *, now: int) -> State:
@@ -69,38 +65,6 @@ def _remembered(state: State, failures: Mapping[str, Refused], *, now: int) -> S
     return replace(state, capacity=shun(state.capacity, found)) if found else state
 
 
-class _Sightings:
-    """Which of our instances was seen. The same id on a second machine is nobody's."""
-
-    def __init__(self, state: State, answers: Mapping[str, Answer]) -> None:
-        self._by_external: dict[tuple[str, str], Seen] = {}
-        for name, answer in answers.items():
-            for seen in answer.seen:
-                if seen.lineage in ("", state.lineage):
-                    self._by_external[name, seen.external_id] = seen  # the look-up by id comes later and is newer
-        self._answers = answers
-        self._matched: dict[str, tuple[str, str]] = {}
-        by_id = {(key[0], seen.id): key for key, seen in self._by_external.items() if seen.id}
-        for instance in state.instances:
-            key: tuple[str, str] | None = (instance.place, instance.external_id)
-            if not instance.external_id:
-                key = by_id.get((instance.place, instance.id))
-            if key is not None and key in self._by_external:
-                self._matched[instance.id] = key
-
-    def of(self, instance: Instance) -> Seen | None:
-        key = self._matched.get(instance.id)
-        return self._by_external[key] if key else None
-
-    def unowned(self) -> list[tuple[Seen, Answer]]:
-        owned = set(self._matched.values())
-        return [
-            (seen, self._answers[key[0]])
-            for key, seen in self._by_external.items()
-            if key not in owned and seen.phase != "ended"
-        ]
-
-
 def _unchanged(state: State, before: State | None) -> frozenset[str]:
     """Ids of the instances that were the same, but for observation, before we looked."""
     if before is None:
@@ -109,10 +73,10 @@ def _unchanged(state: State, before: State | None) -> frozenset[str]:
     return frozenset(one.id for one in state.instances if then.get(one.id) == (one.phase, one.external_id))
 
 
-def _sighted(instance: Instance, seen: Seen, *, at: int, now: int) -> Instance:
+def _sighted(instance: Instance, seen: Seen, answer: Answer, *, now: int) -> Instance:
     if instance.phase == "terminated":
-        return _returned(instance, seen, at=at)
-    instance = _facts(instance, seen, at=at)
+        return _returned(instance, seen, answer)
+    instance = _facts(instance, seen, at=answer.at)
     if seen.failure is not None and not instance.ending:
         return _failed(instance, seen, why=seen.failure.why, now=now)
     match seen.phase:
@@ -190,13 +154,16 @@ def _resources(instance: Instance, seen: Seen, *, first: bool) -> Resources:
     return replace(instance.resources, cpus=seen.resources.cpus, memory=seen.resources.memory)
 
 
-def _returned(instance: Instance, seen: Seen, *, at: int) -> Instance:
-    """It was proven gone and is there again: nobody's. A listing that merely lags is not that."""
+def _returned(instance: Instance, seen: Seen, answer: Answer) -> Instance:
+    """It was proven gone and is there again: nobody's, in the place that lists it. A listing that lags is not that."""
+    at = answer.at
     if seen.phase in ("ended", "ending") or at <= (instance.terminated_at or 0) + LAG:
         return instance
     why = f"seen again after its end ({instance.reason})" if instance.reason else "seen again after its end"
     back = replace(
         instance,
+        place=answer.place.name,
+        backend=answer.place.config.name,
         phase="provisioning",
         orphan=why,
         ending=False,
@@ -253,7 +220,8 @@ def _gone(instance: Instance, *, reason: str, now: int) -> Instance:
 
 
 def _orphan(seen: Seen, answer: Answer, *, state: State, known: set[str], now: int) -> Instance:
-    id = seen.id if seen.id and seen.id not in known else f"x-{seen.external_id}"
+    names = (seen.id, f"x-{seen.external_id}", f"x-{answer.place.name}-{seen.external_id}".replace("/", "-"))
+    id = next((name for name in names if name and name not in known), names[-1])
     lost = next((stone for stone in state.tombstones if stone.id in (id, seen.launch)), None)
     return Instance(
         id=id,

@@ -16,7 +16,9 @@ from reconciler.state.access_modes import with_ways
 from reconciler.state.host_backoff import answered, failed
 from reconciler.state.observe.generations import Doubts, distrust
 from reconciler.state.observe.hosts import SKEW, absorb_hosts
-from reconciler.state.observe.listings import Answer, absorb_listings
+from reconciler.state.observe.listing_scope import homes
+from reconciler.state.observe.listings import absorb_listings
+from reconciler.state.observe.sightings import Answer
 from reconciler.state.status import unheard
 from reconciler.text.format import counted
 from schemas.instance import HostReport, Listing, Seen
@@ -65,9 +67,12 @@ def absorb(
 def strangers(state: State, listings: Sequence[Listing]) -> tuple[str, ...]:
     """One sentence for each other lineage of this project that was seen: it is left alone."""
     counts: dict[tuple[str, str], int] = {}
+    home, told = homes(state.places), set()
     for listing in listings:
         for seen in listing.instances:
-            if seen.lineage and seen.lineage != state.lineage and seen.phase != "ended":
+            machine = home.get(listing.place, listing.place), seen.external_id
+            if seen.lineage and seen.lineage != state.lineage and seen.phase != "ended" and machine not in told:
+                told.add(machine)
                 counts[listing.place, seen.lineage] = counts.get((listing.place, seen.lineage), 0) + 1
     return tuple(
         f"{place} has {counted(count, 'instance')} of another lineage ({lineage}) of this project; "

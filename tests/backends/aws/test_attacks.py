@@ -14,6 +14,7 @@ from backends.errors import BackendError, TryLater
 from reconciler.engine.garbage import ask_everywhere
 from reconciler.engine.ports import Connections
 from reconciler.state.errors import StateRefused
+from reconciler.state.observe.listing_scope import scope_of
 from reconciler.state.unowned import Found, unowned
 from schemas.launch import Made, Refused
 from schemas.leftover import Kind, Leftover
@@ -353,7 +354,7 @@ def test_a_tag_that_ec2_would_refuse_is_a_problem_of_the_documents(
 
 def test_more_tags_than_ec2_takes_are_said_before_anything_is_made(places: AwsPlaces) -> None:
     backend = places.place(tags={f"k{number}": "x" for number in range(45)})
-    with pytest.raises(BackendError, match="52 tags with those of the backend, the pool and ours: EC2 takes 50"):
+    with pytest.raises(BackendError, match="53 tags with those of the backend, the pool and ours: EC2 takes 50"):
         backend.prepare(request(), ON_DEMAND)
 
 
@@ -432,5 +433,5 @@ def test_the_disk_and_the_request_of_an_open_launch_are_no_garbage(site: AwsSite
         for kind in ("volume", "interface", "spot-request")
         for launch in (intent.id, "long-gone")
     ]
-    found = unowned(state, [Found(intent.request.place, (), parts)])
+    found = unowned(state, [Found(intent.request.place, scope_of(state.places[0]), (), parts)])
     assert {one.launch for one in found} == {"long-gone"}

@@ -82,11 +82,17 @@ class Approval:
 
 
 def _ending(plan: Plan) -> dict[str, list[str]]:
-    """pool -> names of what the plan ends of it, at once or by draining it."""
+    """pool -> names of what the plan ends of it, at once or by draining it, because the documents or a person say so.
+
+    What ends for a reason that is inferred, as an orphan does, would end with its pool declared, too.
+    """
     found: dict[str, list[str]] = {}
     for one in plan.actions:
+        if isinstance(one, Terminate) and one.inferred:
+            continue
         if isinstance(one, Terminate | Stop) or (isinstance(one, Update) and one.changes.get("draining")):
             found.setdefault(one.pool, []).append(one.name)
+    found.pop("", None)
     return found
 
 

@@ -58,7 +58,7 @@ def _rows(where: Site, *, pool: str) -> tuple[InstanceRow, ...]:
 
 
 def _explained(state: State, *, pool: str) -> tuple[InstanceRow, ...]:
-    known = {one.pool for one in state.instances}
+    known = {one.pool for one in state.instances if one.pool}
     known |= {one.name for one in state.applied.desired.pools} if state.applied else set()
     if pool and known and pool not in known:
         raise Fail(f"--pool {pool}: no such pool; there are {', '.join(sorted(known)) or 'none'}")
