@@ -83,14 +83,6 @@ def parameter(kind: str, name: str, backends: Iterable[BackendConfig]) -> str:
     return ask(config, kind, name)
 
 
-def bucket_session(config: BackendConfig) -> Any:
-    """The session of the vendor's SDK that opens buckets with the credentials of `config`. Raises `BackendError`."""
-    make: Callable[[BackendConfig], Any] | None = _hook(config.type, "bucket_session")
-    if make is None:
-        raise BackendError(f"backend {config.name}: credentials of type {config.type} open no bucket")
-    return make(config)
-
-
 def access(way: Way, instance: Instance) -> Access:
     """The program that leads to an instance by `connect: NAME`. Raises `BackendError` where no type has that name."""
     type = next((one.name for one in TYPES.values() if one.available and way.name in one.access), "")
@@ -98,6 +90,14 @@ def access(way: Way, instance: Instance) -> Access:
         raise BackendError(f"no backend can be reached by `connect: {way.name}`")
     make: Callable[[Way, Instance], Access] = _hook(type, "access")
     return make(way, instance)
+
+
+def bucket_session(config: BackendConfig) -> Any:
+    """The session of the vendor's SDK that opens buckets with the credentials of `config`. Raises `BackendError`."""
+    make: Callable[[BackendConfig], Any] | None = _hook(config.type, "bucket_session")
+    if make is None:
+        raise BackendError(f"backend {config.name}: credentials of type {config.type} open no bucket")
+    return make(config)
 
 
 def catalog_of(type: str) -> Path:

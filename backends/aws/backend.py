@@ -17,16 +17,7 @@ from msgspec.structs import replace
 from backends.aws import clients as aws_session
 from backends.aws.describe_instances import project_of, seen, untold
 from backends.aws.errors import ahead_of, ask, pages
-from backends.aws.hooks import (  # noqa: F401 - for the registry
-    CATALOG,
-    access,
-    bucket_session,
-    configure,
-    live_region,
-    parameter,
-    policy,
-    probes,
-)
+from backends.aws.hooks import CATALOG, access, bucket_session, configure, live_region, parameter, policy, probes  # noqa: F401 - for the registry
 from backends.aws.images import image_for
 from backends.aws.leftovers import leftovers_in, remove_from
 from backends.aws.network import Network, network_for

@@ -234,7 +234,7 @@ def reached(state: State, **options: Any) -> Instance:
 
 
 def test_the_way_is_as_the_documents_have_it_now() -> None:
-    machine, documents = a_machine(pool="p", way=Way(mode="ssm")), applied(Pool(name="p"))
+    machine, documents = a_machine(pool="p", way=Way(mode="program", name="ssm")), applied(Pool(name="p"))
     assert reached(a_state(machine, applied=documents)).way == Way()
     connect = {"mode": "jump", "jump": {"hostname": "bastion"}}
     over = reached(a_state(machine, applied=documents), connect=connect, creds={"profile": "me"})
@@ -242,4 +242,4 @@ def test_the_way_is_as_the_documents_have_it_now() -> None:
     own = applied(Pool(name="p", connect=Way(mode="instance-connect")))
     assert reached(a_state(machine, applied=own), connect=connect).way == Way(mode="instance-connect")
     left = reached(a_state(machine, applied=applied()), connect=connect, creds={"profile": "me"})
-    assert left.way == Way(mode="ssm", profile="me"), "its pool left the documents: reached as before"
+    assert left.way == Way(mode="program", name="ssm", profile="me"), "its pool left the documents: reached as before"

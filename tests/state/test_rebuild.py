@@ -137,7 +137,7 @@ def test_machines_of_clouds_are_reached_as_their_backend_has_it() -> None:
     """Also one whose pool is no more."""
     config = BackendConfig(name="aws", type="aws", options={"connect": {"mode": "ssm"}})
     state = rebuilt(listing(seen(1), seen(2, pool="gone"), place=AWS.name), places=(replace(AWS, config=config),))
-    assert [each.way.mode for each in state.instances] == ["ssm", "ssm"]
+    assert [each.way.label for each in state.instances] == ["ssm", "ssm"]
 
 
 def test_no_idle_clock_starts_before_the_rebuild() -> None:

@@ -22,7 +22,7 @@ from tests.doubles.aws.aws_world import AwsSite, papers
 from tests.worlds.world import PROJECT, apply, apply_ask, cron
 
 US = (22, "203.0.113.7/32")
-SSM, DIRECT = Way(mode="ssm"), Way()
+SSM, DIRECT = Way(mode="program", name="ssm"), Way()
 GROUP = f"dstack-{PROJECT}"
 
 
@@ -50,7 +50,7 @@ def goes_on(site: AwsSite, count: int = 1, *, apart: int = 20) -> None:
 
 
 def modes(site: AwsSite) -> list[str]:
-    return [one.way.mode for one in site.state.instances if one.phase != "terminated"]
+    return [one.way.label for one in site.state.instances if one.phase != "terminated"]
 
 
 CASES = {  # ways of the pools, the backend's -> whether port 22 is open to us
@@ -69,13 +69,13 @@ def test_we_are_let_in_exactly_where_a_machine_is_reached_by_its_address(site: A
     ways, backend, let_in = CASES[case]
     apply(site, wanted(*ways, backend=backend))
     goes_on(site)
-    assert modes(site) == [way.mode if way else backend for way in ways]
+    assert modes(site) == [way.label if way else backend for way in ways]
     assert rules(site.account, GROUP) == ([US] if let_in else [])
 
 
 def silenced(site: AwsSite, mode: str) -> None:
     """As a closed port 22 does it."""
-    ids = {one.external_id for one in site.state.instances if one.way.mode == mode}
+    ids = {one.external_id for one in site.state.instances if one.way.label == mode}
     for id, machine in site.world.machines.items():
         machine.silent = id in ids
 
