@@ -53,6 +53,8 @@ def site(start: Path | None = None) -> Site:
         state=str(found.get("state") or ""),
         authority=str(found.get("authority") or ""),
         artifacts=str(found.get("artifact_store") or ""),
+        state_backend=str(found.get("state_backend") or ""),
+        artifact_backend=str(found.get("artifact_backend") or ""),
     )
 
 
