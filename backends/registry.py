@@ -94,7 +94,7 @@ def access(way: Way, instance: Instance) -> Access:
 
 def bucket_session(config: BackendConfig) -> Any:
     """The session of the vendor's SDK that opens buckets with the credentials of `config`. Raises `BackendError`."""
-    make: Callable[[BackendConfig], Any] | None = _hook(config.type, "bucket_session")
+    make: Callable[[BackendConfig], Any] | None = _hook(_used(config), "bucket_session")
     if make is None:
         raise BackendError(f"backend {config.name}: credentials of type {config.type} open no bucket")
     return make(config)

@@ -57,7 +57,7 @@ def bucket_session(config: BackendConfig) -> Any:
     """A session with the credentials and role of `config`, for its buckets. No request is made.
 
     Its region is that of the environment, of the profile, or the first of `config`.
-    Raises `BackendError` where there is no such profile, or the endpoint is not applied yet.
+    Raises `BackendError` where there is no such profile, or its endpoint is not confirmed.
     """
     from botocore.exceptions import BotoCoreError
     from botocore.session import Session

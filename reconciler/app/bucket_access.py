@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
+from reconciler.app.site import Site
+from reconciler.config.endpoints import applied_endpoints
 from reconciler.config.identity import backends
 from reconciler.state.errors import StateRefused
+from reconciler.store.folder import FolderStore
 from reconciler.store.objects.base import Access
 from schemas.desired import BackendConfig
 from schemas.location import Bucket
@@ -75,6 +79,24 @@ def _unusable(name: str, known: dict[str, BackendConfig], usable: dict[str, Back
         return f"backend {name} cannot open buckets yet. Leave `backend` out to use the default credentials"
     fits = ", ".join(usable) or "none"
     return f"backend {name} is not declared, or is of another cloud (there is {fits}). See `dstack validate`"
+
+
+def with_endpoint(found: Hashed, site: Site) -> Hashed:
+    """The same backend, with its endpoint confirmed where it is the applied one.
+
+    A state in a bucket cannot say how it is reached: its endpoint is confirmed by each command that asks for it.
+    """
+    config = found.config
+    if not config.withheld:
+        return found
+    known = dict(site.endpoints)
+    if not known and site.project and not isinstance(site.location, Bucket):
+        state, _ = FolderStore(site.folder, site.project).read()
+        known = applied_endpoints(state.applied.desired if state and state.applied else None)
+    if known.get(config.name) != config.endpoint:
+        return found
+    sure = replace(config, confirmed_endpoint=config.endpoint)
+    return Hashed(json.dumps(msgspec.to_builtins(sure), sort_keys=True))
 
 
 def access_of(found: Hashed) -> Access:

@@ -6,7 +6,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-from reconciler.app.bucket_access import Hashed, access_of, chosen
+from reconciler.app.bucket_access import Hashed, access_of, chosen, with_endpoint
 from reconciler.app.site import Site
 from reconciler.hosts.uploads import Deliveries
 from reconciler.store.blobs.bucket import BucketBlobs, Told
@@ -22,7 +22,8 @@ from schemas.location import Bucket, Location
 
 def objects(where: Bucket, site: Site, *, backend: str) -> Objects:
     """One client per bucket, credentials and process: credentials are looked up once, connections are kept."""
-    return _objects(where, chosen(where, site.root, backend=backend).config)
+    found = chosen(where, site.root, backend=backend).config
+    return _objects(where, with_endpoint(found, site) if found else None)
 
 
 @cache

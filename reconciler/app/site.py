@@ -32,6 +32,8 @@ class Site:
     """The backend whose credentials open the bucket of the state. "": the only one of that cloud, if there is one."""
     artifact_backend: str = ""
     """The same of `artifacts`."""
+    endpoints: tuple[tuple[str, str], ...] = ()
+    """(backend, its endpoint on another machine that a person confirmed), of documents that are loaded."""
 
     @property
     def location(self) -> Location:
@@ -76,4 +78,5 @@ def site_of(documents: Documents) -> Site:
         artifacts=desired.artifact_store,
         state_backend=desired.state_backend,
         artifact_backend=desired.artifact_backend,
+        endpoints=tuple((one.name, one.confirmed_endpoint) for one in desired.backends if one.confirmed_endpoint),
     )

@@ -45,7 +45,9 @@ def backends(root: Path) -> list[BackendConfig]:
 
 def _config(written: dict[str, Any]) -> BackendConfig:
     creds, regions = written.get("creds"), written.get("regions")
-    options: dict[str, Any] = {"endpoint": str(written["endpoint"])} if written.get("endpoint") else {}
+    options: dict[str, Any] = (
+        {"endpoint": str(written["endpoint"]).strip().rstrip("/")} if written.get("endpoint") else {}
+    )
     if isinstance(creds, dict):
         options["creds"] = {str(key): str(value) for key, value in creds.items()}
     return BackendConfig(

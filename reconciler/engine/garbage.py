@@ -99,7 +99,7 @@ def _places(ports: Ports, state: State, silent: dict[str, str]) -> Iterator[Plac
     applied = state.applied.desired.backends if state.applied else ()
     configs = {config.name: config for config in (*(place.config for place in state.places), *applied)}
     for config in configs.values():
-        if config.withheld:
+        if config.withheld and config.traits.available:
             silent[config.name] = config.withheld
             continue
         if not config.traits.regional or config.unsupported:

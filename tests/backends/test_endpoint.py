@@ -115,6 +115,13 @@ def test_a_backend_is_used_only_with_the_endpoint_that_was_confirmed(tmp_path: P
     assert client(found.desired.backends[0], "sts", "eu-west-1").meta.endpoint_url == ELSEWHERE
 
 
+def test_a_type_that_does_not_work_yet_is_not_said_to_wait(tmp_path: Path) -> None:
+    text = TEXT.replace("aws", "gcp").replace("  endpoint", "  project_id: p1\n  endpoint")
+    found = documents(tmp_path, text)
+    assert found.new_endpoints == ()
+    assert "not supported yet" in found.desired.pools[0].unsupported[0]
+
+
 def test_what_a_run_carries_before_the_first_apply_confirms_nothing(tmp_path: Path) -> None:
     desired = documents(tmp_path).desired
     empty = State(version=VERSION, project="demo12345678", lineage="")

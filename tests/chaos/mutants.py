@@ -399,6 +399,12 @@ MUTANTS = (
         tests=("tests/backends/aws/test_backend.py", "-k", "other_credentials"),
     ),
     Mutant(
+        name="endpoints are confirmed",
+        off="an endpoint is used before it is applied",
+        changes=(("schemas/endpoint.py", "or endpoint == confirmed:", "or True:"),),
+        tests=("tests/cli/test_endpoint_guard.py", "-k", "before_it_is_applied"),
+    ),
+    Mutant(
         name="a refusal is believed",
         off="a refusal is believed whatever an earlier request made",
         changes=(

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.app.bucket_access import access_of, chosen
+from reconciler.app.bucket_access import access_of, chosen, with_endpoint
+from reconciler.app.site import Site
 from reconciler.config.edit.backend import set_aws
 from reconciler.config.identity import identity
 from reconciler.config.load import Invalid, load
 from reconciler.state.errors import StateRefused
+from reconciler.store.folder import FolderStore
+from schemas.desired import BackendConfig, Desired
 from schemas.location import Bucket
+from schemas.state import VERSION, Applied, Revision, State
 from tests.doubles.buckets.buckets import Server
 from tests.doubles.commands.command import POOLS, folder_at
 
@@ -72,6 +76,45 @@ def test_an_endpoint_elsewhere_gets_no_credentials(tmp_path: Path) -> None:
     assert found.config is not None
     with pytest.raises(StateRefused, match=r"nothing is sent to https://evil\.example\.com"):
         access_of(found.config).session()
+
+
+ELSEWHERE = "https://s3.example.com"
+BEHIND = f"backends:\n- {{type: aws, regions: [eu-west-1], endpoint: '{ELSEWHERE}/'}}\n"
+
+
+@pytest.mark.parametrize(
+    ("state", "given", "applied", "opened"),
+    [
+        ("", "", "", False),
+        ("", "", ELSEWHERE, True),
+        ("", "", "https://other.example.com", False),
+        ("", ELSEWHERE, "", True),
+        ("", "https://other.example.com", ELSEWHERE, False),
+        (S3.url, "", ELSEWHERE, False),
+        (S3.url, ELSEWHERE, "", True),
+    ],
+)
+def test_a_bucket_behind_an_endpoint_opens_once_that_is_confirmed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, given: str, applied: str, opened: bool
+) -> None:
+    """`given` is confirmed by this command, `applied` by the state in the project's folder."""
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    root = written(tmp_path, BEHIND)
+    site = Site(root=root, project="abcd12345678", state=state, endpoints=(("aws", given),) if given else ())
+    config = BackendConfig(name="aws", type="aws", options={"endpoint": applied}, confirmed_endpoint=applied)
+    desired = Desired(project=site.project, backends=(config,))
+    ruled = Applied(revision=Revision(digest="d"), by="me", at=1, desired=desired)
+    kept = State(version=VERSION, project=site.project, lineage="lineage1", applied=ruled)
+    FolderStore(root / ".dstack/state", site.project).write(kept, token="")
+    found = chosen(S3, root, backend="").config
+    assert found is not None
+    access = access_of(with_endpoint(found, site))
+    if opened:
+        assert access.session() is not None
+        assert access.endpoint == ELSEWHERE
+    else:
+        with pytest.raises(StateRefused, match="endpoint is not applied yet"):
+            access.session()
 
 
 PROJECT = "project: {name: demo, id: abcd12345678}\n"

@@ -87,6 +87,11 @@ def resolve_backends(asked: tuple[str, ...], backends: Mapping[str, BackendConfi
     return tuple(dict.fromkeys(names))
 
 
+def waits(configs: Iterable[BackendConfig]) -> str:
+    """Why the first of them that works waits for a person; "" where none does."""
+    return next((one.withheld for one in configs if one.withheld and one.traits.available), "")
+
+
 def unusable(where: Where, backends: Mapping[str, BackendConfig]) -> str:
     """Why none of the backends can be used; "" when one can."""
     asked = where.backends or tuple(backends)
@@ -94,7 +99,7 @@ def unusable(where: Where, backends: Mapping[str, BackendConfig]) -> str:
         return ""
     shown = ", ".join(f"`{name}`" for name in asked)
     missing = [name for name in asked if name not in backends]
-    if waiting := next((backends[name].withheld for name in asked if name in backends and backends[name].withheld), ""):
+    if waiting := waits(backends[name] for name in asked if name in backends):
         return f"only the backend {shown} is allowed: {waiting}"
     undeclared = " and no such backend is declared" if missing == list(asked) else ""
     return f"only the backend {shown} is allowed{undeclared}: this backend is not supported yet"

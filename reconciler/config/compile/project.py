@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from reconciler.config.compile.credentials import creds_faults, with_secrets
 from reconciler.config.compile.hosts import twice
-from reconciler.config.compile.pool import DEFAULT_POOL, backend_access, compile_pool, pool_access
+from reconciler.config.compile.pool import DEFAULT_POOL, backend_access, compile_pool, pool_access, waits
 from reconciler.config.compile.profile import Layer, compile_profile, layer_of
 from reconciler.config.compile.project_keys import autoscale_keys, project_keys
 from reconciler.config.compile.run import compile_run, run_hash
@@ -196,7 +196,7 @@ def _hosts_twice(read: Read, pools: dict[str, Pool]) -> None:
 def _default_unsupported(backends: Mapping[str, BackendConfig]) -> tuple[str, ...]:
     if any(not config.unsupported for config in backends.values()):
         return ()
-    if waiting := next((config.withheld for config in backends.values() if config.withheld), ""):
+    if waiting := waits(backends.values()):
         return (waiting,)
     return ("cloud backends are not supported yet",)
 
