@@ -1,4 +1,4 @@
-"""The contract of a backend: six calls and four meanings of failure.
+"""The contract of a backend: six calls, six optional ones with defaults, and four meanings of failure.
 
 A backend object is one place (an account and region, or this machine). It knows no pools'
 rules, keeps no memory of its own and decides nothing. Any call may raise `CallFailed`, that is
@@ -8,9 +8,10 @@ rules, keeps no memory of its own and decides nothing. Any call may raise `CallF
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from backends.boot.spec import Boot
+from backends.errors import BackendError
 from schemas.desired import BackendConfig
 from schemas.instance import Seen
 from schemas.launch import LaunchAnswer, Request, TerminateAnswer
@@ -59,49 +60,51 @@ class Backend(Protocol):
         raises `Behind` where one saw a higher one; 0 asks for no such look.
         """
 
-
-@runtime_checkable
-class Acknowledged(Protocol):
-    """A place that tells of an end until it hears that this was written down."""
-
-    def acknowledge(self, living: Collection[str]) -> None:
-        """Of what its `instances` told, every instance is written down as ended whose id is not in `living`."""
-
-
-@runtime_checkable
-class Dated(Protocol):
-    """A place that says with its answers what time it is."""
-
-    def ahead(self) -> int | None:
-        """By how many seconds our clock was ahead of its own when it last listed; `None`: it did not say."""
-
-
-@runtime_checkable
-class Noting(Protocol):
-    """A place that has something to say to a person of what it did."""
-
     def notes(self) -> Sequence[str]:
-        """What was not said before, a sentence each."""
+        """Return what a person should know of what this backend did, a sentence each, none of them twice."""
 
+    def clock(self) -> int | None:
+        """Return by how many seconds our clock was ahead of the backend's at its last listing. `None`: not known."""
 
-@runtime_checkable
-class Admitting(Protocol):
-    """A place that lets in only those it knows."""
+    def allow_our_address(self) -> bool:
+        """Open the firewall to our present address, for machines that are reached directly.
 
-    def let_in(self) -> bool:
-        """Let us in from the address that we have now, to machines that are reached by theirs; false where that was
-        so before, or is not to be."""
-
-
-@runtime_checkable
-class Collecting(Protocol):
-    """A place where more than instances carries our tag."""
+        True where a rule was added; false where none was missing, or none is wanted.
+        """
 
     def leftovers(self) -> Sequence[Leftover]:
-        """Everything with the project's tag that is no instance, used or not."""
+        """List everything with the project's tag that is no instance, used or not."""
 
     def remove(self, leftover: Leftover) -> None:
-        """One that is gone already is no error; one that is used is a `BackendError` in the place's words."""
+        """Remove one of `leftovers`. One that is gone is no error; one in use raises `BackendError`."""
+
+    def confirm_ended(self, living: Collection[str]) -> None:
+        """Tell the backend that every end that it reported is stored; it may forget those instances.
+
+        Instances whose ids (ours) are in `living` are not stored as ended, and must be reported again.
+        """
+
+
+class BackendDefaults:
+    """The optional calls, for a backend that has nothing to do there. Every backend inherits them."""
+
+    def notes(self) -> Sequence[str]:
+        return ()
+
+    def clock(self) -> int | None:
+        return None
+
+    def allow_our_address(self) -> bool:
+        return False
+
+    def leftovers(self) -> Sequence[Leftover]:
+        return ()
+
+    def remove(self, leftover: Leftover) -> None:
+        raise BackendError(f"{leftover.place} cannot remove {leftover.kind} {leftover.id}")
+
+    def confirm_ended(self, living: Collection[str]) -> None:
+        return
 
 
 class Setting(Protocol):

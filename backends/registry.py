@@ -1,7 +1,8 @@
 """Import the module of a backend's type, as `TYPES` names it, only when such a backend is used.
 
 A module has `connect`, and may have: `regions`, `probes` (backend check), `policy` (backend policy), `configure` (the
-pieces of `dstack TYPE configure`), `parameter` (secrets that its accounts keep), `CATALOG` and `live_region` (offers).
+pieces of `dstack TYPE configure`), `parameter` (secrets that its accounts keep), `bucket_session` (its credentials, for
+a state in a bucket), `CATALOG` and `live_region` (offers).
 """
 
 from __future__ import annotations
@@ -71,6 +72,14 @@ def parameter(kind: str, name: str, backends: Iterable[BackendConfig]) -> str:
         raise BackendError(f"no backend is declared whose account keeps parameters of {kind}")
     ask: Callable[[BackendConfig, str, str], str] = _hook(config.type, "parameter")
     return ask(config, kind, name)
+
+
+def bucket_session(config: BackendConfig) -> Any:
+    """The session of the vendor's SDK that opens buckets with the credentials of `config`. Raises `BackendError`."""
+    make: Callable[[BackendConfig], Any] | None = _hook(config.type, "bucket_session")
+    if make is None:
+        raise BackendError(f"backend {config.name}: credentials of type {config.type} open no bucket")
+    return make(config)
 
 
 def catalog_of(type: str) -> Path:

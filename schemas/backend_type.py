@@ -63,6 +63,8 @@ class BackendType(Value, frozen=True, kw_only=True):
     """Names of the programs by which its instances can be reached besides their address (`connect:`)."""
     parameters: tuple[str, ...] = ()
     """Sources of `secrets` whose values its accounts keep, such as `ssm`."""
+    buckets: tuple[str, ...] = ()
+    """Schemes of the buckets that its credentials open, such as `s3`."""
     ready_within: Seconds = 10 * MINUTE
     """Seconds from its making until an instance that has not answered counts as failed."""
 

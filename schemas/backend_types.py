@@ -73,9 +73,10 @@ TYPES: Mapping[str, BackendType] = _table(
         gang="native",
         access=("instance-connect", "ssm"),
         parameters=("ssm",),
+        buckets=("s3",),
     ),
-    BackendType(name="gcp", form=f"{_FORMS}.gcp:GcpForm", scope="account"),
-    BackendType(name="azure", form=f"{_FORMS}.azure:AzureForm", scope="account"),
+    BackendType(name="gcp", form=f"{_FORMS}.gcp:GcpForm", scope="account", buckets=("gs",)),
+    BackendType(name="azure", form=f"{_FORMS}.azure:AzureForm", scope="account", buckets=("az",)),
     BackendType(
         name="kubernetes",
         form=f"{_FORMS}.kubernetes:KubernetesForm",

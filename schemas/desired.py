@@ -85,6 +85,10 @@ class Desired(Value, frozen=True, kw_only=True):
     secrets: tuple[Secret, ...] = ()
     authorized_keys: tuple[str, ...] = ()
     artifact_store: str = ""
+    state_backend: str = ""
+    """The backend whose credentials open the bucket of `state`, as written. "": the only one of that cloud."""
+    artifact_backend: str = ""
+    """The same of `artifact_store`."""
     keep: Seconds | None = None
     confirm_above: Price | None = None
     budget: Price | None = None

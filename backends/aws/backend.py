@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from backends.aws import clients as aws_session
 from backends.aws.describe_instances import project_of, seen, untold
 from backends.aws.errors import ahead_of, ask, pages
-from backends.aws.hooks import CATALOG, configure, live_region, parameter, policy, probes  # noqa: F401 - for the registry
+from backends.aws.hooks import CATALOG, bucket_session, configure, live_region, parameter, policy, probes  # noqa: F401 - for the registry
 from backends.aws.images import image_for
 from backends.aws.leftovers import leftovers_in, remove_from
 from backends.aws.network import Network, network_for
@@ -29,7 +29,7 @@ from backends.aws.run_instances import digest_of, inputs_of, parameters, unused_
 from backends.aws.security_groups import Door, Groups, ensure_groups, let_in_everywhere, said, unless
 from backends.aws.tags import POOL, PROJECT, as_list, door_group, of_project
 from backends.aws.terminate_instances import terminate
-from backends.base import Setting
+from backends.base import BackendDefaults, Setting
 from backends.boot.cloud_init import render
 from backends.errors import BackendError, CallFailed, NoCapacity, QuotaExceeded, TryLater
 from schemas.base import place_of
@@ -59,7 +59,7 @@ def connect(config: BackendConfig, region: str, setting: Setting) -> AwsBackend:
     )
 
 
-class AwsBackend:
+class AwsBackend(BackendDefaults):
     """See `backends.base.Backend`."""
 
     def __init__(self, config: BackendConfig, region: str, setting: Setting, *, offers: Catalog) -> None:
@@ -85,7 +85,7 @@ class AwsBackend:
         """The catalog's, of this region."""
         return self._offers(self._config, self._region)
 
-    def ahead(self) -> int | None:
+    def clock(self) -> int | None:
         return self._ahead
 
     def notes(self) -> Sequence[str]:
@@ -271,7 +271,7 @@ class AwsBackend:
         known = [id for id in dict.fromkeys(ids) if INSTANCE.fullmatch(id)]
         return {id: Ending() for id in ids} | terminate(self._client("ec2"), known)
 
-    def let_in(self) -> bool:
+    def allow_our_address(self) -> bool:
         door = Door("") if self._options.get("security_group") else self._door(direct=True)
         return any(door) and let_in_everywhere(
             self._client("ec2"),

@@ -54,6 +54,25 @@ def client(config: BackendConfig, service: str, region: str, *, once: bool = Fal
         return _clients[key, service, region, once]
 
 
+def bucket_session(config: BackendConfig) -> Any:
+    """A session with the credentials and role of `config`, for its buckets. No request is made.
+
+    Its region is that of the environment, of the profile, or the first of `config`.
+    Raises `BackendError` where there is no such profile, or the endpoint is not this machine.
+    """
+    from botocore.exceptions import BotoCoreError
+    from botocore.session import Session
+
+    if config.endpoint and not leads_here(config.endpoint):
+        raise BackendError(f"{config.name}: nothing is sent to {config.endpoint}: that is not this machine")
+    creds = config.options.get("creds") or {}
+    try:
+        known = Session(profile=_profile(creds.get("profile") or "", os.environ)).get_config_variable("region")
+    except BotoCoreError as error:
+        raise BackendError(str(error)) from None
+    return _session(config, os.environ.get("AWS_REGION") or known or next(iter(config.regions), ""))
+
+
 def credentials_key(config: BackendConfig) -> str:
     """The same for the same credentials, as far as this process can tell without asking."""
     text = json.dumps([config.options.get("creds"), config.endpoint, _own(os.environ)], sort_keys=True)

@@ -47,6 +47,12 @@ def parameter(config: BackendConfig, kind: str, name: str) -> str:
     return asked(config, kind, name)
 
 
+def bucket_session(config: BackendConfig) -> Any:
+    from backends.aws.clients import bucket_session as made
+
+    return made(config)
+
+
 def live_region(config: BackendConfig, region: str, layers: Layers, *, now: Seconds) -> LiveRegion:
     from backends.aws.regions import live_region as asked
 

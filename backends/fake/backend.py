@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from backends.base import Backend
+from backends.base import BackendDefaults
 from backends.errors import BackendError, TryLater
 from backends.fake.machine import FakeJob, Fault, Machine, digest_of, names_of, sells, throttled
 from schemas.backend_type import BackendType
@@ -124,7 +124,7 @@ class FakeWorld:
         return found
 
 
-class FakeBackend(Backend):
+class FakeBackend(BackendDefaults):
     """See `backends.base.Backend`."""
 
     def __init__(self, world: FakeWorld, place: str, *, region: str, project: str, lineage: str) -> None:

@@ -18,7 +18,7 @@ from typing import Literal
 
 import msgspec
 
-from backends.base import Setting
+from backends.base import BackendDefaults, Setting
 from backends.errors import BackendError, NoCapacity
 from backends.local import containers as local_containers
 from backends.local import processes as local_processes
@@ -99,7 +99,7 @@ def _seen(folder: Path) -> Seen:
     )
 
 
-class LocalBackend:
+class LocalBackend(BackendDefaults):
     """A setting without a lineage lists the instances that a missing state would have (`foreign`)."""
 
     place = PLACE

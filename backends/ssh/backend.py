@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from backends.base import Setting
+from backends.base import BackendDefaults, Setting
 from backends.errors import BackendError, Behind, NoCapacity, TryLater
 from backends.ssh.probe_facts import (
     Check,
@@ -140,7 +140,7 @@ def _ago(seconds: int) -> str:
     return f"{max(0, seconds)}s"
 
 
-class SshBackend:
+class SshBackend(BackendDefaults):
     """See `backends.base.Backend`. A declared server is no offer: the plan attaches it."""
 
     def __init__(self, host: Host, *, setting: SshSetting) -> None:
@@ -249,7 +249,7 @@ class SshBackend:
         highest = max(map(int, told), default=0)
         return Behind(f"{self._host.name} has been told of a newer generation, {highest}", claimed=highest)
 
-    def acknowledge(self, living: Collection[str]) -> None:
+    def confirm_ended(self, living: Collection[str]) -> None:
         """Whom the server told to have been let go, and who is not living, it need not tell again."""
         told = [id for id in self._seen.probed.ended if id not in living] if self._seen else []
         if told:

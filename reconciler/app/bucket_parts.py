@@ -6,6 +6,8 @@ import os
 from functools import cache
 from pathlib import Path
 
+from reconciler.app.bucket_access import Hashed, access_of, chosen
+from reconciler.app.site import Site
 from reconciler.hosts.uploads import Deliveries
 from reconciler.store.blobs.bucket import BucketBlobs, Told
 from reconciler.store.blobs.folder import Blobs, FolderBlobs
@@ -18,36 +20,50 @@ from reconciler.store.objects.open import open_bucket
 from schemas.location import Bucket, Location
 
 
+def objects(where: Bucket, site: Site, *, backend: str) -> Objects:
+    """One client per bucket, credentials and process: credentials are looked up once, connections are kept."""
+    return _objects(where, chosen(where, site.root, backend=backend).config)
+
+
 @cache
-def objects(where: Bucket) -> Objects:
-    """One client a bucket and process: credentials are looked for once, connections kept."""
-    return open_bucket(where, environ=os.environ)
+def _objects(where: Bucket, config: Hashed | None) -> Objects:
+    return open_bucket(where, environ=os.environ, access=access_of(config) if config else None)
 
 
-def store(where: Bucket, project: str, *, before: Path | None) -> BucketStore:
+def _beside(where: Bucket, site: Site) -> Objects:
+    """Of the bucket that the state lies in."""
+    return objects(where, site, backend=site.state_backend)
+
+
+def store(where: Bucket, site: Site, *, before: Path | None) -> BucketStore:
     """`before` as in `BucketStore`."""
-    return BucketStore(objects(where), project, before=before)
+    return BucketStore(_beside(where, site), site.project, before=before)
 
 
-def blobs(where: Bucket, project: str, *, cache: Path, told: Told | None) -> BucketBlobs:
+def blobs(where: Bucket, site: Site, *, cache: Path, told: Told | None) -> BucketBlobs:
     """`cache` is a folder of this machine."""
-    return BucketBlobs(objects(where), f"{project}/blobs", cache=FolderBlobs(cache), told=told)
+    return _blobs(_beside(where, site), site.project, cache=cache, told=told)
 
 
-def markers(where: Bucket, project: str) -> BucketMarkers:
-    return BucketMarkers(objects(where), f"{project}/done")
+def _blobs(opened: Objects, project: str, *, cache: Path, told: Told | None) -> BucketBlobs:
+    return BucketBlobs(opened, f"{project}/blobs", cache=FolderBlobs(cache), told=told)
 
 
-def ledger(where: Bucket, project: str) -> BucketLedger:
-    return BucketLedger(objects(where), f"{project}/ledger")
+def markers(where: Bucket, site: Site) -> BucketMarkers:
+    return BucketMarkers(_beside(where, site), f"{site.project}/done")
 
 
-def deliveries(where: Bucket, project: str, *, scratch: Path) -> Deliveries:
-    return Deliveries(objects(where), f"{project}/results", scratch=scratch)
+def ledger(where: Bucket, site: Site) -> BucketLedger:
+    return BucketLedger(_beside(where, site), f"{site.project}/ledger")
 
 
-def apart(where: Location, project: str, *, root: Path, beside: Blobs, cache: Path, told: Told | None) -> BlobsApart:
-    """`artifact_store`: artifacts in a bucket or a folder of their own. A folder is named from `root`."""
+def deliveries(where: Bucket, site: Site, *, scratch: Path) -> Deliveries:
+    return Deliveries(_beside(where, site), f"{site.project}/results", scratch=scratch)
+
+
+def apart(where: Location, site: Site, *, beside: Blobs, cache: Path, told: Told | None) -> BlobsApart:
+    """`artifact_store`: artifacts in a bucket or a folder of their own. A folder is named from the project's root."""
     if isinstance(where, Bucket):
-        return BlobsApart(blobs(where, project, cache=cache / "fetched", told=told), beside=beside)
-    return BlobsApart(FolderBlobs(root / Path(where.path).expanduser() / project / "blobs"), beside=beside)
+        opened = objects(where, site, backend=site.artifact_backend)
+        return BlobsApart(_blobs(opened, site.project, cache=cache / "fetched", told=told), beside=beside)
+    return BlobsApart(FolderBlobs(site.root / Path(where.path).expanduser() / site.project / "blobs"), beside=beside)

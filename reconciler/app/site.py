@@ -24,6 +24,10 @@ class Site:
     state: str = ""
     authority: str = ""
     artifacts: str = ""
+    state_backend: str = ""
+    """The backend whose credentials open the bucket of the state. "": the only one of that cloud, if there is one."""
+    artifact_backend: str = ""
+    """The same of `artifacts`."""
 
     @property
     def location(self) -> Location:

@@ -26,7 +26,7 @@ def store_of(site: Site, *, moving: bool = False) -> Store:
         from reconciler.app import bucket_parts as beside_bucket
 
         before = None if moving else site.root / STATE / f"{site.project}.yml"
-        return beside_bucket.store(where, site.project, before=before)
+        return beside_bucket.store(where, site, before=before)
     return FolderStore(site.folder, site.project)
 
 
@@ -36,7 +36,7 @@ def blobs_of(site: Site, *, told: Told | None = None) -> Blobs:
     if isinstance(where, Bucket):
         from reconciler.app import bucket_parts as beside_bucket
 
-        return beside_bucket.blobs(where, site.project, cache=scratch_of(site), told=told)
+        return beside_bucket.blobs(where, site, cache=scratch_of(site), told=told)
     return FolderBlobs(scratch_of(site))
 
 
@@ -49,7 +49,7 @@ def artifacts_of(site: Site, *, told: Told | None = None) -> Blobs:
 
     where = location_of(site.artifacts, key="artifact_store")
     cache = scratch_of(site)
-    return beside_bucket.apart(where, site.project, root=site.root, beside=beside, cache=cache, told=told)
+    return beside_bucket.apart(where, site, beside=beside, cache=cache, told=told)
 
 
 def scratch_of(site: Site) -> Path:
@@ -62,7 +62,7 @@ def markers_of(site: Site) -> Markers | BucketMarkers:
     if isinstance(where, Bucket):
         from reconciler.app import bucket_parts as beside_bucket
 
-        return beside_bucket.markers(where, site.project)
+        return beside_bucket.markers(where, site)
     return Markers(site.beside / "done")
 
 
@@ -72,7 +72,7 @@ def ledger_of(site: Site) -> Ledger:
     if isinstance(where, Bucket):
         from reconciler.app import bucket_parts as beside_bucket
 
-        return beside_bucket.ledger(where, site.project)
+        return beside_bucket.ledger(where, site)
     return FolderLedger(site.beside / "ledger")
 
 
@@ -83,4 +83,4 @@ def deliveries_of(site: Site) -> Deliveries | None:
         return None
     from reconciler.app import bucket_parts as beside_bucket
 
-    return beside_bucket.deliveries(where, site.project, scratch=scratch_of(site))
+    return beside_bucket.deliveries(where, site, scratch=scratch_of(site))

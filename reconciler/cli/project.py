@@ -52,6 +52,8 @@ def site(start: Path | None = None) -> Site:
         state=str(found.get("state") or ""),
         authority=str(found.get("authority") or ""),
         artifacts=str(found.get("artifact_store") or ""),
+        state_backend=str(found.get("state_backend") or ""),
+        artifact_backend=str(found.get("artifact_backend") or ""),
     )
 
 
@@ -64,6 +66,8 @@ def site_of(documents: Documents) -> Site:
         state=desired.state,
         authority=desired.authority,
         artifacts=desired.artifact_store,
+        state_backend=desired.state_backend,
+        artifact_backend=desired.artifact_backend,
     )
 
 

@@ -46,7 +46,7 @@ def pool_contradictions(entry: Entry, pool: Pool) -> Iterator[Problem]:
 def project_contradictions(read: Read, pools: Mapping[str, Pool]) -> Iterator[Problem]:
     """The minima of all pools against the project's budget, and what one key makes of another."""
     store, state = read.singles.get("artifact_store"), read.singles.get("state")
-    if store and state and "://" in str(state[0].form):
+    if store and state and "://" in state[0].form.url:
         yield store[0].problem("has no effect: with a state in a bucket, artifacts lie beside it", key=True)
     budget = read.singles.get("budget")
     if not budget:

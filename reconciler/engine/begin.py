@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from backends.errors import CallFailed
+from reconciler.engine.account_listings import grouped
 from reconciler.engine.ports import Connections, Ports
 from reconciler.state.host_place import config_of
 from reconciler.system.concurrent import awaited, gather
@@ -166,7 +167,8 @@ def _refuse_living(ports: Ports, state: State) -> None:
     def ask(place: Place) -> Sequence[Seen]:
         return connections.to(place).instances()
 
-    tasks = {place.name: lambda place=place: ask(place) for place in state.places}
+    asked = [group[0] for group in grouped(state.places).values()]  # one listing of an account says it for all regions
+    tasks = {place.name: lambda place=place: ask(place) for place in asked}
     answers = gather(ports, tasks, limit=60.0, width=max(32, len(tasks)))
     found = dict(awaited(answers, {name: name for name in tasks}, asking=ports.asking))
     silent = _may_be_silent(state, found)

@@ -16,13 +16,14 @@ from msgspec.structs import replace
 from reconciler.engine.begin import TickRefused, pinned, with_launched_places, with_places
 from reconciler.engine.catalog import joined
 from reconciler.engine.clock_guard import withheld_by_the_clock
-from reconciler.engine.observe import Observed
-from reconciler.engine.ports import Connections, Documents, Ports
+from reconciler.engine.ports import Documents, Ports
 from reconciler.engine.prepare import Rendered, prepare
 from reconciler.engine.recover_results import Recovered, recover
 from reconciler.engine.request import TickAsk
+from reconciler.engine.view import Decision, OtherWorld, View
 from reconciler.engine.write_state import TRIES, differs, heartbeat_due, jitter, write
 from reconciler.planner.failover import failover
+from reconciler.planner.launch_tries import OFFERS, within, without_unprepared
 from reconciler.planner.plan import plan
 from reconciler.planner.world import World
 from reconciler.secrets.resolve import secret_files
@@ -43,48 +44,6 @@ from schemas.run import RUN_ENDED
 from schemas.state import Applied, Capacity, Revision, State
 
 STALE = 60.0  # a prompt that was open for longer: look again before doing anything
-
-
-class OtherWorld(Exception):
-    """A state of another lineage appeared since we began: begin again."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class View:
-    """What a decision rests on. `fresh`: observation, documents and wish are not written yet.
-
-    `read` is the state and its token as they were when the look began: writing on them is refused if it moved.
-    `approved` is what a person approved of an earlier plan; `refused` how many machines of it, by
-    pool, were refused by their places.
-    """
-
-    before: State
-    missing: bool
-    connections: Connections
-    observed: Observed
-    read: tuple[State | None, str] | None = None
-    fresh: bool = True
-    approved: Plan | None = None
-    refused: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decision:
-    """`state` is as stored now, and was current at `since`, by the boot-time clock.
-
-    Where `declined`, or with `act` false, it is as it would have been planned on.
-    """
-
-    state: State
-    plan: Plan
-    view: View
-    permissions: Permissions
-    since: float = 0.0
-    written: bool = False
-    declined: bool = False
-    warnings: tuple[str, ...] = ()
-    scheduled: frozenset[str] = frozenset()
-    """Launches whose request this write has given its time: only who wrote it may send them."""
 
 
 def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View]) -> Decision:
@@ -116,18 +75,18 @@ def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View]) 
             since = ports.clock()
             if ask.wish is not None:  # it holds the price that was just agreed to
                 draft = table.draft(stored, view)
-        chosen = (
-            draft.plan
-            if view.approved is None
-            else failover(draft.plan, view.approved, refused=view.refused, hindered=table.hindered)
-        )
+        chosen = draft.plan
+        if view.approved is not None:
+            chosen = failover(chosen, view.approved, refused=view.refused, hindered=table.hindered)
+        chosen, notes = within(chosen, sent=view.sent)
         chosen, late = paced(draft.state, chosen, now=ports.now())
         target = table.intended(draft, chosen, view=view)
         if target is None:
             if table.lacking and ask.wish is None:  # another plan, in which idle instances that it kept may go
                 view = dataclasses.replace(view, approved=None)
             continue
-        draft = dataclasses.replace(draft, state=target, plan=chosen, warnings=(*draft.warnings, *late))
+        chosen, notes = without_unprepared(chosen, target.intents, notes=notes)
+        draft = dataclasses.replace(draft, state=target, plan=chosen, warnings=(*draft.warnings, *notes, *late))
         if stored is not None and not (differs(stored, target) or heartbeat_due(stored, now=ports.now())):
             return draft.decision(view, since=since)
         try:
@@ -182,6 +141,7 @@ class _Table:
     packed: dict[tuple[str, ...], str] = field(default_factory=dict)
     capacity: tuple[Capacity, ...] = ()
     hindered: frozenset[str] = frozenset()
+    tried: int = 0
     lacking: dict[str, str] = field(default_factory=dict)
     dated: tuple[bool, int] | None = None
     recovered: dict[str, Recovered] = field(default_factory=dict)
@@ -298,7 +258,10 @@ class _Table:
             self.capacity += prepared.capacity
             self.hindered |= prepared.pools
             self.lacking |= prepared.lacking
-            return None
+            self.tried += bool(prepared.capacity)
+            if prepared.lacking or self.tried < OFFERS:
+                return None
+            state = replace(state, capacity=shun(state.capacity, self.capacity))
         state = pinned(state, prepared.identities)
         target = intend(state, chosen, now=self.ports.now(), requests=prepared.requests)
         return self._with_files(target, draft)

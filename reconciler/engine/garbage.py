@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from backends.base import Backend, Collecting
+from backends.base import Backend
 from backends.errors import BackendError, CallFailed, StillUsed, TryLater
 from reconciler.engine.begin import place_in
 from reconciler.engine.ports import Connections, Ports
@@ -90,7 +90,7 @@ def _remove(backend: Backend, one: Leftover, *, generation: int) -> None:
             raise BackendError(answer.why)
         if not isinstance(answer, Ending):
             raise TryLater(answer.why if answer else f"{one.place} did not say whether it ends {one.id}")
-    elif isinstance(backend, Collecting):
+    else:
         backend.remove(one)
 
 
@@ -117,8 +117,7 @@ def _look(place: Place, connections: Connections, *, pinned: str) -> Callable[[]
         identity = backend.identity()
         if pinned and identity != pinned:
             raise BackendError(f"another account answers: {identity}, not {pinned}")
-        others = backend.leftovers() if isinstance(backend, Collecting) else ()
         scope = scope_of(replace(place, identity=identity))
-        return Found(place.name, scope, tuple(backend.instances()), tuple(others))
+        return Found(place.name, scope, tuple(backend.instances()), tuple(backend.leftovers()))
 
     return look

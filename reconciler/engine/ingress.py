@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from backends.base import Admitting
 from backends.errors import CallFailed
 from reconciler.engine.ports import Connections
 from schemas.instance import HostReport, Instance
@@ -30,7 +29,7 @@ def shut_out(state: State, reports: Iterable[HostReport], *, now: int) -> list[I
     ]
 
 
-def let_in(shut: Sequence[Instance], places: Iterable[Place], connections: Connections) -> list[Instance]:
+def allow_our_address(shut: Sequence[Instance], places: Iterable[Place], connections: Connections) -> list[Instance]:
     """Those of `shut` whose place lets us in now and did not before: they are worth another look."""
     needed = {one.place for one in shut}
     opened = {place.name for place in places if place.name in needed and _opened(place, connections)}
@@ -39,7 +38,6 @@ def let_in(shut: Sequence[Instance], places: Iterable[Place], connections: Conne
 
 def _opened(place: Place, connections: Connections) -> bool:
     try:
-        backend = connections.to(place)
-        return isinstance(backend, Admitting) and backend.let_in()
+        return connections.to(place).allow_our_address()
     except CallFailed:
         return False  # its listing has said why

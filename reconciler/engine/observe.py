@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from backends.base import Backend, Dated
 from backends.errors import CallFailed
-from reconciler.engine.ingress import let_in, shut_out
+from reconciler.engine.account_listings import grouped, split
+from reconciler.engine.ingress import allow_our_address, shut_out
 from reconciler.engine.ports import Connections, Ports
 from reconciler.state.access_modes import with_ways
 from reconciler.state.leases import leases
@@ -56,12 +56,12 @@ def observe(
     state = with_ways(state)
     places = [place for place in state.places if not place.forgotten and place.name not in but]
     known = [one for one in _asked(state) if one.place not in but]
-    asker = _Asker(ports=ports, state=state, hasty=hasty)
+    asker, groups = _Asker(ports=ports, state=state, hasty=hasty), grouped(places)
     first = asker.ask(
-        {place.name: _listed(ports, place, connections, needs) for place in places},
+        {name: _listed(ports, group, connections, needs) for name, group in groups.items()},
         _looks(ports, state, known, renew=renew),
         failing=_failing(state),
-    )
+    ).split(groups, state)
     listings = [answer.listing for answer in first.places.values()]
     seen = absorb(state, listings=listings, reports=(), now=ports.now(), newest=False)
     looked = {one.id for one in known}
@@ -69,14 +69,14 @@ def observe(
     missing = _missing(state, first.places)
     second = asker.ask(
         {
-            place.name: _by_id(ports, place, missing[place.name], connections)
-            for place in places
-            if missing.get(place.name)
+            name: _by_id(ports, group[0], ids, connections)
+            for name, group in groups.items()
+            if (ids := tuple(id for place in group for id in missing.get(place.name, ())))
         },
         _looks(ports, seen, new, renew=renew),
-    )
+    ).split(groups, state)
     shut = shut_out(seen, (*first.reports, *second.reports), now=ports.now())
-    again = let_in(shut, places, connections) if renew and shut else []  # who only looks opens no door
+    again = allow_our_address(shut, places, connections) if renew and shut else []  # who only looks opens no door
     third = asker.ask({}, _looks(ports, seen, again, renew=renew))
     return Observed(
         listings=tuple(answer.listing for each in (first, second) for answer in each.places.values()),
@@ -105,6 +105,17 @@ class _Answer:
 class _Wave:
     places: Mapping[str, _Answer]
     reports: tuple[HostReport, ...]
+
+    def split(self, groups: Mapping[str, Sequence[Place]], state: State) -> _Wave:
+        """With an answer for each place, where one was asked for several."""
+        answers = {
+            one.place: _Answer(listing=one, offers=answer.offers, warning=answer.warning)
+            if one.place == name
+            else _Answer(listing=one)
+            for name, answer in self.places.items()
+            for one in split(answer.listing, groups[name], state)
+        }
+        return _Wave(places=answers, reports=self.reports)
 
 
 def _asked(state: State) -> Iterator[Instance]:
@@ -206,12 +217,17 @@ def _words(error: Exception) -> str:
     return str(error) if isinstance(error, CallFailed) else f"{type(error).__name__}: {error}"
 
 
-def _listed(ports: Ports, place: Place, connections: Connections, needs: Sequence[Need]) -> Callable[[], _Answer]:
+def _listed(
+    ports: Ports, places: Sequence[Place], connections: Connections, needs: Sequence[Need]
+) -> Callable[[], _Answer]:
+    """The listing of the first place, which answers for all of `places`, and the offers of each."""
+
     def ask() -> _Answer:
+        place = places[0]
         at = ports.now()
         backend = connections.to(place)
         seen = tuple(backend.instances())
-        ahead = backend.ahead() if isinstance(backend, Dated) else None
+        ahead = backend.clock()
         listing = Listing(
             place=place.name,
             at=at,
@@ -220,18 +236,22 @@ def _listed(ports: Ports, place: Place, connections: Connections, needs: Sequenc
             by=ports.who,
             clock=None if ahead is None else at - ahead,
         )
-        offers, warning = _offers(place, backend, needs)
-        return _Answer(listing=listing, offers=offers, warning=warning)
+        offered = [_offers(one, connections, needs) for one in places]
+        return _Answer(
+            listing=listing,
+            offers=tuple(offer for offers, _ in offered for offer in offers),
+            warning="; ".join(warning for _, warning in offered if warning),
+        )
 
     return ask
 
 
-def _offers(place: Place, backend: Backend, needs: Sequence[Need]) -> tuple[tuple[Offer, ...], str]:
+def _offers(place: Place, connections: Connections, needs: Sequence[Need]) -> tuple[tuple[Offer, ...], str]:
     """What a catalog knows is not asked for at places: there are offers where no place is yet."""
     if place.config.traits.offers == "catalog":
         return (), ""
     try:
-        return tuple(backend.offers(needs, Where(spot="auto"))), ""
+        return tuple(connections.to(place).offers(needs, Where(spot="auto"))), ""
     except CallFailed as error:
         return (), f"{place.name}: no offers ({error})"
 

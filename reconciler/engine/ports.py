@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from backends.base import Acknowledged, Backend, Noting
+from backends.base import Backend
 from backends.errors import CallFailed
 from reconciler.store.markers.base import Done
 from reconciler.system.concurrent import Asking, unheard
@@ -102,13 +102,11 @@ class Connections:
 
     def notes(self) -> tuple[str, ...]:
         """What the places say of what was done there, each sentence once."""
-        noting = [backend for backend in tuple(self._open.values()) if isinstance(backend, Noting)]
-        return tuple(dict.fromkeys(note for backend in noting for note in backend.notes()))
+        return tuple(dict.fromkeys(note for backend in tuple(self._open.values()) for note in backend.notes()))
 
-    def acknowledge(self, state: State) -> None:
-        """`state` is written: what these places told of ends and is in it need not be told again."""
+    def confirm_ended(self, state: State) -> None:
+        """Tell each backend that `state` is stored, so that it may forget the instances that ended in it."""
         living = frozenset(one.id for one in state.instances if one.phase != "terminated")
         for backend in tuple(self._open.values()):
-            if isinstance(backend, Acknowledged):
-                with suppress(CallFailed):  # not heard: it tells again, and the next tick tries again
-                    backend.acknowledge(living)
+            with suppress(CallFailed):  # it reports them again, and the next apply confirms again
+                backend.confirm_ended(living)

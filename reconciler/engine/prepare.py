@@ -78,10 +78,14 @@ def prepare(
     answers = dict(gather(ports, tasks, limit=LIMIT))
     for id in tasks:
         answer = answers.get(id, TryLater(f"no answer within {LIMIT:.0f} s"))
-        if isinstance(answer, Rendered):
-            ready[id] = answer
+        refused = _by_zone(launches[id], state, now=now)
+        if not isinstance(answer, Rendered):
+            capacity.append(_capacity(bare[id], answer, refused=refused, now=now))
+        elif again := next((one for one in refused if one.zone == answer.request.zone), None):
+            # The place knows no other zone: what that one said holds for whoever names none.
+            capacity.append(replace(again, zone=launches[id].offer.zone))
         else:
-            capacity.append(_capacity(bare[id], answer, refused=_by_zone(launches[id], state, now=now), now=now))
+            ready[id] = answer
     return Prepared(
         requests={id: ready[id].request for id in bare if id in ready},
         identities={ready[id].request.place: ready[id].identity for id in bare if id in ready and ready[id].identity},

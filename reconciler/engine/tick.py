@@ -13,13 +13,15 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from reconciler.engine.begin import Begin, TickRefused, begin
-from reconciler.engine.decide import Decision, OtherWorld, View, decide
+from reconciler.engine.decide import decide
 from reconciler.engine.execute import execute, not_sent
 from reconciler.engine.expire_blobs import due
 from reconciler.engine.observe import observe
 from reconciler.engine.ports import Connections, Ports
 from reconciler.engine.request import TickAsk
+from reconciler.engine.view import Decision, OtherWorld, View
 from reconciler.engine.write_state import land
+from reconciler.planner.launch_tries import OFFERS, TRIED, requests
 from reconciler.planner.local_state_guard import alone
 from reconciler.planner.world import needs_of
 from reconciler.state.host_backoff import put_off
@@ -33,7 +35,6 @@ from schemas.resources import Need
 from schemas.state import State
 
 AGAIN = 5  # two first applies at once: the later one begins again on the other's state
-ROUNDS = 25  # offers tried in one tick
 WAVES = 4  # effects that only follow from other effects' folds
 SOONEST = 0.5
 TIMES = 10.0  # a write of results waits for ten times what the last one took
@@ -108,20 +109,22 @@ class _Tick:
 
     def run(self) -> TickResult:
         view = self._look()
-        for _ in range(ROUNDS):
+        for _ in range(OFFERS):
             decision = decide(self.ports, self.ask, view, look=self._look)
             self.plans.append(decision.plan)
             self.written += decision.written
             if decision.declined or not self.ask.act:
                 return self._result(decision, state=decision.state)
             self._tell(decision.state)
-            decision.view.connections.acknowledge(decision.state)
+            decision.view.connections.confirm_ended(decision.state)
             state, outcomes = self._act(decision, view.connections)
             if self._over() or not any(isinstance(outcome, AGAIN_AFTER) for outcome in outcomes):
                 return self._result(decision, state=state)
-            view = dataclasses.replace(decision.view, fresh=False, refused=_refused_by_pool(state, outcomes))
+            refused, sent = _refused_by_pool(state, outcomes), sum(map(requests, self.plans))
+            view = dataclasses.replace(decision.view, fresh=False, refused=refused, sent=sent)
             self.ask = dataclasses.replace(self.ask, documents=None, wish=None, permissions=decision.permissions)
-        return self._result(decision, state=state)
+        tried = any(isinstance(outcome, LaunchRefused) for outcome in outcomes)
+        return self._result(decision, state=state, notes=(TRIED,) if tried else ())
 
     def _look(self) -> View:
         connections = Connections(self.ports, self.begun.state.lineage)
@@ -222,7 +225,7 @@ class _Tick:
         if self.ask.tell is not None:
             self.ask.tell(state)
 
-    def _result(self, decision: Decision, *, state: State) -> TickResult:
+    def _result(self, decision: Decision, *, state: State, notes: tuple[str, ...] = ()) -> TickResult:
         first, last = self.plans[0], self.plans[-1]
         told: Sequence[str] = ()
         if self.written and self.ports.tidy is not None and due(self.begun.stored, state):
@@ -238,7 +241,7 @@ class _Tick:
             ahead=self._ahead(),
             written=self.written,
             permissions=decision.permissions,
-            warnings=(*decision.warnings, *_armed(self.outcomes), *told, *decision.view.connections.notes()),
+            warnings=(*decision.warnings, *notes, *_armed(self.outcomes), *told, *decision.view.connections.notes()),
         )
 
 

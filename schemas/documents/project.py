@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from schemas.documents.scalars import TEXT_SCHEMA, Flag, Money, ProjectId, Text, matching, text, whole
 from schemas.documents.shape import Form, Shape, Wrong, each, form, inlined, kind_of
 from schemas.documents.span import DURATION_SCHEMA, duration
-from schemas.location import location
+from schemas.location import Bucket, location
 
 # What `packaging` reads, less what nobody needs here: `~=1` says nothing, so it wants two numbers.
 REQUIRES = r"\s*(?:(?:>=|<=|==|!=|<|>)\s*[0-9]+(?:\.[0-9]+){0,3}|~=\s*[0-9]+(?:\.[0-9]+){1,3})\s*"
@@ -158,7 +158,24 @@ def place(value: Any) -> str:
     return written
 
 
-Place = Annotated[str, Shape(place, TEXT_SCHEMA)]
+class StoreForm(Form):
+    """Where a state or artifacts lie, and whose credentials open it."""
+
+    url: Annotated[str, Shape(place, TEXT_SCHEMA)]
+    backend: Text | None = None
+
+
+def store(value: Any) -> StoreForm:
+    """A URL or a folder alone, or `{url, backend}`."""
+    if isinstance(value, dict):
+        read = form(StoreForm, value)
+        if read.backend and not isinstance(location(read.url), Bucket):
+            raise Wrong("a folder needs no credentials: only a bucket has a backend", "backend")
+        return read
+    return StoreForm.model_construct(url=place(value), backend=None)
+
+
+Store = Annotated[StoreForm, Shape(store, lambda: {"anyOf": [dict(TEXT_SCHEMA), inlined(StoreForm)]})]
 
 
 class SingleKeys(Form):
@@ -167,7 +184,7 @@ class SingleKeys(Form):
     project: (
         Annotated[ProjectForm, Shape(lambda value: form(ProjectForm, value), lambda: inlined(ProjectForm))] | None
     ) = None
-    state: Place | None = None
+    state: Store | None = None
     authority: Text | None = None
     autoscale: (
         Annotated[
@@ -183,7 +200,7 @@ class SingleKeys(Form):
         Annotated[tuple[tuple[str, str, str], ...], Shape(lambda value: secrets(value), _secrets_schema)] | None
     ) = None
     authorized_keys: Annotated[tuple[str, ...], each(public_key, lambda: PUBLIC_KEY_SCHEMA)] | None = None
-    artifact_store: Place | None = None
+    artifact_store: Store | None = None
     keep: Annotated[int, Shape(lambda value: duration(value), DURATION_SCHEMA)] | None = None
     confirm_above: Money | None = None
     budget: Annotated[Any, Shape(lambda value: budget(value), lambda: inlined(ProjectBudgetForm))] | None = None

@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from backends.base import Backend
+from backends.base import Backend, BackendDefaults
 from backends.errors import TryLater
 from reconciler.cli.commands.state.rebuild import rebuilt
 from reconciler.engine.ports import Ports
@@ -62,7 +62,7 @@ FIRST = Desired(
 EVERYTHING = Permissions(destroy_pools=("*",))
 
 
-class Troubled(Backend):
+class Troubled(BackendDefaults):
     """A place that may be silent, be another account, or give an empty list. Only look-ups by id see through that."""
 
     def __init__(self, backend: Backend, field: Field) -> None:

@@ -203,8 +203,8 @@ MUTANTS = (
         changes=(
             (
                 "reconciler/engine/decide.py",
-                "            if view.approved is None\n",
-                "            if True\n",
+                "        if view.approved is not None:\n            chosen",
+                "        if False:\n            chosen",
             ),
         ),
         tests=("tests/engine/test_tick.py",),
@@ -638,6 +638,30 @@ MUTANTS = (
             ),
         ),
         tests=("tests/engine/test_one_account.py",),
+    ),
+    Mutant(
+        name="a zone's refusal",
+        off="a zone that was refused is asked again where the place picks it anew",
+        changes=(
+            (
+                "reconciler/engine/prepare.py",
+                "        elif again := next((one for one in refused if one.zone == answer.request.zone), None):",
+                "        elif again := next((one for one in refused if not one.zone), None):",
+            ),
+        ),
+        tests=("tests/engine/test_launch_tries.py",),
+    ),
+    Mutant(
+        name="a cap on requests",
+        off="one apply sends launch requests without end",
+        changes=(
+            (
+                "reconciler/engine/decide.py",
+                "        chosen, notes = within(chosen, sent=view.sent)\n",
+                "        chosen, notes = within(chosen, sent=0)\n",
+            ),
+        ),
+        tests=("tests/engine/test_launch_tries.py",),
     ),
 )
 

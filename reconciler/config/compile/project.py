@@ -53,6 +53,7 @@ def compile_documents(
     notes = Notes([], [])
     backends = {config.name: config for config in map(_backend, read.backends)} or {HERE.name: HERE}
     profiles = _profiles(read, own)
+    _known_stores(read, backends)
     for entry in read.profiles:
         _known_backends(entry.form.backends, backends, entry, read)
     pools = _pools(read, profiles, backends, notes, known or Known(""))
@@ -102,6 +103,18 @@ def pick_profile(asked: str | None, profiles: Mapping[str, Profile]) -> Profile 
     if asked:
         return profiles.get(asked)
     return next((profile for profile in profiles.values() if profile.default), None)
+
+
+def _known_stores(read: Read, backends: Mapping[str, BackendConfig]) -> None:
+    """Report a `backend` of `state` or `artifact_store` that is not declared, or is of another cloud."""
+    for entry in (*read.singles.get("state", ()), *read.singles.get("artifact_store", ())):
+        if not entry.form.backend:
+            continue
+        scheme, named = entry.form.url.partition("://")[0], backends.get(entry.form.backend)
+        if named is None or scheme not in named.traits.buckets:
+            fits = ", ".join(one.name for one in backends.values() if scheme in one.traits.buckets) or "none"
+            said = "not declared" if named is None else f"of type {named.type}, which opens no {scheme}:// bucket"
+            read.problems.append(entry.problem(f"backend `{entry.form.backend}` is {said}; there is {fits}", "backend"))
 
 
 def _backend(entry: Entry) -> BackendConfig:

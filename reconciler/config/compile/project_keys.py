@@ -16,7 +16,10 @@ def project_keys(read: Read) -> dict[str, Any]:
         for entry in entries[1:]:
             read.problems.append(entry.problem(f"said twice, first at {entries[0].at(part, key=True)}", part, key=True))
         values[target] = getattr(entries[0].form, part) if entries else ""
-    texts = ("state", "authority", "artifact_store", "requires")
+    for key, backend in (("state", "state_backend"), ("artifact_store", "artifact_backend")):
+        form = _once(key, read)
+        values[key], values[backend] = (form.url, form.backend or "") if form else ("", "")
+    texts = ("authority", "requires")
     for key in (*texts, "keep", "confirm_above", "budget"):
         form = _once(key, read)
         values[key] = ("" if key in texts else None) if form is None else form

@@ -22,7 +22,10 @@ def set_aws(
     backend = _backend(folder, name, type=type, creds=creds, region=region)
     if not store:
         return (backend,) if backend else ()
-    return _with_store(folder, backend, store)
+    others = any(
+        one.get("type") == type and _name(one) != name for _, _, data in round_trip(folder) for one in _list(data) or ()
+    )
+    return _with_store(folder, backend, store, name=name if others else "")
 
 
 def declares_any(folder: Path) -> bool:
@@ -95,9 +98,11 @@ def _appended(text: str, items: Any, entry: Mapping[str, Any]) -> str | None:
     return "".join((*lines[:at], *(f"{line}{newline}" for line in _lines(entry, column)), *lines[at:]))
 
 
-def _with_store(folder: Path, backend: Edit | None, store: str) -> tuple[Edit, ...]:
+def _with_store(folder: Path, backend: Edit | None, store: str, *, name: str) -> tuple[Edit, ...]:
+    """`artifact_store`, with the backend's `name` where there are several of its type."""
     for path, _, data in round_trip(folder):
-        known = data.get("artifact_store") if hasattr(data, "get") else None
+        written = data.get("artifact_store") if hasattr(data, "get") else None
+        known = written.get("url") if isinstance(written, dict) else written
         if known == store:
             return (backend,) if backend else ()
         if known:
@@ -106,8 +111,9 @@ def _with_store(folder: Path, backend: Edit | None, store: str) -> tuple[Edit, .
         path = folder / NEW_FILE
         before = path.read_text() if path.exists() else ""
         backend = Edit(path=path, before=before, after=before)
+    said = f"{{url: {store}, backend: {name}}}" if name else store
     lead = backend.after if not backend.after or backend.after.endswith("\n") else backend.after + "\n"
-    return (Edit(path=backend.path, before=backend.before, after=f"{lead}artifact_store: {store}\n"),)
+    return (Edit(path=backend.path, before=backend.before, after=f"{lead}artifact_store: {said}\n"),)
 
 
 def _list(data: Any) -> Any:

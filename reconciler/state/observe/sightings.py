@@ -38,9 +38,9 @@ class Sightings:
     """
 
     def __init__(self, state: State, answers: Mapping[str, Answer]) -> None:
-        self._state = state
+        self._state, self._answers = state, answers
         self._homes = homes(state.places)
-        self._by_place: dict[tuple[str, str], Sighting] = {}
+        self._by_place: dict[tuple[str, str], Seen] = {}
         self._listed: dict[tuple[str, str], str] = {}  # (home, external id) -> a place that lists it
         for place in state.places:
             if place.name in answers:
@@ -55,21 +55,27 @@ class Sightings:
 
     def _add(self, answer: Answer) -> None:
         """The look-up by id comes later, and is newer. Its own backend, by its tag, is asked about a machine first."""
-        place = answer.place.name
+        place, backend = answer.place.name, answer.place.config.name
+        home, lineages = self._homes[place], ("", self._state.lineage)
         for seen in answer.seen:
-            if seen.lineage in ("", self._state.lineage):
-                self._by_place[place, seen.external_id] = Sighting(seen, answer)
-                key = (self._homes[place], seen.external_id)
-                if key not in self._listed or seen.backend == answer.place.config.name:
+            if seen.lineage in lineages:
+                self._by_place[place, seen.external_id] = seen
+                key = (home, seen.external_id)
+                if seen.backend == backend or key not in self._listed:
                     self._listed[key] = place
 
     def _marked(self) -> dict[tuple[str, str], tuple[str, str]]:
-        """(home, id) -> the oldest machine with that id, a living one where there is any."""
+        """(home, id) of what was never seen -> the oldest machine with that id, a living one where there is any."""
+        wanted = {(self._home(one), one.id) for one in self._state.instances if not one.external_id}
+        if not wanted:
+            return {}
         found: dict[tuple[str, str], tuple[bool, float, str]] = {}
         for (home, external_id), place in self._listed.items():
-            seen = self._by_place[place, external_id].seen
+            seen = self._by_place[place, external_id]
+            if (home, seen.id) not in wanted:
+                continue
             age = (seen.phase == "ended", *age_of(seen))
-            if seen.id and ((home, seen.id) not in found or age < found[home, seen.id]):
+            if (home, seen.id) not in found or age < found[home, seen.id]:
                 found[home, seen.id] = age
         return {(home, id): (home, external_id) for (home, id), (_, _, external_id) in found.items()}
 
@@ -81,12 +87,16 @@ class Sightings:
         key = self._matched.get(instance.id)
         if key is None:
             return None
-        return self._by_place.get((instance.place, key[1])) or self._by_place[self._listed[key], key[1]]
+        place = instance.place if (instance.place, key[1]) in self._by_place else self._listed[key]
+        return self._sighting(place, key[1])
+
+    def _sighting(self, place: str, external_id: str) -> Sighting:
+        return Sighting(self._by_place[place, external_id], self._answers[place])
 
     def unowned(self) -> list[Sighting]:
         """Each machine once, the oldest first. None that may be an instance in a place that has never answered."""
         owned = set(self._matched.values())
-        strange = [self._by_place[place, key[1]] for key, place in self._listed.items() if key not in owned]
+        strange = [self._sighting(place, key[1]) for key, place in self._listed.items() if key not in owned]
         living = [one for one in strange if one.seen.phase != "ended"]
         if not living:
             return []

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 class ObjectsError(Exception):
@@ -21,6 +22,16 @@ class Busy(ObjectsError):
 
 class Unsure(ObjectsError):
     """No answer, or one that proves nothing: it may have been done, or be done yet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """Credentials and address of a backend, used for a bucket instead of the vendor's default chain."""
+
+    session: Callable[[], Any]
+    """Makes the session of the vendor's SDK. S3: a `boto3.Session`."""
+    endpoint: str = ""
+    """Replaces the vendor's address; "": as the environment says."""
 
 
 class Found(NamedTuple):

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from reconciler.state.errors import StateRefused
-from reconciler.store.objects.base import Objects, ObjectsError
+from reconciler.store.objects.base import Access, Objects, ObjectsError
 from schemas.location import Bucket
 
 EXTRAS = {"s3": "aws", "gs": "gcp", "az": "azure"}
 
 
-def open_bucket(where: Bucket, *, environ: Mapping[str, str]) -> Objects:
-    """Objects below its prefix. Nothing is asked yet. `StateRefused` where its client or credentials are not here."""
+def open_bucket(where: Bucket, *, environ: Mapping[str, str], access: Access | None = None) -> Objects:
+    """Objects below its prefix. Nothing is asked yet. `access`: of a backend, else the vendor's default chain.
+
+    Raises:
+        StateRefused: the client or the credentials are not here.
+    """
     try:
-        return _opened(where, environ)
+        return _opened(where, environ, access)
     except ImportError as error:
         extra = EXTRAS[where.scheme]
         raise StateRefused(
@@ -24,12 +28,12 @@ def open_bucket(where: Bucket, *, environ: Mapping[str, str]) -> Objects:
         raise StateRefused(str(error)) from None
 
 
-def _opened(where: Bucket, environ: Mapping[str, str]) -> Objects:
+def _opened(where: Bucket, environ: Mapping[str, str], access: Access | None) -> Objects:
     match where.scheme:
         case "s3":
             from reconciler.store.objects.s3 import s3_objects
 
-            return s3_objects(where, environ=environ)
+            return s3_objects(where, environ=environ, access=access)
         case "gs":
             from reconciler.store.objects.gcs import gcs_objects
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from reconciler.store.objects.base import ObjectsError, Version
+from reconciler.store.objects.base import Access, ObjectsError, Version
 from reconciler.store.objects.obstore import ObstoreObjects, client_options
 from schemas.location import Bucket
 
@@ -20,13 +20,17 @@ KEYS = {
 }  # fmt: skip
 
 
-def s3_objects(where: Bucket, *, environ: Mapping[str, str]) -> S3Objects:
-    """Objects of a bucket of S3, or of a server that speaks like it (`AWS_ENDPOINT_URL`)."""
+def s3_objects(where: Bucket, *, environ: Mapping[str, str], access: Access | None = None) -> S3Objects:
+    """Objects of a bucket of S3, or of a server that speaks like it (`AWS_ENDPOINT_URL`, or the endpoint of `access`).
+
+    `access`: credentials of a backend; without it those of AWS's default chain.
+    """
     from obstore.store import S3Store
 
-    endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or ""
+    own = access.endpoint if access else ""
+    endpoint = own or environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or ""
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or ""
-    provider = _aws_chain(where, environ)
+    provider = _aws_chain(where, environ, access)
     config: dict[str, Any] = {"region": region or (provider.config.get("region") if provider else "") or "us-east-1"}
     if provider is None:
         config |= {name: environ[said] for said, name in KEYS.items() if environ.get(said)}
@@ -44,20 +48,39 @@ def s3_objects(where: Bucket, *, environ: Mapping[str, str]) -> S3Objects:
         )
 
     server = endpoint or f"https://s3.{config['region']}.amazonaws.com"
-    keys = partial(_keys, where, environ)
-    return S3Objects(where, opened, endpoint=endpoint, server=server, region=str(config["region"]), keys=keys)
+    keys = partial(_keys, where, environ, access)
+    return S3Objects(
+        where,
+        opened,
+        endpoint=endpoint,
+        server=server,
+        region=str(config["region"]),
+        keys=keys,
+        session=partial(_session, access),
+    )
 
 
-def _aws_chain(where: Bucket, environ: Mapping[str, str]) -> Any:
-    """boto3's, which knows profiles, SSO and roles; it costs 100 ms that keys in the environment need not pay."""
-    if environ.get("AWS_ACCESS_KEY_ID") and environ.get("AWS_SECRET_ACCESS_KEY") and not environ.get("AWS_PROFILE"):
-        return None
+def _session(access: Access | None) -> Any:
+    """The backend's `boto3.Session`, or that of the default chain."""
     from boto3 import Session
+
+    return access.session() if access else Session()
+
+
+def _aws_chain(where: Bucket, environ: Mapping[str, str], access: Access | None) -> Any:
+    """boto3's, which knows profiles, SSO and roles; it costs 100 ms that keys in the environment need not pay."""
+    if (
+        access is None
+        and environ.get("AWS_ACCESS_KEY_ID")
+        and environ.get("AWS_SECRET_ACCESS_KEY")
+        and not environ.get("AWS_PROFILE")
+    ):
+        return None
     from botocore.exceptions import BotoCoreError
     from obstore.auth.boto3 import Boto3CredentialProvider
 
     try:
-        return Boto3CredentialProvider(Session())
+        return Boto3CredentialProvider(_session(access))
     except BotoCoreError as error:
         raise ObjectsError(f"{where.url}: {error}") from None
     except ValueError:
@@ -67,16 +90,14 @@ def _aws_chain(where: Bucket, environ: Mapping[str, str]) -> Any:
         ) from None
 
 
-def _keys(where: Bucket, environ: Mapping[str, str]) -> Any:
+def _keys(where: Bucket, environ: Mapping[str, str], access: Access | None) -> Any:
     """To sign with: botocore's credentials, as they are now."""
     from botocore.credentials import Credentials
 
-    if _aws_chain(where, environ) is None:
+    if _aws_chain(where, environ, access) is None:
         given = (environ.get(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"))
         return Credentials(*given)
-    from boto3 import Session
-
-    found = Session().get_credentials()
+    found = _session(access).get_credentials()
     if found is None:
         raise ObjectsError(f"{where.url}: no AWS credentials here to sign with")
     return found.get_frozen_credentials()
@@ -94,9 +115,11 @@ class S3Objects(ObstoreObjects):
         server: str,
         region: str,
         keys: Callable[[], Any],
+        session: Callable[[], Any],
     ) -> None:
         super().__init__(where.url, open, server=server)
         self._where, self._endpoint, self._region, self._keys = where, endpoint, region, keys
+        self._session = session
 
     def sign_put(self, key: str, *, seconds: int) -> tuple[str, dict[str, str]]:
         """See `Objects.sign_put`. The condition is part of what is signed: without it the request is refused."""
@@ -132,11 +155,10 @@ class S3Objects(ObstoreObjects):
         return f"{self._where.prefix}/{key}" if self._where.prefix else key
 
     def _boto(self, call: Callable[[Any], Answer]) -> Answer:
-        from boto3 import Session
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            return call(Session().client("s3", endpoint_url=self._endpoint or None))
+            return call(self._session().client("s3", endpoint_url=self._endpoint or None))
         except ClientError as error:
             said = error.response.get("Error", {})
             raise ObjectsError(f"{self.url}: {said.get('Code', '')}: {said.get('Message', '')}") from None

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from backends.base import Dated
 from backends.errors import BackendError
 from schemas.plan import Terminate
 from schemas.pool import Pool
@@ -93,16 +92,15 @@ def test_a_launch_by_a_clock_that_is_off_is_made_once_and_kept(
 
 def test_the_date_costs_no_request_and_a_slow_answer_is_no_skew(site: AwsSite) -> None:
     backend = site.connect(replace(papers(pools=[POOL]).backends[0]), REGION, "lineage1")
-    assert isinstance(backend, Dated)
-    assert backend.ahead() is None
+    assert backend.clock() is None
     before = site.account.calls()
     backend.instances()
     assert set(site.account.calls() - before) == {(REGION, "DescribeInstances")}
-    assert abs(backend.ahead() or 0) <= 1
+    assert abs(backend.clock() or 0) <= 1
     site.ahead = -45
     site.connect(papers(pools=[POOL]).backends[0], REGION, "lineage1")
     backend.instances()
-    assert -46 <= (backend.ahead() or 0) <= -44
+    assert -46 <= (backend.clock() or 0) <= -44
 
 
 @pytest.mark.parametrize("code", ["RequestExpired", "AuthFailure", "SignatureDoesNotMatch"])

@@ -84,6 +84,9 @@ def test_a_key_from_standard_input(folder: Folder, account: Account) -> None:
     jsonschema.validate(checks, schema("backend-check-json"))
     assert checks["checks"][0]["status"] == "ok", "the backend finds the key by its profile"
     assert account.number in checks["checks"][0]["said"]
+    opened = {one["check"]: one["said"] for one in checks["checks"] if one["check"].startswith("credentials of")}
+    bucket = f"s3://team-{account.number}/runs"
+    assert opened == {f"credentials of {bucket}": "backend aws, the only one of type aws"}
     assert account.living() == []
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.base import Acknowledged, Backend
+from backends.base import Backend
 from backends.boot.spec import Boot
 from backends.errors import BackendError, Behind, NoCapacity, TryLater
 from backends.registry import connect
@@ -221,11 +221,10 @@ def test_letting_go_leaves_nothing_and_is_told_until_it_was_heard(rig: SshRig, s
     (server.home / "thesis.tex").write_text("mine")
     for _ in range(2):
         backend = rig.connect()
-        assert isinstance(backend, Acknowledged)
         assert [(one.id, one.phase) for one in backend.instances()] == [("l1-0", "ended")]
-        backend.acknowledge({"l1-0"})  # not written down as ended
+        backend.confirm_ended({"l1-0"})  # not written down as ended
     rig.connect(project="project2").instances()
-    backend.acknowledge(())
+    backend.confirm_ended(())
     assert rig.connect().instances() == []
     assert [path.name for path in server.home.iterdir()] == ["thesis.tex"]
 
@@ -242,11 +241,10 @@ def test_an_end_is_of_the_named_instance_and_project_alone(rig: SshRig) -> None:
 def test_the_word_of_an_end_is_of_its_project_alone(rig: SshRig) -> None:
     attach(rig, "l1").terminate(["l1-0"])
     other = attach(rig, "l2", project="project2")
-    assert isinstance(other, Acknowledged)
-    other.acknowledge(())
+    other.confirm_ended(())
     other.terminate(["l2-0"])
     assert [one.id for one in other.instances()] == ["l2-0"]
-    other.acknowledge(())
+    other.confirm_ended(())
     assert [(one.id, one.phase) for one in rig.connect().instances()] == [("l1-0", "ended")]
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec.structs import replace
 
-from backends.base import Backend, Setting
+from backends.base import BackendDefaults, Setting
 from backends.boot.cloud_init import render
 from backends.credentials import credential
 from backends.errors import TryLater
@@ -74,7 +74,7 @@ def _kinds(api: Api) -> list[dict[str, Any]]:
     return rows(api.read("/types", deadline=api.deadline(PATIENCE)), "types", where="Sketch Cloud's types")
 
 
-class SketchBackend(Backend):
+class SketchBackend(BackendDefaults):
     """One region of Sketch Cloud. See `backends.base.Backend`."""
 
     def __init__(self, config: BackendConfig, region: str, setting: Setting) -> None:

@@ -6,14 +6,15 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from itertools import chain
+from typing import Literal
 
 from backends.checks import NotKnown, Probe
 from backends.errors import CallFailed
 from backends.registry import probes
 from reconciler.app.connections import surroundings
-from reconciler.app.site import Site
 from reconciler.app.stores import store_of
+from reconciler.cli.commands.backend.buckets import credentials_said, opened_by
 from reconciler.cli.exits import Done, Fail
 from reconciler.cli.project import documents_of, project_root, site_of, state_if_any
 from reconciler.cli.terminal.streams import out, painter, say
@@ -21,9 +22,6 @@ from reconciler.hosts.ssh.declared_hosts import reach_from
 from reconciler.system.process import who
 from reconciler.text.format import clean
 from schemas.desired import BackendConfig, Desired
-
-if TYPE_CHECKING:
-    from schemas.location import Bucket
 
 Verdict = Literal["ok", "failed", "not known"]
 MARKS = {"ok": "ok", "failed": "FAILED", "not known": "?"}
@@ -53,9 +51,11 @@ def check_backends(name: str, *, as_json: bool) -> int:
         address=store_of(where).address if where.project else "",
         reach=reach_from(where.root, who=who()),
     )
+    opened = opened_by(where)
     for config, regions in _chosen(documents.desired, name):
-        asked = probes(config, regions, around, buckets=buckets_of(where))
-        for one in looked(config.name, asked, clock=time.monotonic):
+        mine = tuple(bucket for bucket, by in opened.items() if by.backend in ("", config.name))
+        asked = (probes(config, regions, around, buckets=mine), credentials_said(config, opened))
+        for one in chain.from_iterable(looked(config.name, each, clock=time.monotonic) for each in asked):
             found.append(one)
             if not as_json:
                 _show(one)
@@ -88,14 +88,6 @@ def _verdict(probe: Probe) -> tuple[Verdict, str, str]:
         return "not known", str(why), ""
     except CallFailed as error:
         return "failed", str(error), probe.mends(error)
-
-
-def buckets_of(where: Site) -> tuple[Bucket, ...]:
-    """Those of S3 that the documents name."""
-    from schemas.location import Bucket, location
-
-    found = (location(text) for text in (where.state, where.artifacts) if text)
-    return tuple(dict.fromkeys(one for one in found if isinstance(one, Bucket) and one.scheme == "s3"))
 
 
 def _chosen(desired: Desired, name: str) -> Iterator[tuple[BackendConfig, tuple[str, ...]]]:

@@ -6,7 +6,7 @@ import json
 
 from backends.registry import Policy, policy_of
 from backends.scope import Kind, Scope
-from reconciler.cli.commands.backend.check import buckets_of
+from reconciler.cli.commands.backend.buckets import buckets_of
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import documents_of, project_root, site_of
 from reconciler.cli.terminal.streams import out

@@ -31,7 +31,8 @@ def migrate_state(to: str, *, yes: bool) -> int:
     from reconciler.store.migrate import Memory, migrate
 
     old = site()
-    new = changed(old, state=to)
+    kept = old.state_backend if _scheme(to) == _scheme(old.state) else ""
+    new = changed(old, state=to, state_backend=kept)
     if _same(old, new):
         raise Fail(f"{to}: that is where the state lies now")
     must_agree(f"Move the state of this project from {store_of(old).address} to {store_of(new).address}?", yes=yes)
@@ -53,13 +54,19 @@ def migrate_state(to: str, *, yes: bool) -> int:
     copied = f"{counted(done.blobs, 'blob')}, {counted(done.markers, 'marker')} and "
     copied += counted(done.entries, "entry", several="entries")
     out(f"{store_of(new).address}: moved ({copied}); the old one is sealed\n")
-    say(f"now write `state: {_written(to)}` in .dstack, and commit it: until then every command says where it went")
+    written = f"{{url: {_written(to)}, backend: {kept}}}" if kept else _written(to)
+    say(f"now write `state: {written}` in .dstack, and commit it: until then every command says where it went")
     return 0
 
 
 def _written(to: str) -> str:
     where = location(to)
     return where.url if isinstance(where, Bucket) else os.path.expanduser(to)
+
+
+def _scheme(text: str) -> str:
+    where = location(text)
+    return where.scheme if isinstance(where, Bucket) else ""
 
 
 def _same(old: Site, new: Site) -> bool:
