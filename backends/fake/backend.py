@@ -184,7 +184,9 @@ class FakeBackend(BackendDefaults):
                 raise fault.error
             for external_id in ids:
                 machine = world.machines.get(external_id)
-                if machine is not None and (machine.ends_at is None or machine.failure is not None):
+                if machine is None or world.over(machine):
+                    continue
+                if machine.ends_at is None or machine.failure is not None:
                     machine.ends_at = world.now() + world.ending
                     machine.reason = "terminated on request"
             if fault is not None:

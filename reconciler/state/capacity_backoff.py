@@ -57,20 +57,18 @@ def late_capacity(intent: Intent, refused: Refused, *, now: int) -> Capacity:
 
 def merged(refused: Iterable[Capacity]) -> tuple[Capacity, ...]:
     """One memory for each offer of what was refused at once: the longest wait, every reason and quota."""
-    found: dict[tuple[str, str, str, bool, str], Capacity] = {}
+    alike: dict[tuple[str, str, str, bool, str], list[Capacity]] = {}
     for each in refused:
-        before = found.get(_offer(each), each)
-        found[_offer(each)] = replace(
-            each,
-            until=max(before.until, each.until),
-            why=_joined(before.why, each.why, mark="; "),
-            quota=_joined(before.quota, each.quota, mark=", "),
+        alike.setdefault(_offer(each), []).append(each)
+    return tuple(
+        replace(
+            found[-1],
+            until=max(each.until for each in found),
+            why="; ".join(dict.fromkeys(each.why for each in found)),
+            quota=", ".join(dict.fromkeys(each.quota for each in found if each.quota)),
         )
-    return tuple(found.values())
-
-
-def _joined(before: str, new: str, *, mark: str) -> str:
-    return before if new in before.split(mark) else mark.join(filter(None, (before, new)))
+        for found in alike.values()
+    )
 
 
 def shun(known: Iterable[Capacity], refused: Iterable[Capacity]) -> tuple[Capacity, ...]:

@@ -149,8 +149,9 @@ def _sends(known: _Known, *, now: int, sent_here: Collection[str]) -> Iterator[S
         if intent.refused or now >= intent.request.not_after or place in known.troubled:
             continue
         kind = type_at(known.state, place)
-        # The time of a scheduled request is after the one that its vendor asked to wait for.
-        if (scheduled(kind) and intent.id not in sent_here) or (place in waiting and not scheduled(kind)):
+        if scheduled(kind) and intent.id not in sent_here:
+            continue
+        if not scheduled(kind) and place in waiting:  # the time of a scheduled request is late enough
             continue
         wanted = (known.instances.get(id) for id in intent.request.ids)
         if any(instance is not None and instance.phase == "pending" for instance in wanted):

@@ -241,6 +241,11 @@ class Field:
             return True
         return False
 
+    def listings_are_late(self) -> bool:
+        """Whether a machine lives that no listing shows yet."""
+        world = self.site.world
+        return world.lag > 0 or any(self.site.clock.now() < one.born + world.delay for one in world.living())
+
     # ------------------------------------------------------------ the world stands still
 
     def heal(self) -> None:
@@ -249,6 +254,7 @@ class Field:
         self.skew.clear()
         world.faults.clear()
         world.sold_out.clear()
+        world.late.clear()
         world.lag = 0
         for machine in world.machines.values():
             machine.silent = False

@@ -17,7 +17,7 @@ from schemas.profile import Retry
 from schemas.resources import GpuNeed, Need, Span, Where
 from schemas.run import Run, RunSpec
 from schemas.state import Wish
-from tests.chaos.machine import EVERYTHING, FIRST, POOL_B, Field, state_of
+from tests.chaos.machine import EVERYTHING, POOL_B, Field, state_of
 from tests.worlds.world import task
 
 PEOPLE = ("ann@laptop", "bob@laptop", "cron@ci")
@@ -90,7 +90,7 @@ class People(RuleBasedStateMachine):
     def regions_edited(self, regions: tuple[str, ...]) -> None:
         """A place, or all of them, may leave the documents while it has instances."""
         self.field.trouble = {place: kind for place, kind in self.field.trouble.items() if kind != "stranger"}
-        backends = (replace(FIRST.backends[0], regions=regions),) if regions else ()
+        backends = (replace(self.field.commits[0].backends[0], regions=regions),) if regions else ()
         self.field.edit(backends=backends)
 
     @precondition(lambda self: self.field.applied() >= 0)

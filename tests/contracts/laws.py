@@ -95,6 +95,7 @@ def check(site: Site, before: State | None, after: State, *, may: May) -> list[s
         step.ends_what_is_allowed,
         step.declares_what_is_newer,
         step.believes_only_what_is_so,
+        step.remembers_late_refusals,
         step.attempts_after_proof,
         step.gangs_begin_together,
         step.places_whole,
@@ -203,6 +204,18 @@ class Step:
             if not self.site.world.over(machine) and not one.reason.startswith(GIVEN_UP):
                 yield f"{one.name} is believed gone ({one.reason}) and lives"
 
+    def remembers_late_refusals(self) -> Iterator[str]:
+        """What a backend refused after it had accepted it is not asked for again at once."""
+        opened = {intent.id for intent in self.before.intents} if self.before else set()
+        known = {(each.place, each.instance_type, each.spot) for each in self.after.capacity}
+        for one in self.after.instances:
+            was, machine = self.was.get(one.id), self.machine(one)
+            if was is None or not alive(was) or alive(one) or machine is None or machine.failure is None:
+                continue
+            told = one.launch in opened and one.reason == machine.failure.why
+            if told and (one.place, one.instance_type, one.spot) not in known:
+                yield f"{one.name} was refused late ({one.reason}), and nobody remembers it"
+
     # ------------------------------------------------------------ attempts
 
     def attempts_after_proof(self) -> Iterator[str]:
@@ -253,6 +266,8 @@ class Step:
                     yield f"{job.id} is given {lost}, which {one.name} has no more"
             if len(hosts) != specs[attempt.run].nodes or len({one.place for one in hosts}) != 1:
                 yield f"{attempt.id} has {len(hosts)} nodes in {len({one.place for one in hosts})} places"
+            if len(hosts) > 1 and self.site.kind.gang == "none":
+                yield f"{attempt.id} has {len(hosts)} nodes where a run has one"
             for one in hosts:
                 if one.phase != "ready" or one.orphan or one.unreachable_since is not None or not busy[one.id]:
                     yield f"{attempt.id} is placed on {one.name}, which is {one.phase} with {busy[one.id]} jobs"

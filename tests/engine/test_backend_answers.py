@@ -81,6 +81,13 @@ def test_a_batch_that_is_refused_for_several_reasons_remembers_each() -> None:
     assert state.capacity == (place, offer)
 
 
+def test_one_reason_for_all_of_a_batch_is_told_once() -> None:
+    same = replace(FULL, why="limit of 4 reached; ask for more")
+    outcome = launch_outcome(SEND, dict.fromkeys(REQUEST.ids, same), now=NOW)
+    assert isinstance(outcome, LaunchRefused)
+    assert [(one.why, one.quota) for one in outcome.capacities] == [(same.why, same.quota)]
+
+
 def test_a_wait_is_kept_beside_a_refusal_and_beside_what_was_made() -> None:
     state = a_state(pending(), intents=(an_intent("l-0"),))
     refused = launch_outcome(SEND, {"l-0": SOLD, "l-1": BUSY, "l-2": BUSY}, now=NOW)

@@ -166,6 +166,16 @@ def test_a_late_refusal_is_remembered_and_the_next_offer_taken_within_two_ticks(
     assert sum(machine.request.instance_type == "small" for machine in site.world.machines.values()) == 1
 
 
+def test_an_end_of_what_was_refused_late_brings_nothing_back(a_site: Make) -> None:
+    site = a_site("fake", late={"small"}, ending=40, lag=2)
+    apply(site, ONE)
+    (machine,) = site.world.machines.values()
+    site.clock.at += site.world.late_after
+    backend = site.world.place("fake/r1", region="r1", project=machine.request.project)
+    backend.terminate([machine.external_id])
+    assert site.world.over(machine)
+
+
 @pytest.mark.parametrize("kind", ["fake", "fake-account", "fake-once", "fake-single", "fake-container"])
 def test_a_late_refusal_in_every_shape(a_site: Make, kind: str) -> None:
     site = a_site(kind, late={"small"})

@@ -6,7 +6,8 @@ not happen in between; at the end the world stands still, and everything must co
 `make test` lives through the same 200 projects every time; `make chaos` through others, by a seed that it prints.
 The same seed is the same run: `make chaos SEED=N`, or this file alone with `HYPOTHESIS_PROFILE=long
 pytest tests/engine/test_machine.py --hypothesis-seed=N`. Hypothesis prints the steps of the shortest failure that
-it finds.
+it finds. The backends of each project are of one of the fake's types (`FAKES`): requests with a token, by name or sent
+once, one account or regions, paced, machines that are containers; some refuse late, some list late.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from reconciler.engine.request import TickAsk
 from reconciler.planner.plan import plan
 from reconciler.planner.world import World
 from reconciler.state.rebuild import RebuildRefused
+from schemas.backend_types import FAKES
 from schemas.plan import Launch, Plan
 from schemas.profile import Retry
 from schemas.run import RUN_ENDED, Attempt
@@ -35,6 +37,7 @@ from tests.chaos.machine import EVERYTHING, FOR_EVER, KINDS, PLACES, Field, jump
 from tests.chaos.people import AGAIN, People, in_blocks, spec_of, who
 
 places = st.sampled_from(PLACES)
+SHAPES = tuple(kind.name for kind in FAKES)
 effect = st.integers(1, 12)
 times = st.sampled_from([5, 20, 20, 70, 130, 400, 700, 1300, 4000, 15_000])
 
@@ -50,9 +53,17 @@ class Machine(People):
         ending=st.sampled_from([0, 40]),
         shown=st.sampled_from([None, None, 0, 600]),
         blocks=st.sampled_from([1, 1, 0, 2]),
+        kind=st.sampled_from(SHAPES),
+        delay=st.sampled_from([0, 0, 600]),
+        late=st.sampled_from(["", "", "small"]),
     )
-    def begin(self, lag: int, boot: int, ending: int, shown: int | None, blocks: int) -> None:
+    def begin(
+        self, lag: int, boot: int, ending: int, shown: int | None, blocks: int, kind: str, delay: int, late: str
+    ) -> None:
         world = self.field.site.world
+        self.field.shape(kind)
+        world.delay = delay if world.kind.launch == "once" else 0
+        world.late |= {late} - {""}
         world.lag, world.boot, world.ending, world.shown = lag, boot, ending, shown
         self.field.edit_pool("a", nodes_min=1, **in_blocks(blocks))
         for name, nodes, retry in (("red", 1, AGAIN), ("blue", 1, AGAIN), ("green", 2, Retry())):
@@ -242,7 +253,7 @@ class Machine(People):
         """A host or a tag that every look sees carries a generation that the backup does not know."""
         field, site = self.field, self.field.site
         now = site.store.data
-        if not backup or not now or any(field.trouble.values()) or site.world.faults or site.world.lag:
+        if not backup or not now or any(field.trouble.values()) or site.world.faults or field.listings_are_late():
             return False
         state = state_of(field)
         assert state is not None
@@ -259,7 +270,7 @@ class Machine(People):
         """The state is gone. While anything lives, nothing is begun anew."""
         field = self.field
         living = [one for one in field.site.world.living() if f"fake/{one.region}" in self._asked()]
-        if not living or any(field.trouble.values()) or field.site.world.lag or not field.site.store.data:
+        if not living or any(field.trouble.values()) or field.listings_are_late() or not field.site.store.data:
             return
         kept, field.site.store.data = field.site.store.data, b""
         result = field.apply(field.newest)
@@ -276,7 +287,7 @@ class Machine(People):
         field, world = self.field, self.field.site.world
         if self._asked() != set(PLACES) or any(one.silent for one in world.living()) or any(field.trouble.values()):
             return False
-        if any(field.site.clock.now() < one.born + world.boot for one in world.living()) or world.lag:
+        if any(field.site.clock.now() < one.born + world.boot for one in world.living()) or field.listings_are_late():
             return False
         try:
             field.rebuild()
@@ -380,7 +391,8 @@ class Machine(People):
             assert any(word in why for word in self._limits()), f"{run.spec.name} is {run.status}: {why or run.reason}"
 
     def _limits(self) -> tuple[str, ...]:
-        return LIMITS if self.field.commits[-1].backends else (*LIMITS, "there are no offers")
+        gangs = () if self.field.site.kind.gang != "none" else ("nodes of one run",)
+        return (*LIMITS, *gangs) if self.field.commits[-1].backends else (*LIMITS, "there are no offers")
 
 
 LIMITS = ("maximum", "budget", "autoscale", "there is no pool", "held since", "with spot")
