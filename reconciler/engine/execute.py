@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from backends.base import Backend
 from backends.errors import BackendError, Behind, CallFailed, NoCapacity, QuotaExceeded, TryLater
+from reconciler.engine.ask_leftovers import remove
 from reconciler.engine.job_spec import CannotOrder, order_of
 from reconciler.engine.ports import Connections, Ports
 from reconciler.hosts import runner
@@ -21,6 +22,7 @@ from reconciler.state.pending_effects import (
     End,
     Halt,
     Release,
+    Remove,
     Save,
     Send,
     Start,
@@ -36,7 +38,7 @@ from schemas.run import Attempt, Run
 from schemas.state import Capacity, State
 
 LIMIT = 1800.0  # a large result takes that long
-AWAITED = (Send, End, Collect, Save)
+AWAITED = (Send, End, Remove, Collect, Save)
 FRESH = 300.0  # an effect older than this (the machine slept) is left to the next tick
 
 
@@ -83,6 +85,8 @@ def subject(effect: Effect) -> str:
             return f"launch of {', '.join(effect.request.names)}"
         case End():
             return f"end of {len(effect.external_ids)} in {effect.place}"
+        case Remove():
+            return f"removal of {len(effect.resources)} in {effect.place}"
         case Admit():
             return f"authorized keys of {effect.instance}"
         case Arm():
@@ -145,6 +149,8 @@ class _Hands:
                 return self._send(effect)
             case End():
                 return self._end(effect)
+            case Remove():
+                return remove(self._backend(effect.place), effect, lineage=self.state.lineage)
             case Start():
                 return self._start(effect)
             case Release():

@@ -13,6 +13,8 @@ from msgspec.structs import replace
 
 from reconciler.state.capacity_backoff import shun
 from reconciler.state.job_results import BY_ITSELF, INACTIVE, MAX_DURATION
+from reconciler.state.observe.unowned_leftovers import Removed as Removed
+from reconciler.state.observe.unowned_leftovers import after_removal
 from reconciler.state.sending import account_of
 from schemas.base import Value
 from schemas.launch import Intent
@@ -167,6 +169,7 @@ Outcome = (
     | Cleaned
     | Admitted
     | Armed
+    | Removed
     | Failed
     | Ahead
 )
@@ -191,6 +194,7 @@ class _Memory:
         self.attempt_of = {job.id: attempt for attempt in state.attempts for job in attempt.jobs}
         self.capacity = state.capacity
         self.paces = state.paces
+        self.unowned = state.unowned
         self.places = {place.name: place for place in state.places}
 
     def change(self, job: str, **changes: Any) -> None:
@@ -209,6 +213,7 @@ class _Memory:
             attempts=tuple(self._attempt(attempt) for attempt in self._was.attempts),
             capacity=self.capacity,
             paces=self.paces,
+            unowned=self.unowned,
         )
 
     def _attempt(self, attempt: Attempt) -> Attempt:
@@ -248,6 +253,8 @@ def _fold(memory: _Memory, outcome: Outcome, *, now: int) -> None:
             memory.instances[outcome.instance] = replace(known, authorized=outcome.digest)
         case Armed() if outcome.instance in memory.instances:
             memory.instances[outcome.instance] = replace(memory.instances[outcome.instance], disarmed="")
+        case Removed():
+            memory.unowned = after_removal(memory.unowned, outcome, now=now)
         case _:
             pass  # accepted, failed, ahead, or about a record that is newer: nothing to remember
 
@@ -257,8 +264,7 @@ def _is(memory: _Memory, job: str, status: str) -> bool:
 
 
 def _sent(memory: _Memory, sent: Sent) -> None:
-    intent = memory.intents.get(sent.intent)
-    if intent is not None:
+    if (intent := memory.intents.get(sent.intent)) is not None:
         memory.intents[intent.id] = replace(intent, sent=intent.sent + 1, hints=sent.hints or intent.hints)
 
 

@@ -34,6 +34,12 @@ class Mutant:
 
 MUTANTS = (
     Mutant(
+        name="grace of leftovers",
+        off="a leftover is removed at first sight",
+        changes=(("reconciler/planner/rules/remove_leftovers.py", "draft.now - one.since >= GRACE", "True"),),
+        tests=("tests/engine/test_unowned_leftovers.py",),
+    ),
+    Mutant(
         name="write-ahead",
         off="launches are sent before their intent is written",
         changes=(
