@@ -34,12 +34,6 @@ class Mutant:
 
 MUTANTS = (
     Mutant(
-        name="grace of leftovers",
-        off="a leftover is removed at first sight",
-        changes=(("reconciler/planner/rules/remove_leftovers.py", "draft.now - one.since >= GRACE", "True"),),
-        tests=("tests/engine/test_unowned_leftovers.py",),
-    ),
-    Mutant(
         name="write-ahead",
         off="launches are sent before their intent is written",
         changes=(
@@ -270,6 +264,12 @@ MUTANTS = (
         off="where there is no state there are no instances",
         changes=(("reconciler/engine/begin.py", "    _refuse_living(ports, everywhere(ports, asked, desired))\n", ""),),
         tests=("tests/engine/test_tick.py",),
+    ),
+    Mutant(
+        name="grace of leftovers",
+        off="a leftover is removed at first sight",
+        changes=(("reconciler/planner/rules/remove_leftovers.py", "draft.now - one.since >= GRACE", "True"),),
+        tests=("tests/engine/test_unowned_leftovers.py",),
     ),
     Mutant(
         name="an absent file",
