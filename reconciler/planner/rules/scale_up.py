@@ -131,7 +131,7 @@ def _ceiling(confirmed: Price | None, *, where: Where) -> Price | None:
 
 
 def grow_for(growth: Growth, run: Run, shape: Shape) -> str:
-    """LaunchOrder one machine for the run; "" when it was, else why not."""
+    """Order one machine for the run; "" when it was, else why not."""
     pool = growth.draft.pools[shape.pool]
     if shape.instance_name:
         return f"only instance {shape.instance_name} may run it"
@@ -152,7 +152,7 @@ def grow_for(growth: Growth, run: Run, shape: Shape) -> str:
 def grow_gang(
     growth: Growth, run: Run, shape: Shape, *, have: Mapping[tuple[str, str], int], only: tuple[str, str] | None
 ) -> tuple[str, tuple[str, str] | None]:
-    """LaunchOrder all machines that the gang misses in one region, reserved for it: (why not, the region).
+    """Order all machines that the gang misses in one region, reserved for it: (why not, the region).
 
     `have` are the nodes at hand by (backend, region); `only` the region it is bound to by now.
     """
