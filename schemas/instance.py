@@ -8,6 +8,7 @@ from schemas.access import Way
 from schemas.base import Price, Seconds, Value
 from schemas.host import Host
 from schemas.launch import Refused
+from schemas.leftover import Leftover
 from schemas.resources import Resources
 
 Phase = Literal["pending", "provisioning", "ready", "terminating", "terminated"]
@@ -183,6 +184,10 @@ class Listing(Value, frozen=True, kw_only=True):
     partial: bool = False
     instances: tuple[Seen, ...] = ()
     by: str = ""
+    leftovers_asked: bool = False
+    """Whether its place was asked for leftovers too."""
+    leftovers: tuple[Leftover, ...] | None = None
+    """What it answered to that; `None` where it did not."""
 
 
 class JobReport(Value, frozen=True, kw_only=True):

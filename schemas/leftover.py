@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from schemas.base import Price, Value
@@ -21,6 +22,18 @@ ORDER: tuple[Kind, ...] = (
 )
 """Removed in this order: what is used by another goes after it."""
 
+BILLS: Mapping[Kind, bool] = {
+    "instance": True,
+    "spot-request": False,
+    "address": True,
+    "volume": True,
+    "interface": True,
+    "security-group": False,
+    "placement-group": False,
+    "key-pair": False,
+}
+"""Whether a kind costs money at some vendor while nothing uses it."""
+
 
 class Leftover(Value, frozen=True, kw_only=True):
     """`id` is its place's, `name` for people. `hourly` is about what it costs, 0 where nothing, `None` unknown.
@@ -39,3 +52,8 @@ class Leftover(Value, frozen=True, kw_only=True):
     in_use: str = ""
     created_at: int | None = None
     hourly: Price | None = Price(0)
+
+    @property
+    def bills(self) -> bool:
+        """Whether it costs money here, as far as its place knows: an unknown price counts."""
+        return BILLS[self.kind] and self.hourly != 0

@@ -9,6 +9,7 @@ from schemas.desired import BackendConfig, Cap, Desired
 from schemas.instance import Instance
 from schemas.launch import Intent
 from schemas.ledger import Entry
+from schemas.leftover import Kind
 from schemas.profile import Retry
 from schemas.resources import Need, Where
 from schemas.run import Attempt, Run
@@ -69,6 +70,8 @@ class Place(Value, frozen=True, kw_only=True):
     failures: int = 0
     failed_at: int | None = None
     failing_by: str = ""
+    leftovers_at: int | None = None
+    """Unix time at which an apply last asked it for leftovers, answered or not."""
 
 
 class Wish(Value, frozen=True, kw_only=True):
@@ -140,6 +143,26 @@ class Pace(Value, frozen=True, kw_only=True):
     """Unix time before which its vendor asked for no further request."""
 
 
+class Unowned(Value, frozen=True, kw_only=True):
+    """A resource that bills, carries this state's tags, and that nothing uses."""
+
+    place: str
+    """The first of the places that list the same resources."""
+    kind: Kind
+    id: str
+    launch: str = ""
+    """The launch that made it, where it says so."""
+    since: int
+    """Unix time of its first sighting, or of the last failed removal."""
+    hourly: Price | None = None
+    removing_at: int | None = None
+    """Unix time at which its removal was decided. It is removed by every apply until that succeeds or is refused."""
+
+    @property
+    def key(self) -> str:
+        return f"{self.place} {self.kind} {self.id}"
+
+
 class Tombstone(Value, frozen=True, kw_only=True):
     """Something that ended and must not come back: an instance, a launch, a run."""
 
@@ -184,3 +207,4 @@ class State(Value, frozen=True, kw_only=True):
     ticks: tuple[Tick, ...] = ()
     untold: tuple[Entry, ...] = ()
     paces: tuple[Pace, ...] = ()
+    unowned: tuple[Unowned, ...] = ()

@@ -16,11 +16,12 @@ from msgspec.structs import replace
 
 from backends.base import BackendDefaults
 from backends.errors import BackendError, TryLater
-from backends.fake.machine import FakeJob, Fault, Machine, digest_of, names_of, sells, throttled
+from backends.fake.machine import FakeJob, Fault, Machine, digest_of, names_of, none_now, sells, throttled, without
 from schemas.backend_type import BackendType
 from schemas.backend_types import TYPES
 from schemas.instance import Seen
 from schemas.launch import Ending, LaunchAnswer, Made, Refused, Request, TerminateAnswer
+from schemas.leftover import Leftover
 from schemas.offer import Offer
 from schemas.resources import Need, Where
 
@@ -35,8 +36,7 @@ class FakeWorld:
     seconds. `shown` is for how many seconds after its end a machine is still listed (`None`: for ever). `script`
     gives a job's (seconds, exit code). `jump` is what leads to a machine, `address` where it is. `room` is how many of
     a type can live at once; it and `sold_out` know a type anywhere (`small`), in a place (`fake/r1 small`) and by
-    purchase (`fake/r1 small spot`). `launched` counts real machines by instance id and `started` real starts by job id:
-    either above 1 is a defect of whoever asked.
+    purchase (`fake/r1 small spot`). `launched` counts real machines by instance id, `started` real starts by job id.
     """
 
     now: Callable[[], int]
@@ -72,6 +72,8 @@ class FakeWorld:
     launched: Counter[str] = field(default_factory=Counter)
     started: Counter[str] = field(default_factory=Counter)
     calls: Counter[str] = field(default_factory=Counter)
+    leftovers: list[Leftover] = field(default_factory=list)
+    """What is there besides machines, of every project."""
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def place(self, name: str, *, region: str = "", project: str = "", lineage: str = "") -> FakeBackend:
@@ -193,6 +195,17 @@ class FakeBackend(BackendDefaults):
                 raise fault.error
             return {id: Ending() for id in ids}
 
+    def leftovers(self) -> Sequence[Leftover]:
+        with self._world.lock:
+            self._meet("leftovers")
+            return [one for one in self._world.leftovers if one.place == self.place]
+
+    def remove(self, leftover: Leftover) -> None:
+        world = self._world
+        with world.lock:
+            self._meet("remove")
+            world.leftovers = without(world.leftovers, leftover)
+
     def _meet(self, call: str) -> None:
         if fault := self._world.fault(call):
             raise fault.error
@@ -250,12 +263,8 @@ class FakeBackend(BackendDefaults):
         names = names_of(request)
         living = Counter(name for one in world.living() for name in names_of(one.request)) if world.room else Counter()
         if names & world.sold_out or any(living[one] + n > world.room[one] for one in names & world.room.keys()):
-            return self._none_now(request)
+            return none_now(request, self.place)
         return None
-
-    def _none_now(self, request: Request) -> Refused:
-        why = f"no {request.instance_type} in {self.place} now"
-        return Refused(meaning="capacity", why=why, retry_after=45 if request.spot else 180)
 
     def _boot(self, request: Request, index: int) -> str:
         world = self._world
@@ -276,7 +285,7 @@ class FakeBackend(BackendDefaults):
             born=world.now(),
         )
         if names_of(request) & world.late:
-            machine.failure = self._none_now(request)
+            machine.failure = none_now(request, self.place)
             machine.ends_at = world.now() + world.late_after
         world.machines[machine.external_id] = machine
         world.launched[machine.id] += 1

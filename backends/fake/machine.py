@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from backends.errors import CallFailed, TryLater
+from backends.errors import CallFailed, StillUsed, TryLater
 from schemas.launch import Refused, Request
+from schemas.leftover import Leftover
 from schemas.offer import Offer
 from schemas.resources import Resources
 
@@ -105,3 +107,17 @@ def names_of(request: Request) -> set[str]:
 
 def digest_of(request: Request) -> str:
     return f"rendered:{request.launch}:{request.generation}"
+
+
+def none_now(request: Request, place: str) -> Refused:
+    """The refusal of a type that is sold out."""
+    why = f"no {request.instance_type} in {place} now"
+    return Refused(meaning="capacity", why=why, retry_after=45 if request.spot else 180)
+
+
+def without(leftovers: Sequence[Leftover], gone: Leftover) -> list[Leftover]:
+    """The others of them. Raises `StillUsed` where something uses the one that is to go."""
+    for one in leftovers:
+        if one.id == gone.id and one.in_use:
+            raise StillUsed(f"{one.kind} {one.id} is used by {one.in_use}")
+    return [one for one in leftovers if one.id != gone.id]

@@ -18,6 +18,7 @@ from reconciler.state.pending_effects import (
     End,
     Halt,
     Release,
+    Remove,
     Save,
     Send,
     Start,
@@ -87,6 +88,8 @@ def subject(effect: Effect) -> str:
             return f"launch of {', '.join(effect.request.names)}"
         case End():
             return f"end of {len(effect.external_ids)} in {effect.place}"
+        case Remove():
+            return f"removal of {len(effect.resources)} in {effect.place}"
         case Admit():
             return f"authorized keys of {effect.instance}"
         case Arm():

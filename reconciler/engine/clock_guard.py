@@ -43,5 +43,7 @@ def _by_the_clock(action: Action) -> str:
             return f"run {action.name}"
         case Update() if action.changes.get("status") == "failed":
             return f"run {action.name}"
+        case Update() if action.subject.startswith("leftover "):
+            return action.name
         case _:
             return ""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from backends.base import Backend
 from backends.errors import BackendError, Behind, CallFailed, TryLater
+from reconciler.engine.ask_leftovers import remove
 from reconciler.engine.backend_answers import end_outcome, launch_outcome, refusal_of, subject
 from reconciler.engine.job_spec import CannotOrder, order_of
 from reconciler.engine.ports import Connections, Ports
@@ -21,6 +22,7 @@ from reconciler.state.pending_effects import (
     End,
     Halt,
     Release,
+    Remove,
     Save,
     Send,
     Start,
@@ -36,7 +38,7 @@ from schemas.run import Attempt, Run
 from schemas.state import State
 
 LIMIT = 1800.0  # a large result takes that long
-AWAITED = (Send, End, Collect, Save)
+AWAITED = (Send, End, Remove, Collect, Save)
 FRESH = 300.0  # an effect older than this (the machine slept) is left to the next tick
 
 
@@ -133,6 +135,8 @@ class _Hands:
                 return self._send(effect)
             case End():
                 return self._end(effect)
+            case Remove():
+                return remove(self._backend(effect.place), effect, lineage=self.state.lineage)
             case Start():
                 return self._start(effect)
             case Release():

@@ -7,10 +7,11 @@ hosts that were just seen for the first time.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from backends.errors import CallFailed
 from reconciler.engine.account_listings import grouped, split
+from reconciler.engine.ask_leftovers import Answer, questions, unanswered, with_leftovers
 from reconciler.engine.ingress import allow_our_address, shut_out
 from reconciler.engine.ports import Connections, Ports
 from reconciler.state.access_modes import with_ways
@@ -61,6 +62,7 @@ def observe(
         {name: _listed(ports, group, connections, needs) for name, group in groups.items()},
         _looks(ports, state, known, renew=renew),
         failing=_failing(state),
+        leftovers=questions(groups, connections, now=ports.now()) if renew and not hasty else {},
     ).split(groups, state)
     listings = [answer.listing for answer in first.places.values()]
     seen = absorb(state, listings=listings, reports=(), now=ports.now(), newest=False)
@@ -82,7 +84,10 @@ def observe(
         listings=tuple(answer.listing for each in (first, second) for answer in each.places.values()),
         reports=_newest(*first.reports, *second.reports, *third.reports),
         offers=tuple(offer for answer in first.places.values() for offer in answer.offers),
-        warnings=tuple(answer.warning for answer in first.places.values() if answer.warning),
+        warnings=(
+            *(answer.warning for answer in first.places.values() if answer.warning),
+            *unanswered(first.leftovers),
+        ),
     )
 
 
@@ -105,6 +110,8 @@ class _Answer:
 class _Wave:
     places: Mapping[str, _Answer]
     reports: tuple[HostReport, ...]
+    leftovers: Mapping[str, Answer | str] = field(default_factory=dict)
+    """What places answered when asked for leftovers, or why they did not."""
 
     def split(self, groups: Mapping[str, Sequence[Place]], state: State) -> _Wave:
         """With an answer for each place, where one was asked for several."""
@@ -113,9 +120,9 @@ class _Wave:
             if one.place == name
             else _Answer(listing=one)
             for name, answer in self.places.items()
-            for one in split(answer.listing, groups[name], state)
+            for one in split(with_leftovers(answer.listing, self.leftovers), groups[name], state)
         }
-        return _Wave(places=answers, reports=self.reports)
+        return _Wave(places=answers, reports=self.reports, leftovers=self.leftovers)
 
 
 def _asked(state: State) -> Iterator[Instance]:
@@ -166,12 +173,15 @@ class _Asker:
         hosts: Mapping[str, Callable[[], HostReport]],
         *,
         failing: Mapping[str, str] | None = None,
+        leftovers: Mapping[str, Callable[[], Answer]] | None = None,
     ) -> _Wave:
         """`failing` places that do not answer at once are as they were."""
         known = failing or {}
-        tasks: dict[tuple[str, str], Callable[[], _Answer | HostReport]] = {
+        asked_too = leftovers or {}
+        tasks: dict[tuple[str, str], Callable[[], _Answer | HostReport | Answer]] = {
             **{("place", name): task for name, task in places.items()},
             **{("host", id): task for id, task in hosts.items()},
+            **{("leftovers", name): task for name, task in asked_too.items()},
         }
         at = self.ports.now()
         limit = PLACE_LIMIT if places else HOST_LIMIT
@@ -183,19 +193,24 @@ class _Asker:
             if ("place", name) not in spare
         }
         reports = {id: HostReport(instance=id, at=at, error=late) for id in hosts if ("host", id) not in spare}
+        left: dict[str, Answer | str] = dict.fromkeys(asked_too, late)
         spare |= {("place", name) for name in known}
         asked = gather(self.ports, tasks, limit=limit, width=max(32, len(places) + 16), spare=spare)
         for (kind, name), answer in awaited(asked, self._names(tasks), asking=self.ports.asking):
             match answer:
+                case tuple():
+                    left[name] = answer
                 case _Answer():
                     answers[name] = answer
                 case HostReport():
                     reports[name] = answer
+                case _ if kind == "leftovers":
+                    left[name] = _words(answer)
                 case _ if kind == "place":
                     answers[name] = _unanswered(self.ports, name, at=at, error=_words(answer))
                 case _:
                     reports[name] = HostReport(instance=name, at=at, error=_words(answer))
-        return _Wave(places=answers, reports=tuple(reports.values()))
+        return _Wave(places=answers, reports=tuple(reports.values()), leftovers=left)
 
     def _spare(self, keys: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
         """Those that are waited for no longer than the others, and are no failure."""

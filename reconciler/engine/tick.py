@@ -26,7 +26,7 @@ from reconciler.planner.local_state_guard import alone
 from reconciler.planner.world import needs_of
 from reconciler.state.host_backoff import put_off
 from reconciler.state.pending_effects import Effect, effects
-from reconciler.state.record_outcomes import Ahead, Armed, Collected, LaunchRefused, Outcome, StartFailed, fold
+from reconciler.state.record_outcomes import Ahead, Armed, Collected, LaunchRefused, Outcome, Removed, StartFailed, fold
 from reconciler.state.requests import WishRefused
 from reconciler.state.settle import conclude
 from reconciler.store.format_upgrade import older
@@ -241,7 +241,14 @@ class _Tick:
             ahead=self._ahead(),
             written=self.written,
             permissions=decision.permissions,
-            warnings=(*decision.warnings, *notes, *_armed(self.outcomes), *told, *decision.view.connections.notes()),
+            warnings=(
+                *decision.warnings,
+                *notes,
+                *_armed(self.outcomes),
+                *_kept(self.outcomes),
+                *told,
+                *decision.view.connections.notes(),
+            ),
         )
 
 
@@ -251,6 +258,12 @@ def _armed(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
         f"{one.name}: its {one.why}: a job may have done that; it is armed again"
         for one in outcomes
         if isinstance(one, Armed)
+    )
+
+
+def _kept(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    return tuple(
+        f"{key} was not removed: {why}" for one in outcomes if isinstance(one, Removed) for key, why in one.kept
     )
 
 

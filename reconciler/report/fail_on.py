@@ -15,7 +15,7 @@ from schemas.plan import Plan
 from schemas.state import State
 
 KNOWN = "destroy, cost>N, unmet"
-ENDS = ("terminate", "detach", "stop")
+ENDS = ("terminate", "detach", "stop", "remove")
 MOST = 10
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 COLOUR: dict[Kind, str] = {
     "launch": "green", "attach": "green", "assign": "cyan", "stop": "red", "terminate": "red", "detach": "red",
-    "update": "yellow",
+    "remove": "red",    "update": "yellow",
 }  # fmt: skip
 MOST_ENDS = 30
 MOST_TIMERS = 10
@@ -111,7 +111,7 @@ def _line(rows: tuple[Row, ...], *, page: Page) -> list[str]:
 def _subject(rows: tuple[Row, ...]) -> str:
     row = rows[0]
     listed = [clean(one.instance) for one in rows if one.instance]
-    names = _ends(listed) if row.kind in ("terminate", "detach") else _names(listed)
+    names = _ends(listed) if row.kind in ("terminate", "detach", "remove") else _names(listed)
     if row.kind == "assign":
         return f"{clean(row.run)} to {names}"
     if row.kind == "stop":
@@ -148,7 +148,7 @@ def _cost(row: Row, *, number: int) -> str:
     """Of starting or ending instances only; the rest changes no price."""
     if row.kind == "launch":
         return ("≤ " if row.at_most else "") + hourly(row.price) + (" each" if number > 1 else "")
-    if row.kind in ("terminate", "detach"):
+    if row.kind in ("terminate", "detach", "remove"):
         return f"saves {hourly(row.price)}" + (" each" if number > 1 else "")
     return ""
 

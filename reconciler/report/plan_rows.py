@@ -14,12 +14,13 @@ from schemas.instance import Instance
 from schemas.plan import Action, Assign, Attach, Detach, Launch, Plan, Resume, Stop, Terminate, Update
 from schemas.resources import Resources
 from schemas.run import Attempt
-from schemas.state import State
+from schemas.state import State, Unowned
 
-Kind = Literal["launch", "attach", "assign", "stop", "terminate", "detach", "update"]
-KINDS: tuple[Kind, ...] = ("launch", "attach", "assign", "stop", "terminate", "detach", "update")
+Kind = Literal["launch", "attach", "assign", "stop", "terminate", "detach", "remove", "update"]
+KINDS: tuple[Kind, ...] = ("launch", "attach", "assign", "stop", "terminate", "detach", "remove", "update")
 SYMBOL: Mapping[Kind, str] = {
-    "launch": "+", "attach": "+", "assign": "→", "stop": "-", "terminate": "-", "detach": "-", "update": "~",
+    "launch": "+", "attach": "+", "assign": "→", "stop": "-", "terminate": "-", "detach": "-", "remove": "-",
+    "update": "~",
 }  # fmt: skip
 
 
@@ -53,7 +54,12 @@ def explain(plan: Plan, state: State | None) -> tuple[Row, ...]:
     known = {one.id: one for one in state.instances} if state else {}
     attempts = {one.id: one for one in state.attempts} if state else {}
     named = {key: one.name for key, one in known.items()} | _launched_names(plan.actions) | _run_names(plan, state)
-    return tuple(row for action in plan.actions for row in _rows(action, known=known, attempts=attempts, named=named))
+    unowned = {f"leftover {one.key}": one for one in state.unowned} if state else {}
+    return tuple(
+        row
+        for action in plan.actions
+        for row in _rows(action, known=known, attempts=attempts, named=named, unowned=unowned)
+    )
 
 
 def counts(rows: Iterable[Row]) -> dict[Kind, int]:
@@ -84,7 +90,12 @@ def _run_names(plan: Plan, state: State | None) -> dict[str, str]:
 
 
 def _rows(
-    action: Action, *, known: Mapping[str, Instance], attempts: Mapping[str, Attempt], named: Mapping[str, str]
+    action: Action,
+    *,
+    known: Mapping[str, Instance],
+    attempts: Mapping[str, Attempt],
+    named: Mapping[str, str],
+    unowned: Mapping[str, Unowned],
 ) -> list[Row]:
     match action:
         case Launch():
@@ -104,7 +115,7 @@ def _rows(
         case Detach():
             return [_of_instance("detach", action.instance, name=action.name, action=action, known=known)]
         case Update():
-            return [] if action.quiet else [_update(action)]
+            return [] if action.quiet else [_update(action, unowned=unowned)]
         case _:
             assert_never(action)
 
@@ -197,8 +208,13 @@ def _stop(action: Stop, *, attempts: Mapping[str, Attempt], known: Mapping[str, 
     ]  # fmt: skip
 
 
-def _update(action: Update) -> Row:
-    kind, _, _ = action.subject.partition(" ")
+def _update(action: Update, *, unowned: Mapping[str, Unowned]) -> Row:
+    kind, _, rest = action.subject.partition(" ")
+    if kind == "leftover":
+        backend, _, region = rest.split(" ")[0].partition("/")
+        one = unowned.get(action.subject)
+        price = one.hourly if one else None
+        return Row(kind="remove", why=action.why, instance=action.name, backend=backend, region=region, price=price)
     if kind == "instance":
         return Row(kind="update", why=action.why, pool=action.pool, instance=action.name)
     if kind in ("run", "attempt") or action.enrol is not None:

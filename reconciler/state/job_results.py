@@ -136,3 +136,14 @@ def _lost(job: Job, *, reason: str, at: int, had_result: bool = False) -> Job:
     if job.status == "ended" or had_result:
         return replace(job, status="failed", reason=RESULT_LOST, ended_at=job.ended_at or at)
     return replace(job, status="lost", reason=reason, ended_at=at)
+
+
+def with_result(job: Job, attempt: Attempt) -> Job:
+    """A job whose result is stored, with its final status and the reason for it."""
+    if job.reason.startswith((INACTIVE, MAX_DURATION)):  # cut off, though it exits with 0 as a dev environment does
+        return replace(job, status="terminated")
+    if job.exit_code == 0 and not job.interrupted:
+        return replace(job, status="done", reason="")
+    if attempt.stopping and not job.reason.startswith(BY_ITSELF):
+        return replace(job, status="terminated", reason=attempt.stopping)
+    return replace(job, status="failed", reason=job.reason or f"exit {job.exit_code}")

@@ -15,8 +15,9 @@ from reconciler.state.status import bought
 from schemas.base import Value
 from schemas.instance import Instance
 from schemas.launch import Request
+from schemas.leftover import Kind
 from schemas.run import Attempt, Job, Run
-from schemas.state import State
+from schemas.state import State, Unowned
 
 
 class Send(Value, frozen=True, kw_only=True):
@@ -99,9 +100,17 @@ class Arm(Value, frozen=True, kw_only=True):
     instance: str
 
 
+class Remove(Value, frozen=True, kw_only=True):
+    """Remove leftovers of one place; again, until it no longer lists them or refuses."""
+
+    place: str
+    resources: tuple[tuple[str, Kind, str], ...]
+    """Key in `State.unowned`, kind and id of each."""
+
+
 COLLECTED = frozenset({"done", "failed"})  # any other may still run: given up, or unknown
 
-Effect = Send | End | Start | Release | Halt | Collect | Save | Clean | Admit | Arm
+Effect = Send | End | Start | Release | Halt | Collect | Save | Clean | Admit | Arm | Remove
 
 
 def effects(state: State, *, now: int, sent_here: Collection[str] = ()) -> tuple[Effect, ...]:
@@ -123,6 +132,7 @@ def effects(state: State, *, now: int, sent_here: Collection[str] = ()) -> tuple
         *_cleans(known),
         *_admits(known),
         *_arms(known),
+        *_removals(known),
     )
 
 
@@ -232,6 +242,15 @@ def _arms(known: _Known) -> Iterator[Arm]:
     for instance in known.state.instances:
         if instance.disarmed and instance.phase == "ready" and bought(instance) and known.host(instance.id) is not None:
             yield Arm(instance=instance.id)
+
+
+def _removals(known: _Known) -> Iterator[Remove]:
+    by_place: dict[str, list[Unowned]] = {}
+    for one in known.state.unowned:
+        if one.removing_at is not None and one.place not in known.troubled | known.others:
+            by_place.setdefault(one.place, []).append(one)
+    for place, marked in sorted(by_place.items()):
+        yield Remove(place=place, resources=tuple((one.key, one.kind, one.id) for one in marked))
 
 
 def keys_digest(keys: tuple[str, ...]) -> str:

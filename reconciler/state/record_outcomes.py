@@ -12,7 +12,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from reconciler.state.capacity_backoff import shun
-from reconciler.state.job_results import BY_ITSELF, INACTIVE, MAX_DURATION
+from reconciler.state.job_results import with_result
+from reconciler.state.observe.unowned_leftovers import Removed as Removed
+from reconciler.state.observe.unowned_leftovers import after_removal
 from reconciler.state.sending import account_of, held_back
 from schemas.base import Value
 from schemas.launch import Intent
@@ -172,6 +174,7 @@ Outcome = (
     | Cleaned
     | Admitted
     | Armed
+    | Removed
     | Failed
     | Ahead
 )
@@ -196,6 +199,7 @@ class _Memory:
         self.attempt_of = {job.id: attempt for attempt in state.attempts for job in attempt.jobs}
         self.capacity = state.capacity
         self.paces = state.paces
+        self.unowned = state.unowned
         self.places = {place.name: place for place in state.places}
 
     def change(self, job: str, **changes: Any) -> None:
@@ -214,6 +218,7 @@ class _Memory:
             attempts=tuple(self._attempt(attempt) for attempt in self._was.attempts),
             capacity=self.capacity,
             paces=self.paces,
+            unowned=self.unowned,
         )
 
     def _attempt(self, attempt: Attempt) -> Attempt:
@@ -255,6 +260,8 @@ def _fold(memory: _Memory, outcome: Outcome, *, now: int) -> None:
             memory.instances[outcome.instance] = replace(known, authorized=outcome.digest)
         case Armed() if outcome.instance in memory.instances:
             memory.instances[outcome.instance] = replace(memory.instances[outcome.instance], disarmed="")
+        case Removed():
+            memory.unowned = after_removal(memory.unowned, outcome, now=now)
         case _:
             pass  # accepted, failed, ahead, or about a record that is newer: nothing to remember
 
@@ -264,8 +271,7 @@ def _is(memory: _Memory, job: str, status: str) -> bool:
 
 
 def _sent(memory: _Memory, sent: Sent) -> None:
-    intent = memory.intents.get(sent.intent)
-    if intent is not None:
+    if (intent := memory.intents.get(sent.intent)) is not None:
         memory.intents[intent.id] = replace(intent, sent=intent.sent + 1, hints=sent.hints or intent.hints)
 
 
@@ -305,16 +311,6 @@ def _collected(memory: _Memory, collected: Collected, *, now: int) -> None:
     """The job's end, with its result; its folder on the host is then nobody's need."""
     job = memory.jobs[collected.job]
     if job.status == "ended":
-        memory.jobs[job.id] = _ended(job, memory.attempt_of[job.id], collected, now=now)
+        ended = replace(job, log=collected.log, artifacts=collected.artifacts or job.artifacts)
+        memory.jobs[job.id] = with_result(replace(ended, ended_at=job.ended_at or now), memory.attempt_of[job.id])
     memory.strays(job.instance, lambda strays: strays | {job.id})
-
-
-def _ended(job: Job, attempt: Attempt, collected: Collected, *, now: int) -> Job:
-    job = replace(job, log=collected.log, artifacts=collected.artifacts or job.artifacts, ended_at=job.ended_at or now)
-    if job.reason.startswith((INACTIVE, MAX_DURATION)):  # cut off, though it exits with 0 as a dev environment does
-        return replace(job, status="terminated")
-    if job.exit_code == 0 and not job.interrupted:
-        return replace(job, status="done", reason="")
-    if attempt.stopping and not job.reason.startswith(BY_ITSELF):
-        return replace(job, status="terminated", reason=attempt.stopping)
-    return replace(job, status="failed", reason=job.reason or f"exit {job.exit_code}")

@@ -21,9 +21,9 @@ from schemas.launch import Intent, Request
 from schemas.plan import Action, Assign, Attach, Detach, Launch, Plan, Resume, Stop, Terminate, Update
 from schemas.resources import Resources
 from schemas.run import RUN_ENDED, Attempt, Job, Run
-from schemas.state import State, Wish
+from schemas.state import State, Unowned, Wish
 
-T = TypeVar("T", Instance, Run, Attempt, Wish)
+T = TypeVar("T", Instance, Run, Attempt, Wish, Unowned)
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class _Marks:
     attempts: dict[str, Attempt]
     intents: dict[str, Intent]
     wishes: dict[str, Wish]
+    unowned: dict[str, Unowned]
 
 
 def intend(state: State, plan: Plan, *, now: int, requests: Mapping[str, Request]) -> State:
@@ -51,6 +52,7 @@ def intend(state: State, plan: Plan, *, now: int, requests: Mapping[str, Request
         attempts={attempt.id: attempt for attempt in state.attempts},
         intents={intent.id: intent for intent in state.intents},
         wishes={wish.id: wish for wish in state.wishes},
+        unowned={one.key: one for one in state.unowned},
     )
     for action in plan.actions:
         _mark(marks, action, now=now, requests=requests)
@@ -61,6 +63,7 @@ def intend(state: State, plan: Plan, *, now: int, requests: Mapping[str, Request
         attempts=tuple(marks.attempts.values()),
         intents=tuple(marks.intents.values()),
         wishes=tuple(marks.wishes.values()),
+        unowned=tuple(marks.unowned.values()),
     )
     asked = {one.launch for one in plan.actions if isinstance(one, Launch | Resume)}
     return scheduled_sends(marked, asked, now=now) if asked else marked
@@ -209,6 +212,8 @@ def _update(marks: _Marks, update: Update) -> None:
         marks.wishes.pop(id, None)
     elif kind == "wish":
         _change(marks.wishes, id, update.changes)
+    elif kind == "leftover":
+        _change(marks.unowned, id, update.changes)
 
 
 def _change(records: dict[str, T], id: str, changes: Mapping[str, Any]) -> None:

@@ -40,6 +40,12 @@ def unowned(state: State, found: Iterable[Found]) -> tuple[Leftover, ...]:
     found = tuple(found)
     seen = {each.place: [one for one in each.instances if one.lineage == state.lineage] for each in found}
     distrust(state, seen=seen, reports=())
+    return judged(state, found)
+
+
+def judged(state: State, found: Iterable[Found]) -> tuple[Leftover, ...]:
+    """As `unowned`, of listings that are known to be no newer than the state."""
+    found = tuple(found)
     known = _Known(state, found)
     made: dict[tuple[Scope, str, str], Leftover] = {}
     for each in found:

@@ -34,6 +34,7 @@ COLLECTIONS = (
     "ticks",
     "untold",
     "paces",
+    "unowned",
 )
 # A YAML reader gives up on a longer key.
 KEY_LIMIT = 1024

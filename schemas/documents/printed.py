@@ -9,7 +9,7 @@ from schemas.documents.printed_parts import COUNT, MAYBE, MAYBE_TIME, PRICE, TEX
 from schemas.documents.shape import Schema
 from schemas.leftover import ORDER
 
-KINDS = ("launch", "attach", "assign", "stop", "terminate", "detach", "update")
+KINDS = ("launch", "attach", "assign", "stop", "terminate", "detach", "remove", "update")
 RUN_STATUSES = ("submitted", "provisioning", "running", "terminating", "done", "failed", "terminated", "aborted")
 INSTANCE_STATUSES = ("pending", "provisioning", "idle", "busy", "holding", "terminating", "terminated")
 

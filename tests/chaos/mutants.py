@@ -266,6 +266,12 @@ MUTANTS = (
         tests=("tests/engine/test_tick.py",),
     ),
     Mutant(
+        name="grace of leftovers",
+        off="a leftover is removed at first sight",
+        changes=(("reconciler/planner/rules/remove_leftovers.py", "draft.now - one.since >= GRACE", "True"),),
+        tests=("tests/engine/test_unowned_leftovers.py",),
+    ),
+    Mutant(
         name="an absent file",
         off="a pool that left the documents ends without being named",
         changes=(

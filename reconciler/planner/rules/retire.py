@@ -14,6 +14,7 @@ from itertools import chain
 from reconciler.planner.draft import Draft, pool_subject, price_of, without
 from reconciler.planner.placement.limits import rules_now
 from reconciler.planner.rules.detach_hosts import GONE, departures
+from reconciler.planner.rules.remove_leftovers import remove_leftovers
 from reconciler.state.autoscale_rules import Rules, covers, rule_words
 from reconciler.state.drains import INSTANCE_DRAINED, POOL_DRAINED, begun, drain_words, stop_at
 from reconciler.state.status import unheard
@@ -58,6 +59,7 @@ def retire(draft: Draft) -> None:
             _judge(draft, instance, kept=kept)
         elif instance.draining:
             draft.leaving[instance.id] = instance.draining
+    remove_leftovers(draft)
     if draft.rules_documents and not draft.may.destroy_all:
         for one, until in departures(draft):
             _leave(draft, one, leave=Leave(why=GONE, until=until, undeclared=True), kept=kept)

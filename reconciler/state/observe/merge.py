@@ -19,6 +19,7 @@ from reconciler.state.observe.hosts import SKEW, absorb_hosts
 from reconciler.state.observe.listing_scope import homes
 from reconciler.state.observe.listings import absorb_listings
 from reconciler.state.observe.sightings import Answer
+from reconciler.state.observe.unowned_leftovers import absorb_leftovers
 from reconciler.state.status import unheard
 from reconciler.text.format import counted
 from schemas.instance import HostReport, Listing, Seen
@@ -61,6 +62,7 @@ def absorb(
     state = absorb_listings(state, answers=answers, before=before, now=now - off)
     reports = [replace(report, at=report.at - off) for report in reports] if off else reports
     state = absorb_hosts(state, reports=reports, before=before, now=now - off)
+    state = absorb_leftovers(state, listings) if newest else state
     return with_ways(_quarantined(state, doubts.instances))
 
 

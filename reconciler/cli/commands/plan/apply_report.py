@@ -22,7 +22,7 @@ from schemas.state import State
 
 DONE = {
     "launch": "launched", "attach": "attached", "assign": "assigned", "stop": "stopped", "terminate": "terminated",
-    "detach": "detached", "update": "updated",
+    "detach": "detached", "remove": "removed", "update": "updated",
 }  # fmt: skip
 
 
