@@ -18,7 +18,7 @@ from reconciler.state.observe.unowned_leftovers import after_removal
 from reconciler.state.sending import account_of, held_back
 from schemas.base import Value
 from schemas.launch import Intent
-from schemas.run import Attempt, Job
+from schemas.run import Attempt
 from schemas.state import Capacity, State
 
 
