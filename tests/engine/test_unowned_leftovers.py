@@ -196,6 +196,17 @@ def test_one_that_is_listed_no_more_or_in_use_is_forgotten(site: Site) -> None:
     assert (remembered(site), site.world.leftovers) == ([], [used])
 
 
+def test_a_sighting_by_a_clock_that_was_off_does_not_count(site: Site) -> None:
+    put(site)
+    place = site.state.places[0]
+    listing = Listing(place=PLACE, at=500, identity=place.identity, leftovers_asked=True)
+    listed = [replace(listing, leftovers=tuple(site.world.leftovers))]
+    skewed = replace(site.state, places=(replace(place, skew=-7200),))
+    assert absorb_leftovers(skewed, listed).unowned == ()
+    ahead = absorb_leftovers(site.state, [replace(listed[0], at=9000)])
+    assert [one.since for one in absorb_leftovers(ahead, listed).unowned] == [500]
+
+
 # ---------------------------------------------------------------- removal
 
 

@@ -29,18 +29,20 @@ class Removed(Value, frozen=True, kw_only=True):
 def absorb_leftovers(state: State, listings: Sequence[Listing]) -> State:
     """The state with what places answered when asked for leftovers. `state` has their listings already.
 
-    Of a place that did not answer nothing is dropped, and nothing is learned.
+    Of a place that did not answer, or whose clock is not ours, nothing is dropped and nothing is learned.
     """
     asked = {one.place: one for one in listings if one.leftovers_asked and not one.partial}
     places = tuple(
         replace(place, leftovers_at=asked[place.name].at) if place.name in asked else place for place in state.places
     )
     home = homes(places)
-    answered = [(place, asked[place.name]) for place in places if place.name in asked and believed(place)]
+    answered = [
+        (place, asked[place.name]) for place in places if place.name in asked and believed(place) and not place.skew
+    ]
     told = {home[place.name] for place, one in answered if one.leftovers is not None}
     known = {one.key: one for one in state.unowned}
     found = {one.key: one for place, listing in answered for one in _sighted(state, place, listing, home[place.name])}
-    kept = [one for one in state.unowned if one.key in found or one.place not in told]
+    kept = [_known(one, found.get(one.key)) for one in state.unowned if one.key in found or one.place not in told]
     new = [one for key, one in found.items() if key not in known]
     unowned = tuple(_still_ours(state, (*kept, *new), places=home))
     if places == state.places and unowned == state.unowned:
@@ -61,6 +63,11 @@ def after_removal(unowned: Iterable[Unowned], removed: Removed, *, now: int) -> 
         for one in unowned
         if one.key not in removed.gone
     )
+
+
+def _known(one: Unowned, again: Unowned | None) -> Unowned:
+    """Its first sighting counts, unless that was by a clock that was ahead."""
+    return one if again is None or one.since <= again.since else replace(one, since=again.since)
 
 
 def _sighted(state: State, place: Place, listing: Listing, home: str) -> Iterator[Unowned]:
