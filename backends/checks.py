@@ -13,7 +13,7 @@ class NotKnown(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probe:
+class BackendCheck:
     """`look` gives what was found, or raises `CallFailed` (it fails) or `NotKnown`. `then`: what mends it.
 
     Where that depends on the failure, `then` is asked; "" where nothing but the failure's own words is known.

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlencode, urlsplit
 import msgspec
 
 from backends.errors import BackendError, TryLater
-from backends.http_answers import Answer, Dialect, Raw, clean, inflate, judge
+from backends.http_answers import Dialect, HttpAnswer, Raw, clean, inflate, judge
 from schemas.base import Value
 from schemas.endpoint import leads_here
 
@@ -78,7 +78,7 @@ class Api:
 
     def read(
         self, path: str, *, deadline: float, query: Mapping[str, str] | None = None, array: bool = False
-    ) -> Answer:
+    ) -> HttpAnswer:
         """Get `path`, repeated at most twice while the cloud is busy and the deadline allows it.
 
         Raises:
@@ -96,7 +96,7 @@ class Api:
                 self._wait(pause)
         return self._once(call, deadline)
 
-    def write(self, method: str, path: str, body: Any = None, *, deadline: float, empty: bool = False) -> Answer:
+    def write(self, method: str, path: str, body: Any = None, *, deadline: float, empty: bool = False) -> HttpAnswer:
         """Send a request that changes something, exactly once.
 
         Raises:
@@ -105,7 +105,7 @@ class Api:
         """
         return self._once(Call(method=method, path=path, body=body, empty=empty), deadline)
 
-    def _once(self, call: Call, deadline: float) -> Answer:
+    def _once(self, call: Call, deadline: float) -> HttpAnswer:
         self._keep_pace(deadline)
         headers = self._all_headers(call)
         secrets = secrets_of(headers)

@@ -39,7 +39,7 @@ class Raw(Value, frozen=True, kw_only=True):
     body: bytes = b""
 
 
-class Answer(Value, frozen=True, kw_only=True):
+class HttpAnswer(Value, frozen=True, kw_only=True):
     """A success."""
 
     json: dict[str, Any]
@@ -77,7 +77,7 @@ class ApiError(CallFailed):
 
 def judge(
     raw: Raw, dialect: Dialect, *, where: str, secrets: Sequence[str] = (), empty: bool = False, array: bool = False
-) -> Answer:
+) -> HttpAnswer:
     """The content of a success.
 
     Raises:
@@ -92,15 +92,15 @@ def judge(
     if raw.status // 100 != 2:
         raise _failure(raw, dialect, where=where, secrets=secrets, after=after)
     if empty and not raw.body.strip():
-        return Answer(json={}, clock=clock)
+        return HttpAnswer(json={}, clock=clock)
     content = _content(raw)
     if array and isinstance(content, list):
-        return Answer(json={"items": content}, clock=clock)
+        return HttpAnswer(json={"items": content}, clock=clock)
     if array or not isinstance(content, dict):
         kind = raw.headers.get("content-type", "no content type").partition(";")[0]
         wanted = "a JSON array" if array else "a JSON object"
         raise TryLater(f"{where}: answered {raw.status} without {wanted} ({clean(kind, secrets)})", retry_after=after)
-    return Answer(json=content, clock=clock)
+    return HttpAnswer(json=content, clock=clock)
 
 
 def _failure(raw: Raw, dialect: Dialect, *, where: str, secrets: Sequence[str], after: int) -> TryLater | ApiError:
@@ -142,7 +142,7 @@ def launch_answer(error: Exception) -> LaunchAnswer:
     return Unknown(why=why, retry_after=after)
 
 
-def rows(answer: Answer, key: str, *, where: str) -> list[dict[str, Any]]:
+def rows(answer: HttpAnswer, key: str, *, where: str) -> list[dict[str, Any]]:
     """The list of objects under `key`. Raises `TryLater` where it is not there: that is not an empty list."""
     found = answer.json.get(key)
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):

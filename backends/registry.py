@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends.base import Backend, Connect, Setting
-from backends.checks import Probe
+from backends.checks import BackendCheck
 from backends.errors import BackendError
-from backends.scope import Kind, Scope
+from backends.scope import Kind, PolicyScope
 from schemas.backend_types import TYPES, type_of
 from schemas.desired import BackendConfig
 from schemas.location import Bucket
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from schemas.catalog import LiveRegion
     from schemas.instance import Instance
 
-Policy = Callable[[Kind, BackendConfig, Scope], Mapping[str, Any]]
+Policy = Callable[[Kind, BackendConfig, PolicyScope], Mapping[str, Any]]
 
 
 def _hook(type: str, name: str) -> Any:
@@ -114,12 +114,12 @@ def live_region(config: BackendConfig, region: str, layers: Layers, *, now: Seco
 
 def probes(
     config: BackendConfig, regions: tuple[str, ...], setting: Setting, *, buckets: tuple[Bucket, ...]
-) -> Iterator[Probe]:
+) -> Iterator[BackendCheck]:
     """What `dstack backend check` asks of it, in order."""
     if config.withheld:
-        yield Probe(name="endpoint", look=lambda: _used(config), then="`dstack apply` shows it and asks")
+        yield BackendCheck(name="endpoint", look=lambda: _used(config), then="`dstack apply` shows it and asks")
         return
-    own: Callable[..., Iterator[Probe]] | None
+    own: Callable[..., Iterator[BackendCheck]] | None
     own = _hook(config.type, "probes") if config.traits.available else None
     if own is not None:
         yield from own(config, regions, setting, buckets=buckets)
@@ -128,7 +128,7 @@ def probes(
         yield from _answers(config, region, setting)
 
 
-def _answers(config: BackendConfig, region: str, setting: Setting) -> Iterator[Probe]:
+def _answers(config: BackendConfig, region: str, setting: Setting) -> Iterator[BackendCheck]:
     """Of a place that needs no permissions: who it is, what it has, what it could give."""
     from functools import cache
 
@@ -137,8 +137,8 @@ def _answers(config: BackendConfig, region: str, setting: Setting) -> Iterator[P
     where = f"{region} " if region else ""
     place = cache(lambda: connect(config, region, setting))
     mend = "`dstack pool add-ssh` looks at it in detail" if config.is_server else "see the message"
-    yield Probe(name=f"{where}identity", look=lambda: place().identity(), then=mend)
-    yield Probe(name=f"{where}instances", look=lambda: f"{len(place().instances())} of this project", then=mend)
-    yield Probe(
+    yield BackendCheck(name=f"{where}identity", look=lambda: place().identity(), then=mend)
+    yield BackendCheck(name=f"{where}instances", look=lambda: f"{len(place().instances())} of this project", then=mend)
+    yield BackendCheck(
         name=f"{where}offers", look=lambda: f"{len(place().offers((), Where(spot='auto')))} to be had", then=mend
     )

@@ -10,7 +10,7 @@ from schemas.location import Bucket
 Kind = Literal["plan", "apply"]
 
 
-class Scope(Value, frozen=True, kw_only=True):
+class PolicyScope(Value, frozen=True, kw_only=True):
     """What the policy is bound to."""
 
     project: str

@@ -26,7 +26,7 @@ from backends.aws.quotas import with_value
 from backends.aws.regions import catalog_offers, regions  # noqa: F401 - `regions` is for the registry
 from backends.aws.reservations import reserved_for
 from backends.aws.run_instances import digest_of, inputs_of, parameters, unused_by
-from backends.aws.security_groups import Door, Groups, ensure_groups, let_in_everywhere, said, unless
+from backends.aws.security_groups import Groups, IngressGroup, ensure_groups, let_in_everywhere, said, unless
 from backends.aws.tags import POOL, PROJECT, as_list, door_group, of_project
 from backends.aws.terminate_instances import terminate
 from backends.base import BackendDefaults, Setting
@@ -196,18 +196,18 @@ class AwsBackend(BackendDefaults):
             now=int(self._setting.now()),
         )
 
-    def _door(self, *, direct: bool) -> Door:
+    def _door(self, *, direct: bool) -> IngressGroup:
         """Declared ranges are let in for every way; our own address for machines that we come to by theirs."""
         own, declared = said(self._options.get("ingress", "own"))
         if not (own and direct):
-            return Door("", declared)
+            return IngressGroup("", declared)
         address = self._once(("address",), lambda: own_address(os.environ))
         if not address:
             self._note(
                 f"{self.place}: our own address is not known: nobody is let in to port 22; set DSTACK_ADDRESS, or "
                 "`ingress: [RANGE]` of the backend"
             )
-        return Door(address, declared)
+        return IngressGroup(address, declared)
 
     def _placement(self, name: str, request: Request) -> None:
         if not name:
@@ -272,7 +272,7 @@ class AwsBackend(BackendDefaults):
         return {id: Ending() for id in ids} | terminate(self._client("ec2"), known)
 
     def allow_our_address(self) -> bool:
-        door = Door("") if self._options.get("security_group") else self._door(direct=True)
+        door = IngressGroup("") if self._options.get("security_group") else self._door(direct=True)
         return any(door) and let_in_everywhere(
             self._client("ec2"),
             door_group(self._setting.project),

@@ -17,7 +17,7 @@ from backends.aws.images import image_for
 from backends.aws.network import network_for
 from backends.aws.quotas import QUOTAS
 from backends.aws.tags import PROJECT, as_list, of_project
-from backends.checks import NotKnown, Probe
+from backends.checks import BackendCheck, NotKnown
 from backends.errors import BackendError, CallFailed, TryLater
 from schemas.desired import BackendConfig
 from schemas.location import Bucket
@@ -47,35 +47,37 @@ UNUSED = "dstack-check"
 
 def probes(
     config: BackendConfig, *, project: str, buckets: tuple[Bucket, ...], now: Callable[[], float]
-) -> Iterator[Probe]:
+) -> Iterator[BackendCheck]:
     """Those of the account, then those of each region that the documents name (else of the environment's)."""
     home = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     regions = config.regions or (home,)
     caller = cache(lambda: ask(client(config, "sts", regions[0]), "get_caller_identity"))
-    yield Probe(name="credentials", look=lambda: _who(caller()), then="`dstack aws configure`, or `aws sso login`")
-    yield Probe(name="clock", look=lambda: _clock(caller(), now()), then="set this machine's clock (NTP)")
+    yield BackendCheck(
+        name="credentials", look=lambda: _who(caller()), then="`dstack aws configure`, or `aws sso login`"
+    )
+    yield BackendCheck(name="clock", look=lambda: _clock(caller(), now()), then="set this machine's clock (NTP)")
     for bucket in buckets:
-        yield Probe(name=bucket.url, look=partial(_bucket, config, bucket, regions[0]), then=_rights)
+        yield BackendCheck(name=bucket.url, look=partial(_bucket, config, bucket, regions[0]), then=_rights)
     for region in regions:
         yield from _region(config, region, project=project)
 
 
-def _region(config: BackendConfig, region: str, *, project: str) -> Iterator[Probe]:
+def _region(config: BackendConfig, region: str, *, project: str) -> Iterator[BackendCheck]:
     ec2 = cache(lambda: client(config, "ec2", region))
     for action, (operation, few) in LOOKS.items():
-        yield Probe(name=f"{region} {action}", look=partial(_dry, ec2, operation, **few), then=_rights)
-    yield Probe(
+        yield BackendCheck(name=f"{region} {action}", look=partial(_dry, ec2, operation, **few), then=_rights)
+    yield BackendCheck(
         name=f"{region} network",
         look=lambda: _network(ec2(), config, region),
         then=f"`aws ec2 create-default-vpc --region {region}`, or `vpc_ids`, `vpc_name` or `subnets` of the backend",
     )
     image = cache(lambda: _image(ec2(), client(config, "ssm", region), config))
     or_named = partial(_rights, other="`os_images` of the backend")
-    yield Probe(name=f"{region} ssm:GetParameters", look=image, then=or_named)
+    yield BackendCheck(name=f"{region} ssm:GetParameters", look=image, then=or_named)
     for action, look in _writes(ec2, image, config, region, project=project):
-        yield Probe(name=f"{region} {action}", look=look, then=_rights)
+        yield BackendCheck(name=f"{region} {action}", look=look, then=_rights)
     quotas = partial(_quotas, config, region)
-    yield Probe(name=f"{region} quotas", look=quotas, then="ask for more in Service Quotas (it may take a day)")
+    yield BackendCheck(name=f"{region} quotas", look=quotas, then="ask for more in Service Quotas (it may take a day)")
 
 
 def _rights(error: CallFailed, *, other: str = "") -> str:

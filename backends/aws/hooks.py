@@ -8,8 +8,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from backends.base import Setting
-from backends.checks import Probe
-from backends.scope import Kind, Scope
+from backends.checks import BackendCheck
+from backends.scope import Kind, PolicyScope
 from schemas.access import Access, Way
 from schemas.base import Seconds
 from schemas.catalog import LiveRegion
@@ -25,7 +25,7 @@ CATALOG = Path(__file__).with_name("catalog.json")
 
 def probes(
     config: BackendConfig, regions: tuple[str, ...], setting: Setting, *, buckets: tuple[Bucket, ...]
-) -> Iterator[Probe]:
+) -> Iterator[BackendCheck]:
     from backends.aws.checks import probes as asked
 
     return asked(config, project=setting.project, buckets=buckets, now=setting.now)
@@ -37,7 +37,7 @@ def access(way: Way, instance: Instance) -> Access:
     return made(way, instance)
 
 
-def policy(kind: Kind, config: BackendConfig, scope: Scope) -> dict[str, Any]:
+def policy(kind: Kind, config: BackendConfig, scope: PolicyScope) -> dict[str, Any]:
     from backends.aws.iam_policy import policy as made
 
     return made(kind, config, scope)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from backends.aws.tags import PROJECT
-from backends.scope import Kind, Scope
+from backends.scope import Kind, PolicyScope
 from schemas.access import way_of
 from schemas.desired import BackendConfig
 from schemas.location import Bucket
@@ -63,7 +63,7 @@ ENDED = {
 }
 
 
-def policy(kind: Kind, config: BackendConfig, scope: Scope) -> dict[str, Any]:
+def policy(kind: Kind, config: BackendConfig, scope: PolicyScope) -> dict[str, Any]:
     """A document of IAM's, to be attached to whoever runs `dstack plan` or `dstack apply`."""
     statements = [_looks(), _images(), *_reads(scope)]
     if kind == "apply":
@@ -88,7 +88,7 @@ def _images() -> Statement:
     return _allow("PublicImages", ("ssm:GetParameter", "ssm:GetParameters"), IMAGES)
 
 
-def _reads(scope: Scope) -> Iterable[Statement]:
+def _reads(scope: PolicyScope) -> Iterable[Statement]:
     if scope.buckets:
         yield _allow("ListBuckets", ("s3:ListBucket", "s3:ListBucketVersions"), [_bucket(one) for one in scope.buckets])
         objects = [_objects(one) for one in scope.buckets]
@@ -98,7 +98,7 @@ def _reads(scope: Scope) -> Iterable[Statement]:
 # ---------------------------------------------------------------- what is made, changed and ended
 
 
-def _makes(scope: Scope) -> Iterable[Statement]:
+def _makes(scope: PolicyScope) -> Iterable[Statement]:
     tagged = {"StringEquals": {f"aws:RequestTag/{PROJECT}": scope.project}}
     yield _allow("Launch", ("ec2:RunInstances",), _arns(MADE), tagged)
     yield _allow("LaunchOf", ("ec2:RunInstances",), _arns(USED))
@@ -113,7 +113,7 @@ def _makes(scope: Scope) -> Iterable[Statement]:
     yield _allow("FirstSpotInstance", ("iam:CreateServiceLinkedRole",), role, spot)
 
 
-def _ends(scope: Scope) -> Statement:
+def _ends(scope: PolicyScope) -> Statement:
     kinds = dict.fromkeys(kind for action, kinds in ENDED.items() if action not in _RULES for kind in kinds)
     return _allow("End", tuple(action for action in ENDED if action not in _RULES), _arns(kinds), _ours(scope))
 
@@ -121,13 +121,13 @@ def _ends(scope: Scope) -> Statement:
 _RULES = tuple(action for action, kinds in ENDED.items() if "security-group-rule" in kinds)
 
 
-def _rules(scope: Scope) -> Iterable[Statement]:
+def _rules(scope: PolicyScope) -> Iterable[Statement]:
     """A rule may have no tag of its own: its group's counts."""
     yield _allow("WhoMayComeIn", _RULES, _arns(("security-group",)), _ours(scope))
     yield _allow("WhoMayComeInByRule", _RULES, _arns(("security-group-rule",)))
 
 
-def _writes(scope: Scope) -> Iterable[Statement]:
+def _writes(scope: PolicyScope) -> Iterable[Statement]:
     if scope.buckets:
         yield _allow("WriteObjects", ("s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"),
                      [_objects(one) for one in scope.buckets])  # fmt: skip
@@ -136,7 +136,7 @@ def _writes(scope: Scope) -> Iterable[Statement]:
         yield _allow("Secrets", ("ssm:GetParameter",), names)
 
 
-def _optional(config: BackendConfig, scope: Scope) -> Iterable[Statement]:
+def _optional(config: BackendConfig, scope: PolicyScope) -> Iterable[Statement]:
     """Only what the backend's own options ask for."""
     profile, key = config.options.get("iam_instance_profile"), config.options.get("kms_key")
     if profile:
@@ -158,7 +158,7 @@ def _optional(config: BackendConfig, scope: Scope) -> Iterable[Statement]:
         yield _allow("ReachBySsmDocument", ("ssm:StartSession",), document)
 
 
-def _ours(scope: Scope, *, key: str = "aws:ResourceTag") -> dict[str, Any]:
+def _ours(scope: PolicyScope, *, key: str = "aws:ResourceTag") -> dict[str, Any]:
     return {"StringEquals": {f"{key}/{PROJECT}": scope.project}}
 
 

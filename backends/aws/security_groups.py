@@ -29,7 +29,7 @@ class Groups(NamedTuple):
     peers: str
 
 
-class Door(NamedTuple):
+class IngressGroup(NamedTuple):
     """Who is let in: this address for a while (`own`, "" is unknown or not wanted), and these ranges for good."""
 
     own: str
@@ -43,7 +43,7 @@ def said(ingress: str | Sequence[str]) -> tuple[bool, tuple[str, ...]]:
 
 
 def ensure_groups(
-    ec2: Any, *, vpc: str, project: str, pool: str, door_name: str, peers_name: str, door: Door | None, now: int
+    ec2: Any, *, vpc: str, project: str, pool: str, door_name: str, peers_name: str, door: IngressGroup | None, now: int
 ) -> Groups:
     """Both groups, with their rules; one of ours that is there is adopted. `door` `None`: nobody is let in.
 
@@ -70,7 +70,7 @@ def ensure_groups(
     return Groups(first["GroupId"], second["GroupId"])
 
 
-def let_in_everywhere(ec2: Any, door_name: str, project: str, door: Door, *, now: int) -> bool:
+def let_in_everywhere(ec2: Any, door_name: str, project: str, door: IngressGroup, *, now: int) -> bool:
     """In every network where the project has that group. Whether anything was let in that was not before."""
     tag = {"Name": f"tag:{PROJECT}", "Values": [project]}
     filters = [{"Name": "group-name", "Values": [door_name]}, tag]
@@ -79,7 +79,7 @@ def let_in_everywhere(ec2: Any, door_name: str, project: str, door: Door, *, now
     return bool(new)
 
 
-def let_in(ec2: Any, group: Mapping[str, Any], door: Door, *, now: int) -> bool:
+def let_in(ec2: Any, group: Mapping[str, Any], door: IngressGroup, *, now: int) -> bool:
     """Rules for `door` in `group` (as described), and none of ours that has expired. Whether one is new."""
     rules = dict(_rules(group))
     _remove(ec2, group["GroupId"], [cidr for cidr, words in rules.items() if _expired(words, now=now)])

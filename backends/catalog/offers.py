@@ -22,7 +22,7 @@ DERIVED = " (derived)"
 _MILLION = 1_000_000
 
 
-class Row(NamedTuple):
+class PricedRow(NamedTuple):
     """A type in a region. Prices in millionths of a dollar, 0 where unknown; `said` indexes `Layers.said`."""
 
     kind: CatalogType
@@ -43,7 +43,7 @@ class Layers:
     live: Mapping[str, LiveRegion] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     said: tuple[tuple[str, Seconds | None], ...] = ()
-    _rows: dict[str, tuple[Row, ...]] = field(default_factory=dict)
+    _rows: dict[str, tuple[PricedRow, ...]] = field(default_factory=dict)
     _resources: dict[str, Resources] = field(default_factory=dict)
     _prices: dict[int, Price | None] = field(default_factory=lambda: {0: None})
 
@@ -60,7 +60,7 @@ class Layers:
         published = self.published.regions if self.published else {}
         return tuple(sorted({*self.shipped.regions, *published, *self.live}))
 
-    def rows(self, region: str) -> tuple[Row, ...]:
+    def rows(self, region: str) -> tuple[PricedRow, ...]:
         """What it sells. Its own word on that is the last one; prices are the youngest that were said."""
         if region not in self._rows:
             found = _listed(self.shipped, region)
@@ -113,7 +113,13 @@ def _may_do(need: GpuNeed | None, kind: CatalogType) -> bool:
 
 
 def _on_demand(
-    config: BackendConfig, layers: Layers, region: str, row: Row, *, zones: tuple[str, ...], told: LiveRegion | None
+    config: BackendConfig,
+    layers: Layers,
+    region: str,
+    row: PricedRow,
+    *,
+    zones: tuple[str, ...],
+    told: LiveRegion | None,
 ) -> Iterator[Offer]:
     source, at = layers.said[row.said] if row.on_demand else ("", None)
     for zone in zones or ("",):
@@ -132,7 +138,13 @@ def _on_demand(
 
 
 def _spot(
-    config: BackendConfig, layers: Layers, region: str, row: Row, *, zones: tuple[str, ...], told: LiveRegion | None
+    config: BackendConfig,
+    layers: Layers,
+    region: str,
+    row: PricedRow,
+    *,
+    zones: tuple[str, ...],
+    told: LiveRegion | None,
 ) -> Iterator[Offer]:
     """By zone where the region told its prices; else the published price; else not more than on-demand costs."""
     name = row.kind.name
@@ -173,30 +185,32 @@ def _spot(
 # ---------------------------------------------------------------- one region's rows
 
 
-def _listed(catalog: Catalog, region: str) -> dict[str, Row]:
+def _listed(catalog: Catalog, region: str) -> dict[str, PricedRow]:
     """Of the shipped catalog."""
     here = catalog.regions.get(region)
     if here is None:
         return {}
     types, derived = catalog.types, frozenset(here.derived)
     return {
-        types[kind].name: Row(types[kind], price, 1 if at in derived else 0, 0)
+        types[kind].name: PricedRow(types[kind], price, 1 if at in derived else 0, 0)
         for at, (kind, price) in enumerate(zip(here.types, here.on_demand, strict=True))
     }
 
 
-def _published(catalog: Catalog, region: str) -> dict[str, Row]:
+def _published(catalog: Catalog, region: str) -> dict[str, PricedRow]:
     here = catalog.regions.get(region)
     if here is None:
         return {}
     types, spot = catalog.types, here.spot or (0,) * len(here.types)
     return {
-        types[kind].name: Row(types[kind], price, 2, spot[at])
+        types[kind].name: PricedRow(types[kind], price, 2, spot[at])
         for at, (kind, price) in enumerate(zip(here.types, here.on_demand, strict=True))
     }
 
 
-def _younger(found: dict[str, Row], published: Mapping[str, Row], theirs: Catalog, ours: Catalog) -> dict[str, Row]:
+def _younger(
+    found: dict[str, PricedRow], published: Mapping[str, PricedRow], theirs: Catalog, ours: Catalog
+) -> dict[str, PricedRow]:
     """Their prices where they are younger or the only ones; our word on what the machine has."""
     younger = theirs.priced_at >= ours.priced_at
     for name, row in published.items():
@@ -204,15 +218,15 @@ def _younger(found: dict[str, Row], published: Mapping[str, Row], theirs: Catalo
         if own is None:
             found[name] = row
         elif row.on_demand and (younger or not own.on_demand):
-            found[name] = Row(own.kind, row.on_demand, row.said, row.spot)
+            found[name] = PricedRow(own.kind, row.on_demand, row.said, row.spot)
         elif row.spot:
             found[name] = own._replace(spot=row.spot)
     return found
 
 
-def _confirmed(found: Mapping[str, Row], told: LiveRegion) -> dict[str, Row]:
+def _confirmed(found: Mapping[str, PricedRow], told: LiveRegion) -> dict[str, PricedRow]:
     """What the region says that it sells, and no more."""
-    new = {kind.name: Row(kind, 0, 0, 0) for kind in told.types}
+    new = {kind.name: PricedRow(kind, 0, 0, 0) for kind in told.types}
     return {name: row for name in told.zones if (row := found.get(name) or new.get(name)) is not None}
 
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from backends.base import BackendDefaults
 from backends.errors import BackendError, TryLater
-from backends.fake.machine import FakeJob, Fault, Machine, digest_of, names_of, none_now, sells, throttled, without
+from backends.fake.machine import FakeJob, FakeMachine, Fault, digest_of, names_of, none_now, sells, throttled, without
 from schemas.backend_type import BackendType
 from schemas.backend_types import TYPES
 from schemas.instance import Seen
@@ -25,7 +25,7 @@ from schemas.leftover import Leftover
 from schemas.offer import Offer
 from schemas.resources import Need, Where
 
-__all__ = ["FakeBackend", "FakeJob", "FakeWorld", "Fault", "Machine", "throttled"]
+__all__ = ["FakeBackend", "FakeJob", "FakeMachine", "FakeWorld", "Fault", "throttled"]
 
 
 @dataclass(kw_only=True)
@@ -66,7 +66,7 @@ class FakeWorld:
     """When the last launch request came, for a kind with `launch_interval`."""
     faults: list[Fault] = field(default_factory=list)
     blind: bool = False
-    machines: dict[str, Machine] = field(default_factory=dict)
+    machines: dict[str, FakeMachine] = field(default_factory=dict)
     tokens: dict[str, tuple[Request, tuple[str, ...]]] = field(default_factory=dict)
     snapshots: dict[str, list[tuple[Seen, ...]]] = field(default_factory=dict)
     launched: Counter[str] = field(default_factory=Counter)
@@ -80,14 +80,14 @@ class FakeWorld:
         """The backend of one place of this world, as one lineage of a project sees it."""
         return FakeBackend(self, name, region=region, project=project, lineage=lineage)
 
-    def living(self) -> list[Machine]:
+    def living(self) -> list[FakeMachine]:
         """What bills now."""
         return [machine for machine in self.machines.values() if not self.over(machine)]
 
-    def over(self, machine: Machine) -> bool:
+    def over(self, machine: FakeMachine) -> bool:
         return machine.ends_at is not None and machine.ends_at <= self.now()
 
-    def forgotten(self, machine: Machine) -> bool:
+    def forgotten(self, machine: FakeMachine) -> bool:
         """It ended so long ago that its place no longer knows it."""
         return self.shown is not None and machine.ends_at is not None and self.now() >= machine.ends_at + self.shown
 
@@ -210,7 +210,7 @@ class FakeBackend(BackendDefaults):
         if fault := self._world.fault(call):
             raise fault.error
 
-    def _mine(self) -> list[Machine]:
+    def _mine(self) -> list[FakeMachine]:
         machines = self._world.machines.values()
         everywhere = self._world.kind.scope == "account"
         mine = [
@@ -276,7 +276,7 @@ class FakeBackend(BackendDefaults):
     def _machine(self, request: Request, index: int) -> str:
         world = self._world
         offer = next(one for one in world.offers if sells(one, request))
-        machine = Machine(
+        machine = FakeMachine(
             external_id=f"i-{len(world.machines) + 1}",
             request=request,
             index=index,
@@ -291,7 +291,7 @@ class FakeBackend(BackendDefaults):
         world.launched[machine.id] += 1
         return machine.external_id
 
-    def _seen(self, machine: Machine) -> Seen:
+    def _seen(self, machine: FakeMachine) -> Seen:
         world, request = self._world, machine.request
         offer = next((one for one in world.offers if sells(one, request)), None)
         return Seen(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from backends.fake.backend import FakeJob, FakeWorld, Machine
+from backends.fake.backend import FakeJob, FakeMachine, FakeWorld
 from schemas.instance import HostReport, JobReport
 from schemas.resources import Resources
 
@@ -16,7 +16,7 @@ class Silent(Exception):
     """The host does not answer."""
 
 
-class Behind(Exception):
+class StaleReconciler(Exception):
     """The host has seen a newer generation."""
 
 
@@ -69,7 +69,7 @@ class FakeHosts:
         if known.started_at is None and known.ends_at is None:
             self._begin(job, machine)
 
-    def _begin(self, job: str, machine: Machine) -> None:
+    def _begin(self, job: str, machine: FakeMachine) -> None:
         seconds, exit_code = self._world.script(job)
         now, known = self._world.now(), machine.jobs[job]
         self._world.started[job] += 1
@@ -99,7 +99,7 @@ class FakeHosts:
         machine = self._fenced(external_id, generation)
         machine.jobs.setdefault(job, FakeJob(halted=True)).cleaned = True
 
-    def _answering(self, external_id: str) -> Machine:
+    def _answering(self, external_id: str) -> FakeMachine:
         machine = self._world.machines.get(external_id)
         if machine is None or machine.silent or self._world.over(machine):
             raise Silent(f"{external_id} does not answer")
@@ -107,19 +107,19 @@ class FakeHosts:
             raise Silent(f"{external_id} is booting")
         return machine
 
-    def _fenced(self, external_id: str, generation: int) -> Machine:
+    def _fenced(self, external_id: str, generation: int) -> FakeMachine:
         machine = self._answering(external_id)
         if generation < machine.fence:
-            raise Behind(f"generation {generation}, but {machine.fence} was here")
+            raise StaleReconciler(f"generation {generation}, but {machine.fence} was here")
         machine.fence = generation
         return machine
 
-    def _dead(self, job: FakeJob, machine: Machine) -> bool:
+    def _dead(self, job: FakeJob, machine: FakeMachine) -> bool:
         """It ran in an earlier boot, and had not ended when that one did."""
         over = job.ends_at is not None and job.ends_at <= self._world.now()
         return job.lost or (job.boot != machine.boot and _known(job) and not over)
 
-    def _report(self, id: str, job: FakeJob, machine: Machine) -> JobReport:
+    def _report(self, id: str, job: FakeJob, machine: FakeMachine) -> JobReport:
         if self._dead(job, machine):
             job.lost = True
             return JobReport(id=id, phase="lost", reason="the host rebooted", started_at=job.started_at, run=job.run)
@@ -138,7 +138,7 @@ class FakeHosts:
         return JobReport(id=id, phase="running", started_at=job.started_at, run=job.run)
 
 
-def _resources(machine: Machine) -> Resources | None:
+def _resources(machine: FakeMachine) -> Resources | None:
     """Its GPUs by UUID, which no place tells; what was there once is asked for, also when it is broken."""
     gpu = machine.resources.gpu
     return replace(machine.resources, gpu=replace(gpu, uuids=machine.gpus)) if gpu else None

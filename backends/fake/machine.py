@@ -32,7 +32,7 @@ class FakeJob:
 
 
 @dataclass(kw_only=True)
-class Machine:
+class FakeMachine:
     """One machine, from its launch on; it stays known after its end. So many of its first GPUs are `broken`."""
 
     external_id: str

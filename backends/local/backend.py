@@ -23,7 +23,7 @@ from backends.errors import BackendError, NoCapacity
 from backends.local import containers as local_containers
 from backends.local import processes as local_processes
 from backends.local import records as local_record
-from backends.local.machine import Machine, machine_id, measure
+from backends.local.machine import LocalMachine, machine_id, measure
 from backends.local.records import Ended, Record
 from schemas.base import Price
 from schemas.desired import BackendConfig
@@ -105,7 +105,7 @@ class LocalBackend(BackendDefaults):
     place = PLACE
 
     def __init__(
-        self, *, name: str, shares: int, setting: Setting, measure: Callable[[Path], Machine] = measure
+        self, *, name: str, shares: int, setting: Setting, measure: Callable[[Path], LocalMachine] = measure
     ) -> None:
         self._name = name
         self._shares = max(1, shares)
@@ -219,7 +219,7 @@ class LocalBackend(BackendDefaults):
         return {id: Ending() for id in ids}
 
 
-def share(machine: Machine, *, slot: int, of: int) -> tuple[str, Resources]:
+def share(machine: LocalMachine, *, slot: int, of: int) -> tuple[str, Resources]:
     """What instance number `slot` of `of` may use, and its type: `local`, or `local-2gpu` where it has more GPUs.
 
     CPUs are shared, not reserved. GPUs are dealt in their order, those of the machine's commonest model.

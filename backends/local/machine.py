@@ -21,7 +21,7 @@ from schemas.resources import Gpu
 _ROOT = Path("/")
 
 
-class Machine(Value, frozen=True, kw_only=True):
+class LocalMachine(Value, frozen=True, kw_only=True):
     """`memory` and `disk` in MiB; `gpus` one entry for each, with its UUID; `runtime` as in `Resources`."""
 
     cpus: int
@@ -54,10 +54,10 @@ def _minted_id(path: Path) -> str:
         raise TryLater(f"this machine has no id: {error}") from error
 
 
-def measure(folder: Path, *, root: Path = _ROOT) -> Machine:
+def measure(folder: Path, *, root: Path = _ROOT) -> LocalMachine:
     """What is there now, within this process's affinity and cgroup. `folder` tells which disk."""
     existing = next(path for path in (folder, *folder.parents) if path.exists())
-    return Machine(
+    return LocalMachine(
         cpus=_cpus(root),
         memory=_memory(root),
         disk=shutil.disk_usage(existing).free // 2**20,

@@ -14,7 +14,7 @@ from reconciler.config.endpoints import applied_endpoints
 from reconciler.config.identity import backends
 from reconciler.state.errors import StateRefused
 from reconciler.store.folder import FolderStore
-from reconciler.store.objects.base import Access
+from reconciler.store.objects.base import BucketAccess
 from schemas.desired import BackendConfig
 from schemas.location import Bucket
 
@@ -37,7 +37,7 @@ class Hashed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
+class ChosenCredentials:
     """Whose credentials open a bucket, and why, as a sentence for people."""
 
     config: Hashed | None
@@ -47,7 +47,7 @@ class Chosen:
     why: str
 
 
-def chosen(where: Bucket, root: Path, *, backend: str) -> Chosen:
+def chosen(where: Bucket, root: Path, *, backend: str) -> ChosenCredentials:
     """The named backend, else the only one of the bucket's cloud, else the vendor's default chain.
 
     Raises:
@@ -63,15 +63,15 @@ def chosen(where: Bucket, root: Path, *, backend: str) -> Chosen:
         (only,) = usable.values()
         return _with(only, f"backend {only.name}, the only one of type {only.type}")
     several = f"; there are {len(known)} backends ({', '.join(known)}): name one, `{{url, backend}}`"
-    return Chosen(config=None, backend="", why=f"{CHAIN[where.scheme]}{several if len(known) > 1 else ''}")
+    return ChosenCredentials(config=None, backend="", why=f"{CHAIN[where.scheme]}{several if len(known) > 1 else ''}")
 
 
-def _with(config: BackendConfig, why: str) -> Chosen:
+def _with(config: BackendConfig, why: str) -> ChosenCredentials:
     """A backend without credentials and endpoint of its own uses the default chain as well, which is faster asked."""
     if not config.options.get("creds") and not config.endpoint:
-        return Chosen(config=None, backend=config.name, why=f"{why}, which uses the default credentials")
+        return ChosenCredentials(config=None, backend=config.name, why=f"{why}, which uses the default credentials")
     text = json.dumps(msgspec.to_builtins(config), sort_keys=True)
-    return Chosen(config=Hashed(text), backend=config.name, why=why)
+    return ChosenCredentials(config=Hashed(text), backend=config.name, why=why)
 
 
 def _unusable(name: str, known: dict[str, BackendConfig], usable: dict[str, BackendConfig]) -> str:
@@ -99,7 +99,7 @@ def with_endpoint(found: Hashed, site: Site) -> Hashed:
     return Hashed(json.dumps(msgspec.to_builtins(sure), sort_keys=True))
 
 
-def access_of(found: Hashed) -> Access:
+def access_of(found: Hashed) -> BucketAccess:
     """How its objects are asked for. No request is made yet."""
     from backends.errors import CallFailed
     from backends.registry import bucket_session
@@ -112,4 +112,4 @@ def access_of(found: Hashed) -> Access:
         except CallFailed as error:
             raise StateRefused(f"backend {config.name}: {error}") from None
 
-    return Access(session=session, endpoint=config.endpoint)
+    return BucketAccess(session=session, endpoint=config.endpoint)

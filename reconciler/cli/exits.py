@@ -11,7 +11,7 @@ class Fail(Exception):
         self.code = code
 
 
-class Done(Exception):
+class Finished(Exception):
     """The command is over with this exit code, and everything was said."""
 
     def __init__(self, code: int) -> None:

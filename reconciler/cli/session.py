@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from reconciler.cli.exits import Done, Fail
+from reconciler.cli.exits import Fail, Finished
 from reconciler.cli.terminal.streams import NoTerminal, out, say
 
 
@@ -22,7 +22,7 @@ def run_session(arguments: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         return _dispatch(arguments)
-    except Done as done:
+    except Finished as done:
         return done.code
     except Fail as error:
         say(f"error: {error}")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 
 from reconciler.config.problems import Problem
-from reconciler.config.read import Entry, Read
+from reconciler.config.read import FormEntry, Read
 from reconciler.text.format import counted
 from schemas.backend_types import LOCAL
 from schemas.pool import Pool
@@ -16,7 +16,7 @@ from schemas.run import RunSpec
 SHORT = 24 * 3600
 
 
-def pool_contradictions(entry: Entry, pool: Pool) -> Iterator[Problem]:
+def pool_contradictions(entry: FormEntry, pool: Pool) -> Iterator[Problem]:
     fixed = pool.nodes_min > 0 and pool.nodes_min == pool.nodes_max
     own_idle = pool.idle_duration if dict(pool.sources).get("idle_duration") == "pool" else None
     if fixed and own_idle is not None and own_idle < SHORT:
@@ -66,7 +66,7 @@ def floor_cost(pool: Pool) -> Decimal | None:
     return pool.where.max_price * max(pool.nodes_min, pool.nodes_target or 0)
 
 
-def run_contradictions(entry: Entry, spec: RunSpec, pool: Pool) -> Iterator[Problem]:
+def run_contradictions(entry: FormEntry, spec: RunSpec, pool: Pool) -> Iterator[Problem]:
     """Why no instance of the pool could ever run it."""
     if pool.nodes_max is not None and spec.nodes > pool.nodes_max:
         yield entry.problem(
@@ -89,7 +89,7 @@ def run_contradictions(entry: Entry, spec: RunSpec, pool: Pool) -> Iterator[Prob
         yield entry.problem(f"no pool can fit it: the budget of pool `{pool.name}` is $0/h")
 
 
-def _elsewhere(entry: Entry, spec: RunSpec, pool: Pool) -> Iterator[Problem]:
+def _elsewhere(entry: FormEntry, spec: RunSpec, pool: Pool) -> Iterator[Problem]:
     for key, mine, its in (
         ("backends", spec.where.backends, pool.where.backends),
         ("regions", spec.where.regions, pool.where.regions),

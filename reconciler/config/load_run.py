@@ -18,7 +18,7 @@ from reconciler.config.lint import run_contradictions
 from reconciler.config.load import Documents
 from reconciler.config.options import BadOption, parse_duration, read_option, resolve_need
 from reconciler.config.problems import Invalid, Problem, in_order
-from reconciler.config.read import Entry, read_run
+from reconciler.config.read import FormEntry, read_run
 from reconciler.config.references import check_references
 from reconciler.config.warnings import run_notices, unsupported_notices
 from reconciler.config.yaml.reader import read_yaml
@@ -101,7 +101,7 @@ def _shown(path: Path, documents: Documents | None) -> str:
     return path.as_posix()
 
 
-def _unknown(entry: Entry, desired: Desired, flags: RunFlags) -> list[Problem]:
+def _unknown(entry: FormEntry, desired: Desired, flags: RunFlags) -> list[Problem]:
     known = {profile.name for profile in desired.profiles}
     asked = entry.form.profile
     if flags.profile is None and asked and asked not in known:
@@ -109,7 +109,9 @@ def _unknown(entry: Entry, desired: Desired, flags: RunFlags) -> list[Problem]:
     return []
 
 
-def _spec(entry: Entry, desired: Desired, flags: RunFlags, args: tuple[str, ...]) -> tuple[RunSpec, tuple[str, ...]]:
+def _spec(
+    entry: FormEntry, desired: Desired, flags: RunFlags, args: tuple[str, ...]
+) -> tuple[RunSpec, tuple[str, ...]]:
     form = entry.form
     profiles = {profile.name: profile for profile in desired.profiles}
     if flags.profile is not None and flags.profile not in profiles:
@@ -166,7 +168,7 @@ def _retry(flags: RunFlags) -> Retry | None:
     return EVERY_EVENT if flags.retry else None
 
 
-def _pool(layers: list[Layer], entry: Entry, desired: Desired) -> Pool:
+def _pool(layers: list[Layer], entry: FormEntry, desired: Desired) -> Pool:
     pools: Mapping[str, Pool] = {pool.name: pool for pool in desired.pools} or {
         DEFAULT_POOL: Pool(name=DEFAULT_POOL, default=True)
     }

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reconciler.config.problems import Problem
-from reconciler.config.yaml.values import Mapping, Mark, Sequence, Source, locate
+from reconciler.config.yaml.values import Mapping, Mark, Sequence, SourceText, locate
 from schemas.documents.backends.forms import TYPES as BACKEND_TYPES
 from schemas.documents.backends.forms import backend_form
 from schemas.documents.pool import PoolForm
@@ -33,7 +33,7 @@ _OTHER_TYPES = {
 
 
 @dataclass(frozen=True)
-class Entry:
+class FormEntry:
     """One backend, pool, profile, run, or single key: its form, what was written, and where.
 
     `dropped` are keys whose values could not be read: the form lacks them, so that the other
@@ -43,7 +43,7 @@ class Entry:
     kind: str
     form: Any
     raw: Any
-    source: Source
+    source: SourceText
     path: Path
     dropped: frozenset[str] = frozenset()
 
@@ -64,17 +64,17 @@ class Entry:
 class Read:
     """All that the files say, and all that is wrong with it."""
 
-    backends: list[Entry] = field(default_factory=list)
-    pools: list[Entry] = field(default_factory=list)
-    profiles: list[Entry] = field(default_factory=list)
-    runs: list[Entry] = field(default_factory=list)
-    singles: dict[str, list[Entry]] = field(default_factory=dict)
+    backends: list[FormEntry] = field(default_factory=list)
+    pools: list[FormEntry] = field(default_factory=list)
+    profiles: list[FormEntry] = field(default_factory=list)
+    runs: list[FormEntry] = field(default_factory=list)
+    singles: dict[str, list[FormEntry]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
     """Kinds with an entry that could not be read: references to that kind are not judged."""
 
 
-def read_documents(sources: list[tuple[Source, bool]]) -> Read:
+def read_documents(sources: list[tuple[SourceText, bool]]) -> Read:
     """`sources` are (file, whether it lies in `.dstack/runs`)."""
     read = Read()
     for source, in_runs in sources:
@@ -89,7 +89,7 @@ def read_documents(sources: list[tuple[Source, bool]]) -> Read:
     return read
 
 
-def read_run(source: Source) -> Read:
+def read_run(source: SourceText) -> Read:
     """One run configuration, as `dstack run -f` takes it."""
     read = Read(problems=list(source.problems))
     if source.value is None and not source.problems:
@@ -113,7 +113,7 @@ def is_run(value: Any, *, in_runs: bool) -> bool:
     )
 
 
-def _file(source: Source, in_runs: bool, read: Read) -> None:
+def _file(source: SourceText, in_runs: bool, read: Read) -> None:
     if is_run(source.value, in_runs=in_runs):
         if in_runs:
             _entry("runs", source, (), read)
@@ -140,7 +140,7 @@ def _file(source: Source, in_runs: bool, read: Read) -> None:
         )
 
 
-def _document(source: Source, value: Mapping, read: Read) -> None:
+def _document(source: SourceText, value: Mapping, read: Read) -> None:
     for key, item in value.items():
         if len(read.problems) > MOST:
             break
@@ -152,16 +152,16 @@ def _document(source: Source, value: Mapping, read: Read) -> None:
             read.problems.append(Problem(source.path, *value.key_marks[key], unknown_key(key, DOCUMENT_KEYS)))
 
 
-def _single(key: str, item: Any, source: Source, read: Read) -> None:
-    entry = Entry(key, None, item, source, (key,))
-    form, dropped = _checked(SingleKeys, {key: item}, Entry(key, None, item, source, ()), read)
+def _single(key: str, item: Any, source: SourceText, read: Read) -> None:
+    entry = FormEntry(key, None, item, source, (key,))
+    form, dropped = _checked(SingleKeys, {key: item}, FormEntry(key, None, item, source, ()), read)
     if key in dropped:
         read.broken.add(key)
     elif getattr(form, key) is not None:
-        read.singles.setdefault(key, []).append(Entry(key, getattr(form, key), item, source, entry.path))
+        read.singles.setdefault(key, []).append(FormEntry(key, getattr(form, key), item, source, entry.path))
 
 
-def _list(key: str, item: Any, source: Source, read: Read) -> None:
+def _list(key: str, item: Any, source: SourceText, read: Read) -> None:
     if item is None:
         return
     if not isinstance(item, Sequence):
@@ -176,20 +176,20 @@ def _list(key: str, item: Any, source: Source, read: Read) -> None:
         _entry(key, source, (key, index), read)
 
 
-def _entry(kind: str, source: Source, path: Path, read: Read) -> None:
+def _entry(kind: str, source: SourceText, path: Path, read: Read) -> None:
     raw = source.value
     for step in path:
         raw = raw[step]
-    entry = Entry(kind, None, raw, source, path)
+    entry = FormEntry(kind, None, raw, source, path)
     model = _model(kind, raw, entry, read)
     form, dropped = _checked(model, raw, entry, read) if model else (None, frozenset())
     if form is None or "default" in dropped:
         read.broken.add(kind)
     if form is not None:
-        getattr(read, kind).append(Entry(kind, form, raw, source, path, dropped))
+        getattr(read, kind).append(FormEntry(kind, form, raw, source, path, dropped))
 
 
-def _model(kind: str, raw: Any, entry: Entry, read: Read) -> Any:
+def _model(kind: str, raw: Any, entry: FormEntry, read: Read) -> Any:
     if not isinstance(raw, Mapping):
         read.problems.append(entry.problem(f"should be a mapping, not {kind_of(raw)}"))
         return None
@@ -219,14 +219,14 @@ def _misspelt_type(raw: Mapping) -> str:
     return f" (`{near[0]}` is no key)" if near else ""
 
 
-def _checked(model: Any, raw: Any, entry: Entry, read: Read) -> tuple[Any, frozenset[str]]:
+def _checked(model: Any, raw: Any, entry: FormEntry, read: Read) -> tuple[Any, frozenset[str]]:
     """The form and the keys it had to do without; no form where a key is missing."""
     form, dropped, found = read_form(model, raw)
     read.problems.extend(_fault(entry, path, message) for path, message in found)
     return form, dropped
 
 
-def _fault(entry: Entry, path: Path, message: str) -> Problem:
+def _fault(entry: FormEntry, path: Path, message: str) -> Problem:
     about_key = bool(path) and path[-1] == KEY
     parts = path[:-1] if about_key else path
     shown = label((*entry.path, *(parts[:-1] if about_key else parts)))
@@ -236,7 +236,7 @@ def _fault(entry: Entry, path: Path, message: str) -> Problem:
 
 def _unique(read: Read) -> None:
     for kind in LISTS:
-        first: dict[str, Entry] = {}
+        first: dict[str, FormEntry] = {}
         for entry in getattr(read, kind):
             name = entry_name(entry)
             if name in first:
@@ -248,14 +248,14 @@ def _unique(read: Read) -> None:
         read.problems.extend(_revived(kind, first))
 
 
-def _revived(kind: str, named: dict[str, Entry]) -> Iterator[Problem]:
+def _revived(kind: str, named: dict[str, FormEntry]) -> Iterator[Problem]:
     for entry in named.values():
         for index, old in enumerate(getattr(entry.form, "formerly", None) or ()):
             if old in named:
                 yield entry.problem(f"`{old}` is still declared at {named[old].at('name')}", "formerly", index)
 
 
-def entry_name(entry: Entry) -> str:
+def entry_name(entry: FormEntry) -> str:
     """A backend is named by its type, a run file by its file, where no name is written."""
     if entry.form.name:
         return str(entry.form.name)

@@ -12,7 +12,7 @@ from typing import Any
 
 from reconciler.config.problems import Problem
 from reconciler.config.read import label
-from reconciler.config.yaml.values import Source, locate
+from reconciler.config.yaml.values import SourceText, locate
 from schemas.documents.shape import suggestion
 
 _OPEN = re.compile(r"(?<!\$)\$\{\{")
@@ -36,7 +36,7 @@ _BACKEND_FIELDS = {"creds": _EVERYWHERE, "kubeconfig": _EVERYWHERE}
 Path = tuple[str | int, ...]
 
 
-def check_references(source: Source, *, run_file: bool, secrets: Collection[str] | None) -> Iterator[Problem]:
+def check_references(source: SourceText, *, run_file: bool, secrets: Collection[str] | None) -> Iterator[Problem]:
     """Every wrong `${{ … }}` of a file. `secrets` `None`: their names are not known here."""
     for path, text in _texts(source.value):
         if _OPEN.search(text):

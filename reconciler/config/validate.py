@@ -15,7 +15,7 @@ from reconciler.config.read import Read, is_run, read_documents, read_run
 from reconciler.config.references import check_references
 from reconciler.config.warnings import run_notices, unsupported_notices
 from reconciler.config.yaml.reader import read_yaml
-from reconciler.config.yaml.values import Source
+from reconciler.config.yaml.values import SourceText
 from schemas.backend_types import LOCAL
 from schemas.desired import BackendConfig
 from schemas.documents.project import LISTS
@@ -83,7 +83,7 @@ def _run_file(path: Path) -> tuple[list[Problem], list[str]]:
     return in_order(read.problems), [str(warning) for warning in in_order(warnings)]
 
 
-def _document(source: Source) -> tuple[list[Problem], list[str]]:
+def _document(source: SourceText) -> tuple[list[Problem], list[str]]:
     """A document on its own, such as a `profiles.yml`: what it names may be declared elsewhere."""
     read: Read = read_documents([(source, False)])
     read.broken.update(LISTS)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from reconciler.config.problems import Problem
-from reconciler.config.read import Entry
+from reconciler.config.read import FormEntry
 
 _NO_EFFECT = {
     "gateway": "there is no gateway here",
@@ -29,13 +29,13 @@ _TELLING_VALUE = (
 )
 
 
-def unsupported_notices(entry: Entry, reasons: Iterable[str]) -> Iterator[Problem]:
+def unsupported_notices(entry: FormEntry, reasons: Iterable[str]) -> Iterator[Problem]:
     """What is valid and does not work yet: a plan shows it as unmet, `validate` as a warning."""
     for reason in reasons:
         yield entry.problem(reason)
 
 
-def backend_notices(entry: Entry) -> Iterator[Problem]:
+def backend_notices(entry: FormEntry) -> Iterator[Problem]:
     """An `ingress` that keeps nobody out. Host keys and logins still do; those who try are many."""
     said = getattr(entry.form, "ingress", None)
     listed = isinstance(entry.raw.get("ingress"), list)
@@ -47,7 +47,7 @@ def backend_notices(entry: Entry) -> Iterator[Problem]:
             )
 
 
-def run_notices(entry: Entry, *, boxed: bool) -> Iterator[Problem]:
+def run_notices(entry: FormEntry, *, boxed: bool) -> Iterator[Problem]:
     """What is said in vain, located. `boxed`: the run has an image, its own or its pool's."""
     for key, why in _NO_EFFECT.items():
         if getattr(entry.form, key, None) not in (None, False):
@@ -58,7 +58,7 @@ def run_notices(entry: Entry, *, boxed: bool) -> Iterator[Problem]:
     yield from _literal_secrets(entry)
 
 
-def _literal_secrets(entry: Entry) -> Iterator[Problem]:
+def _literal_secrets(entry: FormEntry) -> Iterator[Problem]:
     listed = isinstance(entry.raw.get("env"), list)
     for index, (name, value) in enumerate(entry.form.env or ()):
         if value and looks_secret(name, value):

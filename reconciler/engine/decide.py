@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from reconciler.engine.begin import TickRefused, pinned, with_launched_places, with_places
 from reconciler.engine.catalog import joined
 from reconciler.engine.clock_guard import withheld_by_the_clock
-from reconciler.engine.ports import Documents, Ports
+from reconciler.engine.ports import Configuration, Ports
 from reconciler.engine.prepare import Rendered, prepare
 from reconciler.engine.recover_results import Recovered, recover
 from reconciler.engine.request import TickAsk
@@ -273,7 +273,7 @@ class _Table:
         specs = unbundled(state, was=draft.was, done=markers_needed(self.ports.markers, state, documents.desired))
         return with_bundles(state, bundled(specs, pack=lambda files: self._packed(documents, files)))
 
-    def _packed(self, documents: Documents, files: tuple[str, ...]) -> str:
+    def _packed(self, documents: Configuration, files: tuple[str, ...]) -> str:
         if files not in self.packed:
             bundle = self.ports.bundle(documents.root, files, secret_files(documents.desired))
             self.packed[files] = self.ports.blobs.put(bundle)

@@ -148,11 +148,11 @@ class _Hands:
                 return fold.Halted(job=effect.job)
             case Collect():
                 log, artifacts, notes = self._collect(effect)
-                return fold.Collected(job=effect.job, log=log, artifacts=artifacts, notes=notes)
+                return fold.ResultCollected(job=effect.job, log=log, artifacts=artifacts, notes=notes)
             case Save():
                 at = self.ports.now()
                 _, artifacts, _ = self._collect(effect)
-                return fold.Saved(job=effect.job, artifacts=artifacts, at=at)
+                return fold.ArtifactsSaved(job=effect.job, artifacts=artifacts, at=at)
             case Admit():
                 host = self._instance(effect.instance)
                 self.ports.runner.admit(host, effect.keys, generation=self.state.generation)

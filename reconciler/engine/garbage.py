@@ -12,7 +12,7 @@ from backends.errors import BackendError, CallFailed, StillUsed, TryLater
 from reconciler.engine.begin import place_in
 from reconciler.engine.ports import Connections, Ports
 from reconciler.state.observe.listing_scope import scope_of
-from reconciler.state.unowned import Found
+from reconciler.state.unowned import PlaceContents
 from reconciler.system.concurrent import awaited, gather
 from schemas.launch import Ending, Refused
 from schemas.leftover import Leftover
@@ -23,14 +23,14 @@ LATER = "a machine on its way out still uses it: `dstack gc` removes it once tha
 
 
 @dataclass(frozen=True)
-class Asked:
+class GarbageQuestion:
     """`silent`: place -> why it could not say; what it has is not known."""
 
-    found: tuple[Found, ...]
+    found: tuple[PlaceContents, ...]
     silent: dict[str, str]
 
 
-def ask_everywhere(ports: Ports, state: State, connections: Connections) -> Asked:
+def ask_everywhere(ports: Ports, state: State, connections: Connections) -> GarbageQuestion:
     """Every region of every cloud that the state or its documents name, whatever regions they name today.
 
     A place that another account answers for is silent: nothing there is ours to judge.
@@ -44,11 +44,11 @@ def ask_everywhere(ports: Ports, state: State, connections: Connections) -> Aske
     found = []
     for place in places:
         answer = answers.get(place.name)
-        if isinstance(answer, Found):
+        if isinstance(answer, PlaceContents):
             found.append(answer)
         else:
             silent[place.name] = str(answer) if answer else "no answer in time"
-    return Asked(tuple(found), silent)
+    return GarbageQuestion(tuple(found), silent)
 
 
 def remove_all(
@@ -114,13 +114,13 @@ def _places(ports: Ports, state: State, silent: dict[str, str]) -> Iterator[Plac
             yield known.get(place.name, place)
 
 
-def _look(place: Place, connections: Connections, *, pinned: str) -> Callable[[], Found]:
-    def look() -> Found:
+def _look(place: Place, connections: Connections, *, pinned: str) -> Callable[[], PlaceContents]:
+    def look() -> PlaceContents:
         backend = connections.to(place)
         identity = backend.identity()
         if pinned and identity != pinned:
             raise BackendError(f"another account answers: {identity}, not {pinned}")
         scope = scope_of(replace(place, identity=identity))
-        return Found(place.name, scope, tuple(backend.instances()), tuple(backend.leftovers()))
+        return PlaceContents(place.name, scope, tuple(backend.instances()), tuple(backend.leftovers()))
 
     return look

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from reconciler.engine.ports import Ports
-from reconciler.hosts.runner import Box, Order
+from reconciler.hosts.runner import ContainerSpec, JobOrder
 from reconciler.secrets.errors import SecretLacking
 from reconciler.state.blocks import share_of
 from schemas.delivery import Delivery
@@ -25,7 +25,7 @@ class CannotOrder(Exception):
 
 def order_of(
     ports: Ports, state: State, *, run: Run | None, attempt: Attempt, job: Job, instances: Mapping[str, Instance]
-) -> Order:
+) -> JobOrder:
     """The order for one job of `run`; `instances` by id. Raises `CannotOrder`."""
     if run is None or state.applied is None:
         raise CannotOrder("its run is not in the state")
@@ -33,7 +33,7 @@ def order_of(
     share = share_of(host, job).resources
     held = host.blocks != 1 and not _on_this_machine(state, host)  # on this machine CPUs are shared, not reserved
     nodes = sorted(attempt.jobs, key=lambda one: one.rank)
-    return Order(
+    return JobOrder(
         run=run.id,
         attempt=attempt.id,
         job=job.id,
@@ -89,7 +89,7 @@ def _on_this_machine(state: State, host: Instance) -> bool:
     return any(one.name == host.place and one.config.traits.kind == "machine" for one in state.places)
 
 
-def _box(ports: Ports, state: State, applied: Desired, spec: RunSpec, *, host: Instance) -> Box | None:
+def _box(ports: Ports, state: State, applied: Desired, spec: RunSpec, *, host: Instance) -> ContainerSpec | None:
     """Where the instance is a share of its machine, the container may have no more than that."""
     if spec.container is None or host.resources.runtime == "image":
         return None  # where the instance is made of the image, the job is a process in it
@@ -99,7 +99,7 @@ def _box(ports: Ports, state: State, applied: Desired, spec: RunSpec, *, host: I
     except (SecretLacking, ValueError) as error:
         raise CannotOrder(str(error)) from error
     shared = _on_this_machine(state, host) or host.blocks != 1
-    return Box(
+    return ContainerSpec(
         image=given.image,
         username=given.username,
         password=given.password,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from backends.base import Backend
 from backends.errors import CallFailed
-from reconciler.store.markers.base import Done
+from reconciler.store.markers.base import DoneMarkers
 from reconciler.system.concurrent import Asking, unheard
 from schemas.delivery import Delivery
 from schemas.desired import BackendConfig, Desired
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from reconciler.store.blobs.folder import Blobs
 
 
-class Documents(Protocol):
+class Configuration(Protocol):
     """The compiled documents of a checkout; `digest` is of their bytes."""
 
     @property
@@ -59,7 +59,7 @@ class Ports:
 
     store: Store
     blobs: Blobs
-    markers: Done
+    markers: DoneMarkers
     record: Callable[[Sequence[Any]], object]
     connect: Callable[[BackendConfig, str, str], Backend]
     runner: Runner

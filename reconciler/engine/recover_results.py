@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from reconciler.engine.ports import Ports
 from reconciler.state.observe.hosts import reported
-from reconciler.state.record_outcomes import Collected, fold
+from reconciler.state.record_outcomes import ResultCollected, fold
 from reconciler.store.blobs.folder import BlobError, Blobs
 from reconciler.text.format import clean
 from schemas.instance import JobReport
@@ -24,7 +24,7 @@ class Recovered(NamedTuple):
     """A job's end and its result in the store, where there is one; `notes` say what could not be had of it."""
 
     end: JobReport | None = None
-    result: Collected | None = None
+    result: ResultCollected | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -62,7 +62,7 @@ def _asked(ports: Ports, job: str) -> Recovered:
         artifacts, more = _stored(ports.artifacts or ports.blobs, found.artifacts, what="artifacts")
         notes = (*found.notes, *why, *more)
         said = ("its host is gone: this is what it stored itself", *notes)
-        return Recovered(found.end, Collected(job=job, log=log, artifacts=artifacts, notes=said), notes)
+        return Recovered(found.end, ResultCollected(job=job, log=log, artifacts=artifacts, notes=said), notes)
     finally:
         found.discard()
 

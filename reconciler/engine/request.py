@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from reconciler.engine.ports import Documents
+from reconciler.engine.ports import Configuration
 from schemas.desired import Desired
 from schemas.plan import Permissions, Plan
 from schemas.state import Revision, State
@@ -34,7 +34,7 @@ class TickAsk:
     `retry_hosts`: failing hosts are looked at although that is put off; `None`: where a person sits at a terminal.
     """
 
-    documents: Documents | None = None
+    documents: Configuration | None = None
     revision: Revision | None = None
     config_force: bool = False
     wish: Callable[[State], State] | None = None

@@ -26,7 +26,16 @@ from reconciler.planner.local_state_guard import alone
 from reconciler.planner.world import needs_of
 from reconciler.state.host_backoff import put_off
 from reconciler.state.pending_effects import Effect, effects
-from reconciler.state.record_outcomes import Ahead, Armed, Collected, LaunchRefused, Outcome, Removed, StartFailed, fold
+from reconciler.state.record_outcomes import (
+    Ahead,
+    Armed,
+    LaunchRefused,
+    Outcome,
+    Removed,
+    ResultCollected,
+    StartFailed,
+    fold,
+)
 from reconciler.state.requests import WishRefused
 from reconciler.state.settle import conclude
 from reconciler.store.format_upgrade import older
@@ -38,7 +47,7 @@ AGAIN = 5  # two first applies at once: the later one begins again on the other'
 WAVES = 4  # effects that only follow from other effects' folds
 SOONEST = 0.5
 TIMES = 10.0  # a write of results waits for ten times what the last one took
-AGAIN_AFTER = (LaunchRefused, Collected, StartFailed)  # what these leave behind can be planned on at once
+AGAIN_AFTER = (LaunchRefused, ResultCollected, StartFailed)  # what these leave behind can be planned on at once
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 
 from reconciler.hosts.environment import arguments
-from reconciler.hosts.runner import Box, HostError, Order
+from reconciler.hosts.runner import ContainerSpec, HostError, JobOrder
 
 # An engine's client, or the loader that starts it, would heed these.
 _RESERVED = re.compile(
@@ -53,7 +53,7 @@ def split_environment(variables: Mapping[str, str]) -> tuple[dict[str, str], byt
 
 
 def box_files(
-    order: Order, *, variables: Iterable[str], script: bytes, hostfile: bytes, probe: bytes | None
+    order: JobOrder, *, variables: Iterable[str], script: bytes, hostfile: bytes, probe: bytes | None
 ) -> dict[str, bytes]:
     """By name; none where the job has no container. `variables` are the names that the client passes on."""
     box = order.box
@@ -79,7 +79,7 @@ def _appended(words: Iterable[str]) -> bytes:
     return "".join(f'set -- "$@" {shlex.quote(word)}\n' for word in words).encode("utf-8", "surrogateescape")
 
 
-def _flags(order: Order, box: Box, *, variables: Iterable[str]) -> Iterator[str]:
+def _flags(order: JobOrder, box: ContainerSpec, *, variables: Iterable[str]) -> Iterator[str]:
     for name in (*variables, *_OURS):
         yield from ("--env", name)
     yield from ("--env-file", "env.reserved")
@@ -107,17 +107,17 @@ def _below(folder: str) -> str:
     return f"/workflow/{folder}".rstrip("/")
 
 
-def _uses_shell(order: Order, box: Box) -> bool:
+def _uses_shell(order: JobOrder, box: ContainerSpec) -> bool:
     return box.entrypoint is None and bool(order.commands or order.setup or order.stay)
 
 
-def _arguments(order: Order, box: Box) -> tuple[str, ...]:
+def _arguments(order: JobOrder, box: ContainerSpec) -> tuple[str, ...]:
     if _uses_shell(order, box):
         return ("-c", _FIRST)
     return (*(box.entrypoint or ())[1:], *arguments(order))
 
 
-def _auth(box: Box) -> bytes:
+def _auth(box: ContainerSpec) -> bytes:
     registry = registry_of(box.image)
     told = base64.b64encode(f"{box.username}:{box.password}".encode("utf-8", "surrogateescape")).decode()
     names = ("docker.io", "https://index.docker.io/v1/") if registry in _HUB else (registry,)

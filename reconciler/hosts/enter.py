@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from reconciler.hosts.runner import HostError
-from reconciler.hosts.session.base import Door, Screen, Session
+from reconciler.hosts.session.base import Screen, Session, SessionOpener
 
 _JOB = re.compile(r"[a-z0-9][a-z0-9-]{0,100}\Z", re.ASCII)
 _ENTER = 'job=$1; shift; exec sh "jobs/$job/enter.sh" "$@"'
@@ -26,27 +26,27 @@ if [ -n "$image" ]; then printf %s "$folder"; else cd "work/$working_dir" && pwd
 _PATIENCE = 64 * 1024
 
 
-def enter(door: Door, job: str, *, line: str | None = None, screen: Screen | None = None) -> Session:
+def enter(door: SessionOpener, job: str, *, line: str | None = None, screen: Screen | None = None) -> Session:
     """In the job's container or environment, in its working folder: a command line, or a shell."""
     words = ("sh", "-c", _LINE, line) if line is not None else ()
     return run_inside(door, job, words, screen=screen)
 
 
-def enter_sftp(door: Door, job: str) -> Session:
+def enter_sftp(door: SessionOpener, job: str) -> Session:
     """The SFTP server of where the job runs."""
     return run_inside(door, job, ("sh", "-c", _SFTP))
 
 
-def run_inside(door: Door, job: str, words: Sequence[str], *, screen: Screen | None = None) -> Session:
+def run_inside(door: SessionOpener, job: str, words: Sequence[str], *, screen: Screen | None = None) -> Session:
     return door.run(_ENTER, args=(checked(job), *words), screen=screen)
 
 
-def mark_active(door: Door, job: str) -> None:
+def mark_active(door: SessionOpener, job: str) -> None:
     """Somebody is: what `inactivity_duration` counts begins anew."""
     _answer(door.run(_ACTIVE, args=(checked(job),)))
 
 
-def working_folder(door: Door, job: str) -> str:
+def working_folder(door: SessionOpener, job: str) -> str:
     """Absolute, as the job sees it. Raises `HostError` where it does not run."""
     code, said = _answer(door.run(_WHERE, args=(checked(job),)))
     folder = said.decode("utf-8", "surrogateescape")

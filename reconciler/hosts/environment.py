@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 
-from reconciler.hosts.runner import HostError, Order
+from reconciler.hosts.runner import HostError, JobOrder
 from reconciler.state.master_port import master_port
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -25,7 +25,7 @@ while :; do sleep 3600 & wait; done
 """
 
 
-def environment(order: Order) -> dict[str, str]:
+def environment(order: JobOrder) -> dict[str, str]:
     """The user's variables, then ours, which win. GPUs are made visible by UUID, none where none was given."""
     found = {"PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": "", **order.env}
     if order.box and not order.gpus:
@@ -37,7 +37,7 @@ def environment(order: Order) -> dict[str, str]:
     return found
 
 
-def _ours(order: Order) -> dict[str, str]:
+def _ours(order: JobOrder) -> dict[str, str]:
     return {
         "DSTACK_RUN_NAME": order.name,
         "DSTACK_RUN_ID": order.run,
@@ -69,7 +69,7 @@ def environment_file(variables: dict[str, str]) -> bytes:
     return _bytes(lines)
 
 
-def script(order: Order) -> bytes:
+def script(order: JobOrder) -> bytes:
     """Setup, then the commands, as one script for bash or sh; it ends at the first that fails."""
     arguments = shlex.join(order.args)
     commands = [_ARGS.sub(lambda _: arguments, command) for command in (*order.setup, *order.commands)]
@@ -78,7 +78,7 @@ def script(order: Order) -> bytes:
     return _bytes([*(f"{command}\n{_GUARD}\n" for command in commands), _STAY if order.stay else ""])
 
 
-def arguments(order: Order) -> list[str]:
+def arguments(order: JobOrder) -> list[str]:
     """The commands as arguments of an entrypoint: `${{ run.args }}` alone stands for all of them."""
     found: list[str] = []
     for command in order.commands:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 
 from reconciler.hosts.enter import checked
-from reconciler.hosts.session.base import Door, Session
+from reconciler.hosts.session.base import Session, SessionOpener
 
 # $1 a path, from where it runs. A link is what it leads to; links further down stay links.
 _PACK = """\
@@ -36,7 +36,7 @@ set -- "$2"
 )
 
 
-def pack_files(door: Door, job: str, path: str, *, working_dir: str, boxed: bool) -> Session:
+def pack_files(door: SessionOpener, job: str, path: str, *, working_dir: str, boxed: bool) -> Session:
     """`path` is relative to the working folder, or absolute where the job runs; "" is the folder itself."""
     below = "" if posixpath.isabs(working_dir) else working_dir
     session = door.run(_FROM_HOST, args=(checked(job), path or ".", below, "box" if boxed else ""))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from reconciler.hosts.runner import HostError
-from reconciler.hosts.session.base import Door, Refused
+from reconciler.hosts.session.base import SessionOpener, SessionRefused
 from reconciler.hosts.session.relay import splice
 
 HERE = "127.0.0.1"
@@ -22,7 +22,7 @@ class Hearing:
     moved: Callable[[int], object]
 
 
-def forward(door: Door, remote: int, *, wanted: int, hearing: Hearing) -> int:
+def forward(door: SessionOpener, remote: int, *, wanted: int, hearing: Hearing) -> int:
     """The local port: the wanted one, or another where that is taken or not ours to have."""
     server = _listen(wanted) or _listen(0)
     if server is None:
@@ -56,7 +56,7 @@ def _serve(forward: _Forward, server: socket.socket) -> None:
 class _Forward:
     """What goes wrong is said when it changes, not for every connection of a browser."""
 
-    def __init__(self, door: Door, remote: int, hearing: Hearing) -> None:
+    def __init__(self, door: SessionOpener, remote: int, hearing: Hearing) -> None:
         self._door, self._remote, self._hearing = door, remote, hearing
         self._lock = threading.Lock()
         self._said = ""
@@ -64,7 +64,7 @@ class _Forward:
     def serve(self, client: socket.socket) -> None:
         try:
             stream = self._door.dial(self._remote)
-        except (Refused, HostError) as error:
+        except (SessionRefused, HostError) as error:
             client.close()
             self._say(str(error))
             return

@@ -48,7 +48,7 @@ _CAUSES = {
 LONGEST = 100 * 366 * 86400  # seconds: whatever a host says to be further away than that is no time
 
 
-class Unreadable(Exception):
+class UnreadableReport(Exception):
     """The host answered something else than a status."""
 
 
@@ -56,10 +56,10 @@ def parse_report(answer: bytes, *, instance: str, now: int) -> HostReport:
     """`answer` is what `host_look.sh` prints. Raises `Unreadable`, and nothing else, whatever the bytes."""
     lines = answer.decode("utf-8", "replace").split("\n")
     if lines[0] != _FIRST or lines[-2:] != [".", ""]:
-        raise Unreadable(f"{UNREADABLE}: {_shown(lines[0])}")
+        raise UnreadableReport(f"{UNREADABLE}: {_shown(lines[0])}")
     host = _HOST.match(lines[1])
     if host is None:
-        raise Unreadable(f"{UNREADABLE}: {_shown(lines[1])}")
+        raise UnreadableReport(f"{UNREADABLE}: {_shown(lines[1])}")
     boot, uptime, clock, generation, machine = host.groups()
     facts = lines[2:-2]
     until = _until(next((found[1] for found in map(_UNTIL.match, facts) if found), "-"))
@@ -166,7 +166,7 @@ def _job(line: str) -> JobReport:
             ended_at=_number(ended),
             run=name.strip("-"),
         )
-    raise Unreadable(f"{UNREADABLE}: {_shown(line)}")
+    raise UnreadableReport(f"{UNREADABLE}: {_shown(line)}")
 
 
 def _number(text: str) -> int | None:

@@ -51,7 +51,7 @@ class Fenced(HostError):
         self.claimed = claimed
 
 
-class Box(Value, frozen=True, kw_only=True):
+class ContainerSpec(Value, frozen=True, kw_only=True):
     """The container that a job runs in: everything resolved.
 
     `entrypoint` None: the commands are run by the image's shell, or, where there are none, the image runs its own.
@@ -73,7 +73,7 @@ class Box(Value, frozen=True, kw_only=True):
     volumes: tuple[tuple[str, str], ...] = ()
 
 
-class Order(Value, frozen=True, kw_only=True):
+class JobOrder(Value, frozen=True, kw_only=True):
     """Everything that a host needs to start one job.
 
     `run` is the run's id and `name` its name; `number` the attempt's, from 1. `peers` are the
@@ -128,7 +128,7 @@ class Order(Value, frozen=True, kw_only=True):
     artifacts: tuple[str, ...] = ()
     notice: str = ""
     inactivity: Seconds = 0
-    box: Box | None = None
+    box: ContainerSpec | None = None
     python: str = ""
     stay: bool = False
     keep_changes: bool = False
@@ -138,14 +138,14 @@ class Order(Value, frozen=True, kw_only=True):
     deliveries: tuple[Delivery, ...] = ()
 
 
-class Held(Value, frozen=True, kw_only=True):
+class HeldJob(Value, frozen=True, kw_only=True):
     """A job that its host holds back. `staged`: its commands could begin. `port` is free there; 0 is not known."""
 
     staged: bool
     port: int = 0
 
 
-class Collected(Value, frozen=True, kw_only=True):
+class CollectedFiles(Value, frozen=True, kw_only=True):
     """A job's result as files here, which the caller puts into blobs and then removes.
 
     `artifacts` is a deterministic tar.gz, None where no glob matched. `notes` say what was left out.
@@ -165,7 +165,7 @@ class Runner(Protocol):
         With `lease`, its dead-man timer has that from now on.
         """
 
-    def start(self, instance: Instance, order: Order) -> Held | None:
+    def start(self, instance: Instance, order: JobOrder) -> HeldJob | None:
         """Start the job, at most once for ever: a second call is accepted and does nothing.
 
         With `order.hold_back` nothing of the user's runs before `release`: how far it is by now is the answer.
@@ -184,7 +184,7 @@ class Runner(Protocol):
         A job that never started here never will. Raises `Fenced`.
         """
 
-    def collect(self, instance: Instance, job: str, *, artifacts: tuple[str, ...]) -> Collected:
+    def collect(self, instance: Instance, job: str, *, artifacts: tuple[str, ...]) -> CollectedFiles:
         """The log and the files that the globs match, also of a running job. Removes nothing."""
 
     def clean(self, instance: Instance, job: str, *, generation: int) -> None:

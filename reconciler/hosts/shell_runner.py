@@ -16,10 +16,10 @@ from msgspec.structs import replace
 
 from backends.boot.spec import BASE
 from reconciler.hosts.artifacts import choose, repack
-from reconciler.hosts.report import Unreadable, parse_fences, parse_report
-from reconciler.hosts.runner import Collected, Fenced, Held, HostError, Order, Unreachable, Untrusted
+from reconciler.hosts.report import UnreadableReport, parse_fences, parse_report
+from reconciler.hosts.runner import CollectedFiles, Fenced, HeldJob, HostError, JobOrder, Unreachable, Untrusted
 from reconciler.hosts.staging import stage
-from reconciler.hosts.transport.base import Answer, Transport
+from reconciler.hosts.transport.base import Reply, Transport
 from reconciler.state.fences import Fences, fences
 from reconciler.state.status import bought, here
 from reconciler.system.private_folder import make_private
@@ -95,10 +95,10 @@ class HostRunner:
                 not_visible=error.ours,
                 untrusted=isinstance(error, Untrusted),
             )
-        except (HostError, Unreadable) as error:
+        except (HostError, UnreadableReport) as error:
             return HostReport(instance=instance.id, at=now, error=str(error))
 
-    def start(self, instance: Instance, order: Order) -> Held | None:
+    def start(self, instance: Instance, order: JobOrder) -> HeldJob | None:
         _checked(order.job)
         token = secrets.token_hex(16)
         folder, bundle = stage(order), order.files_bundle
@@ -111,7 +111,7 @@ class HostRunner:
         told = _STAGED.match(_settled(answer).out)
         if not order.hold_back:
             return None
-        return Held(staged=told is not None, port=int(told[1]) if told else 0)
+        return HeldJob(staged=told is not None, port=int(told[1]) if told else 0)
 
     def release(self, instance: Instance, job: str, *, generation: int, port: int) -> None:
         self._ask(instance, "release", _checked(job), self._mark(instance, generation), str(port))
@@ -126,7 +126,7 @@ class HostRunner:
         args = (_checked(job), self._mark(instance, generation), how)
         self._ask(instance, "stop", *args, stdin=why.encode("utf-8", "replace"))
 
-    def collect(self, instance: Instance, job: str, *, artifacts: tuple[str, ...]) -> Collected:
+    def collect(self, instance: Instance, job: str, *, artifacts: tuple[str, ...]) -> CollectedFiles:
         log = self._fresh(".log")
         try:
             read = self._send(instance, _LOG + "exec cat log", (_checked(job),), to=log, timeout=_LONG, most=_WHOLE_LOG)
@@ -135,7 +135,7 @@ class HostRunner:
         except BaseException:
             log.unlink()
             raise
-        return Collected(log=log, artifacts=files, notes=notes)
+        return CollectedFiles(log=log, artifacts=files, notes=notes)
 
     def _collect_files(
         self, instance: Instance, job: str, globs: tuple[str, ...]
@@ -183,7 +183,7 @@ class HostRunner:
     def retire(self, instance: Instance, *, generation: int) -> None:
         self._ask(instance, "retire", self._mark(instance, generation))
 
-    def _ask(self, instance: Instance, name: str, *args: str, stdin: bytes = b"", most: int = _WORDS) -> Answer:
+    def _ask(self, instance: Instance, name: str, *args: str, stdin: bytes = b"", most: int = _WORDS) -> Reply:
         return _settled(self._send(instance, _program(name), args, stdin=stdin, most=most))
 
     def _send(
@@ -196,7 +196,7 @@ class HostRunner:
         to: Path | None = None,
         timeout: float = 60.0,
         most: int | None = _WORDS,
-    ) -> Answer:
+    ) -> Reply:
         """`most` None: artifacts may be as large as they are."""
         way = self._transport_for(instance)
         answer = way.run(program, args=args, stdin=stdin, to=to, timeout=timeout, most=most)
@@ -211,7 +211,7 @@ class HostRunner:
         seal = "" if here(instance) else self._seal(instance.id, generation)
         return f"{generation}.{seal}" if seal else str(generation)
 
-    def _fences(self, instance: Instance, answer: Answer) -> Fences:
+    def _fences(self, instance: Instance, answer: Reply) -> Fences:
         seal = None if here(instance) else partial(self._seal, instance.id)
         return fences(parse_fences(answer.out), seal=seal)
 
@@ -247,7 +247,7 @@ def _digest(bundle: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _settled(answer: Answer) -> Answer:
+def _settled(answer: Reply) -> Reply:
     if answer.code == 0:
         return answer
     said = "; ".join(answer.err.splitlines()[-3:])[-300:]

@@ -13,14 +13,14 @@ from pathlib import PurePosixPath
 from reconciler.hosts.artifacts import pattern_of
 from reconciler.hosts.container_files import box_files, split_environment
 from reconciler.hosts.environment import environment, environment_file, hostfile, script
-from reconciler.hosts.runner import HostError, Order
+from reconciler.hosts.runner import HostError, JobOrder
 from reconciler.state.master_port import master_port
 from schemas.base import NAME
 from schemas.delivery import Delivery
 from schemas.run import Probe
 
 
-def stage(order: Order) -> bytes:
+def stage(order: JobOrder) -> bytes:
     """Every file of the folder, private to its owner; `complete` is the last, so that a cut stream is noticed."""
     probe, commands = _probe(order), script(order)
     peers = hostfile(order.peers, slots=order.peer_slots or [len(order.gpus)] * len(order.peers))
@@ -50,7 +50,7 @@ def stage(order: Order) -> bytes:
 _PROGRAMS = ("rules", "containers", "run_container", "session", "share", "enter")
 
 
-def _environment(order: Order, *, script: bytes, hostfile: bytes, probe: bytes | None) -> dict[str, bytes]:
+def _environment(order: JobOrder, *, script: bytes, hostfile: bytes, probe: bytes | None) -> dict[str, bytes]:
     every = environment(order)
     if order.box is None:
         return {"env": environment_file(every)}
@@ -59,7 +59,7 @@ def _environment(order: Order, *, script: bytes, hostfile: bytes, probe: bytes |
     return {"env": environment_file(passed), "env.reserved": reserved, **files}
 
 
-def _deliveries(order: Order) -> dict[str, bytes]:
+def _deliveries(order: JobOrder) -> dict[str, bytes]:
     """How the host puts the result into the bucket: a request a file, for curl, and which files are artifacts."""
     if not order.deliveries:
         return {}
@@ -81,7 +81,7 @@ def _packaged(name: str) -> bytes:
     return files("reconciler.hosts.programs").joinpath(name).read_bytes()
 
 
-def _settings(order: Order) -> bytes:
+def _settings(order: JobOrder) -> bytes:
     """What the supervisor enforces, as assignments that a POSIX sh reads."""
     probe = order.probe or Probe()
     settings: dict[str, int | str] = {
@@ -116,7 +116,7 @@ def _settings(order: Order) -> bytes:
 _CHANGES_LIMIT = 256 * 1024  # KiB
 
 
-def _place(order: Order) -> dict[str, int | str]:
+def _place(order: JobOrder) -> dict[str, int | str]:
     """Where it runs: `folder` is its working folder in the container, `inside` that it lies in the job's files."""
     box, absolute = order.box, order.box is not None and order.working_dir.startswith("/")
     below = "" if absolute else _inside(order.working_dir)
@@ -131,7 +131,7 @@ def _place(order: Order) -> dict[str, int | str]:
     }
 
 
-def _nap(order: Order) -> int:
+def _nap(order: JobOrder) -> int:
     """How often the supervisor wakes up: 5 s, or more often where a limit is short."""
     limits = [order.max_duration, order.inactivity, order.probe.interval if order.probe else None]
     return max(1, min([5, *(limit // 10 for limit in limits if limit)]))
@@ -150,7 +150,7 @@ def _inside(folder: str) -> str:
     return "" if str(path) == "." else str(path)
 
 
-def _probe(order: Order) -> bytes | None:
+def _probe(order: JobOrder) -> bytes | None:
     """The probe as a script: a command, or a request by whatever the host has."""
     if order.probe is None:
         return None

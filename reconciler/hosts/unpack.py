@@ -19,7 +19,7 @@ from typing import IO, Protocol
 CHUNK = 256 * 1024
 
 
-class Source(Protocol):
+class TarSource(Protocol):
     """Where the tar comes from."""
 
     def read(self, size: int, /) -> bytes: ...
@@ -36,7 +36,7 @@ class Unpacked:
 
 
 def unpack(
-    source: Source,
+    source: TarSource,
     into: Path,
     *,
     choose: Callable[[str], str | None] = lambda name: name,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.hosts.artifacts import LIMIT, repack
-from reconciler.hosts.report import Unreadable, parse_end
+from reconciler.hosts.report import UnreadableReport, parse_end
 from reconciler.store.objects.base import Objects, ObjectsError
 from reconciler.system.private_folder import make_private
 from schemas.base import Seconds
@@ -66,7 +66,7 @@ class Deliveries:
             if end is None:
                 return None
             report = parse_end(end.data, job=job)
-        except (ObjectsError, Unreadable, _TooLarge):
+        except (ObjectsError, UnreadableReport, _TooLarge):
             return None
         log, notes = self._file(job, "log")
         artifacts, more = self._artifacts(job)

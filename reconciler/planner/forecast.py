@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from reconciler.planner.draft import Draft, overrides
-from reconciler.planner.placement.blocks import Box
+from reconciler.planner.placement.blocks import SharedBox
 from reconciler.planner.placement.fit import has
 from reconciler.planner.placement.limits import hourly
 from reconciler.state.autoscale_rules import word_of
@@ -120,7 +120,7 @@ def _degraded(draft: Draft) -> Iterator[str]:
 def _left(one: Instance) -> str:
     of = shared(one)
     if of > 1:
-        return f"{of - Box(one, of=of).free} of its {of} blocks withdrawn"
+        return f"{of - SharedBox(one, of=of).free} of its {of} blocks withdrawn"
     return f"it runs what needs no more than it has left: gpu {has(left_of(one).resources, kind='gpu')}"
 
 

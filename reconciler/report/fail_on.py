@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from reconciler.report.plan_diff import Difference
-from reconciler.report.plan_rows import Row, explain
+from reconciler.report.plan_rows import PlanRow, explain
 from reconciler.text.format import hourly
 from schemas.base import Price
 from schemas.plan import Plan
@@ -32,7 +32,7 @@ class Gate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held:
+class GateFailure:
     """A gate, and why it holds the plan back; "" where it lets it pass."""
 
     gate: str
@@ -53,14 +53,14 @@ def _gate(name: str) -> Gate:
     return Gate(name=name.replace(" ", ""), limit=Decimal(cost[1]))
 
 
-def held(asked: Sequence[Gate], plan: Plan, state: State, *, difference: Difference | None) -> tuple[Held, ...]:
+def held(asked: Sequence[Gate], plan: Plan, state: State, *, difference: Difference | None) -> tuple[GateFailure, ...]:
     """Every gate with its answer. Against other documents only what the change does of its own counts, but for cost."""
     rows = difference.change if difference else explain(plan, state)
     unmet = difference.unmet if difference else plan.unmet
-    return tuple(Held(gate=gate.name, why=_why(gate, rows, unmet=len(unmet), plan=plan)) for gate in asked)
+    return tuple(GateFailure(gate=gate.name, why=_why(gate, rows, unmet=len(unmet), plan=plan)) for gate in asked)
 
 
-def _why(gate: Gate, rows: Sequence[Row], *, unmet: int, plan: Plan) -> str:
+def _why(gate: Gate, rows: Sequence[PlanRow], *, unmet: int, plan: Plan) -> str:
     if gate.limit is not None:
         return _dear(gate.limit, rows, plan=plan)
     if gate.name == "unmet":
@@ -70,7 +70,7 @@ def _why(gate: Gate, rows: Sequence[Row], *, unmet: int, plan: Plan) -> str:
     return ", ".join(ends[:MOST]) + more
 
 
-def _dear(limit: Price, rows: Sequence[Row], *, plan: Plan) -> str:
+def _dear(limit: Price, rows: Sequence[PlanRow], *, plan: Plan) -> str:
     """What has no known price may cost anything."""
     unpriced = [row.instance for row in rows if row.kind == "launch" and row.price is None]
     if unpriced:

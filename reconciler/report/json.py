@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from reconciler.report.instance_rows import InstanceRow
-from reconciler.report.plan_rows import Row, explain
+from reconciler.report.plan_rows import PlanRow, explain
 from reconciler.report.run_rows import RunRow
 from reconciler.state.status import timers, unreachable
 from reconciler.text.format import resources, stamp
@@ -20,7 +20,7 @@ from schemas.plan import Plan
 from schemas.state import State
 
 if TYPE_CHECKING:
-    from reconciler.report.fail_on import Held
+    from reconciler.report.fail_on import GateFailure
     from reconciler.report.plan_diff import Difference
 
 
@@ -35,7 +35,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def plan_json(
-    plan: Plan, state: State | None, *, difference: Difference | None = None, gates: Sequence[Held] = ()
+    plan: Plan, state: State | None, *, difference: Difference | None = None, gates: Sequence[GateFailure] = ()
 ) -> dict[str, Any]:
     """`observed_at` is the oldest good observation of any place: nothing below is fresher than it."""
     seen = [at for _, at, _ in plan.observed if at is not None]
@@ -95,7 +95,7 @@ def instances_json(rows: Sequence[InstanceRow]) -> list[dict[str, Any]]:
     return [_instance(row) for row in rows]
 
 
-def _action(row: Row) -> dict[str, Any]:
+def _action(row: PlanRow) -> dict[str, Any]:
     return {
         "kind": row.kind,
         "symbol": row.symbol,

@@ -10,10 +10,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reconciler.report.fail_on import Held
+from reconciler.report.fail_on import GateFailure
 from reconciler.report.plan import Page, action_lines, idle_lines, observed_lines, summary
 from reconciler.report.plan_diff import Difference
-from reconciler.report.plan_rows import Row, explain
+from reconciler.report.plan_rows import PlanRow, explain
 from reconciler.report.price_sources import explain_prices
 from reconciler.text.format import clean, counted, hourly, stamp
 from schemas.plan import Plan
@@ -39,7 +39,7 @@ def marker(project: str) -> str:
 
 
 def render_markdown(
-    plan: Plan, state: State, *, now: int, difference: Difference | None = None, gates: Sequence[Held] = ()
+    plan: Plan, state: State, *, now: int, difference: Difference | None = None, gates: Sequence[GateFailure] = ()
 ) -> str:
     """Ends with a newline. Blocks are cut by whole lines, and say how many are left out; the first have most room."""
     rows = explain(plan, state)
@@ -65,7 +65,7 @@ def _against(difference: Difference, plan: Plan) -> str:
 
 
 def _blocks(
-    plan: Plan, rows: Sequence[Row], *, now: int, difference: Difference | None, gates: Sequence[Held]
+    plan: Plan, rows: Sequence[PlanRow], *, now: int, difference: Difference | None, gates: Sequence[GateFailure]
 ) -> list[_Block]:
     """In the order of their importance."""
     failed = [f"{one.gate}: {one.why}" for one in gates if one.why]
@@ -89,7 +89,7 @@ def _blocks(
     return [block for block in found if block.lines]
 
 
-def _diffed(rows: Sequence[Row]) -> list[str]:
+def _diffed(rows: Sequence[PlanRow]) -> list[str]:
     """With the symbol in the first column, where `diff` colours it."""
     return [line.removeprefix("  ") for line in action_lines(rows, page=Page()) if line]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from reconciler.report.plan_rows import Kind, Row, counts, explain
+from reconciler.report.plan_rows import Kind, PlanRow, counts, explain
 from reconciler.report.price_sources import explain_prices
 from reconciler.state.status import timers
 from reconciler.text.colour import Paint, plain
@@ -61,7 +61,7 @@ def render_plan(plan: Plan, state: State | None, *, now: int, page: Page, differ
     return "\n".join(parts) + "\n"
 
 
-def summary(plan: Plan, rows: Sequence[Row]) -> str:
+def summary(plan: Plan, rows: Sequence[PlanRow]) -> str:
     """`Plan: 1 to launch, 2 to assign. $0.00/h now → $1.20/h after.`, always one line."""
     found = counts(rows)
     doing = ", ".join(f"{number} to {kind}" for kind, number in found.items()) or "nothing to do"
@@ -87,7 +87,7 @@ def _parted(difference: Difference, *, page: Page) -> Iterator[str]:
             yield from action_lines(rows, page=page)
 
 
-def action_lines(rows: Sequence[Row], *, page: Page) -> Iterator[str]:
+def action_lines(rows: Sequence[PlanRow], *, page: Page) -> Iterator[str]:
     """Pools by name, each in the plan's own order; alike neighbours share one line."""
     ordered = sorted(rows, key=lambda row: row.pool)
     for pool, mine in groupby(ordered, key=lambda row: row.pool):
@@ -98,7 +98,7 @@ def action_lines(rows: Sequence[Row], *, page: Page) -> Iterator[str]:
         yield ""
 
 
-def _line(rows: tuple[Row, ...], *, page: Page) -> list[str]:
+def _line(rows: tuple[PlanRow, ...], *, page: Page) -> list[str]:
     """`  + launch gpu-0: local, 2xCPU, 4GB, $0.00/h: run train needs one`."""
     row = rows[0]
     what = ", ".join(part for part in (_machine(row), _cost(row, number=len(rows))) if part)
@@ -108,7 +108,7 @@ def _line(rows: tuple[Row, ...], *, page: Page) -> list[str]:
     return [lines[0].replace(text[: len(row.symbol)], page.paint(row.symbol, COLOUR[row.kind]), 1), *lines[1:]]
 
 
-def _subject(rows: tuple[Row, ...]) -> str:
+def _subject(rows: tuple[PlanRow, ...]) -> str:
     row = rows[0]
     listed = [clean(one.instance) for one in rows if one.instance]
     names = _ends(listed) if row.kind in ("terminate", "detach", "remove") else _names(listed)
@@ -134,7 +134,7 @@ def _ends(names: list[str]) -> str:
     return ", ".join(listed[:MOST_ENDS]) + (f" and {more} more (--json lists all)" if more > 0 else "")
 
 
-def _machine(row: Row) -> str:
+def _machine(row: PlanRow) -> str:
     if row.kind not in ("launch", "attach"):
         return ""
     where = clean(row.backend) + (f" {clean(row.region)}" if row.region and row.region != row.backend else "")
@@ -144,7 +144,7 @@ def _machine(row: Row) -> str:
     )
 
 
-def _cost(row: Row, *, number: int) -> str:
+def _cost(row: PlanRow, *, number: int) -> str:
     """Of starting or ending instances only; the rest changes no price."""
     if row.kind == "launch":
         return ("≤ " if row.at_most else "") + hourly(row.price) + (" each" if number > 1 else "")

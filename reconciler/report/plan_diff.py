@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from reconciler.report.plan_rows import Row, explain
+from reconciler.report.plan_rows import PlanRow, explain
 from schemas.base import Price
 from schemas.desired import Desired
 from schemas.plan import Plan, Unmet
@@ -30,9 +30,9 @@ class Difference:
     """
 
     commit: str
-    change: tuple[Row, ...]
-    anyway: tuple[Row, ...]
-    averted: tuple[Row, ...]
+    change: tuple[PlanRow, ...]
+    anyway: tuple[PlanRow, ...]
+    averted: tuple[PlanRow, ...]
     unmet: tuple[Unmet, ...]
     hourly: Price
 
@@ -46,8 +46,8 @@ def subtract(mine: Side, base: Side, *, commit: str) -> Difference:
     """`mine` less `base`: the same thing twice in one and once in the other differs by one."""
     others = [(row, _key(row, base)) for row in explain(base.plan, base.state)]
     left = Counter(key for _, key in others)
-    change: list[Row] = []
-    anyway: list[Row] = []
+    change: list[PlanRow] = []
+    anyway: list[PlanRow] = []
     for row in explain(mine.plan, mine.state):
         key = _key(row, mine)
         (anyway if left[key] > 0 else change).append(row)
@@ -63,7 +63,7 @@ def subtract(mine: Side, base: Side, *, commit: str) -> Difference:
     )
 
 
-def _last_of(rows: list[tuple[Row, Hashable]], left: Counter[Hashable]) -> list[Row]:
+def _last_of(rows: list[tuple[PlanRow, Hashable]], left: Counter[Hashable]) -> list[PlanRow]:
     """As many of each kind as were not met, the last ones."""
     found = []
     for row, key in reversed(rows):
@@ -73,7 +73,7 @@ def _last_of(rows: list[tuple[Row, Hashable]], left: Counter[Hashable]) -> list[
     return found[::-1]
 
 
-def _key(row: Row, side: Side) -> Hashable:
+def _key(row: PlanRow, side: Side) -> Hashable:
     """What makes two rows the same: not the name that a new instance happens to get, but what a run is as written."""
     hashes = {spec.name: spec.hash for spec in side.desired.runs}
     living = {one.name for one in side.state.instances if one.phase != "terminated"}

@@ -25,7 +25,7 @@ SYMBOL: Mapping[Kind, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class PlanRow:
     """One line of a plan. `price` is $/h of the instance, `None` where it is unknown or does not apply.
 
     `at_most`: it may cost less, never more.
@@ -49,7 +49,7 @@ class Row:
         return SYMBOL[self.kind]
 
 
-def explain(plan: Plan, state: State | None) -> tuple[Row, ...]:
+def explain(plan: Plan, state: State | None) -> tuple[PlanRow, ...]:
     """Rows in the plan's order. Bookkeeping (`quiet`) is left out."""
     known = {one.id: one for one in state.instances} if state else {}
     attempts = {one.id: one for one in state.attempts} if state else {}
@@ -62,7 +62,7 @@ def explain(plan: Plan, state: State | None) -> tuple[Row, ...]:
     )
 
 
-def counts(rows: Iterable[Row]) -> dict[Kind, int]:
+def counts(rows: Iterable[PlanRow]) -> dict[Kind, int]:
     """How many of each kind, in the order that summaries name them; kinds without any are left out."""
     found = dict.fromkeys(KINDS, 0)
     for row in rows:
@@ -96,7 +96,7 @@ def _rows(
     attempts: Mapping[str, Attempt],
     named: Mapping[str, str],
     unowned: Mapping[str, Unowned],
-) -> list[Row]:
+) -> list[PlanRow]:
     match action:
         case Launch():
             return [_launch(action, name, named=named) for name in action.names]
@@ -120,9 +120,9 @@ def _rows(
             assert_never(action)
 
 
-def _launch(action: Launch, name: str, *, named: Mapping[str, str]) -> Row:
+def _launch(action: Launch, name: str, *, named: Mapping[str, str]) -> PlanRow:
     offer = action.offer
-    return Row(
+    return PlanRow(
         kind="launch" if action.host is None else "attach",
         why=action.why,
         pool=action.pool,
@@ -138,10 +138,10 @@ def _launch(action: Launch, name: str, *, named: Mapping[str, str]) -> Row:
     )
 
 
-def _resume(action: Resume, name: str, *, known: Mapping[str, Instance]) -> Row:
+def _resume(action: Resume, name: str, *, known: Mapping[str, Instance]) -> PlanRow:
     request = action.request
     first = next((known[key] for key in request.ids if key in known), None)
-    return Row(
+    return PlanRow(
         kind="attach" if first and first.host is not None else "launch",
         why=action.why,
         pool=request.pool,
@@ -157,11 +157,11 @@ def _resume(action: Resume, name: str, *, known: Mapping[str, Instance]) -> Row:
 
 def _of_instance(
     kind: Kind, key: str, *, name: str, action: Attach | Terminate | Detach, known: Mapping[str, Instance]
-) -> Row:
+) -> PlanRow:
     one = known.get(key)
     if one is None:
-        return Row(kind=kind, why=action.why, pool=action.pool, instance=name)
-    return Row(
+        return PlanRow(kind=kind, why=action.why, pool=action.pool, instance=name)
+    return PlanRow(
         kind=kind,
         why=action.why,
         pool=action.pool,
@@ -175,12 +175,12 @@ def _of_instance(
     )
 
 
-def _assign(action: Assign, key: str, *, known: Mapping[str, Instance], named: Mapping[str, str]) -> Row:
+def _assign(action: Assign, key: str, *, known: Mapping[str, Instance], named: Mapping[str, str]) -> PlanRow:
     one = known.get(key)
-    row = Row(kind="assign", why=action.why, pool=action.pool, instance=named.get(key, key), run=action.name)
+    row = PlanRow(kind="assign", why=action.why, pool=action.pool, instance=named.get(key, key), run=action.name)
     if one is None:
         return row
-    return Row(
+    return PlanRow(
         kind="assign",
         why=action.why,
         pool=action.pool,
@@ -195,11 +195,11 @@ def _assign(action: Assign, key: str, *, known: Mapping[str, Instance], named: M
     )
 
 
-def _stop(action: Stop, *, attempts: Mapping[str, Attempt], known: Mapping[str, Instance]) -> list[Row]:
+def _stop(action: Stop, *, attempts: Mapping[str, Attempt], known: Mapping[str, Instance]) -> list[PlanRow]:
     attempt = attempts.get(action.attempt)
     hosts = [known.get(job.instance) for job in attempt.jobs] if attempt else [None]
     return [
-        Row(
+        PlanRow(
             kind="stop", why=action.why, pool=action.pool, run=action.name, instance=one.name if one else "",
             backend=one.backend if one else "", region=one.region if one else "",
             instance_type=one.instance_type if one else "",
@@ -208,16 +208,16 @@ def _stop(action: Stop, *, attempts: Mapping[str, Attempt], known: Mapping[str, 
     ]  # fmt: skip
 
 
-def _update(action: Update, *, unowned: Mapping[str, Unowned]) -> Row:
+def _update(action: Update, *, unowned: Mapping[str, Unowned]) -> PlanRow:
     kind, _, rest = action.subject.partition(" ")
     if kind == "leftover":
         backend, _, region = rest.split(" ")[0].partition("/")
         one = unowned.get(action.subject)
         price = one.hourly if one else None
-        return Row(kind="remove", why=action.why, instance=action.name, backend=backend, region=region, price=price)
+        return PlanRow(kind="remove", why=action.why, instance=action.name, backend=backend, region=region, price=price)
     if kind == "instance":
-        return Row(kind="update", why=action.why, pool=action.pool, instance=action.name)
+        return PlanRow(kind="update", why=action.why, pool=action.pool, instance=action.name)
     if kind in ("run", "attempt") or action.enrol is not None:
-        return Row(kind="update", why=action.why, pool=action.pool, run=action.name)
+        return PlanRow(kind="update", why=action.why, pool=action.pool, run=action.name)
     pool = action.pool or (action.name if kind == "pool" else "")
-    return Row(kind="update", why=f"{action.subject}: {action.why}" if kind != "pool" else action.why, pool=pool)
+    return PlanRow(kind="update", why=f"{action.subject}: {action.why}" if kind != "pool" else action.why, pool=pool)

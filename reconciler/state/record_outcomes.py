@@ -100,7 +100,7 @@ class Halted(Value, frozen=True, kw_only=True):
     job: str
 
 
-class Collected(Value, frozen=True, kw_only=True):
+class ResultCollected(Value, frozen=True, kw_only=True):
     """An ended job's log and artifacts are blobs. `notes` say what was left out."""
 
     job: str
@@ -109,7 +109,7 @@ class Collected(Value, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
-class Saved(Value, frozen=True, kw_only=True):
+class ArtifactsSaved(Value, frozen=True, kw_only=True):
     """A running job's artifacts are a blob; "" where no file matched yet."""
 
     job: str
@@ -169,8 +169,8 @@ Outcome = (
     | Started
     | StartFailed
     | Halted
-    | Collected
-    | Saved
+    | ResultCollected
+    | ArtifactsSaved
     | Cleaned
     | Admitted
     | Armed
@@ -248,9 +248,9 @@ def _fold(memory: _Memory, outcome: Outcome, *, now: int) -> None:
             memory.change(outcome.job, status="failed", held="", reason=outcome.why, ended_at=outcome.at)
         case Halted() if outcome.job in memory.jobs:
             memory.change(outcome.job, halted=True)
-        case Collected() if outcome.job in memory.jobs:
+        case ResultCollected() if outcome.job in memory.jobs:
             _collected(memory, outcome, now=now)
-        case Saved() if _is(memory, outcome.job, "running"):
+        case ArtifactsSaved() if _is(memory, outcome.job, "running"):
             artifacts = outcome.artifacts or memory.jobs[outcome.job].artifacts
             memory.change(outcome.job, artifacts=artifacts, saved_at=outcome.at)
         case Cleaned():
@@ -307,7 +307,7 @@ def _hold_back(memory: _Memory, name: str, *, until: int) -> None:
     memory.paces = held_back(memory.paces, account_of(place) if place is not None else name, until=until)
 
 
-def _collected(memory: _Memory, collected: Collected, *, now: int) -> None:
+def _collected(memory: _Memory, collected: ResultCollected, *, now: int) -> None:
     """The job's end, with its result; its folder on the host is then nobody's need."""
     job = memory.jobs[collected.job]
     if job.status == "ended":

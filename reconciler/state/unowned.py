@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from reconciler.state.observe.generations import distrust
-from reconciler.state.observe.listing_scope import Scope, scope_of
+from reconciler.state.observe.listing_scope import ListingScope, scope_of
 from schemas.instance import Instance, Seen
 from schemas.leftover import ORDER, Leftover
 from schemas.state import State
@@ -22,16 +22,16 @@ SHARED = ("security-group", "placement-group")
 
 
 @dataclass(frozen=True)
-class Found:
+class PlaceContents:
     """What one place answered. `scope` is of who answered."""
 
     place: str
-    scope: Scope
+    scope: ListingScope
     instances: Sequence[Seen]
     others: Sequence[Leftover]
 
 
-def unowned(state: State, found: Iterable[Found]) -> tuple[Leftover, ...]:
+def unowned(state: State, found: Iterable[PlaceContents]) -> tuple[Leftover, ...]:
     """In the order of their removal; `state` must have been read after the places answered.
 
     Raises `StateRefused` where an instance carries a generation above the state's: it knows nothing of what a newer
@@ -43,11 +43,11 @@ def unowned(state: State, found: Iterable[Found]) -> tuple[Leftover, ...]:
     return judged(state, found)
 
 
-def judged(state: State, found: Iterable[Found]) -> tuple[Leftover, ...]:
+def judged(state: State, found: Iterable[PlaceContents]) -> tuple[Leftover, ...]:
     """As `unowned`, of listings that are known to be no newer than the state."""
     found = tuple(found)
     known = _Known(state, found)
-    made: dict[tuple[Scope, str, str], Leftover] = {}
+    made: dict[tuple[ListingScope, str, str], Leftover] = {}
     for each in found:
         for one in known.leftovers(each):
             made.setdefault((each.scope, one.kind, one.id), one)
@@ -57,7 +57,7 @@ def judged(state: State, found: Iterable[Found]) -> tuple[Leftover, ...]:
 class _Known:
     """What the state knows of each scope."""
 
-    def __init__(self, state: State, found: Iterable[Found]) -> None:
+    def __init__(self, state: State, found: Iterable[PlaceContents]) -> None:
         found = tuple(found)
         self._state = state
         self._scopes = {place.name: scope_of(place) for place in state.places}
@@ -65,7 +65,7 @@ class _Known:
         living = [one for one in state.instances if one.phase != "terminated"]
         self._owned = {self._machine(one) for one in living if not one.orphan}
         self._asked = {intent.id for intent in state.intents}  # what it makes is not attached at once
-        self._pools: dict[Scope, set[str]] = {each.scope: set() for each in found}
+        self._pools: dict[ListingScope, set[str]] = {each.scope: set() for each in found}
         for one in living:
             self._pools.setdefault(self._scope(one.place), set()).add(one.pool)
         for intent in state.intents:
@@ -74,7 +74,7 @@ class _Known:
             theirs = (seen for seen in each.instances if seen.phase != "ended" and not self._ours(seen.lineage))
             self._pools[each.scope] |= {seen.pool for seen in theirs}
 
-    def leftovers(self, found: Found) -> Iterator[Leftover]:
+    def leftovers(self, found: PlaceContents) -> Iterator[Leftover]:
         """A group is needed by the pools with anything there that lives or is asked for, whoever owns it."""
         living = (seen for seen in found.instances if seen.phase != "ended")
         yield from (_instance(seen, found.place) for seen in living if not self._is_owned(found.scope, seen))
@@ -86,7 +86,7 @@ class _Known:
                 continue
             yield one
 
-    def _is_owned(self, scope: Scope, seen: Seen) -> bool:
+    def _is_owned(self, scope: ListingScope, seen: Seen) -> bool:
         """Or on its way out already, or of another lineage."""
         if seen.phase == "ending" or not self._ours(seen.lineage):
             return True
@@ -95,11 +95,11 @@ class _Known:
     def _ours(self, lineage: str) -> bool:
         return lineage in ("", self._state.lineage)
 
-    def _machine(self, one: Instance) -> tuple[Scope, str]:
+    def _machine(self, one: Instance) -> tuple[ListingScope, str]:
         return self._scope(one.place), one.external_id
 
-    def _scope(self, place: str) -> Scope:
-        return self._scopes.get(place, Scope("", place, ""))
+    def _scope(self, place: str) -> ListingScope:
+        return self._scopes.get(place, ListingScope("", place, ""))
 
 
 def _instance(seen: Seen, place: str) -> Leftover:

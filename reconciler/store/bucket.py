@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from reconciler.state.errors import StateMoved, StateRefused
 from reconciler.store.moved_pointer import moved_to
-from reconciler.store.objects.base import Busy, Found, Moved, Objects, ObjectsError, Unsure, Version
+from reconciler.store.objects.base import Busy, ObjectMoved, Objects, ObjectsError, StoredObject, Unsure, Version
 from reconciler.store.statefile import Header, dumps, header_of, loads, refuse_backwards
 from schemas.base import PROJECT_ID
 from schemas.state import State
@@ -131,7 +131,7 @@ class BucketStore:
 
     # ------------------------------------------------------------ reading
 
-    def _get(self) -> Found | None:
+    def _get(self) -> StoredObject | None:
         try:
             return self._objects.get(self._key)
         except ObjectsError as error:
@@ -181,7 +181,7 @@ class BucketStore:
                 if doubtful and (landed := self._landed(token, nonce=nonce)):
                     return landed
                 return self._objects.put(self._key, data, tag=token)
-            except Moved:
+            except ObjectMoved:
                 if not doubtful:  # else it may be our own first try that came in the way
                     raise StateMoved(f"{self.address}: somebody else wrote it first") from None
             except Busy as error:
@@ -205,7 +205,7 @@ class BucketStore:
     def _keep(self, aside: str, data: bytes) -> None:
         try:
             self._objects.put(aside, data, tag="")
-        except Moved:
+        except ObjectMoved:
             return  # of that second already: a try before this one
         except ObjectsError as error:
             raise StateRefused(f"{self.address}: what is there cannot be kept: {error}; nothing was written") from None

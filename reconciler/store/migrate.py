@@ -38,7 +38,7 @@ class Memory:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moved:
+class MigratedParts:
     """What was copied this time; what was there already is not counted."""
 
     blobs: int = 0
@@ -46,11 +46,11 @@ class Moved:
     entries: int = 0
 
 
-def migrate(old: Memory, new: Memory, *, tell: Callable[[str], object]) -> Moved:
+def migrate(old: Memory, new: Memory, *, tell: Callable[[str], object]) -> MigratedParts:
     """The old memory is sealed when it returns. Raises `StateRefused`; the old one rules until it is sealed."""
     if _sealed_for(old, new):
-        return Moved()
-    done = Moved()
+        return MigratedParts()
+    done = MigratedParts()
     for _ in range(ROUNDS):
         state, token = old.store.read()
         if state is None:
@@ -95,8 +95,8 @@ def _write(store: Store, state: State) -> None:
         raise StateRefused(f"{store.address}: reads back otherwise than it was written; the old one still rules")
 
 
-def _copy(old: Memory, new: Memory, *, tell: Callable[[str], object]) -> Moved:
-    return Moved(
+def _copy(old: Memory, new: Memory, *, tell: Callable[[str], object]) -> MigratedParts:
+    return MigratedParts(
         blobs=_copy_blobs(old.blobs, new.blobs, tell=tell),
         markers=_copy_markers(old, new),
         entries=_copy_ledger(old.ledger, new.ledger),
@@ -134,7 +134,7 @@ def _copy_ledger(old: Ledger, new: Ledger) -> int:
     return len(missing)
 
 
-def _sum(one: Moved, other: Moved) -> Moved:
-    return Moved(
+def _sum(one: MigratedParts, other: MigratedParts) -> MigratedParts:
+    return MigratedParts(
         blobs=one.blobs + other.blobs, markers=one.markers + other.markers, entries=one.entries + other.entries
     )

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from reconciler.hosts.report import Unreadable, parse_report
+from reconciler.hosts.report import UnreadableReport, parse_report
 from tests.doubles.commands.command import Folder, Ran, folder_at
 from tests.doubles.commands.many_commands import Commands
 from tests.doubles.hosts.real_host import RealHost
@@ -309,7 +309,7 @@ def test_a_status(data: st.DataObject) -> None:
     refused = ""
     try:
         report = parse_report(mutated(STATUS, data), instance="i", now=5)
-    except Unreadable as error:
+    except UnreadableReport as error:
         refused = str(error)
     if refused:
         assert refused.startswith("unreadable status: ")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.cli.commands.offers.flags import retry_flag, spot_flag
-from reconciler.cli.commands.offers.rows import Asked, browsed, offer_rows
+from reconciler.cli.commands.offers.rows import OfferQuery, browsed, offer_rows
 from reconciler.cli.commands.plan.approval import price_flag
 from reconciler.cli.commands.plan.saved import save_plan, saved_plan
 from reconciler.cli.commands.run.find import find_attempt, find_job, find_run
@@ -120,18 +120,18 @@ def test_idle_comes_first_then_the_cheapest_then_what_is_not_to_be_had() -> None
         attempts=(busy,),
     )
     offers = [an_offer("3"), an_offer("2"), an_offer("1", availability="no-quota"), an_offer(None)]
-    rows = offer_rows(Asked(need=Need(), where=Where(), pool=Pool(name="p")), state=state, offers=offers)
+    rows = offer_rows(OfferQuery(need=Need(), where=Where(), pool=Pool(name="p")), state=state, offers=offers)
     assert [(row.availability, row.price) for row in rows] == [
         ("idle", 1), ("", 2), ("", 3), ("", None), ("no quota", 1), ("busy", 1),
     ]  # fmt: skip
-    one = Asked(need=Need(), where=Where(), pool=Pool(name="p"), new=False, instance="busy")
+    one = OfferQuery(need=Need(), where=Where(), pool=Pool(name="p"), new=False, instance="busy")
     assert [row.instance for row in offer_rows(one, state=state, offers=offers)] == ["m (busy)"]
 
 
 def test_no_offers_always_have_a_reason() -> None:
     need = Need(gpu=GpuNeed(count=Span(min=2, max=2)))
     offers = [an_offer("1"), an_offer("2"), an_offer("3", resources=GPU_BOX)]
-    asked = Asked(need=need, where=Where(), pool=Pool(name="p"))
+    asked = OfferQuery(need=need, where=Where(), pool=Pool(name="p"))
     state = State(version=VERSION, project="p", lineage="l")
     assert offer_rows(asked, state=state, offers=offers) == []
     said = browsed(asked, state=state, offers=offers).funnel

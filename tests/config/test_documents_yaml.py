@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from reconciler.config.init import init, mint_project
 from reconciler.config.load import Invalid, Problem, load
 from reconciler.config.yaml.reader import parse_yaml, read_yaml
-from reconciler.config.yaml.values import Source, locate, scalar_text
+from reconciler.config.yaml.values import SourceText, locate, scalar_text
 
 
-def parse(text: str | bytes) -> Source:
+def parse(text: str | bytes) -> SourceText:
     return parse_yaml(text.encode() if isinstance(text, str) else text, shown="x.yml")
 
 

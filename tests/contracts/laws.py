@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from backends.fake.backend import Machine
+from backends.fake.backend import FakeMachine
 from reconciler.planner.placement.fit import shortage
 from reconciler.state.blocks import left_of, part_price, share_of, shared
 from reconciler.state.job_results import RESULT_LOST
@@ -339,10 +339,10 @@ class Step:
 
     # ------------------------------------------------------------ the truth
 
-    def machine(self, one: Instance) -> Machine | None:
+    def machine(self, one: Instance) -> FakeMachine | None:
         return self.site.world.machines.get(one.external_id)
 
-    def runs_now(self, machine: Machine, id: str) -> bool:
+    def runs_now(self, machine: FakeMachine, id: str) -> bool:
         job = machine.jobs.get(id)
         if job is None or job.started_at is None or job.lost or self.site.world.over(machine):
             return False

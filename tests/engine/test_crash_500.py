@@ -20,7 +20,7 @@ import pytest
 from msgspec.structs import replace
 
 from backends.errors import TryLater
-from backends.fake.backend import Fault, Machine
+from backends.fake.backend import FakeMachine, Fault
 from reconciler.engine.ports import Ports
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import tick
@@ -228,7 +228,7 @@ def check(site: Site, documents: Desired) -> None:
     assert (again.plan.actions, again.outcomes) == ((), ())
 
 
-def cut_off(machine: Machine) -> bool:
+def cut_off(machine: FakeMachine) -> bool:
     """By us, while a job of it had not ended yet."""
     ends = machine.ends_at
     return (
@@ -241,8 +241,8 @@ def cut_off(machine: Machine) -> bool:
     )
 
 
-def batches(site: Site) -> dict[str, list[Machine]]:
-    found: dict[str, list[Machine]] = {}
+def batches(site: Site) -> dict[str, list[FakeMachine]]:
+    found: dict[str, list[FakeMachine]] = {}
     for machine in site.world.machines.values():
         found.setdefault(machine.request.launch, []).append(machine)
     return found

@@ -17,7 +17,7 @@ from reconciler.engine.garbage import ask_everywhere
 from reconciler.engine.ports import Connections
 from reconciler.state.observe.listing_scope import homes, scope_of
 from reconciler.state.observe.merge import absorb, strangers
-from reconciler.state.unowned import Found, unowned
+from reconciler.state.unowned import PlaceContents, unowned
 from reconciler.store.statefile import dumps, loads
 from schemas.desired import BackendConfig
 from schemas.instance import Instance, Listing, Seen
@@ -186,8 +186,8 @@ def test_a_place_that_never_answered_shares_with_no_other() -> None:
 # ---------------------------------------------------------------- gc
 
 
-def found_in(place: str, *machines: Seen, others: Sequence[Leftover] = (), identity: str = "me") -> Found:
-    return Found(place, scope_of(a_place(place, identity=identity)), machines, others)
+def found_in(place: str, *machines: Seen, others: Sequence[Leftover] = (), identity: str = "me") -> PlaceContents:
+    return PlaceContents(place, scope_of(a_place(place, identity=identity)), machines, others)
 
 
 def test_garbage_is_what_no_place_of_the_account_owns_and_is_listed_once() -> None:

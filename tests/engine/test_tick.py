@@ -19,7 +19,7 @@ from reconciler.engine.ports import Ports
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import tick
 from reconciler.engine.until import settle, settled
-from reconciler.hosts.runner import Fenced, Held, Order, Runner
+from reconciler.hosts.runner import Fenced, HeldJob, JobOrder, Runner
 from reconciler.report.in_progress import under_way
 from reconciler.secrets.errors import SecretLacking
 from reconciler.state.errors import StateRefused
@@ -482,7 +482,7 @@ class Claiming:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
-    def start(self, instance: Instance, order: Order) -> Held | None:
+    def start(self, instance: Instance, order: JobOrder) -> HeldJob | None:
         if instance.id == self.liar:
             raise Fenced("the host has been told of a newer generation", claimed=self.generation)
         return self.inner.start(instance, order)

@@ -16,7 +16,7 @@ from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import TickResult, tick
 from reconciler.planner.rules.remove_leftovers import GRACE
 from reconciler.report.plan import Page, render_plan
-from reconciler.report.plan_rows import Row, explain
+from reconciler.report.plan_rows import PlanRow, explain
 from reconciler.state.observe.unowned_leftovers import absorb_leftovers
 from schemas.instance import Listing
 from schemas.leftover import BILLS, ORDER, Kind, Leftover
@@ -217,7 +217,7 @@ def test_after_its_grace_it_is_removed_and_forgotten(site: Site) -> None:
     assert removals(result) == ["volume vol-1"]
     assert (there(site), remembered(site)) == ([], [])
     assert [row for row in explain(result.plan, site.state) if row.kind == "remove"] == [
-        Row(kind="remove", why="unowned for 31m", instance="volume vol-1", backend="fake", region="r1")
+        PlanRow(kind="remove", why="unowned for 31m", instance="volume vol-1", backend="fake", region="r1")
     ]
     assert removals(later(site, 10)) == []
 

@@ -12,11 +12,11 @@ import pytest
 
 from reconciler.hosts.container_files import box_files, registry_of, split_environment
 from reconciler.hosts.report import parse_report
-from reconciler.hosts.runner import Box, HostError
+from reconciler.hosts.runner import ContainerSpec, HostError
 from tests.doubles.hosts.real_host import RealHost, an_order
 
 
-def files(*commands: str, box: Box, **changes: Any) -> dict[str, bytes]:
+def files(*commands: str, box: ContainerSpec, **changes: Any) -> dict[str, bytes]:
     order = an_order(*commands, box=box, **changes)
     return box_files(order, variables=("A",), script=b"", hostfile=b"", probe=None)
 
@@ -41,28 +41,32 @@ def test_the_registry_of_an_image(image: str, registry: str) -> None:
 
 def test_a_login_is_read_by_both_engines() -> None:
     told = base64.b64encode(b"me:pa:ss").decode()
-    made = files(box=Box(image="ghcr.io/a/b", username="me", password="pa:ss"))
+    made = files(box=ContainerSpec(image="ghcr.io/a/b", username="me", password="pa:ss"))
     assert json.loads(made["auth/config.json"]) == {"auths": {"ghcr.io": {"auth": told}}}
-    hub = json.loads(files(box=Box(image="a/b", username="me", password="pa:ss"))["auth/config.json"])["auths"]
+    hub = json.loads(files(box=ContainerSpec(image="a/b", username="me", password="pa:ss"))["auth/config.json"])[
+        "auths"
+    ]
     assert set(hub) == {"docker.io", "https://index.docker.io/v1/"}
-    assert "auth/config.json" not in files(box=Box(image="a/b"))
+    assert "auth/config.json" not in files(box=ContainerSpec(image="a/b"))
 
 
 def test_what_an_image_runs_by_itself_is_left_to_it() -> None:
-    made = files(box=Box(image="x"))
+    made = files(box=ContainerSpec(image="x"))
     assert words(made["box.args"]) == []
     assert not {"--entrypoint", "--workdir", "--privileged", "--user"} & set(words(made["box.flags"]))
 
 
 def test_an_entrypoint_is_one_word_and_the_rest_are_arguments() -> None:
-    made = files("train.py", "${{ run.args }}", box=Box(image="x", entrypoint=("python3", "-u")), args=("--lr", "1 2"))
+    made = files(
+        "train.py", "${{ run.args }}", box=ContainerSpec(image="x", entrypoint=("python3", "-u")), args=("--lr", "1 2")
+    )
     flags = words(made["box.flags"])
     assert flags[flags.index("--entrypoint") + 1] == "python3"
     assert words(made["box.args"]) == ["-u", "train.py", "--lr", "1 2"]
 
 
 def test_limits_are_given_where_there_are_any() -> None:
-    flags = words(files(box=Box(image="x", cpus=4, memory=2048, shm=512, privileged=True))["box.flags"])
+    flags = words(files(box=ContainerSpec(image="x", cpus=4, memory=2048, shm=512, privileged=True))["box.flags"])
     at = {flag: flags[flags.index(flag) + 1] for flag in ("--cpus", "--memory", "--shm-size")}
     assert at == {"--cpus": "4", "--memory": "2048m", "--shm-size": "512m"}
     assert "--privileged" in flags
@@ -104,7 +108,7 @@ def test_gpus_are_given_by_uuid(tmp_path: Path, name: str, gpus: tuple[str, ...]
         (tools / each).chmod(0o755)
     environ = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "DOCKER_HOST": "unix:///none"}
     host = RealHost(tmp_path / "host", environ=environ)
-    assert host.over(host.start("true", box=Box(image="x:1"), gpus=gpus)).exit_code == 0
+    assert host.over(host.start("true", box=ContainerSpec(image="x:1"), gpus=gpus)).exit_code == 0
     called = notes.read_text().splitlines()
     at = called.index("/dev/null") if "/dev/null" in called else len(called)
     found = [word for word in called[:at] if word in ("--gpus", "--device") or "GPU-" in word]

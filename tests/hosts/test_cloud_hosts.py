@@ -19,7 +19,7 @@ from backends.boot.spec import FOLDER
 from reconciler.app.connections import transports
 from reconciler.hosts.boot_keys import boot_of, endorsement, host_key_of
 from reconciler.hosts.runner import Fenced, Unreachable, Untrusted
-from reconciler.hosts.session.base import Refused
+from reconciler.hosts.session.base import SessionRefused
 from reconciler.hosts.session.open import open_door
 from reconciler.hosts.shell_runner import HostRunner
 from reconciler.hosts.ssh.cloud_hosts import Accessing
@@ -478,7 +478,7 @@ def test_programs_and_ports_through_its_door(host: CloudHost, lab: Lab) -> None:
     stream = door.dial(22)
     assert stream.recv(4) == b"SSH-"
     stream.close()
-    with pytest.raises(Refused):
+    with pytest.raises(SessionRefused):
         door.dial(1)
 
 

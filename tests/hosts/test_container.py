@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from reconciler.hosts.runner import Box, HostError
+from reconciler.hosts.runner import ContainerSpec, HostError
 from reconciler.hosts.shell_runner import HostRunner
-from reconciler.hosts.transport.base import Answer
+from reconciler.hosts.transport.base import Reply
 from reconciler.hosts.transport.local import LocalTransport
 from schemas.run import Probe
 from tests.doubles.hosts.real_engine import IMAGE, Engine
@@ -32,8 +32,8 @@ def host(tmp_path: Path, engine: Engine) -> Iterator[RealHost]:
     assert engine.containers() == []
 
 
-def a_box(**changes: object) -> Box:
-    return Box(image=IMAGE, **changes)  # type: ignore[arg-type]
+def a_box(**changes: object) -> ContainerSpec:
+    return ContainerSpec(image=IMAGE, **changes)  # type: ignore[arg-type]
 
 
 def test_commands_run_in_the_container(host: RealHost, engine: Engine) -> None:
@@ -211,7 +211,7 @@ def test_a_probe_asks_inside(host: RealHost) -> None:
 
 
 def test_an_image_that_cannot_be_had_fails_in_the_engines_words(host: RealHost) -> None:
-    job = host.start("true", box=Box(image="127.0.0.1:9/no/such:1"))
+    job = host.start("true", box=ContainerSpec(image="127.0.0.1:9/no/such:1"))
     report = host.over(job)
     assert (report.exit_code, report.phase) == (1, "ended")
     assert report.reason.startswith("no image: image 127.0.0.1:9/no/such:1: ")
@@ -255,7 +255,7 @@ class _AsNobody:
     def __init__(self, folder: Path, environ: dict[str, str]) -> None:
         self._way = LocalTransport(folder, environ=environ)
 
-    def run(self, program: str, *, args: Sequence[str] = (), **options: Any) -> Answer:
+    def run(self, program: str, *, args: Sequence[str] = (), **options: Any) -> Reply:
         step = 'program=$1; shift; exec setpriv --reuid 65534 --regid 65534 --clear-groups sh -c "$program" sh "$@"'
         return self._way.run(step, args=(program, *args), **options)
 

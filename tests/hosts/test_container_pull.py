@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.hosts.runner import Box
+from reconciler.hosts.runner import ContainerSpec
 from tests.doubles.hosts.real_engine import IMAGE, Engine
 from tests.doubles.hosts.real_host import RealHost, until
 from tests.doubles.hosts.real_registry import PASSWORD, USER, Registry, registry_at
@@ -28,8 +28,8 @@ def host(tmp_path: Path, engine: Engine) -> Iterator[RealHost]:
     assert engine.containers() == []
 
 
-def a_box(image: str, **changes: str) -> Box:
-    return Box(image=image, **{"username": USER, "password": PASSWORD, **changes})
+def a_box(image: str, **changes: str) -> ContainerSpec:
+    return ContainerSpec(image=image, **{"username": USER, "password": PASSWORD, **changes})
 
 
 def test_a_pull_with_a_login_that_nobody_sees_later(host: RealHost, engine: Engine, registry: Registry) -> None:
@@ -72,7 +72,7 @@ def test_a_stop_ends_a_pull(host: RealHost, engine: Engine, registry: Registry) 
 
 def test_what_is_here_is_used_where_latest_cannot_be_pulled(host: RealHost, engine: Engine) -> None:
     engine.run("tag", IMAGE, "127.0.0.1:9/tiny:latest")
-    job = host.start("echo it runs", box=Box(image="127.0.0.1:9/tiny"))
+    job = host.start("echo it runs", box=ContainerSpec(image="127.0.0.1:9/tiny"))
     assert host.over(job).exit_code == 0
     assert b"127.0.0.1:9/tiny could not be pulled: the one that is here is used" in host.log(job)
     assert host.log(job).endswith(b"it runs\n")
@@ -86,7 +86,7 @@ def test_below_the_disk_floor_only_our_own_images_go(host: RealHost, engine: Eng
     host.over(host.start("true", box=a_box(others), job="r1-0-2-0"))
     names = engine.run("images", "--format", "{{.Repository}}:{{.Tag}}").split()
     assert {ours, others} <= set(names)
-    host.over(host.start("true", box=Box(image=IMAGE), job="r1-0-3-0", disk_floor=10**9))
+    host.over(host.start("true", box=ContainerSpec(image=IMAGE), job="r1-0-3-0", disk_floor=10**9))
     names = engine.run("images", "--format", "{{.Repository}}:{{.Tag}}").split()
     assert ours not in names
     assert others in names

@@ -23,7 +23,7 @@ from reconciler.engine.tick import tick
 from reconciler.hosts.artifacts import choose, pattern_of
 from reconciler.hosts.uploads import Delivered, Deliveries
 from reconciler.store.blobs.folder import BlobError
-from reconciler.store.objects.base import Found
+from reconciler.store.objects.base import StoredObject
 from reconciler.store.objects.open import open_bucket
 from schemas.delivery import Delivery
 from schemas.instance import JobReport
@@ -318,7 +318,7 @@ HOSTILE = {
 class Small(Dated):
     """Nobody asks for what is larger than he can hold."""
 
-    def get(self, key: str) -> Found | None:
+    def get(self, key: str) -> StoredObject | None:
         assert len(self.kept.get(key, (b"", 0))[0]) <= LIMIT
         return super().get(key)
 

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 from reconciler.hosts.artifacts import choose, repack
 from reconciler.hosts.environment import environment
-from reconciler.hosts.report import Unreadable, exit_words, parse_report
-from reconciler.hosts.runner import Fenced, HostError, Order, Unreachable
+from reconciler.hosts.report import UnreadableReport, exit_words, parse_report
+from reconciler.hosts.runner import Fenced, HostError, JobOrder, Unreachable
 from reconciler.hosts.shell_runner import HostRunner
 from reconciler.hosts.ssh.config import Here
 from reconciler.hosts.ssh.connections import Lines
 from reconciler.hosts.staging import stage
-from reconciler.hosts.transport.base import Answer
+from reconciler.hosts.transport.base import Reply
 from reconciler.hosts.transport.local import LocalTransport
 from reconciler.hosts.transport.ssh import SshTransport
 from reconciler.state.master_port import master_port
@@ -125,7 +125,7 @@ def test_a_variable_has_a_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("order", [an_order(env={"A": "x\0y"}), an_order("a\0b"), an_order(setup=("\0",))])
-def test_nul_is_refused(order: Order) -> None:
+def test_nul_is_refused(order: JobOrder) -> None:
     with pytest.raises(HostError, match="NUL"):
         stage(order)
 
@@ -438,7 +438,7 @@ def test_a_report_is_read() -> None:
     ],
 )
 def test_garbage_is_an_unreadable_status(answer: bytes) -> None:
-    with pytest.raises(Unreadable, match="unreadable status"):
+    with pytest.raises(UnreadableReport, match="unreadable status"):
         parse_report(answer, instance="i", now=5)
 
 
@@ -448,7 +448,7 @@ def test_no_bytes_are_a_traceback(noise: bytes) -> None:
     for answer in (noise, GOOD + noise, GOOD + noise + b"\n.\n", GOOD + b"job " + noise + b"\n.\n"):
         try:
             parse_report(answer, instance="i", now=5)
-        except Unreadable:
+        except UnreadableReport:
             continue
 
 
@@ -462,7 +462,7 @@ def test_signals_in_words() -> None:
 class Told:
     """A transport that answers what it was told to."""
 
-    def __init__(self, answer: Answer | Exception) -> None:
+    def __init__(self, answer: Reply | Exception) -> None:
         self.answer = answer
 
     def run(
@@ -474,7 +474,7 @@ class Told:
         to: Path | None = None,
         timeout: float = 60.0,
         most: int | None = None,
-    ) -> Answer:
+    ) -> Reply:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -485,12 +485,12 @@ class Told:
     [
         (Unreachable("no route", ours=True), "no route", True),
         (Unreachable("timed out"), "timed out", False),
-        (Answer(0, b"Last login: today\n", ""), "unreadable status: 'Last login: today'", False),
-        (Answer(127, b"", "x\nsh: not found"), "x; sh: not found", False),
-        (Answer(1, b"", ""), "the host's program ended with 1", False),
+        (Reply(0, b"Last login: today\n", ""), "unreadable status: 'Last login: today'", False),
+        (Reply(127, b"", "x\nsh: not found"), "x; sh: not found", False),
+        (Reply(1, b"", ""), "the host's program ended with 1", False),
     ],
 )
-def test_a_look_never_raises(host: RealHost, answer: Answer | Exception, error: str, ours: bool) -> None:
+def test_a_look_never_raises(host: RealHost, answer: Reply | Exception, error: str, ours: bool) -> None:
     runner = HostRunner(lambda _: Told(answer))
     report = runner.look(host.instance, now=5)
     assert report == HostReport(instance="i-0", at=5, error=error, not_visible=ours)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from backends.fake.backend import Machine
-from reconciler.hosts.runner import Fenced, Held, HostError
+from backends.fake.backend import FakeMachine
+from reconciler.hosts.runner import Fenced, HeldJob, HostError
 from reconciler.hosts.shell_runner import HostRunner
 from reconciler.hosts.staging import hostfile
 from reconciler.hosts.transport.local import LocalTransport
@@ -46,7 +46,7 @@ def last(site: Site) -> Attempt:
     return site.state.attempts[-1]
 
 
-def machine_of(site: Site, rank: int) -> Machine:
+def machine_of(site: Site, rank: int) -> FakeMachine:
     external = {one.id: one.external_id for one in site.state.instances}
     return site.world.machines[external[last(site).jobs[rank].instance]]
 
@@ -132,7 +132,7 @@ def test_a_node_that_cannot_be_started_fails_it_before_anything_ran(site: Site, 
     ports = site.ports()
     start, refused = ports.runner.start, []
 
-    def refuse_the_second(instance: object, order: object) -> Held | None:
+    def refuse_the_second(instance: object, order: object) -> HeldJob | None:
         if order.rank == 1 and not refused:  # type: ignore[attr-defined]
             refused.append(order)
             raise HostError("no space left on device")
@@ -257,7 +257,7 @@ def test_a_node_waits_on_its_host_until_it_is_released(host: RealHost) -> None:
 def test_a_second_start_tells_how_far_it_is_and_starts_nothing(host: RealHost) -> None:
     job = held(host, "echo x")
     told = host.runner.start(host.instance, an_order("echo x", hold_back=600, nodes=2))
-    assert told == Held(staged=True, port=host.job(job).port)
+    assert told == HeldJob(staged=True, port=host.job(job).port)
     release(host, job)
     host.over(job)
     assert host.log(job) == b"x\n"
@@ -342,6 +342,6 @@ def test_files_that_cannot_be_unpacked_end_it_before_it_is_ready(host: RealHost,
     bundle.write_bytes(b"no archive")
     runner = HostRunner(lambda one: LocalTransport(Path(one.address), environ=os.environ))
     order = an_order("echo ran", hold_back=600, nodes=2, files_bundle=bundle)
-    assert runner.start(host.instance, order) == Held(staged=False)
+    assert runner.start(host.instance, order) == HeldJob(staged=False)
     report = host.over(order.job)
     assert (report.exit_code, report.started_at) == (1, None)

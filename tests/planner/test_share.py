@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from reconciler.planner.placement.blocks import Box, fewest
+from reconciler.planner.placement.blocks import SharedBox, fewest
 from reconciler.planner.placement.fit import shortage
 from reconciler.planner.plan import plan
 from reconciler.report.instance_rows import explain_instances, explain_pools
@@ -64,7 +64,7 @@ def test_a_part_is_rounded_down() -> None:
 @given(st.integers(1, 12), st.lists(st.integers(1, 12), max_size=12))
 def test_parts_never_have_more_than_there_is(of: int, asked: list[int]) -> None:
     """Whoever takes blocks while there are any: no GPU twice, and no sum above the whole."""
-    box, taken, gpus = Box(an_instance(), of=of), [], []
+    box, taken, gpus = SharedBox(an_instance(), of=of), [], []
     for blocks in asked:
         if blocks <= box.free:
             gpus += box.take(blocks)

@@ -238,6 +238,15 @@ def test_no_module_imports_half_of_the_program() -> None:
     assert {name: counts.get(name) for name, most in CROWDED.items() if counts.get(name) != most} == {}, "lower it"
 
 
+def test_no_class_has_the_name_of_another() -> None:
+    where_defined: dict[str, list[str]] = {}
+    for name in SOURCES:
+        for node in tree(name).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                where_defined.setdefault(node.name, []).append(where(name, node))
+    assert {name: found for name, found in where_defined.items() if len(found) > 1} == {}
+
+
 def test_no_folder_is_crowded() -> None:
     folders = Counter(path.parent.relative_to(ROOT).as_posix() for path in SOURCES.values() if path.stem != "__init__")
     assert {folder: count for folder, count in folders.items() if count > MOST_MODULES} == {}

@@ -21,7 +21,7 @@ from syrupy.assertion import SnapshotAssertion
 
 from backends.catalog.offers import Layers, offers
 from reconciler.app.site import Site
-from reconciler.cli.commands.offers.rows import Asked, browsed, offer_rows, row_of
+from reconciler.cli.commands.offers.rows import OfferQuery, browsed, offer_rows, row_of
 from reconciler.cli.commands.run.confirm import RunConfirm
 from reconciler.cli.exits import Fail
 from reconciler.engine.catalog import Later
@@ -154,7 +154,7 @@ def test_the_json_is_as_its_schema_says(snapshot: SnapshotAssertion) -> None:
     ],
 )
 def test_no_offers_is_never_just_that(need: Need, where: Where, said: str) -> None:
-    found = browsed(Asked(need=need, where=where, pool=Pool(name="p")), state=STATE, offers=ALL)
+    found = browsed(OfferQuery(need=need, where=where, pool=Pool(name="p")), state=STATE, offers=ALL)
     assert found.funnel == said
 
 
@@ -173,7 +173,7 @@ def test_what_cannot_be_had_now_comes_last_and_says_why() -> None:
     memory = Capacity(place="aws/us-east-1", instance_type="g5.xlarge", spot=False, until=NOW + 60, why="no capacity")
     state = replace(STATE, capacity=(memory,))
     desired = Desired(caps=(Cap(instance_type="m5.large", max=1),))
-    asked = Asked(need=A10G, where=Where(spot="auto"), pool=Pool(name="p"), desired=desired, now=NOW)
+    asked = OfferQuery(need=A10G, where=Where(spot="auto"), pool=Pool(name="p"), desired=desired, now=NOW)
     found = [(row.region, row.spot, row.availability) for row in offer_rows(asked, state=state, offers=ALL)]
     assert found == [
         ("eu-west-1", False, ""), ("us-east-1", True, "no autoscale rule left"), ("us-east-1", False, "no capacity"),
@@ -202,7 +202,7 @@ def test_a_share_has_a_shares_price_wherever_it_is() -> None:
     )
     job = Job(id="j", instance="i", status="running", blocks=1, gpus=("u0",))
     state = replace(STATE, instances=(box,), attempts=(Attempt(id="a", run="r", number=1, jobs=(job,)),))
-    asked = Asked(need=Need(gpu=GpuNeed(names=("a100",))), where=Where(max_price=Decimal(5)),
+    asked = OfferQuery(need=Need(gpu=GpuNeed(names=("a100",))), where=Where(max_price=Decimal(5)),
                   pool=Pool(name="p", blocks=0), now=NOW)  # fmt: skip
     rows = offer_rows(asked, state=state, offers=ALL)
     assert [(row.instance, row.price, row.blocks, row.of, row.availability) for row in rows] == [

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from syrupy.assertion import SnapshotAssertion
 
-from reconciler.report.fail_on import BadGate, Held, gates, held
+from reconciler.report.fail_on import BadGate, GateFailure, gates, held
 from reconciler.report.markdown import LIMIT, marker, render_markdown
 from reconciler.report.plan_diff import Difference, Side, subtract
 from schemas.desired import Desired
@@ -154,7 +154,7 @@ NASTY = st.one_of(
 
 
 @st.composite
-def plans(draw: st.DrawFn) -> tuple[Plan, Difference | None, tuple[Held, ...]]:
+def plans(draw: st.DrawFn) -> tuple[Plan, Difference | None, tuple[GateFailure, ...]]:
     actions = [
         launch(draw(NASTY), pool=draw(NASTY), why=draw(NASTY)) for _ in range(draw(st.integers(0, 6)))
     ]  # fmt: skip
@@ -168,7 +168,7 @@ def plans(draw: st.DrawFn) -> tuple[Plan, Difference | None, tuple[Held, ...]]:
     )
     base = plan_of(*actions[1:])
     difference = draw(st.sampled_from([None, subtract(side(made), side(base), commit="c" * 40)]))
-    return made, difference, (Held(gate="destroy", why=draw(NASTY)),)
+    return made, difference, (GateFailure(gate="destroy", why=draw(NASTY)),)
 
 
 OURS = re.compile(
@@ -180,7 +180,9 @@ OURS = re.compile(
 
 
 @given(plans())
-def test_nothing_breaks_out_of_it_and_nobody_is_called(made: tuple[Plan, Difference | None, tuple[Held, ...]]) -> None:
+def test_nothing_breaks_out_of_it_and_nobody_is_called(
+    made: tuple[Plan, Difference | None, tuple[GateFailure, ...]],
+) -> None:
     plan, difference, found = made
     text = render_markdown(plan, STATE, now=0, difference=difference, gates=found)
     assert text.startswith(marker("p" * 8) + "\n")

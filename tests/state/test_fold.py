@@ -9,12 +9,12 @@ from msgspec.structs import replace
 
 from reconciler.state.capacity_backoff import shun
 from reconciler.state.record_outcomes import (
+    ArtifactsSaved,
     Cleaned,
-    Collected,
     Halted,
     LaunchRefused,
     Outcome,
-    Saved,
+    ResultCollected,
     Sent,
     Started,
     StartFailed,
@@ -86,7 +86,7 @@ def test_a_halt_is_noted() -> None:
     ],
 )
 def test_a_result_settles_its_job(known: dict[str, Any], attempt: dict[str, Any], expected: tuple[str, str]) -> None:
-    state = after(with_job("ended", attempt=attempt, **known), Collected(job="j", log="aa", artifacts="bb"))
+    state = after(with_job("ended", attempt=attempt, **known), ResultCollected(job="j", log="aa", artifacts="bb"))
     found = job(state)
     assert (found.status, found.reason) == expected
     assert (found.log, found.artifacts) == ("aa", "bb")
@@ -95,21 +95,23 @@ def test_a_result_settles_its_job(known: dict[str, Any], attempt: dict[str, Any]
 
 
 def test_saved_artifacts_are_the_newest_there_are() -> None:
-    state = after(with_job("running"), Saved(job="j", artifacts="aa", at=NOW - 9))
+    state = after(with_job("running"), ArtifactsSaved(job="j", artifacts="aa", at=NOW - 9))
     assert (job(state).artifacts, job(state).saved_at, job(state).status) == ("aa", NOW - 9, "running")
-    state = after(state, Saved(job="j", artifacts="", at=NOW))
+    state = after(state, ArtifactsSaved(job="j", artifacts="", at=NOW))
     assert (job(state).artifacts, job(state).saved_at) == ("aa", NOW)
-    assert job(after(with_job("done", artifacts="bb"), Saved(job="j", artifacts="aa", at=NOW))).artifacts == "bb"
+    assert (
+        job(after(with_job("done", artifacts="bb"), ArtifactsSaved(job="j", artifacts="aa", at=NOW))).artifacts == "bb"
+    )
 
 
 def test_a_result_without_artifacts_keeps_those_that_were_saved() -> None:
     known = with_job("ended", exit_code=0, artifacts="aa")
-    assert job(after(known, Collected(job="j", log="l"))).artifacts == "aa"
-    assert job(after(known, Collected(job="j", log="l", artifacts="bb"))).artifacts == "bb"
+    assert job(after(known, ResultCollected(job="j", log="l"))).artifacts == "aa"
+    assert job(after(known, ResultCollected(job="j", log="l", artifacts="bb"))).artifacts == "bb"
 
 
 def test_a_result_of_a_settled_job_changes_nothing() -> None:
-    assert job(after(with_job("lost"), Collected(job="j", log="aa"))).status == "lost"
+    assert job(after(with_job("lost"), ResultCollected(job="j", log="aa"))).status == "lost"
 
 
 def test_outcomes_of_what_is_no_more_change_nothing() -> None:
@@ -118,7 +120,7 @@ def test_outcomes_of_what_is_no_more_change_nothing() -> None:
         Sent(intent="x"),
         Started(job="x", boot_id="", at=NOW),
         Halted(job="x"),
-        Collected(job="x", log="aa"),
+        ResultCollected(job="x", log="aa"),
         Cleaned(job="x", instance="x"),
     ]
     assert after(state, *outcomes) == state

@@ -23,7 +23,7 @@ from reconciler.store.ledger.bucket import BucketLedger
 from reconciler.store.ledger.folder import FolderLedger, Ledger
 from reconciler.store.markers.bucket import BucketMarkers
 from reconciler.store.markers.folder import Markers
-from reconciler.store.objects.base import Found, Item, Objects
+from reconciler.store.objects.base import Item, Objects, StoredObject
 from reconciler.store.objects.open import open_bucket
 from schemas.ledger import Entry
 from schemas.location import Bucket, location
@@ -254,8 +254,8 @@ class Dated:
         self.at = NOVEMBER
         self.kept: dict[str, tuple[bytes, int]] = {}
 
-    def get(self, key: str) -> Found | None:
-        return Found(self.kept[key][0], "") if key in self.kept else None
+    def get(self, key: str) -> StoredObject | None:
+        return StoredObject(self.kept[key][0], "") if key in self.kept else None
 
     def download(self, key: str, into: Path) -> bool:
         found = self.get(key)

@@ -15,11 +15,11 @@ from msgspec.structs import replace
 
 from backends.base import Backend
 from backends.fake.backend import FakeWorld
-from backends.fake.hosts import Behind, FakeHosts, NotHeld, Silent
+from backends.fake.hosts import FakeHosts, NotHeld, Silent, StaleReconciler
 from reconciler.engine.ports import Ports
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import TickResult, tick
-from reconciler.hosts.runner import Collected, Fenced, Held, HostError, Order, Unreachable
+from reconciler.hosts.runner import CollectedFiles, Fenced, HeldJob, HostError, JobOrder, Unreachable
 from reconciler.state.authority import GitFacts
 from reconciler.state.errors import StateMoved
 from reconciler.store.statefile import dumps, loads
@@ -134,14 +134,14 @@ class FakeRunner:
     def arm(self, instance: Instance, *, generation: int) -> None:
         raise AssertionError(f"{instance.id} has its timer armed in no test of this world")
 
-    def start(self, instance: Instance, order: Order) -> Held | None:
+    def start(self, instance: Instance, order: JobOrder) -> HeldJob | None:
         hosts, hold = self._hosts, bool(order.hold_back)
         ready = _asked(
             lambda: hosts.start(
                 instance.external_id, order.job, generation=order.generation, run=order.name, hold_back=hold
             )
         )
-        return Held(staged=ready, port=20000) if hold else None
+        return HeldJob(staged=ready, port=20000) if hold else None
 
     def release(self, instance: Instance, job: str, *, generation: int, port: int) -> None:
         _asked(lambda: self._hosts.release(instance.external_id, job, generation=generation))
@@ -149,12 +149,12 @@ class FakeRunner:
     def stop(self, instance: Instance, job: str, *, generation: int, abort: bool, why: str) -> None:
         _asked(lambda: self._hosts.stop(instance.external_id, job, generation=generation, why=why))
 
-    def collect(self, instance: Instance, job: str, *, artifacts: tuple[str, ...]) -> Collected:
+    def collect(self, instance: Instance, job: str, *, artifacts: tuple[str, ...]) -> CollectedFiles:
         handle, name = tempfile.mkstemp(dir=self._scratch)
         os.close(handle)
         log = Path(name)
         log.write_bytes(_asked(lambda: self._hosts.collect(instance.external_id, job)))
-        return Collected(log=log)
+        return CollectedFiles(log=log)
 
     def clean(self, instance: Instance, job: str, *, generation: int) -> None:
         _asked(lambda: self._hosts.clean(instance.external_id, job, generation=generation))
@@ -173,7 +173,7 @@ def _asked(call: Callable[[], Any]) -> Any:
         raise Unreachable(str(error)) from error
     except NotHeld as error:
         raise HostError(str(error)) from error
-    except Behind as error:
+    except StaleReconciler as error:
         raise Fenced(str(error)) from error
 
 

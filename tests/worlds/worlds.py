@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from reconciler.planner.placement.blocks import Box
+from reconciler.planner.placement.blocks import SharedBox
 from reconciler.planner.world import World
 from reconciler.state.blocks import shared
 from schemas.base import place_of
@@ -257,7 +257,7 @@ def an_attempt(run: Run, *, hosts: list[Instance], status: Any) -> Attempt:
             instance=one.id,
             status=status,
             started_at=started,
-            gpus=Box(one, of=shared(one)).take(1),
+            gpus=SharedBox(one, of=shared(one)).take(1),
             **ended,
         )
         for rank, one in enumerate(hosts)

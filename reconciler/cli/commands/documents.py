@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from reconciler.cli.commands.plan.revision import mint
-from reconciler.cli.exits import Done, Fail
+from reconciler.cli.exits import Fail, Finished
 from reconciler.cli.project import project_root, site
 from reconciler.cli.terminal.streams import out, say
 from reconciler.text.format import clean, counted
@@ -26,7 +26,7 @@ def check(paths: tuple[Path, ...]) -> int:
         out(f"{clean(str(problem))}\n")
     if problems:
         say(f"error: {counted(len(problems), 'problem')}")
-        raise Done(1)
+        raise Finished(1)
     out("valid\n")
     return 0
 

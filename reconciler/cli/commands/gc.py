@@ -9,7 +9,7 @@ from reconciler.cli.exits import Fail
 from reconciler.cli.project import ports_of, site, state_of
 from reconciler.cli.terminal.progress import Progress
 from reconciler.cli.terminal.streams import must_agree, out, say, show
-from reconciler.engine.garbage import Asked, ask_everywhere, remove_all
+from reconciler.engine.garbage import GarbageQuestion, ask_everywhere, remove_all
 from reconciler.engine.ports import Connections
 from reconciler.report.json import dump, leftovers_json
 from reconciler.report.tables import leftover_table
@@ -23,7 +23,7 @@ from schemas.state import State
 @dataclass(frozen=True)
 class _Look:
     state: State
-    asked: Asked
+    asked: GarbageQuestion
     chosen: tuple[Leftover, ...]
 
 

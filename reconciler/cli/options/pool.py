@@ -172,17 +172,17 @@ def drain(
     reason: Reason = "",
 ) -> int:
     """Start nothing more in a pool or on an instance, and let its instances go as they fall idle."""
-    from reconciler.cli.commands.pool.override import Word, override_pool
+    from reconciler.cli.commands.pool.override import PoolOverride, override_pool
 
-    word = Word(kind="drain", at=at, until=until, duration=duration, stop_after=stop_after, reason=reason)
+    word = PoolOverride(kind="drain", at=at, until=until, duration=duration, stop_after=stop_after, reason=reason)
     return override_pool(name, word)
 
 
 def pause(pool: PoolArgument, until: Until = "", duration: For = "", reason: Reason = "") -> int:
     """Launch nothing more in a pool."""
-    from reconciler.cli.commands.pool.override import Word, override_pool
+    from reconciler.cli.commands.pool.override import PoolOverride, override_pool
 
-    return override_pool(pool, Word(kind="pause", until=until, duration=duration, reason=reason))
+    return override_pool(pool, PoolOverride(kind="pause", until=until, duration=duration, reason=reason))
 
 
 def resume(name: Held) -> int:

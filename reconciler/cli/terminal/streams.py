@@ -8,7 +8,7 @@ import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, TextIO
 
-from reconciler.cli.exits import Done, Fail
+from reconciler.cli.exits import Fail, Finished
 from reconciler.report.plan import Page
 from reconciler.text.colour import Paint, ansi, plain
 from reconciler.text.format import clean
@@ -127,7 +127,7 @@ def must_agree(question: str, *, yes: bool, otherwise: str = "nothing was done; 
     except NoTerminal as error:
         raise Fail(f"there is no terminal to ask at; {otherwise}") from error
     say("nothing was done")
-    raise Done(1)
+    raise Finished(1)
 
 
 def ask_text(question: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from msgspec.structs import replace
 
 from reconciler.config.problems import Problem
-from reconciler.config.read import Entry
+from reconciler.config.read import FormEntry
 from schemas.desired import BackendConfig, Secret
 
 _SECRET = re.compile(r"\$\{\{ *secrets\.([A-Za-z_][A-Za-z0-9_]*) *\}\}")
@@ -28,7 +28,7 @@ def with_secrets(config: BackendConfig, secrets: Sequence[Secret]) -> BackendCon
     return replace(config, options={**config.options, "creds": {key: told(text) for key, text in creds.items()}})
 
 
-def creds_faults(entry: Entry, secrets: Sequence[Secret]) -> Iterator[Problem]:
+def creds_faults(entry: FormEntry, secrets: Sequence[Secret]) -> Iterator[Problem]:
     """A backend's credentials are needed by whoever asks its place, before any secret of another kind can be had."""
     sources = {one.name: one.source for one in secrets}
     for key, text in (getattr(entry.form, "creds", None) or {}).items():

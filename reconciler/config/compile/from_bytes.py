@@ -12,7 +12,7 @@ from reconciler.config.problems import Invalid, in_order
 from reconciler.config.read import Read, is_run, read_documents
 from reconciler.config.references import check_references
 from reconciler.config.yaml.reader import parse_yaml, read_yaml, unreadable
-from reconciler.config.yaml.values import Source
+from reconciler.config.yaml.values import SourceText
 from schemas.desired import Desired
 from schemas.profile import Profile
 
@@ -46,7 +46,7 @@ def compile_files(
     return desired, tuple(map(str, unsupported))
 
 
-def _source(shown: str, data: bytes | str) -> Source:
+def _source(shown: str, data: bytes | str) -> SourceText:
     return parse_yaml(data, shown=shown) if isinstance(data, bytes) else unreadable(shown, data)
 
 
@@ -63,7 +63,7 @@ def _own_profiles(file: Path, read: Read) -> list[Profile]:
     return [compile_profile(entry.form) for entry in mine.profiles]
 
 
-def _references(read: Read, sources: Sequence[tuple[Source, bool]]) -> None:
+def _references(read: Read, sources: Sequence[tuple[SourceText, bool]]) -> None:
     known = (
         None
         if "secrets" in read.broken

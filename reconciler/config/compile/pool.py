@@ -10,7 +10,7 @@ from reconciler.config.compile.hosts import compile_hosts
 from reconciler.config.compile.profile import Chosen
 from reconciler.config.known_hosts import Known
 from reconciler.config.problems import Problem
-from reconciler.config.read import Entry
+from reconciler.config.read import FormEntry
 from schemas.access import Way, way_of
 from schemas.desired import BackendConfig
 from schemas.documents.pool import PoolForm
@@ -136,12 +136,12 @@ def _unsupported(form: PoolForm, where: Where, backends: Mapping[str, BackendCon
 # ---------------------------------------------------------------- `connect`, checked against the types of backends
 
 
-def backend_access(entry: Entry, config: BackendConfig) -> Iterator[Problem]:
+def backend_access(entry: FormEntry, config: BackendConfig) -> Iterator[Problem]:
     """Of a backend's own `connect`."""
     yield from _faults(entry, way_of(config.options), (config,))
 
 
-def pool_access(entry: Entry, pool: Pool, backends: Mapping[str, BackendConfig]) -> Iterator[Problem]:
+def pool_access(entry: FormEntry, pool: Pool, backends: Mapping[str, BackendConfig]) -> Iterator[Problem]:
     """Of a pool's `connect`: every backend that the pool may buy of must have it."""
     if pool.connect is None or pool.hosts:
         return
@@ -149,7 +149,7 @@ def pool_access(entry: Entry, pool: Pool, backends: Mapping[str, BackendConfig])
     yield from _faults(entry, pool.connect, allowed)
 
 
-def _faults(entry: Entry, way: Way, backends: Iterable[BackendConfig]) -> Iterator[Problem]:
+def _faults(entry: FormEntry, way: Way, backends: Iterable[BackendConfig]) -> Iterator[Problem]:
     for config in backends:
         traits = config.traits
         if way.mode == "program" and traits.available and traits.bought and way.name not in traits.access:

@@ -18,7 +18,7 @@ from reconciler.config.compile.run_faults import run_faults
 from reconciler.config.known_hosts import Known
 from reconciler.config.lint import pool_contradictions, project_contradictions, run_contradictions
 from reconciler.config.problems import Problem, in_order
-from reconciler.config.read import Entry, Read, entry_name
+from reconciler.config.read import FormEntry, Read, entry_name
 from reconciler.config.warnings import backend_notices, run_notices, unsupported_notices
 from schemas.backend_types import LOCAL, type_of
 from schemas.desired import BackendConfig, Desired, Secret
@@ -87,7 +87,7 @@ def compile_documents(
 
 
 def secrets_of(read: Read) -> Iterator[Secret]:
-    seen: dict[str, Entry] = {}
+    seen: dict[str, FormEntry] = {}
     for entry in read.singles.get("secrets", ()):
         for name, source, reference in entry.form:
             if name in seen:
@@ -125,7 +125,7 @@ def _known_stores(read: Read, backends: Mapping[str, BackendConfig]) -> None:
             read.problems.append(entry.problem(f"backend `{entry.form.backend}` is {said}; there is {fits}", "backend"))
 
 
-def _backend(entry: Entry, endpoints: Mapping[str, str]) -> BackendConfig:
+def _backend(entry: FormEntry, endpoints: Mapping[str, str]) -> BackendConfig:
     form = entry.form
     name = entry_name(entry)
     config = BackendConfig(name=name, type=form.type, regions=form.regions or (), options=form.options())
@@ -240,7 +240,7 @@ def _runs(
         yield spec
 
 
-def _run_name(entry: Entry, name: str, read: Read) -> bool:
+def _run_name(entry: FormEntry, name: str, read: Read) -> bool:
     from schemas.documents.scalars import NAME_SHAPE
     from schemas.documents.shape import Wrong
 
@@ -260,7 +260,7 @@ def _run_name(entry: Entry, name: str, read: Read) -> bool:
 
 
 def _known(
-    name: str | None, known: Mapping[str, object], entry: Entry, path: tuple[str, ...], read: Read, *, kind: str
+    name: str | None, known: Mapping[str, object], entry: FormEntry, path: tuple[str, ...], read: Read, *, kind: str
 ) -> bool:
     """Whether a reference leads somewhere; not judged where its target could not be read."""
     if not name or name in known or kind in read.broken:
@@ -272,7 +272,7 @@ def _known(
 
 
 def _known_backends(
-    names: tuple[str, ...] | None, backends: Mapping[str, BackendConfig], entry: Entry, read: Read
+    names: tuple[str, ...] | None, backends: Mapping[str, BackendConfig], entry: FormEntry, read: Read
 ) -> None:
     """A type of backend may be named without being declared: older run configurations do."""
     known = (*backends, *TYPES, *OTHER_TYPES)
@@ -287,7 +287,7 @@ def _known_backends(
             )
 
 
-def _pool_of(entry: Entry, layers: list[Layer], pools: Mapping[str, Pool], read: Read) -> Pool | None:
+def _pool_of(entry: FormEntry, layers: list[Layer], pools: Mapping[str, Pool], read: Read) -> Pool | None:
     source, name = next(((source, layer.pool) for source, layer in layers if layer.pool), ("", ""))
     if name:
         path = ("pool_name",) if source == "run" else ("profile",)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from reconciler.config.problems import Problem
-from reconciler.config.read import Entry
+from reconciler.config.read import FormEntry
 
 
-def run_faults(entry: Entry) -> Iterator[Problem]:
+def run_faults(entry: FormEntry) -> Iterator[Problem]:
     """What no key is guilty of alone."""
     if entry.dropped & {"commands", "image", "python", "replicas", "scaling"}:
         return

@@ -19,7 +19,7 @@ import yaml
 
 from reconciler.config.files import MAX_BYTES, read_bytes
 from reconciler.config.problems import Problem
-from reconciler.config.yaml.values import Mapping, Mark, Number, Sequence, Source, scalar_text
+from reconciler.config.yaml.values import Mapping, Mark, Number, Sequence, SourceText, scalar_text
 
 MAX_DEPTH = 64
 MAX_VALUES = 1_000_000
@@ -38,7 +38,7 @@ _PREFIX = "tag:yaml.org,2002:"
 _TAGGED: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool, "null": type(None)}
 
 
-def read_yaml(file: Path, *, shown: str) -> tuple[Source, bytes]:
+def read_yaml(file: Path, *, shown: str) -> tuple[SourceText, bytes]:
     """The file's value and its bytes. `shown` is the path as people know it, for the problems."""
     data = read_bytes(file)
     if isinstance(data, str):
@@ -46,7 +46,7 @@ def read_yaml(file: Path, *, shown: str) -> tuple[Source, bytes]:
     return parse_yaml(data, shown=shown), data
 
 
-def parse_yaml(data: bytes, *, shown: str) -> Source:
+def parse_yaml(data: bytes, *, shown: str) -> SourceText:
     if len(data) > MAX_BYTES:
         return _refused(shown, f"is larger than {MAX_BYTES // 1024**2} MiB: not read")
     try:
@@ -60,12 +60,12 @@ def parse_yaml(data: bytes, *, shown: str) -> Source:
     return _Reader(text, shown).read()
 
 
-def unreadable(shown: str, why: str) -> Source:
+def unreadable(shown: str, why: str) -> SourceText:
     return _refused(shown, f"cannot be read: {why}")
 
 
-def _refused(shown: str, message: str, mark: Mark = (1, 1)) -> Source:
-    return Source(shown, None, mark, (Problem(shown, *mark, message),))
+def _refused(shown: str, message: str, mark: Mark = (1, 1)) -> SourceText:
+    return SourceText(shown, None, mark, (Problem(shown, *mark, message),))
 
 
 def _position(before: str) -> Mark:
@@ -90,7 +90,7 @@ class _Reader:
         self.mark: Mark = (1, 1)
         self.stack: list[_Open] = []
 
-    def read(self) -> Source:
+    def read(self) -> SourceText:
         parser = _PARSER(self.text)
         try:
             self._documents(parser)
@@ -102,7 +102,7 @@ class _Reader:
             self.root = None
         finally:
             parser.dispose()
-        return Source(
+        return SourceText(
             self.shown, None if self.problems and self.root is None else self.root, self.mark, tuple(self.problems)
         )
 

@@ -37,7 +37,7 @@ class Sequence(list[Any]):
         self.height = 1
 
 
-class Source(NamedTuple):
+class SourceText(NamedTuple):
     """One file read. `value` is `None` where it is empty; `mark` is where its value begins."""
 
     path: str
@@ -46,7 +46,7 @@ class Source(NamedTuple):
     problems: tuple[Problem, ...] = ()
 
 
-def locate(source: Source, path: tuple[str | int, ...], *, key: bool = False) -> Mark:
+def locate(source: SourceText, path: tuple[str | int, ...], *, key: bool = False) -> Mark:
     """Where the value at `path` begins, or its key; the nearest parent's where it is not written."""
     value, mark = source.value, source.mark
     for index, step in enumerate(path):

@@ -49,7 +49,7 @@ class Stream(Protocol):
     def close(self) -> None: ...
 
 
-class Door(Protocol):
+class SessionOpener(Protocol):
     """A way to one host, thread-safe; a connection that broke is made anew at the next call."""
 
     def run(self, program: str, *, args: Sequence[str] = (), screen: Screen | None = None) -> Session:
@@ -59,5 +59,5 @@ class Door(Protocol):
         """Connect from the host to `to`. Raises `Unreachable`; `Refused` where nobody listens."""
 
 
-class Refused(Exception):
+class SessionRefused(Exception):
     """The host was reached, and the port was not. The message is one line for people."""

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from reconciler.hosts.runner import Unreachable
-from reconciler.hosts.session.base import Refused, Screen
+from reconciler.hosts.session.base import Screen, SessionRefused
 from reconciler.hosts.transport.local import inherited
 
 
@@ -68,7 +68,7 @@ class LocalDoor:
         try:
             return socket.create_connection((to, port), timeout=None)
         except OSError as error:
-            raise Refused(f"{to}:{port}: {error.strerror or error}") from error
+            raise SessionRefused(f"{to}:{port}: {error.strerror or error}") from error
 
 
 class LocalSession:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from reconciler.hosts.runner import Unreachable
-from reconciler.hosts.session.base import Door
+from reconciler.hosts.session.base import SessionOpener
 from reconciler.hosts.ssh.declared_hosts import SshReach
 from reconciler.state.status import here
 from schemas.instance import Instance
 
 
-def open_door(instance: Instance, *, reach: SshReach, environ: Mapping[str, str]) -> Door:
+def open_door(instance: Instance, *, reach: SshReach, environ: Mapping[str, str]) -> SessionOpener:
     """Nothing is connected yet."""
     if here(instance):
         from reconciler.hosts.session.local import LocalDoor

@@ -9,7 +9,7 @@ from contextlib import suppress
 import paramiko
 
 from reconciler.hosts.runner import Unreachable
-from reconciler.hosts.session.base import Refused, Screen
+from reconciler.hosts.session.base import Screen, SessionRefused
 from reconciler.hosts.ssh.connections import Line
 from reconciler.hosts.transport.ssh import NOISE, command, end_input
 
@@ -41,8 +41,8 @@ class SshDoor:
             return line.transport.open_channel("direct-tcpip", (to, port), ("127.0.0.1", 0), timeout=DIAL)
         except paramiko.ChannelException as error:
             if error.code == paramiko.common.OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED:
-                raise Refused("its sshd allows no forwarding (AllowTcpForwarding)") from error
-            raise Refused(f"nothing listens on port {port} there") from error
+                raise SessionRefused("its sshd allows no forwarding (AllowTcpForwarding)") from error
+            raise SessionRefused(f"nothing listens on port {port} there") from error
         except _BROKEN as error:
             raise Unreachable(f"the connection broke: {str(error).strip() or type(error).__name__}") from error
 

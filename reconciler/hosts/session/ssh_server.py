@@ -16,13 +16,13 @@ import paramiko
 
 from reconciler.hosts.enter import enter, enter_sftp
 from reconciler.hosts.runner import HostError
-from reconciler.hosts.session.base import Door, Refused, Screen, Session
+from reconciler.hosts.session.base import Screen, Session, SessionOpener, SessionRefused
 from reconciler.hosts.session.relay import splice
 
 CHUNK = 32 * 1024
 
 
-def serve_ssh(door: Door, job: str, *, key: Path, given: int, out: int) -> None:
+def serve_ssh(door: SessionOpener, job: str, *, key: Path, given: int, out: int) -> None:
     """Returns when the client has gone. `key` is the file of our host key; `given` and `out` are file descriptors."""
     ours, theirs = socket.socketpair()
     _in_background(_copy_in, given, theirs)
@@ -42,7 +42,7 @@ def serve_ssh(door: Door, job: str, *, key: Path, given: int, out: int) -> None:
 class _Wishes(paramiko.ServerInterface):  # type: ignore[misc]
     """What the client asks for. Each session is a program in the job, each forward a connection from its host."""
 
-    def __init__(self, door: Door, job: str) -> None:
+    def __init__(self, door: SessionOpener, job: str) -> None:
         self._door, self._job = door, job
         self._screens: dict[int, Screen] = {}
         self._sessions: dict[int, Session] = {}
@@ -129,7 +129,7 @@ class _Wishes(paramiko.ServerInterface):  # type: ignore[misc]
     def _forward(self, channel: paramiko.Channel, target: tuple[str, int]) -> None:
         try:
             stream = self._door.dial(target[1], to=target[0])
-        except (Refused, HostError):
+        except (SessionRefused, HostError):
             channel.close()  # the client told its own side "connected" already; a closed one is all that can follow
             return
         splice(channel, stream)

@@ -27,7 +27,7 @@ class NotADestination(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class ParsedDestination:
     """`ignored` are options that change nothing here."""
 
     hostname: str
@@ -51,7 +51,7 @@ def read_destination(
     identity: str = "",
     jump: str = "",
     options: Sequence[str] = (),
-) -> Asked:
+) -> ParsedDestination:
     """`[user@]host[:port]` or `ssh://…`; the flags win over the options, as in `ssh`. Raises `NotADestination`."""
     found = _DESTINATION.match(text)
     plain = found is not None and found["port"] is not None and not text.startswith("ssh://") and not found["six"]
@@ -63,7 +63,7 @@ def read_destination(
     told = found["port"] or port or said.get("port")
     if told is not None and not 0 < int(told) < 65536:
         raise NotADestination(f"{text}: {told} is no port")
-    return Asked(
+    return ParsedDestination(
         hostname=said.get("hostname") or found["six"] or found["host"],
         port=int(told) if told is not None else None,
         user=found["user"] or login or said.get("user", ""),

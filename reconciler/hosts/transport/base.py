@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 
-class Answer(NamedTuple):
+class Reply(NamedTuple):
     """`out` is empty where it was streamed into a file. `err` is for people: its end only."""
 
     code: int
@@ -27,7 +27,7 @@ class Transport(Protocol):
         to: Path | None = None,
         timeout: float = 60.0,
         most: int | None = None,
-    ) -> Answer:
+    ) -> Reply:
         """Run POSIX sh text in the host's folder with `args` as $1…; a Path as stdin is streamed.
 
         The program text and `args` may be seen in process lists: no secret goes there.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from reconciler.hosts.runner import HostError, Unreachable
-from reconciler.hosts.transport.base import Answer
+from reconciler.hosts.transport.base import Reply
 
 # A job inherits nothing else of ours: the credentials of whoever ticks are not the run's.
 INHERITED = frozenset({
@@ -39,7 +39,7 @@ class LocalTransport:
         to: Path | None = None,
         timeout: float = 60.0,
         most: int | None = None,
-    ) -> Answer:
+    ) -> Reply:
         with ExitStack() as opened:
             source = opened.enter_context(stdin.open("rb")) if isinstance(stdin, Path) else None
             sink = opened.enter_context(to.open("wb")) if to else None
@@ -74,7 +74,7 @@ def inherited(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name in INHERITED or name[:3] == "LC_"}
 
 
-def _finish(process: subprocess.Popen[bytes], *, given: bytes | None, timeout: float) -> Answer:
+def _finish(process: subprocess.Popen[bytes], *, given: bytes | None, timeout: float) -> Reply:
     with process:
         try:
             out, err = process.communicate(given, timeout=timeout)
@@ -85,4 +85,4 @@ def _finish(process: subprocess.Popen[bytes], *, given: bytes | None, timeout: f
             if isinstance(error, subprocess.TimeoutExpired):
                 raise Unreachable(f"no answer from this machine in {timeout:g} s") from error
             raise
-    return Answer(process.returncode, out or b"", err[-2000:].decode("utf-8", "replace").strip())
+    return Reply(process.returncode, out or b"", err[-2000:].decode("utf-8", "replace").strip())

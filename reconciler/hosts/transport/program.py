@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from reconciler.hosts.runner import Unreachable
-from reconciler.hosts.transport.base import Answer
+from reconciler.hosts.transport.base import Reply
 from reconciler.hosts.transport.ssh import CHUNK, ERRORS, IN_FILE, IN_MEMORY, NOISE
 from schemas.access import Access
 
@@ -51,7 +51,7 @@ class ProgramTransport:
         to: Path | None = None,
         timeout: float = 60.0,
         most: int | None = None,
-    ) -> Answer:
+    ) -> Reply:
         mark = f"dstack-{secrets.token_hex(12)}"
         with ExitStack() as opened:
             source = opened.enter_context(stdin.open("rb")) if isinstance(stdin, Path) else stdin
@@ -125,7 +125,7 @@ class _Ear:
         self._err = b""
         self._errors_most = ERRORS
 
-    def hear(self) -> Answer:
+    def hear(self) -> Reply:
         with selectors.DefaultSelector() as waiting:
             for pipe, take in ((self._process.stdout, self._take), (self._process.stderr, self._take_error)):
                 if pipe is not None:
@@ -165,7 +165,7 @@ class _Ear:
         if self._errors_most < 0:
             raise Unreachable("it floods the answer: its errors have no end")
 
-    def _settled(self) -> Answer:
+    def _settled(self) -> Reply:
         said, found, after = self._err.rpartition(b"\n" + self._mark + b" ")
         code, _, _ = after.partition(b"\n")
         if self._early is not None or not found or not code.isdigit():
@@ -174,4 +174,4 @@ class _Ear:
             raise Unreachable(f"{broke}: {words[-1] if words else 'it gave no reason'}")
         if int(code) == NO_FOLDER:
             raise Unreachable("our folder there is gone, or cannot be entered")
-        return Answer(int(code), b"".join(self._out), said[-2000:].decode("utf-8", "replace").strip())
+        return Reply(int(code), b"".join(self._out), said[-2000:].decode("utf-8", "replace").strip())

@@ -21,7 +21,7 @@ import paramiko
 
 from reconciler.hosts.runner import Unreachable
 from reconciler.hosts.ssh.connections import Line
-from reconciler.hosts.transport.base import Answer
+from reconciler.hosts.transport.base import Reply
 
 CHUNK = 64 * 1024
 NOISE = 256 * 1024  # more before the mark is a flood
@@ -37,7 +37,7 @@ _AWKWARD = re.compile(r"""[^A-Za-z0-9 _+=.,:;/@%$()\[\]{}<>|&*?#^~"`-]""")
 class Heard(NamedTuple):
     """An answer with the noise that came before it."""
 
-    answer: Answer
+    answer: Reply
     noise: bytes
 
 
@@ -60,7 +60,7 @@ class SshTransport:
         to: Path | None = None,
         timeout: float = 60.0,
         most: int | None = None,
-    ) -> Answer:
+    ) -> Reply:
         return self.hear(program, args=args, stdin=stdin, to=to, timeout=timeout, most=most).answer
 
     def hear(
@@ -229,4 +229,4 @@ class _Ear:
             raise Unreachable(f"its login shell ran nothing: it ended with {code}{f': {said}' if said else ''}")
         if code == 97:
             raise Unreachable("our folder there is gone, or cannot be entered")
-        return Heard(Answer(code, b"".join(self._out), err), self._noise)
+        return Heard(Reply(code, b"".join(self._out), err), self._noise)

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from reconciler.planner.draft import Draft
 from reconciler.planner.placement.fit import other_image, refusal, shortage
-from reconciler.planner.placement.idle_pool import Shape
+from reconciler.planner.placement.idle_pool import Requirement
 from reconciler.state.blocks import blocks_of, part, part_price, used
 from reconciler.state.drains import crosses
 from reconciler.state.status import lost_gpus
@@ -48,14 +48,14 @@ def fewest(need: Need, resources: Resources, *, of: int) -> int:
     return next((n for n in numbers if not shortage(need, part(resources, blocks=n, of=of), cloud=False)), 0)
 
 
-def least(shape: Shape, machine: Instance | Offer, *, of: int) -> int:
+def least(shape: Requirement, machine: Instance | Offer, *, of: int) -> int:
     """The fewest blocks that suffice for the shape, at a price that it accepts; 0 where none do."""
     blocks = fewest(shape.need, machine.resources, of=of)
     priced = replace(machine, price=part_price(machine.price, blocks=blocks, of=of)) if blocks else machine
     return blocks if not refusal(shape.where, priced) and not other_image(shape.need, machine) else 0
 
 
-class Box:
+class SharedBox:
     """A shared instance (or one that was just ordered) with what is free of it."""
 
     def __init__(self, machine: Instance | Offer, *, of: int, jobs: Sequence[Job] = ()) -> None:
@@ -82,7 +82,7 @@ class Box:
 class Choice(NamedTuple):
     """A box and how many of its blocks a run would take."""
 
-    box: Box
+    box: SharedBox
     blocks: int
     price: Price | None
 
@@ -92,39 +92,39 @@ class Boxes:
 
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
-        self._by_pool: dict[str, list[Box]] = {}
-        self._least: dict[tuple[Shape, object], int] = {}
-        self._by_id: dict[str, Box] = {}
+        self._by_pool: dict[str, list[SharedBox]] = {}
+        self._least: dict[tuple[Requirement, object], int] = {}
+        self._by_id: dict[str, SharedBox] = {}
 
-    def add(self, box: Box, *, pool: str) -> None:
+    def add(self, box: SharedBox, *, pool: str) -> None:
         self._by_pool.setdefault(pool, []).append(box)
         if isinstance(box.machine, Instance):
             self._by_id[box.machine.id] = box
 
-    def of(self, instance: str) -> Box | None:
+    def of(self, instance: str) -> SharedBox | None:
         return self._by_id.get(instance)
 
-    def of_pool(self, pool: str) -> Sequence[Box]:
+    def of_pool(self, pool: str) -> Sequence[SharedBox]:
         """Those with anything free."""
         return [box for box in self._by_pool.get(pool, ()) if box.free]
 
-    def first(self, shape: Shape) -> Choice | None:
+    def first(self, shape: Requirement) -> Choice | None:
         if shape.pool not in self._by_pool:
             return None
         return min(self.fitting(shape), key=_order, default=None)
 
-    def ranked(self, shape: Shape) -> list[Choice]:
+    def ranked(self, shape: Requirement) -> list[Choice]:
         """Those with room, as a run would choose among them."""
         return sorted(self.fitting(shape), key=_order)
 
-    def fitting(self, shape: Shape) -> Iterator[Choice]:
+    def fitting(self, shape: Requirement) -> Iterator[Choice]:
         """Those with room for the shape, in no order."""
         for box in self._by_pool.get(shape.pool, ()):
             blocks = self.room(box, shape) if box.free else 0
             if blocks:
                 yield Choice(box, blocks, part_price(box.machine.price, blocks=blocks, of=box.of))
 
-    def room(self, box: Box, shape: Shape) -> int:
+    def room(self, box: SharedBox, shape: Requirement) -> int:
         """How many blocks the shape would take of it; 0 where it does not fit in what is free."""
         machine = box.machine
         if shape.nodes > 1 and not self._draft.joins_nodes(machine.backend):
@@ -144,7 +144,7 @@ class Boxes:
         return blocks if blocks <= box.free else 0
 
 
-def _kind(box: Box) -> object:
+def _kind(box: SharedBox) -> object:
     """All that a shape may ask of it, but which GPUs these are."""
     one = box.machine
     gpu = replace(one.resources.gpu, uuids=()) if one.resources.gpu else None
@@ -170,7 +170,7 @@ def _order(choice: Choice) -> tuple[object, ...]:
     return (price, choice.box.free - choice.blocks, len(name), name)
 
 
-def machines_of(boxes: Boxes, shape: Shape) -> list[Instance]:
+def machines_of(boxes: Boxes, shape: Requirement) -> list[Instance]:
     return [choice.box.machine for choice in boxes.ranked(shape) if isinstance(choice.box.machine, Instance)]
 
 

@@ -18,7 +18,7 @@ from schemas.resources import Need, Resources, Where
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class FoundOffers:
     """An offer that suits. `why`: what keeps it from being had now, "" where nothing does.
 
     `blocks` of `of` are what one run would take of it, `price` and `resources` those of this share.
@@ -36,7 +36,7 @@ class Found:
 class Browsed:
     """`funnel` is how many of the `total` each thing that was asked left."""
 
-    found: tuple[Found, ...]
+    found: tuple[FoundOffers, ...]
     total: int
     funnel: str
 
@@ -51,10 +51,10 @@ def browse(world: World, pool: Pool, *, need: Need, where: Where) -> Browsed:
     return Browsed(found=tuple(found), total=len(world.offers), funnel=search.funnel())
 
 
-def _found(offer: Offer, why: str, *, need: Need, pool: Pool) -> Found:
+def _found(offer: Offer, why: str, *, need: Need, pool: Pool) -> FoundOffers:
     of = blocks_of(pool.blocks, offer.resources)
     blocks = (fewest(need, offer.resources, of=of) or of) if of > 1 else 1
-    return Found(
+    return FoundOffers(
         offer=offer,
         why=why,
         price=part_price(offer.price, blocks=blocks, of=of),

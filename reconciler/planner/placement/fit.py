@@ -21,7 +21,7 @@ FEW = 3  # names in a sentence
 CLOUD_ARCH = "x86"  # most images and wheels are for that one; who names a GPU takes the processor that comes with it
 
 
-class Machine(Protocol):
+class FitSubject(Protocol):
     """What `Where` judges, and what there is of resources: an instance or an offer."""
 
     @property
@@ -42,13 +42,13 @@ class Machine(Protocol):
     def image(self) -> str | None: ...
 
 
-def fits(need: Need, where: Where, machine: Machine, *, cloud: bool) -> bool:
+def fits(need: Need, where: Where, machine: FitSubject, *, cloud: bool) -> bool:
     """`cloud` is true where a new machine would be bought (see `Offer.cloud`)."""
     short = shortage(need, machine.resources, cloud=cloud) or other_image(need, machine)
     return not short and not refusal(where, machine)
 
 
-def misfit(need: Need, where: Where, machine: Machine, *, cloud: bool) -> str:
+def misfit(need: Need, where: Where, machine: FitSubject, *, cloud: bool) -> str:
     """Why not, with numbers ("gpu 1xA100 asked, it has none"); "" where it fits."""
     short = shortage(need, machine.resources, cloud=cloud)
     if short:
@@ -68,7 +68,7 @@ def excluded(pool: Pool, need: Need) -> str:
     return ""
 
 
-def other_image(need: Need, machine: Machine) -> bool:
+def other_image(need: Need, machine: FitSubject) -> bool:
     """Whether the machine is itself a container, and cannot be that of the run: of another image, or for lack of an
     engine that the run's entrypoint, user, privileges or volumes need."""
     fixed = machine.image is not None and machine.resources.runtime == "image"
@@ -115,7 +115,7 @@ def _gpu_suffices(need: GpuNeed, gpu: Gpu | None) -> bool:
 # ---------------------------------------------------------------- everything else
 
 
-def refusal(where: Where, machine: Machine) -> str:
+def refusal(where: Where, machine: FitSubject) -> str:
     """The first rule of `where` that is broken: backend, region, zone, instance type, spot, price; else ""."""
     if where.backends and machine.backend not in where.backends:
         return "backend"
@@ -175,7 +175,7 @@ def has(resources: Resources, *, kind: str) -> str:
     return {"cpu": str(resources.cpus), "memory": size(resources.memory), "disk": size(resources.disk)}[kind]
 
 
-def _is(machine: Machine, *, kind: str) -> str:
+def _is(machine: FitSubject, *, kind: str) -> str:
     """What a machine is, of one kind of `where`."""
     if kind == "spot":
         return "spot" if machine.spot else "on-demand"

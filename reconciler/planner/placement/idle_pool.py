@@ -21,7 +21,7 @@ _DEAR = Price("Infinity")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Shape:
+class Requirement:
     """What a waiting node asks for; runs of one shape are served alike. `ceiling` is in $/h.
 
     `lasts`: for how long it may run, where a drain to come makes that matter; `None` is for ever.
@@ -42,7 +42,7 @@ class Shapes:
     """The shapes of one plan: asked twice for the same, they give the same."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[object, ...], Shape] = {}
+        self._made: dict[tuple[object, ...], Requirement] = {}
 
     def shape(
         self,
@@ -55,11 +55,11 @@ class Shapes:
         ceiling: Price | None = None,
         nodes: int = 1,
         lasts: Seconds | None = 0,
-    ) -> Shape:
+    ) -> Requirement:
         key = (pool, need, where, instance_name, reuse_only, ceiling, nodes, lasts)
         found = self._made.get(key)
         if found is None:
-            found = self._made[key] = Shape(*key)
+            found = self._made[key] = Requirement(*key)
         return found
 
 
@@ -72,7 +72,7 @@ class Alike:
         self.free: list[Instance] = []
         self.drain, self.now = drain, now
 
-    def fits(self, shape: Shape) -> bool:
+    def fits(self, shape: Requirement) -> bool:
         if shape.nodes > 1 and not self.joins_nodes:
             return False
         if self.drain is not None and crosses(self.drain, now=self.now, lasts=shape.lasts):
@@ -86,14 +86,14 @@ class Stock:
     def __init__(self, draft: Draft, instances: Iterable[Instance]) -> None:
         self._pools: dict[str, dict[str, list[tuple[int, Alike]]]] = {}
         self._merged: dict[tuple[str, tuple[str, ...]], list[Alike]] = {}
-        self._at: dict[Shape, int] = {}
+        self._at: dict[Requirement, int] = {}
         self._gone: set[str] = set()
         for rank, alike in enumerate(_classes(draft, instances)):
             gpu = alike.sample.resources.gpu
             by_gpu = self._pools.setdefault(draft.pool_of(alike.sample), {})
             by_gpu.setdefault(gpu.name.lower() if gpu else "", []).append((rank, alike))
 
-    def _classes(self, shape: Shape) -> list[Alike]:
+    def _classes(self, shape: Requirement) -> list[Alike]:
         """Those of its pool that the asked GPU names leave, cheapest first."""
         by_gpu, need = self._pools.get(shape.pool, {}), shape.need.gpu
         names = tuple(sorted(by_gpu))
@@ -105,7 +105,7 @@ class Stock:
             self._merged[key] = [alike for _, alike in ranked]
         return self._merged[key]
 
-    def first(self, shape: Shape) -> Instance | None:
+    def first(self, shape: Requirement) -> Instance | None:
         """The cheapest that fits. What a shape passed over stays passed over: stock only shrinks."""
         if shape.instance_name:
             return next((each for each in self.fitting(shape) if each.name == shape.instance_name), None)
@@ -125,7 +125,7 @@ class Stock:
             alike.free.pop()
         return alike.free[-1] if alike.free else None
 
-    def fitting(self, shape: Shape, *, most: int | None = None) -> Iterator[Instance]:
+    def fitting(self, shape: Requirement, *, most: int | None = None) -> Iterator[Instance]:
         """Those that fit, cheapest first; at most so many of a class, which are of one region."""
         for alike in self._classes(shape):
             if alike.fits(shape):

@@ -10,7 +10,7 @@ from itertools import chain
 from reconciler.planner.draft import Draft
 from reconciler.planner.placement.blocks import share_of_offer
 from reconciler.planner.placement.fit import accepted, refusal
-from reconciler.planner.placement.idle_pool import Shape
+from reconciler.planner.placement.idle_pool import Requirement
 from reconciler.planner.placement.limits import Room
 from reconciler.planner.placement.machine_image import NOT_MADE_OF_IT, imageless, lacks_container
 from reconciler.planner.placement.offer_index import Aisle, Shelf
@@ -150,7 +150,7 @@ def _capacity(draft: Draft) -> dict[tuple[str, str, str, bool, str], Capacity]:
 class Search:
     """One shape's walk, once per plan: what it passed by can only become less possible."""
 
-    def __init__(self, market: Market, room: Room, *, shape: Shape, pool: Pool) -> None:
+    def __init__(self, market: Market, room: Room, *, shape: Requirement, pool: Pool) -> None:
         self._market, self._room, self._shape, self._pool = market, room, shape, pool
         self._need = imageless(shape.need)
         self._shelf = market.shelf(self._need, pool.need, spot=shape.where.spot, blocks=pool.blocks)

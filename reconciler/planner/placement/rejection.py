@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable
 
 from reconciler.planner.draft import Draft
-from reconciler.planner.placement.blocks import Box, fewest
+from reconciler.planner.placement.blocks import SharedBox, fewest
 from reconciler.planner.placement.fit import misfit
-from reconciler.planner.placement.idle_pool import Shape
+from reconciler.planner.placement.idle_pool import Requirement
 from reconciler.state.drains import crosses, told
 from reconciler.text.durations import words
 from reconciler.text.format import counted
@@ -17,7 +17,7 @@ from schemas.instance import Instance
 from schemas.run import Run
 
 
-def pool_crossing(draft: Draft, run: Run, shape: Shape) -> str:
+def pool_crossing(draft: Draft, run: Run, shape: Requirement) -> str:
     """The drain that the run might still run in, where one is announced for its pool; else ""."""
     drain, lasts = draft.closing.get(shape.pool), run.spec.max_duration
     if drain is None or not crosses(drain, now=draft.now, lasts=lasts):
@@ -25,7 +25,7 @@ def pool_crossing(draft: Draft, run: Run, shape: Shape) -> str:
     return f"the pool is {told(drain)}; {_length(lasts)} would cross that"
 
 
-def crossing(draft: Draft, one: Instance, shape: Shape) -> str:
+def crossing(draft: Draft, one: Instance, shape: Requirement) -> str:
     """The same of an instance alone."""
     drain = draft.own_drains.get(one.id)
     if drain is None or not crosses(drain, now=draft.now, lasts=shape.lasts):
@@ -34,7 +34,12 @@ def crossing(draft: Draft, one: Instance, shape: Shape) -> str:
 
 
 def passed_by(
-    draft: Draft, shape: Shape, *, samples: Iterable[tuple[Instance, int]], boxes: Iterable[Box], others: Counter[str]
+    draft: Draft,
+    shape: Requirement,
+    *,
+    samples: Iterable[tuple[Instance, int]],
+    boxes: Iterable[SharedBox],
+    others: Counter[str],
 ) -> str:
     """`0 of 3 idle instances fit: gpu 1xA100 asked, it has none; 1 busy, 1 unreachable`.
 
@@ -56,12 +61,12 @@ def passed_by(
     return f"0 of {counted(idle, 'idle instance')} fit{f': {reason}' if reason else ''}{rest}"
 
 
-def _spare(box: Box) -> tuple[int, int, str]:
+def _spare(box: SharedBox) -> tuple[int, int, str]:
     name = box.machine.name if isinstance(box.machine, Instance) else ""
     return -box.free, len(name), name
 
 
-def _box_misfit(draft: Draft, box: Box, shape: Shape) -> str:
+def _box_misfit(draft: Draft, box: SharedBox, shape: Requirement) -> str:
     """Why a shared instance does not do, whatever number of its blocks."""
     one = box.machine
     if not isinstance(one, Instance):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from reconciler.planner.draft import Draft
 from reconciler.planner.placement.fit import CLOUD_DISK
-from reconciler.planner.placement.idle_pool import Shape, Shapes
+from reconciler.planner.placement.idle_pool import Requirement, Shapes
 from reconciler.planner.placement.launch_order import LaunchOrder, LaunchTerms
 from reconciler.planner.placement.limits import Room
 from reconciler.planner.placement.machine_image import image_for
@@ -44,10 +44,10 @@ class Growth:
         self.ordered: dict[str, int] = {}
         self.newest: Offer | None = None
         self._orders: dict[tuple[object, ...], tuple[LaunchOrder, list[tuple[str, str]]]] = {}
-        self._searches: dict[Shape, Search] = {}
+        self._searches: dict[Requirement, Search] = {}
         self._offers: dict[int, Offer] = {}
 
-    def search(self, shape: Shape) -> Search:
+    def search(self, shape: Requirement) -> Search:
         found = self._searches.get(shape)
         if found is None:
             pool = self.draft.pools[shape.pool]
@@ -115,7 +115,7 @@ def _launch(draft: Draft, order: LaunchOrder, wanted: list[tuple[str, str]]) -> 
 # ---------------------------------------------------------------- for a run
 
 
-def shape_of(growth: Growth, run: Run) -> Shape:
+def shape_of(growth: Growth, run: Run) -> Requirement:
     spec = run.spec
     return growth.shapes.shape(
         pool=growth.draft.pool_name(spec.pool),
@@ -133,7 +133,7 @@ def _ceiling(confirmed: Price | None, *, where: Where) -> Price | None:
     return None if confirmed is None or where.max_price is not None else confirmed * FAILOVER
 
 
-def grow_for(growth: Growth, run: Run, shape: Shape) -> str:
+def grow_for(growth: Growth, run: Run, shape: Requirement) -> str:
     """Order one machine for the run; "" when it was, else why not."""
     pool = growth.draft.pools[shape.pool]
     if shape.instance_name:
@@ -153,7 +153,7 @@ def grow_for(growth: Growth, run: Run, shape: Shape) -> str:
 
 
 def grow_gang(
-    growth: Growth, run: Run, shape: Shape, *, have: Mapping[tuple[str, str], int], only: tuple[str, str] | None
+    growth: Growth, run: Run, shape: Requirement, *, have: Mapping[tuple[str, str], int], only: tuple[str, str] | None
 ) -> tuple[str, tuple[str, str] | None]:
     """Order all machines that the gang misses in one region, reserved for it: (why not, the region).
 
@@ -182,7 +182,7 @@ def grow_gang(
     return "", region
 
 
-def _for_run(growth: Growth, run: Run, shape: Shape, *, offer: Offer, pool: Pool) -> LaunchOrder:
+def _for_run(growth: Growth, run: Run, shape: Requirement, *, offer: Offer, pool: Pool) -> LaunchOrder:
     spec = run.spec
     return LaunchOrder(
         pool=pool.name,

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import Counter
 
 from reconciler.planner.draft import Draft
-from reconciler.planner.placement.blocks import Box, Boxes, cheaper_than, machines_of, suffices
+from reconciler.planner.placement.blocks import Boxes, SharedBox, cheaper_than, machines_of, suffices
 from reconciler.planner.placement.fit import excluded, other_image
-from reconciler.planner.placement.idle_pool import Shape, Stock, coming, unusable
+from reconciler.planner.placement.idle_pool import Requirement, Stock, coming, unusable
 from reconciler.planner.placement.rejection import crossing, passed_by, pool_crossing
 from reconciler.planner.placement.reservations import release
 from reconciler.planner.rules.scale_up import RESERVED, Growth, grow_for, grow_gang, shape_of, window
@@ -56,15 +56,15 @@ class Server:
                 self.reserved.setdefault(one.reserved_for, []).append(one)
             else:
                 if one.blocks != 1:  # its host has not named its GPUs: given away whole, or waited for
-                    self.unnamed.add(Box(one, of=blocks_of(one.blocks, one.resources)), pool=draft.pool_of(one))
+                    self.unnamed.add(SharedBox(one, of=blocks_of(one.blocks, one.resources)), pool=draft.pool_of(one))
                 (soon if coming(draft, one) else ready).append(one)
         self.idle, self.soon = Stock(draft, ready), Stock(draft, soon)
-        self._refused: dict[Shape, str] = {}
+        self._refused: dict[Requirement, str] = {}
 
     def _share(self, one: Instance, *, of: int) -> None:
         """A box takes runs while any of its blocks is free; one kept for a gang is that gang's."""
         draft = self.draft
-        box, pool = Box(one, of=of, jobs=draft.jobs.get(one.id, ())), draft.pool_of(one)
+        box, pool = SharedBox(one, of=of, jobs=draft.jobs.get(one.id, ())), draft.pool_of(one)
         hindrance = unusable(draft, one)
         if hindrance or one.reserved_for or not box.free:
             if hindrance or box.free:
@@ -91,7 +91,7 @@ class Server:
 
     # ------------------------------------------------------------ one node
 
-    def _single(self, demand: Demand, shape: Shape) -> None:
+    def _single(self, demand: Demand, shape: Requirement) -> None:
         found = self.idle.first(shape)
         choice = self.boxes.first(shape)
         if choice is not None and isinstance(choice.box.machine, Instance) and not cheaper_than(found, choice):
@@ -117,7 +117,7 @@ class Server:
             self._ordered(shape)
             self._waits(demand.run, "waits for a new instance")
 
-    def _waits_for_a_share(self, run: Run, shape: Shape) -> bool:
+    def _waits_for_a_share(self, run: Run, shape: Requirement) -> bool:
         """Of a box that comes, that another run of this plan has ordered, or whose GPUs are to be named yet."""
         choice, until = self.coming.first(shape) or self.fresh.first(shape), ""
         if choice is None:
@@ -129,15 +129,15 @@ class Server:
         self._waits(run, f"waits for {machine.name if isinstance(machine, Instance) else 'a new instance'}{until}")
         return True
 
-    def _ordered(self, shape: Shape) -> None:
+    def _ordered(self, shape: Requirement) -> None:
         """What is left of a machine just ordered serves the next runs."""
         blocks, offer = self.draft.pools[shape.pool].blocks, self.growth.newest
         if blocks != 1 and offer is not None and (of := blocks_of(blocks, offer.resources)) > 1:
-            box = Box(offer, of=of)
+            box = SharedBox(offer, of=of)
             box.take(self.fresh.room(box, shape))
             self.fresh.add(box, pool=shape.pool)
 
-    def _passed_by(self, shape: Shape) -> str:
+    def _passed_by(self, shape: Requirement) -> str:
         others = Counter(self.kept_off.get(shape.pool, {}))
         others["busy"] = self.busy[shape.pool]
         return passed_by(
@@ -148,7 +148,7 @@ class Server:
             others=others,
         )
 
-    def _assign(self, demand: Demand, instances: list[Instance], *, shape: Shape) -> None:
+    def _assign(self, demand: Demand, instances: list[Instance], *, shape: Requirement) -> None:
         run, draft = demand.run, self.draft
         number = next_number(draft, run, replica=demand.replica)
         attempt = f"{run.id}-{demand.replica}-{number}"
@@ -176,7 +176,7 @@ class Server:
             )
         )
 
-    def _hand_out(self, one: Instance, shape: Shape) -> tuple[int, tuple[str, ...]]:
+    def _hand_out(self, one: Instance, shape: Requirement) -> tuple[int, tuple[str, ...]]:
         """The blocks and GPUs that the run gets of it; they are taken."""
         box = self.boxes.of(one.id)
         if box is None:
@@ -186,7 +186,7 @@ class Server:
 
     # ------------------------------------------------------------ all nodes or none
 
-    def _gang(self, demand: Demand, shape: Shape) -> None:
+    def _gang(self, demand: Demand, shape: Requirement) -> None:
         run = demand.run
         mine = self.reserved.get(run.id, [])
         at_hand = self._by_region(shape, mine=mine)
@@ -208,7 +208,7 @@ class Server:
             return
         self._grow_gang(run, shape, at_hand=at_hand, mine=mine)
 
-    def _by_region(self, shape: Shape, *, mine: list[Instance]) -> dict[Region, list[Instance]]:
+    def _by_region(self, shape: Requirement, *, mine: list[Instance]) -> dict[Region, list[Instance]]:
         """What the gang could have, its own first, then idle, then coming, cheapest first."""
         bound = self._network(mine[0]) if mine else None
         found: dict[Region, list[Instance]] = {}
@@ -225,7 +225,7 @@ class Server:
         return found
 
     def _grow_gang(
-        self, run: Run, shape: Shape, *, at_hand: dict[Region, list[Instance]], mine: list[Instance]
+        self, run: Run, shape: Requirement, *, at_hand: dict[Region, list[Instance]], mine: list[Instance]
     ) -> None:
         if shape in self._refused and not mine:
             self._unserved(run, self._refused[shape], shape=shape)
@@ -248,7 +248,7 @@ class Server:
         named = bool(one.network) and not self.draft.is_cloud(one.backend)
         return one.backend, f"{one.region} network {one.network}" if named else one.region
 
-    def _has_room(self, one: Instance, shape: Shape) -> bool:
+    def _has_room(self, one: Instance, shape: Requirement) -> bool:
         boxes = self.boxes if self.boxes.of(one.id) else self.coming
         box = boxes.of(one.id)
         return box is None or bool(boxes.room(box, shape))
@@ -278,7 +278,7 @@ class Server:
     def _waits(self, run: Run, why: str) -> None:
         remember(self.draft, run, why)
 
-    def _unserved(self, run: Run, why: str, *, shape: Shape | None = None) -> None:
+    def _unserved(self, run: Run, why: str, *, shape: Requirement | None = None) -> None:
         """Said with numbers; failed where its window for capacity is over and it never ran this time."""
         draft = self.draft
         over = run.wait_until is not None and draft.now >= run.wait_until and not draft.live.get(run.id)
@@ -292,7 +292,7 @@ class Server:
         draft.cannot(f"run {run.spec.name}", reason)
         draft.update_run(run, why=reason, status="failed", reason=reason, finished_at=draft.now)
 
-    def _hope(self, shape: Shape | None) -> bool:
+    def _hope(self, shape: Requirement | None) -> bool:
         return bool(self.draft.unknown) or (shape is not None and _busy_fits(self.draft, shape))
 
 
@@ -311,7 +311,7 @@ def _verb(nodes: int, *, shared: bool) -> str:
     return "is idle" if one else "are idle"
 
 
-def _busy_fits(draft: Draft, shape: Shape) -> bool:
+def _busy_fits(draft: Draft, shape: Requirement) -> bool:
     return any(
         draft.jobs.get(id)
         and not other_image(shape.need, draft.living[id])

@@ -9,7 +9,7 @@ from schemas.backend_types import type_of
 from schemas.state import Place
 
 
-class Scope(NamedTuple):
+class ListingScope(NamedTuple):
     """Equal for places that list the same machines, whatever their backends are called."""
 
     type: str
@@ -20,15 +20,15 @@ class Scope(NamedTuple):
     """"" where one listing covers all regions of the account."""
 
 
-def scope_of(place: Place) -> Scope:
+def scope_of(place: Place) -> ListingScope:
     """By the identity that the place is pinned to."""
     if not place.identity:
-        return Scope("", place.name, "")
+        return ListingScope("", place.name, "")
     regional = type_of(place.config.type).scope == "region"
-    return Scope(place.config.type, place.identity, place.region if regional else "")
+    return ListingScope(place.config.type, place.identity, place.region if regional else "")
 
 
 def homes(places: Iterable[Place]) -> Mapping[str, str]:
     """place -> the first place of its scope: a machine is the same one where this and its external id are equal."""
-    first: dict[Scope, str] = {}
+    first: dict[ListingScope, str] = {}
     return {place.name: first.setdefault(scope_of(place), place.name) for place in places}

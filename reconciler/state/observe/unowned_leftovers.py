@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from msgspec.structs import replace
 
 from reconciler.state.observe.listing_scope import homes, scope_of
-from reconciler.state.unowned import Found, judged
+from reconciler.state.unowned import PlaceContents, judged
 from schemas.base import Value
 from schemas.instance import Listing
 from schemas.leftover import Leftover
@@ -73,7 +73,7 @@ def _known(one: Unowned, again: Unowned | None) -> Unowned:
 def _sighted(state: State, place: Place, listing: Listing, home: str) -> Iterator[Unowned]:
     if listing.leftovers is None:
         return
-    found = Found(place.name, scope_of(place), listing.instances, listing.leftovers)
+    found = PlaceContents(place.name, scope_of(place), listing.instances, listing.leftovers)
     for one in judged(state, [found]):
         if one.kind != "instance" and removable(one, lineage=state.lineage):
             yield Unowned(

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from reconciler.state.errors import StateRefused
 from reconciler.store.ledger.folder import by_month, lines, month_of, once, parsed
-from reconciler.store.objects.base import Found, Item, Objects, ObjectsError
+from reconciler.store.objects.base import Item, Objects, ObjectsError, StoredObject
 from schemas.ledger import Entry
 
 Answer = TypeVar("Answer")
@@ -99,7 +99,7 @@ class BucketLedger:
             raise StateRefused(f"the ledger cannot be {what}: {error}") from None
 
 
-def _unpacked(found: Found) -> bytes:
+def _unpacked(found: StoredObject) -> bytes:
     """What is no gzip file is not ours, and tells nothing."""
     try:
         return zlib.decompress(found.data, GZIP)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 
-class Done(Protocol):
+class DoneMarkers(Protocol):
     """The done-markers beside the state: which (run name, hash) ended well once."""
 
     def put(self, name: str, hash: str) -> None: ...

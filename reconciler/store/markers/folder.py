@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from reconciler.state.errors import StateRefused
-from reconciler.store.markers.base import Done
+from reconciler.store.markers.base import DoneMarkers
 from reconciler.system.private_folder import make_private
 from schemas.base import NAME
 from schemas.desired import Desired
@@ -58,7 +58,7 @@ class Markers:
         return self._folder / marker_name(name, digest)
 
 
-def markers_needed(markers: Done, state: State, desired: Desired) -> frozenset[tuple[str, str]]:
+def markers_needed(markers: DoneMarkers, state: State, desired: Desired) -> frozenset[tuple[str, str]]:
     """All of them, where a declared run has no record that says more; else none: in a bucket they cost a request."""
     recorded = {(run.spec.name, run.spec.hash) for run in state.runs}
     unknown = any((spec.name, spec.hash) not in recorded for spec in desired.runs)

@@ -12,7 +12,7 @@ class ObjectsError(Exception):
     """It did not work, and would not if asked again. The message names the bucket, and holds no credential."""
 
 
-class Moved(ObjectsError):
+class ObjectMoved(ObjectsError):
     """The condition did not hold: nothing was written."""
 
 
@@ -25,7 +25,7 @@ class Unsure(ObjectsError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Access:
+class BucketAccess:
     """Credentials and address of a backend, used for a bucket instead of the vendor's default chain."""
 
     session: Callable[[], Any]
@@ -34,7 +34,7 @@ class Access:
     """Replaces the vendor's address; "": as the environment says."""
 
 
-class Found(NamedTuple):
+class StoredObject(NamedTuple):
     """`tag` changes with every write: an ETag, or a generation."""
 
     data: bytes
@@ -64,7 +64,7 @@ class Objects(Protocol):
 
     url: str
 
-    def get(self, key: str) -> Found | None:
+    def get(self, key: str) -> StoredObject | None:
         """None where there is no such object. A bucket that is not there is an error."""
 
     def download(self, key: str, into: Path) -> bool:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from reconciler.store.objects.base import Busy, Found, Item, Moved, ObjectsError, Unsure, Version
+from reconciler.store.objects.base import Busy, Item, ObjectMoved, ObjectsError, StoredObject, Unsure, Version
 from reconciler.system.server_time import date_of
 from schemas.location import Bucket
 
@@ -34,15 +34,15 @@ class GcsObjects:
         self._bucket = client.bucket(where.bucket)
         self._client = client
 
-    def get(self, key: str) -> Found | None:
+    def get(self, key: str) -> StoredObject | None:
         """One request: what it answers is of one generation, and its headers name that."""
 
-        def asked() -> Found:
+        def asked() -> StoredObject:
             blob = self._blob(key)
             data = bytes(blob.download_as_bytes(timeout=TIMEOUT, checksum=None))
             if not blob.generation:
                 raise ObjectsError(f"{self.url}: the answer names no generation (x-goog-generation): a proxy cut it?")
-            return Found(data, str(blob.generation))
+            return StoredObject(data, str(blob.generation))
 
         return self._maybe(asked, key)
 
@@ -168,7 +168,7 @@ def _meaning(url: str, error: Any) -> ObjectsError:
     code, said = int(error.code or 0), str(error.message).split(": ", 1)[-1].split("\n")[0][:300]
     match code:
         case 412:
-            return Moved(f"{url}: {said}")
+            return ObjectMoved(f"{url}: {said}")
         case 409 | 429:
             return Busy(f"{url}: {said}")
         case 404:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from reconciler.store.objects.base import Busy, Found, Item, Moved, ObjectsError, Unsure
+from reconciler.store.objects.base import Busy, Item, ObjectMoved, ObjectsError, StoredObject, Unsure
 from reconciler.system.server_time import date_of
 
 if TYPE_CHECKING:
@@ -44,12 +44,12 @@ class ObstoreObjects:
         self._reads = open(OFTEN)
         self._writes = open(NEVER)
 
-    def get(self, key: str) -> Found | None:
+    def get(self, key: str) -> StoredObject | None:
         import obstore
 
-        def asked() -> Found:
+        def asked() -> StoredObject:
             found = obstore.get(self._reads, key)
-            return Found(bytes(found.bytes()), str(found.meta["e_tag"]))
+            return StoredObject(bytes(found.bytes()), str(found.meta["e_tag"]))
 
         return self._maybe(asked, key)
 
@@ -138,7 +138,7 @@ class ObstoreObjects:
                 ) from None
             raise _Missing(f"{self.url}: {said}") from None
         except (AlreadyExistsError, PreconditionError) as error:
-            raise Moved(f"{self.url}: {_said(str(error))[1]}") from None
+            raise ObjectMoved(f"{self.url}: {_said(str(error))[1]}") from None
         except BaseError as error:
             raise self._meaning(error) from None
 

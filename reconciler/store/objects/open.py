@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from reconciler.state.errors import StateRefused
-from reconciler.store.objects.base import Access, Objects, ObjectsError
+from reconciler.store.objects.base import BucketAccess, Objects, ObjectsError
 from schemas.location import Bucket
 
 EXTRAS = {"s3": "aws", "gs": "gcp", "az": "azure"}
 
 
-def open_bucket(where: Bucket, *, environ: Mapping[str, str], access: Access | None = None) -> Objects:
+def open_bucket(where: Bucket, *, environ: Mapping[str, str], access: BucketAccess | None = None) -> Objects:
     """Objects below its prefix. Nothing is asked yet. `access`: of a backend, else the vendor's default chain.
 
     Raises:
@@ -28,7 +28,7 @@ def open_bucket(where: Bucket, *, environ: Mapping[str, str], access: Access | N
         raise StateRefused(str(error)) from None
 
 
-def _opened(where: Bucket, environ: Mapping[str, str], access: Access | None) -> Objects:
+def _opened(where: Bucket, environ: Mapping[str, str], access: BucketAccess | None) -> Objects:
     match where.scheme:
         case "s3":
             from reconciler.store.objects.s3 import s3_objects

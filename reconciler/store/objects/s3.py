@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from reconciler.store.objects.base import Access, ObjectsError, Version
+from reconciler.store.objects.base import BucketAccess, ObjectsError, Version
 from reconciler.store.objects.obstore import ObstoreObjects, client_options
 from schemas.location import Bucket
 
@@ -20,7 +20,7 @@ KEYS = {
 }  # fmt: skip
 
 
-def s3_objects(where: Bucket, *, environ: Mapping[str, str], access: Access | None = None) -> S3Objects:
+def s3_objects(where: Bucket, *, environ: Mapping[str, str], access: BucketAccess | None = None) -> S3Objects:
     """Objects of a bucket of S3, or of a server that speaks like it (`AWS_ENDPOINT_URL`, or the endpoint of `access`).
 
     `access`: credentials of a backend; without it those of AWS's default chain.
@@ -60,14 +60,14 @@ def s3_objects(where: Bucket, *, environ: Mapping[str, str], access: Access | No
     )
 
 
-def _session(access: Access | None) -> Any:
+def _session(access: BucketAccess | None) -> Any:
     """The backend's `boto3.Session`, or that of the default chain."""
     from boto3 import Session
 
     return access.session() if access else Session()
 
 
-def _aws_chain(where: Bucket, environ: Mapping[str, str], access: Access | None) -> Any:
+def _aws_chain(where: Bucket, environ: Mapping[str, str], access: BucketAccess | None) -> Any:
     """boto3's, which knows profiles, SSO and roles; it costs 100 ms that keys in the environment need not pay."""
     if (
         access is None
@@ -90,7 +90,7 @@ def _aws_chain(where: Bucket, environ: Mapping[str, str], access: Access | None)
         ) from None
 
 
-def _keys(where: Bucket, environ: Mapping[str, str], access: Access | None) -> Any:
+def _keys(where: Bucket, environ: Mapping[str, str], access: BucketAccess | None) -> Any:
     """To sign with: botocore's credentials, as they are now."""
     from botocore.credentials import Credentials
 

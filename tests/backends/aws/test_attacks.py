@@ -15,7 +15,7 @@ from reconciler.engine.garbage import ask_everywhere
 from reconciler.engine.ports import Connections
 from reconciler.state.errors import StateRefused
 from reconciler.state.observe.listing_scope import scope_of
-from reconciler.state.unowned import Found, unowned
+from reconciler.state.unowned import PlaceContents, unowned
 from schemas.launch import Made, Refused
 from schemas.leftover import Kind, Leftover
 from schemas.plan import Permissions
@@ -436,5 +436,5 @@ def test_the_disk_and_the_request_of_an_open_launch_are_no_garbage(site: AwsSite
         for kind in ("volume", "interface", "spot-request")
         for launch in (intent.id, "long-gone")
     ]
-    found = unowned(state, [Found(intent.request.place, scope_of(state.places[0]), (), parts)])
+    found = unowned(state, [PlaceContents(intent.request.place, scope_of(state.places[0]), (), parts)])
     assert {one.launch for one in found} == {"long-gone"}

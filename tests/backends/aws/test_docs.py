@@ -9,7 +9,7 @@ from pathlib import Path
 
 from backends.aws.iam_policy import actions, policy
 from backends.boot.spec import DeadMan
-from backends.scope import Scope
+from backends.scope import PolicyScope
 from schemas.desired import BackendConfig
 from schemas.documents.backends.aws import AwsForm
 from schemas.documents.backends.base import BackendForm
@@ -112,4 +112,4 @@ def test_the_permissions_that_a_page_names_are_in_the_policy_to_look() -> None:
     named = set(re.findall(r"`((?:ec2|ssm|sts):\w+)`", (ROOT / "docs/offers.md").read_text()))
     config = BackendConfig(name="aws", type="aws", regions=("eu-west-1",))
     assert named
-    assert named - actions(policy("plan", config, Scope(project="demo12345678"))) == set()
+    assert named - actions(policy("plan", config, PolicyScope(project="demo12345678"))) == set()

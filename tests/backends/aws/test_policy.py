@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from backends.aws.iam_policy import actions, policy
 from backends.aws.tags import PROJECT
-from backends.scope import Kind, Scope
+from backends.scope import Kind, PolicyScope
 from reconciler.state.access_modes import modes_of
 from schemas.access import Way
 from schemas.desired import BackendConfig, Desired
@@ -24,8 +24,8 @@ from schemas.resources import Where
 
 ROOT = Path(__file__).parents[3]
 AWS = BackendConfig(name="aws", type="aws", regions=("eu-west-1",))
-SCOPE = Scope(project="demo12345678")
-FULL = Scope(
+SCOPE = PolicyScope(project="demo12345678")
+FULL = PolicyScope(
     project="demo12345678", buckets=(Bucket(scheme="s3", bucket="team", prefix="runs"),), parameters=("/team/token",)
 )
 OPTIONS: dict[str, Any] = {"iam_instance_profile": "trainer", "kms_key": "1234", "connect": {"mode": "ssm"}}

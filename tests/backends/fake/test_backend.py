@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from backends.base import Backend
 from backends.errors import BackendError, TryLater
 from backends.fake.backend import FakeWorld, Fault
-from backends.fake.hosts import Behind, FakeHosts, Silent
+from backends.fake.hosts import FakeHosts, Silent, StaleReconciler
 from schemas.backend_type import BackendType
 from schemas.backend_types import FAKES, TYPES
 from schemas.launch import Made, Refused, Request
@@ -213,7 +213,7 @@ def test_a_job_stopped_before_its_start_never_starts(rig: Rig) -> None:
     rig.connect().launch(request(rig))
     hosts = FakeHosts(rig.world)
     hosts.stop("i-1", "job", generation=2, why="stopped")
-    with pytest.raises(Behind):
+    with pytest.raises(StaleReconciler):
         hosts.start("i-1", "job", generation=1)
     hosts.start("i-1", "job", generation=3)
     assert rig.world.started == {}

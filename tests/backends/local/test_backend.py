@@ -15,7 +15,7 @@ import pytest
 from backends.boot.spec import Boot
 from backends.errors import BackendError, TryLater
 from backends.local.backend import LocalBackend, connect, foreign, share
-from backends.local.machine import Machine, machine_id, measure
+from backends.local.machine import LocalMachine, machine_id, measure
 from backends.nvidia_smi import parse_gpus
 from schemas.backend_types import TYPES
 from schemas.desired import BackendConfig
@@ -67,7 +67,7 @@ def gpu(number: int, name: str = "a100") -> Gpu:
     return Gpu(name=name, memory=81920, compute_capability=80, uuids=(f"GPU-{number}",))
 
 
-MACHINE = Machine(cpus=10, memory=64000, disk=400000, cpu_arch="x86", gpus=tuple(gpu(n) for n in range(8)))
+MACHINE = LocalMachine(cpus=10, memory=64000, disk=400000, cpu_arch="x86", gpus=tuple(gpu(n) for n in range(8)))
 
 
 def test_a_share_is_one_nth_and_at_least_one_cpu() -> None:

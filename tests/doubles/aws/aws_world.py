@@ -12,7 +12,7 @@ from typing import Any
 from backends.aws.backend import AwsBackend
 from backends.base import Backend
 from backends.boot.spec import Boot
-from backends.fake.backend import Machine
+from backends.fake.backend import FakeMachine
 from reconciler.engine.ports import Ports
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import HostReport, Instance
@@ -144,7 +144,7 @@ class AwsSite(Site):
                 request = Request(
                     place="aws", launch=launch, token="", ids=(id,), names=("",), pool="", instance_type=one["type"]
                 )
-                self.world.machines[id] = Machine(
+                self.world.machines[id] = FakeMachine(
                     external_id=id, request=request, index=0, region=REGION, resources=SMALL, born=self.clock.now()
                 )
         for id, machine in self.world.machines.items():

@@ -20,7 +20,7 @@ from reconciler.cli.project import documents_of, site_of
 from reconciler.engine.begin import TickRefused
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import tick
-from reconciler.hosts.runner import Collected, Held, HostError, Order, Unreachable
+from reconciler.hosts.runner import CollectedFiles, HeldJob, HostError, JobOrder, Unreachable
 from reconciler.state.errors import StateMoved, StateRefused
 from schemas.instance import HostReport, Instance, JobReport
 from schemas.lease import Lease
@@ -75,7 +75,7 @@ class Folders:
             ended_at=int(ends) + self.skew if over else None,
         )
 
-    def start(self, instance: Instance, order: Order) -> Held | None:
+    def start(self, instance: Instance, order: JobOrder) -> HeldJob | None:
         self._claim(self._folder(instance) / f"{order.job}.job", f"{order.run} {order.number}\n")
         return None
 
@@ -94,13 +94,13 @@ class Folders:
             os.link(name, claim)
         os.unlink(name)
 
-    def collect(self, instance: Instance, job: str, *, artifacts: tuple[str, ...]) -> Collected:
+    def collect(self, instance: Instance, job: str, *, artifacts: tuple[str, ...]) -> CollectedFiles:
         if not (self._folder(instance) / f"{job}.job").exists():
             raise HostError("no such job")
         handle, name = tempfile.mkstemp(dir=self.hosts.parent)
         os.write(handle, f"log of {job}\n".encode())
         os.close(handle)
-        return Collected(log=Path(name))
+        return CollectedFiles(log=Path(name))
 
     def clean(self, instance: Instance, job: str, *, generation: int) -> None:
         claim = self._folder(instance) / f"{job}.job"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from reconciler.hosts.runner import Order
+from reconciler.hosts.runner import JobOrder
 from reconciler.hosts.shell_runner import HostRunner
 from reconciler.hosts.transport.local import LocalTransport
 from schemas.instance import HostReport, Instance, JobReport
@@ -105,6 +105,6 @@ class RealHost:
         until(lambda: all(job.phase not in ("running", "held") for job in self.look().jobs))
 
 
-def an_order(*commands: str, job: str = "r1-0-1-0", **changes: Any) -> Order:
+def an_order(*commands: str, job: str = "r1-0-1-0", **changes: Any) -> JobOrder:
     given = {"run": "r1", "attempt": "r1-0-1", "name": "hello", "generation": 1, **changes}
-    return Order(job=job, commands=commands, **given)
+    return JobOrder(job=job, commands=commands, **given)

@@ -37,7 +37,7 @@ LOOKS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Word:
+class AutoscaleCommand:
     """What a command says: its edit of the documents, its word in the state, and both in words."""
 
     edit: Callable[[Path], Edit | None]
@@ -57,7 +57,7 @@ def allow(cap: Cap, *, yes: bool) -> int:
         _check_known(cap, documents.desired, state)
     change = set_rule if cap.max else remove_rule
     name = rule_words(cap)
-    word = Word(
+    word = AutoscaleCommand(
         edit=lambda folder: change(folder, cap),
         wish=lambda fresh: say_rule(fresh, cap, by=who(), now=now()),
         said=f"at most {cap.max} {name}" if cap.max else f"no rule for {name} any more",
@@ -69,7 +69,7 @@ def allow(cap: Cap, *, yes: bool) -> int:
 def clear(*, yes: bool) -> int:
     """Every rule goes; an empty list of them allows no spot instance."""
     root = project_root()
-    word = Word(
+    word = AutoscaleCommand(
         edit=clear_rules,
         wish=lambda fresh: say_cleared(fresh, by=who(), now=now()),
         said="no rule is left: no spot instances",
@@ -81,7 +81,7 @@ def clear(*, yes: bool) -> int:
 def switch(*, enabled: bool, yes: bool) -> int:
     """`enable` or `disable`; the rules stay as they are."""
     root = project_root()
-    word = Word(
+    word = AutoscaleCommand(
         edit=lambda folder: set_enabled(folder, enabled=enabled),
         wish=lambda fresh: say_enabled(fresh, enabled=enabled, by=who(), now=now()),
         said="spot instances are made by the rules again" if enabled else "no spot instances; the rules are kept",
@@ -100,7 +100,7 @@ def _check_known(cap: Cap, desired: Desired, state: State | None) -> None:
 # ---------------------------------------------------------------- both at once
 
 
-def _do(root: Path, word: Word, *, state: State | None, yes: bool) -> int:
+def _do(root: Path, word: AutoscaleCommand, *, state: State | None, yes: bool) -> int:
     try:
         edit = word.edit(root / ".dstack")
     except EditRefused as error:
@@ -182,7 +182,7 @@ class _Others(Exception):
 
 
 def _fulfilled(
-    where: Site, word: Word, *, edits: tuple[Edit, ...], scope: tuple[str, ...], yes: bool
+    where: Site, word: AutoscaleCommand, *, edits: tuple[Edit, ...], scope: tuple[str, ...], yes: bool
 ) -> tuple[TickResult, tuple[str, ...]]:
     """The last tick, and which instances end. Nothing is asked, and nothing written, before a look agrees on them."""
     for _ in range(LOOKS):

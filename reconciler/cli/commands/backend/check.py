@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
-from backends.checks import NotKnown, Probe
+from backends.checks import BackendCheck, NotKnown
 from backends.errors import CallFailed
 from backends.registry import probes
 from reconciler.app.connections import surroundings
 from reconciler.app.stores import store_of
 from reconciler.cli.commands.backend.buckets import credentials_said, opened_by
-from reconciler.cli.exits import Done, Fail
+from reconciler.cli.exits import Fail, Finished
 from reconciler.cli.project import documents_of, project_root, site_of, state_if_any
 from reconciler.cli.terminal.streams import out, painter, say
 from reconciler.hosts.ssh.declared_hosts import reach_from
@@ -28,7 +28,7 @@ MARKS = {"ok": "ok", "failed": "FAILED", "not known": "?"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class CheckResult:
     """What one probe gave. `seconds` it took; `then` is "" where nothing needs doing."""
 
     backend: str
@@ -44,7 +44,7 @@ def check_backends(name: str, *, as_json: bool) -> int:
     documents = documents_of(project_root())
     where = site_of(documents)
     state = state_if_any(where)
-    found: list[Found] = []
+    found: list[CheckResult] = []
     around = surroundings(
         where,
         lineage=state.lineage if state else "",
@@ -66,22 +66,24 @@ def check_backends(name: str, *, as_json: bool) -> int:
     failed = [one for one in found if one.verdict == "failed"]
     if failed:
         say(f"{len(failed)} of {len(found)} failed: {', '.join(dict.fromkeys(one.name for one in failed[:5]))}")
-        raise Done(1)
+        raise Finished(1)
     return 0
 
 
-def looked(backend: str, asked: Iterable[Probe], *, clock: Callable[[], float]) -> Iterator[Found]:
+def looked(backend: str, asked: Iterable[BackendCheck], *, clock: Callable[[], float]) -> Iterator[CheckResult]:
     """Each in turn. Without credentials nothing else can be told, and nothing else is asked."""
     for probe in asked:
         began = clock()
         verdict, said, then = _verdict(probe)
         seconds = clock() - began
-        yield Found(backend=backend, name=probe.name, verdict=verdict, seconds=seconds, said=clean(said), then=then)
+        yield CheckResult(
+            backend=backend, name=probe.name, verdict=verdict, seconds=seconds, said=clean(said), then=then
+        )
         if probe.name == "credentials" and verdict == "failed":
             return
 
 
-def _verdict(probe: Probe) -> tuple[Verdict, str, str]:
+def _verdict(probe: BackendCheck) -> tuple[Verdict, str, str]:
     try:
         return "ok", probe.look(), ""
     except NotKnown as why:
@@ -103,7 +105,7 @@ def _chosen(desired: Desired, name: str) -> Iterator[tuple[BackendConfig, tuple[
     yield from found
 
 
-def _show(one: Found) -> None:
+def _show(one: CheckResult) -> None:
     paint = painter(sys.stdout)
     mark = MARKS[one.verdict]
     shade = {"ok": "green", "failed": "red", "not known": "dim"}[one.verdict]
@@ -112,7 +114,7 @@ def _show(one: Found) -> None:
         out(f"       next: {one.then}\n")
 
 
-def _json(one: Found) -> dict[str, object]:
+def _json(one: CheckResult) -> dict[str, object]:
     return {
         "backend": one.backend,
         "check": one.name,

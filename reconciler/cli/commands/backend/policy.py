@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from backends.registry import Policy, policy_of
-from backends.scope import Kind, Scope
+from backends.scope import Kind, PolicyScope
 from reconciler.cli.commands.backend.buckets import buckets_of
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import documents_of, project_root, site_of
@@ -22,7 +22,7 @@ def print_policy(name: str, *, kind: Kind) -> int:
         raise Fail("the project has no id yet, and the policy is bound to it: `dstack init` writes one")
     config, policy = _with_policy(desired, name)
     parameters = tuple(secret.reference for secret in desired.secrets if secret.source in config.traits.parameters)
-    scope = Scope(
+    scope = PolicyScope(
         project=desired.project,
         buckets=buckets_of(site_of(documents)),
         parameters=parameters,

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from reconciler.app.site import Site
 from reconciler.app.stores import store_of
-from reconciler.cli.commands.offers.rows import Asked, browsed, row_of, show_offers
+from reconciler.cli.commands.offers.rows import OfferQuery, browsed, row_of, show_offers
 from reconciler.cli.commands.plan.approval import price_flag
 from reconciler.cli.commands.plan.basis import stored_offers
 from reconciler.cli.did_you_mean import near
@@ -78,7 +78,7 @@ def show_offer_list(flags: OffersFlags) -> int:
     basis = _basis(flags.backends)
     basis.warnings += _refreshed(basis.desired, flags)
     offers = tuple(stored_offers(basis.site, basis.desired, basis.state))
-    asked = Asked(
+    asked = OfferQuery(
         need=need,
         where=_where(flags, offers, basis.desired),
         pool=_pool(flags.pool, basis.desired),

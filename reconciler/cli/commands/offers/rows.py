@@ -10,8 +10,8 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from reconciler.cli.terminal.streams import out, say, show, width
-from reconciler.planner.placement.blocks import Box, fewest
-from reconciler.planner.placement.browse import Browsed, Found, browse
+from reconciler.planner.placement.blocks import SharedBox, fewest
+from reconciler.planner.placement.browse import Browsed, FoundOffers, browse
 from reconciler.planner.placement.fit import misfit
 from reconciler.planner.world import World
 from reconciler.report.offers import OfferRow, offer_text
@@ -31,7 +31,7 @@ BUSY = "all in use"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class OfferQuery:
     """What must fit: a need and limits, and those of its pool and project. `instance`: that one alone."""
 
     need: Need
@@ -44,7 +44,7 @@ class Asked:
     instance: str = ""
 
 
-def offer_rows(asked: Asked, *, state: State, offers: Sequence[Offer]) -> list[OfferRow]:
+def offer_rows(asked: OfferQuery, *, state: State, offers: Sequence[Offer]) -> list[OfferRow]:
     """Idle, then new ones by price with the unavailable last, then busy ones."""
     had = _existing(asked, state) if asked.existing else []
     new = [row_of(one) for one in browsed(asked, state=state, offers=offers).found] if asked.new else []
@@ -52,7 +52,7 @@ def offer_rows(asked: Asked, *, state: State, offers: Sequence[Offer]) -> list[O
     return [*idle, *new, *(row for row in had if row.availability != "idle")]
 
 
-def browsed(asked: Asked, *, state: State, offers: Sequence[Offer]) -> Browsed:
+def browsed(asked: OfferQuery, *, state: State, offers: Sequence[Offer]) -> Browsed:
     """What could be had anew, by the plan's own walk."""
     world = World(desired=asked.desired, state=state, offers=offers, now=asked.now, nonce="browsing")
     return browse(world, asked.pool, need=asked.need, where=asked.where)
@@ -69,7 +69,7 @@ def show_offers(rows: Sequence[OfferRow], *, most: int, now: Seconds) -> None:
     sys.stdout.flush()
 
 
-def row_of(one: Found) -> OfferRow:
+def row_of(one: FoundOffers) -> OfferRow:
     offer = one.offer
     return OfferRow(
         backend=offer.backend,
@@ -88,7 +88,7 @@ def row_of(one: Found) -> OfferRow:
     )
 
 
-def _existing(asked: Asked, state: State) -> list[OfferRow]:
+def _existing(asked: OfferQuery, state: State) -> list[OfferRow]:
     jobs = jobs_by_instance(state.attempts)
     rows = []
     for one in state.instances:
@@ -106,7 +106,7 @@ def _existing(asked: Asked, state: State) -> list[OfferRow]:
     return sorted(rows, key=lambda row: (row.availability != "idle", row.price is None, row.price or Decimal(0)))
 
 
-def _instance(asked: Asked, one: Instance, *, jobs: Sequence[Job], idle: bool) -> OfferRow | None:
+def _instance(asked: OfferQuery, one: Instance, *, jobs: Sequence[Job], idle: bool) -> OfferRow | None:
     """At what a run's share of it costs; idle where so much of it is free. `None` where it does not fit."""
     of = shared(one)
     blocks = fewest(asked.need, one.resources, of=of) if of > 1 else 1
@@ -114,7 +114,7 @@ def _instance(asked: Asked, one: Instance, *, jobs: Sequence[Job], idle: bool) -
     price = part_price(one.price, blocks=blocks, of=of)
     if not blocks or misfit(asked.need, asked.where, replace(one, resources=own, price=price), cloud=False):
         return None
-    free = of > 1 and Box(one, of=of, jobs=jobs).free >= blocks and one.phase == "ready"
+    free = of > 1 and SharedBox(one, of=of, jobs=jobs).free >= blocks and one.phase == "ready"
     return OfferRow(
         backend=one.backend,
         region=one.region,

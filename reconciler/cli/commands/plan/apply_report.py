@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from msgspec.structs import replace
 
 from reconciler.cli.commands.plan.refusals import raise_refusals
-from reconciler.cli.exits import Done, Fail
+from reconciler.cli.exits import Fail, Finished
 from reconciler.cli.terminal.streams import out, say
 from reconciler.engine.tick import TickResult
 from reconciler.engine.until import Settled
@@ -35,7 +35,7 @@ def report(done: Settled, *, interrupted: bool, strict: bool, detached: bool) ->
     failed = _say_failures(done)
     if interrupted:
         _say_under_way(last.state)
-        raise Done(130)
+        raise Finished(130)
     unmet = _newly_unmet(done)
     out(_done_line(first, hindered=bool(unmet)) + _runs_line(last.state))
     for line in unmet:
@@ -46,10 +46,10 @@ def report(done: Settled, *, interrupted: bool, strict: bool, detached: bool) ->
         raise Fail(last.refused)
     if not done.reached and not detached:
         _say_under_way(last.state)
-        raise Done(3)
+        raise Finished(3)
     if strict and _waiting(last):
         say("waiting: something wanted does not happen now (see `dstack plan`)")
-        raise Done(3)
+        raise Finished(3)
     # An effect that failed is taken up by the next tick; a place that cannot be asked stays so until somebody looks.
     failed = failed or (bool(unmet) and _short(first))
     return 1 if _say_unknown(last.state) or (failed and (not detached or _lasting(last))) else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from reconciler.cli.commands.plan.refusals import raise_refusals
-from reconciler.cli.exits import Done, Fail
+from reconciler.cli.exits import Fail, Finished
 from reconciler.cli.project import ports_of, site, state_of
 from reconciler.cli.terminal.interrupts import Interrupts
 from reconciler.cli.terminal.progress import Progress
@@ -53,12 +53,12 @@ def run_destroy(*, deadline: str, confirmed: str) -> int:
         done = settle(ports, replace(ask, confirm=None), until=_nothing_lives, progress=progress, deadline=limit)
     raise_refusals(done.last)
     if interrupts.count:
-        raise Done(130)
+        raise Finished(130)
     if not done.reached:
         for why in dict.fromkeys(one.why for one in done.last.outcomes if isinstance(one, Failed)):
             say(f"failed: {why}")
         say("still under way; `dstack destroy` goes on with it")
-        raise Done(3)
+        raise Finished(3)
     out("Done: nothing of this project lives any more.\n")
     return 0
 

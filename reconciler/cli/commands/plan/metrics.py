@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reconciler.app.stores import store_of
 from reconciler.cli.commands.plan.review import write_whole
-from reconciler.cli.exits import Done, Fail
+from reconciler.cli.exits import Fail, Finished
 from reconciler.cli.project import site
 from reconciler.engine.tick import TickResult
 from reconciler.report.metrics import Visit, render_metrics
@@ -23,7 +23,7 @@ def measured(path: Path, work: Callable[[list[TickResult]], int]) -> int:
     try:
         code = work(results)
         return code
-    except (Done, Fail) as end:
+    except (Finished, Fail) as end:
         code = end.code
         raise
     except KeyboardInterrupt:

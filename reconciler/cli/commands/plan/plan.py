@@ -14,7 +14,7 @@ from reconciler.app.site import STATE, Site
 from reconciler.app.stores import markers_of, store_of
 from reconciler.cli.commands.plan.authority import judged
 from reconciler.cli.commands.plan.basis import Basis, _planned
-from reconciler.cli.exits import Done
+from reconciler.cli.exits import Finished
 from reconciler.cli.project import documents_of, ports_of, project_root, site_of, tell
 from reconciler.cli.terminal.streams import out, page, say
 from reconciler.config.load import Documents
@@ -69,7 +69,7 @@ def show_plan(flags: PlanFlags) -> int:
     _save(flags, made, documents)
     _print(made, state, as_json=flags.as_json)
     if flags.detailed_exitcode and (explain(made, state) or made.configuration):
-        raise Done(2)
+        raise Finished(2)
     return 0
 
 
@@ -93,10 +93,10 @@ def _reviewed(flags: PlanFlags, made: Plan, state: State, documents: Documents, 
     _print(plan, found.state, as_json=flags.as_json, review=found)
     plan_review.say_gates(found.gates)
     if found.failed:
-        raise Done(1)
+        raise Finished(1)
     own = found.difference.own if found.difference else bool(explain(plan, found.state))
     if flags.detailed_exitcode and (own or plan.configuration):
-        raise Done(2)
+        raise Finished(2)
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reconciler.cli.exits import Done, Fail
+from reconciler.cli.exits import Fail, Finished
 from reconciler.cli.terminal.streams import say
 from reconciler.engine.tick import TickResult
 
@@ -13,4 +13,4 @@ def raise_refusals(result: TickResult) -> None:
         raise Fail(result.refused)
     if result.declined:
         say("nothing was done")
-        raise Done(1)
+        raise Finished(1)

@@ -12,7 +12,7 @@ from reconciler.cli.commands.plan.basis import Basis, planned
 from reconciler.cli.exits import Fail
 from reconciler.cli.terminal.streams import say
 from reconciler.config.load import Documents
-from reconciler.report.fail_on import BadGate, Gate, Held, gates, held
+from reconciler.report.fail_on import BadGate, Gate, GateFailure, gates, held
 from reconciler.report.plan_diff import Difference, Side, subtract
 from schemas.plan import Permissions, Plan
 from schemas.state import State
@@ -25,7 +25,7 @@ class Review:
     plan: Plan
     state: State
     difference: Difference | None = None
-    gates: tuple[Held, ...] = ()
+    gates: tuple[GateFailure, ...] = ()
 
     @property
     def failed(self) -> bool:
@@ -76,7 +76,7 @@ def _side(basis: Basis, documents: Documents, permissions: Permissions) -> Side:
     return Side(plan=plan, state=state, desired=desired)
 
 
-def say_gates(found: Sequence[Held]) -> None:
+def say_gates(found: Sequence[GateFailure]) -> None:
     for one in found:
         if one.why:
             say(f"error: gate {one.gate}: {one.why}")

@@ -16,7 +16,7 @@ VERSION = 1
 MAX_BYTES = 256 * 1024 * 1024
 
 
-class Saved(Value, frozen=True, kw_only=True):
+class SavedPlan(Value, frozen=True, kw_only=True):
     """`digest` is of the documents that the plan was made from."""
 
     dstack_plan: int
@@ -28,7 +28,7 @@ def save_plan(path: Path, plan: Plan, *, digest: str) -> None:
     """Written whole or not at all, readable by its owner alone; what is there and no plan is left alone."""
     if not path.name or (path.exists() and not _is_plan(path)):
         raise Fail(f"--out {path}: is there and is no plan: it is not overwritten; name another file")
-    data = msgspec.json.format(msgspec.json.encode(Saved(dstack_plan=VERSION, digest=digest, plan=plan)), indent=1)
+    data = msgspec.json.format(msgspec.json.encode(SavedPlan(dstack_plan=VERSION, digest=digest, plan=plan)), indent=1)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -51,7 +51,7 @@ def _is_plan(path: Path) -> bool:
 def saved_plan(path: Path, *, digest: str) -> Plan:
     """`Fail` where it is no plan, or one of other documents than these."""
     try:
-        saved = msgspec.json.decode(_bytes(path), type=Saved)
+        saved = msgspec.json.decode(_bytes(path), type=SavedPlan)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Fail(f"{path}: not a plan saved by this version of `dstack plan --out` ({error})") from error
     if saved.dstack_plan != VERSION:

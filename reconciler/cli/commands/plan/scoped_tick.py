@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from reconciler.app.site import Site
 from reconciler.cli.commands.plan.refusals import raise_refusals
-from reconciler.cli.exits import Done, Fail
+from reconciler.cli.exits import Fail, Finished
 from reconciler.cli.project import ports_of
 from reconciler.cli.terminal.interrupts import Interrupts
 from reconciler.cli.terminal.progress import Progress
@@ -88,7 +88,7 @@ def _checked(done: Settled, *, interrupted: bool) -> TickResult:
     if interrupted:
         for subject, what in (under_way(done.last.state) if done.last.state else {}).items():
             say(f"  {subject}: {what}")
-        raise Done(130)
+        raise Finished(130)
     if not done.reached:  # its place refuses it for good
         words = dict.fromkeys(one.why for one in done.last.outcomes if isinstance(one, Failed))
         raise Fail(done.last.refused or "; ".join(words))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from reconciler.cli.commands.offers.rows import Asked, browsed, offer_rows, show_offers
+from reconciler.cli.commands.offers.rows import OfferQuery, browsed, offer_rows, show_offers
 from reconciler.cli.commands.plan.approval import price_flag
 from reconciler.cli.commands.plan.basis import stored_offers
 from reconciler.cli.commands.plan.revision import identified
@@ -104,7 +104,7 @@ class _Confirm:
 
     def __call__(self, plan: Plan, state: State) -> Plan | None:
         self.known = frozenset(one.id for one in state.instances)
-        asked = Asked(
+        asked = OfferQuery(
             need=self.wish.need, where=self.wish.where, pool=self.pool, existing=False, desired=self.desired, now=now()
         )
         rows = offer_rows(asked, state=state, offers=self.offers)

@@ -13,7 +13,7 @@ from reconciler.cli.exits import Fail
 from reconciler.cli.terminal.streams import say
 from reconciler.config.compile.hosts import gpu_need, name_of
 from reconciler.hosts.ssh.config import Here, Hop, read_jump
-from reconciler.hosts.ssh.destination import Asked, NotADestination, read_destination
+from reconciler.hosts.ssh.destination import NotADestination, ParsedDestination, read_destination
 from schemas.desired import Desired
 from schemas.host import Host, Jump
 from schemas.pool import Pool
@@ -49,7 +49,7 @@ def hosts_of(flags: AddSshAsk, desired: Desired, *, pool: str, shared: Mapping[s
     return [_host(flags, text, desired=desired, pool=known, shared=shared) for text in flags.destinations]
 
 
-def _asked(flags: AddSshAsk, text: str) -> Asked:
+def _asked(flags: AddSshAsk, text: str) -> ParsedDestination:
     try:
         return read_destination(
             text, port=flags.port, login=flags.login, identity=flags.identity, jump=flags.jump, options=flags.options
@@ -117,7 +117,7 @@ def _first(hop: Hop) -> str:
     return _portable(found) if found else ""
 
 
-def _identity(asked: Asked) -> str:
+def _identity(asked: ParsedDestination) -> str:
     """A path in the home folder is written so that it is the same for everybody."""
     if not asked.identity_file:
         return ""
@@ -130,7 +130,7 @@ def _portable(absolute: Path) -> str:
     return f"~/{absolute.relative_to(home)}" if absolute.is_relative_to(home) else str(absolute)
 
 
-def _jumps(asked: Asked) -> tuple[Any, ...]:
+def _jumps(asked: ParsedDestination) -> tuple[Any, ...]:
     if not asked.jump:
         return ()
     try:

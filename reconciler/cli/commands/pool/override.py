@@ -20,7 +20,7 @@ from schemas.state import Override, State
 
 
 @dataclass(frozen=True, kw_only=True)
-class Word:
+class PoolOverride:
     """The flags as given, each "" where it was not."""
 
     kind: Literal["drain", "pause"]
@@ -31,7 +31,7 @@ class Word:
     reason: str = ""
 
 
-def override_pool(name: str, word: Word) -> int:
+def override_pool(name: str, word: PoolOverride) -> int:
     """Of a pool, or (a drain) of an instance. Written at once; the next apply acts on it."""
     if word.until and word.duration:
         raise Fail("--until and --for both say when it ends: give one")

@@ -24,7 +24,7 @@ from reconciler.hosts.enter import mark_active, working_folder
 from reconciler.hosts.follow_log import follow
 from reconciler.hosts.port_forward import HERE, Hearing, forward
 from reconciler.hosts.runner import HostError
-from reconciler.hosts.session.base import Door
+from reconciler.hosts.session.base import SessionOpener
 from reconciler.hosts.session.open import open_door
 from reconciler.hosts.ssh.aliases import Alias, Aliases, AliasRefused
 from reconciler.hosts.ssh.declared_hosts import reach_from
@@ -122,7 +122,7 @@ class _Attached:
     run: Run
     job: Job
     host: Instance
-    door: Door
+    door: SessionOpener
     moved: bool = False
     alias: str = ""
     missing: str = ""

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from reconciler.app.site import Site
-from reconciler.cli.commands.offers.rows import Asked, browsed, offer_rows, show_offers
+from reconciler.cli.commands.offers.rows import OfferQuery, browsed, offer_rows, show_offers
 from reconciler.cli.commands.plan.approval import price_flag
 from reconciler.cli.commands.plan.basis import stored_offers
 from reconciler.cli.did_you_mean import near
@@ -46,7 +46,7 @@ class RunConfirm:
         pool = self._pool()
         spec = self.run.spec
         self._refuse_unknown_instance(state)
-        asked = Asked(
+        asked = OfferQuery(
             need=spec.need,
             where=spec.where,
             pool=pool,
