@@ -392,7 +392,8 @@ class Machine(People):
 
     def _limits(self) -> tuple[str, ...]:
         gangs = () if self.field.site.kind.gang != "none" else ("nodes of one run",)
-        return (*LIMITS, *gangs) if self.field.commits[-1].backends else (*LIMITS, "there are no offers")
+        sellers = () if self.field.commits[-1].backends else ("there are no offers",)
+        return (*LIMITS, *gangs, *sellers)
 
 
 LIMITS = ("maximum", "budget", "autoscale", "there is no pool", "held since", "with spot")
