@@ -8,11 +8,12 @@ rules, keeps no memory of its own and decides nothing. Any call may raise `CallF
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from backends.boot.spec import Boot
 from backends.errors import BackendError
 from schemas.desired import BackendConfig
+from schemas.host import Host
 from schemas.instance import Seen
 from schemas.launch import LaunchAnswer, Request, TerminateAnswer
 from schemas.leftover import Leftover
@@ -124,3 +125,31 @@ class Setting(Protocol):
 
 
 Connect = Callable[[BackendConfig, str, Setting], Backend]
+
+
+LIMIT = 45.0  # seconds; ending the jobs of a server may take 30
+
+
+class Said(NamedTuple):
+    """What a program there answered. `noise` is what the login shell printed before; `steps`: name -> seconds."""
+
+    code: int
+    out: bytes
+    err: str
+    noise: bytes
+    host_key: str
+    steps: Mapping[str, float]
+
+
+class Reach(Protocol):
+    """The way to a server. `rules` are the sh functions that know a job's processes."""
+
+    @property
+    def rules(self) -> str: ...
+    @property
+    def who(self) -> str: ...
+
+    def ask(
+        self, host: Host, program: str, *, args: Sequence[str] = (), stdin: bytes = b"", timeout: float = LIMIT
+    ) -> Said:
+        """Run sh text there. Raises `TryLater` where nothing came back, `BackendError` for another key than pinned."""

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from backends.base import BackendDefaults, Setting
+from backends.base import BackendDefaults, Reach, Said, Setting
 from backends.errors import BackendError, Behind, NoCapacity, TryLater
 from backends.ssh.probe_facts import (
     Check,
@@ -34,36 +34,10 @@ from schemas.launch import Ending, LaunchAnswer, Made, Request, TerminateAnswer
 from schemas.offer import Offer
 from schemas.resources import Need, Where
 
-LIMIT = 45.0  # seconds; ending the jobs of a server may take 30
 LOOK = 30.0
 FENCED = 75
 TAKEN = 80
 STUBBORN = 81
-
-
-class Said(NamedTuple):
-    """What a program there answered. `noise` is what the login shell printed before; `steps`: name -> seconds."""
-
-    code: int
-    out: bytes
-    err: str
-    noise: bytes
-    host_key: str
-    steps: Mapping[str, float]
-
-
-class Reach(Protocol):
-    """The way to a server. `rules` are the sh functions that know a job's processes."""
-
-    @property
-    def rules(self) -> str: ...
-    @property
-    def who(self) -> str: ...
-
-    def ask(
-        self, host: Host, program: str, *, args: Sequence[str] = (), stdin: bytes = b"", timeout: float = LIMIT
-    ) -> Said:
-        """Run sh text there. Raises `TryLater` where nothing came back, `BackendError` for another key than pinned."""
 
 
 class SshSetting(Setting, Protocol):

@@ -18,7 +18,7 @@ from schemas.host import Host
 from schemas.instance import Instance
 
 if TYPE_CHECKING:
-    from backends.ssh.backend import Said
+    from backends.base import Said
     from reconciler.hosts.ssh.connections import Line, Lines
     from reconciler.hosts.transport.program import ProgramTransport
     from reconciler.hosts.transport.ssh import SshTransport
@@ -134,7 +134,7 @@ class SshReach:
     def ask(
         self, host: Host, program: str, *, args: Sequence[str] = (), stdin: bytes = b"", timeout: float = 45.0
     ) -> Said:
-        from backends.ssh.backend import Said
+        from backends.base import Said
 
         try:
             heard = self.transport(host).hear(program, args=args, stdin=stdin, timeout=timeout)
