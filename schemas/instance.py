@@ -18,105 +18,138 @@ Origin = Literal["declared", "run", "added"]
 class Instance(Value, frozen=True, kw_only=True):
     """One machine that we own, from before it was asked for until long after its end.
 
-    pending       its launch is written, no place has shown it yet
-    provisioning  its place shows it; no host has answered
+    pending       its launch is written, no backend has shown it yet
+    provisioning  its backend shows it; no host has answered
     ready         its host answered once (`ready_at`); it is then idle, busy or holding,
                   which `reconciler.state.status` derives from the attempts
     terminating   its end was written (before it was asked for); billed until gone
-    terminated    its place says ended, or it is proven gone (a tombstone)
+    terminated    its backend says ended, or it is proven gone
 
-    `id` is minted by us (launch id + index), `name` is for people and unique among the
-    living, `external_id` is its place's. `idle_duration` is fixed at its making;
-    `idle_source` says where that number came from. Idle since
-    `max(ready_at, last_job_end)` (see `reconciler.state.status`).
-    `orphan` says why nobody owns it: it is counted, never used, and ended after a grace.
-    `missing_since`/`absences`: good listings that did not have it. `unreachable_since`
-    /`failed_looks`: looks at its host that failed. `reserved_for` is the run that it
-    was made for, alone, until `reserved_until`; `wish` the `pool add` that asked for it.
-    `quarantined`: why it is given no more work; `trusted_at` is when a person lifted that: what failed before it
-    counts no more.
-    `hold`: for how long a result waits on it, where its run does not say.
-    `stray_jobs`: job folders on its host that nobody needs: unknown, given up, or collected.
-    `foreign`: who else uses its GPUs: it is degraded, unless its pool has `allow_foreign`.
-    `ending`: its place showed it on its way out, so that its end need not be asked for again.
-    `network` names the network that it shares with others ("": that of its place), `internal_ip` is its
-    address there, where other nodes reach it ("": `address`). `via` is the jump that leads us to it.
-    `priced_at`: since when it costs `price` (`None`: since `created_at`); `at_most`: it may cost less, never more.
-    `ended_at` is when its place says that it ended, where the place tells; `terminated_at` is when we knew.
-    `host`: how a declared server is reached; it goes with its declaration alone, never for being idle.
-    `unfit`: a check of its place that fails now; it is given no work.
-    Of a machine in a cloud: `host_key` is its pin ("": that of its launch, which its first contact replaces), `user`
-    who logs in ("": `backends.boot.spec.LOGIN`), `way` how it is reached. It powers itself off at `self_destruct_at`
-    (`None`: never, or not known); `disarmed` is why it does not, where its timer was stopped or changed: it is degraded
-    until that is armed again. `authorized` is the digest of the documents' keys that may log in.
+    It is idle since `max(ready_at, last_job_end)`.
     """
 
     id: str
+    """Minted by us: launch id + index."""
     name: str
+    """For people; unique among the living."""
     pool: str
+    """Its pool's name; "" where nothing tells it."""
     backend: str
+    """Name of its backend."""
     place: str
+    """Key of the place that lists it: `local`, `aws/us-east-1`."""
     region: str = ""
     zone: str = ""
     instance_type: str = ""
     resources: Resources
     spot: bool = False
     price: Price | None = None
+    """$/h; None where unknown."""
     at_most: bool = False
+    """It may cost less than `price`, never more."""
     external_id: str = ""
+    """The vendor's id; "" until it was seen."""
     launch: str = ""
+    """Id of the launch that made it."""
     wish: str = ""
+    """Id of the `pool add` request that asked for it."""
     origin: Origin = "declared"
     phase: Phase = "pending"
     reason: str = ""
+    """Why it is in this phase, for people."""
     address: str = ""
+    """Where we reach it."""
     internal_ip: str = ""
+    """Where other nodes reach it; "": `address`."""
     network: str = ""
+    """Name of the network that it shares with others; "": that of its place."""
     via: str = ""
+    """The jump that leads to it."""
     machine_id: str = ""
+    """As its host reports it."""
     boot_id: str = ""
     """Of its last start, by its host: the kernel's boot id, or, in a container, the id of that container's start
     (its incarnation). A job of another one is proven ended."""
     created_at: int = 0
+    """Unix time."""
     seen_at: int | None = None
+    """Unix time of the first listing that had it."""
     ready_at: int | None = None
+    """Unix time of its host's first answer."""
     last_job_end: int | None = None
+    """Unix time at which its last job ended."""
     terminate_at: int | None = None
+    """Unix time from which its end is asked for."""
     terminated_at: int | None = None
+    """Unix time at which we knew of its end."""
     priced_at: int | None = None
+    """Unix time since which it costs `price`; None: since `created_at`."""
     ended_at: int | None = None
+    """Unix time of its end as its backend tells it, where it does."""
     idle_duration: Seconds | None = 300
+    """Seconds of idling until it terminates, fixed at its making; None: off."""
     idle_source: str = "default"
+    """Which setting `idle_duration` came from."""
     max_lifetime: Seconds | None = None
+    """Seconds; None: no limit."""
     hold: Seconds = 86400
+    """Seconds for which a result waits on it, where its run does not say."""
     unattended: Seconds | None = 259200
+    """Seconds that it may run without an apply; None: no limit."""
     prevent_destroy: bool = False
+    """A person must confirm its end."""
     blocks: int = 1
+    """Parts of equal size that runs may share; 1: it is not shared."""
     reserved_for: str = ""
+    """Id of the run that it was made for, alone, until `reserved_until`."""
     reserved_until: int | None = None
+    """Unix time."""
     orphan: str = ""
+    """Why it has no owner: it is counted, never used, and terminated after a grace. "": it has one."""
     draining: str = ""
+    """Why it gets no new work while its jobs end; "": it is not draining."""
     drain_until: int | None = None
+    """Unix time at which its jobs are stopped."""
     quarantined: str = ""
+    """Why it gets no work; "": it is not quarantined."""
     trusted_at: int | None = None
+    """Unix time at which a person lifted a quarantine: failures before it do not count."""
     degraded: str = ""
+    """What is broken on it; "": nothing."""
     foreign: str = ""
+    """Who else uses its GPUs. It is degraded, unless its pool has `allow_foreign`."""
     missing_since: int | None = None
+    """Unix time of the first good listing that lacked it."""
     absences: int = 0
+    """Good listings in a row that lacked it."""
     unreachable_since: int | None = None
+    """Unix time of the first failed look at its host."""
     failed_looks: int = 0
+    """Failed looks at its host in a row."""
     unreachable_why: str = ""
+    """Why its host could not be reached."""
     stray_jobs: tuple[str, ...] = ()
+    """Job folders on its host that are unknown, given up or collected."""
     ending: bool = False
+    """Its backend showed it on its way out: its end is not asked for again."""
     host: Host | None = None
+    """How a declared server is reached. Such an instance is removed with its declaration alone, never for idling."""
     kernel: str = ""
+    """As its backend or host names it."""
     unfit: str = ""
+    """A check of its backend that fails now: it gets no work."""
     host_key: str = ""
+    """Its pinned host key; "": that of its launch, which the first contact replaces."""
     user: str = ""
+    """Who logs in; "": `backends.boot.spec.LOGIN`."""
     way: Way = Way()
+    """How it is reached."""
     self_destruct_at: int | None = None
+    """Unix time at which it powers itself off; None: never, or unknown."""
     disarmed: str = ""
+    """Why its self-termination timer does not run: it is degraded until the timer is armed again."""
     authorized: str = ""
+    """Digest of the configured keys that may log in."""
     promised: bool = False
     """Its backend lists it and has not made it yet: its launch may still be refused, and stays open."""
     image: str = ""
@@ -126,16 +159,13 @@ class Instance(Value, frozen=True, kw_only=True):
 
 
 class Seen(Value, frozen=True, kw_only=True):
-    """An instance as its place lists it. `id`, `launch`, `pool`, `lineage`, `generation` are our tags.
+    """An instance as its backend lists it. `id`, `launch`, `pool`, `lineage` and `generation` are our tags.
 
-    `phase`: starting | running | ending | ended. An ended one stays listed for a while, or
-    for good; `interrupted` says that the place took it away (a spot kill), `by_itself` that it was shut down from
-    within: by its dead-man timer, or by whoever was there. `ended_at` is when, where it tells.
-    `unfit` says what is wrong with it, as far as its place can tell; it is then given no work. `untagged` names the
-    tags of ours that somebody took off.
+    An ended one stays listed for a while, or for ever.
     """
 
     external_id: str
+    """The vendor's id."""
     id: str = ""
     launch: str = ""
     pool: str = ""
@@ -143,15 +173,20 @@ class Seen(Value, frozen=True, kw_only=True):
     """Name of the backend that asked for it, by its tag; "" where no tag says so. Two backends may be one account."""
     lineage: str = ""
     generation: int = 0
+    """Generation of the state that launched it."""
     phase: Literal["starting", "running", "stopped", "ending", "ended"] = "running"
     interrupted: bool = False
+    """The backend took it away (a spot interruption)."""
     by_itself: bool = False
+    """It was shut down from within: by its self-termination timer, or by a person on it."""
     reason: str = ""
+    """The vendor's own words."""
     region: str = ""
     zone: str = ""
     instance_type: str = ""
     spot: bool = False
     price: Price | None = None
+    """$/h; None where the listing does not tell."""
     resources: Resources | None = None
     address: str = ""
     internal_ip: str = ""
@@ -159,10 +194,14 @@ class Seen(Value, frozen=True, kw_only=True):
     via: str = ""
     machine_id: str = ""
     created_at: int | None = None
+    """Unix time; None where the listing does not tell."""
     ended_at: int | None = None
+    """Unix time of its end, where the backend tells it."""
     kernel: str = ""
     unfit: str = ""
+    """What is wrong with it, as far as its backend can tell: it gets no work."""
     untagged: tuple[str, ...] = ()
+    """Tags of ours that were removed from it."""
     image: str = ""
     """What it is made of, where its type's instances are containers and its backend lists that."""
     failure: Refused | None = None
@@ -193,60 +232,73 @@ class Listing(Value, frozen=True, kw_only=True):
 class JobReport(Value, frozen=True, kw_only=True):
     """A job as its host reports it.
 
-    absent    the host has never had it (or has cleaned it)
-    held      the host has it, and none of its commands has run: it waits for the other nodes. `staged`: it is
-              ready to; until then its files are unpacked or its image is pulled
-    running   its supervisor lives
+    absent    the host has never had it, or has cleaned it
+    held      the host has it, and none of its commands has run: it waits for the other nodes
+    running   its supervisor runs
     ended     `exit_code` is known; the result waits to be collected
-    lost      claimed, and its supervisor is dead without an exit code (a crash, a reboot)
-
-    `run` is the run's name as its order had it, where the host tells: a rebuild asks for it. `port` is a free one
-    of the host, of a held job (0: not known). `pulling` is how far its image has come, while it is not there yet.
+    lost      claimed, and its supervisor died without an exit code (a crash, a reboot)
     """
 
     id: str
     phase: Literal["absent", "held", "running", "ended", "lost"]
     staged: bool = False
+    """Of a held job: its files are unpacked and its image is pulled."""
     port: int = 0
+    """A free port of the host, of a held job; 0: unknown."""
     exit_code: int | None = None
     reason: str = ""
     interrupted: bool = False
+    """It ended under a spot notice."""
     started_at: int | None = None
+    """Unix time by the host's clock."""
     ended_at: int | None = None
+    """Unix time by the host's clock."""
     ready: bool | None = None
+    """Of a service: what its probe said last; None: it has none."""
     run: str = ""
+    """The run's name as its order had it, where the host tells: a rebuild asks for it."""
     pulling: str = ""
+    """How far its image has come, while it is pulled."""
 
 
 class HostReport(Value, frozen=True, kw_only=True):
-    """What one look at one host gave. `error` set means unreachable from here: no other field counts.
-
-    `not_visible` is true where the failure is ours (no key, no route): it counts against nobody.
-    `jobs` has every job folder of the host, asked for or not. `foreign` tells of processes on its
-    GPUs that are none of its jobs'. `runtime` as in `Resources`.
-    `untrusted`: it showed another key than the pinned one, or none is pinned. `host_key` is the pinned one that it
-    showed. `generation` is the highest that we told it of, `claimed` one that it says so and nobody can prove.
-    `self_destruct_at` is when it powers itself off, `disarmed` and `authorized` as in `Instance`.
-    """
+    """What one look at one host gave. With `error`, the host is unreachable from here and no other field counts."""
 
     instance: str
+    """Id of the instance."""
     at: int
+    """Unix time by our clock."""
     error: str = ""
+    """Why nothing came back; "": it did."""
     not_visible: bool = False
+    """The failure is ours (no key, no route): it counts against no host."""
     boot_id: str = ""
     """As `Instance.boot_id`: in a container, the incarnation."""
     machine_id: str = ""
     clock: int | None = None
+    """Unix time by the host's clock."""
     uptime: Seconds | None = None
+    """Seconds since its start."""
     generation: int = 0
+    """The highest generation that it was told."""
     claimed: int = 0
+    """A generation that it claims to know and that nobody can prove."""
     jobs: tuple[JobReport, ...] = ()
+    """Every job folder of the host, asked for or not."""
     untrusted: bool = False
+    """It showed another key than the pinned one, or none is pinned."""
     resources: Resources | None = None
     runtime: str = ""
+    """As in `Resources`."""
     degraded: str = ""
+    """What is broken on it."""
     foreign: str = ""
+    """Processes on its GPUs that belong to none of its jobs."""
     host_key: str = ""
+    """The pinned key that it showed."""
     self_destruct_at: int | None = None
+    """Unix time at which it powers itself off."""
     disarmed: str = ""
+    """As in `Instance`."""
     authorized: str = ""
+    """As in `Instance`."""

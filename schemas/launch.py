@@ -49,35 +49,40 @@ TerminateAnswer = Ending | Refused | Unknown
 
 
 class Request(Value, frozen=True, kw_only=True):
-    """What `prepare` looked up and rendered: a pure value; the same request makes nothing new.
-
-    `ids` are our instance ids, in the order of the place's index. `token` is at most 64
-    ASCII characters. `inputs` are the looked-up facts (image, subnet …), never a secret;
-    `digest` is of the full rendering, so that a rendering that changed is noticed.
-    `not_after` ends the request's life: later it may not be sent again. `price` is its offer's, `max_price` what
-    a person will pay at most. `disk` is that of each machine (0: its place's usual one). `together`: they belong to a
-    gang or a cluster, close to each other. Launches that share the word `near` belong in one zone, the one of that
-    name if there is one; `avoid` are zones that had no capacity a moment ago. Once prepared, `zone` is where they go,
-    "" where the place chooses. `way` is how they are reached, as it was when this was written.
+    """A launch, fully rendered: a pure value. Sending an equal request again makes nothing new, except where the type
+    launches `once`.
     """
 
     place: str
+    """Key of the place."""
     launch: str
+    """Id of the launch."""
     token: str
+    """Idempotency token, at most 64 ASCII characters. Unused where the type has none."""
     ids: tuple[str, ...]
+    """Our instance ids, in the order of the backend's index."""
     names: tuple[str, ...]
+    """Names of the instances, in the same order."""
     pool: str
     instance_type: str
     zone: str = ""
+    """Once prepared: where the machines will be; "": the backend chooses."""
     spot: bool = False
     price: Price | None = None
+    """$/h of its offer."""
     max_price: Price | None = None
+    """$/h that may be paid at most."""
     disk: Mib = 0
+    """Root disk of each machine, in MiB. 0: the backend's default size."""
     reservation: str = ""
     together: bool = False
+    """The machines belong to a multi-node run or a cluster, close to each other."""
     way: Way = Way()
+    """How they are reached, as it was when this was written."""
     near: str = ""
+    """Launches with the same word belong in one zone: the zone of that name, if there is one."""
     avoid: tuple[str, ...] = ()
+    """Zones that had no capacity a moment before."""
     handle: str = ""
     """The vendor's own id of what is offered (`Offer.handle`)."""
     image: str = ""
@@ -87,26 +92,29 @@ class Request(Value, frozen=True, kw_only=True):
     tags: tuple[tuple[str, str], ...] = ()
     lineage: str = ""
     generation: int = 0
+    """Generation of the state that wrote it."""
     project: str = ""
     not_after: int = 0
+    """Unix time. The request must not be sent later: the token may have expired."""
     inputs: tuple[tuple[str, str], ...] = ()
+    """Looked-up facts (image, subnet …), never a secret."""
     digest: str = ""
+    """Digest of the full rendering, so that a changed rendering is noticed."""
 
 
 class Intent(Value, frozen=True, kw_only=True):
-    """An open launch. It closes when each of its ids was *seen*, or is proven never to come.
-
-    `hints` are external ids that the call returned: a help for look-ups, no proof.
-    `sent` is how often the effect was begun. `refused`: why some of its machines were refused for good; it is then
-    not sent again, and its other machines are only looked for.
-    """
+    """An open launch. It closes when each of its ids was seen, or is proven never to come."""
 
     id: str
     request: Request
     opened_at: int
+    """Unix time."""
     sent: int = 0
+    """How often the effect was begun."""
     hints: tuple[str, ...] = ()
+    """External ids that the call returned: a help for look-ups, no proof."""
     refused: str = ""
+    """Why some of its machines were refused for good. It is not sent again; the others are only looked for."""
     send_at: int | None = None
     """Unix time for which its last request was scheduled, written before it is sent, where its type schedules
     requests (`launch: once`, `launch_interval`): from then on it may have been sent."""

@@ -11,29 +11,29 @@ Availability = Literal["available", "unknown", "no-capacity", "no-quota"]
 
 
 class Offer(Value, frozen=True, kw_only=True):
-    """`price` is $/h, `None` where unknown (it then fails every budget and `max_price`).
-
-    `cloud` is true where a new machine is bought: only there do the defaults
-    `cpu 2.. memory 8GB.. disk 100GB..` apply to what was not asked.
-    `at` is its place where backend and region do not tell it: a declared host is one of its own.
-    `free` is how many more of it the place has now; `None` is unknown.
-    `source` is who said the price, `priced_at` when; `at_most`: it may cost less, never more.
-    """
+    """A machine that a backend would make, at a price."""
 
     backend: str
     region: str
     instance_type: str
     resources: Resources
     price: Price | None
+    """$/h; None where unknown. An unknown price fails every budget and `max_price`."""
     zone: str = ""
     spot: bool = False
     cloud: bool = True
+    """A new machine is bought. Only there do the defaults `cpu 2.. memory 8GB.. disk 100GB..` apply."""
     availability: Availability = "unknown"
     free: int | None = None
+    """How many more of it the backend has now; None: unknown."""
     source: str = ""
+    """Where the price comes from."""
     priced_at: Seconds | None = None
+    """Unix time of the price."""
     at_most: bool = False
+    """It may cost less than `price`, never more."""
     at: str = ""
+    """Key of its place, where backend and region do not tell it: a declared host is a place of its own."""
     handle: str = ""
     """The vendor's own id of what is offered, where a launch must name it."""
     self_termination: Literal["", "lease", "cap", "none"] = ""
