@@ -29,36 +29,30 @@ class Probe(Value, frozen=True, kw_only=True):
 
 class Container(Value, frozen=True, kw_only=True):
     """A run's image, and how it is run. `image`, `username` and `password` are as written: `${{ env.X }}` and
-    `${{ secrets.X }}` are resolved at use, never stored. `sealed`: the password is encrypted with the project key.
-
-    `entrypoint` None: `commands` are run by the image's shell, else they are its arguments.
-    `volumes` are `/instance/path:/path`.
+    `${{ secrets.X }}` are resolved at use, never stored.
     """
 
     image: str
     username: str = ""
     password: str = ""
     sealed: bool = False
+    """The password is encrypted with the project key."""
     entrypoint: str | None = None
+    """None: the image's shell runs `commands`; else they are its arguments."""
     user: str = ""
     privileged: bool = False
     volumes: tuple[str, ...] = ()
+    """`/instance/path:/path` each."""
 
 
 class RunSpec(Value, frozen=True, kw_only=True):
-    """A run configuration with every value effective: flag > run > profile > pool > default.
-
-    `env` values are as written: `None` is a bare name (it comes from where the job is
-    started), and `${{ env.X }}` / `${{ secrets.X }}` are resolved at use, never stored.
-    `sealed` holds values given by `-e K=V`, encrypted with the project key.
-    `hash` is of the run as written, without scheduling keys, plus `rerun`.
-    `inactivity` is how long a dev environment lives without anybody attached, `None` for off; `ide` is its editor.
-    """
+    """A run configuration with every value effective: flag > run > profile > pool > default."""
 
     name: str
     type: RunType = "task"
     pool: str = ""
     hash: str = ""
+    """Of the run as written, without scheduling keys, plus `rerun`."""
     nodes: int = 1
     replicas: int = 1
     need: Need = Need()
@@ -66,34 +60,50 @@ class RunSpec(Value, frozen=True, kw_only=True):
     commands: tuple[str, ...] = ()
     setup: tuple[str, ...] = ()
     env: tuple[tuple[str, str | None], ...] = ()
+    """As written. None is a bare name, whose value comes from where the job is started. `${{ … }}` is resolved at use,
+    never stored."""
     sealed: tuple[tuple[str, str], ...] = ()
+    """Values given by `-e K=V`, encrypted with the project key."""
     args: tuple[str, ...] = ()
     working_dir: str = ""
     files: tuple[str, ...] = ()
     priority: int = 50
+    """0 to 100; higher runs come first."""
     retry: Retry = Retry()
     max_duration: Seconds | None = 72 * 3600
+    """Seconds; None: off."""
     idle_duration: Seconds | None = 300
+    """Seconds; None: off."""
     reuse_only: bool = False
+    """It waits for an existing instance; none is launched."""
     destroy_after: bool = True
+    """Its instance may terminate when idle."""
     instance_name: str = ""
     artifacts: tuple[str, ...] = ()
+    """Globs of files to keep."""
     artifacts_every: Seconds | None = None
+    """Seconds between two copies of the artifacts of a running job."""
     rerun: int = 0
     hold: Seconds | None = None
+    """Seconds for which a result waits on its instance."""
     formerly: tuple[str, ...] = ()
     stop_criteria: Literal["all-done", "master-done"] = "all-done"
     port: int | None = None
     ports: tuple[str, ...] = ()
     probe: Probe | None = None
     shm: Mib | None = None
+    """MiB of `/dev/shm`."""
     python: str = ""
     container: Container | None = None
     inactivity: Seconds | None = None
+    """Seconds that a dev environment runs without anybody attached; None: off."""
     ide: str = ""
+    """The editor of a dev environment."""
     tags: tuple[tuple[str, str], ...] = ()
     unsupported: tuple[str, ...] = ()
+    """What is valid in the YAML and does not work yet."""
     sources: tuple[tuple[str, str], ...] = ()
+    """Field → where its value was written."""
 
 
 JobStatus = Literal[
@@ -110,61 +120,69 @@ LIVE_JOB = frozenset({"assigned", "running", "ended"})
 
 
 class Job(Value, frozen=True, kw_only=True):
-    """One node of an attempt on one instance. Its id is `<attempt id>-<rank>`.
-
-    `pulse` is when the host last answered for it. `gpus` are UUIDs.
-    `reason` says why it ended, in words: "exit 3", "max duration 2h", "interrupted".
-    `log` and `artifacts` are digests of blobs, set in the write that ends it; `artifacts` also while it runs,
-    as of `saved_at`, where its run has `artifacts_every`.
-    `pulling` is how far its image has come, while it is not there yet.
-    `halted`: its host accepted its end, and will refuse a start that comes later.
-    `held`, while it is assigned: its host has it, and holds it back until every node of its attempt is "staged".
-    `moved_at` is when it last got further on its way there. `port` is then one that is free there.
-    `blocks`: how many of its instance's it takes, where that is shared.
-    """
+    """One node of an attempt on one instance. Its id is `<attempt id>-<rank>`."""
 
     id: str
     instance: str
+    """Id of the instance."""
     rank: int = 0
     status: JobStatus = "assigned"
     gpus: tuple[str, ...] = ()
+    """UUIDs of its GPUs."""
     blocks: int = 1
+    """How many blocks of a shared instance it takes."""
     boot_id: str = ""
+    """Of the start of its host in which it was started."""
     started_at: int | None = None
     ended_at: int | None = None
     exit_code: int | None = None
     interrupted: bool = False
     reason: str = ""
+    """Why it ended, in words: `exit 3`, `max duration 2h`, `interrupted`."""
     log: str = ""
+    """Digest of a blob, set in the write that ends the job."""
     artifacts: str = ""
+    """Digest of a blob; also while the job runs, where its run has `artifacts_every`."""
     saved_at: int | None = None
+    """Unix time of the last copy of its artifacts."""
     pulling: str = ""
+    """How far its image has come, while it is pulled."""
     halted: bool = False
+    """Its host accepted its end, and refuses a start that comes later."""
     held: Literal["", "preparing", "staged"] = ""
+    """Its host holds it back until every node of its attempt is `staged`."""
     moved_at: int | None = None
+    """Unix time of its last progress while it is held back."""
     port: int = 0
+    """A free port of its host, while it is held back; 0: unknown."""
 
 
 class Attempt(Value, frozen=True, kw_only=True):
-    """One try of one replica: all its jobs start together or not at all. Numbers from 1.
+    """One try of one replica: all its jobs start together or not at all. Its id is `<run id>-<replica>-<number>`.
 
-    Its id is `<run id>-<replica>-<number>`. `stopping` is why its end was asked for
-    (written before the host is told); `abort` skips the grace.
-    One of several jobs is held back on its hosts until `released_at` is written: before that, none of its commands
-    has run anywhere, nor will. `port` is for its master, as the plan proposes it.
+    An attempt of several jobs is held back on its hosts until `released_at` is written: before that, none of its
+    commands has run anywhere.
     """
 
     id: str
     run: str
+    """Id of the run."""
     number: int
+    """From 1."""
     replica: int = 0
     jobs: tuple[Job, ...]
     assigned_at: int = 0
+    """Unix time."""
     stopping: str = ""
+    """Why its end was asked for, written before the host is told."""
     stop_asked_at: int | None = None
+    """Unix time."""
     abort: bool = False
+    """It is stopped without a grace period."""
     released_at: int | None = None
+    """Unix time."""
     port: int = 0
+    """For its master, as the plan proposes it."""
 
     @property
     def live(self) -> bool:
@@ -181,35 +199,41 @@ RUN_ENDED = frozenset({"done", "failed", "terminated", "aborted"})
 
 
 class Run(Value, frozen=True, kw_only=True):
-    """A run as remembered. `origin`: declared in the YAML, or wished by `dstack run`.
+    """A run as remembered.
 
-    `status` is stored: `submitted` waits (its `reason` says for what), `provisioning` has a live
-    attempt that does not run everywhere yet, `running` has one that does, `terminating` was asked
-    to end (`stop_reason`), the rest are ends.
-    `held` waits for `--first-run`. `not_before` delays a retry. `wait_until` is when a run
-    without capacity fails (from `retry`); `None` waits without limit.
-    `superseded_by` is the hash that replaces it at its end.
-    `bundle` is the digest of its files; `confirmed_price` the $/h confirmed for each of its nodes, a share's price
-    where it has one (`reconciler.planner.confirmed_price`).
+    `status` is stored: `submitted` waits (`reason` says for what), `provisioning` has a live attempt that does not run
+    everywhere yet, `running` has one that does, `terminating` was asked to end. The others are ends.
     """
 
     id: str
     spec: RunSpec
     origin: Literal["declared", "run"] = "declared"
+    """Declared in the YAML, or requested by `dstack run`."""
     user: str = ""
+    """Who asked for it: user@host."""
     status: RunStatus = "submitted"
     reason: str = ""
+    """Why it waits or how it ended, for people."""
     submitted_at: int = 0
     started_at: int | None = None
     finished_at: int | None = None
     exit_code: int | None = None
     bundle: str = ""
+    """Digest of its files."""
     held: bool = False
+    """It waits for `--first-run`."""
     not_before: int | None = None
+    """Unix time before which it is not retried."""
     wait_until: int | None = None
+    """Unix time at which a run without capacity fails; None: it waits without limit."""
     attempts: int = 0
+    """How many there were."""
     stop_reason: str = ""
+    """Why it is to end."""
     abort: bool = False
     superseded_by: str = ""
+    """Hash of the configuration that replaces it at its end."""
     assume_lost: bool = False
+    """A person said that its unreachable attempt has ended."""
     confirmed_price: Price | None = None
+    """$/h confirmed for each of its nodes; for a share, of the share."""

@@ -34,48 +34,52 @@ class Revision(Value, frozen=True, kw_only=True):
 
 
 class Applied(Value, frozen=True, kw_only=True):
-    """The documents that rule. Only `dstack apply` replaces them.
-
-    `bundles`: declared run name -> digest of the files that it had when they were applied.
-    """
+    """The applied configuration. Only `dstack apply` replaces it."""
 
     revision: Revision
     by: str
+    """user@host."""
     at: int
+    """Unix time."""
     desired: Desired
     bundles: tuple[tuple[str, str], ...] = ()
+    """Declared run name → digest of its files when it was applied."""
 
 
 class Place(Value, frozen=True, kw_only=True):
-    """What is known of a place. `identity` is pinned at the first good answer.
-
-    `observed_at` is the last good listing; `error` is why the last one failed, since when.
-    `skew` is by how much our clock was off from its own, where by more than 60 s: then
-    nothing ends for reasons of time. `answered_by` is who answered in its stead, where that is
-    another account or machine: then nothing there is believed, and nothing there is touched.
-    `config` is kept so that a place with live instances stays known after it left the YAML.
-    `failures`: looks at a declared server that failed in a row, the last one at `failed_at`, from `failing_by`.
-    """
+    """What is known of a place: a backend and region, or a declared server."""
 
     name: str
+    """Its key: `aws/us-east-1`."""
     config: BackendConfig
+    """Kept so that a place with running instances stays known after it was removed from the YAML."""
     region: str = ""
     identity: str = ""
+    """Account or machine, pinned at the first good answer."""
     observed_at: int | None = None
+    """Unix time of the last good listing."""
     error: str = ""
+    """Why the last listing failed; "": it did not."""
     failing_since: int | None = None
+    """Unix time."""
     forgotten: bool = False
+    """A person said that it never returns."""
     skew: Seconds = 0
+    """Seconds by which our clock was off from its own, where more than 60: then nothing ends for reasons of time."""
     answered_by: str = ""
+    """Another account or machine that answered: its listing is ignored, and nothing is done there."""
     failures: int = 0
+    """Failed looks at a declared server in a row."""
     failed_at: int | None = None
+    """Unix time of the last of them."""
     failing_by: str = ""
+    """Who looked: user@host."""
     leftovers_at: int | None = None
     """Unix time at which an apply last asked it for leftovers, answered or not."""
 
 
 class Wish(Value, frozen=True, kw_only=True):
-    """Instances asked for by `pool add`, until launched or given up. `origin` is `added`."""
+    """Instances requested by `pool add`, until they were launched or given up."""
 
     id: str
     pool: str
@@ -84,52 +88,63 @@ class Wish(Value, frozen=True, kw_only=True):
     need: Need = Need()
     where: Where = Where()
     idle_duration: Seconds | None = 259200
+    """Seconds; None: off."""
     idle_source: str = "default"
+    """Which setting `idle_duration` came from."""
     retry: Retry = Retry()
     by: str = ""
+    """user@host."""
     at: int = 0
+    """Unix time."""
     confirmed_price: Price | None = None
+    """$/h confirmed for each."""
     launched: int = 0
+    """How many were launched."""
 
 
 class Override(Value, frozen=True, kw_only=True):
-    """A person's word that holds over the documents: `pool drain|pause|resume`, `autoscale …`.
-
-    `subject` is a pool's name, `instance ID`, or what an `autoscale` one is about: the words of its rule (`cap`; a
-    maximum of 0 removes it), "every rule" that was there before it, or "spot instances" as such (`enabled`).
-    A drain holds from `begins` (`None`: from `at`, when it was said), and stops what still runs `stop_after` later.
-    `until` ends it; an autoscale one ends when other documents are applied than those of `digest`.
-    """
+    """A person's command that holds over the configuration: `pool drain|pause|resume`, `autoscale …`."""
 
     kind: Literal["drain", "pause", "autoscale"]
     subject: str
+    """A pool's name, `instance ID`, or what an `autoscale` override is about."""
     by: str
+    """user@host."""
     at: int
+    """Unix time."""
     begins: int | None = None
+    """Unix time since which a drain holds; None: since `at`."""
     until: int | None = None
+    """Unix time at which it ends; None: an autoscale override ends when another configuration is applied."""
     stop_after: Seconds | None = None
+    """Seconds after `begins` at which a drain stops what still runs."""
     reason: str = ""
     cap: Cap | None = None
+    """The rule of an `autoscale allow`; a maximum of 0 removes it."""
     enabled: bool | None = None
+    """Of `autoscale enable|disable`."""
     digest: str = ""
+    """Of the configuration that an autoscale override was made on."""
 
 
 class Capacity(Value, frozen=True, kw_only=True):
-    """A place had no capacity or quota for an offer; it is not tried again until then. `since`: when it said so.
-
-    `instance_type` "" is all of it: it refused for good (a permission, a setting), or cannot be asked. With
-    `reservation`, it is about machines of that reservation alone.
-    """
+    """An offer that a place refused: it is skipped until then."""
 
     place: str
     instance_type: str
+    """"": all of the place, which refused for a permission or setting, or cannot be asked."""
     zone: str = ""
     spot: bool = False
     until: int
+    """Unix time."""
     since: int | None = None
+    """Unix time of the first refusal in a row."""
     why: str = ""
+    """The vendor's own words."""
     quota: str = ""
+    """Which quota refused it."""
     reservation: str = ""
+    """It is about machines of that reservation alone."""
 
 
 class Pace(Value, frozen=True, kw_only=True):
