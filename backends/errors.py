@@ -30,7 +30,7 @@ class TryLater(CallFailed):
 
 
 class Behind(BackendError):
-    """The place has been told of a newer generation: whoever asked is not the newest, and nothing was done.
+    """The place knows a newer generation than the caller's. Nothing was done.
 
     `claimed`: which, where jobs may have written that there; 0 where they cannot.
     """

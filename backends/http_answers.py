@@ -119,7 +119,7 @@ def _failure(raw: Raw, dialect: Dialect, *, where: str, secrets: Sequence[str], 
 
 
 def _said(ask: Callable[[Mapping[str, Any]], str], content: Mapping[str, Any]) -> str:
-    """What a dialect's function finds in an error whose shape nobody promised."""
+    """The parts of an error answer whose shape no document promises."""
     try:
         found = ask(content)
     except (KeyError, TypeError, AttributeError, IndexError):

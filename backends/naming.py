@@ -109,7 +109,7 @@ class Labelled(Value, frozen=True, kw_only=True):
 
 
 def read_labels(found: Mapping[str, str]) -> Labelled:
-    """Our labels among `found`. One that somebody removed or changed to what is no number is left out."""
+    """Our labels among `found`. A label that was removed, or whose value is no longer a number, is left out."""
     generation = found.get("dstack-generation", "")
     return Labelled(
         id=found.get("dstack-id", ""),

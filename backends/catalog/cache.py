@@ -1,4 +1,4 @@
-"""The user's cache of catalogs: small files, trusted only where nobody else could write them."""
+"""The user's cache of catalogs: small files, trusted only where no other user could write them."""
 
 from __future__ import annotations
 

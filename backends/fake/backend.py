@@ -107,7 +107,7 @@ class FakeWorld:
         machine.stopped = machine.silent = True
 
     def lose_host(self, external_id: str, *, why: str = "its host does not answer") -> None:
-        """Nobody knows what became of the machine, its backend neither."""
+        """The backend still lists the machine, but cannot tell whether it works."""
         machine = self.machines[external_id]
         machine.silent, machine.unfit = True, why
 

@@ -1,4 +1,4 @@
-"""Which backends send their credentials to an address that nobody has confirmed yet. Pure."""
+"""Find backends whose endpoint must be confirmed before credentials are sent there. Pure."""
 
 from __future__ import annotations
 

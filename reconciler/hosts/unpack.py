@@ -1,4 +1,4 @@
-"""Unpack a stream of tar into a folder that nothing of it can leave, whoever wrote it.
+"""Unpack a stream of tar into a folder that nothing of it can leave, also where a hostile job wrote it.
 
 No part of a name is followed where it is a link, nothing is written through one, and a link is made only where it
 leads to something in the folder.

@@ -14,6 +14,7 @@ from backends.fake.backend import Fault
 from reconciler.engine.job_spec import order_of
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import tick
+from reconciler.state.observe.listings import KEPT_STOPPED
 from reconciler.state.record_outcomes import LaunchRefused, Throttled
 from reconciler.state.requests import stop_run
 from schemas.backend_types import TYPES
@@ -262,6 +263,24 @@ def test_a_stopped_machine_is_ended_at_once_and_its_attempt_is_over(a_site: Make
     assert later, "tried again: its end is proven"
     stopped = next(one for one in site.state.instances if one.external_id == machine.external_id)
     assert stopped.reason == "its backend stopped it"
+
+
+def test_a_stopped_machine_with_prevent_destroy_is_kept_and_works_again_once_it_runs(a_site: Make) -> None:
+    site = a_site("fake")
+    kept = desired(pools=[Pool(name="a", default=True, nodes_min=1, prevent_destroy=True)])
+    apply(site, kept)
+    ticks(site, 3)
+    (machine,) = site.world.living()
+    site.world.stop(machine.external_id)
+    ticks(site, 20, apart=60)
+    (one,) = [each for each in site.state.instances if each.phase != "terminated"]
+    assert (one.external_id, one.phase, one.stopped) == (machine.external_id, "ready", True)
+    assert one.unfit == KEPT_STOPPED
+    machine.stopped = machine.silent = False
+    site.world.reboot(machine.external_id)
+    ticks(site, 2)
+    (one,) = [each for each in site.state.instances if each.external_id == machine.external_id]
+    assert (one.phase, one.stopped, one.unfit) == ("ready", False, "")
 
 
 def test_a_lost_host_that_was_busy_is_neither_ended_nor_replaced(a_site: Make) -> None:

@@ -232,7 +232,7 @@ def held(host: RealHost, *commands: str, hold_back: int = 600, **changes: object
     order = an_order(*commands, hold_back=hold_back, nodes=2, **changes)
     told = host.runner.start(host.instance, order)
     assert told is not None
-    assert told.staged
+    until(lambda: told.staged or host.job(order.job).staged)  # the answer does not wait long for it
     return order.job
 
 

@@ -24,6 +24,7 @@ from schemas.resources import Resources
 from schemas.state import State, Tombstone
 
 LAG = 60
+KEPT_STOPPED = "powered off, kept by prevent_destroy: start it again, or terminate it"
 
 
 def absorb_listings(state: State, *, answers: Mapping[str, Answer], before: State | None, now: int) -> State:
@@ -87,9 +88,11 @@ def _sighted(instance: Instance, seen: Seen, answer: Answer, *, now: int) -> Ins
             reason = instance.reason if instance.phase == "terminating" else _why(seen) or "its place is ending it"
             at = instance.terminate_at or now
             return replace(instance, phase="terminating", ending=True, reason=reason, terminate_at=at)
+        case "stopped" if instance.prevent_destroy and instance.phase != "terminating":
+            return replace(instance, unfit=KEPT_STOPPED)
         case "stopped":
             reason = instance.reason if instance.phase == "terminating" else _why(seen) or "its backend stopped it"
-            return _leaving(replace(instance, stopped=True, ending=False), reason=reason, now=now)
+            return _leaving(replace(instance, ending=False), reason=reason, now=now)
         case _:
             return replace(instance, phase="provisioning") if instance.phase == "pending" else instance
 
@@ -131,6 +134,7 @@ def _facts(instance: Instance, seen: Seen, *, at: int) -> Instance:
         kernel=seen.kernel or instance.kernel,
         unfit=seen.unfit,
         promised=seen.phase == "starting",
+        stopped=seen.phase == "stopped",
         created_at=seen.created_at if first and seen.created_at else instance.created_at,
         seen_at=at if first else instance.seen_at,
         missing_since=None,

@@ -1,4 +1,4 @@
-"""Whose each listed machine is, over all places that list the same machines: an instance's, or nobody's. Pure."""
+"""Match listed machines to instances, over all places that list the same machines. The others are orphaned. Pure."""
 
 from __future__ import annotations
 
