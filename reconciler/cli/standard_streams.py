@@ -17,11 +17,11 @@ def open_closed_streams() -> None:
         # The lowest free descriptor is taken: in this order it is the closed one itself.
         os.set_inheritable(os.open(os.devnull, os.O_RDONLY if fd == 0 else os.O_WRONLY), True)
     if sys.stdin is None:
-        sys.stdin = open(0, encoding="utf-8")
+        sys.stdin = os.fdopen(0, encoding="utf-8")
     if sys.stdout is None:
-        sys.stdout = open(1, "w", encoding="utf-8")
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8")
     if sys.stderr is None:
-        sys.stderr = open(2, "w", encoding="utf-8")
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8")
 
 
 def _is_closed(fd: int) -> bool:

@@ -39,7 +39,9 @@ class Market:
         self._shelves: dict[tuple[Need, Need, SpotPolicy, int], Shelf] = {}
         self._kinds: dict[tuple[Resources, bool], int] = {}
         self._capacity = _capacity(draft)
-        self._unsupported = {config.name for config in draft.backends.values() if config.unsupported}
+        self._unsupported = {
+            config.name: config.unsupported[0] for config in draft.backends.values() if config.unsupported
+        }
         self._strangers = _strangers(draft)
 
     @property
@@ -101,7 +103,7 @@ class Market:
         """Why its place is asked for nothing now."""
         place = offer.place
         if offer.backend in self._unsupported:
-            return f"backend {offer.backend} is not supported yet"
+            return self._unsupported[offer.backend]
         if place in self.draft.unknown:
             return f"{place} is unknown: {self.draft.unknown[place]}"
         if other := self._strangers.get(offer.backend):
