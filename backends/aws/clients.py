@@ -117,7 +117,7 @@ def _session(config: BackendConfig, region: str) -> Any:
         from boto3 import Session
         from botocore.exceptions import BotoCoreError
     except ImportError:
-        raise LackingHere("boto3 is missing: `pip install 'dstack-pools[aws]'`") from None
+        raise LackingHere("boto3 is missing here: `pip install boto3 obstore` (the extra `aws`)") from None
     creds = config.options.get("creds") or {}
     keys = {known: referenced(name, creds[name], os.environ) for name, known in KEYS.items() if creds.get(name)}
     try:
