@@ -9,7 +9,7 @@ from itertools import chain
 
 from reconciler.planner.draft import Draft
 from reconciler.planner.placement.blocks import share_of_offer
-from reconciler.planner.placement.fit import accepted, refusal
+from reconciler.planner.placement.fit import accepted, fits, refusal
 from reconciler.planner.placement.idle_pool import Requirement
 from reconciler.planner.placement.limits import Room
 from reconciler.planner.placement.machine_image import NOT_MADE_OF_IT, imageless, lacks_container
@@ -190,6 +190,15 @@ class Search:
         for offer in self._walk():
             self._suiting.append(offer)
             yield offer
+
+    def may_fit(self) -> bool:
+        """Whether waiting may help: what the pool has, busy or not, or could have suits; or no offers are known."""
+        draft, shape = self._market.draft, self._shape
+        mine = (one for one in draft.living.values() if draft.pool_name(one.pool) == self._pool.name)
+        if not self._market.size or any(fits(shape.need, shape.where, one, cloud=False) for one in mine):
+            return True
+        shelf = self._market.shelf(self._need, self._pool.need, spot=self._shape.where.spot, blocks=self._pool.blocks)
+        return any(not self._unsuited(offer) for offer in shelf.each())
 
     def suiting(self) -> Iterator[tuple[Offer, str]]:
         """Every one that suits, by price, and what keeps one machine from being launched of it now."""
