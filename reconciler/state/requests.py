@@ -157,7 +157,8 @@ def remove_instance(state: State, name: str, *, by: str, now: int, pool: str = "
     """Mark a living instance, by name or id, for its end.
 
     An idle one is `terminating` from here on. A busy one is refused with its runs listed, or, with
-    `force`, drained: its attempts are marked as stopping, and it ends when they have.
+    `force`, drained: its attempts are marked as stopping, and it terminates when they have. Where its host
+    does not answer, or it was forced before, it terminates at once: that proves that its jobs ended.
     """
     instance = _living(state, name, pool=pool)
     if instance.host is not None:
@@ -172,8 +173,8 @@ def remove_instance(state: State, name: str, *, by: str, now: int, pool: str = "
     reason = f"removed by {by}"
     if attempts:
         state = _stop_attempts(state, (each.id for each in attempts), why=reason, now=now, abort=False)
-        marked = replace(instance, draining=reason)
-    else:
+        marked = replace(instance, draining=reason, forced=True)
+    if not attempts or instance.unreachable_since is not None or instance.forced:
         marked = replace(instance, phase="terminating", terminate_at=now, reason=reason)
     return replace(state, instances=tuple(marked if each.id == instance.id else each for each in state.instances))
 

@@ -27,6 +27,9 @@ POWERED_OFF = "it powered itself off"
 # How the reason of a machine begins that its place took away (a spot kill); the place's own words follow.
 INTERRUPTED = "interrupted"
 
+# Failed checks of a host in a row after which it counts as unreachable.
+LOOKS_ENOUGH = 3
+
 InstanceStatus = Literal["pending", "provisioning", "idle", "busy", "holding", "terminating", "terminated"]
 
 

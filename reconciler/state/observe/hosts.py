@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from msgspec.structs import replace
 
 from reconciler.state.observe.adopt_jobs import adopt, past
-from reconciler.state.status import UNTRUSTED
+from reconciler.state.status import LOOKS_ENOUGH, UNTRUSTED
 from schemas.instance import HostReport, Instance, JobReport
 from schemas.resources import Resources
 from schemas.run import Attempt, Job
@@ -19,7 +19,6 @@ from schemas.state import State
 
 SKEW = 60
 LATER = 600  # seconds that a machine's own end may move before it is written anew: ticks alone write nothing
-ENOUGH = 3  # failed looks after which a host counts as unreachable
 
 
 def absorb_hosts(state: State, *, reports: Sequence[HostReport], before: State | None, now: int) -> State:
@@ -109,8 +108,8 @@ def _failed_look(instance: Instance, report: HostReport, *, ours: frozenset[str]
     return replace(
         instance,
         unreachable_since=instance.unreachable_since if instance.unreachable_since is not None else report.at,
-        unreachable_why=instance.unreachable_why if instance.failed_looks >= ENOUGH else why,
-        failed_looks=instance.failed_looks if shared else min(ENOUGH, instance.failed_looks + 1),
+        unreachable_why=instance.unreachable_why if instance.failed_looks >= LOOKS_ENOUGH else why,
+        failed_looks=instance.failed_looks if shared else min(LOOKS_ENOUGH, instance.failed_looks + 1),
         quarantined=report.error if report.untrusted else instance.quarantined,
     )
 
