@@ -6,7 +6,6 @@ from reconciler.planner.draft import Draft, draft_of
 from reconciler.planner.forecast import costs, foresee, next_actor
 from reconciler.planner.rules.attach_hosts import attach
 from reconciler.planner.rules.declared_runs import enrol
-from reconciler.planner.rules.end_unanswering import end_unanswering
 from reconciler.planner.rules.mass_termination_guard import brake
 from reconciler.planner.rules.removed_pools import pools_left
 from reconciler.planner.rules.resume_launches import resume
@@ -35,7 +34,6 @@ def plan(world: World) -> Plan:
     brake(draft)
     pools_left(draft)
     halt(draft)
-    end_unanswering(draft)
     attach(draft)
     growth = Growth(draft)
     serve(draft, growth)

@@ -114,7 +114,9 @@ def _settle(
         if job.status in LIVE_JOB and job.instance in gone:
             one = gone[job.instance]
             had = one.reason.startswith(POWERED_OFF) and not attempt.held_back
-            job = _gone(job, attempt, reason=one.reason or "its machine ended", at=one.terminated_at or now, had_result=had)
+            job = _gone(
+                job, attempt, reason=one.reason or "its machine ended", at=one.terminated_at or now, had_result=had
+            )
         elif job.status == "assigned" and job.instance in dark and attempt.stopping and attempt.held_back:
             # Its release was never written, and never will be: what its host holds back runs nothing.
             given_up.setdefault(job.instance, []).append(job.id)

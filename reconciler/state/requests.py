@@ -162,8 +162,7 @@ def remove_instance(state: State, name: str, *, by: str, now: int, pool: str = "
     """
     instance = _living(state, name, pool=pool)
     if instance.host is not None:
-        where = f"`hosts` of pool {instance.pool}"
-        raise WishRefused(f"{name} is declared: take {instance.host.address} out of {where}, and `dstack apply`")
+        raise WishRefused(_declared(state, instance))
     if instance.prevent_destroy:
         raise WishRefused(f"{name} has prevent_destroy: take that out of pool {instance.pool} and `dstack apply` first")
     busy = jobs_by_instance(state.attempts).get(instance.id, [])
@@ -177,6 +176,28 @@ def remove_instance(state: State, name: str, *, by: str, now: int, pool: str = "
     if not attempts or instance.unreachable_since is not None or instance.forced:
         marked = replace(instance, phase="terminating", terminate_at=now, reason=reason)
     return replace(state, instances=tuple(marked if each.id == instance.id else each for each in state.instances))
+
+
+def _declared(state: State, instance: Instance) -> str:
+    """A declared server is removed with its declaration; what it runs ends there and nowhere else."""
+    address = instance.host.address if instance.host else ""
+    out = f"{instance.name} is an SSH host of the configuration: take {address} out of `hosts` of pool {instance.pool}"
+    runs = _runs_on(state, instance)
+    if instance.unreachable_since is None or not runs:
+        return f"{out}, and `dstack apply`"
+    lost = " ".join(f"--assume-lost {run}" for run in runs)
+    return (
+        f"{instance.name} does not answer, and nothing but itself can end {_listed(runs)}. "
+        f"To give that up: dstack apply {lost}. To remove the host, take {address} out of `hosts` of pool "
+        f"{instance.pool}"
+    )
+
+
+def _runs_on(state: State, instance: Instance) -> list[str]:
+    names = {run.id: run.spec.name for run in state.runs}
+    mine = {job.id for job in jobs_by_instance(state.attempts).get(instance.id, ())}
+    found = [one.run for one in state.attempts if any(job.id in mine for job in one.jobs)]
+    return list(dict.fromkeys(names.get(run, run) for run in found))
 
 
 def _living(state: State, name: str, *, pool: str) -> Instance:

@@ -163,7 +163,9 @@ class Step:
 
     def _given_up(self, one: Instance) -> bool:
         """A person ended it, or the run on it, whatever it may still be doing; its end proves that of its jobs."""
-        aborted = any(attempt.abort for attempt in self.after.attempts for job in attempt.jobs if job.instance == one.id)
+        aborted = any(
+            attempt.abort for attempt in self.after.attempts for job in attempt.jobs if job.instance == one.id
+        )
         destroyed = self.may.permissions.destroy_all and one.unreachable_since is not None
         return destroyed or one.forced or (aborted and one.unreachable_since is not None)
 

@@ -156,11 +156,12 @@ def remove(
     pool: o.PoolName = "",
     force: Annotated[bool, typer.Option("--force", help="Also while it is busy: its runs are ended.")] = False,
     yes: o.Yes = False,
+    deadline: o.Deadline = "",
 ) -> int:
     """End an instance."""
     from reconciler.cli.commands.pool.remove import remove_from_pool
 
-    return remove_from_pool(name, pool=pool, force=force, yes=yes)
+    return remove_from_pool(name, pool=pool, force=force, yes=yes, deadline=deadline)
 
 
 def drain(

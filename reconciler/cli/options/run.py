@@ -100,11 +100,12 @@ def stop(
     name: Annotated[str, typer.Argument(metavar="RUN")],
     abort: Annotated[bool, typer.Option("--abort", "-x", help="At once, without its result.")] = False,
     yes: o.Yes = False,
+    deadline: o.Deadline = "",
 ) -> int:
     """Stop a run and wait until it has ended."""
     from reconciler.cli.commands.run.stop import stop_run_named
 
-    return stop_run_named(name, abort=abort, yes=yes)
+    return stop_run_named(name, abort=abort, yes=yes, deadline=deadline)
 
 
 def artifacts(

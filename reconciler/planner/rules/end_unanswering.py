@@ -1,4 +1,7 @@
-"""Terminate machines that a person wants to end and that do not answer: their end proves that their jobs ended. Pure."""
+"""Terminate machines that do not answer where a person ends them, or aborts the run on them. Pure.
+
+The end of a machine proves that its jobs ended.
+"""
 
 from __future__ import annotations
 
@@ -83,8 +86,7 @@ def _kept(draft: Draft, one: Instance) -> str:
         return f"{one.place} cannot be asked ({draft.unknown[one.place]})"
     if one.prevent_destroy:
         return f"it has prevent_destroy; `dstack apply --assume-lost {_names(draft, one)[0]}` gives up its runs"
-    others = [name for name in _names(draft, one, aborted=False)]
-    if others:
+    if others := _names(draft, one, aborted=False):
         return f"{', '.join(others)} is on it, too; `dstack pool remove {one.name} --force` ends both"
     return ""
 
