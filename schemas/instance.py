@@ -289,6 +289,8 @@ class HostReport(Value, frozen=True, kw_only=True):
     """Every job folder of the host, asked for or not."""
     untrusted: bool = False
     """It showed another key than the pinned one, or none is pinned."""
+    folder_gone: bool = False
+    """It answered, and our folder there is gone: its jobs are over."""
     resources: Resources | None = None
     runtime: str = ""
     """As in `Resources`."""

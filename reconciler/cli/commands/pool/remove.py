@@ -20,7 +20,8 @@ def remove_from_pool(name: str, *, pool: str, force: bool, yes: bool, deadline: 
     """0 once it has ended, 3 where that cannot be seen."""
     where = site()
     state = state_of(where)
-    one = next((each for each in _named(state, name, pool=pool) if each.phase == "terminating"), None)
+    # Whether an SSH host is still attached is known only once it was asked.
+    one = next((each for each in _named(state, name, pool=pool) if each.phase == "terminating" or each.host), None)
     if one is None:
         try:
             remove_instance(state, name, by=who(), now=now(), pool=pool, force=force)
