@@ -143,7 +143,7 @@ class _Blockers:
 
     def _unreachable(self, attempt: Attempt, host: Instance, *, run: str) -> str:
         why = host.unreachable_why or self.places.get(host.place, "") or "no answer"
-        silent = f"{host.name} does not answer: {why}."
+        silent = f"{host.name} cannot be reached: {why}."
         if host.host is not None:
             return (
                 f"{silent} It is an SSH host, so nothing but itself can end run {run}: that is done by the next "
@@ -200,7 +200,7 @@ def _unasked(one: Instance, why: str) -> str:
     """Its end is marked, and its backend cannot be told."""
     if one.host is not None:
         return (
-            f"{one.name} does not answer: {why}. It is detached by the next `dstack apply` after it answers. "
+            f"{one.name} cannot be reached: {why}. It is detached by the next `dstack apply` after it answers. "
             f"If it never will: dstack state forget {one.name}"
         )
     return (

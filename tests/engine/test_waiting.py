@@ -70,7 +70,7 @@ def test_a_stop_on_a_dead_machine_is_given_up_and_names_the_abort(site: Site) ->
     done = stop(site, "train")
     assert not done.reached
     assert done.blocked == (
-        f"{names(site)[0]} does not answer: i-1 does not answer. "
+        f"{names(site)[0]} cannot be reached: i-1 does not answer. "
         "To terminate it, which ends run train: dstack stop train -x"
     )
     assert site.clock.at - began < 60

@@ -59,17 +59,9 @@ def run(
         "gpu": gpu, "cpu": cpu, "memory": memory, "disk": disk,
     }  # fmt: skip
     asked = RunAsk(
-        working_dir=working_dir,
-        file=file,
-        detach=detach,
-        yes=yes,
-        yes_above=yes_above,
-        max_offers=max_offers,
-        deadline=deadline,
-        args=tuple(args or ()),
-        env=tuple(env or ()),
-        flags=flags,
-    )
+        working_dir=working_dir, file=file, detach=detach, yes=yes, yes_above=yes_above, max_offers=max_offers,
+        deadline=deadline, args=tuple(args or ()), env=tuple(env or ()), flags=flags,
+    )  # fmt: skip
     return run_run(asked)
 
 

@@ -51,7 +51,7 @@ def run_destroy(*, deadline: str, confirmed: str) -> int:
     if interrupts.count:
         raise Finished(130)
     if not done.reached:
-        raise unreached(done, again="dstack destroy")
+        raise unreached(done, again="dstack destroy", refused=3)
     out("Done: nothing of this project lives any more.\n")
     return 0
 

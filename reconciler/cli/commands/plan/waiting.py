@@ -45,14 +45,16 @@ def destroy_passes(
     )
 
 
-def unreached(done: Settled, *, again: str) -> Exception:
-    """What ends the command where `until` was not reached: 1 where a place refuses for good, else 3.
+def unreached(done: Settled, *, again: str, refused: int = 1) -> Exception:
+    """What ends the command where `until` was not reached: `refused` where a place refuses for good, else 3.
 
     `again` is the command that goes on with it.
     """
     lasting = dict.fromkeys(one.why for one in done.last.outcomes if isinstance(one, Failed) and one.lasting)
-    if done.last.refused or lasting:
+    if done.last.refused or (lasting and refused == 1):
         return Fail(done.last.refused or "; ".join(lasting))
+    for why in lasting:
+        say(f"failed: {why}")
     say_under_way(done)
     say(done.blocked or f"Still under way; it is remembered. To go on with it: {again}")
     return Finished(3)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from reconciler.app.site import Site
 from reconciler.cli.commands.plan.refusals import raise_refusals
@@ -15,14 +14,14 @@ from reconciler.cli.exits import Fail
 from reconciler.cli.project import ports_of
 from reconciler.cli.terminal.progress import Progress
 from reconciler.cli.terminal.streams import say
+from reconciler.cli.terminal.times import seconds
 from reconciler.engine.ports import Ports
 from reconciler.engine.request import TickAsk
 from reconciler.engine.until import Settled, settle
 from reconciler.hosts.follow_log import follow
-from reconciler.report.blocked import Waiting
-from reconciler.state.record_outcomes import Outcome
+from reconciler.report.blocked import Blocked, Waiting
 from schemas.instance import Instance
-from schemas.plan import Permissions, Plan
+from schemas.plan import Permissions
 from schemas.run import LIVE_JOB, RUN_ENDED, Attempt, Job, Run
 from schemas.state import State
 
@@ -32,13 +31,14 @@ SILENCE = 20.0
 UNREACHABLE = 600
 
 
-def start_run(site: Site, wished: Wished, *, run: Run, detach: bool, deadline: int | None) -> int:
-    """Hand the run over with `detach`, else follow it. `deadline` is in seconds from now.
+def start_run(site: Site, wished: Wished, *, run: Run, detach: bool, deadline: str) -> int:
+    """Hand the run over with `detach`, else follow it; `deadline` is as typed, "" for none.
 
     0 where it was done, 1 where it ended otherwise, 3 where it goes on without us, 130 where one left it.
     """
+    limit = seconds(deadline, flag="--deadline") if deadline else None
     if detach:
-        return hand_over(site, wished, run=run)
+        return hand_over(site, replace(wished, within=limit), run=run)
     asked = TickAsk(
         wish=wished.wish,
         carried=wished.carried,
@@ -48,7 +48,7 @@ def start_run(site: Site, wished: Wished, *, run: Run, detach: bool, deadline: i
     )
     progress = Progress(waits=f"run {run.spec.name} to start or end")
     ports = ports_of(site, asking=progress.asking)
-    ends = None if deadline is None else ports.clock() + deadline
+    ends = None if limit is None else ports.clock() + limit
     course = _Course(site=site, ports=ports, run=run, progress=progress, ends=ends)
     try:
         return course.follow(asked)
@@ -119,7 +119,7 @@ class _Course:
                 until=lambda state, plan: self._ready(state),
                 progress=tell,
                 trouble=self.progress.trouble,
-                blocked=self._blocked,
+                blocked=self._blocked(),
                 deadline=None if self.ends is None else max(0.0, self.ends - self.ports.clock()),
             )
         raise_refusals(done.first)
@@ -146,9 +146,12 @@ class _Course:
             say(f"run {now.spec.name} waits: {why}")
         self.waits = why
 
-    def _blocked(self, state: State, plan: Plan, outcomes: Sequence[Outcome]) -> str:
+    def _blocked(self) -> Blocked:
+        waiting = Waiting(clock=self.ports.now, runs=(self.run.id,)).why_blocked
+        return lambda state, plan, outcomes: self._weighed(state, waiting(state, plan, outcomes))
+
+    def _weighed(self, state: State, why: str) -> str:
         """A host that does not answer is waited for longer than a stop, or a result that cannot be stored."""
-        why = Waiting(clock=self.ports.now, runs=(self.run.id,)).why_blocked(state, plan, outcomes)
         if why and why != self.troubled:
             say(why)
         self.troubled = why

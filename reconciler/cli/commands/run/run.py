@@ -22,7 +22,6 @@ from reconciler.cli.project import ports_of, project_root, site_of
 from reconciler.cli.terminal.streams import say
 from reconciler.config.load import Documents
 from reconciler.config.load_run import RunFlags, read_run_file, sealed_env
-from reconciler.config.options import parse_duration
 from reconciler.state.requests import add_run, carry
 from reconciler.system.process import nonce, now, who
 from schemas.run import Container, Run, RunSpec
@@ -54,7 +53,6 @@ def run_run(asked: RunAsk) -> int:
     if not asked.working_dir.is_dir():
         raise Fail(f"{asked.working_dir}: no such folder; `dstack run .` runs in this one")
     root = project_root(asked.working_dir)
-    limit = parse_duration(asked.deadline, option="--deadline") if asked.deadline else None
     documents = identified(root)
     site = site_of(documents)
     spec = _spec(asked, documents=documents, site=site)
@@ -66,7 +64,7 @@ def run_run(asked: RunAsk) -> int:
         wait_until=_wait_until(spec),
     )
     wished = _wished(asked, documents=documents, site=site, run=run)
-    return start_run(site, wished, run=run, detach=asked.detach, deadline=limit)
+    return start_run(site, wished, run=run, detach=asked.detach, deadline=asked.deadline)
 
 
 def _wished(asked: RunAsk, *, documents: Documents, site: Site, run: Run) -> Wished:
