@@ -151,6 +151,21 @@ def settled(state: State, plan: Plan) -> bool:
     return not any(unsettled(state, plan))
 
 
+def launches_settled(state: State, plan: Plan) -> bool:
+    """Every instance that was launched is there or refused; what else is under way is not waited for."""
+    return not unsettled(state, plan)[0]
+
+
+def settled_for(run: str) -> Callable[[State, Plan], bool]:
+    """As `settled`, of one run and what was launched."""
+
+    def until(state: State, plan: Plan) -> bool:
+        instances, attempts = unsettled(state, plan)
+        return not instances and not any(one.run == run for one in attempts)
+
+    return until
+
+
 def unsettled(state: State, plan: Plan) -> tuple[list[Instance], list[Attempt]]:
     """The instances and attempts of which `settled` waits for something."""
     launched = {id for action in plan.actions if isinstance(action, Launch) for id in action.ids}

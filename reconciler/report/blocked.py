@@ -203,6 +203,8 @@ def _unasked(one: Instance, why: str) -> str:
             f"{one.name} cannot be reached: {why}. It is detached by the next `dstack apply` after it answers. "
             f"If it never will: dstack state forget {one.name}"
         )
+    if not bought(one):
+        return f"{one.name} cannot be terminated from here: {why}"
     return (
         f"{one.place} cannot be asked to terminate {one.name}: {why}. It keeps billing; the next `dstack apply` that "
         f"reaches {one.place} terminates it. If that never works again: dstack state forget {one.place}"

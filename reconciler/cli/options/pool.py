@@ -80,6 +80,7 @@ def add(
     dont_destroy: o.DontDestroy = False,
     yes: o.Yes = False,
     yes_above: o.YesAbove = "",
+    deadline: o.Deadline = "",
 ) -> int:
     """Add instances to a pool; they go after 72h idle unless told otherwise."""
     from reconciler.cli.commands.offers.flags import retry_flag, spot_flag
@@ -106,6 +107,7 @@ def add(
         dont_destroy=dont_destroy,
         yes=yes,
         yes_above=yes_above,
+        deadline=deadline,
     )
     return add_to_pool(asked)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from reconciler.app.site import Site
 from reconciler.cli.commands.plan.refusals import raise_refusals
-from reconciler.cli.commands.plan.waiting import say_under_way, unreached
+from reconciler.cli.commands.plan.waiting import launches_blocked, say_under_way, unreached
 from reconciler.cli.exits import Fail, Finished
 from reconciler.cli.project import ports_of
 from reconciler.cli.terminal.interrupts import Interrupts
@@ -40,7 +40,7 @@ class Wished:
     hasty: bool = False
     within: float | None = None
     waits: str = ""
-    blocked: Blocked = lambda state, plan, outcomes: ""
+    blocked: Blocked | None = None
 
 
 def fulfil(where: Site, wished: Wished, *, until: Until | None) -> TickResult:
@@ -68,7 +68,7 @@ def fulfil(where: Site, wished: Wished, *, until: Until | None) -> TickResult:
                     until=until,
                     progress=progress,
                     trouble=progress.trouble,
-                    blocked=wished.blocked,
+                    blocked=wished.blocked or launches_blocked(ports),
                     deadline=wished.within,
                 )
         except WishRefused as error:

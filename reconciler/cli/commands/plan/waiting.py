@@ -12,7 +12,7 @@ from reconciler.engine.ports import Ports
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import tick
 from reconciler.engine.until import Settled, settle, settled, unsettled
-from reconciler.report.blocked import everything_blocked, work_blocked
+from reconciler.report.blocked import Blocked, everything_blocked, work_blocked
 from reconciler.report.in_progress import under_way
 from reconciler.state.record_outcomes import Failed
 from schemas.plan import Plan
@@ -43,6 +43,11 @@ def destroy_passes(
         blocked=everything_blocked(ports.now),
         deadline=limit,
     )
+
+
+def launches_blocked(ports: Ports) -> Blocked:
+    """Of a command that waits for what it launched, or ended."""
+    return work_blocked(ports.now, lambda state, plan: (unsettled(state, plan)[0], ()))
 
 
 def unreached(done: Settled, *, again: str, refused: int = 1) -> Exception:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from reconciler.app.site import Site
 from reconciler.cli.commands.plan.scoped_tick import Wished, fulfil
 from reconciler.cli.exits import Fail
 from reconciler.cli.terminal.streams import NoTerminal, ask, out, say
-from reconciler.engine.until import settled
+from reconciler.engine.until import settled_for
 from reconciler.report.blocked import Waiting
 from reconciler.state.requests import WishRefused, stop_run
 from reconciler.system.process import now, who
@@ -17,7 +19,9 @@ from schemas.state import State
 
 def hand_over(site: Site, wished: Wished, *, run: Run) -> int:
     """`-d`: returns once the run's jobs are at their hosts, or says who will start it, if anybody."""
-    last = fulfil(site, wished, until=settled)
+    blocked = Waiting(clock=now, runs=(run.id,)).why_blocked
+    asked = replace(wished, waits=f"run {run.spec.name} to start", blocked=blocked)
+    last = fulfil(site, asked, until=settled_for(run.id))
     found = run_in(last.state, run)
     if found.status != "submitted":
         out(f"run {found.spec.name} is {found.status}; `dstack logs -f {found.spec.name}` follows it\n")
