@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
-from backends.errors import BackendError, CallFailed, NoCapacity, QuotaExceeded, TryLater
+from backends.errors import BackendError, CallFailed, LackingHere, NoCapacity, QuotaExceeded, TryLater
 
 Meaning = Literal["capacity", "unsupported", "quota", "later", "permanent"]
 
@@ -142,8 +142,9 @@ def understood(error: Exception, *, operation: str = "", spot: bool = False) -> 
         case "later":
             return TryLater(words)
         case _:
-            said = _denied(error, code, words) or _clock(error, code) or (ANEW if code in EXPIRED else "")
-            return BackendError(words + said)
+            if here := _clock(error, code) or (ANEW if code in EXPIRED else ""):
+                return LackingHere(words + here)
+            return BackendError(words + _denied(error, code, words))
 
 
 def _denied(error: Exception, code: str, words: str) -> str:
@@ -184,10 +185,35 @@ def _meaning(error: Exception, code: str) -> Meaning:
 
 
 def _without_answer(error: Exception, words: str) -> CallFailed:
-    """Cut off or never reached: anything may have happened. What botocore itself refuses was never sent."""
-    from botocore.exceptions import HTTPClientError, IncompleteReadError, ResponseStreamingError
+    """Cut off or never reached: anything may have happened. What botocore itself refuses was never sent.
+
+    A login that it does not find, or that is over, is this machine's.
+    """
+    from botocore.exceptions import (
+        CredentialRetrievalError,
+        HTTPClientError,
+        IncompleteReadError,
+        MetadataRetrievalError,
+        NoAuthTokenError,
+        NoCredentialsError,
+        PartialCredentialsError,
+        ProfileNotFound,
+        ResponseStreamingError,
+        SSOError,
+        TokenRetrievalError,
+    )
     from botocore.parsers import ResponseParserError
 
     if isinstance(error, HTTPClientError | IncompleteReadError | ResponseStreamingError | ResponseParserError):
         return TryLater(words)
-    return BackendError(words)
+    logins = (
+        CredentialRetrievalError,
+        MetadataRetrievalError,
+        NoAuthTokenError,
+        NoCredentialsError,
+        PartialCredentialsError,
+        ProfileNotFound,
+        SSOError,
+        TokenRetrievalError,
+    )
+    return LackingHere(words) if isinstance(error, logins) else BackendError(words)
