@@ -160,3 +160,20 @@ def test_a_protected_machine_stays_and_the_plan_says_why(site: Site) -> None:
     assert any("prevent_destroy" in one.why and "--assume-lost train" in one.why for one in result.plan.unmet)
     with pytest.raises(WishRefused, match="prevent_destroy"):
         remove_instance(site.state, site.state.instances[0].id, by="ann", now=0, force=True)
+
+
+def test_a_shared_machine_is_not_ended_under_the_run_of_another(site: Site) -> None:
+    running(site, "mine", "yours")
+    mine, yours = site.state.attempts
+    there = mine.jobs[0].instance
+    moved = replace(yours, jobs=tuple(replace(job, instance=there) for job in yours.jobs))
+    shared = replace(site.state, attempts=(mine, moved))
+    site.store.write(shared, site.store.read()[1])
+    dies(site)
+    run = stops(site, "mine", abort=True)
+    for _ in range(10):
+        site.clock.at += 10
+        result = cron(site, permissions=Permissions(scope=(run,)))
+    assert len(site.world.living()) == 2
+    name = next(one.name for one in site.state.instances if one.id == there)
+    assert f"yours is on it, too; `dstack pool remove {name} --force` ends both" in result.plan.unmet[0].why
