@@ -18,6 +18,8 @@ def prune(state: State, *, now: int, keep: Seconds | None = KEEP) -> State:
     """`state` without what ended more than `keep` ago; `keep` None keeps for ever. Unchanged: the same object.
 
     An ended run that the applied documents still declare stays: without its record it would start again.
+    What ended counts from when its end was written: a result that came home late, or that a host dates long ago, is
+    kept as long as any other.
     """
     if keep is None:
         return state
@@ -53,7 +55,7 @@ def needed_blobs(state: State) -> frozenset[str]:
 
 
 def _ended_before(run: Run, before: int) -> bool:
-    return run.status in RUN_ENDED and (run.finished_at or run.submitted_at) < before
+    return run.status in RUN_ENDED and max(run.finished_at or run.submitted_at, run.settled_at or 0) < before
 
 
 def _declared(run: Run, state: State) -> bool:
