@@ -53,9 +53,13 @@ def would_end(made: Plan, *, permissions: Permissions) -> bool:
     return not asked_for and any(_by_the_clock(one) for one in made.actions)
 
 
-def clock_of_this_machine(state: State, *, now: int, boot: tuple[str, int]) -> ClockReading:
-    """What is known of our clock where nobody is asked: what the last apply makes of it."""
-    return read_clocks(state, now=now, boot=BootTime(boot_id=boot[0], uptime=boot[1]))
+def concluded_unasked(state: State, *, now: int, boot: tuple[str, int]) -> tuple[State, ClockReading]:
+    """The state with every consequence drawn, and what is known of our clock where nobody is asked.
+
+    That is what the last apply makes of it. `boot` is as `Ports.boot_time` gives it.
+    """
+    reading = read_clocks(state, now=now, boot=BootTime(boot_id=boot[0], uptime=boot[1]))
+    return conclude(state, now=now - reading.off, lapses=not reading.apart), reading
 
 
 def withheld_by_the_clock(

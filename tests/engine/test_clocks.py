@@ -259,6 +259,24 @@ def test_a_run_that_ends_while_our_clock_is_wrong_is_kept(tmp_path: Path, off: i
     assert 0 <= (run.finished_at or 0) - START <= 200
 
 
+@pytest.mark.parametrize("off", WRONG)
+def test_where_hosts_alone_contradict_us_nothing_is_forgotten(tmp_path: Path, off: int) -> None:
+    """Who is wrong is not known: nothing is deleted, and what was dated in a time to come is corrected later."""
+    site = Site(scratch=tmp_path)
+    pool = replace(POOL, idle_duration=72 * 3600)
+    apply(site, desired(pools=[pool], runs=[task("train", idle_duration=72 * 3600)]))
+    ticks(site, 30)
+    apply(site, desired(pools=[pool]))
+    site.wrong = off
+    ticks(site, 3, apart=400)
+    assert done(site) == ["train done"]
+    site.wrong = 0
+    ticks(site, 3, apart=400)
+    assert done(site) == ["train done"]
+    assert alive(site) == 1
+    in_one_clock(site)
+
+
 def test_ends_that_a_wrong_clock_withholds_are_told_with_their_price(tmp_path: Path) -> None:
     site = a_site(tmp_path, "uptime")
     idle_for(site, 0)
