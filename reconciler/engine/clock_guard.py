@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from msgspec.structs import replace
 
+from reconciler.engine.begin import TickRefused
 from reconciler.engine.pass_clock import PassClock
 from reconciler.planner.rules.scale_up import GIVEN_UP_AFTER
 from reconciler.state.job_results import MAX_DURATION
@@ -15,6 +16,7 @@ from reconciler.state.prune import KEEP, prune
 from reconciler.state.settle import conclude, would_lapse
 from schemas.base import Price
 from schemas.plan import Action, Permissions, Plan, Stop, Terminate, Unmet, Update
+from schemas.run import Run
 from schemas.state import State
 
 IN_TIME = (" was to be drained by now", " was silent for ", " got no further in ")
@@ -30,6 +32,34 @@ def corrected(state: State, *, was: State, clock: PassClock) -> State:
     if any(place.skew for place in was.places) or dated_ahead(state, now=now):
         return without_future(state, now=now)
     return state
+
+
+def requested(state: State, *, was: State, clock: PassClock) -> State:
+    """The state after a person's request, in the time that is stored: a command knows the clock of its machine alone.
+
+    Raises `TickRefused` where the request names a time, which that clock tells wrongly.
+    """
+    off = clock.reading.off
+    if not off:
+        return state
+    overrides = set(was.overrides)
+    if any(one not in overrides and (one.begins, one.until) != (None, None) for one in state.overrides):
+        raise TickRefused(f"{clock.reading.why}: the time that you gave cannot be told from it. Set the clock first")
+    runs, wishes = {one.id: one for one in was.runs}, {one.id for one in was.wishes}
+    return replace(
+        state,
+        runs=tuple(_requested_run(one, runs.get(one.id), off=off) for one in state.runs),
+        wishes=tuple(one if one.id in wishes else replace(one, at=one.at - off) for one in state.wishes),
+        overrides=tuple(one if one in overrides else replace(one, at=one.at - off) for one in state.overrides),
+    )
+
+
+def _requested_run(run: Run, was: Run | None, *, off: int) -> Run:
+    if run is was:
+        return run
+    times = {name: getattr(run, name) for name in ("submitted_at", "finished_at", "wait_until")}
+    new = {name: at - off for name, at in times.items() if at is not None and at != getattr(was, name, None)}
+    return replace(run, **new)
 
 
 def concluded(state: State, *, clock: PassClock) -> State | None:

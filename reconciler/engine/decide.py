@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from reconciler.engine.begin import TickRefused, pinned, with_launched_places, with_places
 from reconciler.engine.catalog import joined
-from reconciler.engine.clock_guard import concluded, corrected, withheld_by_the_clock, would_end
+from reconciler.engine.clock_guard import concluded, corrected, requested, withheld_by_the_clock, would_end
 from reconciler.engine.pass_clock import PassClock
 from reconciler.engine.ports import Configuration, Ports
 from reconciler.engine.prepare import Rendered, prepare
@@ -224,7 +224,7 @@ class _Table:
                 mine = state.applied.revision
             state = with_ways(apply(state, desired=desired, revision=mine, by=self.ports.who, now=now))
         if ask.wish is not None:
-            state = with_places(ask.wish(state), ask.carried)
+            state = with_places(requested(ask.wish(state), was=state, clock=self.clock), ask.carried)
         return state, permissions, warnings
 
     def _world(self, state: State, view: View, *, permissions: Permissions, now: int) -> World:

@@ -14,14 +14,16 @@ from msgspec.structs import replace
 from reconciler.engine.expire_blobs import tidying
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import tick
-from reconciler.state.requests import remove_instance, set_override
+from reconciler.state.requests import add_run, remove_instance, set_override
 from schemas.base import Value
 from schemas.desired import BackendConfig
 from schemas.instance import HostReport, Instance
 from schemas.lease import Lease
 from schemas.plan import Permissions, Terminate
 from schemas.pool import Pool
+from schemas.profile import Retry
 from schemas.resources import Where
+from schemas.run import Run
 from tests.worlds.world import START, FakeRunner, Site, apply, cron, desired, offer, task, ticks
 
 POOL = Pool(name="default-pool", default=True, nodes_max=2, idle_duration=600)
@@ -336,16 +338,13 @@ def test_the_clock_of_one_host_says_nothing_of_other_places(tmp_path: Path) -> N
     apply(site, papers)
     ticks(site, 2)
     (ahead,) = site.world.living()
-    ahead.ahead, ahead.silent = 40 * DAY, False
+    ahead.ahead, site.world.boot = 40 * DAY, 60
     run = task("train", pool="two", idle_duration=600, where=Where(regions=("r2",)))
     apply(site, replace(papers, runs=(run,)))
     ticks(site, 3)
-    for machine in site.world.living():
-        machine.silent = machine is not ahead
-    ticks(site, 2)
-    for machine in site.world.living():
-        machine.silent = False
-    ticks(site, 10)
+    assert [each.phase for each in site.state.instances] == ["ready", "provisioning"]
+    in_one_clock(site)
+    ticks(site, 15)
     elsewhere = [each for each in site.state.instances if each.pool == "two"]
     assert [each.last_job_end is not None and each.last_job_end <= site.clock.now() for each in elsewhere] == [True]
     in_one_clock(site)
@@ -401,3 +400,24 @@ def test_what_a_person_paused_stays_so_while_clocks_disagree(tmp_path: Path) -> 
     ticks(site, 3)
     assert site.state.overrides == ()
     assert len(site.world.living()) == 1
+
+
+@pytest.mark.parametrize("off", WRONG)
+def test_what_a_person_asks_for_by_a_wrong_clock_is_dated_by_the_right_one(tmp_path: Path, off: int) -> None:
+    """`dstack run --retry-duration 2h` by a clock that is 40 days behind would wait until 40 days ago."""
+    site = a_site(tmp_path, "place")
+    apply(site, desired(pools=[POOL]))
+    site.world.sold_out = {"small", "large", "huge"}
+    site.wrong = off
+    ours = site.clock.now() + off
+    spec = task("train", retry=Retry(no_capacity=True, duration=7200))
+    run = Run(id="abc", spec=spec, origin="run", submitted_at=ours, wait_until=ours + 7200)
+    wish = partial(add_run, run=run)
+    cron(site, permissions=Permissions(scope=(run.id,)), wish=wish)
+    (mine,) = site.state.runs
+    assert (mine.submitted_at, mine.wait_until) == (site.clock.now(), site.clock.now() + 7200)
+    in_one_clock(site)
+    paused = partial(set_override, kind="pause", subject="default-pool", by="ann", now=ours, until=ours + 60, reason="")
+    refused = cron(site, permissions=Permissions(scope=()), wish=paused)
+    assert "Set the clock first" in refused.refused
+    assert site.state.overrides == ()
