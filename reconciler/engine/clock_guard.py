@@ -12,7 +12,7 @@ from reconciler.planner.rules.scale_up import GIVEN_UP_AFTER
 from reconciler.state.job_results import MAX_DURATION
 from reconciler.state.observe.clocks import LAST_APPLY, BootTime, ClockReading, read_clocks
 from reconciler.state.observe.future_times import dated_ahead, without_future
-from reconciler.state.prune import KEEP, prune
+from reconciler.state.prune import KEEP, prune, remembered_anew
 from reconciler.state.settle import conclude, would_lapse
 from schemas.base import Price
 from schemas.plan import Action, Permissions, Plan, Stop, Terminate, Unmet, Update
@@ -25,10 +25,14 @@ REMEDY = "set the clock of this machine; if it is right, `dstack apply --trust-c
 
 
 def corrected(state: State, *, was: State, clock: PassClock) -> State:
-    """The state without what a wrong clock dated in a time to come, where another clock now agrees with ours."""
+    """The state without what a wrong clock dated in a time to come, where another clock now agrees with ours.
+
+    Where the last apply of this boot had another time, what is remembered for a while is so from now on.
+    """
     if not clock.reading.proven or clock.reading.apart:
         return state
     now = clock.now()
+    state = remembered_anew(state, now=now) if clock.reading.resumed else state
     if any(place.skew for place in was.places) or dated_ahead(state, now=now):
         return without_future(state, now=now)
     return state

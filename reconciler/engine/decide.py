@@ -62,6 +62,8 @@ def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View], 
             continue  # it seems to be older than the world: perhaps another wrote and launched while we looked
         if not ask.act:
             return draft.decision(view)
+        if draft.plan.actions and clock.contradicted():  # before anything is dated
+            draft = table.draft(stored, view)
         if ask.confirm is not None and view.approved is None:
             approved = ask.confirm(draft.plan, draft.state)
             if approved is None:
@@ -87,6 +89,8 @@ def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View], 
         draft = dataclasses.replace(draft, state=target, plan=chosen, warnings=(*draft.warnings, *notes, *late))
         if stored is not None and not (differs(stored, target) or heartbeat_due(stored, now=ports.now())):
             return draft.decision(view, since=since)
+        if clock.contradicted():
+            continue
         try:
             written = write(ports, target, was=stored, token=token)
         except StateMoved:

@@ -92,4 +92,4 @@ class PassClock:
             boot=BootTime(boot_id=boot_id, uptime=uptime),
             date=self._date,
         )
-        self.reading = replace(found, proven=True) if self._trusted and not found.apart else found
+        self.reading = replace(found, proven=True, resumed=True) if self._trusted and not found.apart else found

@@ -44,6 +44,15 @@ def prune(state: State, *, now: int, keep: Seconds | None = KEEP) -> State:
     )
 
 
+def remembered_anew(state: State, *, now: int) -> State:
+    """The state in which what ended is kept as if its end had been written now: who wrote it had another clock."""
+    return replace(
+        state,
+        runs=tuple(replace(run, settled_at=now) if run.status in RUN_ENDED else run for run in state.runs),
+        tombstones=tuple(replace(stone, at=max(stone.at, now)) for stone in state.tombstones),
+    )
+
+
 def needed_blobs(state: State) -> frozenset[str]:
     """Digests that a remembered run or the applied documents still refer to: files, logs and artifacts."""
     found = {run.bundle for run in state.runs}

@@ -369,6 +369,30 @@ def test_what_a_wrong_clock_wrote_is_corrected_once_another_one_agrees(tmp_path:
     assert alive(site) == 0
 
 
+@pytest.mark.parametrize("witness", ["bucket", "uptime"])
+def test_a_project_that_began_by_a_clock_that_is_behind_loses_nothing(tmp_path: Path, witness: str) -> None:
+    """A bucket is asked before anything is dated; where nobody is, what ended is kept from when our clock is right."""
+    site = a_site(tmp_path, witness)
+    site.wrong = -40 * DAY
+    for machine in apply(site, desired(pools=[POOL], runs=[task("train", idle_duration=None)])) and site.world.living():
+        machine.ahead = -40 * DAY if witness == "uptime" else 0
+    ticks(site, 30)
+    apply(site, desired(pools=[POOL]))
+    assert done(site) == ["train done"]
+    if witness == "bucket":
+        in_one_clock(site)
+    site.wrong = 0
+    for machine in site.world.living():
+        machine.ahead = 0
+    ticks(site, 3, apart=100)
+    assert done(site) == ["train done"]
+    assert alive(site) == 1
+    ticks(site, 1, apart=29 * DAY)
+    assert done(site) == ["train done"]
+    ticks(site, 1, apart=2 * DAY)
+    assert done(site) == []
+
+
 @pytest.mark.parametrize("witness", ["", *WITNESS])
 def test_a_tick_by_a_wrong_clock_gives_nobody_a_rhythm(tmp_path: Path, witness: str) -> None:
     """`ticks every 3652d18h, next about 17:00Z` after one tick at +40 years."""

@@ -42,6 +42,8 @@ class ClockReading(Value, frozen=True, kw_only=True):
     """Place → seconds that are taken off our clock for what is observed there, besides `off`."""
     stands_still: bool = False
     """Our clock is behind the last apply, and nothing tells by how much: the time of that apply is stored."""
+    resumed: bool = False
+    """Ours is right, but the last apply of this boot counted another time: what it dates may be older than it was."""
     proven: bool = False
     """A clock that nothing of ours moves agrees with ours, so what the state dates later is wrong."""
 
@@ -86,17 +88,17 @@ def read_clocks(
     nearest = min(told, key=lambda each: abs(each[1]), default=None)
     if nearest is not None and _apart(nearest[1]):
         return ClockReading(off=nearest[1], whose=nearest[0])
+    jumped = since_last_apply(state.ticks, now=now, boot=boot)
+    jumped = None if jumped is None else jumped if _apart(jumped) else 0
     if nearest is not None:
-        return ClockReading(places={name: off for name, off in dates.items() if _apart(off)}, proven=True)
+        apart = {name: off for name, off in dates.items() if _apart(off)}
+        return ClockReading(places=apart, proven=True, resumed=bool(jumped))
     hosts = _hosts(state, reports)
     proven = any(_independent(one, boot) and not _apart(one.off) for one in hosts)
-    jumped = since_last_apply(state.ticks, now=now, boot=boot)
-    if jumped is not None and not _apart(jumped):
-        jumped = 0
     if jumped and not proven:
         return ClockReading(off=jumped, whose=LAST_APPLY)
     if any(not _apart(one.off) for one in hosts):
-        return ClockReading(proven=proven)
+        return ClockReading(proven=proven, resumed=bool(jumped))
     behind = _behind(state.ticks, now=now) if jumped is None else 0
     return _of_hosts(state.places, hosts, behind=behind)
 
