@@ -277,6 +277,78 @@ MUTANTS = (
         tests=("tests/planner/test_cases.py", "tests/engine/test_machine.py"),
     ),
     Mutant(
+        name="a host's two bounds",
+        off="what a job or a host dates long ago is believed",
+        changes=(
+            (
+                "reconciler/state/observe/adopt_jobs.py",
+                "    return now if said is None else min(max(said, since), now)",
+                "    return now if said is None else min(said, now)",
+            ),
+        ),
+        tests=("tests/engine/test_clocks.py", "-k", "writes_its_own_end"),
+    ),
+    Mutant(
+        name="kept from its writing",
+        off="a result that comes home late is forgotten at once",
+        changes=(
+            (
+                "reconciler/state/prune.py",
+                "max(run.finished_at or run.submitted_at, run.settled_at or 0) < before",
+                "(run.finished_at or run.submitted_at) < before",
+            ),
+        ),
+        tests=("tests/state/test_clocks.py",),
+    ),
+    Mutant(
+        name="prune under the guard",
+        off="what is old by our clock is forgotten while two clocks disagree",
+        changes=(
+            (
+                "reconciler/engine/clock_guard.py",
+                "    if clock.reading.apart:\n        return calm\n    kept = prune",
+                "    kept = prune",
+            ),
+        ),
+        tests=("tests/engine/test_clocks.py", "-k", "hosts_alone_contradict"),
+    ),
+    Mutant(
+        name="one host's offset",
+        off="the clock of one host is that of every place",
+        changes=(
+            (
+                "reconciler/state/observe/clocks.py",
+                "    return ClockReading(places=nearest, shifts=told)",
+                "    return ClockReading(off=min(nearest.values(), key=abs, default=0), places=nearest)",
+            ),
+        ),
+        tests=("tests/engine/test_clocks.py", "-k", "clock_of_one_host"),
+    ),
+    Mutant(
+        name="a jump of our clock",
+        off="where no place tells the time, our clock is right whatever it jumped",
+        changes=(
+            (
+                "reconciler/state/observe/clocks.py",
+                "    if jumped and not proven:",
+                "    if jumped and jumped is None:",
+            ),
+        ),
+        tests=("tests/engine/test_clocks.py", "-k", "wrong_clock_of_ours and uptime"),
+    ),
+    Mutant(
+        name="a step in an apply",
+        off="a step of our clock while an apply runs dates what it writes",
+        changes=(
+            (
+                "reconciler/engine/pass_clock.py",
+                "        return int(self._began + self._ports.clock())",
+                "        return self._ports.now()",
+            ),
+        ),
+        tests=("tests/engine/test_clocks.py", "-k", "steps_in_the_middle"),
+    ),
+    Mutant(
         name="reservation for gangs",
         off="what was made for a gang serves whoever comes",
         changes=(

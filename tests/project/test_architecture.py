@@ -65,7 +65,7 @@ CROWDED = {
     "reconciler.cli.commands.state.show": 15,
     "reconciler.cli.project": 13,
     "reconciler.config.load_run": 13,
-    "reconciler.engine.decide": 25,
+    "reconciler.engine.decide": 24,
     "reconciler.engine.tick": 19,
     "reconciler.planner.plan": 13,
 }

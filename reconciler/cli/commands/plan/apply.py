@@ -45,6 +45,7 @@ class ApplyFlags:
     replace: tuple[str, ...] = ()
     assume_lost: tuple[str, ...] = ()
     retry_hosts: bool = False
+    trust_clock: bool = False
     upgrade_state: bool = False
     metrics: Path | None = None
 
@@ -114,6 +115,7 @@ def _ask(flags: ApplyFlags, documents: Documents, *, interrupts: Interrupts) -> 
         confirm=approval,
         prompted=prompted,
         retry_hosts=True if flags.retry_hosts else None,
+        trust_clock=flags.trust_clock,
         stop=interrupts.asked,
     )
 
