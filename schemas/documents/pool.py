@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from schemas.backend_types import TYPES
 from schemas.documents.profile import TAGS, RetryKey, SpotPolicy
 from schemas.documents.resources import Resources
-from schemas.documents.scalars import NAME_SHAPE, Flag, Money, Name, Names, Port, Positive, Text, Texts, string, whole
+from schemas.documents.scalars import (
+    NAME_SHAPE,
+    TEXT_SCHEMA,
+    Flag,
+    Money,
+    Name,
+    Names,
+    Port,
+    Positive,
+    Text,
+    Texts,
+    string,
+    text,
+    whole,
+)
 from schemas.documents.shape import Form, Schema, Shape, Wrong, each, form, inlined, kind_of, one_of
 from schemas.documents.span import COUNT_SPAN_SCHEMA, Duration, OffDuration, Size, count_span
 from schemas.host import fingerprint
+from schemas.ssh_names import host_name_fault, key_path_fault, login_fault
 
 Nodes = tuple[int, int | None, int | None]
 
@@ -64,11 +80,29 @@ def _host_key(value: Any) -> str:
 HostKey = Annotated[str, Shape(_host_key, {"type": "string"})]
 
 
+def _told_ssh(fault: Callable[[str], str]) -> Shape:
+    """Text that ssh is given: refused here, where it has a line and a column."""
+
+    def read(value: Any) -> str:
+        said = text(value)
+        if why := fault(said):
+            raise Wrong(why)
+        return said
+
+    return Shape(read, TEXT_SCHEMA)
+
+
+HOST_NAME = _told_ssh(host_name_fault)
+HostName = Annotated[str, HOST_NAME]
+Login = Annotated[str, _told_ssh(login_fault)]
+KeyPath = Annotated[str, _told_ssh(key_path_fault)]
+
+
 class ProxyForm(Form):
-    hostname: Text
+    hostname: HostName
     port: Port | None = None
-    user: Text | None = None
-    identity_file: Text | None = None
+    user: Login | None = None
+    identity_file: KeyPath | None = None
     host_key: HostKey | None = None
 
 
@@ -108,14 +142,14 @@ NETWORK = Shape(_network, {"type": "string"})
 
 
 class HostForm(Form):
-    hostname: Text
+    hostname: HostName
     port: Port | None = None
-    user: Text | None = None
-    identity_file: Text | None = None
+    user: Login | None = None
+    identity_file: KeyPath | None = None
     host_key: HostKey | None = None
     proxy_jump: Annotated[tuple[ProxyForm, ...], PROXY] | None = None
     network: Annotated[str, NETWORK] | None = None
-    internal_ip: Text | None = None
+    internal_ip: HostName | None = None
     name: Annotated[str, NAME_SHAPE] | None = None
     region: Text | None = None
     price: Money | None = None
@@ -123,15 +157,15 @@ class HostForm(Form):
 
 
 def _host(value: Any) -> Any:
-    return form(HostForm, value) if isinstance(value, dict) else string(value)
+    return form(HostForm, value) if isinstance(value, dict) else HOST_NAME.read(string(value))
 
 
 class SshForm(Form):
     """Hosts that are there already."""
 
-    user: Text | None = None
+    user: Login | None = None
     port: Port | None = None
-    identity_file: Text | None = None
+    identity_file: KeyPath | None = None
     proxy_jump: Annotated[tuple[ProxyForm, ...], PROXY] | None = None
     hosts: Annotated[tuple[Any, ...], each(_host, lambda: {"anyOf": [{"type": "string"}, inlined(HostForm)]}, least=1)]
     network: Annotated[str, NETWORK] | None = None
