@@ -54,6 +54,12 @@ def test_destinations(text: str, flags: dict[str, Any], meant: dict[str, Any]) -
         ("node", {"options": ["ForwardAgent=yes"]}, "never forwarded"),
         ("node", {"options": ["ProxyCommand=evil"]}, "~/.ssh/config"),
         ("node", {"options": ["Port=x"]}, "not a port"),
+        ("x;id", {}, "not a host name"),
+        ("node", {"options": ["HostName=$(id)"]}, "not a host name"),
+        ("a;b@node", {}, "not a login name"),
+        ("node", {"login": "-l"}, "not a login name"),
+        ("node", {"options": ["User=`id`"]}, "not a login name"),
+        ("node", {"identity": "-x"}, "not the path of a key"),
     ],
 )
 def test_what_is_no_destination_says_why(text: str, flags: dict[str, Any], says: str) -> None:
@@ -64,19 +70,43 @@ def test_what_is_no_destination_says_why(text: str, flags: dict[str, Any], says:
 def test_jumps_as_ssh_takes_them() -> None:
     assert read_jump("me@gate:2222") == Jump(hostname="gate", port=2222, user="me")
     assert read_jump("[fe80::1]:22") == Jump(hostname="fe80::1", port=22)
-    with pytest.raises(ValueError, match="not a jump host"):
-        read_jump("a b")
+    for wrong in ("a b", "a;b", "-oX=y", "u;v@a", "a:0", "a:70000", "$(id)", ""):
+        with pytest.raises(ValueError, match="not a jump host"):
+            read_jump(wrong)
 
 
 # ---------------------------------------------------------------- known_hosts
 
 
 def test_the_first_line_that_names_a_host_decides() -> None:
-    known = Known(f"# note\n@revoked node {OTHER}\nnode,10.0.0.7 {KEY} comment\nnode {OTHER}\n[node]:2222 {OTHER}\n")
+    known = Known(f"# note\nnode,10.0.0.7 {KEY} comment\nnode {OTHER}\n[node]:2222 {OTHER}\n")
     assert known.key_of("node") == known.key_of("NODE", 22) == known.key_of("10.0.0.7") == KEY
     assert known.keys_of("node") == (KEY, OTHER)
     assert known.key_of("node", 2222) == OTHER
     assert known.key_of("nobody") == ""
+
+
+@pytest.mark.parametrize("names", ["node", "*", "n?de", "other,node", "{hashed}", "@port"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_revoked_key_is_no_key_of_its_host(names: str, first: bool) -> None:
+    """Wherever the line stands, however it names the host, whatever the port and the comment."""
+    port = 2222 if names == "@port" else None
+    names = "[node]:2222" if port else names.replace("{hashed}", _hashed("node"))
+    pinned = f"{name_of('node', port)} {KEY} comment\n"
+    revoked = f"@revoked\t{names}  {KEY}=\n"
+    known = Known(revoked + pinned if first else pinned + revoked)
+    assert known.key_of("node", port) == ""
+    assert known.revoked(KEY, "node", port) == (1 if first else 2)
+    assert known.revoked(OTHER, "node", port) == 0
+
+
+def test_a_line_that_revokes_reaches_only_whom_it_names() -> None:
+    known = Known(f"@revoked *.lab,!gate.lab {KEY}\n@cert-authority *.lab {OTHER}\n")
+    assert known.revoked(KEY, "a.lab") == 1
+    assert known.revoked(KEY, "a.lab", 2222) == 1  # a line without the port is meant for the machine
+    assert known.revoked(KEY, "gate.lab") == known.revoked(KEY, "b.other") == 0
+    assert known.key_of("a.lab") == ""  # an authority is no key of a host
+    assert (known.authority("a.lab"), known.authority("b.other")) == (2, 0)
 
 
 def test_patterns_and_hashed_names() -> None:
@@ -153,6 +183,15 @@ def test_pinned_keys_are_part_of_the_documents(tmp_path: Path) -> None:
     assert load(tmp_path, home=tmp_path, known=(after.digest, after.desired)).desired == after.desired
 
 
+def test_a_pin_that_the_project_revoked_is_refused(tmp_path: Path) -> None:
+    known = f"node {OTHER}\n@revoked node {KEY}\n"
+    with pytest.raises(Invalid) as told:
+        hosts_of(tmp_path, f"      hosts: [{{hostname: node, host_key: {KEY}}}]\n", known=known)
+    assert "the host_key of `node` is revoked by .dstack/known_hosts:2" in "\n".join(map(str, told.value.problems))
+    (host,) = hosts_of(tmp_path, "      hosts: [node]\n", known=known + f"@revoked * {OTHER}\n")
+    assert host.host_key == ""
+
+
 @pytest.mark.parametrize(
     ("ssh", "says"),
     [
@@ -161,6 +200,19 @@ def test_pinned_keys_are_part_of_the_documents(tmp_path: Path) -> None:
         ("      hosts: [{hostname: a, host_key: nonsense}]\n", "is no host key"),
         ("      hosts: [{hostname: a, name: Bad Name}]\n", "is not a name"),
         ("      hosts: [{hostname: a, network: nowhere}]\n", "is not a network"),
+        (
+            "      hosts: ['x;touch /tmp/pwn;#']\n",
+            "pools.yml:5:15: pools[0].ssh.hosts[0]: 'x;touch /tmp/pwn;#' is",
+        ),
+        ("      hosts: [{hostname: '$(id)'}]\n", "'$(id)' is not a host name"),
+        ("      hosts: [{hostname: -oProxyCommand=x}]\n", "is not a host name"),
+        ("      hosts: [{hostname: a, user: 'a;b'}]\n", "'a;b' is not a login name"),
+        ("      hosts: [{hostname: a, internal_ip: 'a b'}]\n", "'a b' is not a host name"),
+        ("      hosts: [{hostname: a, identity_file: -x}]\n", "is not the path of a key"),
+        ("      user: '`id`'\n      hosts: [a]\n", "'`id`' is not a login name"),
+        ('      identity_file: "a\\0b"\n      hosts: [a]\n', "is not the path of a key"),
+        ("      proxy_jump: {hostname: 'a|b'}\n      hosts: [a]\n", "'a|b' is not a host name"),
+        ("      hosts: [{hostname: a, proxy_jump: [{hostname: b, user: -l}]}]\n", "'-l' is not a login name"),
         ("      hosts: []\n", "the list is empty"),
         ("      proxy_jump: []\n      hosts: [a]\n", "the list is empty"),
         ("      proxy_jump: [{hostname: b}, {port: 2}]\n      hosts: [a]\n", "`hostname` is missing"),
