@@ -10,7 +10,6 @@ from schemas.documents.profile import TAGS, RetryKey, SpotPolicy
 from schemas.documents.resources import Resources
 from schemas.documents.scalars import (
     NAME_SHAPE,
-    TEXT_SCHEMA,
     Flag,
     Money,
     Name,
@@ -26,7 +25,7 @@ from schemas.documents.scalars import (
 from schemas.documents.shape import Form, Schema, Shape, Wrong, each, form, inlined, kind_of, one_of
 from schemas.documents.span import COUNT_SPAN_SCHEMA, Duration, OffDuration, Size, count_span
 from schemas.host import fingerprint
-from schemas.ssh_names import host_name_fault, key_path_fault, login_fault
+from schemas.ssh_names import HOST_NAME, KEY_PATH, LOGIN, host_name_fault, key_path_fault, login_fault
 
 Nodes = tuple[int, int | None, int | None]
 
@@ -80,7 +79,7 @@ def _host_key(value: Any) -> str:
 HostKey = Annotated[str, Shape(_host_key, {"type": "string"})]
 
 
-def _told_ssh(fault: Callable[[str], str]) -> Shape:
+def _told_ssh(pattern: str, fault: Callable[[str], str]) -> Shape:
     """Text that ssh is given: refused here, where it has a line and a column."""
 
     def read(value: Any) -> str:
@@ -89,13 +88,14 @@ def _told_ssh(fault: Callable[[str], str]) -> Shape:
             raise Wrong(why)
         return said
 
-    return Shape(read, TEXT_SCHEMA)
+    whole = {"type": "string", "pattern": f"^(?:{pattern})(?![\\s\\S])"}
+    return Shape(read, {"anyOf": [whole, {"type": "number", "minimum": 0}, {"type": "boolean"}]})
 
 
-HOST_NAME = _told_ssh(host_name_fault)
-HostName = Annotated[str, HOST_NAME]
-Login = Annotated[str, _told_ssh(login_fault)]
-KeyPath = Annotated[str, _told_ssh(key_path_fault)]
+HOST_NAME_SHAPE = _told_ssh(HOST_NAME, host_name_fault)
+HostName = Annotated[str, HOST_NAME_SHAPE]
+Login = Annotated[str, _told_ssh(LOGIN, login_fault)]
+KeyPath = Annotated[str, _told_ssh(KEY_PATH, key_path_fault)]
 
 
 class ProxyForm(Form):
@@ -157,7 +157,12 @@ class HostForm(Form):
 
 
 def _host(value: Any) -> Any:
-    return form(HostForm, value) if isinstance(value, dict) else HOST_NAME.read(string(value))
+    return form(HostForm, value) if isinstance(value, dict) else HOST_NAME_SHAPE.read(string(value))
+
+
+def _host_schema() -> Schema:
+    name, _, _ = HOST_NAME_SHAPE.schema["anyOf"]  # type: ignore[index]
+    return {"anyOf": [name, inlined(HostForm)]}
 
 
 class SshForm(Form):
@@ -167,7 +172,7 @@ class SshForm(Form):
     port: Port | None = None
     identity_file: KeyPath | None = None
     proxy_jump: Annotated[tuple[ProxyForm, ...], PROXY] | None = None
-    hosts: Annotated[tuple[Any, ...], each(_host, lambda: {"anyOf": [{"type": "string"}, inlined(HostForm)]}, least=1)]
+    hosts: Annotated[tuple[Any, ...], each(_host, _host_schema, least=1)]
     network: Annotated[str, NETWORK] | None = None
     region: Text | None = None
 
