@@ -32,7 +32,7 @@ class LoginKeys:
 
     def authenticate(self, transport: paramiko.Transport) -> None:
         """Raises `AuthenticationException`, `PasswordRequiredException`, `SSHException`."""
-        refusal: paramiko.AuthenticationException | None = None
+        refusal: paramiko.SSHException | None = None
         agent = _Agent(self._hop.own.agent)
         try:
             for key in self._keys(agent.get_keys()):
@@ -40,6 +40,11 @@ class LoginKeys:
                     further = transport.auth_publickey(self._hop.user, key)
                 except paramiko.AuthenticationException as error:
                     refusal = error
+                    continue
+                except paramiko.SSHException as error:  # a kind of key that it cannot offer: the next one may do
+                    if not transport.is_active():
+                        raise
+                    refusal = refusal or error
                     continue
                 if not further:
                     return
