@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from reconciler.hosts.ssh.aliases import Alias, Aliases, AliasRefused
 from reconciler.hosts.ssh.ask_ssh import NoWay, SshProgram
 from reconciler.hosts.ssh.config import Here, Hop
 from schemas.host import Host, Jump
@@ -304,3 +305,31 @@ def test_the_system_s_own_home_needs_no_copy() -> None:
 
     ssh = SshProgram(home=Path(pwd.getpwuid(os.getuid()).pw_dir))
     assert ssh.of("some-host-nobody-has")["port"] == ("22",)
+
+
+# ---------------------------------------------------------------- our own entries there
+
+
+@pytest.mark.parametrize(
+    ("config", "inner", "taken"),
+    [
+        ("Host train # ours\n  User x\n", "", True),
+        ("Host=train\n  User x\n", "", True),
+        ("Include conf/*\n", "Host tra*\n  Port 7\n", True),
+        ("Host *\n  User x\n  Port 7\n  UserKnownHostsFile ~/.ssh/%n\n", "", False),
+        ("Host other # not train\n  User x\n", "", False),
+        ("Include conf/*\n", "# Host train\n", False),
+        ("", "", False),
+    ],
+)
+def test_a_name_that_the_user_has_given_gets_no_alias(home: Path, config: str, inner: str, taken: bool) -> None:
+    here(home, config, conf__lab=inner)
+    aliases = Aliases(home)
+    alias = Alias(name="train", project="p1", run="r1", folder=home)
+    if taken:
+        with pytest.raises(AliasRefused, match="has a `Host train` of its own"):
+            aliases.write(alias)
+    else:
+        aliases.write(alias)
+        aliases.include()
+        aliases.write(alias)  # its own entry is in nobody's way

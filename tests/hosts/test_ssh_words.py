@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from reconciler.config.edit.hosts import add_hosts, said_of_all, with_hosts
 from reconciler.config.edit.pools import create_pool
@@ -98,6 +103,30 @@ def test_a_revoked_key_is_no_key_of_its_host(names: str, first: bool) -> None:
     assert known.key_of("node", port) == ""
     assert known.revoked(KEY, "node", port) == (1 if first else 2)
     assert known.revoked(OTHER, "node", port) == 0
+
+
+PARTS = st.sampled_from(["a", "b", "*", "?", "a.b", "[a]:7", "!a", "!*.b", "A", "*.b", "[*]:7", "a*"])
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="no ssh-keygen here")
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(st.sampled_from(["", "@revoked "]), st.lists(PARTS, min_size=1, max_size=3)), max_size=5))
+def test_lines_are_found_as_by_openssh(lines: list[tuple[str, list[str]]]) -> None:
+    text = "".join(
+        f"{marker}{','.join(names)} {KEY if marker else OTHER} {n}\n" for n, (marker, names) in enumerate(lines)
+    )
+    known = Known(text)
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(text)
+        file.flush()
+        for name, host, port in (("a", "a", None), ("a.b", "a.b", 22), ("[a]:7", "a", 7)):
+            found = subprocess.run(
+                ["ssh-keygen", "-F", name, "-f", file.name], capture_output=True, text=True, check=False
+            )
+            theirs = [line for line in found.stdout.splitlines() if not line.startswith("#")]
+            assert len(known.keys_of(host, port)) == sum(not line.startswith("@") for line in theirs)
+            if any(line.startswith("@") for line in theirs):
+                assert known.revoked(KEY, host, port)
 
 
 def test_a_line_that_revokes_reaches_only_whom_it_names() -> None:
