@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from schemas.backend_types import TYPES
 from schemas.documents.profile import TAGS, RetryKey, SpotPolicy
 from schemas.documents.resources import Resources
 from schemas.documents.scalars import (
+    HOST_NAME_SHAPE,
     NAME_SHAPE,
     Flag,
+    HostName,
+    KeyPath,
+    Login,
     Money,
     Name,
     Names,
@@ -19,13 +22,11 @@ from schemas.documents.scalars import (
     Text,
     Texts,
     string,
-    text,
     whole,
 )
 from schemas.documents.shape import Form, Schema, Shape, Wrong, each, form, inlined, kind_of, one_of
 from schemas.documents.span import COUNT_SPAN_SCHEMA, Duration, OffDuration, Size, count_span
 from schemas.host import fingerprint
-from schemas.ssh_names import HOST_NAME, KEY_PATH, LOGIN, host_name_fault, key_path_fault, login_fault
 
 Nodes = tuple[int, int | None, int | None]
 
@@ -77,25 +78,6 @@ def _host_key(value: Any) -> str:
 
 
 HostKey = Annotated[str, Shape(_host_key, {"type": "string"})]
-
-
-def _told_ssh(pattern: str, fault: Callable[[str], str]) -> Shape:
-    """Text that ssh is given: refused here, where it has a line and a column."""
-
-    def read(value: Any) -> str:
-        said = text(value)
-        if why := fault(said):
-            raise Wrong(why)
-        return said
-
-    whole = {"type": "string", "pattern": f"^(?:{pattern})(?![\\s\\S])"}
-    return Shape(read, {"anyOf": [whole, {"type": "number", "minimum": 0}, {"type": "boolean"}]})
-
-
-HOST_NAME_SHAPE = _told_ssh(HOST_NAME, host_name_fault)
-HostName = Annotated[str, HOST_NAME_SHAPE]
-Login = Annotated[str, _told_ssh(LOGIN, login_fault)]
-KeyPath = Annotated[str, _told_ssh(KEY_PATH, key_path_fault)]
 
 
 class ProxyForm(Form):
@@ -186,7 +168,10 @@ def _connect(value: Any) -> dict[str, Any]:
     if isinstance(value, dict):
         if set(value) != {"jump"}:
             raise Wrong(f"is {', '.join(f'`{name}`' for name in ('direct', *PROGRAMS))} or `{{jump: {{hostname: …}}}}`")
-        given = form(ProxyForm, value["jump"]).model_dump()
+        try:
+            given = form(ProxyForm, value["jump"]).model_dump()
+        except Wrong as wrong:
+            raise Wrong("", found=[(("jump", *path), message) for path, message in wrong.found]) from wrong
         return {"mode": "jump", "jump": {key: item for key, item in given.items() if item is not None}}
     name: str = one_of("direct", *PROGRAMS, what="a way to connect").read(value)
     return {"mode": "direct"} if name == "direct" else {"mode": "program", "name": name}

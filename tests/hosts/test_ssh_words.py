@@ -221,6 +221,19 @@ def test_a_pin_that_the_project_revoked_is_refused(tmp_path: Path) -> None:
     assert host.host_key == ""
 
 
+def test_a_jump_to_bought_machines_is_a_name_too(tmp_path: Path) -> None:
+    (tmp_path / ".dstack").mkdir()
+    backends = "backends:\n  - {type: aws}\n  - {type: kubernetes, networking: {ssh_host: 'a b'}}\n"
+    pool = "pools:\n  - name: p\n    connect: {jump: {hostname: 'a;b', user: -x}}\n"
+    (tmp_path / ".dstack/pools.yml").write_text(backends + pool)
+    with pytest.raises(Invalid) as told:
+        load(tmp_path, home=tmp_path)
+    said = "\n".join(map(str, told.value.problems))
+    assert "backends[1].networking.ssh_host: 'a b' is not a host name" in said
+    assert "pools.yml:6:32: pools[0].connect.jump.hostname: 'a;b' is not a host name" in said
+    assert "pools[0].connect.jump.user: '-x' is not a login name" in said
+
+
 @pytest.mark.parametrize(
     ("ssh", "says"),
     [
