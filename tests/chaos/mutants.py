@@ -223,6 +223,72 @@ MUTANTS = (
         tests=("tests/hosts/test_cloud_hosts.py", "-k", "another_key"),
     ),
     Mutant(
+        name="names are no commands",
+        off="a host name of a document reaches ssh, whatever stands in it",
+        changes=(
+            (
+                "reconciler/hosts/ssh/ask_ssh.py",
+                "        if fault := host_name_fault(hostname) or (user and login_fault(user)):",
+                "        if fault := '':",
+            ),
+        ),
+        tests=("tests/hosts/test_ssh_config.py", "-k", "shell"),
+    ),
+    Mutant(
+        name="names in documents",
+        off="a document may call a host by what a shell would run",
+        changes=(("schemas/ssh_names.py", "    if re.fullmatch(HOST_NAME, text):", "    if True:"),),
+        tests=("tests/hosts/test_ssh_words.py", "-k", "meant or says_why"),
+    ),
+    Mutant(
+        name="names from elsewhere",
+        off="an address of a cloud's listing is dialled, whatever stands in it",
+        changes=(("reconciler/hosts/ssh/connections.py", "        if hop.fault:\n", "        if False:\n"),),
+        tests=("tests/hosts/test_ssh_login.py", "-k", "no_name"),
+    ),
+    Mutant(
+        name="revoked keys",
+        off="a pinned key that is revoked is trusted",
+        changes=(
+            (
+                "reconciler/hosts/ssh/connections.py",
+                "        if hop.key and (where := self._here.revoked(hop, hop.key)):",
+                "        if where := '':",
+            ),
+        ),
+        tests=("tests/hosts/test_ssh_login.py", "-k", "revoked"),
+    ),
+    Mutant(
+        name="revoked lines",
+        off="lines of revoked keys are dropped when known_hosts is read",
+        changes=(("reconciler/config/known_hosts.py", 'if one.marker == "@revoked" and ', "if False and "),),
+        tests=("tests/hosts/test_ssh_words.py", "-k", "revoke"),
+    ),
+    Mutant(
+        name="ignore rules without git",
+        off="where git does not rule, what .gitignore names is sent",
+        changes=(
+            (
+                "reconciler/store/blobs/bundle.py",
+                'skipped=_SKIPPED, rules=(IgnoreRules(root, ".gitignore"),))',
+                "skipped=_SKIPPED)",
+            ),
+        ),
+        tests=("tests/store/test_ignored_files.py", "-k", "hold"),
+    ),
+    Mutant(
+        name="keys stay here",
+        off="a file that looks like a key is sent with the others",
+        changes=(
+            (
+                "reconciler/store/blobs/bundle.py",
+                "        and looks_secret(root, one.path, size=one.stat.st_size)\n",
+                "        and False\n",
+            ),
+        ),
+        tests=("tests/store/test_ignored_files.py", "-k", "stays"),
+    ),
+    Mutant(
         name="the birth key goes",
         off="the host key that user data gave stays in force",
         changes=(

@@ -423,6 +423,7 @@ NAMED = {
     "backends.aws.backend": "a partition of AWS",
     "backends.local.backend": "its own",
     "backends.ssh.backend": "its own",
+    "reconciler.hosts.ssh.ask_ssh": "the program",
     "backends.aws.snapshot_catalog": "of AWS alone",
 }
 """Modules in which the name of a type stands as a text, and why."""
