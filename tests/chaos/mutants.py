@@ -254,6 +254,12 @@ MUTANTS = (
         tests=("tests/state/test_authority.py", "tests/engine/test_machine.py"),
     ),
     Mutant(
+        name="a git that fails",
+        off="a repository that git does not read counts as a folder without git",
+        changes=(("reconciler/state/authority.py", "    if facts.failed:\n", "    if False:\n"),),
+        tests=("tests/state/test_authority.py",),
+    ),
+    Mutant(
         name="a restored backup",
         off="a state older than the world's tags is believed",
         changes=(("reconciler/state/observe/generations.py", "    if not newer:\n", "    if True:\n"),),

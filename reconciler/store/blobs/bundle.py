@@ -11,7 +11,6 @@ import io
 import os
 import re
 import stat
-import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -19,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from reconciler.system.git import GitFailed, ask_git, repository_of, run_git
 from reconciler.system.private_folder import make_private
 
 LIMIT = 100 * 1000 * 1000
@@ -129,11 +129,15 @@ def _status(root: Path, path: str) -> os.stat_result | None:
 
 def _listed(root: Path) -> Iterable[str]:
     """What git tracks and what it does not ignore; everything but the usual litter where git does not rule."""
-    if _git(root, "rev-parse", "--is-inside-work-tree") is None or _git(root, "check-ignore", "-q", ".") is not None:
-        return _walked(root, "", skipped=_SKIPPED)
-    answer = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate")
-    if answer is None:
-        raise CannotBundle(f"git does not list the files of {root}")
+    try:
+        if repository_of(root) is None or run_git(root, "check-ignore", "-q", ".", timeout=None).code == 0:
+            return _walked(root, "", skipped=_SKIPPED)
+        answer = ask_git(
+            root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate", timeout=None
+        )
+    except GitFailed as error:
+        # Packing everything instead would take along what git ignores, secrets among it.
+        raise CannotBundle(str(error)) from error
     return _with_repositories(root, os.fsdecode(answer).split("\0"))
 
 
@@ -145,18 +149,6 @@ def _with_repositories(root: Path, paths: Iterable[str]) -> Iterator[str]:
             yield from (f"{path.rstrip('/')}/{name}" for name in _listed(inner))
         else:
             yield path
-
-
-def _git(root: Path, *args: str) -> bytes | None:
-    """Its output, None where it is not installed or says no."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    try:
-        done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, env=environ, check=False)  # noqa: S603, S607
-    except FileNotFoundError:
-        return None
-    if b"dubious ownership" in done.stderr:
-        raise CannotBundle(f"git does not trust {root}: {os.fsdecode(done.stderr).strip().splitlines()[0]}")
-    return done.stdout if done.returncode == 0 else None
 
 
 def _wanted(root: Path, wanted: str) -> Iterable[str]:
