@@ -37,6 +37,7 @@ _CAUSES = {
     "abort": "aborted",
     "never": "stopped before it started",
     "retired": "its instance was ended",
+    "shutdown": "its machine was shut down",
     "probe": "its probe failed",
     "image": "no image",
     "container": "the container did not start",
@@ -155,12 +156,14 @@ def _job(line: str) -> JobReport:
         )
     if over := _OVER.match(line):
         job, phase, code, cause, limit, began, ended, noticed, name = over.groups()
-        interrupted = noticed == "1" and cause == "exit" and code != "0"
+        noticed_exit = noticed == "1" and cause == "exit" and code != "0"
+        # Told to end because its machine goes: whatever it exited with, it had not finished.
+        interrupted = noticed_exit or cause in ("retired", "shutdown")
         return JobReport(
             id=job,
             phase="ended" if phase == "ended" else "lost",
             exit_code=_number(code),
-            reason="interrupted" if interrupted else _words(cause, code=_number(code), limit=_number(limit or "-")),
+            reason="interrupted" if noticed_exit else _words(cause, code=_number(code), limit=_number(limit or "-")),
             interrupted=interrupted,
             started_at=_number(began),
             ended_at=_number(ended),

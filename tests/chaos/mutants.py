@@ -290,6 +290,18 @@ MUTANTS = (
         tests=("tests/planner/test_cases.py",),
     ),
     Mutant(
+        name="told to end",
+        off="a job that exits with 0 after it was told to end is done",
+        changes=(
+            (
+                "reconciler/state/job_results.py",
+                "    if job.exit_code == 0 and not job.interrupted and not job.reason:\n",
+                "    if job.exit_code == 0 and not job.interrupted:\n",
+            ),
+        ),
+        tests=("tests/state/test_conclude.py",),
+    ),
+    Mutant(
         name="once per content",
         off="a task whose record is gone runs again in spite of its done-marker",
         changes=(

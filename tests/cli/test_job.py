@@ -82,6 +82,34 @@ def test_under_another_home_nothing_has_ended_and_nothing_starts_twice(folder: F
     assert [one["status"] for one in instances(folder)] == ["busy"]
 
 
+SAVES = """\
+type: task
+name: saves
+commands:
+  - trap 'echo saved; exit 0' TERM
+  - echo begun
+  - while :; do sleep 600 & wait $!; done
+"""
+
+
+def test_a_task_that_saves_and_exits_with_0_when_told_is_not_done(folder: Folder) -> None:
+    folder.write(".dstack/runs/saves.yml", SAVES)
+    assert folder.dstack("apply", "-y").code == 0
+    until(lambda: "begun" in folder.dstack("logs", "saves").out)
+    assert folder.dstack("pool", "drain", "bench", "--stop-after", "0s").code == 0
+    ticked_until(folder, "saves", "submitted")
+    assert "saved" in folder.dstack("logs", "saves").out
+    assert folder.dstack("pool", "resume", "bench").code == 0
+    ticked_until(folder, "saves", "running")
+    until(lambda: "begun" in folder.dstack("logs", "saves").out)
+    stopped = folder.dstack("stop", "saves", "-y")
+    assert stopped.code == 0, stopped.said
+    run = runs(folder)["saves"]
+    assert (run["status"], run["exit_code"]) == ("terminated", 0)
+    assert "stopped by" in str(run["reason"])
+    assert not list((folder.root / ".dstack/state").glob("done/*"))
+
+
 def test_artifacts_are_sought_from_the_runs_folder(folder: Folder) -> None:
     folder.write("src/code", "")
     task = "type: task\nname: {0}\nworking_dir: src\nartifacts: [{1}]\ncommands: [echo 1 > out]\n"
