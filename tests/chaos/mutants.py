@@ -266,6 +266,18 @@ MUTANTS = (
         tests=("tests/state/test_absorb.py", "tests/engine/test_tick.py"),
     ),
     Mutant(
+        name="a copied folder",
+        off="a copy of a project's folder uses the original's instances on this machine",
+        changes=(
+            (
+                "backends/local/homes.py",
+                "    return known.state_address if _holds(",
+                '    return "" if _holds(',
+            ),
+        ),
+        tests=("tests/backends/local/test_backend.py",),
+    ),
+    Mutant(
         name="a missing state",
         off="where there is no state there are no instances",
         changes=(("reconciler/engine/begin.py", "    _refuse_living(ports, everywhere(ports, asked, desired))\n", ""),),
