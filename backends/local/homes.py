@@ -16,6 +16,7 @@ import msgspec
 from backends.errors import BackendError
 from backends.local import records
 from schemas.base import Value
+from schemas.strict_json import decode_strictly
 
 _FILE = "home.json"
 _HEAD = 4096
@@ -71,7 +72,7 @@ def copy_words(address: str, *, other: str) -> str:
 def _read(lineage: Path) -> Home | None:
     """None where it is not there, or a crash of the machine cut it."""
     with suppress(FileNotFoundError, NotADirectoryError, msgspec.MsgspecError):
-        return msgspec.json.decode((lineage / _FILE).read_bytes(), type=Home)
+        return decode_strictly((lineage / _FILE).read_bytes(), Home)
     return None
 
 

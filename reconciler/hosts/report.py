@@ -63,6 +63,9 @@ def parse_report(answer: bytes, *, instance: str, now: int) -> HostReport:
         raise UnreadableReport(f"{UNREADABLE}: {_shown(lines[1])}")
     boot, uptime, clock, generation, machine = host.groups()
     facts = lines[2:-2]
+    jobs = tuple(_jobs(facts))
+    if len({one.id for one in jobs}) != len(jobs):
+        raise UnreadableReport(f"{UNREADABLE}: it tells of one job twice")
     until = _until(next((found[1] for found in map(_UNTIL.match, facts) if found), "-"))
     timer = next((found.groups() for found in map(_TIMER.match, facts) if found), None)
     stopped = disarmed(*timer, uptime=int(uptime)) if timer else ""
@@ -76,7 +79,7 @@ def parse_report(answer: bytes, *, instance: str, now: int) -> HostReport:
         uptime=int(uptime),
         generation=int(generation),
         runtime=next((found[1] for found in map(_RUNTIME.match, facts) if found), ""),
-        jobs=tuple(_jobs(facts)),
+        jobs=jobs,
         self_destruct_at=None if until is None or stopped else now + until,
         disarmed=stopped,
         authorized="" if authorized == "-" else authorized,

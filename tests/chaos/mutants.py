@@ -216,6 +216,18 @@ MUTANTS = (
         tests=("tests/store/test_statefile.py",),
     ),
     Mutant(
+        name="a key twice",
+        off="of a key that stands twice in a state the last one counts",
+        changes=(
+            (
+                "schemas/strict_json.py",
+                "    if data.count(_KEYS) == again.count(_KEYS) and data.count(b'\"') == again.count(b'\"'):\n",
+                "    if True:\n",
+            ),
+        ),
+        tests=("tests/store/test_statefile.py",),
+    ),
+    Mutant(
         name="idle from ready",
         off="boot time is idle time",
         changes=(
