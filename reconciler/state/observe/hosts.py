@@ -232,13 +232,16 @@ def _earliest(attempt: Attempt) -> int:
 
 
 def _began(job: Job, said: JobReport, *, attempt: Attempt, now: int) -> int | None:
-    """When it began, of what its host says of that: after it was assigned, and before now."""
-    return job.started_at if said.started_at is None else past(said.started_at, now=now, since=_earliest(attempt))
+    """When it began: as its host says, unless that is to come, before its assignment, or not as we saw it."""
+    at, seen = said.started_at, job.started_at
+    if at is None or (seen is not None and seen <= now and abs(at - seen) > SKEW):
+        return seen
+    return min(at, now) if at >= _earliest(attempt) else min(attempt.assigned_at, now)
 
 
 def _running(job: Job, said: JobReport, report: HostReport, *, attempt: Attempt) -> Job:
     known = job.started_at if _behind_us(report) else None  # moved by a second or two in every report
-    began = _began(job, said, attempt=attempt, now=report.at) if known is None else known
+    began = _began(job, said, attempt=attempt, now=report.at) if known is None else min(known, report.at)
     return replace(
         job,
         status="running",
