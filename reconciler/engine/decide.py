@@ -143,6 +143,8 @@ class _Table:
     rendered: dict[str, Rendered] = field(default_factory=dict)
     packed: dict[tuple[str, ...], str] = field(default_factory=dict)
     capacity: tuple[Capacity, ...] = ()
+    here: tuple[Capacity, ...] = ()
+    """Refusals that only say what this machine lacks: planned around, and never stored."""
     hindered: frozenset[str] = frozenset()
     tried: int = 0
     lacking: dict[str, str] = field(default_factory=dict)
@@ -209,7 +211,9 @@ class _Table:
             mine = ask.revision or Revision(digest=ask.documents.digest)
             if desired.project != state.project:
                 raise TickRefused(f"the state is of project {state.project}, these documents of {desired.project}")
-            facts = self.ports.facts(mine, state.applied) if state.applied else None
+            facts = GitFacts(failed=ask.git_failed) if ask.git_failed else None
+            if facts is None and state.applied is not None:
+                facts = self.ports.facts(mine, state.applied)
             verdict = judge(
                 mine,
                 applied=state.applied,
@@ -238,7 +242,7 @@ class _Table:
         lacking = {spec.name: why for spec in specs if (why := self.ports.lacking(spec, desired))}
         return World(
             desired=desired,
-            state=state,
+            state=replace(state, capacity=shun(state.capacity, self.here)) if self.here else state,
             offers=joined(view.observed.offers, self.ports.catalog(desired)),
             now=now,
             nonce=self.nonce,
@@ -262,9 +266,10 @@ class _Table:
         )
         if prepared.hindered:
             self.capacity += prepared.capacity
+            self.here += prepared.here
             self.hindered |= prepared.pools
             self.lacking |= prepared.lacking
-            self.tried += bool(prepared.capacity)
+            self.tried += bool(prepared.capacity or prepared.here)
             if prepared.lacking or self.tried < OFFERS:
                 return None
             state = replace(state, capacity=shun(state.capacity, self.capacity))
