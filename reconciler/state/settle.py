@@ -38,7 +38,10 @@ def conclude(state: State, *, now: int, lapses: bool = True) -> State:
     attempts: dict[str, list[Attempt]] = {}
     for attempt in state.attempts:
         attempts.setdefault(attempt.run, []).append(attempt)
-    runs = tuple(run if run.status in RUN_ENDED else _run(run, attempts.get(run.id, []), now=now) for run in state.runs)
+    runs = tuple(
+        run if run.status in RUN_ENDED else _run(_patient(run, now=now), attempts.get(run.id, []), now=now)
+        for run in state.runs
+    )
     state = _changed(state, runs=runs)
     state = _changed(state, instances=_last_ends(state))
     return _expire(quarantine(state, now=now), now=now, lapses=lapses)
@@ -68,6 +71,12 @@ def _released(state: State, *, now: int) -> State:
             for attempt in state.attempts
         ),
     )
+
+
+def _patient(run: Run, *, now: int) -> Run:
+    """No retry waits for longer than the longest backoff: what is to hold beyond it was written by a clock ahead."""
+    ahead = run.not_before is not None and run.not_before > now + 2 * LONGEST_WAIT
+    return replace(run, not_before=None) if ahead else run
 
 
 def _waits(job: Job) -> bool:
