@@ -79,12 +79,13 @@ class Place(Value, frozen=True, kw_only=True):
 
 
 class Wish(Value, frozen=True, kw_only=True):
-    """Instances requested by `pool add`, until they were launched or given up."""
+    """Instances requested by `pool add`, until each was ready once, was removed, or failed and is not retried."""
 
     id: str
     pool: str
     name: str = ""
     count: int = 1
+    """How many are still wanted: those that were ready, were removed or failed for good are no longer counted."""
     need: Need = Need()
     where: Where = Where()
     idle_duration: Seconds | None = 259200
@@ -99,7 +100,7 @@ class Wish(Value, frozen=True, kw_only=True):
     confirmed_price: Price | None = None
     """$/h confirmed for each."""
     launched: int = 0
-    """How many were launched."""
+    """How many were launched, in all tries."""
 
 
 class Override(Value, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from typing import Literal
 from msgspec.structs import replace
 
 from reconciler.state.drains import INSTANCE, INSTANCE_DRAINED, POOL_DRAINED
+from reconciler.state.relaunch.end_requests import leave_request, requested
 from reconciler.state.status import UNTRUSTED, alive, jobs_by_instance
 from schemas.base import Seconds
 from schemas.desired import Desired
@@ -148,17 +149,22 @@ def _refuse_taken(state: State, wish: Wish) -> None:
     if wish.count > 1:
         raise WishRefused(f"--name {wish.name} names one instance; --count {wish.count} asks for more")
     living = any(each.name == wish.name and alive(each) for each in state.instances)
-    asked = any(each.name == wish.name and each.launched < each.count for each in state.wishes)
+    asked = any(each.name == wish.name for each in state.wishes)
     if living or asked:
-        raise WishRefused(f"an instance {wish.name} exists already: take another --name")
+        raise WishRefused(f"an instance {wish.name} exists already, or is requested: take another --name")
 
 
 def remove_instance(state: State, name: str, *, by: str, now: int, pool: str = "", force: bool = False) -> State:
     """Mark a living instance, by name or id, for its end.
 
     An idle one is `terminating` from here on. A busy one is refused with its runs listed, or, with
-    `force`, drained: its attempts are marked as stopping, and it ends when they have.
+    `force`, drained: its attempts are marked as stopping, and it ends when they have. Nothing is launched in its place
+    for the request of `pool add` that asked for it. Where only an open request has that name or id, that is removed.
     """
+    if (wish := requested(state, name, pool=pool)) is not None:
+        state = replace(state, wishes=tuple(each for each in state.wishes if each.id != wish.id))
+        if all(each.phase == "terminating" for each in _called(state, name) if alive(each)):
+            return state
     instance = _living(state, name, pool=pool)
     if instance.host is not None:
         where = f"`hosts` of pool {instance.pool}"
@@ -175,7 +181,8 @@ def remove_instance(state: State, name: str, *, by: str, now: int, pool: str = "
         marked = replace(instance, draining=reason)
     else:
         marked = replace(instance, phase="terminating", terminate_at=now, reason=reason)
-    return replace(state, instances=tuple(marked if each.id == instance.id else each for each in state.instances))
+    state = replace(state, instances=tuple(marked if each.id == instance.id else each for each in state.instances))
+    return leave_request(state, instance.id)
 
 
 def _living(state: State, name: str, *, pool: str) -> Instance:

@@ -546,6 +546,30 @@ MUTANTS = (
         tests=("tests/engine/test_launch_shapes.py", "-k", "never_sent_again"),
     ),
     Mutant(
+        name="a failed request",
+        off="what `pool add` asked for is launched again after it failed without a retry",
+        changes=(
+            (
+                "reconciler/state/relaunch/end_requests.py",
+                "    return by_name or not retries(wish, reason=one.reason, now=now)\n",
+                "    return by_name\n",
+            ),
+        ),
+        tests=("tests/engine/test_added_instances.py",),
+    ),
+    Mutant(
+        name="a removed request",
+        off="an instance that was removed while it started is launched again",
+        changes=(
+            (
+                "reconciler/state/requests.py",
+                "    return leave_request(state, instance.id)\n",
+                "    return state\n",
+            ),
+        ),
+        tests=("tests/engine/test_added_instances.py",),
+    ),
+    Mutant(
         name="a late refusal",
         off="a refusal that comes after the request was accepted is forgotten",
         changes=(

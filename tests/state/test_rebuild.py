@@ -19,7 +19,7 @@ from schemas.launch import Intent, Request
 from schemas.pool import Pool
 from schemas.resources import Resources
 from schemas.run import Attempt, Job, Run, RunSpec
-from schemas.state import VERSION, Applied, Place, Revision, State, Tombstone, Wish
+from schemas.state import VERSION, Applied, Place, Revision, State, Tombstone
 
 NOW = 1_000_000
 BOX = Resources(cpus=2, memory=2048)
@@ -342,14 +342,12 @@ def test_what_ended_long_ago_leaves() -> None:
             Tombstone(id="t2", kind="launch", at=YOUNG, why=""),
             Tombstone(id="t3", kind="place", at=OLD, why=""),
         ),
-        wishes=(Wish(id="w1", pool="gpu", launched=1, at=OLD), Wish(id="w2", pool="gpu", at=OLD)),
     )
     after = prune(state, now=LATER)
     assert [each.id for each in after.runs] == ["r2", "r3"]
     assert [each.id for each in after.attempts] == ["r2-0-1"]
     assert [each.name for each in after.instances] == ["b", "c", "d"], "b is where a remembered job ran"
     assert [(each.id, each.why) for each in after.tombstones] == [("t2", ""), ("t3", ""), ("r1", "gone failed: exit 3")]
-    assert [each.id for each in after.wishes] == ["w2"]
     assert needed_blobs(after) == {"d2"}
     assert prune(after, now=LATER) is after
     assert prune(state, now=LATER, keep=None) is state

@@ -104,6 +104,7 @@ def _leaving(instance: Instance, *, reason: str, now: int) -> Instance:
 
 def _failed(instance: Instance, seen: Seen, *, why: str, now: int) -> Instance:
     """Its launch was refused after its request was accepted; what that left behind is ended."""
+    instance = replace(instance, refused=True)
     if seen.phase == "ended":
         return _gone(replace(instance, ended_at=seen.ended_at), reason=why, now=now)
     return _leaving(replace(instance, ending=seen.phase == "ending"), reason=why, now=now)

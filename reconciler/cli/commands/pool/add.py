@@ -85,8 +85,7 @@ def add_to_pool(asked: AddAsk) -> int:
         Wished(wish=wished, scope=(wish.id,), carried=desired, confirm=confirm, prompted=not asked.yes),
         until=settled,
     )
-    _report(last.state, before=confirm.known)
-    return 0
+    return _report(last.state, wish=wish, before=confirm.known)
 
 
 @dataclass(kw_only=True)
@@ -220,6 +219,16 @@ def _retry(asked: AddAsk, *, pool: Pool, profile: Profile) -> Retry:
     return profile.retry or pool.retry
 
 
-def _report(state: State | None, *, before: frozenset[str]) -> None:
-    names = [one.name for one in state.instances if one.id not in before] if state else []
-    out(f"added {', '.join(names)}\n" if names else "asked for; the next `dstack apply` goes on with it\n")
+def _report(state: State | None, *, wish: Wish, before: frozenset[str]) -> int:
+    """0 where every instance is there or is still asked for; 1 where the request is over without one of them."""
+    new = [one for one in state.instances if one.id not in before] if state else []
+    there = [one.name for one in new if one.phase == "ready"]
+    if there:
+        out(f"added {', '.join(there)}\n")
+    if state is not None and any(each.id == wish.id for each in state.wishes):
+        out("asked for; the next `dstack apply` goes on with it\n")
+        return 0
+    if len(there) >= wish.count:
+        return 0
+    why = dict.fromkeys(one.reason for one in new if one.phase in ("terminating", "terminated") and one.reason)
+    raise Fail(f"{wish.count - len(there)} of {wish.count} not added: {'; '.join(why) or 'no offer fits'}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from reconciler.app.site import Site
 from reconciler.cli.commands.plan.scoped_tick import Wished, fulfil
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import site, state_of
 from reconciler.cli.terminal.streams import must_agree, out
+from reconciler.state.relaunch.end_requests import requested
 from reconciler.state.requests import WishRefused, remove_instance
 from reconciler.state.status import alive, jobs_by_instance
 from reconciler.system.process import now, who
@@ -23,6 +25,8 @@ def remove_from_pool(name: str, *, pool: str, force: bool, yes: bool) -> int:
     except WishRefused as error:
         raise Fail(str(error)) from error
     one = _living(state, name, pool=pool)
+    if one is None:
+        return _remove_request(where, name, pool=pool, yes=yes)
     runs = _runs(state, one)
     question = f"End instance {one.name}{f' and its runs {runs}' if runs else ''}?"
     must_agree(question, yes=yes, otherwise=f"`dstack pool remove {name} -y` ends it")
@@ -34,8 +38,19 @@ def remove_from_pool(name: str, *, pool: str, force: bool, yes: bool) -> int:
     return 0
 
 
-def _living(state: State, name: str, *, pool: str) -> Instance:
-    return next(one for one in state.instances if alive(one) and name in (one.name, one.id) and pool in ("", one.pool))
+def _remove_request(where: Site, name: str, *, pool: str, yes: bool) -> int:
+    """An instance of that name was asked for by `pool add` and is not there: nothing is launched for it any more."""
+    must_agree(f"Remove the request for instance {name}?", yes=yes, otherwise=f"`dstack pool remove {name} -y`")
+    wished = Wished(wish=lambda fresh: remove_instance(fresh, name, by=who(), now=now(), pool=pool))
+    fulfil(where, wished, until=None)
+    out(f"the request for instance {name} is removed\n")
+    return 0
+
+
+def _living(state: State, name: str, *, pool: str) -> Instance | None:
+    """The instance to terminate; None where only a request has that name."""
+    found = (one for one in state.instances if alive(one) and name in (one.name, one.id) and pool in ("", one.pool))
+    return next((one for one in found if requested(state, name, pool=pool) is None or one.phase != "terminating"), None)
 
 
 def _runs(state: State, one: Instance) -> str:
