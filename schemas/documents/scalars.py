@@ -120,7 +120,16 @@ def matching(pattern: str, *, what: str) -> Shape:
 _PRICES: list[Schema] = [{"type": "string", "pattern": r"^[0-9]{1,9}(\.[0-9]{1,9})?$"}]
 NAME_SHAPE = matching(NAME, what="a name: a-z, then up to 40 of a-z, 0-9 and -")
 
+
+def _filled(value: Any) -> str:
+    found = text(value)
+    if not found.strip():
+        raise Wrong("should not be empty")
+    return found
+
+
 Text = Annotated[str, Shape(text, TEXT_SCHEMA)]
+FilledText = Annotated[str, Shape(_filled, {**TEXT_SCHEMA, "minLength": 1})]
 Texts = Annotated[tuple[str, ...], each(text, TEXT_SCHEMA)]
 Flag = Annotated[bool, Shape(flag, FLAG_SCHEMA)]
 Name = Annotated[str, NAME_SHAPE]

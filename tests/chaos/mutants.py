@@ -546,6 +546,18 @@ MUTANTS = (
         tests=("tests/engine/test_launch_shapes.py", "-k", "never_sent_again"),
     ),
     Mutant(
+        name="a removed rule",
+        off="an autoscale rule that a command removed leaves every type allowed",
+        changes=(
+            (
+                "reconciler/state/autoscale_rules.py",
+                "    exist = bool(caps) or cleared or spoken or desired",
+                "    exist = bool(caps) or cleared or desired",
+            ),
+        ),
+        tests=("tests/planner/test_autoscale.py",),
+    ),
+    Mutant(
         name="a failed request",
         off="what `pool add` asked for is launched again after it failed without a retry",
         changes=(
