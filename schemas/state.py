@@ -98,7 +98,9 @@ class Wish(Value, frozen=True, kw_only=True):
     at: int = 0
     """Unix time."""
     confirmed_price: Price | None = None
-    """$/h confirmed for each."""
+    """$/h confirmed for each. None: of no known price."""
+    confirmed_unpriced: tuple[str, ...] = ()
+    """What was confirmed without a known price, as `Offer.purchase`: it may be bought at any."""
     launched: int = 0
     """How many were launched, in all tries."""
 

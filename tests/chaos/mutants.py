@@ -558,6 +558,18 @@ MUTANTS = (
         tests=("tests/planner/test_autoscale.py",),
     ),
     Mutant(
+        name="a confirmed price",
+        off="what costs more than was confirmed is launched where what was confirmed has no price",
+        changes=(
+            (
+                "reconciler/planner/placement/offer_search.py",
+                "        if (ceiling is None and not unpriced) or offer.purchase in unpriced:\n",
+                "        if ceiling is None or offer.purchase in unpriced:\n",
+            ),
+        ),
+        tests=("tests/planner/test_cases.py", "-k", "unpriced"),
+    ),
+    Mutant(
         name="a failed request",
         off="what `pool add` asked for is launched again after it failed without a retry",
         changes=(

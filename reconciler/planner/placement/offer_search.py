@@ -204,8 +204,10 @@ class Search:
             unsuited = self._unsuited(offer)
             if not unsuited:
                 yield offer
-            elif unsuited in ("price", "ceiling") and self._pool.blocks == 1:  # a share of a dearer one may cost less
-                self._dear = True
+            elif self._pool.blocks == 1 and (
+                unsuited == "price" or (unsuited == "ceiling" and not self._shape.unpriced)
+            ):
+                self._dear = True  # a share of a dearer one may cost less, and what has no price comes last
 
     def _unsuited(self, offer: Offer) -> str:
         """Which rule of the shape leaves it out: a stage, or ""."""
@@ -213,17 +215,23 @@ class Search:
             lacks := lacks_container(type_for(self._market.draft.backends, offer.backend), self._shape.need)
         ):
             return lacks
-        ceiling = self._shape.ceiling
         if self._pool.blocks != 1:
             offer = share_of_offer(self._shape.need, offer, blocks=self._pool.blocks)
         where = self._shape.where
         refused = refusal(where, offer) or ("spot" if where.reservation and offer.spot else "")
-        if not refused and ceiling is not None and (offer.price is None or offer.price > ceiling):
+        if not refused and self._unconfirmed(offer):
             return "ceiling"
         required = self._pool.self_termination == "required"
         if not refused and required and not ends_by_itself(self._market.draft, self._pool, offer):
             return "self-termination"
         return refused
+
+    def _unconfirmed(self, offer: Offer) -> bool:
+        """It costs more than what was confirmed covers, or nobody knows whether it does."""
+        ceiling, unpriced = self._shape.ceiling, self._shape.unpriced
+        if (ceiling is None and not unpriced) or offer.purchase in unpriced:
+            return False
+        return ceiling is None or offer.price is None or offer.price > ceiling
 
     def _hindrance(self, offer: Offer) -> tuple[str, str]:
         """What keeps the machines missing from being launched of a suiting offer: a stage and why, or twice ""."""
@@ -288,6 +296,8 @@ class Search:
 
     def _label(self, stage: str, first: Offer) -> str:
         if stage == "ceiling":
+            if self._shape.ceiling is None:
+                return f"what was confirmed without a known price: {', '.join(self._shape.unpriced)}"
             return f"1.5 × the confirmed price, ${self._shape.ceiling:.2f}"
         if stage in ("container runtime", "image"):
             return "a container runtime" if stage == "container runtime" else NOT_MADE_OF_IT

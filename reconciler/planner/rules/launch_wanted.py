@@ -64,7 +64,11 @@ def _may_come(draft: Draft, wish: Wish) -> bool:
 
 def _grow_wish(growth: Growth, wish: Wish, *, pool: Pool, missing: int) -> str:
     shape = growth.shapes.shape(
-        pool=pool.name, need=wish.need, where=wish.where, ceiling=ceiling_of(wish.confirmed_price, where=wish.where)
+        pool=pool.name,
+        need=wish.need,
+        where=wish.where,
+        ceiling=ceiling_of(wish.confirmed_price, where=wish.where),
+        unpriced=wish.confirmed_unpriced,
     )
     for _ in range(missing):
         why = growth.hopeless(pool)

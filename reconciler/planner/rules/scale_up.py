@@ -124,6 +124,7 @@ def shape_of(growth: Growth, run: Run) -> Requirement:
         ceiling=ceiling_of(run.confirmed_price, where=spec.where),
         nodes=spec.nodes,
         lasts=spec.max_duration if growth.draft.own_drains else 0,
+        unpriced=run.confirmed_unpriced,
     )
 
 

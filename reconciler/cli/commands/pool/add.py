@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from reconciler.cli.commands.offers.rows import OfferQuery, browsed, offer_rows, show_offers
-from reconciler.cli.commands.plan.approval import price_flag
+from reconciler.cli.commands.plan.approval import above_limit, price_flag
 from reconciler.cli.commands.plan.basis import stored_offers
 from reconciler.cli.commands.plan.revision import identified
 from reconciler.cli.commands.plan.scoped_tick import Wished, fulfil
@@ -20,7 +20,7 @@ from reconciler.cli.terminal.streams import NoTerminal, ask, out, say
 from reconciler.config.options import parse_duration, read_option, resolve_need
 from reconciler.engine.refresh_catalog import freshen
 from reconciler.engine.until import settled
-from reconciler.planner.confirmed_price import confirmed
+from reconciler.planner.confirmed_price import confirmed, unpriced
 from reconciler.state.requests import add_instances, carry
 from reconciler.system.process import nonce, now, who
 from reconciler.text.format import counted, hourly
@@ -77,7 +77,9 @@ def add_to_pool(asked: AddAsk) -> int:
 
     def wished(state: State) -> State:
         carried = carry(state, pool=pool.name, desired=desired, by=who(), now=now())
-        return add_instances(carried, replace(wish, at=now(), confirmed_price=confirm.price))
+        return add_instances(
+            carried, replace(wish, at=now(), confirmed_price=confirm.price, confirmed_unpriced=confirm.unpriced)
+        )
 
     confirm = _Confirm(asked=asked, wish=wish, pool=pool, offers=offers, desired=desired, limit=desired.confirm_above)
     last = fulfil(
@@ -100,6 +102,7 @@ class _Confirm:
     limit: Price | None
     known: frozenset[str] = frozenset()
     price: Price | None = None
+    unpriced: tuple[str, ...] = ()
 
     def __call__(self, plan: Plan, state: State) -> Plan | None:
         self.known = frozenset(one.id for one in state.instances)
@@ -114,22 +117,24 @@ class _Confirm:
             why = "; ".join(one.why for one in plan.unmet) or "no offer fits"
             why = why if rows else browsed(asked, state=state, offers=self.offers).funnel
             raise Fail(f"{missing} of {self.asked.count} cannot be had now: {why}; --retry waits for them")
-        self.price = confirmed(plan, self.wish.need)
+        self.price, self.unpriced = confirmed(plan, self.wish.need), unpriced(plan)
         each = ", ".join(dict.fromkeys(hourly(one.offer.price) for one in launches))
         say(f"pool {self.pool.name}: {counted(self.asked.count, 'instance')}{f' at {each}' if each else ''}")
         return plan if self._agreed(plan) else None
 
     def _agreed(self, plan: Plan) -> bool:
         bound = price_flag(self.asked.yes_above, flag="--yes-above")
-        limit = max((one for one in (self.limit, bound) if one is not None), default=None)
-        above = self.limit is not None and limit is not None and plan.hourly_after > limit
+        above = above_limit(plan, limit=self.limit, yes_above=bound)
         if self.asked.yes and not above:
             return True
         try:
+            if above:
+                say(above.words)
             return ask("Continue?")
         except NoTerminal as error:
-            flag = f"-y --yes-above {plan.hourly_after}" if above else "-y"
-            raise Fail(f"there is no terminal to ask at; nothing was done; add {flag}") from error
+            raise Fail(
+                f"there is no terminal to ask at; nothing was done; {above.remedy if above else 'add -y'}"
+            ) from error
 
 
 def _pool(name: str | None, desired: Desired) -> Pool:
