@@ -7,7 +7,7 @@ every later plan, it never commands one.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -39,6 +39,7 @@ from reconciler.state.sending import newly_scheduled, paced
 from reconciler.state.settle import conclude
 from reconciler.store.markers.folder import markers_needed
 from schemas.desired import Desired
+from schemas.offer import Offer
 from schemas.plan import Launch, Permissions, Plan
 from schemas.run import RUN_ENDED
 from schemas.state import Applied, Capacity, Revision, State
@@ -160,6 +161,7 @@ class _Table:
                 reports=view.observed.reports,
                 now=now,
                 before=view.before,
+                offers=self._offers(state, view),
             )
             warnings += changed_hosts(state, seen) + never_heard_of(seen)
             state, permissions, why = self._asked_for(seen, now=now)
@@ -174,6 +176,11 @@ class _Table:
         made = plan(self._world(state, view, permissions=permissions, now=now))
         made = withheld_by_the_clock(made, off=partial(self._clock_off, state), permissions=permissions)
         return _Draft(state=state, plan=made, desired=desired, permissions=permissions, was=was, warnings=warnings)
+
+    def _offers(self, state: State, view: View) -> Sequence[Offer]:
+        """What the backends of the configuration offer, made when first looked at."""
+        brought = self._brought(state) or (state.applied.desired if state.applied else None)
+        return joined(view.observed.offers, self.ports.catalog(brought) if brought else ())
 
     def _clock_off(self, state: State) -> tuple[str, int]:
         """The store's, where it tells, and is asked once, where something would end; else what places' hosts said.
@@ -234,7 +241,7 @@ class _Table:
         return World(
             desired=desired,
             state=state,
-            offers=joined(view.observed.offers, self.ports.catalog(desired)),
+            offers=self._offers(state, view),
             now=now,
             nonce=self.nonce,
             permissions=permissions,

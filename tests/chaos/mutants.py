@@ -570,6 +570,18 @@ MUTANTS = (
         tests=("tests/planner/test_cases.py", "-k", "unpriced"),
     ),
     Mutant(
+        name="what a type has",
+        off="a rebuilt instance has no resources until its host tells them",
+        changes=(
+            (
+                "reconciler/state/observe/type_facts.py",
+                "    if not lacking:\n        return state\n",
+                "    if lacking or True:\n        return state\n",
+            ),
+        ),
+        tests=("tests/state/test_rebuild.py",),
+    ),
+    Mutant(
         name="a failed request",
         off="what `pool add` asked for is launched again after it failed without a retry",
         changes=(
