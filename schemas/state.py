@@ -150,6 +150,22 @@ class Capacity(Value, frozen=True, kw_only=True):
     """It is about machines of that reservation alone."""
 
 
+class LaunchBackoff(Value, frozen=True, kw_only=True):
+    """A pool whose machines were given up because they were never ready: it is tried again later and later."""
+
+    pool: str
+    at: int = 0
+    """Unix time at which a machine was last given up."""
+    until: int = 0
+    """Unix time of the next try."""
+    tries: int = 0
+    """Failures in a row, those at one time counted once."""
+    launches: int = 0
+    """Launches that were given up in a row."""
+    last: str = ""
+    """Id of the last of these launches."""
+
+
 class Pace(Value, frozen=True, kw_only=True):
     """How fast launch requests of one account may follow each other, kept across processes."""
 
@@ -226,3 +242,4 @@ class State(Value, frozen=True, kw_only=True):
     untold: tuple[Entry, ...] = ()
     paces: tuple[Pace, ...] = ()
     unowned: tuple[Unowned, ...] = ()
+    backoffs: tuple[LaunchBackoff, ...] = ()

@@ -242,19 +242,21 @@ def set_override(
 
 
 def clear_override(state: State, *, subject: str, now: int, kinds: tuple[Kind, ...] = ("drain", "pause")) -> State:
-    """`pool resume`: a pool's drain and pause end, or an instance's drain and quarantine."""
+    """`pool resume`: a pool's drain, pause and backoff end, or an instance's drain and quarantine."""
     name, subject = subject, _subject(state, subject, instances=True)
     kept = tuple(each for each in state.overrides if each.subject != subject or each.kind not in kinds)
     ill = [one for one in state.instances if one.quarantined and alive(one) and subject == INSTANCE + one.id]
     if untrusted := [one for one in ill if UNTRUSTED in one.quarantined]:
         way = f"`dstack pool add-ssh {untrusted[0].host.address}`" if untrusted[0].host else "its pin"
         raise WishRefused(f"{name} is quarantined for its host key, which no word of ours clears: {way} settles that")
-    if len(kept) == len(state.overrides) and not ill:
+    backoffs = tuple(each for each in state.backoffs if each.pool != subject)
+    if len(kept) == len(state.overrides) and not ill and backoffs == state.backoffs:
         more = " nor quarantined" if subject.startswith(INSTANCE) else ""
         raise WishRefused(f"{name} is neither drained nor paused{more}: nothing to resume")
     return replace(
         state,
         overrides=kept,
+        backoffs=backoffs,
         instances=tuple(_resumed(one, subject=subject, now=now) for one in state.instances),
     )
 

@@ -14,6 +14,7 @@ from reconciler.state.drains import INSTANCE
 from reconciler.state.job_results import Cause, cause_of, settle_jobs
 from reconciler.state.quarantine import quarantine
 from reconciler.state.relaunch.end_requests import end_requests
+from reconciler.state.relaunch.launch_backoff import current_backoffs
 from schemas.base import Seconds
 from schemas.instance import Instance
 from schemas.run import RUN_ENDED, Attempt, Job, Run, RunStatus
@@ -37,7 +38,8 @@ def conclude(state: State, *, now: int) -> State:
     runs = tuple(run if run.status in RUN_ENDED else _run(run, attempts.get(run.id, []), now=now) for run in state.runs)
     state = _changed(state, runs=runs)
     state = _changed(state, instances=_last_ends(state))
-    return _expire(end_requests(quarantine(state, now=now), now=now), now=now)
+    state = end_requests(quarantine(state, now=now), now=now)
+    return _expire(current_backoffs(state, now=now), now=now)
 
 
 def _changed(state: State, **fields: tuple[object, ...]) -> State:

@@ -582,6 +582,18 @@ MUTANTS = (
         tests=("tests/state/test_rebuild.py",),
     ),
     Mutant(
+        name="never ready, later and later",
+        off="machines that are never ready are bought again at once",
+        changes=(
+            (
+                "reconciler/planner/rules/scale_up.py",
+                "        if backoff is None or self.draft.now >= backoff.until or (",
+                "        if backoff is None or self.draft.now >= backoff.at or (",
+            ),
+        ),
+        tests=("tests/engine/test_launch_backoff.py",),
+    ),
+    Mutant(
         name="a failed request",
         off="what `pool add` asked for is launched again after it failed without a retry",
         changes=(

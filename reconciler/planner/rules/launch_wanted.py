@@ -46,9 +46,8 @@ def grow_wishes(growth: Growth) -> None:
             continue
         why = _grow_wish(growth, wish, pool=pool, missing=missing)
         if why:
-            over = not wish.retry.no_capacity or (
-                wish.retry.duration is not None and draft.now >= wish.at + wish.retry.duration
-            )
+            late = wish.retry.duration is not None and draft.now >= wish.at + wish.retry.duration
+            over = late or not (wish.retry.no_capacity or growth.backing_off(pool, since=wish.at))
             draft.cannot(f"pool {pool.name}", f"added instances: {why}")
             if over and not _may_come(draft, wish):
                 _give_up(draft, wish, why=why)
@@ -71,7 +70,7 @@ def _grow_wish(growth: Growth, wish: Wish, *, pool: Pool, missing: int) -> str:
         unpriced=wish.confirmed_unpriced,
     )
     for _ in range(missing):
-        why = growth.hopeless(pool)
+        why = growth.backing_off(pool, since=wish.at) or growth.hopeless(pool)
         offer = None if why else growth.search(shape).offer()
         if offer is None:
             return why or growth.search(shape).funnel()

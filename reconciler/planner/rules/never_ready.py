@@ -20,6 +20,20 @@ def never_ready(draft: Draft, instance: Instance) -> str:
     return f"not ready {words(limit)} after it was made{_not_again(draft, instance)}"
 
 
+def launched_in_scope(draft: Draft, instance: Instance) -> bool:
+    """Whether it is launched for a request in the plan's scope, or since for a run in it: their own apply judges it."""
+    scope = draft.may.scope
+    if scope is None or instance.phase != "provisioning":
+        return False
+    if instance.wish:
+        return instance.wish in scope
+    runs = (draft.runs[id] for id in scope if id in draft.runs) if instance.origin == "run" else ()
+    return any(
+        run.submitted_at <= instance.created_at and draft.pool_name(run.spec.pool) == draft.pool_of(instance)
+        for run in runs
+    )
+
+
 def _not_again(draft: Draft, instance: Instance) -> str:
     wish = next((each for each in draft.world.state.wishes if each.id == instance.wish), None)
     if wish is None or retries(wish, reason="", now=draft.now):

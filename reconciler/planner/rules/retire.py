@@ -14,7 +14,7 @@ from itertools import chain
 from reconciler.planner.draft import Draft, pool_subject, price_of, without
 from reconciler.planner.placement.limits import rules_now
 from reconciler.planner.rules.detach_hosts import GONE, departures
-from reconciler.planner.rules.never_ready import never_ready
+from reconciler.planner.rules.never_ready import launched_in_scope, never_ready
 from reconciler.planner.rules.remove_leftovers import remove_leftovers
 from reconciler.state.autoscale_rules import Rules, covers, rule_words
 from reconciler.state.drains import INSTANCE_DRAINED, POOL_DRAINED, begun, drain_words, stop_at
@@ -74,9 +74,9 @@ def retire(draft: Draft) -> None:
 def _covered(draft: Draft, instance: Instance) -> bool:
     """An orphan without a pool is in no pool, while a run without one is in the default pool.
 
-    What was launched for a request is within the scope of that request.
+    What was launched for a request is within the scope of that request, as is what was launched since for a run.
     """
-    if instance.wish and draft.may.scope is not None and instance.wish in draft.may.scope:
+    if launched_in_scope(draft, instance):
         return True
     return draft.covers(id=instance.id, pool=instance.pool) and bool(instance.pool or not draft.may.only_pool)
 

@@ -17,10 +17,10 @@ from reconciler.planner.placement.machine_image import image_for
 from reconciler.planner.placement.offer_search import Market, Search
 from reconciler.planner.rules.attach_hosts import attaching, waits
 from reconciler.planner.self_termination import unended
+from reconciler.state.relaunch.launch_backoff import after_failures, backoff_words, given_up
 from reconciler.state.sending import batch_of, type_for
-from reconciler.text.durations import words
 from reconciler.text.format import counted, few
-from schemas.base import Price, Seconds
+from schemas.base import Price
 from schemas.offer import Offer
 from schemas.plan import Launch
 from schemas.pool import Pool
@@ -41,6 +41,9 @@ class Growth:
         self.shapes = Shapes()
         self.ordered: dict[str, int] = {}
         self.newest: Offer | None = None
+        failed = given_up(draft.actions, draft.living)
+        known = after_failures(draft.world.state.backoffs, failed, now=draft.now)
+        self.backoffs = {draft.pool_name(one.pool): one for one in known}
         self._orders: dict[tuple[object, ...], tuple[LaunchOrder, list[tuple[str, str]]]] = {}
         self._searches: dict[Requirement, Search] = {}
         self._offers: dict[int, Offer] = {}
@@ -57,6 +60,13 @@ class Growth:
         return self.draft.closed.get(pool.name, "") or (
             waits(self.draft, pool) if pool.hosts else self.room.full(pool, n=n)
         )
+
+    def backing_off(self, pool: Pool, *, since: int | None = None) -> str:
+        """Why the pool waits after machines that were never ready; "" if it does not, or not for what is newer."""
+        backoff = self.backoffs.get(pool.name)
+        if backoff is None or self.draft.now >= backoff.until or (since is not None and since > backoff.at):
+            return ""
+        return backoff_words(backoff, now=self.draft.now)
 
     def order(self, order: LaunchOrder, *, n: int, subject: str, name: str = "") -> None:
         """`subject` (a run's name) is listed in the reason; `name` is the instance's, if it was chosen."""
@@ -211,7 +221,7 @@ def grow_floors(growth: Growth) -> None:
         missing = floor - staying - growth.ordered.get(pool.name, 0)
         shape = growth.shapes.shape(pool=pool.name, need=pool.need, where=pool.where)
         for index in range(missing):
-            why = growth.hopeless(pool)
+            why = growth.backing_off(pool) or growth.hopeless(pool)
             offer = None if why else growth.search(shape).offer()
             if offer is None:
                 said = f"{missing - index} of {counted(floor, 'node')} missing"
@@ -246,7 +256,3 @@ def terms_of(growth: Growth, pool: Pool, offer: Offer, *, need: Need, where: Whe
         image=image_for(kind, need, pool),
         runtime=kind.fixed_runtime,
     )
-
-
-def window(seconds: Seconds | None) -> str:
-    return "as long as it takes" if seconds is None else words(seconds)
