@@ -173,7 +173,7 @@ class _Table:
         warnings += why
         state = prune(conclude(state, now=now), now=now, keep=KEEP if desired.keep is None else desired.keep)
         state = replace(state, capacity=shun(state.capacity, self.capacity)) if self.capacity else state
-        made = plan(self._world(state, view, permissions=permissions, now=now))
+        made = plan(self._world(state, view, permissions=permissions, now=now, was=was))
         made = withheld_by_the_clock(made, off=partial(self._clock_off, state), permissions=permissions)
         return _Draft(state=state, plan=made, desired=desired, permissions=permissions, was=was, warnings=warnings)
 
@@ -233,7 +233,7 @@ class _Table:
             state = with_places(ask.wish(state), ask.carried)
         return state, permissions, warnings
 
-    def _world(self, state: State, view: View, *, permissions: Permissions, now: int) -> World:
+    def _world(self, state: State, view: View, *, permissions: Permissions, now: int, was: Applied | None) -> World:
         assert state.applied is not None  # noqa: S101 - checked by the only caller
         desired = state.applied.desired
         specs = [*desired.runs, *(run.spec for run in state.runs if run.status not in RUN_ENDED)]
@@ -247,6 +247,7 @@ class _Table:
             permissions=permissions,
             lacking={**lacking, **self.lacking},
             done=markers_needed(self.ports.markers, state, desired),
+            before=was.desired if was is not None and was.desired != desired else None,
         )
 
     def intended(self, draft: _Draft, chosen: Plan, *, view: View) -> State | None:

@@ -594,6 +594,18 @@ MUTANTS = (
         tests=("tests/engine/test_launch_backoff.py",),
     ),
     Mutant(
+        name="an edited idle duration",
+        off="an edited `idle_duration` reaches no living instance",
+        changes=(
+            (
+                "reconciler/planner/rules/pool_edits.py",
+                "        if one.idle_source not in of_pool or one.idle_duration == duration:\n",
+                "        if one.idle_source in of_pool or one.idle_duration == duration:\n",
+            ),
+        ),
+        tests=("tests/planner/test_pool_edits.py",),
+    ),
+    Mutant(
         name="a failed request",
         off="what `pool add` asked for is launched again after it failed without a retry",
         changes=(

@@ -41,10 +41,13 @@ def planned(basis: Basis, digest: str, desired: Desired, permissions: Permission
     """The plan as if these documents ruled, wherever they came from."""
     revision = Revision(digest=digest)
     state = apply(basis.state, desired=desired, revision=revision, by=who(), now=basis.moment)
-    return _planned(dataclasses.replace(basis, state=state), desired, permissions)
+    before = basis.state.applied.desired if basis.state.applied else None
+    return _planned(dataclasses.replace(basis, state=state), desired, permissions, before=before)
 
 
-def _planned(basis: Basis, desired: Desired, permissions: Permissions) -> tuple[Plan, State]:
+def _planned(
+    basis: Basis, desired: Desired, permissions: Permissions, *, before: Desired | None = None
+) -> tuple[Plan, State]:
     state = conclude(basis.state, now=basis.moment)
     world = World(
         desired=desired,
@@ -55,6 +58,7 @@ def _planned(basis: Basis, desired: Desired, permissions: Permissions) -> tuple[
         permissions=permissions,
         lacking=_lacking(basis.site, desired, state),
         done=basis.done,
+        before=before if before != desired else None,
     )
     return make_plan(world), state
 

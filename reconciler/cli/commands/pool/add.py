@@ -29,12 +29,11 @@ from schemas.desired import Desired
 from schemas.documents.scalars import NAME_SHAPE
 from schemas.offer import Offer
 from schemas.plan import Launch, Plan
-from schemas.pool import DAY, Pool
+from schemas.pool import ADDED_IDLE, Pool
 from schemas.profile import Profile, Retry
 from schemas.resources import SpotPolicy, Where
 from schemas.state import State, Wish
 
-DEFAULT_IDLE = 3 * DAY
 MOST_OFFERS = 10
 
 
@@ -209,7 +208,7 @@ def _idle(asked: AddAsk, *, pool: Pool, profile: Profile) -> tuple[Seconds | Non
     source = dict(pool.sources).get("idle_duration", "default")
     if source != "default":
         return pool.idle_duration, source
-    return DEFAULT_IDLE, "pool add"
+    return ADDED_IDLE, "pool add"
 
 
 def _retry(asked: AddAsk, *, pool: Pool, profile: Profile) -> Retry:
