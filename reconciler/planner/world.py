@@ -31,6 +31,8 @@ class World:
     done: frozenset[tuple[str, str]] = frozenset()
     before: Desired | None = None
     """The configuration that was applied before, where the plan applies another one."""
+    lapses: bool = True
+    """Whether the overrides of persons end in time: not while two clocks disagree."""
 
 
 def needs_of(desired: Desired, *, runs: Iterable[Run] = (), wishes: Iterable[Wish] = ()) -> tuple[Need, ...]:

@@ -27,6 +27,9 @@ POWERED_OFF = "it powered itself off"
 # How the reason of a machine begins that its place took away (a spot kill); the place's own words follow.
 INTERRUPTED = "interrupted"
 
+# Failed checks of a host in a row after which it counts as unreachable.
+LOOKS_ENOUGH = 3
+
 InstanceStatus = Literal["pending", "provisioning", "idle", "busy", "holding", "terminating", "terminated"]
 
 
@@ -38,6 +41,14 @@ def jobs_by_instance(attempts: Iterable[Attempt]) -> dict[str, list[Job]]:
             if job.status in ("assigned", "running", "ended"):
                 found.setdefault(job.instance, []).append(job)
     return found
+
+
+def runs_on(state: State, instance: Instance) -> list[str]:
+    """Names of the runs with a job on it that is not settled yet."""
+    names = {run.id: run.spec.name for run in state.runs}
+    mine = {job.id for job in jobs_by_instance(state.attempts).get(instance.id, ())}
+    found = [one.run for one in state.attempts if any(job.id in mine for job in one.jobs)]
+    return list(dict.fromkeys(names.get(run, run) for run in found))
 
 
 def instance_status(instance: Instance, jobs: Mapping[str, list[Job]]) -> InstanceStatus:
@@ -102,8 +113,13 @@ def bought(instance: Instance) -> bool:
 def timers(state: State | None) -> list[Instance]:
     """The machines that power themselves off if nobody reaches them any more, the soonest first."""
     staying = (one for one in state.instances if one.phase not in ("terminating", "terminated")) if state else ()
-    armed = [one for one in staying if one.self_destruct_at is not None]
+    armed = [one for one in staying if timer_of(one) is not None]
     return sorted(armed, key=lambda one: (one.self_destruct_at or 0, one.name))
+
+
+def timer_of(instance: Instance) -> int | None:
+    """Unix time at which it powers itself off; `None` where it has no timer, or its backend says that it is broken."""
+    return None if instance.unfit else instance.self_destruct_at
 
 
 def unreachable(instance: Instance) -> bool:

@@ -9,8 +9,9 @@ from itertools import chain
 
 from reconciler.planner.draft import Draft
 from reconciler.planner.placement.blocks import share_of_offer
-from reconciler.planner.placement.fit import accepted, refusal
+from reconciler.planner.placement.fit import accepted, fits, refusal
 from reconciler.planner.placement.idle_pool import Requirement
+from reconciler.planner.placement.known_refusals import capacity_now, strangers_of
 from reconciler.planner.placement.limits import Room
 from reconciler.planner.placement.machine_image import NOT_MADE_OF_IT, imageless, lacks_container
 from reconciler.planner.placement.offer_index import Aisle, Shelf
@@ -22,7 +23,6 @@ from schemas.base import Price
 from schemas.offer import Offer
 from schemas.pool import Pool
 from schemas.resources import Need, Resources, SpotPolicy
-from schemas.state import Capacity
 
 _DEAR = Price("Infinity")
 
@@ -38,9 +38,11 @@ class Market:
         self._aisles: dict[tuple[tuple[str, bool], ...], Aisle] = {}
         self._shelves: dict[tuple[Need, Need, SpotPolicy, int], Shelf] = {}
         self._kinds: dict[tuple[Resources, bool], int] = {}
-        self._capacity = _capacity(draft)
-        self._unsupported = {config.name for config in draft.backends.values() if config.unsupported}
-        self._strangers = _strangers(draft)
+        self._capacity = capacity_now(draft)
+        self._unsupported = {
+            config.name: config.unsupported[0] for config in draft.backends.values() if config.unsupported
+        }
+        self._strangers = strangers_of(draft)
 
     @property
     def size(self) -> int:
@@ -101,7 +103,7 @@ class Market:
         """Why its place is asked for nothing now."""
         place = offer.place
         if offer.backend in self._unsupported:
-            return f"backend {offer.backend} is not supported yet"
+            return self._unsupported[offer.backend]
         if place in self.draft.unknown:
             return f"{place} is unknown: {self.draft.unknown[place]}"
         if other := self._strangers.get(offer.backend):
@@ -125,23 +127,6 @@ class Market:
             self.bound[pool] = self.bound[pool] or (offer.backend, offer.region, "")
         if offer.free is not None:
             self._left[offer] = self._free(offer) - n
-
-
-def _strangers(draft: Draft) -> dict[str, str]:
-    """backend -> why whoever answers for it now is not who has what we know: nothing is bought of them, anywhere."""
-    return {
-        place.config.name: f"{place.name} is answered by {place.answered_by}, not by {place.identity}"
-        for place in draft.world.state.places
-        if place.answered_by and not place.forgotten and draft.is_cloud(place.config.name)
-    }
-
-
-def _capacity(draft: Draft) -> dict[tuple[str, str, str, bool, str], Capacity]:
-    return {
-        (each.place, each.instance_type, each.zone, each.spot, each.reservation): each
-        for each in draft.world.state.capacity
-        if each.until > draft.now
-    }
 
 
 # ---------------------------------------------------------------- one walk
@@ -188,6 +173,15 @@ class Search:
         for offer in self._walk():
             self._suiting.append(offer)
             yield offer
+
+    def may_fit(self) -> bool:
+        """Whether waiting may help: what the pool has, busy or not, or could have suits; or no offers are known."""
+        draft, shape = self._market.draft, self._shape
+        mine = (one for one in draft.living.values() if draft.pool_name(one.pool) == self._pool.name)
+        if not self._market.size or any(fits(shape.need, shape.where, one, cloud=False) for one in mine):
+            return True
+        shelf = self._market.shelf(self._need, self._pool.need, spot=self._shape.where.spot, blocks=self._pool.blocks)
+        return any(not self._unsuited(offer) for offer in shelf.each())
 
     def suiting(self) -> Iterator[tuple[Offer, str]]:
         """Every one that suits, by price, and what keeps one machine from being launched of it now."""
@@ -292,7 +286,7 @@ class Search:
         offer = self._over or first.get(stage)
         if offer is not None and self._pool.blocks != 1:
             offer = share_of_offer(self._shape.need, offer, blocks=self._pool.blocks)
-        return cheapest_of(what, offer)
+        return cheapest_of(what, offer, now=self._market.draft.now)
 
     def _label(self, stage: str, first: Offer) -> str:
         if stage == "ceiling":

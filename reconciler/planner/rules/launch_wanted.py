@@ -9,8 +9,9 @@ from collections import Counter
 
 from reconciler.planner.draft import Draft
 from reconciler.planner.placement.launch_order import LaunchOrder
-from reconciler.planner.rules.scale_up import Growth, ceiling_of, grow_floors, terms_of
+from reconciler.planner.rules.scale_up import GIVEN_UP_AFTER, Growth, ceiling_of, grow_floors, terms_of
 from reconciler.planner.rules.schedule_runs import serve
+from reconciler.text.durations import words
 from schemas.plan import Update
 from schemas.pool import Pool
 from schemas.state import Wish
@@ -50,7 +51,7 @@ def grow_wishes(growth: Growth) -> None:
             over = late or not (wish.retry.no_capacity or growth.backing_off(pool, since=wish.at))
             draft.cannot(f"pool {pool.name}", f"added instances: {why}")
             if over and not _may_come(draft, wish):
-                _give_up(draft, wish, why=why)
+                _give_up(draft, wish, why=why, late=late and wish.retry.no_capacity)
 
 
 def _may_come(draft: Draft, wish: Wish) -> bool:
@@ -89,13 +90,14 @@ def _grow_wish(growth: Growth, wish: Wish, *, pool: Pool, missing: int) -> str:
     return ""
 
 
-def _give_up(draft: Draft, wish: Wish, *, why: str) -> None:
+def _give_up(draft: Draft, wish: Wish, *, why: str, late: bool = False) -> None:
+    word = f"{GIVEN_UP_AFTER}{words(wish.retry.duration or 0)}" if late else "given up"
     draft.actions.append(
         Update(
             subject=f"wish {wish.id}",
             name=wish.name or wish.id,
             pool=wish.pool,
             changes={"given_up": why},
-            why=f"given up: {why}",
+            why=f"{word}: {why}",
         )
     )

@@ -14,7 +14,7 @@ def never_ready(draft: Draft, instance: Instance) -> str:
     if instance.phase != "provisioning" or instance.place in draft.unknown or instance.host is not None:
         return ""
     config = draft.backends.get(instance.backend)
-    limit = (config.traits if config else UNKNOWN).ready_within
+    limit = (config.traits if config else UNKNOWN).ready_after(instance.instance_type)
     if draft.now < max(instance.created_at, instance.seen_at or 0) + limit:
         return ""
     return f"not ready {words(limit)} after it was made{_not_again(draft, instance)}"

@@ -28,6 +28,8 @@ from schemas.resources import Need, Where
 from schemas.run import Run
 
 BATCH, RESERVED = 50, 20 * 60  # machines a launch, seconds
+GIVEN_UP_AFTER = "given up after "
+"""How the reason of a request begins that ends because its time is over."""
 FAILOVER = Price("1.5")
 
 
@@ -154,7 +156,7 @@ def grow_for(growth: Growth, run: Run, shape: Requirement) -> str:
         return ""
     why = growth.hopeless(pool)
     if why:
-        return why
+        return why if pool.hosts or growth.search(shape).may_fit() else growth.search(shape).funnel()
     offer = growth.search(shape).offer()
     if offer is None:
         return growth.search(shape).funnel()
@@ -175,7 +177,7 @@ def grow_gang(
     missing = shape.nodes - max(have.values(), default=0)
     why = growth.hopeless(pool, n=missing)
     if why:
-        return why, None
+        return why if pool.hosts or growth.search(shape).may_fit() else growth.search(shape).funnel(), None
     search = growth.search(shape)
     offer = search.gang_offer(have=have, only=only)
     if offer is None:

@@ -20,10 +20,11 @@ FORGOTTEN = "forgotten"
 """Begins the reason of an instance that `state forget` took out of the state."""
 
 
-def end_requests(state: State, *, now: int) -> State:
+def end_requests(state: State, *, now: int | None) -> State:
     """The state without the parts of requests that are over: ready once, or failed and not to be tried again.
 
-    A launch that was refused, or never sent, settles nothing: another offer is tried for it.
+    A launch that was refused, or never sent, settles nothing: another offer is tried for it. Without `now`, no request
+    ends because its time is over.
     """
     if not state.wishes:
         return state
@@ -42,14 +43,14 @@ def requested(state: State, name: str, *, pool: str = "") -> Wish | None:
     return next(found, None)
 
 
-def retries(wish: Wish, *, reason: str, now: int) -> bool:
+def retries(wish: Wish, *, reason: str, now: int | None) -> bool:
     """Whether another instance is launched in place of one that ended for `reason` before it was ready."""
-    if wish.retry.duration is not None and now >= wish.at + wish.retry.duration:
+    if now is not None and wish.retry.duration is not None and now >= wish.at + wish.retry.duration:
         return False
     return wish.retry.interruption if reason.startswith(INTERRUPTED) else wish.retry.error
 
 
-def _over(one: Instance, wish: Wish, *, now: int) -> bool:
+def _over(one: Instance, wish: Wish, *, now: int | None) -> bool:
     if one.ready_at is not None:
         return True
     if one.refused or one.phase not in ("terminating", "terminated"):
