@@ -218,7 +218,9 @@ class _Table:
             mine = ask.revision or Revision(digest=ask.documents.digest)
             if desired.project != state.project:
                 raise TickRefused(f"the state is of project {state.project}, these documents of {desired.project}")
-            facts = self.ports.facts(mine, state.applied) if state.applied else None
+            facts = GitFacts(failed=ask.git_failed) if ask.git_failed else None
+            if facts is None and state.applied is not None:
+                facts = self.ports.facts(mine, state.applied)
             verdict = judge(
                 mine,
                 applied=state.applied,

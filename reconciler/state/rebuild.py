@@ -1,4 +1,4 @@
-"""Rebuild a lost state from listings and host reports. Pure."""
+"""Rebuild a lost state from listings and host reports; make a copied one independent of its original. Pure."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from msgspec.structs import replace
 
 from reconciler.state.access_modes import with_ways
+from reconciler.state.drains import INSTANCE
 from reconciler.state.host_place import as_server
 from reconciler.state.observe.adopt_jobs import found_on
-from reconciler.state.observe.clocks import SKEW
-from reconciler.state.observe.hosts import in_our_time
+from reconciler.state.observe.clocks import SKEW, in_our_time
 from reconciler.state.observe.sightings import machines
 from reconciler.state.observe.type_facts import with_type_facts
 from reconciler.state.status import bought
@@ -20,7 +20,7 @@ from schemas.instance import HostReport, Instance, Listing, Phase, Seen
 from schemas.offer import Offer
 from schemas.pool import Pool
 from schemas.resources import Resources
-from schemas.run import Run
+from schemas.run import RUN_ENDED, Run
 from schemas.state import VERSION, Applied, Place, Revision, State
 
 NOT_OURS = "checks failed: "  # as a declared server says it that has no claim of ours
@@ -236,4 +236,57 @@ def _held(
     return tuple(
         Run(id=f"{nonce}r{index}", spec=spec, submitted_at=now, held=True, reason="held after a rebuild: --first-run")
         for index, spec in enumerate(waiting)
+    )
+
+
+# ---------------------------------------------------------------- a copy
+
+
+def with_new_lineage(state: State, *, lineage: str, now: int) -> State:
+    """`state` without instances, open launches and active runs, under `lineage`.
+
+    The applied configuration and its history stay, and so do ended runs with their results. A declared task that was
+    active is held until `dstack apply --first-run`: the original still runs it. A declared service starts anew; other
+    active runs end here.
+    """
+    runs = tuple(kept for run in state.runs if (kept := _kept(run, now=now)) is not None)
+    ended = {run.id for run in runs if run.status in RUN_ENDED}
+    was = {run.id for run in state.runs if run.status in RUN_ENDED}
+    return replace(
+        state,
+        lineage=lineage,
+        generation=state.generation + 1,
+        places=tuple(replace(one, identity="") if _per_lineage(one) else one for one in state.places),
+        instances=(),
+        runs=runs,
+        attempts=tuple(one for one in state.attempts if one.run in ended & was),
+        intents=(),
+        wishes=(),
+        overrides=tuple(one for one in state.overrides if not one.subject.startswith(INSTANCE)),
+        tombstones=tuple(one for one in state.tombstones if one.kind == "place"),
+        ticks=(),
+        unowned=(),
+    )
+
+
+def _per_lineage(place: Place) -> bool:
+    """This machine is another place for each lineage; accounts stay pinned."""
+    return place.config.traits.kind == "machine" and place.config.traits.scope == "host"
+
+
+def _kept(run: Run, *, now: int) -> Run | None:
+    if run.status in RUN_ENDED:
+        return run
+    if run.origin == "declared" and run.spec.type == "service":
+        return None
+    if run.origin == "declared" and run.spec.type == "task":
+        why = "held: it is active in the state that this one was copied from"
+        return Run(id=run.id, spec=run.spec, submitted_at=now, held=True, reason=why)
+    return replace(
+        run,
+        status="terminated",
+        reason="it belongs to the state that this one was copied from",
+        finished_at=now,
+        not_before=None,
+        wait_until=None,
     )

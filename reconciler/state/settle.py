@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from reconciler.state.attempts import UNSEEN
 from reconciler.state.drains import INSTANCE
-from reconciler.state.job_results import Cause, cause_of, settle_jobs
+from reconciler.state.job_results import DRAINED, Cause, cause_of, settle_jobs
 from reconciler.state.quarantine import quarantine
 from reconciler.state.relaunch.end_requests import end_requests
 from reconciler.state.relaunch.launch_backoff import current_backoffs
@@ -106,11 +106,13 @@ def _under_way(run: Run, live: list[Attempt]) -> Run:
 def _stopped(run: Run, attempts: list[Attempt], *, now: int) -> Run:
     """Asked to end, and ended. One that had ended by itself before it was told is what it was: done or failed."""
     last = max(attempts, key=lambda attempt: attempt.number, default=None)
+    code = None
     if last is not None and run.spec.type == "task" and run.status != "submitted":
         cause = cause_of(run, last)
         if cause.kind in ("done", "error"):
             return _ended(run, "done" if cause.kind == "done" else "failed", cause=cause, attempt=last, now=now)
-    cause = Cause(kind="stopped", reason=run.stop_reason)
+        code = cause.exit_code
+    cause = Cause(kind="stopped", reason=run.stop_reason, exit_code=code)
     return _ended(run, "aborted" if run.abort else "terminated", cause=cause, attempt=last, now=now)
 
 
@@ -139,9 +141,14 @@ def _task_ended(run: Run, attempt: Attempt, *, now: int) -> Run:
     again = {"interrupted": retry.interruption, "error": retry.error}.get(cause.kind, False)
     # A machine was lost before anything ran on any: trying again repeats nothing.
     unbegun = attempt.held_back and cause.kind == "interrupted"
-    if (again or unbegun) and not run.superseded_by:
+    # Whoever drains moves what runs there: that is neither a failure nor an end of the run. An `autoscale` command is
+    # meant to end runs: it lists them and asks first.
+    moved = DRAINED in attempt.stopping and f"{DRAINED}: autoscale" not in attempt.stopping
+    moved = moved and cause.kind == "interrupted"
+    if (again or unbegun or moved) and not run.superseded_by:
         wait = 0 if cause.kind == "interrupted" and not unbegun else _backoff(attempt.number)
-        return _again(run, cause=cause, wait=wait, window=retry.duration, now=now)
+        window = retry.duration if again or unbegun else None
+        return _again(run, cause=cause, wait=wait, window=window, now=now)
     status: RunStatus = "terminated" if cause.kind == "stopped" else "failed"
     return _ended(run, status, cause=cause, attempt=attempt, now=now)
 

@@ -331,6 +331,18 @@ MUTANTS = (
         tests=("tests/store/test_statefile.py",),
     ),
     Mutant(
+        name="a key twice",
+        off="of a key that stands twice in a state the last one counts",
+        changes=(
+            (
+                "schemas/strict_json.py",
+                "    if data.count(_KEYS) == again.count(_KEYS) and data.count(b'\"') == again.count(b'\"'):\n",
+                "    if True:\n",
+            ),
+        ),
+        tests=("tests/store/test_statefile.py",),
+    ),
+    Mutant(
         name="idle from ready",
         off="boot time is idle time",
         changes=(
@@ -441,10 +453,28 @@ MUTANTS = (
         tests=("tests/state/test_authority.py", "tests/engine/test_machine.py"),
     ),
     Mutant(
+        name="a git that fails",
+        off="a repository that git does not read counts as a folder without git",
+        changes=(("reconciler/state/authority.py", "    if facts.failed:\n", "    if False:\n"),),
+        tests=("tests/state/test_authority.py",),
+    ),
+    Mutant(
         name="a restored backup",
         off="a state older than the world's tags is believed",
         changes=(("reconciler/state/observe/generations.py", "    if not newer:\n", "    if True:\n"),),
         tests=("tests/state/test_absorb.py", "tests/engine/test_tick.py"),
+    ),
+    Mutant(
+        name="a copied folder",
+        off="a copy of a project's folder uses the original's instances on this machine",
+        changes=(
+            (
+                "backends/local/homes.py",
+                "    return known.state_address if _holds(",
+                '    return "" if _holds(',
+            ),
+        ),
+        tests=("tests/backends/local/test_backend.py",),
     ),
     Mutant(
         name="a missing state",
@@ -469,6 +499,18 @@ MUTANTS = (
             ),
         ),
         tests=("tests/planner/test_cases.py",),
+    ),
+    Mutant(
+        name="told to end",
+        off="a job that exits with 0 after it was told to end is done",
+        changes=(
+            (
+                "reconciler/state/job_results.py",
+                "    if job.exit_code == 0 and not job.interrupted and not job.reason:\n",
+                "    if job.exit_code == 0 and not job.interrupted:\n",
+            ),
+        ),
+        tests=("tests/state/test_conclude.py",),
     ),
     Mutant(
         name="once per content",

@@ -23,6 +23,7 @@ import msgspec
 
 from reconciler.store.blobs.folder import BlobError, FolderBlobs, Stored, is_digest
 from reconciler.store.objects.base import Item, Objects, ObjectsError
+from schemas.strict_json import decode_strictly
 
 PART = 16 << 20
 # One that was written this lately needs no new date to be safe from whoever expires what is old.
@@ -217,7 +218,7 @@ class BucketBlobs:
 
     def _joined(self, digest: str, listed: bytes) -> Path:
         try:
-            known = msgspec.json.decode(listed, type=_Parts)
+            known = decode_strictly(listed, _Parts)
         except msgspec.MsgspecError:
             raise BlobError(f"blob {digest}: damaged: the list of its parts cannot be read") from None
         whole = self._cache.scratch(digest)
