@@ -11,6 +11,7 @@ from reconciler.planner.placement.limits import hourly
 from reconciler.state.autoscale_rules import word_of
 from reconciler.state.blocks import left_of, shared
 from reconciler.state.drains import INSTANCE, told
+from reconciler.state.observe.future_times import past_ticks
 from reconciler.state.observe.late_hosts import returned
 from reconciler.state.status import INTERRUPTED, UNTRUSTED, lost_gpus
 from reconciler.text.dates import clock, moment
@@ -196,6 +197,7 @@ def costs(draft: Draft) -> tuple[Price, Price]:
 
 def next_actor(ticks: tuple[Tick, ...], *, now: int) -> str:
     """Who will start or retry what waits: "cron@lab ticks every 5m, next about 04:30Z"."""
+    ticks = past_ticks(ticks, now=now)
     if not ticks:
         return "nobody has ticked yet; none expected: nothing will start or retry this."
     regular = [tick for tick in ticks if tick.unattended and tick.every]

@@ -9,6 +9,7 @@ import typer
 
 from reconciler.cli.options import shared as o
 from reconciler.cli.options.factory import new_app
+from reconciler.cli.options.ssh_flags import TakesSshFlags, given
 
 RequiredPool = Annotated[str, typer.Option("--pool", metavar="NAME", help="The pool.")]
 For = Annotated[str, typer.Option("--for", metavar="DUR", help="Ends that long after it begins.")]
@@ -113,6 +114,7 @@ def add(
 
 
 def add_ssh(
+    ctx: typer.Context,
     destination: Annotated[
         list[str], typer.Argument(metavar="DEST…", help="`[user@]host`, or `ssh://user@host:port`.")
     ],
@@ -140,6 +142,7 @@ def add_ssh(
         port=port,
         login=login,
         options=tuple(option or ()),
+        ssh_flags=given(ctx),
         jump=jump,
         config=config,
         region=region,
@@ -204,7 +207,7 @@ def register(app: typer.Typer) -> None:
     pools.command("delete")(delete)
     pools.command("set-default")(set_default)
     pools.command("add")(add)
-    pools.command("add-ssh")(add_ssh)
+    pools.command("add-ssh", cls=TakesSshFlags)(add_ssh)
     pools.command("remove")(remove)
     pools.command("rm", hidden=True)(remove)
     pools.command("drain")(drain)

@@ -295,7 +295,7 @@ class Search:
         offer = self._over or first.get(stage)
         if offer is not None and self._pool.blocks != 1:
             offer = share_of_offer(self._shape.need, offer, blocks=self._pool.blocks)
-        return cheapest_of(what, offer)
+        return cheapest_of(what, offer, now=self._market.draft.now)
 
     def _label(self, stage: str, first: Offer) -> str:
         if stage == "ceiling":
