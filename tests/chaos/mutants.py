@@ -901,7 +901,7 @@ MUTANTS = (
         off="a full reservation keeps everybody from its type",
         changes=(
             (
-                "reconciler/planner/placement/offer_search.py",
+                "reconciler/planner/placement/known_refusals.py",
                 "(each.place, each.instance_type, each.zone, each.spot, each.reservation): each",
                 '(each.place, each.instance_type, each.zone, each.spot, ""): each',
             ),
