@@ -543,6 +543,12 @@ MUTANTS = (
         tests=("tests/hosts/test_supervisor.py", "-k", "once or at_once"),
     ),
     Mutant(
+        name="start of a short job",
+        off="a node that ends before its supervisor looks has no start",
+        changes=(("reconciler/hosts/programs/supervisor.sh", "    begin_late\n", ""),),
+        tests=("tests/planner/test_gang.py", "-k", "supervisor_slept or released"),
+    ),
+    Mutant(
         name="collected before it goes",
         off="an instance with a result that is not home yet is free",
         changes=(

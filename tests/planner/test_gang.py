@@ -254,6 +254,19 @@ def test_a_node_waits_on_its_host_until_it_is_released(host: RealHost) -> None:
     assert host.log(job) == b"port 23456\n"
 
 
+def test_what_ran_while_its_supervisor_slept_is_known_to_have_started(host: RealHost) -> None:
+    """On a busy machine a short job is over before the supervisor finds it released."""
+    job = held(host, "echo x")
+    supervisor = host.supervisor(job)
+    os.kill(supervisor, signal.SIGSTOP)
+    release(host, job)
+    until((host.folder / "jobs" / job / "code").exists)
+    os.kill(supervisor, signal.SIGCONT)
+    report = host.over(job)
+    assert (report.exit_code, host.log(job)) == (0, b"x\n")
+    assert report.started_at is not None
+
+
 def test_a_second_start_tells_how_far_it_is_and_starts_nothing(host: RealHost) -> None:
     job = held(host, "echo x")
     told = host.runner.start(host.instance, an_order("echo x", hold_back=600, nodes=2))

@@ -102,6 +102,12 @@ begin_now() { # released: whatever it may use counts from here
     echo "$started $up" > started
 }
 
+begin_late() { # it ran and was over before we looked: whoever left `-` there let nobody in
+    [ "$hold_back" -gt 0 ] && [ -f staged ] && { read -r released < go; } 2>/dev/null && [ "$released" != - ] || return 0
+    read_uptime
+    begin_now
+}
+
 close_door() { # nobody released it in time; whoever does it just now comes first
     echo - > go.no && ln go.no go 2>/dev/null && cause=barrier
 }
@@ -237,6 +243,7 @@ run_once() {
         read_start "$main"
         [ -n "$born" ] || break # killed, or unable to write the code
     done
+    begin_late
     case $cause in
         '') finish_processes 2 ;;
         abort | retired) finish_processes 0 ;;
