@@ -72,6 +72,8 @@ class RunSpec(Value, frozen=True, kw_only=True):
     retry: Retry = Retry()
     max_duration: Seconds | None = 72 * 3600
     """Seconds; None: off."""
+    stop_duration: Seconds | None = 10
+    """Seconds between the TERM of a stop and the kill of what is left; None: off, only an abort kills."""
     idle_duration: Seconds | None = 300
     """Seconds; None: off."""
     reuse_only: bool = False

@@ -125,7 +125,7 @@ limit_of() { # $1 job folder, $2 name -> limit: a number of its order, 0 is none
 }
 
 need_of_running() { # $1 job folder: for as long as it may run; it is not counted while its image is pulled, for an hour
-    running=1
+    running=1 without_limit=''
     limit_of "$1" hold_back
     latest=$((from + 3600 + limit))
     begun=''
@@ -135,8 +135,12 @@ END
     if [ -n "$begun" ]; then age_of "$where" "$begun" && from=$at
     elif [ "$age" -lt "$latest" ]; then from=$age
     else from=$latest; fi
+    limit_of "$1" grace # what a stop gives it; without a limit it may go on as if nothing ended it
+    [ "$limit" -lt 999999999 ] || without_limit=1
+    saves=$limit
     limit_of "$1" max_duration
-    ends=$((from + limit + grace))
+    [ -z "$without_limit" ] || limit=0
+    ends=$((from + limit + saves + grace))
     [ "$limit" -gt 0 ] && [ "$ends" -le "$age" ] || busy=$age # one that ought to be over counts no more
     if [ "$limit" -gt 0 ]; then later "$ends"
     elif [ "$lifetime" != - ]; then later $((lifetime + grace))

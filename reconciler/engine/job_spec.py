@@ -17,6 +17,7 @@ from schemas.run import Attempt, Job, Run, RunSpec
 from schemas.state import State
 
 HOLD_BACK = 3600  # a node that nobody looks at and nobody releases gives its machine back after so long
+WITHOUT_LIMIT = 999_999_999  # seconds, as `stop_duration: off` is told to a host
 
 
 class CannotOrder(Exception):
@@ -55,6 +56,7 @@ def order_of(
         files_bundle=bundle_of(ports, run),
         working_dir=spec.working_dir,
         max_duration=spec.max_duration,
+        grace=WITHOUT_LIMIT if spec.stop_duration is None else spec.stop_duration,
         hold=host.hold if spec.hold is None else spec.hold,
         gpus=job.gpus,
         cpus=share.cpus,
@@ -131,7 +133,8 @@ def _deliveries(ports: Ports, job: str, spec: RunSpec) -> tuple[Delivery, ...]:
     """They hold for as long as the job may run, and no longer: its host sends the result when it ends, once."""
     if ports.deliver is None:
         return ()
-    return ports.deliver(job, None if spec.max_duration is None else spec.max_duration + AROUND)
+    limits = (spec.max_duration, spec.stop_duration)
+    return ports.deliver(job, None if None in limits else sum(one or 0 for one in limits) + AROUND)
 
 
 def _address(one: Instance) -> str:

@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import PurePosixPath
 
 from reconciler.hosts.artifacts import pattern_of
-from reconciler.hosts.container_files import box_files, split_environment
+from reconciler.hosts.container_files import begins_with, box_files, split_environment
 from reconciler.hosts.environment import environment, environment_file, hostfile, script
 from reconciler.hosts.runner import HostError, JobOrder
 from reconciler.state.master_port import master_port
@@ -126,6 +126,7 @@ def _place(order: JobOrder) -> dict[str, int | str]:
         "folder": order.working_dir if absolute else f"/workflow/{below}".rstrip("/"),
         "image": box.image if box else "",
         "user": box.user if box else "",
+        "begins": begins_with(order),
         "memory": box.memory if box else 0,
         "gpus": ",".join(order.gpus),
     }

@@ -314,6 +314,24 @@ MUTANTS = (
         tests=("tests/hosts/test_supervisor.py", "-k", "once or at_once"),
     ),
     Mutant(
+        name="a stop waits for the whole container",
+        off="the end of a container's first program ends the others",
+        changes=(("reconciler/hosts/container_files.py", "while kill -0 -1 2> /dev/null; do\n", "while false; do\n"),),
+        tests=("tests/hosts/test_stop_waits.py", "-k", "container_has_its_time and podman and launcher"),
+    ),
+    Mutant(
+        name="what saves is let live",
+        off="a program that a handler of TERM begins is sent TERM, too",
+        changes=(
+            (
+                "reconciler/hosts/programs/supervisor.sh",
+                'if [ -z "$told" ] || ! answers "$pid"; then',
+                "if true; then",
+            ),
+        ),
+        tests=("tests/hosts/test_stop_waits.py", "-k", "begun_to_save and process and podman"),
+    ),
+    Mutant(
         name="collected before it goes",
         off="an instance with a result that is not home yet is free",
         changes=(

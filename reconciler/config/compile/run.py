@@ -23,6 +23,7 @@ from schemas.run import Container, Probe, RunSpec
 
 HOUR = 3600
 MAX_DURATION = {"task": 72 * HOUR, "dev-environment": 6 * HOUR, "service": None}
+STOP_DURATION = 10
 
 SCHEDULING_KEYS = frozenset(
     {
@@ -110,6 +111,7 @@ def compile_run(
         priority=50 if form.priority is None else form.priority,
         retry=chosen.pick("retry", Retry()),
         max_duration=chosen.duration("max_duration", "max_duration_off", MAX_DURATION[kind]),
+        stop_duration=chosen.duration("stop_duration", "stop_off", STOP_DURATION),
         idle_duration=idle,
         reuse_only=bool(chosen.pick("reuse_only", False, shown="creation_policy")),
         destroy_after=idle is not None,

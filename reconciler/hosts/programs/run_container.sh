@@ -122,12 +122,39 @@ become_container() { # the engine's client, in the foreground; the container has
             for uuid in $(echo "$gpus" | tr , ' '); do set -- "$@" --device "nvidia.com/gpu=$uuid"; done
             ;;
     esac
-    set -- "$@" "$image"
+    if [ "$begins" = script ]; then
+        true > box.shell
+        set -- "$@" "$image"
+    elif begins_with_shell; then
+        true > box.shell
+        set -- "$@" --entrypoint sh "$image"
+        . ./box.first
+        while IFS= read -r word; do set -- "$@" "$word"; done < words
+    else
+        set -- "$@" "$image"
+    fi
     . ./box.args
     set -- "$token" "$folder" /dstack/hostfile '' "$@"
     take_environment "$@"
     shift 4
     exec "$@"
+}
+
+begins_with_shell() { # true where the image has a shell to start its entrypoint: the end of the first process ends all
+    true > words
+    case $begins in words) ;; image) read_words || return 1 ;; *) return 1 ;; esac
+    timeout 60 "$engine" run --rm --pull never --network none --log-driver none --label "dstack.claim=$token" \
+        --entrypoint sh "$image" -c : > /dev/null 2>&1
+}
+
+read_words() { # words: what the image runs by itself, one a line; false where that cannot be told, or has to be the first
+    counted=$(timeout 20 "$engine" image inspect --format '{{len .Config.Entrypoint}} {{len .Config.Cmd}}' "$image") || return 1
+    timeout 20 "$engine" image inspect --format \
+        '{{range .Config.Entrypoint}}{{println .}}{{end}}{{range .Config.Cmd}}{{println .}}{{end}}' "$image" > words.new || return 1
+    sed '$d' words.new > words # println, and one more at the end of the answer
+    [ "$(wc -l < words)" -eq $((${counted% *} + ${counted#* })) ] || return 1 # a word of several lines
+    { read -r word < words; } 2> /dev/null || return 1
+    case ${word##*/} in init | my_init | runit-init | systemd | s6-*) return 1 ;; esac
 }
 
 probe_container() { # in the container, where it ends in time whatever becomes of us
