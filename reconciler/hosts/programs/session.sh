@@ -122,6 +122,6 @@ keep_new() { # by the names that git's rules do not leave out
     fi
     # shellcheck disable=SC2016  # for the shell that takes the names
     xargs -0 sh -c 'for file; do
-        case $file in */*) mkdir -p "$0/${file%/*}" ;; *) mkdir -p "$0" ;; esac && { ln "$file" "$0/$file" 2>/dev/null || cp -P "$file" "$0/$file"; }
+        case $file in */*) mkdir -p "$0/${file%/*}" ;; *) mkdir -p "$0" ;; esac && { ln "$file" "$0/$file" 2>/dev/null || cp -p -P "$file" "$0/$file"; }
     done' "$kept/untracked" < "$here/new"
 }
