@@ -66,7 +66,8 @@ class RunSpec(Value, frozen=True, kw_only=True):
     """Values given by `-e K=V`, encrypted with the project key."""
     args: tuple[str, ...] = ()
     working_dir: str = ""
-    files: tuple[str, ...] = ()
+    files: tuple[str, ...] | None = None
+    """What is sent; None: the project as git sees it."""
     priority: int = 50
     """0 to 100; higher runs come first."""
     retry: Retry = Retry()

@@ -138,7 +138,7 @@ class _Table:
     ask: TickAsk
     nonce: str
     rendered: dict[str, Rendered] = field(default_factory=dict)
-    packed: dict[tuple[str, ...], str] = field(default_factory=dict)
+    packed: dict[tuple[str, ...] | None, str] = field(default_factory=dict)
     capacity: tuple[Capacity, ...] = ()
     hindered: frozenset[str] = frozenset()
     tried: int = 0
@@ -273,7 +273,7 @@ class _Table:
         specs = unbundled(state, was=draft.was, done=markers_needed(self.ports.markers, state, documents.desired))
         return with_bundles(state, bundled(specs, pack=lambda files: self._packed(documents, files)))
 
-    def _packed(self, documents: Configuration, files: tuple[str, ...]) -> str:
+    def _packed(self, documents: Configuration, files: tuple[str, ...] | None) -> str:
         if files not in self.packed:
             bundle = self.ports.bundle(documents.root, files, secret_files(documents.desired))
             self.packed[files] = self.ports.blobs.put(bundle)

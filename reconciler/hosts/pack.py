@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import threading
 
 from reconciler.hosts.enter import checked
 from reconciler.hosts.session.base import Session, SessionOpener
@@ -42,3 +43,37 @@ def pack_files(door: SessionOpener, job: str, path: str, *, working_dir: str, bo
     session = door.run(_FROM_HOST, args=(checked(job), path or ".", below, "box" if boxed else ""))
     session.end_input()
     return session
+
+
+class FilesStream:
+    """Read the output of `pack_files`: its first line, then the tar as a file. Its stderr is kept aside."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._early = b""
+        self._errors = b""
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def line(self) -> str:
+        """Its first."""
+        while b"\n" not in self._early and (data := self._session.read(4096)):
+            self._early += data
+        first, _, self._early = self._early.partition(b"\n")
+        return first.decode("utf-8", "replace")
+
+    def read(self, size: int) -> bytes:
+        """Exactly `size` bytes, but at the end."""
+        while len(self._early) < size and (data := self._session.read(256 * 1024)):
+            self._early += data
+        data, self._early = self._early[:size], self._early[size:]
+        return data
+
+    def errors(self) -> str:
+        self._listener.join(5)
+        lines = self._errors.decode("utf-8", "replace").strip().splitlines()
+        return lines[-1][:300] if lines else ""
+
+    def _listen(self) -> None:
+        while data := self._session.read_errors(4096):
+            self._errors = (self._errors + data)[-4000:]

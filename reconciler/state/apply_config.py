@@ -69,9 +69,9 @@ def with_bundles(state: State, bundles: Mapping[str, str]) -> State:
     return state if runs == state.runs else replace(state, runs=runs)
 
 
-def bundled(specs: Sequence[RunSpec], *, pack: Callable[[tuple[str, ...]], str]) -> dict[str, str]:
+def bundled(specs: Sequence[RunSpec], *, pack: Callable[[tuple[str, ...] | None], str]) -> dict[str, str]:
     """Run name -> digest; runs with the same files share one."""
-    by_files: dict[tuple[str, ...], str] = {}
+    by_files: dict[tuple[str, ...] | None, str] = {}
     found = {}
     for spec in specs:
         if spec.files not in by_files:

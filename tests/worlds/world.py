@@ -245,7 +245,7 @@ class Site:
         name = f"{config.name}/{region}" if region else config.name
         return self.world.place(name, region=region, project=PROJECT, lineage=lineage)
 
-    def bundle(self, root: Path, files: tuple[str, ...], never: tuple[str, ...] = ()) -> Path:
+    def bundle(self, root: Path, files: tuple[str, ...] | None, never: tuple[str, ...] = ()) -> Path:
         packed = Path(tempfile.mkdtemp(dir=self.scratch), "bundle")
         packed.write_text(repr(files))
         return packed

@@ -91,9 +91,11 @@ def logs(
     attempt: Annotated[int, typer.Option(metavar="N", min=0, help="An earlier attempt (default: the last).")] = 0,
 ) -> int:
     """Print a run's log: from its host while it runs, from the store afterwards."""
+    from reconciler.cli.commands.run.log_output import kept_out_of_runs
     from reconciler.cli.commands.run.logs import show_logs
 
-    return show_logs(name, follow=follow, job=job, replica=replica, attempt=attempt)
+    with kept_out_of_runs():
+        return show_logs(name, follow=follow, job=job, replica=replica, attempt=attempt)
 
 
 def stop(

@@ -107,7 +107,7 @@ def compile_run(
         setup=form.setup or (),
         env=tuple((key, value) for key, value in form.env or () if _ENV_NAME.fullmatch(key)),
         working_dir=form.working_dir or "",
-        files=form.files or (),
+        files=form.files,
         priority=50 if form.priority is None else form.priority,
         retry=chosen.pick("retry", Retry()),
         max_duration=chosen.duration("max_duration", "max_duration_off", MAX_DURATION[kind]),
