@@ -86,6 +86,8 @@ class RunSpec(Value, frozen=True, kw_only=True):
     """Globs of files to keep."""
     artifacts_every: Seconds | None = None
     """Seconds between two copies of the artifacts of a running job."""
+    restore: Literal["artifacts", "none"] = "artifacts"
+    """What an attempt after the first begins with: the artifacts that were stored last, or nothing."""
     rerun: int = 0
     hold: Seconds | None = None
     """Seconds for which a result waits on its instance."""

@@ -36,6 +36,10 @@ _REPORT = 8 * 1024 * 1024  # ten thousand jobs, each with a line or two
 _NAMES = 32 * 1024 * 1024  # a job's files
 _WHOLE_LOG = 256 * 1024 * 1024  # the supervisor keeps 64 MiB
 _NO_BUNDLE = 77
+_NOT_RESTORED = 81
+_TRANSFERS = (
+    3  # the run's files, an earlier attempt's artifacts, and one that a slow transfer of the other made too old
+)
 _FENCED = 75
 _LONG = 1800.0  # a large transfer; everything else answers in seconds
 _PUT = """umask 077; mkdir -p stage && cat > "stage/$1.part" && [ "$(wc -c < "stage/$1.part")" -eq "$2" ] \
@@ -48,6 +52,7 @@ _FAILURES = {
     77: "the run's files did not arrive",
     79: "the job still runs",
     80: "it is not held back there any more",
+    81: "the artifacts of the last attempt did not arrive",
 }
 
 
@@ -103,10 +108,15 @@ class HostRunner:
         token = secrets.token_hex(16)
         folder, bundle = stage(order), order.files_bundle
         digest = _digest(bundle) if bundle else ""
-        args = (order.job, token, self._mark(instance, order.generation), digest)
+        args = (order.job, token, self._mark(instance, order.generation), digest, "restore" if order.restore else "")
         answer = self._send(instance, _program("start"), args, stdin=folder)
-        if answer.code == _NO_BUNDLE and bundle:
-            self._put(instance, bundle, f"{order.job}.{token}")
+        for _ in range(_TRANSFERS):
+            if answer.code == _NO_BUNDLE and bundle:
+                self._put(instance, bundle, f"{order.job}.{token}")
+            elif answer.code == _NOT_RESTORED and order.restore:
+                self._put(instance, order.restore, f"{order.job}.{token}.restore")
+            else:
+                break
             answer = self._send(instance, _program("start"), args, stdin=folder)
         told = _STAGED.match(_settled(answer).out)
         if not order.hold_back:

@@ -31,6 +31,7 @@ def stage(order: JobOrder) -> bytes:
         "script": commands,
         "order": _settings(order),
         "name": _name(order.name),
+        **({"restored": f"{order.restored_from}\n".encode()} if order.restored_from else {}),
         "kept_for": f"{order.hold}\n".encode(),
         "hostfile": peers,
         **({} if probe is None else {"probe": probe}),

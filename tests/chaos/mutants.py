@@ -332,6 +332,30 @@ MUTANTS = (
         tests=("tests/hosts/test_stop_waits.py", "-k", "begun_to_save and process and podman"),
     ),
     Mutant(
+        name="a retry goes on",
+        off="a second attempt has nothing of the first",
+        changes=(("reconciler/hosts/programs/supervisor.sh", "[ ! -f restored ] || restore", "true || restore"),),
+        tests=("tests/hosts/test_restore.py", "-k", "before_setup"),
+    ),
+    Mutant(
+        name="a retry takes its own node's artifacts",
+        off="every node of a second attempt gets the artifacts of one",
+        changes=(("reconciler/state/attempts.py", "if job.rank == rank and job.artifacts", "if job.artifacts"),),
+        tests=("tests/state/test_attempts.py",),
+    ),
+    Mutant(
+        name="results stay here",
+        off="what dstack fetched is sent with the next run",
+        changes=(
+            (
+                "reconciler/store/blobs/bundle.py",
+                "    entries = _without_fetched(entries, root=root, files=files, told=told)\n",
+                "",
+            ),
+        ),
+        tests=("tests/store/test_fetched.py",),
+    ),
+    Mutant(
         name="collected before it goes",
         off="an instance with a result that is not home yet is free",
         changes=(

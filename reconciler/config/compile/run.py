@@ -50,6 +50,7 @@ SCHEDULING_KEYS = frozenset(
         "utilization_policy",
         "stop_duration",
         "hold",
+        "restore",
     }
 )
 """What says where, when and at what price a run runs, and not what it does: no part of its hash.
@@ -118,6 +119,7 @@ def compile_run(
         instance_name=chosen.pick("instance_name", ""),
         artifacts=(*(form.artifacts or ()), *((KEPT_CHANGES,) if developing else ())),
         artifacts_every=form.artifacts_every,
+        restore=form.restore or "artifacts",
         rerun=form.rerun or 0,
         hold=form.hold,
         formerly=form.formerly or (),

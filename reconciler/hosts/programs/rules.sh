@@ -84,7 +84,7 @@ drop_cgroup() { # $1 job folder
 }
 
 forget_secrets() { # $1 job folder: whatever the user gave, but for the files and the log
-    rm -rf "$1/env" "$1/env.reserved" "$1/script" "$1/probe" "$1/order" "$1/bundle.tar.gz" "$1/pipe" "$1/auth"
+    rm -rf "$1/env" "$1/env.reserved" "$1/script" "$1/probe" "$1/order" "$1/bundle.tar.gz" "$1/restore.tar.gz" "$1/pipe" "$1/auth"
     rm -rf "$1/told" "$1/box" "$1/box.flags" "$1/box.args" "$1/box.first" "$1/words" "$1/volumes"
 }
 

@@ -24,7 +24,9 @@ launch() { # becomes the job's shell, in a session of its own
             tar -xzf bundle.tar.gz -C work.new || { echo "[dstack] the files could not be unpacked"; exit 1; }
         fi
         [ "$keep_changes" = 0 ] || begin_changes work.new
+        [ ! -f restored ] || restore_artifacts work.new || exit 1
         mv work.new work
+        rm -f restore.tar.gz
     fi
     [ "$inside" = 0 ] || mkdir -p "work/$working_dir" || exit 1
     [ -z "$python" ] || make_python || { echo "python:$python" > failed && exit 1; }
