@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from schemas.backend_type import BackendType
 from schemas.base import Mib, Seconds, Value
 from schemas.delivery import Delivery
 from schemas.instance import HostReport, Instance
@@ -200,7 +201,7 @@ class Runner(Protocol):
     def admit(self, instance: Instance, keys: tuple[str, ...], *, generation: int) -> None:
         """From now on these may log in, and of those admitted before no others. Raises `Fenced`."""
 
-    def arm(self, instance: Instance, *, generation: int) -> None:
+    def arm(self, instance: Instance, *, generation: int, kind: BackendType) -> None:
         """Make the dead-man timer of a machine that we bought anew, and have it ask once. Raises `Fenced`."""
 
     def retire(self, instance: Instance, *, generation: int) -> None:

@@ -23,6 +23,7 @@ from reconciler.hosts.transport.base import Reply, Transport
 from reconciler.state.fences import Fences, fences
 from reconciler.state.status import bought, here
 from reconciler.system.private_folder import make_private
+from schemas.backend_type import BackendType
 from schemas.instance import HostReport, Instance
 from schemas.lease import Lease
 
@@ -183,11 +184,14 @@ class HostRunner:
         text = "".join(f"{key}\n" for key in keys)
         self._ask(instance, "admit", self._mark(instance, generation), stdin=text.encode())
 
-    def arm(self, instance: Instance, *, generation: int) -> None:
-        from backends.boot.cloud_init import arming
+    def arm(self, instance: Instance, *, generation: int, kind: BackendType) -> None:
+        from backends.boot import cloud_init, container
         from backends.boot.spec import LOGIN, DeadMan
 
-        program = arming(DeadMan(), user=instance.user or LOGIN)
+        if kind.boot == "container":
+            program = container.arming(DeadMan(), kind=kind)
+        else:
+            program = cloud_init.arming(DeadMan(), user=instance.user or LOGIN, kind=kind)
         self._ask(instance, "arm", self._mark(instance, generation), stdin=program.encode())
 
     def retire(self, instance: Instance, *, generation: int) -> None:

@@ -131,7 +131,7 @@ class FakeRunner:
     def admit(self, instance: Instance, keys: tuple[str, ...], *, generation: int) -> None:
         raise AssertionError(f"{instance.id} is given keys in no test of this world")
 
-    def arm(self, instance: Instance, *, generation: int) -> None:
+    def arm(self, instance: Instance, *, generation: int, kind: BackendType) -> None:
         raise AssertionError(f"{instance.id} has its timer armed in no test of this world")
 
     def start(self, instance: Instance, order: JobOrder) -> HeldJob | None:
