@@ -158,7 +158,7 @@ MUTANTS = (
     Mutant(
         name="no reboot renews it",
         off="the dead-man's time begins anew at each boot",
-        changes=(("backends/boot/deadman.sh", "    age=$((begin + up))", "    age=$up"),),
+        changes=(("backends/boot/deadman.sh", "    age=$((begin + up - start))", "    age=$((up - start))"),),
         tests=("tests/backends/boot/test_deadman.py",),
     ),
     Mutant(
