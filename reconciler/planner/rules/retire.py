@@ -206,7 +206,7 @@ def _never_ready(draft: Draft, instance: Instance) -> Leave | None:
     if instance.phase != "provisioning" or instance.place in draft.unknown or instance.host is not None:
         return None
     config = draft.backends.get(instance.backend)
-    limit = (config.traits if config else UNKNOWN).ready_within
+    limit = (config.traits if config else UNKNOWN).ready_after(instance.instance_type)
     if draft.now < max(instance.created_at, instance.seen_at or 0) + limit:
         return None
     return Leave(why=f"not ready {words(limit)} after it was made", inferred=True)

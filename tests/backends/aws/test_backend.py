@@ -432,7 +432,7 @@ def test_what_cannot_be_had(places: AwsPlaces, code: str, meaning: type[BackendE
 def test_throttling_is_never_a_lack_of_capacity(places: AwsPlaces, code: str) -> None:
     places.account.fault("RunInstances", code)
     places.account.fault("DescribeInstances", code)
-    with pytest.raises(TryLater, match=code or "Unable to parse response") as caught:
+    with pytest.raises(TryLater, match=code or "what answered is not AWS") as caught:
         launched(places)
     assert not isinstance(caught.value, NoCapacity)
     with pytest.raises(TryLater):
