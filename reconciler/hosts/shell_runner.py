@@ -47,6 +47,9 @@ _PUT = """umask 077; mkdir -p stage && cat > "stage/$1.part" && [ "$(wc -c < "st
 && mv -f "stage/$1.part" "stage/$1.files\""""
 _FORGET = 'cd fence && for mark; do rm -rf "./$mark"; done'
 _LOG = """cd "jobs/$1" 2>/dev/null && [ -f log ] || exit 0; """
+_NO_ROOM = "dstack: no room"
+_WHOLE = f'[ ! -f no-room ] || echo "{_NO_ROOM}" >&2; exec cat log'
+_FULL = "the disk of its host was full: its log and its files may be cut"
 _FAILURES = {
     74: "its disk takes nothing: it is full, or can only be read",
     76: "the instance is being ended",
@@ -140,13 +143,13 @@ class HostRunner:
     def collect(self, instance: Instance, job: str, *, artifacts: tuple[str, ...]) -> CollectedFiles:
         log = self._fresh(".log")
         try:
-            read = self._send(instance, _LOG + "exec cat log", (_checked(job),), to=log, timeout=_LONG, most=_WHOLE_LOG)
-            _settled(read)
+            read = self._send(instance, _LOG + _WHOLE, (_checked(job),), to=log, timeout=_LONG, most=_WHOLE_LOG)
+            full = (_FULL,) if _NO_ROOM in _settled(read).err else ()
             files, notes = self._collect_files(instance, job, artifacts) if artifacts else (None, ())
         except BaseException:
             log.unlink()
             raise
-        return CollectedFiles(log=log, artifacts=files, notes=notes)
+        return CollectedFiles(log=log, artifacts=files, notes=(*full, *notes))
 
     def _collect_files(
         self, instance: Instance, job: str, globs: tuple[str, ...]

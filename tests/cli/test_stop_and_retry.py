@@ -129,3 +129,19 @@ def test_restore_is_no_part_of_what_a_run_is(folder: Folder) -> None:
     ticked_until(folder, "train", "done")
     folder.write(".dstack/runs/train.yml", TRAINS.format(more="restore: none", then="exit 0"))
     assert folder.dstack("plan", "--detailed-exitcode").code == 0
+
+
+def test_what_a_result_lacks_is_told(folder: Folder) -> None:
+    commands = "[mkdir out, echo 1 > out/a, ln -s /etc/passwd out/b]"
+    folder.write(".dstack/runs/links.yml", f"type: task\nartifacts: ['out/**', none]\ncommands: {commands}\n")
+    said = ""
+
+    def done() -> bool:
+        nonlocal said
+        said += folder.dstack("apply", "-y").said
+        return runs(folder)["links"]["status"] == "done"
+
+    until(done)
+    assert said.count("left out, it leaves the folder: out/b") == 1
+    assert "no file matches" not in said
+    assert folder.dstack("artifacts", "links").out.startswith("1 file in")

@@ -100,16 +100,31 @@ pull() { # becomes the pull: its words go to the log, its progress to `pulling`
     mv -f pull.code.new pull.code
 }
 
+find_user() { # who runs in the container: "" for root
+    who=${user:-$(timeout 20 "$engine" image inspect --format '{{.Config.User}}' "$image" 2>/dev/null)}
+    case ${who%%:*} in 0 | root) who='' ;; esac
+}
+
+make_volumes() { # folders that are missing; they belong to whoever runs in the container, or anybody may write there
+    while read -r source; do
+        [ ! -d "$source" ] || continue
+        mkdir -p "$source" || return 1
+        [ -z "$who" ] || timeout 60 "$engine" run --rm --pull never --network none --log-driver none \
+            --security-opt label=disable --label "dstack.claim=$token" --user 0 --entrypoint chown \
+            --volume "$source:/workflow" "$image" "$who" /workflow < /dev/null > /dev/null 2>&1 || chmod 1777 "$source"
+    done < volumes
+}
+
 open_files() { # ours are readable inside; the job's are open to a user of the container who is not root: nobody else of this host gets past the folder above
     rm -rf told && mkdir -m 777 told && chmod -R a+rX box
-    set -- "${user:-$(timeout 20 "$engine" image inspect --format '{{.Config.User}}' "$image" 2>/dev/null)}"
-    case ${1%%:*} in '' | 0 | root) ;; *) chmod -R a+rwX work ;; esac
+    [ -z "$who" ] || chmod -R a+rwX work
 }
 
 become_container() { # the engine's client, in the foreground; the container has the job's claim as its label
     recall_container . && read -r image < image
+    find_user
     open_files
-    while read -r source; do mkdir -p "$source" || exit 1; done < volumes
+    make_volumes || exit 1
     set -- "$(command -v "$engine")" run --name "dstack-$job-${token%"${token#????????}"}" --pull never \
         --label "dstack.claim=$token" --label "dstack.job=$job" --log-driver none --network host \
         --security-opt label=disable --volume "$here/work:/workflow" --volume "$here/box:/dstack:ro" \

@@ -74,6 +74,14 @@ keep_log() { # any bytes, as they come, up to the limit; what comes later is dra
     cat > /dev/null
 }
 
+has_room() { # false, and noted in an empty file, where the disk of the job's files is full
+    room=$(df -Pk . 2>/dev/null | { read -r _ && read -r _ _ _ room _ && echo "$room"; })
+    case $room in '' | *[!0-9]*) return 0 ;; esac
+    [ "$room" -lt 64 ] || return 0
+    { true > no-room; } 2>/dev/null
+    return 1
+}
+
 go() { # one go of the commands; `main` is over as soon as they are
     rm -f code pipe box/stop box.shell && mkfifo pipe || return 1
     keep_log < pipe &
@@ -338,6 +346,7 @@ supervise() {
     kill $ticker 2>/dev/null
     case $cause in max-duration:* | inactivity:* | disk:*) note "ended: $cause" ;; esac
     noticed=0
+    has_room
     [ ! -e "$notice" ] || noticed=1
     drop_cgroup .
     [ "$keep_changes" = 0 ] || [ ! -d work ] || end_changes
