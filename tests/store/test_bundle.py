@@ -88,19 +88,17 @@ def test_a_file_that_a_secret_is_read_from_stays(project: Path) -> None:
         (("train.py",), ["train.py"]),
         (("data", "model.bin"), ["data/a.txt", "model.bin"]),
         (("./data/", "data/a.txt"), ["data/a.txt"]),
-        ((".", "model.bin"), [".dstack/pools.yml", ".gitignore", "data/a.txt", "model.bin", "train.py"]),
+        ((".", "model.bin"), [".dstack/pools.yml", ".gitignore", "model.bin", "train.py"]),
     ],
 )
 def test_files_are_all_that_is_sent_ignored_or_not(
     project: Path, files: tuple[str, ...], sent: list[str], with_git: bool
 ) -> None:
-    """`.` is the project as git sees it, for whoever wants more than that."""
+    """`.` is the project as git sees it, or as its rules leave it, for whoever wants more than that."""
     if with_git:
         git(project, "init", "-q")
     write(project, ".gitignore", "/data/\nmodel.bin\n")
     write(project, "model.bin", "m")
-    if with_git and "." in files:
-        sent = [name for name in sent if name != "data/a.txt"]
     assert names(bundle(project, files)) == sent
 
 
@@ -139,6 +137,25 @@ def test_a_submodule_travels_with_its_files(project: Path, tmp_path: Path) -> No
     git(project, "submodule", "add", "-q", str(library), "lib")
     assert "lib/lib.py" in names(bundle(project))
     assert not any(name.startswith("lib/.git") for name in names(bundle(project)))
+
+
+@pytest.mark.parametrize("harm", ["owner", "path", "HEAD"])
+def test_files_are_not_packed_where_git_does_not_read_the_repository(
+    project: Path, harm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What git ignores, secrets among it, must not travel because git fails."""
+    git(project, "init", "-q")
+    write(project, ".gitignore", ".env\n")
+    write(project, ".env", "TOKEN=1")
+    match harm:
+        case "owner":
+            monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+        case "path":
+            monkeypatch.setenv("PATH", "/nowhere")
+        case "HEAD":
+            write(project, ".git/HEAD", "garbage")
+    with pytest.raises(CannotBundle, match="git cannot read the repository of"):
+        bundle(project)
 
 
 def test_the_same_content_is_the_same_bytes(project: Path, tmp_path: Path) -> None:
