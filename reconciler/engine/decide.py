@@ -28,7 +28,7 @@ from reconciler.planner.plan import plan
 from reconciler.planner.world import World
 from reconciler.secrets.resolve import secret_files
 from reconciler.state.access_modes import with_ways
-from reconciler.state.apply_config import apply, bundled, unbundled, with_bundles
+from reconciler.state.apply_config import apply, bundled, takes_away, unbundled, with_bundles
 from reconciler.state.authority import GitFacts, judge
 from reconciler.state.capacity_backoff import shun
 from reconciler.state.errors import StateMoved, StateRefused
@@ -227,7 +227,8 @@ class _Table:
             may_end = verdict.may_end and (not verdict.ask_end or ask.prompted)
             named = permissions.destroy_pools if verdict.may_end else ()
             permissions = replace(permissions, may_end=permissions.may_end and may_end, destroy_pools=named)
-            warnings = () if may_end else (verdict.why,)
+            needless = verdict.ask_end and not takes_away(state.applied, desired)
+            warnings = () if may_end or needless else (verdict.why,)
             if verdict.keep_revision and state.applied is not None:
                 mine = state.applied.revision
             state = with_ways(apply(state, desired=desired, revision=mine, by=self.ports.who, now=now))

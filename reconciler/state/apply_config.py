@@ -29,6 +29,17 @@ def apply(state: State, *, desired: Desired, revision: Revision, by: str, now: i
     )
 
 
+def takes_away(was: Applied | None, desired: Desired) -> bool:
+    """Whether `desired` lacks a pool, a run or an instance of a minimum that was applied, or changes a run."""
+    if was is None:
+        return False
+    pools = {name: pool for pool in desired.pools for name in (pool.name, *pool.formerly)}
+    runs = {name: spec for spec in desired.runs for name in (spec.name, *spec.formerly)}
+    return any(pool.name not in pools or pools[pool.name].floor < pool.floor for pool in was.desired.pools) or any(
+        spec.name not in runs or runs[spec.name].hash != spec.hash for spec in was.desired.runs
+    )
+
+
 def unbundled(state: State, *, was: Applied | None, done: frozenset[tuple[str, str]]) -> tuple[RunSpec, ...]:
     """Declared runs of the applied documents whose files are to be packed now: new or changed, and not run yet."""
     if state.applied is None:

@@ -145,3 +145,21 @@ def test_what_a_result_lacks_is_told(folder: Folder) -> None:
     assert said.count("left out, it leaves the folder: out/b") == 1
     assert "no file matches" not in said
     assert folder.dstack("artifacts", "links").out.startswith("1 file in")
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "code"),
+    [("exit 7", ("--exit-code-from", "0"), 7), ("exit 0", ("--exit-code-from", "0"), 0), ("exit 7", (), 1),
+     ("exit 7", ("--exit-code-from", "3"), 1)],
+)  # fmt: skip
+def test_the_exit_code_of_a_job_can_be_had(folder: Folder, command: str, options: tuple[str, ...], code: int) -> None:
+    folder.write("ends.yml", f"type: task\nname: ends\nfiles: []\ncommands: ['{command}']\n")
+    ran = folder.dstack("run", ".", "-f", "ends.yml", "-y", *options)
+    assert ran.code == code, ran
+    assert ("has no node 3" in ran.err) == ("3" in options)
+
+
+def test_an_exit_code_is_waited_for(folder: Folder) -> None:
+    folder.write("ends.yml", "type: task\nname: ends\ncommands: [exit 7]\n")
+    ran = folder.dstack("run", ".", "-f", "ends.yml", "-y", "-d", "--exit-code-from", "0")
+    assert (ran.code, "leave out -d" in ran.err) == (1, True)

@@ -44,6 +44,9 @@ def run(
     disk: o.Disk = None,
     port: Annotated[list[str] | None, typer.Option("--port", "-p", metavar="PORT", help="A port of the run.")] = None,
     deadline: o.Deadline = "",
+    exit_code_from: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="End with the exit code of node N (0: the first).")
+    ] = None,
 ) -> int:
     """Run a configuration: show offers, ask, start it and follow its log."""
     from reconciler.cli.commands.offers.flags import retry_flag, spot_flag
@@ -60,7 +63,7 @@ def run(
     }  # fmt: skip
     asked = RunAsk(
         working_dir=working_dir, file=file, detach=detach, yes=yes, yes_above=yes_above, max_offers=max_offers,
-        deadline=deadline, args=tuple(args or ()), env=tuple(env or ()), flags=flags,
+        deadline=deadline, args=tuple(args or ()), env=tuple(env or ()), flags=flags, exit_code_from=exit_code_from,
     )  # fmt: skip
     return run_run(asked)
 
