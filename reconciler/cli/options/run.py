@@ -161,12 +161,16 @@ def enter(
 
 
 def cp(
-    source: Annotated[str, typer.Argument(metavar="RUN:PATH", help="Relative to the run's working folder.")],
-    target: Annotated[Path, typer.Argument(metavar="DEST", help="A file or folder here.")],
-    job: Annotated[int, typer.Option(metavar="N", min=0, help="The node to copy from.")] = 0,
+    source: Annotated[str, typer.Argument(metavar="RUN:PATH", help="Or a file or folder here, to copy into a run.")],
+    target: Annotated[str, typer.Argument(metavar="DEST", help="A file or folder here, or RUN:PATH.")],
+    job: Annotated[int, typer.Option(metavar="N", min=0, help="The node to copy from or to.")] = 0,
     replica: Annotated[int, typer.Option(metavar="N", min=0, help="The replica of a service.")] = 0,
 ) -> int:
-    """Copy a file or folder out of a run: as it is now, or from its artifacts once it has ended."""
+    """Copy files out of a run (once it has ended, from its artifacts) or into one."""
+    if ":" in target and "/" not in target.partition(":")[0] and not Path(target).exists():
+        from reconciler.cli.commands.run.copy_into import copy_into
+
+        return copy_into(Path(source), target=target, job=job, replica=replica)
     from reconciler.cli.commands.run.cp import copy_out
 
-    return copy_out(source, target=target, job=job, replica=replica)
+    return copy_out(source, target=Path(target), job=job, replica=replica)

@@ -37,7 +37,7 @@ def copy_out(source: str, *, target: Path, job: int, replica: int) -> int:
     """0 where all of it arrived; 1 where something was left out or the connection broke: each is said."""
     name, colon, path = source.partition(":")
     if not colon or "/" in name:
-        raise Fail(f"{source}: not RUN:PATH; files go to a run by its `files:`, or by `scp` once one is attached")
+        raise Fail(f"{source}: not RUN:PATH. Type `dstack cp RUN:PATH DEST` or `dstack cp SRC RUN:PATH`")
     where = site()
     state = state_of(where)
     run = find_run(state, name)
