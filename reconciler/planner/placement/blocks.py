@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from reconciler.planner.draft import Draft
 from reconciler.planner.placement.fit import misfit, other_image, refusal, shortage
 from reconciler.planner.placement.idle_pool import Requirement
-from reconciler.state.blocks import blocks_of, part, part_price, used
+from reconciler.state.blocks import blocks_of, part, part_price, shared, used
 from reconciler.state.drains import crosses
 from reconciler.state.status import lost_gpus
 from schemas.base import Price
@@ -48,11 +48,12 @@ def fewest(need: Need, resources: Resources, *, of: int) -> int:
     return next((n for n in numbers if not shortage(need, part(resources, blocks=n, of=of), cloud=False)), 0)
 
 
-def share_misfit(need: Need, where: Where, machine: Instance, *, of: int) -> str:
-    """Say with numbers why no number of the machine's `of` blocks suffices, by the rule that decides; "" if one does.
+def share_misfit(need: Need, where: Where, machine: Instance) -> str:
+    """Say with numbers why no number of the machine's blocks suffices, by the rule that decides; "" if one does.
 
     Whether so many are free is another question.
     """
+    of = shared(machine)
     blocks = fewest(need, machine.resources, of=of)
     if not blocks:
         return misfit(need, where, machine, cloud=False)

@@ -9,7 +9,6 @@ from reconciler.planner.draft import Draft
 from reconciler.planner.placement.blocks import SharedBox, fewest, share_misfit
 from reconciler.planner.placement.fit import misfit
 from reconciler.planner.placement.idle_pool import Requirement
-from reconciler.state.blocks import shared
 from reconciler.state.drains import crosses, told
 from reconciler.text.durations import words
 from reconciler.text.format import counted
@@ -74,10 +73,10 @@ def _box_misfit(draft: Draft, box: SharedBox, shape: Requirement) -> str:
     one = box.machine
     if not isinstance(one, Instance):
         return ""
-    blocks = fewest(shape.need, one.resources, of=box.of)
+    blocks = fewest(shape.need, one.resources)
     if blocks > box.free:
         return f"{blocks} of {one.name}'s {box.of} blocks needed, {box.free} free"
-    return share_misfit(shape.need, shape.where, one, of=box.of) or crossing(draft, one, shape)
+    return share_misfit(shape.need, shape.where, one) or crossing(draft, one, shape)
 
 
 def _named(draft: Draft, shape: Requirement) -> str:
@@ -86,7 +85,7 @@ def _named(draft: Draft, shape: Requirement) -> str:
     if not mine:
         return f"there is no instance {shape.instance_name}"
     one = mine[0]
-    unfit = share_misfit(shape.need, shape.where, one, of=shared(one)) or crossing(draft, one, shape)
+    unfit = share_misfit(shape.need, shape.where, one) or crossing(draft, one, shape)
     return f"{one.name}: {unfit}" if unfit else f"{one.name} is {_state(one)}"
 
 
