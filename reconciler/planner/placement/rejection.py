@@ -73,7 +73,7 @@ def _box_misfit(draft: Draft, box: SharedBox, shape: Requirement) -> str:
     one = box.machine
     if not isinstance(one, Instance):
         return ""
-    blocks = fewest(shape.need, one.resources)
+    blocks = fewest(shape.need, one.resources, of=box.of)
     if blocks > box.free:
         return f"{blocks} of {one.name}'s {box.of} blocks needed, {box.free} free"
     return share_misfit(shape.need, shape.where, one) or crossing(draft, one, shape)
