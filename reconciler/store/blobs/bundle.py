@@ -28,8 +28,11 @@ from reconciler.text.format import clean, counted
 LIMIT = 100 * 1000 * 1000
 NAMED = 5  # files that a message lists
 _SKIPPED = frozenset(
-    {".git", ".venv", "venv", "node_modules", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".tox"}
-)
+    {
+        ".git", ".hg", ".svn", ".venv", "venv", "node_modules", "__pycache__", ".mypy_cache", ".ruff_cache",
+        ".pytest_cache", ".tox",
+    }
+)  # fmt: skip
 _PRIVATE = re.compile(r"(?:^|/)(?:\.git|\.dstack/(?:state|keys))(?:/|$)")
 
 
