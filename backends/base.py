@@ -85,6 +85,12 @@ class Backend(Protocol):
         Instances whose ids (ours) are in `living` are not stored as ended, and must be reported again.
         """
 
+    def why_copied(self) -> str:
+        """Return why our state must not be used here: it is a copy of one that still exists. "": it may be used.
+
+        Asked before each apply of machines whose type has the scope `host`.
+        """
+
 
 class BackendDefaults:
     """The optional calls, for a backend that has nothing to do there. Every backend inherits them."""
@@ -106,6 +112,9 @@ class BackendDefaults:
 
     def confirm_ended(self, living: Collection[str]) -> None:
         return
+
+    def why_copied(self) -> str:
+        return ""
 
 
 class Setting(Protocol):

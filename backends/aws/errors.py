@@ -17,6 +17,9 @@ Meaning = Literal["capacity", "unsupported", "quota", "later", "permanent"]
 
 ON_DEMAND_RETRY, SPOT_RETRY, UNSUPPORTED_RETRY = 180, 45, 3600  # seconds until an offer is tried again
 
+REFUSED = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "UnauthorizedAccess")
+"""Codes of a missing permission."""
+
 MEANINGS: dict[str, Meaning] = {
     # This type, zone and purchase, now.
     "InsufficientInstanceCapacity": "capacity",

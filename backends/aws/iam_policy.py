@@ -24,6 +24,7 @@ LOOKS = (
     "ec2:DescribeImages",
     "ec2:DescribeInstanceTypeOfferings",
     "ec2:DescribeInstanceTypes",
+    "ec2:DescribeInstanceStatus",
     "ec2:DescribeInstances",
     "ec2:DescribeKeyPairs",
     "ec2:DescribeNetworkInterfaces",

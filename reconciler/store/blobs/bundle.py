@@ -12,7 +12,6 @@ import io
 import os
 import re
 import stat
-import subprocess
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +21,7 @@ from typing import NamedTuple
 
 from reconciler.store.blobs.ignore_rules import IgnoreRules, RulesUnreadable, left_out
 from reconciler.store.blobs.secret_looking import looks_secret
+from reconciler.system.git import GitFailed, ask_git, repository_of, run_git
 from reconciler.system.private_folder import make_private
 from reconciler.text.format import clean, counted
 
@@ -169,11 +169,15 @@ def _project(root: Path) -> Iterator[str]:
 
 def _listed(root: Path) -> Iterable[str]:
     """What git tracks and does not ignore. Where git does not rule, all that `.gitignore` files and habit leave."""
-    if _git(root, "rev-parse", "--is-inside-work-tree") is None or _git(root, "check-ignore", "-q", ".") is not None:
-        return _walked(root, "", skipped=_SKIPPED, rules=(IgnoreRules(root, ".gitignore"),))
-    answer = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate")
-    if answer is None:
-        raise CannotBundle(f"git does not list the files of {root}")
+    try:
+        if repository_of(root) is None or run_git(root, "check-ignore", "-q", ".", timeout=None).code == 0:
+            return _walked(root, "", skipped=_SKIPPED, rules=(IgnoreRules(root, ".gitignore"),))
+        answer = ask_git(
+            root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate", timeout=None
+        )
+    except GitFailed as error:
+        # Packing everything instead would take along what git ignores, secrets among it.
+        raise CannotBundle(str(error)) from error
     return _with_repositories(root, os.fsdecode(answer).split("\0"))
 
 
@@ -185,18 +189,6 @@ def _with_repositories(root: Path, paths: Iterable[str]) -> Iterator[str]:
             yield from (f"{path.rstrip('/')}/{name}" for name in _listed(inner))
         else:
             yield path
-
-
-def _git(root: Path, *args: str) -> bytes | None:
-    """Its output, None where it is not installed or says no."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    try:
-        done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, env=environ, check=False)  # noqa: S603, S607
-    except FileNotFoundError:
-        return None
-    if b"dubious ownership" in done.stderr:
-        raise CannotBundle(f"git does not trust {root}: {os.fsdecode(done.stderr).strip().splitlines()[0]}")
-    return done.stdout if done.returncode == 0 else None
 
 
 def _wanted(root: Path, wanted: str) -> Iterable[str]:

@@ -221,7 +221,7 @@ def _known(names: Iterable[str], known: set[str], *, flag: str, what: str) -> No
     for name in names:
         if name not in known:
             meant = near(name, sorted(known), most=3)
-            raise Fail(f"{flag} {name}: no {what} of that name has an offer here; {meant}")
+            raise Fail(f"{flag} {name}: no such {what} is known here; {meant}")
 
 
 def _pool(name: str, desired: Desired) -> Pool:
