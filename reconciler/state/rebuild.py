@@ -10,8 +10,7 @@ from reconciler.state.access_modes import with_ways
 from reconciler.state.drains import INSTANCE
 from reconciler.state.host_place import as_server
 from reconciler.state.observe.adopt_jobs import found_on
-from reconciler.state.observe.clocks import SKEW
-from reconciler.state.observe.hosts import in_our_time
+from reconciler.state.observe.clocks import SKEW, in_our_time
 from reconciler.state.observe.sightings import machines
 from reconciler.state.status import bought
 from schemas.access import way_of

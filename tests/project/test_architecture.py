@@ -76,8 +76,8 @@ VAGUE = {"utils", "util", "common", "helpers", "helper", "manager", "managers", 
 NOUNS_WITH_IO = ("schemas.documents",)
 PURE_LIBRARY = {
     "__future__", "abc", "base64", "bisect", "collections", "dataclasses", "datetime", "decimal", "enum", "fractions",
-    "functools", "hashlib", "heapq", "hmac", "itertools", "json", "math", "msgspec", "operator", "re", "string",
-    "textwrap", "types", "typing",
+    "fnmatch", "functools", "hashlib", "heapq", "hmac", "itertools", "json", "math", "msgspec", "operator", "re",
+    "string", "textwrap", "types", "typing",
 }  # fmt: skip
 IMPURE_CALLS = {"open", "input", "print", "exec", "eval", "compile", "__import__", "breakpoint"}
 CLOCKS = {"now", "today", "utcnow", "time", "time_ns", "monotonic", "perf_counter"}
@@ -421,6 +421,7 @@ NAMED = {
     "backends.aws.access": "the vendor's program",
     "schemas.location": "`state: local`",
     "backends.aws.backend": "a partition of AWS",
+    "backends.aws.iam_policy": "a partition of AWS",
     "backends.local.backend": "its own",
     "backends.ssh.backend": "its own",
     "reconciler.hosts.ssh.ask_ssh": "the program",

@@ -11,9 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from msgspec.structs import replace
 
 from reconciler.state.observe.adopt_jobs import adopt, past
-from reconciler.state.observe.clocks import SKEW
+from reconciler.state.observe.clocks import SKEW, behind_us, in_our_time
 from reconciler.state.status import LOOKS_ENOUGH, UNTRUSTED
-from schemas.base import Seconds
 from schemas.instance import HostReport, Instance, JobReport
 from schemas.resources import Resources
 from schemas.run import LIVE_JOB, Attempt, Job
@@ -119,28 +118,6 @@ def _checked(report: HostReport, instance: Instance) -> HostReport:
         at=report.at,
         error=f"another machine answers at {instance.address}: {report.machine_id}, not {instance.machine_id}",
     )
-
-
-def in_our_time(report: HostReport) -> HostReport:
-    """A host whose clock is wrong tells wrong times: they are moved by as much. Nobody else's are."""
-    off = _behind_us(report)
-    if not off:
-        return report
-    jobs = tuple(
-        replace(
-            job,
-            started_at=None if job.started_at is None else job.started_at + off,
-            ended_at=None if job.ended_at is None else job.ended_at + off,
-        )
-        for job in report.jobs
-    )
-    return replace(report, jobs=jobs)
-
-
-def _behind_us(report: HostReport) -> Seconds:
-    """By how many seconds its clock is behind ours, where that is more than a minute; 0: they agree."""
-    off = 0 if report.clock is None else report.at - report.clock
-    return off if abs(off) > SKEW else 0
 
 
 def _failed_look(instance: Instance, report: HostReport, *, ours: frozenset[str]) -> Instance:
@@ -273,7 +250,7 @@ def _began(job: Job, said: JobReport, *, attempt: Attempt, now: int) -> int | No
 
 
 def _running(job: Job, said: JobReport, report: HostReport, *, attempt: Attempt) -> Job:
-    known = job.started_at if _behind_us(report) else None  # moved by a second or two in every report
+    known = job.started_at if behind_us(report) else None  # moved by a second or two in every report
     began = _began(job, said, attempt=attempt, now=report.at) if known is None else known
     return replace(
         job,
