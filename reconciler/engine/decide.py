@@ -46,8 +46,12 @@ from schemas.state import Applied, Capacity, Revision, State
 STALE = 60.0  # a prompt that was open for longer: look again before doing anything
 
 
-def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View]) -> Decision:
-    """Plan until what was approved is written. `look` observes again. Raises `TickRefused`, `StateRefused`."""
+def decide(
+    ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View], store: Callable[[View, Plan], bool]
+) -> Decision:
+    """Plan until what was approved is written. `look` observes again; `store` collects the results that a plan waits
+    for, and says whether there is another plan to make. Raises `TickRefused`, `StateRefused`.
+    """
     table = _Table(ports=ports, ask=ask, nonce=ports.nonce())
     for attempt in range(TRIES):
         since = ports.clock()
@@ -64,6 +68,8 @@ def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View]) 
             continue  # it seems to be older than the world: perhaps another wrote and launched while we looked
         if not ask.act:
             return draft.decision(view)
+        if store(view, draft.plan):
+            continue
         if ask.confirm is not None and view.approved is None:
             approved = ask.confirm(draft.plan, draft.state)
             if approved is None:
@@ -240,6 +246,7 @@ class _Table:
             permissions=permissions,
             lacking={**lacking, **self.lacking},
             done=markers_needed(self.ports.markers, state, desired),
+            goes_on=self.ask.goes_on,
         )
 
     def intended(self, draft: _Draft, chosen: Plan, *, view: View) -> State | None:

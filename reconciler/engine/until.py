@@ -47,6 +47,7 @@ def settle(
     each tick's effects before the next one begins. `ask.stop` ends it after the tick that is under way, and so does a
     place that refuses all that is left to do.
     """
+    ask = replace(ask, goes_on=ask.goes_on or "stops")
     first = tick(ports, replace(ask, tell=progress))
     if first.refused or first.declined or first.state is None:
         return Settled(first=first, last=first, reached=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from reconciler.planner.draft import Draft, overrides
+from reconciler.planner.next_apply import regular
 from reconciler.planner.placement.blocks import SharedBox
 from reconciler.planner.placement.fit import has
 from reconciler.planner.placement.limits import hourly
@@ -190,9 +191,7 @@ def next_actor(ticks: tuple[Tick, ...], *, now: int) -> str:
     """Who will start or retry what waits: "cron@lab ticks every 5m, next about 04:30Z"."""
     if not ticks:
         return "nobody has ticked yet; none expected: nothing will start or retry this."
-    regular = [tick for tick in ticks if tick.unattended and tick.every]
-    expected = [tick for tick in regular if now < tick.at + 3 * (tick.every or 0)]
-    if expected:
+    if expected := regular(ticks, now=now):
         soonest = min(expected, key=lambda tick: (tick.at + (tick.every or 0), tick.by))
         every = soonest.every or 0
         return f"{soonest.by} ticks every {words(every)}, next about {clock(max(now, soonest.at + every))}"

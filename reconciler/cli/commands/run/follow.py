@@ -45,6 +45,7 @@ def follow_run(site: Site, wished: Wished, *, run: Run) -> int:
         permissions=Permissions(scope=wished.scope),
         confirm=wished.confirm,
         prompted=wished.prompted,
+        goes_on="runs",
     )
     progress = Progress()
     course = _Course(site=site, ports=ports_of(site, asking=progress.asking), run=run, progress=progress)
@@ -70,7 +71,7 @@ class _Course:
 
     def follow(self, asked: TickAsk) -> int:
         state = self._settle(asked)
-        again = TickAsk(permissions=Permissions(scope=(self.run.id,)), retry_hosts=False)
+        again = TickAsk(permissions=Permissions(scope=(self.run.id,)), retry_hosts=False, goes_on="runs")
         while _run(state, self.run).status not in RUN_ENDED:
             state = self._show(state)
             state = self._settle(again)
