@@ -22,7 +22,7 @@ from reconciler.engine.recover_results import Recovered, recover
 from reconciler.engine.request import TickAsk
 from reconciler.engine.view import Decision, OtherWorld, View
 from reconciler.engine.write_state import TRIES, differs, heartbeat_due, jitter, write
-from reconciler.planner.failover import failover
+from reconciler.planner.failover import failover, left_waiting
 from reconciler.planner.launch_tries import OFFERS, within, without_unprepared
 from reconciler.planner.plan import plan
 from reconciler.planner.world import World
@@ -81,18 +81,14 @@ def decide(
             since = ports.clock()
             if ask.wish is not None:  # it holds the price that was just agreed to
                 draft = table.draft(stored, view)
-        chosen = draft.plan
-        if view.approved is not None:
-            chosen = failover(chosen, view.approved, refused=view.refused, hindered=table.hindered)
-        chosen, notes = within(chosen, sent=view.sent)
-        chosen, late = paced(draft.state, chosen, now=ports.now())
+        chosen, notes = table.chosen(draft, view)
         target = table.intended(draft, chosen, view=view)
         if target is None:
             if table.lacking and ask.wish is None:  # another plan, in which idle instances that it kept may go
                 view = dataclasses.replace(view, approved=None)
             continue
         chosen, notes = without_unprepared(chosen, target.intents, notes=notes)
-        draft = dataclasses.replace(draft, state=target, plan=chosen, warnings=(*draft.warnings, *notes, *late))
+        draft = dataclasses.replace(draft, state=target, plan=chosen, warnings=(*draft.warnings, *notes))
         if stored is not None and not (differs(stored, target) or heartbeat_due(stored, now=ports.now())):
             return draft.decision(view, since=since)
         try:
@@ -248,6 +244,16 @@ class _Table:
             done=markers_needed(self.ports.markers, state, desired),
             goes_on=self.ask.goes_on,
         )
+
+    def chosen(self, draft: _Draft, view: View) -> tuple[Plan, tuple[str, ...]]:
+        """What of the plan was approved and is done now, and what is said of the rest."""
+        chosen, asked = draft.plan, view.approved is not None and self.ask.approved_starts
+        if view.approved is not None:
+            chosen = failover(chosen, view.approved, refused=view.refused, hindered=self.hindered, starts=asked)
+        waiting = left_waiting(draft.plan, chosen)
+        chosen, notes = within(chosen, sent=view.sent)
+        chosen, late = paced(draft.state, chosen, now=self.ports.now())
+        return chosen, (*notes, *late, *waiting)
 
     def intended(self, draft: _Draft, chosen: Plan, *, view: View) -> State | None:
         """The state with the plan's marks; `None` where something is in the way: plan around it."""

@@ -36,6 +36,7 @@ class TickAsk:
     `act` false writes and does nothing: `plan --refresh`. `deadline` is in seconds from now.
     `stop` true: no effect is begun any more. `tell` hears each written state.
     `hasty`: only the places of the scope are asked, and no silent server or host is waited for, nor an effect on it.
+    `approved_starts`: runs start only as the approved plan says: one that it lists as pending is not started.
     `goes_on`: until when whoever asks asks again, as in a `World`.
     `retry_hosts`: failing hosts are looked at although that is put off; `None`: where a person sits at a terminal.
     """
@@ -51,6 +52,7 @@ class TickAsk:
     act: bool = True
     hasty: bool = False
     retry_hosts: bool | None = None
+    approved_starts: bool = False
     goes_on: Literal["", "stops", "runs"] = ""
     deadline: float = 600.0
     stop: Callable[[], bool] = _never

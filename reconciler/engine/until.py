@@ -11,7 +11,7 @@ import msgspec
 from reconciler.engine.ports import Ports
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import TickResult, tick
-from reconciler.planner.approve import approve
+from reconciler.planner.approve import approve, cut
 from reconciler.state.record_outcomes import Failed, Outcome
 from schemas.instance import Instance
 from schemas.plan import Launch, Plan, Stop, Terminate
@@ -52,7 +52,7 @@ def settle(
     if first.refused or first.declined or first.state is None:
         return Settled(first=first, last=first, reached=False)
     ends = None if deadline is None else ports.clock() + deadline
-    covered = _Covered(first.approved)
+    covered = _Covered(first.approved, starts=ask.approved_starts)
     covered.note(first.plan)
     later = _later(ask, first, covered=covered, tell=progress)
     last, plan, wait, refused = first, first.plan, pause, 0
@@ -93,8 +93,8 @@ def _later(ask: TickAsk, first: TickResult, *, covered: _Covered, tell: Callable
 class _Covered:
     """What is left of an approval: no machine more, by pool, than were approved and did not come about yet."""
 
-    def __init__(self, approved: Plan) -> None:
-        self._approved = approved
+    def __init__(self, approved: Plan, *, starts: bool) -> None:
+        self._approved, self._starts = approved, starts
         self._launched: set[str] = set()
 
     def note(self, done: Plan) -> None:
@@ -108,10 +108,11 @@ class _Covered:
             if isinstance(action, Launch):
                 gone = min(len(action.ids), used[action.pool])
                 used[action.pool] -= gone
-                action = msgspec.structs.replace(action, ids=action.ids[gone:], names=action.names[gone:])
+                action = cut(action, range(gone, len(action.ids)))
             if not isinstance(action, Launch) or action.ids:
                 actions.append(action)
-        return approve(fresh, msgspec.structs.replace(self._approved, actions=tuple(actions)))
+        approved = msgspec.structs.replace(self._approved, actions=tuple(actions))
+        return approve(fresh, approved, starts=self._starts)
 
 
 def _came(instance: Instance) -> bool:

@@ -210,6 +210,18 @@ MUTANTS = (
         tests=("tests/engine/test_tick.py",),
     ),
     Mutant(
+        name="approval of starts",
+        off="a run that the approved plan listed as pending is started",
+        changes=(
+            (
+                "reconciler/planner/approve.py",
+                "            if runs is None or action.name in runs:\n",
+                "            if True:\n",
+            ),
+        ),
+        tests=("tests/planner/test_approve.py", "tests/engine/test_freeing.py"),
+    ),
+    Mutant(
         name="strict unknown fields",
         off="a field that is not known is dropped when a state is read",
         changes=(("schemas/base.py", "forbid_unknown_fields=True", "forbid_unknown_fields=False"),),

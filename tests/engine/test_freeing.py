@@ -142,3 +142,47 @@ def test_a_result_that_cannot_be_collected_keeps_nobody_waiting(site: Site) -> N
     assert job.uncollected_since == site.clock.now()
     cron(site)
     assert statuses(site)["first"] == "done"
+
+
+# ---------------------------------------------------------------- what was not approved
+
+
+FULL = (Pool(name="default-pool", default=True, nodes_max=1),)
+LONG = desired(runs=[task("long")], pools=FULL)
+
+
+def settled_at_last(site: Site, documents: Any, **changes: Any) -> TickResult:
+    """What an apply comes to that goes on until the first run has ended."""
+    ask = apply_ask(site.shaped(documents), **{"confirm": lambda plan, state: plan, **changes})
+
+    def until(state: State, plan: Plan) -> bool:
+        return statuses(site).get("long") == "done" and site.clock.at > ends
+
+    ends = site.clock.at + 120
+    return settle(site.ports(), ask, until=until, progress=lambda state: None, deadline=600).last
+
+
+@pytest.mark.parametrize(("bounded", "status"), [(True, "submitted"), (False, "running")], ids=["asked", "-y"])
+def test_a_run_listed_as_pending_is_not_started_unasked(tmp_path: Path, bounded: bool, status: str) -> None:
+    site = Site(scratch=tmp_path)
+    site.world.script = lambda job: (30 if job.startswith(first(site)) else 6000, 0)
+    apply(site, LONG)
+    ticks(site, 2)
+    last = settled_at_last(site, desired(runs=[task("long"), task("next")], pools=FULL), approved_starts=bounded)
+    assert statuses(site) == {"long": "done", "next": status}
+    told = [one for one in last.warnings if "run next can start now" in one]
+    assert bool(told) is bounded
+    assert cron(site).refused == ""
+    assert statuses(site)["next"] == "running"
+
+
+def first(site: Site) -> str:
+    return next(run.id for run in site.state.runs if run.spec.name == "long")
+
+
+def test_a_run_that_the_plan_launches_for_is_started(tmp_path: Path) -> None:
+    site = Site(scratch=tmp_path)
+    site.world.script = lambda job: (6000, 0)
+    ask = apply_ask(site.shaped(FIRST), confirm=lambda plan, state: plan, approved_starts=True)
+    settle(site.ports(), ask, until=settled, progress=lambda state: None, deadline=600)
+    assert statuses(site) == {"first": "running"}
