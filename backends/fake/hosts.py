@@ -83,7 +83,7 @@ class FakeHosts:
         known = machine.jobs.setdefault(job, FakeJob(halted=True))
         waits = known.held_at is not None and known.started_at is None and known.ends_at is None
         goes_on = known.ends_at is not None and known.ends_at > self._world.now()
-        if (waits or goes_on) and not self._dead(known, machine):
+        if (waits or goes_on) and not machine.stubborn and not self._dead(known, machine):
             known.ends_at, known.exit_code, known.reason = self._world.now(), 143, why
 
     def collect(self, external_id: str, job: str) -> bytes:

@@ -47,6 +47,8 @@ class FakeMachine:
     reason: str = ""
     boot: int = 1
     silent: bool = False
+    stubborn: bool = False
+    """Its jobs do not end when they are told to."""
     broken: int = 0
     fence: int = 0
     stopped: bool = False

@@ -142,6 +142,8 @@ class _Table:
     rendered: dict[str, Rendered] = field(default_factory=dict)
     packed: dict[tuple[str, ...], str] = field(default_factory=dict)
     capacity: tuple[Capacity, ...] = ()
+    here: tuple[Capacity, ...] = ()
+    """Refusals that only say what this machine lacks: planned around, and never stored."""
     hindered: frozenset[str] = frozenset()
     tried: int = 0
     lacking: dict[str, str] = field(default_factory=dict)
@@ -235,7 +237,7 @@ class _Table:
         lacking = {spec.name: why for spec in specs if (why := self.ports.lacking(spec, desired))}
         return World(
             desired=desired,
-            state=state,
+            state=replace(state, capacity=shun(state.capacity, self.here)) if self.here else state,
             offers=joined(view.observed.offers, self.ports.catalog(desired)),
             now=now,
             nonce=self.nonce,
@@ -269,9 +271,10 @@ class _Table:
         )
         if prepared.hindered:
             self.capacity += prepared.capacity
+            self.here += prepared.here
             self.hindered |= prepared.pools
             self.lacking |= prepared.lacking
-            self.tried += bool(prepared.capacity)
+            self.tried += bool(prepared.capacity or prepared.here)
             if prepared.lacking or self.tried < OFFERS:
                 return None
             state = replace(state, capacity=shun(state.capacity, self.capacity))

@@ -41,7 +41,7 @@ def foresee(draft: Draft) -> None:
         for what in pool.unsupported:
             draft.cannot(f"pool {pool.name}", what)
     if not draft.may.destroy_all:
-        told = (_stopped, _taken, _above, _quarantined, _degraded, _repinned, _returned)
+        told = (_stopped, _taken, _above, _quarantined, _degraded, _unfit, _repinned, _returned)
         draft.notes.extend(note for each in told for note in each(draft))
     _lost_sight(draft)
     _unpriced(draft)
@@ -116,6 +116,14 @@ def _degraded(draft: Draft) -> Iterator[str]:
         if one.disarmed and one.id not in draft.leaving and one.phase == "ready":
             armed = "no new work goes there until `dstack apply` has armed it again"
             yield f"{one.name}: degraded: {one.disarmed}; {armed}"
+
+
+def _unfit(draft: Draft) -> Iterator[str]:
+    """What its backend says is broken; a declared server's checks are told where it is attached."""
+    for one in draft.living.values():
+        if one.unfit and one.host is None and one.id not in draft.leaving and one.phase == "ready":
+            end = "" if one.prevent_destroy else f"; to end it: dstack pool remove {one.name} --force"
+            yield f"{one.name}: degraded: {one.unfit}; it is given no new work{end}"
 
 
 def _left(one: Instance) -> str:

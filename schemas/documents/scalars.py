@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 from schemas.base import NAME, PROJECT_ID
-from schemas.documents.shape import Schema, Shape, Wrong, each, kind_of
+from schemas.documents.shape import MOST_TEXT, Schema, Shape, Wrong, each, kind_of
 
 _YES = ("true", "yes", "on", "y", "t", "1")
 _NO = ("false", "no", "off", "n", "f", "0")
@@ -30,7 +30,19 @@ def text(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return str(getattr(value, "text", value))
-    raise Wrong(f"should be text, not {kind_of(value)}")
+    raise Wrong(f"should be text, not {kind_of(value)}{_unquoted(value)}")
+
+
+def _unquoted(value: Any) -> str:
+    """`- echo hi: there` is a mapping to YAML: what to write instead, or ""."""
+    match value:
+        case dict() if len(value) == 1:
+            ((key, rest),) = value.items()
+            if isinstance(key, str) and isinstance(rest, str | int | float) and len(f"{key}{rest}") <= MOST_TEXT:
+                quoted = f"{key}: {rest}".replace("'", "''")
+                return f": a colon makes it one; quote the line: `'{quoted}'`"
+            return ": a colon makes it one; quote the whole line"
+    return ""
 
 
 def string(value: Any) -> str:

@@ -116,6 +116,55 @@ MUTANTS = (
         tests=("tests/state/test_absorb.py", "tests/engine/test_tick.py"),
     ),
     Mutant(
+        name="a forced end",
+        off="`pool remove --force` waits for a machine that does not answer",
+        changes=(
+            (
+                "reconciler/planner/rules/retire.py",
+                "if draft.jobs.get(instance.id) and not beyond_reach(draft, instance):",
+                "if draft.jobs.get(instance.id) and not draft.may.destroy_all:",
+            ),
+            ("reconciler/state/requests.py", " or instance.unreachable_since is not None or instance.forced:", ":"),
+        ),
+        tests=("tests/engine/test_given_up.py", "-k", "removed"),
+    ),
+    Mutant(
+        name="an abort ends the dead",
+        off="`stop -x` waits for a machine that does not answer",
+        changes=(("reconciler/planner/rules/stop_attempts.py", "    end_unanswering(draft)\n", ""),),
+        tests=("tests/engine/test_given_up.py", "-k", "aborted"),
+    ),
+    Mutant(
+        name="an abort ends no others",
+        off="`stop -x` terminates a machine with the runs of others",
+        changes=(
+            (
+                "reconciler/planner/rules/end_unanswering.py",
+                "    if others := _names(draft, one, aborted=False):\n",
+                "    if others := []:\n",
+            ),
+        ),
+        tests=("tests/engine/test_given_up.py", "-k", "shared"),
+    ),
+    Mutant(
+        name="waiting ends",
+        off="a command waits for ever for what cannot come",
+        changes=(("reconciler/engine/until.py", "if why := stuck.for_good(", "if why := '' and stuck.for_good("),),
+        tests=("tests/engine/test_waiting.py", "-k", "given_up"),
+    ),
+    Mutant(
+        name="a missing folder is a fact",
+        off="a host that answers without our folder counts as silent",
+        changes=(
+            (
+                "reconciler/state/observe/hosts.py",
+                "if report.folder_gone and instance.ready_at is not None:",
+                "if False:",
+            ),
+        ),
+        tests=("tests/state/test_absorb.py", "-k", "folder"),
+    ),
+    Mutant(
         name="proof of end before retry",
         off="a job on a host that does not answer is lost",
         changes=(

@@ -151,7 +151,7 @@ class Step:
                 continue
             if not one.reason:
                 yield f"{one.name} ends without a reason"
-            destroyed = self.may.permissions.destroy_all and one.unreachable_since is not None
+            destroyed = self._given_up(one)
             waits = "not collected" in one.reason
             under = [job.id for job in live.get(one.id, ()) if job.status != "ended" or not waits]
             if under and not destroyed:
@@ -160,6 +160,14 @@ class Step:
                 yield f"{one.name} ends ({one.reason}) in {one.place}, which is unknown"
             if not destroyed:
                 yield from self._truly_free(one)
+
+    def _given_up(self, one: Instance) -> bool:
+        """A person ended it, or the run on it, whatever it may still be doing; its end proves that of its jobs."""
+        aborted = any(
+            attempt.abort for attempt in self.after.attempts for job in attempt.jobs if job.instance == one.id
+        )
+        destroyed = self.may.permissions.destroy_all and one.unreachable_since is not None
+        return destroyed or one.forced or (aborted and one.unreachable_since is not None)
 
     def ends_what_is_allowed(self) -> Iterator[str]:
         """An absent file, or one that lost a pool, ends nothing that nobody allowed to end."""

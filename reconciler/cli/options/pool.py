@@ -80,6 +80,7 @@ def add(
     dont_destroy: o.DontDestroy = False,
     yes: o.Yes = False,
     yes_above: o.YesAbove = "",
+    deadline: o.Deadline = "",
 ) -> int:
     """Add instances to a pool; they go after 72h idle unless told otherwise."""
     from reconciler.cli.commands.offers.flags import retry_flag, spot_flag
@@ -106,6 +107,7 @@ def add(
         dont_destroy=dont_destroy,
         yes=yes,
         yes_above=yes_above,
+        deadline=deadline,
     )
     return add_to_pool(asked)
 
@@ -156,11 +158,12 @@ def remove(
     pool: o.PoolName = "",
     force: Annotated[bool, typer.Option("--force", help="Also while it is busy: its runs are ended.")] = False,
     yes: o.Yes = False,
+    deadline: o.Deadline = "",
 ) -> int:
     """End an instance."""
     from reconciler.cli.commands.pool.remove import remove_from_pool
 
-    return remove_from_pool(name, pool=pool, force=force, yes=yes)
+    return remove_from_pool(name, pool=pool, force=force, yes=yes, deadline=deadline)
 
 
 def drain(

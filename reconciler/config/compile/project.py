@@ -137,7 +137,7 @@ def _backend(entry: FormEntry, endpoints: Mapping[str, str]) -> BackendConfig:
 def _not_usable(config: BackendConfig) -> Iterator[str]:
     """Credentials must not follow an edited file to another server before a person has confirmed that."""
     if not config.traits.available:
-        yield f"the backend `{config.name}` is not supported yet"
+        yield f"the backend `{config.name}` is not available in this version of dstack"
     elif config.withheld:
         yield f"the backend `{config.name}` is not used: {config.withheld}"
 
@@ -198,7 +198,7 @@ def _default_unsupported(backends: Mapping[str, BackendConfig]) -> tuple[str, ..
         return ()
     if waiting := waits(backends.values()):
         return (waiting,)
-    return ("cloud backends are not supported yet",)
+    return ("none of its backends is available in this version of dstack",)
 
 
 def _default_pool(read: Read) -> str:

@@ -150,7 +150,7 @@ def grow_for(growth: Growth, run: Run, shape: Requirement) -> str:
         return ""
     why = growth.hopeless(pool)
     if why:
-        return why
+        return why if pool.hosts or growth.search(shape).may_fit() else growth.search(shape).funnel()
     offer = growth.search(shape).offer()
     if offer is None:
         return growth.search(shape).funnel()
@@ -171,7 +171,7 @@ def grow_gang(
     missing = shape.nodes - max(have.values(), default=0)
     why = growth.hopeless(pool, n=missing)
     if why:
-        return why, None
+        return why if pool.hosts or growth.search(shape).may_fit() else growth.search(shape).funnel(), None
     search = growth.search(shape)
     offer = search.gang_offer(have=have, only=only)
     if offer is None:

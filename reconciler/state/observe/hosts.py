@@ -6,20 +6,20 @@ where it was running and the host came back from a boot, or with an empty folder
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from msgspec.structs import replace
 
 from reconciler.state.observe.adopt_jobs import adopt, past
-from reconciler.state.status import UNTRUSTED
+from reconciler.state.status import LOOKS_ENOUGH, UNTRUSTED
 from schemas.instance import HostReport, Instance, JobReport
 from schemas.resources import Resources
-from schemas.run import Attempt, Job
+from schemas.run import LIVE_JOB, Attempt, Job
 from schemas.state import State
 
 SKEW = 60
+FOLDER_GONE = "its folder on the host is gone"
 LATER = 600  # seconds that a machine's own end may move before it is written anew: ticks alone write nothing
-ENOUGH = 3  # failed looks after which a host counts as unreachable
 
 
 def absorb_hosts(state: State, *, reports: Sequence[HostReport], before: State | None, now: int) -> State:
@@ -27,13 +27,17 @@ def absorb_hosts(state: State, *, reports: Sequence[HostReport], before: State |
     by_instance = {report.instance: report for report in reports}
     ours = _our_side(state, by_instance)
     then = {one.id: one for one in before.instances} if before else None
-    instances, believed = [], {}
+    instances, believed, emptied = [], {}, set[str]()
     for instance in state.instances:
         report = by_instance.get(instance.id)
         if report is None or instance.phase in ("pending", "terminated"):
             instances.append(instance)
             continue
         report = _in_our_time(_checked(report, instance))
+        if report.folder_gone and instance.ready_at is not None:
+            emptied.add(instance.id)
+            instances.append(_emptied(instance, now=now))
+            continue
         if report.error:
             stale = then is not None and _moved(then.get(instance.id), instance)
             instances.append(instance if stale else _failed_look(instance, report, ours=ours))
@@ -43,6 +47,7 @@ def absorb_hosts(state: State, *, reports: Sequence[HostReport], before: State |
     was_silent = {one.id for one in state.instances if one.phase == "ready" and one.ready_at is None}  # at a rebuild
     newcomers = [one for one in instances if one.id in was_silent and one.id in believed]
     state = adopt(replace(state, instances=tuple(instances)), newcomers, believed, now=now)
+    state = _bereft(state, emptied, now=now)
     return _jobs(state, reports=believed, before=before, now=now)
 
 
@@ -65,6 +70,37 @@ def _groups(instance: Instance) -> tuple[str, ...]:
     network = f"network {instance.network} of {instance.backend}" if instance.network else ""
     jump = f"{instance.backend} behind {instance.via}" if instance.via else ""
     return tuple(filter(None, (instance.place, network, jump)))
+
+
+def _emptied(instance: Instance, *, now: int) -> Instance:
+    """It answers, and has nothing of ours any more: a declared server is attached anew, a machine is not used again."""
+    found = replace(instance, unreachable_since=None, unreachable_why="", failed_looks=0, stray_jobs=())
+    if instance.host is None:
+        return replace(found, quarantined=instance.quarantined or FOLDER_GONE)
+    if instance.phase == "terminating":
+        return found
+    return replace(found, phase="terminating", reason=FOLDER_GONE, terminate_at=now)
+
+
+def _bereft(state: State, emptied: Collection[str], *, now: int) -> State:
+    """The jobs of hosts whose folder is gone are over; a result that was there is lost with it."""
+    if not emptied:
+        return state
+    attempts = tuple(
+        replace(attempt, jobs=tuple(_emptied_job(job, attempt, emptied, now=now) for job in attempt.jobs))
+        if any(job.instance in emptied for job in attempt.jobs)
+        else attempt
+        for attempt in state.attempts
+    )
+    return replace(state, attempts=attempts)
+
+
+def _emptied_job(job: Job, attempt: Attempt, emptied: Collection[str], *, now: int) -> Job:
+    if job.instance not in emptied or job.status not in LIVE_JOB:
+        return job
+    if job.status == "ended":
+        return replace(job, status="lost", reason=f"result lost: {FOLDER_GONE}")
+    return _settled(job, attempt=attempt, reason=FOLDER_GONE, interrupted=False, at=now)
 
 
 def _moved(then: Instance | None, instance: Instance) -> bool:
@@ -109,8 +145,8 @@ def _failed_look(instance: Instance, report: HostReport, *, ours: frozenset[str]
     return replace(
         instance,
         unreachable_since=instance.unreachable_since if instance.unreachable_since is not None else report.at,
-        unreachable_why=instance.unreachable_why if instance.failed_looks >= ENOUGH else why,
-        failed_looks=instance.failed_looks if shared else min(ENOUGH, instance.failed_looks + 1),
+        unreachable_why=instance.unreachable_why if instance.failed_looks >= LOOKS_ENOUGH else why,
+        failed_looks=instance.failed_looks if shared else min(LOOKS_ENOUGH, instance.failed_looks + 1),
         quarantined=report.error if report.untrusted else instance.quarantined,
     )
 

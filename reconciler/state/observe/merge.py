@@ -194,6 +194,13 @@ def another_account(place: Place, other: str) -> str:
     )
 
 
+def _other_home(was: str, now: str) -> tuple[str, str] | None:
+    """(folder that keeps its jobs, ours) where the same machine and state answer from another user's folder."""
+    ours, _, folder = was.partition(" in ")
+    theirs, _, other = now.partition(" in ")
+    return (folder, other) if folder and other and ours == theirs else None
+
+
 def _stranger(place: Place, *, other: str) -> str:
     what = f"answers as {other}, not as {place.identity}: nothing that it says is believed; "
     if place.config.is_server:
@@ -203,6 +210,13 @@ def _stranger(place: Place, *, other: str) -> str:
         )
     if place.observed_at is None:
         return another_account(place, other)
+    if (homes := _other_home(place.identity, other)) is not None:
+        was, now = homes
+        return (
+            f"its jobs on this machine belong to another home: they are kept in {was}, "
+            f"and this command looks in {now}. Run it as the user, and with the HOME, that started them; "
+            f"or, if that home is gone for good, `dstack state forget {place.name}`"
+        )
     if_gone = f"`dstack state forget {place.name}` if that never returns"
     return f"{what}use the account, machine or home of before, or {if_gone}"
 
