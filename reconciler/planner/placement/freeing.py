@@ -68,7 +68,7 @@ class Ends:
 
     def ready_in(self, backend: str, instance_type: str) -> Seconds:
         """How long a new one takes to be ready: as those of its type did, at most as long as its backend is given."""
-        most = type_for(self._draft.backends, backend).ready_within
+        most = type_for(self._draft.backends, backend).ready_after(instance_type)
         took = self._took.get((backend, instance_type))
         return min(most, sorted(took)[len(took) // 2]) if took else most
 
