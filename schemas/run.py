@@ -219,6 +219,8 @@ class Run(Value, frozen=True, kw_only=True):
     submitted_at: int = 0
     started_at: int | None = None
     finished_at: int | None = None
+    settled_at: int | None = None
+    """Unix time at which its end was written. It is remembered from then on, whenever it ended."""
     exit_code: int | None = None
     bundle: str = ""
     """Digest of its files."""
@@ -238,4 +240,6 @@ class Run(Value, frozen=True, kw_only=True):
     assume_lost: bool = False
     """A person said that its unreachable attempt has ended."""
     confirmed_price: Price | None = None
-    """$/h confirmed for each of its nodes; for a share, of the share."""
+    """$/h confirmed for each of its nodes; for a share, of the share. None: of no known price."""
+    confirmed_unpriced: tuple[str, ...] = ()
+    """What was confirmed without a known price, as `Offer.purchase`: it may be bought at any."""

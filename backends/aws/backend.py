@@ -88,6 +88,10 @@ class AwsBackend(BackendDefaults):
     def clock(self) -> int | None:
         return self._ahead
 
+    def _time(self) -> int:
+        """Unix time by EC2's clock, as far as its last listing told it."""
+        return int(self._setting.now()) - (self._ahead or 0)
+
     def notes(self) -> Sequence[str]:
         """What a person should hear of what was done, each sentence once."""
         with self._lock:
@@ -193,7 +197,7 @@ class AwsBackend(BackendDefaults):
             door_name=inputs["door"],
             peers_name=inputs["peers"],
             door=door,
-            now=int(self._setting.now()),
+            now=self._time(),
         )
 
     def _door(self, *, direct: bool) -> IngressGroup:
@@ -263,7 +267,7 @@ class AwsBackend(BackendDefaults):
             door_group(self._setting.project),
             self._setting.project,
             door,
-            now=int(self._setting.now()),
+            now=self._time(),
         )
 
     def leftovers(self) -> Sequence[Leftover]:

@@ -57,6 +57,8 @@ class FakeMachine:
     """Why its backend says that it cannot be used now."""
     failure: Refused | None = None
     """What its launch is refused for at `ends_at`, though its request was accepted."""
+    ahead: int = 0
+    """By how many seconds the clock of its host is ahead."""
     jobs: dict[str, FakeJob] = field(default_factory=dict)
 
     @property

@@ -24,6 +24,7 @@ import msgspec
 from backends.errors import LackingHere, TryLater
 from schemas.base import Value
 from schemas.resources import Resources
+from schemas.strict_json import decode_strictly
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,80}\Z")
 
@@ -86,7 +87,7 @@ def read(folder: Path) -> Record | None:
     """None where it is not there, or is not readable as one: a crash of the machine may have cut it."""
     content = _content(folder / "instance.json")
     try:
-        return msgspec.json.decode(content, type=Record) if content is not None else None
+        return decode_strictly(content, Record) if content is not None else None
     except msgspec.MsgspecError:
         return None
 
@@ -108,7 +109,7 @@ def read_ended(folder: Path) -> Ended | None:
     """None while it lives. The file's existence is the end, whatever a crash of the machine left in it."""
     content = _content(folder / "ended.json")
     try:
-        return msgspec.json.decode(content, type=Ended) if content is not None else None
+        return decode_strictly(content, Ended) if content is not None else None
     except msgspec.MsgspecError:
         return Ended(at=0)
 

@@ -77,7 +77,9 @@ def look(reach: Reach, host: Host, *, project: str, thorough: bool = False, now:
     key = Check(name="host-key", ok=True, said=fingerprint(said.host_key))
     shell = Check(name="shell", ok=True, took=took) if not said.noise.strip() else _noisy(said.noise)
     owner = _owner(probed, host=host, project=project)
-    checks = (*way, key, shell, *gpu_checks(probed, host.gpu), clock_check(probed, now=now), network, owner)
+    met = ", ".join(said.unsupported)
+    config = [Check(name="ssh-config", ok=None, said=f"{met}: met there, and not supported")] if met else []
+    checks = (*way, key, *config, shell, *gpu_checks(probed, host.gpu), clock_check(probed, now=now), network, owner)
     return Looked(probed, checks, host.internal_ip or address or host.hostname)
 
 

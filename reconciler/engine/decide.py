@@ -7,15 +7,15 @@ every later plan, it never commands one.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 from msgspec.structs import replace
 
 from reconciler.engine.begin import TickRefused, pinned, with_launched_places, with_places
 from reconciler.engine.catalog import joined
-from reconciler.engine.clock_guard import withheld_by_the_clock
+from reconciler.engine.clock_guard import concluded, corrected, requested, withheld_by_the_clock, would_end
+from reconciler.engine.pass_clock import PassClock
 from reconciler.engine.ports import Configuration, Ports
 from reconciler.engine.prepare import Rendered, prepare
 from reconciler.engine.recover_results import Recovered, recover
@@ -33,12 +33,11 @@ from reconciler.state.authority import GitFacts, judge
 from reconciler.state.capacity_backoff import shun
 from reconciler.state.errors import StateMoved, StateRefused
 from reconciler.state.observe.merge import absorb, changed_hosts, never_heard_of, strangers, untagged
-from reconciler.state.prune import KEEP, prune
 from reconciler.state.record_plan import intend
 from reconciler.state.sending import newly_scheduled, paced
-from reconciler.state.settle import conclude
 from reconciler.store.markers.folder import markers_needed
 from schemas.desired import Desired
+from schemas.offer import Offer
 from schemas.plan import Launch, Permissions, Plan
 from schemas.run import RUN_ENDED
 from schemas.state import Applied, Capacity, Revision, State
@@ -46,13 +45,15 @@ from schemas.state import Applied, Capacity, Revision, State
 STALE = 60.0  # a prompt that was open for longer: look again before doing anything
 
 
-def decide(
-    ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View], store: Callable[[View, Plan], bool]
-) -> Decision:
+Look = Callable[[], View]
+Store = Callable[[View, Plan], bool]
+
+
+def decide(ports: Ports, ask: TickAsk, view: View, *, look: Look, store: Store, clock: PassClock) -> Decision:
     """Plan until what was approved is written. `look` observes again; `store` collects the results that a plan waits
     for, and says whether there is another plan to make. Raises `TickRefused`, `StateRefused`.
     """
-    table = _Table(ports=ports, ask=ask, nonce=ports.nonce())
+    table = _Table(ports=ports, ask=ask, clock=clock, nonce=ports.nonce())
     for attempt in range(TRIES):
         since = ports.clock()
         # What was read before the look still does for a first try: a tick with nothing to do reads once.
@@ -70,6 +71,8 @@ def decide(
             return draft.decision(view)
         if store(view, draft.plan):
             continue
+        if draft.plan.actions and clock.contradicted():  # before anything is dated
+            draft = table.draft(stored, view)
         if ask.confirm is not None and view.approved is None:
             approved = ask.confirm(draft.plan, draft.state)
             if approved is None:
@@ -91,6 +94,8 @@ def decide(
         draft = dataclasses.replace(draft, state=target, plan=chosen, warnings=(*draft.warnings, *notes))
         if stored is not None and not (differs(stored, target) or heartbeat_due(stored, now=ports.now())):
             return draft.decision(view, since=since)
+        if clock.contradicted():
+            continue
         try:
             written = write(ports, target, was=stored, token=token)
         except StateMoved:
@@ -138,6 +143,7 @@ class _Table:
 
     ports: Ports
     ask: TickAsk
+    clock: PassClock
     nonce: str
     rendered: dict[str, Rendered] = field(default_factory=dict)
     packed: dict[tuple[str, ...], str] = field(default_factory=dict)
@@ -147,12 +153,18 @@ class _Table:
     hindered: frozenset[str] = frozenset()
     tried: int = 0
     lacking: dict[str, str] = field(default_factory=dict)
-    dated: tuple[bool, int] | None = None
     recovered: dict[str, Recovered] = field(default_factory=dict)
 
     def draft(self, stored: State | None, view: View) -> _Draft:
         """The state as it is, with what we saw and were asked for, and the plan on that."""
-        now = self.ports.now()
+        self.clock.read(stored if stored is not None else view.before, view.observed)
+        while (found := self._draft(stored, view)) is None:
+            pass  # once at most: the store is asked once, and its clock then counts
+        return found
+
+    def _draft(self, stored: State | None, view: View) -> _Draft | None:
+        """`None`: something would end, and the store, which was asked only then, says that our clock is wrong."""
+        now, clock = self.clock.now(), self.clock
         state = stored if stored is not None else view.before
         was, permissions, warnings = state.applied, self.ask.permissions, view.observed.warnings
         if view.fresh:
@@ -162,9 +174,12 @@ class _Table:
                 state,
                 listings=view.observed.listings,
                 reports=view.observed.reports,
-                now=now,
+                now=clock.wall(),
                 before=view.before,
+                offers=self._offers(state, view),
+                clocks=clock.reading,
             )
+            seen = corrected(seen, was=state, clock=clock)
             warnings += changed_hosts(state, seen) + never_heard_of(seen)
             state, permissions, why = self._asked_for(seen, now=now)
             warnings += why
@@ -173,25 +188,24 @@ class _Table:
         desired = state.applied.desired
         state, why = recover(self.ports, state, known=self.recovered, now=now)
         warnings += why
-        state = prune(conclude(state, now=now), now=now, keep=KEEP if desired.keep is None else desired.keep)
+        if (kept := concluded(state, clock=clock)) is None:
+            return None
+        state = kept
         state = replace(state, capacity=shun(state.capacity, self.capacity)) if self.capacity else state
-        made = plan(self._world(state, view, permissions=permissions, now=now))
-        made = withheld_by_the_clock(made, off=partial(self._clock_off, state), permissions=permissions)
+        made = plan(self._world(state, view, permissions=permissions, now=now, was=was))
+        if would_end(made, permissions=permissions) and clock.contradicted():
+            return None
+        if clock.reading.apart:
+            by_ours = plan(self._world(state, view, permissions=permissions, now=clock.wall(), was=was))
+            made = withheld_by_the_clock(
+                made, by_ours=by_ours, reading=clock.reading, state=state, permissions=permissions
+            )
         return _Draft(state=state, plan=made, desired=desired, permissions=permissions, was=was, warnings=warnings)
 
-    def _clock_off(self, state: State) -> tuple[str, int]:
-        """The store's, where it tells, and is asked once, where something would end; else what places' hosts said.
-
-        Jobs can set the clocks of hosts, and the store's they cannot.
-        """
-        if self.dated is None:
-            date = self.ports.store.date()
-            self.dated = (date is not None, 0 if date is None else self.ports.now() - date)
-        tells, off = self.dated
-        skews = [(place.name, place.skew) for place in state.places if place.skew]
-        if not tells and skews:
-            return min(skews, key=lambda each: abs(each[1]))
-        return self.ports.store.address, off
+    def _offers(self, state: State, view: View) -> Sequence[Offer]:
+        """What the backends of the configuration offer, made when first looked at."""
+        brought = self._brought(state) or (state.applied.desired if state.applied else None)
+        return joined(view.observed.offers, self.ports.catalog(brought) if brought else ())
 
     def _brought(self, state: State) -> Desired | None:
         """The documents whose places are asked besides the state's."""
@@ -208,7 +222,9 @@ class _Table:
             mine = ask.revision or Revision(digest=ask.documents.digest)
             if desired.project != state.project:
                 raise TickRefused(f"the state is of project {state.project}, these documents of {desired.project}")
-            facts = self.ports.facts(mine, state.applied) if state.applied else None
+            facts = GitFacts(failed=ask.git_failed) if ask.git_failed else None
+            if facts is None and state.applied is not None:
+                facts = self.ports.facts(mine, state.applied)
             verdict = judge(
                 mine,
                 applied=state.applied,
@@ -227,10 +243,10 @@ class _Table:
                 mine = state.applied.revision
             state = with_ways(apply(state, desired=desired, revision=mine, by=self.ports.who, now=now))
         if ask.wish is not None:
-            state = with_places(ask.wish(state), ask.carried)
+            state = with_places(requested(ask.wish(state), was=state, clock=self.clock), ask.carried)
         return state, permissions, warnings
 
-    def _world(self, state: State, view: View, *, permissions: Permissions, now: int) -> World:
+    def _world(self, state: State, view: View, *, permissions: Permissions, now: int, was: Applied | None) -> World:
         assert state.applied is not None  # noqa: S101 - checked by the only caller
         desired = state.applied.desired
         specs = [*desired.runs, *(run.spec for run in state.runs if run.status not in RUN_ENDED)]
@@ -238,13 +254,15 @@ class _Table:
         return World(
             desired=desired,
             state=replace(state, capacity=shun(state.capacity, self.here)) if self.here else state,
-            offers=joined(view.observed.offers, self.ports.catalog(desired)),
+            offers=self._offers(state, view),
             now=now,
             nonce=self.nonce,
             permissions=permissions,
             lacking={**lacking, **self.lacking},
             done=markers_needed(self.ports.markers, state, desired),
             goes_on=self.ask.goes_on,
+            before=was.desired if was is not None and was.desired != desired else None,
+            lapses=not self.clock.reading.apart,
         )
 
     def chosen(self, draft: _Draft, view: View) -> tuple[Plan, tuple[str, ...]]:

@@ -27,7 +27,8 @@ class TickAsk:
     """What one tick is asked for.
 
     `documents` (with their `revision`) become the applied ones; without them the applied
-    ones rule. `wish` changes the memory first (it may raise; it is made anew on whatever
+    ones rule. `git_failed` is why git could not tell the revision; "" where it could, or
+    where there is no repository. `wish` changes the memory first (it may raise; it is made anew on whatever
     the state has become, until it is written once). `carried` is the caller's checkout:
     its project and its backends are used where there is no state or nothing applied yet.
     `confirm` gets the plan and the state it is made on (before the wish or the documents
@@ -38,11 +39,13 @@ class TickAsk:
     `hasty`: only the places of the scope are asked, and no silent server or host is waited for, nor an effect on it.
     `approved_starts`: runs start only as the approved plan says: one that it lists as pending is not started.
     `goes_on`: until when whoever asks asks again, as in a `World`.
+    `trust_clock`: a person says that our clock is right, where only the last apply contradicts it.
     `retry_hosts`: failing hosts are looked at although that is put off; `None`: where a person sits at a terminal.
     """
 
     documents: Configuration | None = None
     revision: Revision | None = None
+    git_failed: str = ""
     config_force: bool = False
     wish: Callable[[State], State] | None = None
     carried: Desired | None = None
@@ -51,6 +54,7 @@ class TickAsk:
     prompted: bool = False
     act: bool = True
     hasty: bool = False
+    trust_clock: bool = False
     retry_hosts: bool | None = None
     approved_starts: bool = False
     goes_on: Literal["", "stops", "runs"] = ""

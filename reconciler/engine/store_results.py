@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+from reconciler.engine.clock_guard import corrected
 from reconciler.engine.execute import execute
+from reconciler.engine.pass_clock import PassClock
 from reconciler.engine.ports import Ports
 from reconciler.engine.view import View
 from reconciler.engine.write_state import differs, land, write
 from reconciler.state.errors import StateMoved
 from reconciler.state.observe.merge import absorb
 from reconciler.state.pending_effects import Collect, effects
-from reconciler.state.record_outcomes import Outcome, fold
-from reconciler.state.settle import conclude
+from reconciler.state.record_outcomes import Outcome
 from schemas.plan import Plan
 from schemas.state import State
 
@@ -27,15 +28,29 @@ def awaited_results(plan: Plan) -> frozenset[str]:
 
 
 def store_results(
-    ports: Ports, view: View, instances: Collection[str], *, stop: Callable[[], bool], tell: Callable[[State], None]
+    ports: Ports,
+    view: View,
+    instances: Collection[str],
+    *,
+    clock: PassClock,
+    stop: Callable[[], bool],
+    tell: Callable[[State], None],
 ) -> tuple[list[Outcome], int]:
     """The outcomes, and how many writes there were. Raises `StateRefused`."""
     stored, token = ports.store.read()
     if stored is None or stored.lineage != view.before.lineage:
         return [], 0
-    now, since = ports.now(), ports.clock()
-    seen = absorb(stored, listings=view.observed.listings, reports=view.observed.reports, now=now, before=view.before)
-    state = conclude(seen, now=now)
+    now, since = clock.now(), ports.clock()
+    seen = absorb(
+        stored,
+        listings=view.observed.listings,
+        reports=view.observed.reports,
+        now=clock.wall(),
+        before=view.before,
+        clocks=clock.reading,
+    )
+    seen = corrected(seen, was=stored, clock=clock)
+    state = clock.folded(seen, (), now=now)
     written = 0
     if differs(stored, state):
         try:
@@ -47,7 +62,7 @@ def store_results(
         return [], written
     tell(state)
     outcomes = list(execute(ports, state, todo, connections=view.connections, since=since, stop=stop))
-    at = ports.now()
-    state, landed = land(ports, lambda latest: conclude(fold(latest, outcomes, now=at), now=at))
+    at = clock.now()
+    state, landed = land(ports, lambda latest: clock.folded(latest, outcomes, now=at))
     tell(state)
     return outcomes, written + landed

@@ -139,6 +139,11 @@ class _Covered:
                 action = cut(action, range(gone, len(action.ids)))
             if not isinstance(action, Launch) or action.ids:
                 actions.append(action)
+        # What this command launched and never became ready ends as any apply would end it.
+        actions += (
+            one for one in fresh.actions
+            if isinstance(one, Terminate) and one.inferred and one.instance in self._launched
+        )  # fmt: skip
         approved = msgspec.structs.replace(self._approved, actions=tuple(actions))
         return approve(fresh, approved, starts=self._starts)
 

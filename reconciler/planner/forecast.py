@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from reconciler.planner.draft import Draft, overrides
-from reconciler.planner.next_apply import regular
 from reconciler.planner.placement.blocks import SharedBox
 from reconciler.planner.placement.fit import has
 from reconciler.planner.placement.limits import hourly
 from reconciler.state.autoscale_rules import word_of
 from reconciler.state.blocks import left_of, shared
 from reconciler.state.drains import INSTANCE, told
+from reconciler.state.observe.future_times import past_ticks
 from reconciler.state.observe.late_hosts import returned
-from reconciler.state.status import INTERRUPTED, UNTRUSTED, lost_gpus
+from reconciler.state.status import INTERRUPTED, UNTRUSTED, lost_gpus, regular_ticks
 from reconciler.text.dates import clock, moment
 from reconciler.text.durations import words
 from schemas.base import Price
@@ -197,9 +197,10 @@ def costs(draft: Draft) -> tuple[Price, Price]:
 
 def next_actor(ticks: tuple[Tick, ...], *, now: int) -> str:
     """Who will start or retry what waits: "cron@lab ticks every 5m, next about 04:30Z"."""
+    ticks = past_ticks(ticks, now=now)
     if not ticks:
         return "nobody has ticked yet; none expected: nothing will start or retry this."
-    if expected := regular(ticks, now=now):
+    if expected := regular_ticks(ticks, now=now):
         soonest = min(expected, key=lambda tick: (tick.at + (tick.every or 0), tick.by))
         every = soonest.every or 0
         return f"{soonest.by} ticks every {words(every)}, next about {clock(max(now, soonest.at + every))}"

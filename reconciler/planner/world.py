@@ -32,6 +32,10 @@ class World:
     lacking: Mapping[str, str] = field(default_factory=dict)
     done: frozenset[tuple[str, str]] = frozenset()
     goes_on: Literal["", "stops", "runs"] = ""
+    before: Desired | None = None
+    """The configuration that was applied before, where the plan applies another one."""
+    lapses: bool = True
+    """Whether the overrides of persons end in time: not while two clocks disagree."""
 
 
 def needs_of(desired: Desired, *, runs: Iterable[Run] = (), wishes: Iterable[Wish] = ()) -> tuple[Need, ...]:

@@ -20,6 +20,9 @@ NOT_STARTED = "not started"
 ASSUMED_LOST = "assumed lost by a person"
 # What a host says of a job that nobody ended (`reconciler.hosts.report`).
 BY_ITSELF = ("exit ", "killed by signal ", "out of memory", "no image", "the container did", "no Python")
+# What it says of a job that was asked to end, whatever its exit code was then (`reconciler.hosts.report`).
+TOLD = ("stopped", "aborted")
+DRAINED = "drained by now"
 
 
 class Cause(Value, frozen=True, kw_only=True):
@@ -54,7 +57,7 @@ def cause_of(run: Run, attempt: Attempt) -> Cause:
         return cause
     ended = next(job for job in jobs if job.status in ("terminated", "aborted"))
     reason = attempt.stopping or ended.reason or ended.status
-    apart = "drained by now" in reason or reason.startswith(NOT_STARTED)
+    apart = DRAINED in reason or reason.startswith(NOT_STARTED)
     kind: Kind = "interrupted" if apart else "stopped"
     return Cause(kind=kind, reason=reason, exit_code=ended.exit_code)
 
@@ -148,11 +151,15 @@ def _lost(job: Job, *, reason: str, at: int, had_result: bool = False) -> Job:
 
 
 def with_result(job: Job, attempt: Attempt) -> Job:
-    """A job whose result is stored, with its final status and the reason for it."""
-    if job.reason.startswith((INACTIVE, MAX_DURATION)):  # cut off, though it exits with 0 as a dev environment does
+    """A job whose result is stored, with its final status and the reason for it.
+
+    Exit code 0 is a success only where the host gives no other reason for the end: a program that saves its work when
+    it is told to end, and then exits with 0, has not finished.
+    """
+    if job.reason.startswith((INACTIVE, MAX_DURATION)):
         return replace(job, status="terminated")
-    if job.exit_code == 0 and not job.interrupted:
-        return replace(job, status="done", reason="")
-    if attempt.stopping and not job.reason.startswith(BY_ITSELF):
-        return replace(job, status="terminated", reason=attempt.stopping)
+    if job.exit_code == 0 and not job.interrupted and not job.reason:
+        return replace(job, status="done")
+    if (attempt.stopping or job.reason in TOLD) and not job.reason.startswith(BY_ITSELF):
+        return replace(job, status="terminated", reason=attempt.stopping or job.reason)
     return replace(job, status="failed", reason=job.reason or f"exit {job.exit_code}")

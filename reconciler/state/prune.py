@@ -18,6 +18,8 @@ def prune(state: State, *, now: int, keep: Seconds | None = KEEP) -> State:
     """`state` without what ended more than `keep` ago; `keep` None keeps for ever. Unchanged: the same object.
 
     An ended run that the applied documents still declare stays: without its record it would start again.
+    What ended counts from when its end was written: a result that came home late, or that a host dates long ago, is
+    kept as long as any other.
     """
     if keep is None:
         return state
@@ -27,18 +29,25 @@ def prune(state: State, *, now: int, keep: Seconds | None = KEEP) -> State:
     attempts = tuple(each for each in state.attempts if each.run not in gone)
     used = {job.instance for each in attempts for job in each.jobs}
     dead = {each.id for each in state.instances if _over_before(each, before) and each.id not in used}
-    wishes = tuple(each for each in state.wishes if each.launched < each.count or each.at >= before)
     tombstones = _buried(state, gone, now=now, before=before)
-    if not gone and not dead and wishes == state.wishes and tombstones == state.tombstones:
+    if not gone and not dead and tombstones == state.tombstones:
         return state
     return replace(
         state,
         runs=tuple(run for run in state.runs if run.id not in gone),
         attempts=attempts,
         instances=tuple(each for each in state.instances if each.id not in dead),
-        wishes=wishes,
         tombstones=tombstones,
         history=state.history[-HISTORY:],
+    )
+
+
+def remembered_anew(state: State, *, now: int) -> State:
+    """The state in which what ended is kept as if its end had been written now: who wrote it had another clock."""
+    return replace(
+        state,
+        runs=tuple(replace(run, settled_at=now) if run.status in RUN_ENDED else run for run in state.runs),
+        tombstones=tuple(replace(stone, at=max(stone.at, now)) for stone in state.tombstones),
     )
 
 
@@ -53,7 +62,7 @@ def needed_blobs(state: State) -> frozenset[str]:
 
 
 def _ended_before(run: Run, before: int) -> bool:
-    return run.status in RUN_ENDED and (run.finished_at or run.submitted_at) < before
+    return run.status in RUN_ENDED and max(run.finished_at or run.submitted_at, run.settled_at or 0) < before
 
 
 def _declared(run: Run, state: State) -> bool:

@@ -1,23 +1,27 @@
-"""Rebuild a lost state from listings and host reports. Pure."""
+"""Rebuild a lost state from listings and host reports; make a copied one independent of its original. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
 from reconciler.state.access_modes import with_ways
+from reconciler.state.drains import INSTANCE
 from reconciler.state.host_place import as_server
 from reconciler.state.observe.adopt_jobs import found_on
-from reconciler.state.observe.hosts import SKEW
+from reconciler.state.observe.clocks import SKEW
+from reconciler.state.observe.job_times import in_our_time
 from reconciler.state.observe.sightings import machines
+from reconciler.state.observe.type_facts import with_type_facts
 from reconciler.state.status import bought
 from schemas.access import way_of
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import HostReport, Instance, Listing, Phase, Seen
+from schemas.offer import Offer
 from schemas.pool import Pool
 from schemas.resources import Resources
-from schemas.run import Run
+from schemas.run import RUN_ENDED, Run
 from schemas.state import VERSION, Applied, Place, Revision, State
 
 NOT_OURS = "checks failed: "  # as a declared server says it that has no claim of ours
@@ -45,18 +49,20 @@ def rebuild(
     lineage: str = "",
     done: frozenset[tuple[str, str]] = frozenset(),
     above: int = 0,
+    offers: Iterable[Offer] = (),
 ) -> State:
     """A state of the lineage that the instances carry, its generation above every tag, fence and `above`.
 
     Jobs on hosts become attempts again, so that nothing busy looks idle and every result is
     collected; a run that the documents know by its name gets its spec back. Declared tasks
     without a record and a done-marker are held until `--first-run`. No idle clock starts
-    before `now`, which must be the time at the places too. `lineage` chooses where instances of several were found.
+    before `now`, which must be the time at the places too. `offers` tell
+    what the types of instances have. `lineage` chooses where instances of several were found.
     """
     _refuse_silence(places, listings)
     _refuse_another_time(listings, reports)
     chosen = _lineage(listings, lineage, new=nonce)
-    hosts = {report.instance: report for report in reports if not report.error}
+    hosts = {report.instance: in_our_time(report) for report in reports if not report.error}
     instances = _instances(listings, chosen, hosts=hosts, desired=desired, places=places, now=now)
     runs, attempts = found_on(instances, hosts, desired=desired, now=now)
     held = _held(desired, known={run.spec.name for run in runs}, done=done, nonce=nonce, now=now)
@@ -76,7 +82,7 @@ def rebuild(
         runs=(*runs, *held),
         attempts=attempts,
     )
-    return with_ways(found)
+    return with_type_facts(with_ways(found), offers)
 
 
 def _refuse_silence(places: Sequence[Place], listings: Sequence[Listing]) -> None:
@@ -134,6 +140,7 @@ def _instances(
     pools = {pool.name: pool for pool in desired.pools}
     backends = {place.name: place.config.name for place in places}
     configs = {place.name: place.config for place in places}
+    regions = {place.name: place.region for place in places}
     counts: dict[str, int] = {}
     made: dict[str, Instance] = {}
     for place, seen in machines(listings, places=places, lineage=lineage):
@@ -144,7 +151,8 @@ def _instances(
         )
         if instance.id in made:  # without an id of ours, and another account has a machine of that external id
             instance = replace(instance, id=f"{place.replace('/', '-')}-{seen.external_id}")
-        instance = replace(instance, backend=backends.get(place, place.split("/")[0]))
+        region = instance.region or regions.get(place, "")
+        instance = replace(instance, backend=backends.get(place, place.split("/")[0]), region=region)
         if place in configs:
             instance = as_server(_with_runtime(instance, configs[place]), configs[place])
             if instance.host is None:  # of a pool that is no more: nobody else says how it is reached
@@ -229,4 +237,57 @@ def _held(
     return tuple(
         Run(id=f"{nonce}r{index}", spec=spec, submitted_at=now, held=True, reason="held after a rebuild: --first-run")
         for index, spec in enumerate(waiting)
+    )
+
+
+# ---------------------------------------------------------------- a copy
+
+
+def with_new_lineage(state: State, *, lineage: str, now: int) -> State:
+    """`state` without instances, open launches and active runs, under `lineage`.
+
+    The applied configuration and its history stay, and so do ended runs with their results. A declared task that was
+    active is held until `dstack apply --first-run`: the original still runs it. A declared service starts anew; other
+    active runs end here.
+    """
+    runs = tuple(kept for run in state.runs if (kept := _kept(run, now=now)) is not None)
+    ended = {run.id for run in runs if run.status in RUN_ENDED}
+    was = {run.id for run in state.runs if run.status in RUN_ENDED}
+    return replace(
+        state,
+        lineage=lineage,
+        generation=state.generation + 1,
+        places=tuple(replace(one, identity="") if _per_lineage(one) else one for one in state.places),
+        instances=(),
+        runs=runs,
+        attempts=tuple(one for one in state.attempts if one.run in ended & was),
+        intents=(),
+        wishes=(),
+        overrides=tuple(one for one in state.overrides if not one.subject.startswith(INSTANCE)),
+        tombstones=tuple(one for one in state.tombstones if one.kind == "place"),
+        ticks=(),
+        unowned=(),
+    )
+
+
+def _per_lineage(place: Place) -> bool:
+    """This machine is another place for each lineage; accounts stay pinned."""
+    return place.config.traits.kind == "machine" and place.config.traits.scope == "host"
+
+
+def _kept(run: Run, *, now: int) -> Run | None:
+    if run.status in RUN_ENDED:
+        return run
+    if run.origin == "declared" and run.spec.type == "service":
+        return None
+    if run.origin == "declared" and run.spec.type == "task":
+        why = "held: it is active in the state that this one was copied from"
+        return Run(id=run.id, spec=run.spec, submitted_at=now, held=True, reason=why)
+    return replace(
+        run,
+        status="terminated",
+        reason="it belongs to the state that this one was copied from",
+        finished_at=now,
+        not_before=None,
+        wait_until=None,
     )

@@ -7,18 +7,18 @@ existed and is gone is `result lost`, and is never repeated in silence.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from msgspec.structs import replace
 
 from reconciler.state.attempts import UNSEEN
 from reconciler.state.drains import INSTANCE
-from reconciler.state.job_results import Cause, cause_of, settle_jobs
+from reconciler.state.job_results import DRAINED, Cause, cause_of, settle_jobs
 from reconciler.state.quarantine import quarantine
+from reconciler.state.relaunch.end_requests import end_requests
+from reconciler.state.relaunch.launch_backoff import current_backoffs
 from schemas.base import Seconds
 from schemas.instance import Instance
 from schemas.run import RUN_ENDED, Attempt, Job, Run, RunStatus
-from schemas.state import Override, State, Wish
+from schemas.state import Override, State
 
 # Backoff before an error is tried again: 15 s, 30 s, 1 min … at most 10 min.
 FIRST_WAIT = 15
@@ -29,16 +29,29 @@ STABLE = 600
 SHUNNED = 3600
 
 
-def conclude(state: State, *, now: int) -> State:
-    """The state with every consequence of its facts drawn; the same state where there is none."""
+def conclude(state: State, *, now: int, lapses: bool = True) -> State:
+    """The state with every consequence of its facts drawn; the same state where there is none.
+
+    Without `lapses` nothing ends because its time is over: two clocks disagree.
+    """
     state = _released(settle_jobs(state, now=now), now=now)
     attempts: dict[str, list[Attempt]] = {}
     for attempt in state.attempts:
         attempts.setdefault(attempt.run, []).append(attempt)
-    runs = tuple(run if run.status in RUN_ENDED else _run(run, attempts.get(run.id, []), now=now) for run in state.runs)
+    runs = tuple(
+        run if run.status in RUN_ENDED else _run(_patient(run, now=now), attempts.get(run.id, []), now=now)
+        for run in state.runs
+    )
     state = _changed(state, runs=runs)
     state = _changed(state, instances=_last_ends(state))
-    return _expire(quarantine(state, now=now), now=now)
+    state = end_requests(quarantine(state, now=now), now=now if lapses else None)
+    state = current_backoffs(state, now=now) if lapses else state
+    return _expire(state, now=now, lapses=lapses)
+
+
+def would_lapse(state: State, *, now: int) -> bool:
+    """Whether an override of a person ends because its time is over."""
+    return any(one.until is not None and one.until <= now for one in state.overrides)
 
 
 def _changed(state: State, **fields: tuple[object, ...]) -> State:
@@ -60,6 +73,12 @@ def _released(state: State, *, now: int) -> State:
             for attempt in state.attempts
         ),
     )
+
+
+def _patient(run: Run, *, now: int) -> Run:
+    """No retry waits for longer than the longest backoff: what is to hold beyond it was written by a clock ahead."""
+    ahead = run.not_before is not None and run.not_before > now + 2 * LONGEST_WAIT
+    return replace(run, not_before=None) if ahead else run
 
 
 def _waits(job: Job) -> bool:
@@ -96,11 +115,13 @@ def _under_way(run: Run, live: list[Attempt]) -> Run:
 def _stopped(run: Run, attempts: list[Attempt], *, now: int) -> Run:
     """Asked to end, and ended. One that had ended by itself before it was told is what it was: done or failed."""
     last = max(attempts, key=lambda attempt: attempt.number, default=None)
+    code = None
     if last is not None and run.spec.type == "task" and run.status != "submitted":
         cause = cause_of(run, last)
         if cause.kind in ("done", "error"):
             return _ended(run, "done" if cause.kind == "done" else "failed", cause=cause, attempt=last, now=now)
-    cause = Cause(kind="stopped", reason=run.stop_reason)
+        code = cause.exit_code
+    cause = Cause(kind="stopped", reason=run.stop_reason, exit_code=code)
     return _ended(run, "aborted" if run.abort else "terminated", cause=cause, attempt=last, now=now)
 
 
@@ -112,6 +133,7 @@ def _ended(run: Run, status: RunStatus, *, cause: Cause, attempt: Attempt | None
         reason=cause.reason,
         exit_code=cause.exit_code,
         finished_at=max(ends, default=now),
+        settled_at=now,
         not_before=None,
         wait_until=None,
     )
@@ -128,9 +150,14 @@ def _task_ended(run: Run, attempt: Attempt, *, now: int) -> Run:
     again = {"interrupted": retry.interruption, "error": retry.error}.get(cause.kind, False)
     # A machine was lost before anything ran on any: trying again repeats nothing.
     unbegun = attempt.held_back and cause.kind == "interrupted"
-    if (again or unbegun) and not run.superseded_by:
+    # Whoever drains moves what runs there: that is neither a failure nor an end of the run. An `autoscale` command is
+    # meant to end runs: it lists them and asks first.
+    moved = DRAINED in attempt.stopping and f"{DRAINED}: autoscale" not in attempt.stopping
+    moved = moved and cause.kind == "interrupted"
+    if (again or unbegun or moved) and not run.superseded_by:
         wait = 0 if cause.kind == "interrupted" and not unbegun else _backoff(attempt.number)
-        return _again(run, cause=cause, wait=wait, window=retry.duration, now=now)
+        window = retry.duration if again or unbegun else None
+        return _again(run, cause=cause, wait=wait, window=window, now=now)
     status: RunStatus = "terminated" if cause.kind == "stopped" else "failed"
     return _ended(run, status, cause=cause, attempt=attempt, now=now)
 
@@ -212,16 +239,17 @@ def _over(job: Job) -> bool:
     return job.status in ("done", "failed", "terminated", "aborted", "lost")
 
 
-def _expire(state: State, *, now: int) -> State:
-    """Overrides, capacity memory and wishes whose time is over leave."""
+def _expire(state: State, *, now: int, lapses: bool) -> State:
+    """Remove overrides and capacity memory whose time is over."""
     digest, gone = state.applied.revision.digest if state.applied else "", _gone(state)
     return _changed(
         state,
         overrides=tuple(
-            each for each in state.overrides if _in_force(each, digest=digest, now=now) and each.subject not in gone
+            each
+            for each in state.overrides
+            if _in_force(each, digest=digest, now=now if lapses else None) and each.subject not in gone
         ),
-        capacity=tuple(each for each in state.capacity if now < each.until <= now + SHUNNED),
-        wishes=tuple(_open_wishes(state.wishes, state.instances)),
+        capacity=tuple(each for each in state.capacity if not lapses or now < each.until <= now + SHUNNED),
     )
 
 
@@ -238,18 +266,8 @@ def _gone(state: State) -> frozenset[str]:
     )
 
 
-def _in_force(override: Override, *, digest: str, now: int) -> bool:
-    if override.until is not None and override.until <= now:
+def _in_force(override: Override, *, digest: str, now: int | None) -> bool:
+    """`now` None: it does not end for reasons of time."""
+    if now is not None and override.until is not None and override.until <= now:
         return False
     return override.kind != "autoscale" or override.digest == digest
-
-
-def _open_wishes(wishes: tuple[Wish, ...], instances: tuple[Instance, ...]) -> Iterable[Wish]:
-    """A wish is over when each of its instances was ready once."""
-    if not wishes:
-        return
-    ready: dict[str, int] = {}
-    for one in instances:
-        if one.wish and one.ready_at is not None:
-            ready[one.wish] = ready.get(one.wish, 0) + 1
-    yield from (wish for wish in wishes if ready.get(wish.id, 0) < wish.count)

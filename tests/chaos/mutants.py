@@ -223,6 +223,72 @@ MUTANTS = (
         tests=("tests/hosts/test_cloud_hosts.py", "-k", "another_key"),
     ),
     Mutant(
+        name="names are no commands",
+        off="a host name of a document reaches ssh, whatever stands in it",
+        changes=(
+            (
+                "reconciler/hosts/ssh/ask_ssh.py",
+                "        if fault := host_name_fault(hostname) or (user and login_fault(user)):",
+                "        if fault := '':",
+            ),
+        ),
+        tests=("tests/hosts/test_ssh_config.py", "-k", "shell"),
+    ),
+    Mutant(
+        name="names in documents",
+        off="a document may call a host by what a shell would run",
+        changes=(("schemas/ssh_names.py", "    if re.fullmatch(HOST_NAME, text):", "    if True:"),),
+        tests=("tests/hosts/test_ssh_words.py", "-k", "meant or says_why"),
+    ),
+    Mutant(
+        name="names from elsewhere",
+        off="an address of a cloud's listing is dialled, whatever stands in it",
+        changes=(("reconciler/hosts/ssh/connections.py", "        if hop.fault:\n", "        if False:\n"),),
+        tests=("tests/hosts/test_ssh_login.py", "-k", "no_name"),
+    ),
+    Mutant(
+        name="revoked keys",
+        off="a pinned key that is revoked is trusted",
+        changes=(
+            (
+                "reconciler/hosts/ssh/connections.py",
+                "        if hop.key and (where := self._here.revoked(hop, hop.key)):",
+                "        if where := '':",
+            ),
+        ),
+        tests=("tests/hosts/test_ssh_login.py", "-k", "revoked"),
+    ),
+    Mutant(
+        name="revoked lines",
+        off="lines of revoked keys are dropped when known_hosts is read",
+        changes=(("reconciler/config/known_hosts.py", 'if one.marker == "@revoked" and ', "if False and "),),
+        tests=("tests/hosts/test_ssh_words.py", "-k", "revoke"),
+    ),
+    Mutant(
+        name="ignore rules without git",
+        off="where git does not rule, what .gitignore names is sent",
+        changes=(
+            (
+                "reconciler/store/blobs/bundle.py",
+                'skipped=_SKIPPED, rules=(IgnoreRules(root, ".gitignore"),))',
+                "skipped=_SKIPPED)",
+            ),
+        ),
+        tests=("tests/store/test_ignored_files.py", "-k", "hold"),
+    ),
+    Mutant(
+        name="keys stay here",
+        off="a file that looks like a key is sent with the others",
+        changes=(
+            (
+                "reconciler/store/blobs/bundle.py",
+                "        and looks_secret(root, one.path, size=one.stat.st_size)\n",
+                "        and False\n",
+            ),
+        ),
+        tests=("tests/store/test_ignored_files.py", "-k", "stays"),
+    ),
+    Mutant(
         name="the birth key goes",
         off="the host key that user data gave stays in force",
         changes=(
@@ -277,6 +343,18 @@ MUTANTS = (
         tests=("tests/store/test_statefile.py",),
     ),
     Mutant(
+        name="a key twice",
+        off="of a key that stands twice in a state the last one counts",
+        changes=(
+            (
+                "schemas/strict_json.py",
+                "    if data.count(_KEYS) == again.count(_KEYS) and data.count(b'\"') == again.count(b'\"'):\n",
+                "    if True:\n",
+            ),
+        ),
+        tests=("tests/store/test_statefile.py",),
+    ),
+    Mutant(
         name="idle from ready",
         off="boot time is idle time",
         changes=(
@@ -287,6 +365,78 @@ MUTANTS = (
             ),
         ),
         tests=("tests/planner/test_cases.py", "tests/engine/test_machine.py"),
+    ),
+    Mutant(
+        name="a host's two bounds",
+        off="what a job or a host dates long ago is believed",
+        changes=(
+            (
+                "reconciler/state/observe/adopt_jobs.py",
+                "    return now if said is None else min(max(said, since), now)",
+                "    return now if said is None else min(said, now)",
+            ),
+        ),
+        tests=("tests/engine/test_clocks.py", "-k", "writes_its_own_end"),
+    ),
+    Mutant(
+        name="kept from its writing",
+        off="a result that comes home late is forgotten at once",
+        changes=(
+            (
+                "reconciler/state/prune.py",
+                "max(run.finished_at or run.submitted_at, run.settled_at or 0) < before",
+                "(run.finished_at or run.submitted_at) < before",
+            ),
+        ),
+        tests=("tests/state/test_clocks.py",),
+    ),
+    Mutant(
+        name="prune under the guard",
+        off="what is old by our clock is forgotten while two clocks disagree",
+        changes=(
+            (
+                "reconciler/engine/clock_guard.py",
+                "    if clock.reading.apart:\n        return calm\n    kept = prune",
+                "    kept = prune",
+            ),
+        ),
+        tests=("tests/engine/test_clocks.py", "-k", "hosts_alone_contradict"),
+    ),
+    Mutant(
+        name="one host's offset",
+        off="the clock of one host is that of every place",
+        changes=(
+            (
+                "reconciler/state/observe/clocks.py",
+                "    return ClockReading(places=nearest, shifts=told)",
+                "    return ClockReading(off=min(nearest.values(), key=abs, default=0), places=nearest)",
+            ),
+        ),
+        tests=("tests/engine/test_clocks.py", "-k", "clock_of_one_host"),
+    ),
+    Mutant(
+        name="a jump of our clock",
+        off="where no place tells the time, our clock is right whatever it jumped",
+        changes=(
+            (
+                "reconciler/state/observe/clocks.py",
+                "    if jumped and not proven:",
+                "    if jumped and jumped is None:",
+            ),
+        ),
+        tests=("tests/engine/test_clocks.py", "-k", "wrong_clock_of_ours and uptime"),
+    ),
+    Mutant(
+        name="a step in an apply",
+        off="a step of our clock while an apply runs dates what it writes",
+        changes=(
+            (
+                "reconciler/engine/pass_clock.py",
+                "        return int(self._began + self._ports.clock())",
+                "        return self._ports.now()",
+            ),
+        ),
+        tests=("tests/engine/test_clocks.py", "-k", "steps_in_the_middle"),
     ),
     Mutant(
         name="reservation for gangs",
@@ -351,10 +501,28 @@ MUTANTS = (
         tests=("tests/state/test_authority.py", "tests/engine/test_machine.py"),
     ),
     Mutant(
+        name="a git that fails",
+        off="a repository that git does not read counts as a folder without git",
+        changes=(("reconciler/state/authority.py", "    if facts.failed:\n", "    if False:\n"),),
+        tests=("tests/state/test_authority.py",),
+    ),
+    Mutant(
         name="a restored backup",
         off="a state older than the world's tags is believed",
         changes=(("reconciler/state/observe/generations.py", "    if not newer:\n", "    if True:\n"),),
         tests=("tests/state/test_absorb.py", "tests/engine/test_tick.py"),
+    ),
+    Mutant(
+        name="a copied folder",
+        off="a copy of a project's folder uses the original's instances on this machine",
+        changes=(
+            (
+                "backends/local/homes.py",
+                "    return known.state_address if _holds(",
+                '    return "" if _holds(',
+            ),
+        ),
+        tests=("tests/backends/local/test_backend.py",),
     ),
     Mutant(
         name="a missing state",
@@ -379,6 +547,18 @@ MUTANTS = (
             ),
         ),
         tests=("tests/planner/test_cases.py",),
+    ),
+    Mutant(
+        name="told to end",
+        off="a job that exits with 0 after it was told to end is done",
+        changes=(
+            (
+                "reconciler/state/job_results.py",
+                "    if job.exit_code == 0 and not job.interrupted and not job.reason:\n",
+                "    if job.exit_code == 0 and not job.interrupted:\n",
+            ),
+        ),
+        tests=("tests/state/test_conclude.py",),
     ),
     Mutant(
         name="once per content",
@@ -641,6 +821,90 @@ MUTANTS = (
             ),
         ),
         tests=("tests/engine/test_launch_shapes.py", "-k", "never_sent_again"),
+    ),
+    Mutant(
+        name="a removed rule",
+        off="an autoscale rule that a command removed leaves every type allowed",
+        changes=(
+            (
+                "reconciler/state/autoscale_rules.py",
+                "    exist = bool(caps) or cleared or spoken or desired",
+                "    exist = bool(caps) or cleared or desired",
+            ),
+        ),
+        tests=("tests/planner/test_autoscale.py",),
+    ),
+    Mutant(
+        name="a confirmed price",
+        off="what costs more than was confirmed is launched where what was confirmed has no price",
+        changes=(
+            (
+                "reconciler/planner/placement/offer_search.py",
+                "        if (ceiling is None and not unpriced) or offer.purchase in unpriced:\n",
+                "        if ceiling is None or offer.purchase in unpriced:\n",
+            ),
+        ),
+        tests=("tests/planner/test_cases.py", "-k", "unpriced"),
+    ),
+    Mutant(
+        name="what a type has",
+        off="a rebuilt instance has no resources until its host tells them",
+        changes=(
+            (
+                "reconciler/state/observe/type_facts.py",
+                "    if not lacking:\n        return state\n",
+                "    if lacking or True:\n        return state\n",
+            ),
+        ),
+        tests=("tests/state/test_rebuild.py",),
+    ),
+    Mutant(
+        name="never ready, later and later",
+        off="machines that are never ready are bought again at once",
+        changes=(
+            (
+                "reconciler/planner/rules/scale_up.py",
+                "        if backoff is None or self.draft.now >= backoff.until or (",
+                "        if backoff is None or self.draft.now >= backoff.at or (",
+            ),
+        ),
+        tests=("tests/engine/test_launch_backoff.py",),
+    ),
+    Mutant(
+        name="an edited idle duration",
+        off="an edited `idle_duration` reaches no living instance",
+        changes=(
+            (
+                "reconciler/planner/rules/pool_edits.py",
+                "        if one.idle_source not in of_pool or one.idle_duration == duration:\n",
+                "        if one.idle_source in of_pool or one.idle_duration == duration:\n",
+            ),
+        ),
+        tests=("tests/planner/test_pool_edits.py",),
+    ),
+    Mutant(
+        name="a failed request",
+        off="what `pool add` asked for is launched again after it failed without a retry",
+        changes=(
+            (
+                "reconciler/state/relaunch/end_requests.py",
+                "    return by_name or not retries(wish, reason=one.reason, now=now)\n",
+                "    return by_name\n",
+            ),
+        ),
+        tests=("tests/engine/test_added_instances.py",),
+    ),
+    Mutant(
+        name="a removed request",
+        off="an instance that was removed while it started is launched again",
+        changes=(
+            (
+                "reconciler/state/requests.py",
+                "    return leave_request(state, instance.id)\n",
+                "    return state\n",
+            ),
+        ),
+        tests=("tests/engine/test_added_instances.py",),
     ),
     Mutant(
         name="a late refusal",

@@ -77,6 +77,24 @@ def test_from_a_rule_to_the_machines(tmp_path: Path, aws_server: AwsServer) -> N
     assert "disabled" in said("autoscale", "info")
 
 
+def test_a_rule_without_a_type_is_refused(tmp_path: Path) -> None:
+    folder = folder_at(tmp_path)
+    assert folder.dstack("apply", "-y", "-d").code == 0
+    assert folder.dstack("autoscale", "allow", "", "--max", "1", "-y").err.startswith("error: TYPE is empty")
+    assert folder.dstack("autoscale", "allow", " ", "--max", "0", "-y").err.startswith("error: TYPE is empty")
+    assert not (folder.root / ".dstack/autoscale.yml").exists()
+
+
+@pytest.mark.parametrize("words", ["autoscale enable -y", "pool drain bench -y", "pool pause bench --yes"])
+def test_yes_is_taken_where_nothing_is_asked(tmp_path: Path, words: str) -> None:
+    folder = folder_at(tmp_path)
+    assert folder.dstack("apply", "-y", "-d").code == 0
+    ran = folder.dstack(*words.split())
+    assert (ran.code, "No such option" in ran.said) == (0, False), ran
+    if words.startswith("pool"):
+        assert folder.dstack("pool", "resume", "bench", "-y").code == 0
+
+
 @pytest.mark.parametrize("words", ["autoscale enable", "autoscale clear"])
 def test_what_is_so_already_is_said(tmp_path: Path, words: str) -> None:
     folder = folder_at(tmp_path)

@@ -9,6 +9,7 @@ import typer
 
 from reconciler.cli.options import shared as o
 from reconciler.cli.options.factory import new_app
+from reconciler.cli.options.ssh_flags import TakesSshFlags, given
 
 RequiredPool = Annotated[str, typer.Option("--pool", metavar="NAME", help="The pool.")]
 For = Annotated[str, typer.Option("--for", metavar="DUR", help="Ends that long after it begins.")]
@@ -113,6 +114,7 @@ def add(
 
 
 def add_ssh(
+    ctx: typer.Context,
     destination: Annotated[
         list[str], typer.Argument(metavar="DEST…", help="`[user@]host`, or `ssh://user@host:port`.")
     ],
@@ -140,6 +142,7 @@ def add_ssh(
         port=port,
         login=login,
         options=tuple(option or ()),
+        ssh_flags=given(ctx),
         jump=jump,
         config=config,
         region=region,
@@ -173,25 +176,29 @@ def drain(
     duration: For = "",
     stop_after: Annotated[str, typer.Option(metavar="DUR", help="Stop what still runs that long after.")] = "",
     reason: Reason = "",
+    yes: o.Yes = False,
 ) -> int:
     """Start nothing more in a pool or on an instance, and let its instances go as they fall idle."""
     from reconciler.cli.commands.pool.override import PoolOverride, override_pool
 
+    del yes  # nothing is asked: the next apply acts on it, and shows it first
     word = PoolOverride(kind="drain", at=at, until=until, duration=duration, stop_after=stop_after, reason=reason)
     return override_pool(name, word)
 
 
-def pause(pool: PoolArgument, until: Until = "", duration: For = "", reason: Reason = "") -> int:
+def pause(pool: PoolArgument, until: Until = "", duration: For = "", reason: Reason = "", yes: o.Yes = False) -> int:
     """Launch nothing more in a pool."""
     from reconciler.cli.commands.pool.override import PoolOverride, override_pool
 
+    del yes  # nothing is asked
     return override_pool(pool, PoolOverride(kind="pause", until=until, duration=duration, reason=reason))
 
 
-def resume(name: Held) -> int:
+def resume(name: Held, yes: o.Yes = False) -> int:
     """Take back `pool drain` and `pool pause`, and trust a quarantined instance again."""
     from reconciler.cli.commands.pool.override import resume_pool
 
+    del yes  # nothing is asked
     return resume_pool(name)
 
 
@@ -204,7 +211,7 @@ def register(app: typer.Typer) -> None:
     pools.command("delete")(delete)
     pools.command("set-default")(set_default)
     pools.command("add")(add)
-    pools.command("add-ssh")(add_ssh)
+    pools.command("add-ssh", cls=TakesSshFlags)(add_ssh)
     pools.command("remove")(remove)
     pools.command("rm", hidden=True)(remove)
     pools.command("drain")(drain)

@@ -11,8 +11,7 @@ from functools import cached_property
 from itertools import chain
 
 from reconciler.planner.draft import Draft
-from reconciler.planner.placement.blocks import Boxes, SharedBox, machines_of, suffices
-from reconciler.planner.placement.fit import other_image
+from reconciler.planner.placement.blocks import Boxes, SharedBox, machines_of
 from reconciler.planner.placement.freeing import Freeing
 from reconciler.planner.placement.idle_pool import Requirement, Stock, coming, unusable
 from reconciler.state.blocks import blocks_of, left_of, shared
@@ -110,16 +109,6 @@ class AtHand:
         for one in instances:
             self.idle.take(one)
             self.soon.take(one)
-
-    def busy_fits(self, shape: Requirement) -> bool:
-        """Whether an instance of the pool that is busy now could ever run it."""
-        draft = self.draft
-        return any(
-            draft.jobs.get(id)
-            and not other_image(shape.need, draft.living[id])
-            and not suffices(shape.need, left_of(draft.living[id]).resources, of=shared(draft.living[id]), cloud=False)
-            for id in draft.members[shape.pool]
-        )
 
     def ordered(self, shape: Requirement, offer: Offer, *, blocks: int, runs: list[str]) -> None:
         """A machine of `blocks` was ordered for a run, which takes its part. `runs` are those that are to share it."""

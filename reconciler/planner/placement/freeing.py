@@ -12,11 +12,11 @@ from itertools import chain
 from typing import NamedTuple
 
 from reconciler.planner.draft import Draft
-from reconciler.planner.next_apply import applies_often
 from reconciler.planner.placement.blocks import Boxes, SharedBox, machines_of
 from reconciler.planner.placement.idle_pool import Requirement, Stock, unusable
 from reconciler.state.blocks import left_of, shared, used
 from reconciler.state.sending import type_for
+from reconciler.state.status import applies_often
 from reconciler.text.dates import clock
 from reconciler.text.durations import words
 from reconciler.text.format import few

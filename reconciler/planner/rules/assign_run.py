@@ -9,14 +9,14 @@ from reconciler.planner.placement.at_hand import AtHand
 from reconciler.planner.placement.idle_pool import Requirement
 from reconciler.planner.run_queue import Demand, next_number
 from reconciler.state.master_port import master_port
-from reconciler.text.format import few
+from reconciler.text.format import by_number, few
 from schemas.instance import Instance
 from schemas.plan import Assign
 
 
 def assign(draft: Draft, at: AtHand, demand: Demand, instances: Sequence[Instance], *, shape: Requirement) -> None:
-    """Adds the action; the instances, or the shares of them, are taken. `instances[rank]` runs node `rank`."""
-    run = demand.run
+    """Adds the action; the instances, or the shares of them, are taken. The first by name runs node 0."""
+    run, instances = demand.run, sorted(instances, key=lambda one: by_number(one.name))
     number = next_number(draft, run, replica=demand.replica)
     attempt = f"{run.id}-{demand.replica}-{number}"
     port = master_port(attempt, taken=draft.ports)

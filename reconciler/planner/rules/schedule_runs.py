@@ -18,9 +18,9 @@ from reconciler.planner.placement.idle_pool import Requirement, coming
 from reconciler.planner.placement.rejection import crossing, passed_by, pool_crossing
 from reconciler.planner.placement.reservations import release
 from reconciler.planner.rules.assign_run import assign
-from reconciler.planner.rules.scale_up import RESERVED, Growth, grow_for, grow_gang, shape_of, window
+from reconciler.planner.rules.scale_up import RESERVED, Growth, grow_for, grow_gang, shape_of
+from reconciler.planner.rules.unserved_runs import unserved
 from reconciler.planner.run_queue import Demand, remember, waiting
-from reconciler.text.format import by_number
 from schemas.base import Price, Seconds
 from schemas.instance import Instance
 from schemas.offer import Offer
@@ -73,6 +73,8 @@ class Server:
             return
         if self._waits_for_a_share(demand.run, shape) or self._waits_for_an_end(demand.run, shape):
             return
+        if self._backs_off(demand.run, shape):
+            return
         why = self._refused.get(shape) or grow_for(self.growth, demand.run, shape)
         if why:
             if shape not in self._refused:
@@ -103,6 +105,14 @@ class Server:
         if found is not None:
             self._waits(run, f"waits for {found.name}")
         return found is not None
+
+    def _backs_off(self, run: Run, shape: Requirement) -> bool:
+        """It waits for the next try, after machines that were never ready; without a retry it fails with them."""
+        pool = self.draft.pools[shape.pool]
+        why = "" if shape.reuse_only or shape.instance_name else self.growth.backing_off(pool, since=run.submitted_at)
+        if why:
+            unserved(self.draft, run, why, shape=shape, failed=True)
+        return bool(why)
 
     def _waits_for_a_share(self, run: Run, shape: Requirement) -> bool:
         """Of a box that comes, that another run of this plan has ordered, or whose GPUs are to be named yet."""
@@ -176,7 +186,7 @@ class Server:
         if complete:
             cheapest = min(complete, key=lambda found: sum(one.price or Price(0) for one in found))
             self.at.take(cheapest)
-            self._assign(demand, sorted(cheapest, key=lambda one: by_number(one.name)), shape=shape)
+            self._assign(demand, cheapest, shape=shape)
             return
         # What was launched for others waits for them, unless this run begins with it at once or cannot do without.
         why = ""
@@ -195,7 +205,7 @@ class Server:
         offer, ends = self._ending(run, shape, at_hand=at_hand, mine=mine)
         enough = [found[: shape.nodes] for found in at_hand.values() if len(found) >= shape.nodes]
         if not enough:
-            return self._grow_gang(run, shape, at_hand=at_hand, mine=mine)
+            return "" if self._backs_off(run, shape) else self._grow_gang(run, shape, at_hand=at_hand, mine=mine)
         self._reserve(run, enough[0])
         ending = [ends[one.id] for one in enough[0] if one.id in ends]
         awaited = len(ending) + sum(coming(self.draft, one) for one in enough[0])
@@ -284,21 +294,7 @@ class Server:
         remember(self.draft, run, why)
 
     def _unserved(self, run: Run, why: str, *, shape: Requirement | None = None) -> None:
-        """Said with numbers; failed where its window for capacity is over and it never ran this time."""
-        draft = self.draft
-        over = run.wait_until is not None and draft.now >= run.wait_until and not draft.live.get(run.id)
-        # Without a retry it fails where there is nothing, not where a busy one fits or a place did not answer.
-        if not over or (not run.spec.retry.no_capacity and self._hope(shape)):
-            draft.cannot(f"run {run.spec.name}", why)
-            remember(draft, run, why)
-            return
-        tried = window(run.spec.retry.duration) if run.spec.retry.no_capacity else ""
-        reason = f"no capacity{f' for {tried}' if tried else ''}: {why}"
-        draft.cannot(f"run {run.spec.name}", reason)
-        draft.update_run(run, why=reason, status="failed", reason=reason, finished_at=draft.now)
-
-    def _hope(self, shape: Requirement | None) -> bool:
-        return bool(self.draft.unknown) or (shape is not None and self.at.busy_fits(shape))
+        unserved(self.draft, run, why, shape=shape)
 
 
 def serve(draft: Draft, growth: Growth) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 
 from reconciler.planner.draft import Draft
 from reconciler.planner.rules.end_unanswering import end_unanswering
-from reconciler.state.job_results import NOT_STARTED
+from reconciler.state.job_results import DRAINED, NOT_STARTED, with_result
 from reconciler.text.durations import words
 from reconciler.text.format import counted
 from schemas.plan import Stop
@@ -97,7 +97,8 @@ def _broken(run: Run, attempt: Attempt) -> str:
     for job in attempt.jobs:
         if job.status in GOES_ON:
             continue
-        if job.status in ("failed", "lost") or (job.status == "ended" and (job.interrupted or job.exit_code)):
+        failed = job.interrupted or job.exit_code or with_result(job, attempt).status == "failed"
+        if job.status in ("failed", "lost") or (job.status == "ended" and failed):
             return f"node {job.rank} {_how(job.status, exit_code=job.exit_code, reason=job.reason)}"
         if job.status in ("terminated", "aborted"):
             return f"node {job.rank} was {job.status}: {job.reason or 'no reason given'}"
@@ -129,7 +130,7 @@ def _drained(draft: Draft, attempt: Attempt) -> str:
             continue
         instance = draft.living.get(job.instance)
         if instance is not None and instance.drain_until is not None and draft.now >= instance.drain_until:
-            return f"{instance.name} was to be drained by now: {instance.draining}"
+            return f"{instance.name} was to be {DRAINED}: {instance.draining}"
     return ""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from reconciler.cli.commands.plan.apply_report import report
 from reconciler.cli.commands.plan.approval import Approval, price_flag
 from reconciler.cli.commands.plan.plan import check_pool
-from reconciler.cli.commands.plan.revision import identified, revision
+from reconciler.cli.commands.plan.revision import identified, revision_if_read
 from reconciler.cli.commands.plan.saved import saved_plan
 from reconciler.cli.commands.plan.waiting import apply_passes
 from reconciler.cli.commands.run.files import packer
@@ -45,6 +45,7 @@ class ApplyFlags:
     replace: tuple[str, ...] = ()
     assume_lost: tuple[str, ...] = ()
     retry_hosts: bool = False
+    trust_clock: bool = False
     upgrade_state: bool = False
     metrics: Path | None = None
 
@@ -99,9 +100,11 @@ def _ask(flags: ApplyFlags, documents: Documents, *, interrupts: Interrupts) -> 
     prompted = interactive() and not flags.yes and flags.file is None
     # At a prompt everything is shown and asked about, pools that left by their names.
     destroyable = (*flags.allow_destroy, *(("*",) if prompted else ()))
+    found, git_failed = revision_if_read(documents)
     return TickAsk(
         documents=documents,
-        revision=revision(documents),
+        revision=found,
+        git_failed=git_failed,
         config_force=flags.config_force,
         permissions=Permissions(
             destroy_pools=destroyable,
@@ -115,6 +118,7 @@ def _ask(flags: ApplyFlags, documents: Documents, *, interrupts: Interrupts) -> 
         prompted=prompted,
         approved_starts=not flags.yes or flags.file is not None,
         retry_hosts=True if flags.retry_hosts else None,
+        trust_clock=flags.trust_clock,
         stop=interrupts.asked,
     )
 
