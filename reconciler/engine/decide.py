@@ -22,7 +22,7 @@ from reconciler.engine.recover_results import Recovered, recover
 from reconciler.engine.request import TickAsk
 from reconciler.engine.view import Decision, OtherWorld, View
 from reconciler.engine.write_state import TRIES, differs, heartbeat_due, jitter, write
-from reconciler.planner.failover import failover
+from reconciler.planner.failover import failover, left_waiting
 from reconciler.planner.launch_tries import OFFERS, within, without_unprepared
 from reconciler.planner.plan import plan
 from reconciler.planner.world import World
@@ -45,8 +45,14 @@ from schemas.state import Applied, Capacity, Revision, State
 STALE = 60.0  # a prompt that was open for longer: look again before doing anything
 
 
-def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View], clock: PassClock) -> Decision:
-    """Plan until what was approved is written. `look` observes again. Raises `TickRefused`, `StateRefused`."""
+Look = Callable[[], View]
+Store = Callable[[View, Plan], bool]
+
+
+def decide(ports: Ports, ask: TickAsk, view: View, *, look: Look, store: Store, clock: PassClock) -> Decision:
+    """Plan until what was approved is written. `look` observes again; `store` collects the results that a plan waits
+    for, and says whether there is another plan to make. Raises `TickRefused`, `StateRefused`.
+    """
     table = _Table(ports=ports, ask=ask, clock=clock, nonce=ports.nonce())
     for attempt in range(TRIES):
         since = ports.clock()
@@ -63,6 +69,8 @@ def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View], 
             continue  # it seems to be older than the world: perhaps another wrote and launched while we looked
         if not ask.act:
             return draft.decision(view)
+        if store(view, draft.plan):
+            continue
         if draft.plan.actions and clock.contradicted():  # before anything is dated
             draft = table.draft(stored, view)
         if ask.confirm is not None and view.approved is None:
@@ -76,18 +84,14 @@ def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View], 
             since = ports.clock()
             if ask.wish is not None:  # it holds the price that was just agreed to
                 draft = table.draft(stored, view)
-        chosen = draft.plan
-        if view.approved is not None:
-            chosen = failover(chosen, view.approved, refused=view.refused, hindered=table.hindered)
-        chosen, notes = within(chosen, sent=view.sent)
-        chosen, late = paced(draft.state, chosen, now=ports.now())
+        chosen, notes = table.chosen(draft, view)
         target = table.intended(draft, chosen, view=view)
         if target is None:
             if table.lacking and ask.wish is None:  # another plan, in which idle instances that it kept may go
                 view = dataclasses.replace(view, approved=None)
             continue
         chosen, notes = without_unprepared(chosen, target.intents, notes=notes)
-        draft = dataclasses.replace(draft, state=target, plan=chosen, warnings=(*draft.warnings, *notes, *late))
+        draft = dataclasses.replace(draft, state=target, plan=chosen, warnings=(*draft.warnings, *notes))
         if stored is not None and not (differs(stored, target) or heartbeat_due(stored, now=ports.now())):
             return draft.decision(view, since=since)
         if clock.contradicted():
@@ -256,9 +260,20 @@ class _Table:
             permissions=permissions,
             lacking={**lacking, **self.lacking},
             done=markers_needed(self.ports.markers, state, desired),
+            goes_on=self.ask.goes_on,
             before=was.desired if was is not None and was.desired != desired else None,
             lapses=not self.clock.reading.apart,
         )
+
+    def chosen(self, draft: _Draft, view: View) -> tuple[Plan, tuple[str, ...]]:
+        """What of the plan was approved and is done now, and what is said of the rest."""
+        chosen, asked = draft.plan, view.approved is not None and self.ask.approved_starts
+        if view.approved is not None:
+            chosen = failover(chosen, view.approved, refused=view.refused, hindered=self.hindered, starts=asked)
+        waiting = left_waiting(draft.plan, chosen)
+        chosen, notes = within(chosen, sent=view.sent)
+        chosen, late = paced(draft.state, chosen, now=self.ports.now())
+        return chosen, (*notes, *late, *waiting)
 
     def intended(self, draft: _Draft, chosen: Plan, *, view: View) -> State | None:
         """The state with the plan's marks; `None` where something is in the way: plan around it."""

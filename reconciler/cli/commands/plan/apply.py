@@ -116,6 +116,7 @@ def _ask(flags: ApplyFlags, documents: Documents, *, interrupts: Interrupts) -> 
         ),
         confirm=approval,
         prompted=prompted,
+        approved_starts=not flags.yes or flags.file is not None,
         retry_hosts=True if flags.retry_hosts else None,
         trust_clock=flags.trust_clock,
         stop=interrupts.asked,
