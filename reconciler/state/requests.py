@@ -11,6 +11,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
+from reconciler.state.apply_config import why_destroyed
 from reconciler.state.drains import INSTANCE, INSTANCE_DRAINED, POOL_DRAINED
 from reconciler.state.status import UNTRUSTED, alive, jobs_by_instance
 from schemas.base import Seconds
@@ -74,6 +75,7 @@ def add_run(state: State, run: Run) -> State:
     """Always a new run. Its pool must be known (see `carry`); `origin` is `run`."""
     if any(each.id == run.id for each in state.runs):
         raise WishRefused(f"run id {run.id} exists already: try again")
+    _refuse_destroyed(state)
     _refuse_unknown_pool(state, run.spec.pool)
     return replace(state, runs=(*state.runs, replace(run, origin="run")))
 
@@ -136,12 +138,18 @@ def add_instances(state: State, wish: Wish) -> State:
     """Ask for `wish.count` instances in a known pool (see `carry`)."""
     if any(each.id == wish.id for each in state.wishes):
         raise WishRefused(f"wish id {wish.id} exists already: try again")
+    _refuse_destroyed(state)
     if wish.count < 1:
         raise WishRefused(f"--count {wish.count}: at least 1")
     _refuse_unknown_pool(state, wish.pool)
     if wish.name:
         _refuse_taken(state, wish)
     return replace(state, wishes=(*state.wishes, wish))
+
+
+def _refuse_destroyed(state: State) -> None:
+    if why := why_destroyed(state):
+        raise WishRefused(why)
 
 
 def _refuse_taken(state: State, wish: Wish) -> None:

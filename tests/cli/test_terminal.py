@@ -159,6 +159,18 @@ def test_destroy_wants_the_name_typed(folder: Folder) -> None:
     assert json.loads(folder.dstack("pool", "ps", "--json").out) == []
 
 
+def test_a_person_revives_a_destroyed_project(folder: Folder) -> None:
+    assert folder.dstack("pool", "add", "-y").code == 0
+    assert folder.dstack("destroy", "--confirm", "demo").code == 0
+    for answer, code in (("n", 1), ("y", 0)):
+        with at_terminal(folder, "apply") as terminal:
+            terminal.wait_for("Create it again?")
+            assert "Project demo was destroyed by " in terminal.text
+            terminal.type(f"{answer}\n")
+            assert terminal.ends() == code
+    assert folder.dstack("apply", "-y").code == 0
+
+
 def test_watching_ends_at_ctrl_c(folder: Folder) -> None:
     assert folder.dstack("pool", "add", "-y").code == 0
     with at_terminal(folder, "pool", "ps", "-w") as terminal:

@@ -58,6 +58,7 @@ def apply(
     assume_lost: o.AssumeLost = None,
     retry_hosts: o.RetryHosts = False,
     metrics: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a Prometheus textfile.")] = None,
+    revive: Annotated[bool, typer.Option("--revive", help="Create a destroyed project again.")] = False,
     upgrade_state: Annotated[bool, typer.Option("--upgrade-state", help="Upgrade the state's format first.")] = False,
 ) -> int:
     """Observe, plan, ask, do it, and wait until it is seen. Safe to kill at any point."""
@@ -81,6 +82,7 @@ def apply(
             assume_lost=tuple(assume_lost or ()),
             retry_hosts=retry_hosts,
             upgrade_state=upgrade_state,
+            revive=revive,
             metrics=metrics,
         )
     )

@@ -12,10 +12,10 @@ from reconciler.cli.commands.plan.plan import check_pool
 from reconciler.cli.commands.plan.revision import identified, revision_if_read
 from reconciler.cli.commands.plan.saved import saved_plan
 from reconciler.cli.commands.run.files import packer
-from reconciler.cli.project import forget_aliases, ports_of, project_root, site_of, tell
+from reconciler.cli.project import forget_aliases, ports_of, project_root, site, site_of, tell
 from reconciler.cli.terminal.interrupts import Interrupts
 from reconciler.cli.terminal.progress import Progress
-from reconciler.cli.terminal.streams import interactive, say
+from reconciler.cli.terminal.streams import interactive, must_agree, say
 from reconciler.cli.terminal.times import seconds
 from reconciler.config.load import Documents
 from reconciler.engine.refresh_catalog import freshen
@@ -24,7 +24,7 @@ from reconciler.engine.tick import TickResult, tick
 from reconciler.engine.until import Settled, settle, settled
 from reconciler.store.base import Store
 from reconciler.system.process import now
-from schemas.plan import Permissions
+from schemas.plan import Permissions, Terminate
 from schemas.state import VERSION
 
 
@@ -46,6 +46,7 @@ class ApplyFlags:
     assume_lost: tuple[str, ...] = ()
     retry_hosts: bool = False
     upgrade_state: bool = False
+    revive: bool = False
     metrics: Path | None = None
 
 
@@ -59,11 +60,26 @@ def run_apply(flags: ApplyFlags) -> int:
 
 
 def _apply(flags: ApplyFlags, results: list[TickResult]) -> int:
+    """Once more where the project was destroyed, and a person at the prompt revives it."""
+    done, interrupted = _applied(flags)
+    if done.first.destroyed and not flags.yes and flags.file is None and interactive():
+        must_agree(f"{done.first.refused}\nCreate it again?", yes=False)
+        done, interrupted = _applied(replace(flags, revive=True))
+    elif done.first.destroyed:
+        _go_on_destroying()
+    results.append(done.last)
+    if done.last.state is not None:
+        forget_aliases(done.last.state)
+    return report(done, interrupted=interrupted, strict=flags.strict, detached=flags.detach)
+
+
+def _applied(flags: ApplyFlags) -> tuple[Settled, bool]:
+    """What came of it, and whether it was interrupted."""
     documents = identified(project_root(), allow_endpoint=flags.allow_endpoint)
     check_pool(flags.pool, documents.desired)
-    site = site_of(documents)
+    where = site_of(documents)
     progress = Progress()
-    ports = replace(ports_of(site, asking=progress.asking), bundle=packer(site, yes=flags.yes))
+    ports = replace(ports_of(where, asking=progress.asking), bundle=packer(where, yes=flags.yes))
     ports.spawn(lambda: freshen(documents.desired, os.environ, now=now()))  # for the next one: nobody waits for it
     if flags.upgrade_state:
         _upgrade(ports.store)
@@ -76,10 +92,15 @@ def _apply(flags: ApplyFlags, results: list[TickResult]) -> int:
         else:
             done = settle(ports, ask, until=settled, progress=progress, trouble=progress.trouble, deadline=limit)
     tell(ports.store.notes)
-    results.append(done.last)
-    if done.last.state is not None:
-        forget_aliases(done.last.state)
-    return report(done, interrupted=interrupts.count > 0, strict=flags.strict, detached=flags.detach)
+    return done, interrupts.count > 0
+
+
+def _go_on_destroying() -> None:
+    """Whoever destroyed the project approved every end: one that could not be reached then is not left to nobody."""
+    result = tick(ports_of(site()), TickAsk(permissions=Permissions(destroy_all=True, mass_destroy=True)))
+    for action in result.plan.actions:
+        if isinstance(action, Terminate):
+            say(f"note: {action.name} is left of the destroyed project: it is being terminated")
 
 
 def _upgrade(store: Store) -> None:
@@ -109,6 +130,7 @@ def _ask(flags: ApplyFlags, documents: Documents, *, interrupts: Interrupts) -> 
         revision=found,
         git_failed=git_failed,
         config_force=flags.config_force,
+        revive=flags.revive,
         permissions=Permissions(
             destroy_pools=destroyable,
             mass_destroy=flags.allow_mass_destroy,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from reconciler.engine.begin import everywhere, with_places
 from reconciler.engine.observe import observe
 from reconciler.engine.ports import Connections, Ports
@@ -11,8 +13,11 @@ from schemas.instance import HostReport, Listing
 from schemas.state import VERSION, Revision, State
 
 
-def rebuilt(ports: Ports, *, desired: Desired, revision: Revision, above: int) -> State:
-    """A state in memory. Raises `RebuildRefused` where a place is silent."""
+def rebuilt(ports: Ports, *, desired: Desired, revision: Revision, old: State | None) -> State:
+    """A state in memory. Raises `RebuildRefused` where a place is silent.
+
+    `old` is the state that it takes the place of, where that can be read: of a destroyed project, so is the new one.
+    """
     bare = with_places(State(version=VERSION, project=desired.project, lineage=""), desired)
     bare = everywhere(ports, bare, desired)
     nonce = ports.nonce() + ports.nonce()
@@ -29,7 +34,7 @@ def rebuilt(ports: Ports, *, desired: Desired, revision: Revision, above: int) -
             now=ports.now(),
             nonce=nonce,
             done=ports.markers.all(),
-            above=above,
+            above=old.generation if old else 0,
         )
 
     first = made(_listings(ports, bare, lineage=""), ())
@@ -37,7 +42,8 @@ def rebuilt(ports: Ports, *, desired: Desired, revision: Revision, above: int) -
     listings = _listings(ports, bare, lineage=first.lineage)
     found = made(listings, ())
     reports = tuple(ports.runner.look(one, now=ports.now()) for one in found.instances if one.phase != "terminated")
-    return made(listings, reports)
+    state = made(listings, reports)
+    return replace(state, destroyed=old.destroyed) if old is not None else state
 
 
 def _listings(ports: Ports, bare: State, *, lineage: str) -> tuple[Listing, ...]:
