@@ -140,7 +140,10 @@ LIMIT = 45.0  # seconds; ending the jobs of a server may take 30
 
 
 class Said(NamedTuple):
-    """What a program there answered. `noise` is what the login shell printed before; `steps`: name -> seconds."""
+    """What a program there answered. `noise` is what the login shell printed before; `steps`: name -> seconds.
+
+    `unsupported` are directives of the user's own ssh_config that hold on the way there and are not supported.
+    """
 
     code: int
     out: bytes
@@ -148,6 +151,7 @@ class Said(NamedTuple):
     noise: bytes
     host_key: str
     steps: Mapping[str, float]
+    unsupported: tuple[str, ...] = ()
 
 
 class Reach(Protocol):

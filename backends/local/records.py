@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from backends.errors import BackendError, TryLater
+from backends.errors import LackingHere, TryLater
 from schemas.base import Value
 from schemas.resources import Resources
 from schemas.strict_json import decode_strictly
@@ -78,7 +78,7 @@ def make(lineage: Path, record: Record) -> None:
             os.rename(staged, lineage / record.id)
     except OSError as error:
         if not (lineage / record.id / "instance.json").exists():
-            raise BackendError(f"cannot make an instance in {lineage}: {error}") from error
+            raise LackingHere(f"cannot make an instance in {lineage}: {error}") from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 
@@ -164,7 +164,7 @@ def alone(lineage: Path) -> Iterator[None]:
         make_private(lineage)
         descriptor = os.open(lineage / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise BackendError(f"cannot write in {lineage}: {error}") from error
+        raise LackingHere(f"cannot write in {lineage}: {error}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

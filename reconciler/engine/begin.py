@@ -57,7 +57,14 @@ def begin(ports: Ports, *, desired: Desired | None) -> Begin:
         raise TickRefused("the project has no id yet: `dstack init`")
     fresh = State(version=VERSION, project=desired.project, lineage="")
     asked = with_places(fresh, desired)
-    _refuse_living(ports, everywhere(ports, asked, desired))
+    try:
+        _refuse_living(ports, everywhere(ports, asked, desired))
+    except TickRefused:
+        # Another first apply may have written it since, and made what was found.
+        stored, token = ports.store.read()
+        if stored is None:
+            raise
+        return Begin(state=with_places(stored, desired), missing=False, stored=stored, token=token)
     return Begin(state=replace(asked, lineage=ports.nonce() + ports.nonce()), missing=True)
 
 

@@ -33,6 +33,7 @@ class TickAsk:
     `act` false writes and does nothing: `plan --refresh`. `deadline` is in seconds from now.
     `stop` true: no effect is begun any more. `tell` hears each written state.
     `hasty`: only the places of the scope are asked, and no silent server or host is waited for, nor an effect on it.
+    `trust_clock`: a person says that our clock is right, where only the last apply contradicts it.
     `retry_hosts`: failing hosts are looked at although that is put off; `None`: where a person sits at a terminal.
     """
 
@@ -48,6 +49,7 @@ class TickAsk:
     prompted: bool = False
     act: bool = True
     hasty: bool = False
+    trust_clock: bool = False
     retry_hosts: bool | None = None
     deadline: float = 600.0
     stop: Callable[[], bool] = _never

@@ -117,7 +117,9 @@ def _settle(
         if job.status in LIVE_JOB and job.instance in gone:
             one = gone[job.instance]
             had = one.reason.startswith(POWERED_OFF) and not attempt.held_back
-            job = _lost(job, reason=one.reason or "its machine ended", at=one.terminated_at or now, had_result=had)
+            job = _gone(
+                job, attempt, reason=one.reason or "its machine ended", at=one.terminated_at or now, had_result=had
+            )
         elif job.status == "assigned" and job.instance in dark and attempt.stopping and attempt.held_back:
             # Its release was never written, and never will be: what its host holds back runs nothing.
             given_up.setdefault(job.instance, []).append(job.id)
@@ -129,6 +131,13 @@ def _settle(
             job = replace(job, ended_at=now)
         settled.append(job)
     return replace(attempt, jobs=tuple(settled)) if tuple(settled) != jobs else attempt
+
+
+def _gone(job: Job, attempt: Attempt, *, reason: str, at: int, had_result: bool) -> Job:
+    """A job whose machine ended: as asked for, where its end was, else lost."""
+    if attempt.stopping and job.status != "ended" and not had_result:
+        return replace(job, status="aborted" if attempt.abort else "terminated", reason=attempt.stopping, ended_at=at)
+    return _lost(job, reason=reason, at=at, had_result=had_result)
 
 
 def _lost(job: Job, *, reason: str, at: int, had_result: bool = False) -> Job:

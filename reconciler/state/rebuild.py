@@ -10,7 +10,8 @@ from reconciler.state.access_modes import with_ways
 from reconciler.state.drains import INSTANCE
 from reconciler.state.host_place import as_server
 from reconciler.state.observe.adopt_jobs import found_on
-from reconciler.state.observe.hosts import SKEW
+from reconciler.state.observe.clocks import SKEW
+from reconciler.state.observe.hosts import in_our_time
 from reconciler.state.observe.sightings import machines
 from reconciler.state.status import bought
 from schemas.access import way_of
@@ -57,7 +58,7 @@ def rebuild(
     _refuse_silence(places, listings)
     _refuse_another_time(listings, reports)
     chosen = _lineage(listings, lineage, new=nonce)
-    hosts = {report.instance: report for report in reports if not report.error}
+    hosts = {report.instance: in_our_time(report) for report in reports if not report.error}
     instances = _instances(listings, chosen, hosts=hosts, desired=desired, places=places, now=now)
     runs, attempts = found_on(instances, hosts, desired=desired, now=now)
     held = _held(desired, known={run.spec.name for run in runs}, done=done, nonce=nonce, now=now)

@@ -165,12 +165,12 @@ def remove_instance(state: State, name: str, *, by: str, now: int, pool: str = "
     """Mark a living instance, by name or id, for its end.
 
     An idle one is `terminating` from here on. A busy one is refused with its runs listed, or, with
-    `force`, drained: its attempts are marked as stopping, and it ends when they have.
+    `force`, drained: its attempts are marked as stopping, and it terminates when they have. Where its host
+    does not answer, or it was forced before, it terminates at once: that proves that its jobs ended.
     """
     instance = _living(state, name, pool=pool)
     if instance.host is not None:
-        where = f"`hosts` of pool {instance.pool}"
-        raise WishRefused(f"{name} is declared: take {instance.host.address} out of {where}, and `dstack apply`")
+        raise WishRefused(_declared(state, instance))
     if instance.prevent_destroy:
         raise WishRefused(f"{name} has prevent_destroy: take that out of pool {instance.pool} and `dstack apply` first")
     busy = jobs_by_instance(state.attempts).get(instance.id, [])
@@ -180,10 +180,32 @@ def remove_instance(state: State, name: str, *, by: str, now: int, pool: str = "
     reason = f"removed by {by}"
     if attempts:
         state = _stop_attempts(state, (each.id for each in attempts), why=reason, now=now, abort=False)
-        marked = replace(instance, draining=reason)
-    else:
+        marked = replace(instance, draining=reason, forced=True)
+    if not attempts or instance.unreachable_since is not None or instance.forced:
         marked = replace(instance, phase="terminating", terminate_at=now, reason=reason)
     return replace(state, instances=tuple(marked if each.id == instance.id else each for each in state.instances))
+
+
+def _declared(state: State, instance: Instance) -> str:
+    """A declared server is removed with its declaration; what it runs ends there and nowhere else."""
+    address = instance.host.address if instance.host else ""
+    out = f"{instance.name} is an SSH host of the configuration: take {address} out of `hosts` of pool {instance.pool}"
+    runs = _runs_on(state, instance)
+    if instance.unreachable_since is None or not runs:
+        return f"{out}, and `dstack apply`"
+    lost = " ".join(f"--assume-lost {run}" for run in runs)
+    return (
+        f"{instance.name} does not answer, and nothing but itself can end {_listed(runs)}. "
+        f"To give that up: dstack apply {lost}. To remove the host, take {address} out of `hosts` of pool "
+        f"{instance.pool}"
+    )
+
+
+def _runs_on(state: State, instance: Instance) -> list[str]:
+    names = {run.id: run.spec.name for run in state.runs}
+    mine = {job.id for job in jobs_by_instance(state.attempts).get(instance.id, ())}
+    found = [one.run for one in state.attempts if any(job.id in mine for job in one.jobs)]
+    return list(dict.fromkeys(names.get(run, run) for run in found))
 
 
 def _living(state: State, name: str, *, pool: str) -> Instance:

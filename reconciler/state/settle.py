@@ -29,8 +29,11 @@ STABLE = 600
 SHUNNED = 3600
 
 
-def conclude(state: State, *, now: int) -> State:
-    """The state with every consequence of its facts drawn; the same state where there is none."""
+def conclude(state: State, *, now: int, lapses: bool = True) -> State:
+    """The state with every consequence of its facts drawn; the same state where there is none.
+
+    Without `lapses` nothing ends because its time is over: two clocks disagree.
+    """
     state = _released(settle_jobs(state, now=now), now=now)
     attempts: dict[str, list[Attempt]] = {}
     for attempt in state.attempts:
@@ -38,7 +41,12 @@ def conclude(state: State, *, now: int) -> State:
     runs = tuple(run if run.status in RUN_ENDED else _run(run, attempts.get(run.id, []), now=now) for run in state.runs)
     state = _changed(state, runs=runs)
     state = _changed(state, instances=_last_ends(state))
-    return _expire(quarantine(state, now=now), now=now)
+    return _expire(quarantine(state, now=now), now=now, lapses=lapses)
+
+
+def would_lapse(state: State, *, now: int) -> bool:
+    """Whether an override of a person ends because its time is over."""
+    return any(one.until is not None and one.until <= now for one in state.overrides)
 
 
 def _changed(state: State, **fields: tuple[object, ...]) -> State:
@@ -114,6 +122,7 @@ def _ended(run: Run, status: RunStatus, *, cause: Cause, attempt: Attempt | None
         reason=cause.reason,
         exit_code=cause.exit_code,
         finished_at=max(ends, default=now),
+        settled_at=now,
         not_before=None,
         wait_until=None,
     )
@@ -219,15 +228,17 @@ def _over(job: Job) -> bool:
     return job.status in ("done", "failed", "terminated", "aborted", "lost")
 
 
-def _expire(state: State, *, now: int) -> State:
+def _expire(state: State, *, now: int, lapses: bool) -> State:
     """Overrides, capacity memory and wishes whose time is over leave."""
     digest, gone = state.applied.revision.digest if state.applied else "", _gone(state)
     return _changed(
         state,
         overrides=tuple(
-            each for each in state.overrides if _in_force(each, digest=digest, now=now) and each.subject not in gone
+            each
+            for each in state.overrides
+            if _in_force(each, digest=digest, now=now if lapses else None) and each.subject not in gone
         ),
-        capacity=tuple(each for each in state.capacity if now < each.until <= now + SHUNNED),
+        capacity=tuple(each for each in state.capacity if not lapses or now < each.until <= now + SHUNNED),
         wishes=tuple(_open_wishes(state.wishes, state.instances)),
     )
 
@@ -245,8 +256,9 @@ def _gone(state: State) -> frozenset[str]:
     )
 
 
-def _in_force(override: Override, *, digest: str, now: int) -> bool:
-    if override.until is not None and override.until <= now:
+def _in_force(override: Override, *, digest: str, now: int | None) -> bool:
+    """`now` None: it does not end for reasons of time."""
+    if now is not None and override.until is not None and override.until <= now:
         return False
     return override.kind != "autoscale" or override.digest == digest
 

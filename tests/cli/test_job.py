@@ -75,7 +75,7 @@ def test_under_another_home_nothing_has_ended_and_nothing_starts_twice(folder: F
     assert folder.dstack("apply", "-y").code == 0
     elsewhere = {"HOME": str(tmp_path / "other"), "XDG_STATE_HOME": ""}
     applied = folder.dstack("apply", "-y", "-d", env=elsewhere)
-    assert f"in {tmp_path}/other/.local/state/dstack, not as" in applied.said
+    assert f"and this command looks in {tmp_path}/other/.local/state/dstack" in applied.said
     assert (applied.code, "error: local is unknown, nothing was done there" in applied.err) == (1, True)
     assert runs(folder)["sleeper"]["status"] == "running"
     assert not list((tmp_path / "other").rglob("instance.json"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 
 from reconciler.planner.draft import Draft
+from reconciler.planner.rules.end_unanswering import end_unanswering
 from reconciler.state.job_results import DRAINED, NOT_STARTED, with_result
 from reconciler.text.durations import words
 from reconciler.text.format import counted
@@ -23,7 +24,10 @@ LAYER = 7200  # an engine tells of whole layers only, and one may be large
 
 
 def halt(draft: Draft) -> None:
-    """Stop what was asked to end, what lost a node, what outstayed, and replicas too many."""
+    """Stop what was asked to end, what lost a node, what outstayed, and replicas too many.
+
+    The machine of an aborted run that does not answer is terminated.
+    """
     for run in draft.runs.values():
         attempts = draft.live.get(run.id)
         if not attempts or not (draft.everything or draft.covers(id=run.id, pool=run.spec.pool)):
@@ -36,6 +40,7 @@ def halt(draft: Draft) -> None:
                 _stop(draft, run, attempt, why=why)
         if run.spec.type == "service":
             _surplus(draft, run, attempts)
+    end_unanswering(draft)
 
 
 def _stop(draft: Draft, run: Run, attempt: Attempt, *, why: str) -> None:

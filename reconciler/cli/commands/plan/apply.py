@@ -11,6 +11,7 @@ from reconciler.cli.commands.plan.approval import Approval, price_flag
 from reconciler.cli.commands.plan.plan import check_pool
 from reconciler.cli.commands.plan.revision import identified, revision_if_read
 from reconciler.cli.commands.plan.saved import saved_plan
+from reconciler.cli.commands.plan.waiting import apply_passes
 from reconciler.cli.commands.run.files import packer
 from reconciler.cli.project import forget_aliases, ports_of, project_root, site, site_of, tell
 from reconciler.cli.terminal.interrupts import Interrupts
@@ -20,8 +21,7 @@ from reconciler.cli.terminal.times import seconds
 from reconciler.config.load import Documents
 from reconciler.engine.refresh_catalog import freshen
 from reconciler.engine.request import TickAsk
-from reconciler.engine.tick import TickResult, tick
-from reconciler.engine.until import Settled, settle, settled
+from reconciler.engine.tick import TickResult
 from reconciler.store.base import Store
 from reconciler.system.process import now
 from schemas.plan import Permissions, Terminate
@@ -45,6 +45,7 @@ class ApplyFlags:
     replace: tuple[str, ...] = ()
     assume_lost: tuple[str, ...] = ()
     retry_hosts: bool = False
+    trust_clock: bool = False
     upgrade_state: bool = False
     revive: bool = False
     metrics: Path | None = None
@@ -86,11 +87,7 @@ def _applied(flags: ApplyFlags) -> tuple[Settled, bool]:
     with progress, Interrupts(told=progress.told) as interrupts:
         ask = _ask(flags, documents, interrupts=interrupts)
         limit = seconds(flags.deadline, flag="--deadline") if flags.deadline else None
-        if flags.detach:
-            result = tick(ports, ask if limit is None else replace(ask, deadline=float(limit)))
-            done = Settled(first=result, last=result, reached=True)
-        else:
-            done = settle(ports, ask, until=settled, progress=progress, trouble=progress.trouble, deadline=limit)
+        done = apply_passes(ports, ask, progress=progress, detach=flags.detach, limit=limit)
     tell(ports.store.notes)
     return done, interrupts.count > 0
 
@@ -142,6 +139,7 @@ def _ask(flags: ApplyFlags, documents: Documents, *, interrupts: Interrupts) -> 
         confirm=approval,
         prompted=prompted,
         retry_hosts=True if flags.retry_hosts else None,
+        trust_clock=flags.trust_clock,
         stop=interrupts.asked,
     )
 
