@@ -52,7 +52,9 @@ class Instance(Value, frozen=True, kw_only=True):
     launch: str = ""
     """Id of the launch that made it."""
     wish: str = ""
-    """Id of the `pool add` request that asked for it."""
+    """Id of the open `pool add` request that it is launched for; "": none, or its part of that is settled."""
+    refused: bool = False
+    """Its launch was refused or never sent, so it never existed: another offer may be tried for it."""
     origin: Origin = "declared"
     phase: Phase = "pending"
     reason: str = ""

@@ -238,4 +238,6 @@ class Run(Value, frozen=True, kw_only=True):
     assume_lost: bool = False
     """A person said that its unreachable attempt has ended."""
     confirmed_price: Price | None = None
-    """$/h confirmed for each of its nodes; for a share, of the share."""
+    """$/h confirmed for each of its nodes; for a share, of the share. None: of no known price."""
+    confirmed_unpriced: tuple[str, ...] = ()
+    """What was confirmed without a known price, as `Offer.purchase`: it may be bought at any."""

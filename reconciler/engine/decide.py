@@ -7,7 +7,7 @@ every later plan, it never commands one.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -37,6 +37,7 @@ from reconciler.state.record_plan import intend
 from reconciler.state.sending import newly_scheduled, paced
 from reconciler.store.markers.folder import markers_needed
 from schemas.desired import Desired
+from schemas.offer import Offer
 from schemas.plan import Launch, Permissions, Plan
 from schemas.run import RUN_ENDED
 from schemas.state import Applied, Capacity, Revision, State
@@ -171,6 +172,7 @@ class _Table:
                 reports=view.observed.reports,
                 now=clock.wall(),
                 before=view.before,
+                offers=self._offers(state, view),
                 clocks=clock.reading,
             )
             seen = corrected(seen, was=state, clock=clock)
@@ -186,15 +188,20 @@ class _Table:
             return None
         state = kept
         state = replace(state, capacity=shun(state.capacity, self.capacity)) if self.capacity else state
-        made = plan(self._world(state, view, permissions=permissions, now=now))
+        made = plan(self._world(state, view, permissions=permissions, now=now, was=was))
         if would_end(made, permissions=permissions) and clock.contradicted():
             return None
         if clock.reading.apart:
-            by_ours = plan(self._world(state, view, permissions=permissions, now=clock.wall()))
+            by_ours = plan(self._world(state, view, permissions=permissions, now=clock.wall(), was=was))
             made = withheld_by_the_clock(
                 made, by_ours=by_ours, reading=clock.reading, state=state, permissions=permissions
             )
         return _Draft(state=state, plan=made, desired=desired, permissions=permissions, was=was, warnings=warnings)
+
+    def _offers(self, state: State, view: View) -> Sequence[Offer]:
+        """What the backends of the configuration offer, made when first looked at."""
+        brought = self._brought(state) or (state.applied.desired if state.applied else None)
+        return joined(view.observed.offers, self.ports.catalog(brought) if brought else ())
 
     def _brought(self, state: State) -> Desired | None:
         """The documents whose places are asked besides the state's."""
@@ -248,7 +255,7 @@ class _Table:
             raise ProjectDestroyed(why)
         return state, (why,)
 
-    def _world(self, state: State, view: View, *, permissions: Permissions, now: int) -> World:
+    def _world(self, state: State, view: View, *, permissions: Permissions, now: int, was: Applied | None) -> World:
         assert state.applied is not None  # noqa: S101 - checked by the only caller
         desired = state.applied.desired
         specs = [*desired.runs, *(run.spec for run in state.runs if run.status not in RUN_ENDED)]
@@ -256,12 +263,13 @@ class _Table:
         return World(
             desired=desired,
             state=replace(state, capacity=shun(state.capacity, self.here)) if self.here else state,
-            offers=joined(view.observed.offers, self.ports.catalog(desired)),
+            offers=self._offers(state, view),
             now=now,
             nonce=self.nonce,
             permissions=permissions,
             lacking={**lacking, **self.lacking},
             done=markers_needed(self.ports.markers, state, desired),
+            before=was.desired if was is not None and was.desired != desired else None,
             lapses=not self.clock.reading.apart,
         )
 

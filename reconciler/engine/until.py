@@ -138,6 +138,11 @@ class _Covered:
                 action = msgspec.structs.replace(action, ids=action.ids[gone:], names=action.names[gone:])
             if not isinstance(action, Launch) or action.ids:
                 actions.append(action)
+        # What this command launched and never became ready ends as any apply would end it.
+        actions += (
+            one for one in fresh.actions
+            if isinstance(one, Terminate) and one.inferred and one.instance in self._launched
+        )  # fmt: skip
         return approve(fresh, msgspec.structs.replace(self._approved, actions=tuple(actions)))
 
 

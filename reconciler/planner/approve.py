@@ -89,7 +89,8 @@ def _always(action: Action) -> bool:
         case Assign() | Resume():
             return True
         case Update():
-            return action.quiet or action.enrol is not None
+            # To give up a request buys and ends nothing.
+            return action.quiet or action.enrol is not None or set(action.changes) == {"given_up"}
         case Launch() | Attach() | Stop() | Terminate() | Detach():
             return False
         case _:

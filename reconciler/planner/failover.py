@@ -25,13 +25,19 @@ def failover(fresh: Plan, approved: Plan, *, refused: Mapping[str, int], hindere
         return allowed
     kept = {one.launch for one in allowed.actions if isinstance(one, Launch)}
     limits, left = _limits(approved), dict(refused)
+    at_any = {
+        (one.pool, one.offer.purchase)
+        for one in approved.actions
+        if isinstance(one, Launch) and one.offer.price is None
+    }
     open_ = _machines(approved) - _machines(allowed)
     left |= {pool: max(left.get(pool, 0), open_[pool]) for pool in hindered}
     extra, dear = set(), []
     for one in fresh.actions:
         if not isinstance(one, Launch) or one.launch in kept or len(one.ids) > left.get(one.pool, 0):
             continue
-        if one.offer.price is None or one.offer.price > limits.get(one.pool, Price(0)):
+        covered = one.offer.price is not None and one.offer.price <= limits.get(one.pool, Price(0))
+        if not covered and (one.pool, one.offer.purchase) not in at_any:
             dear.append(_too_dear(one, limits))
             continue
         left[one.pool] -= len(one.ids)
@@ -47,10 +53,11 @@ def failover(fresh: Plan, approved: Plan, *, refused: Mapping[str, int], hindere
 
 def _too_dear(launch: Launch, limits: Mapping[str, Price]) -> Unmet:
     price = "at no known price" if launch.offer.price is None else f"at ${launch.offer.price:.2f}"
-    most = limits.get(launch.pool, Price(0))
+    most = limits.get(launch.pool)
+    bound = "and no price was confirmed" if most is None else f"above 1.5 × the confirmed price (${most:.2f})"
     why = (
         f"what was confirmed is not to be had; next would be {launch.offer.instance_type} in {launch.offer.place} "
-        f"{price}, above 1.5 × the confirmed price (${most:.2f}): apply again to be asked"
+        f"{price}, {bound}: apply again to be asked"
     )
     return Unmet(subject=f"pool {launch.pool}", why=why)
 

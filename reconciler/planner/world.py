@@ -29,6 +29,8 @@ class World:
     permissions: Permissions = field(default_factory=Permissions)
     lacking: Mapping[str, str] = field(default_factory=dict)
     done: frozenset[tuple[str, str]] = frozenset()
+    before: Desired | None = None
+    """The configuration that was applied before, where the plan applies another one."""
     lapses: bool = True
     """Whether the overrides of persons end in time: not while two clocks disagree."""
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
+from reconciler.state.relaunch.launch_backoff import unchanged_pools
 from reconciler.text.dates import moment
 from schemas.desired import Desired
 from schemas.run import RUN_ENDED, RunSpec
@@ -22,6 +23,7 @@ def apply(state: State, *, desired: Desired, revision: Revision, by: str, now: i
     applied = Applied(revision=revision, by=by, at=now, desired=desired, bundles=before.bundles if before else ())
     known = tuple(one for one in state.history if (one.digest, one.commit) != (revision.digest, revision.commit))
     same = before is not None and before.revision.digest == revision.digest
+    state = unchanged_pools(state, before.desired if before else None, desired)
     return replace(
         state,
         applied=applied,

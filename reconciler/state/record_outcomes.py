@@ -298,7 +298,7 @@ def _freed(memory: _Memory, launch: str, *, why: str, now: int, ids: tuple[str, 
     for id in (ids or intent.request.ids) if intent is not None else ():
         one = memory.instances.get(id)
         if one is not None and not one.external_id and one.phase != "terminated":
-            memory.instances[id] = replace(one, phase="terminated", reason=why, terminated_at=now)
+            memory.instances[id] = replace(one, phase="terminated", reason=why, terminated_at=now, refused=True)
     return intent
 
 

@@ -14,6 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from reconciler.state.access_modes import via_of
+from reconciler.state.relaunch.launch_backoff import after_failures, given_up
 from reconciler.state.sending import scheduled_sends
 from schemas.access import Way
 from schemas.instance import Instance, Origin
@@ -65,6 +66,8 @@ def intend(state: State, plan: Plan, *, now: int, requests: Mapping[str, Request
         wishes=tuple(marks.wishes.values()),
         unowned=tuple(marks.unowned.values()),
     )
+    if failed := given_up(plan.actions, {one.id: one for one in state.instances}):
+        marked = replace(marked, backoffs=after_failures(state.backoffs, failed, now=now))
     asked = {one.launch for one in plan.actions if isinstance(one, Launch | Resume)}
     return scheduled_sends(marked, asked, now=now) if asked else marked
 

@@ -43,6 +43,14 @@ def jobs_by_instance(attempts: Iterable[Attempt]) -> dict[str, list[Job]]:
     return found
 
 
+def runs_on(state: State, instance: Instance) -> list[str]:
+    """Names of the runs with a job on it that is not settled yet."""
+    names = {run.id: run.spec.name for run in state.runs}
+    mine = {job.id for job in jobs_by_instance(state.attempts).get(instance.id, ())}
+    found = [one.run for one in state.attempts if any(job.id in mine for job in one.jobs)]
+    return list(dict.fromkeys(names.get(run, run) for run in found))
+
+
 def instance_status(instance: Instance, jobs: Mapping[str, list[Job]]) -> InstanceStatus:
     """`jobs` as `jobs_by_instance` gives it."""
     if instance.phase != "ready":

@@ -36,6 +36,7 @@ COLLECTIONS = (
     "untold",
     "paces",
     "unowned",
+    "backoffs",
 )
 # A YAML reader gives up on a longer key.
 KEY_LIMIT = 1024

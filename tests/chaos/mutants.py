@@ -781,6 +781,90 @@ MUTANTS = (
         tests=("tests/engine/test_launch_shapes.py", "-k", "never_sent_again"),
     ),
     Mutant(
+        name="a removed rule",
+        off="an autoscale rule that a command removed leaves every type allowed",
+        changes=(
+            (
+                "reconciler/state/autoscale_rules.py",
+                "    exist = bool(caps) or cleared or spoken or desired",
+                "    exist = bool(caps) or cleared or desired",
+            ),
+        ),
+        tests=("tests/planner/test_autoscale.py",),
+    ),
+    Mutant(
+        name="a confirmed price",
+        off="what costs more than was confirmed is launched where what was confirmed has no price",
+        changes=(
+            (
+                "reconciler/planner/placement/offer_search.py",
+                "        if (ceiling is None and not unpriced) or offer.purchase in unpriced:\n",
+                "        if ceiling is None or offer.purchase in unpriced:\n",
+            ),
+        ),
+        tests=("tests/planner/test_cases.py", "-k", "unpriced"),
+    ),
+    Mutant(
+        name="what a type has",
+        off="a rebuilt instance has no resources until its host tells them",
+        changes=(
+            (
+                "reconciler/state/observe/type_facts.py",
+                "    if not lacking:\n        return state\n",
+                "    if lacking or True:\n        return state\n",
+            ),
+        ),
+        tests=("tests/state/test_rebuild.py",),
+    ),
+    Mutant(
+        name="never ready, later and later",
+        off="machines that are never ready are bought again at once",
+        changes=(
+            (
+                "reconciler/planner/rules/scale_up.py",
+                "        if backoff is None or self.draft.now >= backoff.until or (",
+                "        if backoff is None or self.draft.now >= backoff.at or (",
+            ),
+        ),
+        tests=("tests/engine/test_launch_backoff.py",),
+    ),
+    Mutant(
+        name="an edited idle duration",
+        off="an edited `idle_duration` reaches no living instance",
+        changes=(
+            (
+                "reconciler/planner/rules/pool_edits.py",
+                "        if one.idle_source not in of_pool or one.idle_duration == duration:\n",
+                "        if one.idle_source in of_pool or one.idle_duration == duration:\n",
+            ),
+        ),
+        tests=("tests/planner/test_pool_edits.py",),
+    ),
+    Mutant(
+        name="a failed request",
+        off="what `pool add` asked for is launched again after it failed without a retry",
+        changes=(
+            (
+                "reconciler/state/relaunch/end_requests.py",
+                "    return by_name or not retries(wish, reason=one.reason, now=now)\n",
+                "    return by_name\n",
+            ),
+        ),
+        tests=("tests/engine/test_added_instances.py",),
+    ),
+    Mutant(
+        name="a removed request",
+        off="an instance that was removed while it started is launched again",
+        changes=(
+            (
+                "reconciler/state/requests.py",
+                "    return leave_request(state, instance.id)\n",
+                "    return state\n",
+            ),
+        ),
+        tests=("tests/engine/test_added_instances.py",),
+    ),
+    Mutant(
         name="a late refusal",
         off="a refusal that comes after the request was accepted is forgotten",
         changes=(
@@ -823,7 +907,7 @@ MUTANTS = (
         off="a full reservation keeps everybody from its type",
         changes=(
             (
-                "reconciler/planner/placement/offer_search.py",
+                "reconciler/planner/placement/known_refusals.py",
                 "(each.place, each.instance_type, each.zone, each.spot, each.reservation): each",
                 '(each.place, each.instance_type, each.zone, each.spot, ""): each',
             ),

@@ -24,6 +24,8 @@ _DEAR = Price("Infinity")
 class Requirement:
     """What a waiting node asks for; runs of one shape are served alike. `ceiling` is in $/h.
 
+    `unpriced`: what was confirmed without a known price (`Offer.purchase`), and may be bought at any.
+
     `lasts`: for how long it may run, where a drain to come makes that matter; `None` is for ever.
     Made by `Shapes`, one per content, and compared by identity: to hash what is asked costs more than to serve it.
     """
@@ -36,6 +38,7 @@ class Requirement:
     ceiling: Price | None = None
     nodes: int = 1
     lasts: Seconds | None = 0
+    unpriced: tuple[str, ...] = ()
 
 
 class Shapes:
@@ -55,8 +58,9 @@ class Shapes:
         ceiling: Price | None = None,
         nodes: int = 1,
         lasts: Seconds | None = 0,
+        unpriced: tuple[str, ...] = (),
     ) -> Requirement:
-        key = (pool, need, where, instance_name, reuse_only, ceiling, nodes, lasts)
+        key = (pool, need, where, instance_name, reuse_only, ceiling, nodes, lasts, unpriced)
         found = self._made.get(key)
         if found is None:
             found = self._made[key] = Requirement(*key)

@@ -6,7 +6,6 @@ launches at the end: machines that are alike in everything are asked for in one 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
 from reconciler.planner.draft import Draft
@@ -18,16 +17,15 @@ from reconciler.planner.placement.machine_image import image_for
 from reconciler.planner.placement.offer_search import Market, Search
 from reconciler.planner.rules.attach_hosts import attaching, waits
 from reconciler.planner.self_termination import unended
+from reconciler.state.relaunch.launch_backoff import after_failures, backoff_words, given_up
 from reconciler.state.sending import batch_of, type_for
-from reconciler.text.durations import words
 from reconciler.text.format import counted, few
-from schemas.base import Price, Seconds
+from schemas.base import Price
 from schemas.offer import Offer
-from schemas.plan import Launch, Update
+from schemas.plan import Launch
 from schemas.pool import Pool
 from schemas.resources import Need, Where
 from schemas.run import Run
-from schemas.state import Wish
 
 BATCH, RESERVED = 50, 20 * 60  # machines a launch, seconds
 GIVEN_UP_AFTER = "given up after "
@@ -45,6 +43,9 @@ class Growth:
         self.shapes = Shapes()
         self.ordered: dict[str, int] = {}
         self.newest: Offer | None = None
+        failed = given_up(draft.actions, draft.living)
+        known = after_failures(draft.world.state.backoffs, failed, now=draft.now)
+        self.backoffs = {draft.pool_name(one.pool): one for one in known}
         self._orders: dict[tuple[object, ...], tuple[LaunchOrder, list[tuple[str, str]]]] = {}
         self._searches: dict[Requirement, Search] = {}
         self._offers: dict[int, Offer] = {}
@@ -61,6 +62,13 @@ class Growth:
         return self.draft.closed.get(pool.name, "") or (
             waits(self.draft, pool) if pool.hosts else self.room.full(pool, n=n)
         )
+
+    def backing_off(self, pool: Pool, *, since: int | None = None) -> str:
+        """Why the pool waits after machines that were never ready; "" if it does not, or not for what is newer."""
+        backoff = self.backoffs.get(pool.name)
+        if backoff is None or self.draft.now >= backoff.until or (since is not None and since > backoff.at):
+            return ""
+        return backoff_words(backoff, now=self.draft.now)
 
     def order(self, order: LaunchOrder, *, n: int, subject: str, name: str = "") -> None:
         """`subject` (a run's name) is listed in the reason; `name` is the instance's, if it was chosen."""
@@ -125,13 +133,15 @@ def shape_of(growth: Growth, run: Run) -> Requirement:
         where=spec.where,
         instance_name=spec.instance_name,
         reuse_only=spec.reuse_only,
-        ceiling=_ceiling(run.confirmed_price, where=spec.where),
+        ceiling=ceiling_of(run.confirmed_price, where=spec.where),
         nodes=spec.nodes,
         lasts=spec.max_duration if growth.draft.own_drains else 0,
+        unpriced=run.confirmed_unpriced,
     )
 
 
-def _ceiling(confirmed: Price | None, *, where: Where) -> Price | None:
+def ceiling_of(confirmed: Price | None, *, where: Where) -> Price | None:
+    """The most that a machine may cost in $/h after a refusal, where no `max_price` says so; None: no limit."""
     return None if confirmed is None or where.max_price is not None else confirmed * FAILOVER
 
 
@@ -193,75 +203,11 @@ def _for_run(growth: Growth, run: Run, shape: Requirement, *, offer: Offer, pool
         idle_duration=spec.idle_duration if spec.destroy_after else None,
         idle_source=dict(spec.sources).get("idle_duration", "default") if spec.destroy_after else "dont-destroy",
         hold=pool.hold,  # of its results: a run with a `hold` of its own has that for its own alone
-        terms=_terms(growth, pool, offer, need=shape.need, where=shape.where),
+        terms=terms_of(growth, pool, offer, need=shape.need, where=shape.where),
     )
 
 
-# ---------------------------------------------------------------- for a wish, for a floor
-
-
-def grow_wishes(growth: Growth) -> None:
-    """`pool add`: what is asked for and not launched yet; given up when its retry window is over."""
-    draft = growth.draft
-    if not draft.world.state.wishes or draft.may.destroy_all:
-        return
-    made = Counter(
-        each.wish for each in draft.world.state.instances if each.phase != "terminated" or each.ready_at is not None
-    )
-    for wish in sorted(draft.world.state.wishes, key=lambda each: (each.at, each.id)):
-        pool = draft.pools.get(draft.pool_name(wish.pool))
-        missing = wish.count - made[wish.id]
-        if missing <= 0 or not draft.covers(id=wish.id, pool=wish.pool):
-            continue
-        if pool is None:
-            _give_up(draft, wish, why=f"there is no pool {wish.pool}")
-            continue
-        why = _grow_wish(growth, wish, pool=pool, missing=missing)
-        if why:
-            over = not wish.retry.no_capacity or (
-                wish.retry.duration is not None and draft.now >= wish.at + wish.retry.duration
-            )
-            draft.cannot(f"pool {pool.name}", f"added instances: {why}")
-            if over and not draft.unknown:
-                _give_up(draft, wish, why=why)
-
-
-def _grow_wish(growth: Growth, wish: Wish, *, pool: Pool, missing: int) -> str:
-    shape = growth.shapes.shape(
-        pool=pool.name, need=wish.need, where=wish.where, ceiling=_ceiling(wish.confirmed_price, where=wish.where)
-    )
-    for _ in range(missing):
-        why = growth.hopeless(pool)
-        offer = None if why else growth.search(shape).offer()
-        if offer is None:
-            return why or growth.search(shape).funnel()
-        order = LaunchOrder(
-            pool=pool.name,
-            offer=offer,
-            origin="added",
-            idle_duration=wish.idle_duration,
-            idle_source=wish.idle_source,
-            hold=pool.hold,
-            wish=wish.id,
-            why=f"added by {wish.by or 'a person'}",
-            terms=_terms(growth, pool, offer, need=wish.need, where=wish.where),
-        )
-        growth.order(order, n=1, subject="", name=wish.name if wish.count == 1 else "")
-    return ""
-
-
-def _give_up(draft: Draft, wish: Wish, *, why: str) -> None:
-    late = wish.retry.no_capacity and wish.retry.duration is not None
-    word = f"{GIVEN_UP_AFTER}{words(wish.retry.duration or 0)}" if late else "given up"
-    draft.actions.append(
-        Update(
-            subject=f"wish {wish.id}",
-            name=wish.name or wish.id,
-            pool=wish.pool,
-            changes={"given_up": why},
-            why=f"{word}: {why}",
-        )
-    )
+# ---------------------------------------------------------------- for a floor
 
 
 def grow_floors(growth: Growth) -> None:
@@ -277,7 +223,7 @@ def grow_floors(growth: Growth) -> None:
         missing = floor - staying - growth.ordered.get(pool.name, 0)
         shape = growth.shapes.shape(pool=pool.name, need=pool.need, where=pool.where)
         for index in range(missing):
-            why = growth.hopeless(pool)
+            why = growth.backing_off(pool) or growth.hopeless(pool)
             offer = None if why else growth.search(shape).offer()
             if offer is None:
                 said = f"{missing - index} of {counted(floor, 'node')} missing"
@@ -295,11 +241,11 @@ def _for_floor(growth: Growth, pool: Pool, *, offer: Offer, floor: int, staying:
         idle_source=dict(pool.sources).get("idle_duration", "default"),
         hold=pool.hold,
         why=f"nodes {floor}, there {'is' if staying == 1 else 'are'} {staying or 'none'}",
-        terms=_terms(growth, pool, offer, need=pool.need, where=pool.where),
+        terms=terms_of(growth, pool, offer, need=pool.need, where=pool.where),
     )
 
 
-def _terms(growth: Growth, pool: Pool, offer: Offer, *, need: Need, where: Where) -> LaunchTerms:
+def terms_of(growth: Growth, pool: Pool, offer: Offer, *, need: Need, where: Where) -> LaunchTerms:
     """Of a machine that is bought; its disk is what was asked for, or else the usual one."""
     if not offer.cloud:
         return LaunchTerms()
@@ -312,7 +258,3 @@ def _terms(growth: Growth, pool: Pool, offer: Offer, *, need: Need, where: Where
         image=image_for(kind, need, pool),
         runtime=kind.fixed_runtime,
     )
-
-
-def window(seconds: Seconds | None) -> str:
-    return "as long as it takes" if seconds is None else words(seconds)

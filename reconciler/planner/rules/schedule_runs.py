@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections import Counter
 
 from reconciler.planner.draft import Draft
-from reconciler.planner.placement.blocks import Boxes, SharedBox, cheaper_than, machines_of, suffices
-from reconciler.planner.placement.fit import excluded, other_image
+from reconciler.planner.placement.blocks import Boxes, SharedBox, cheaper_than, machines_of
+from reconciler.planner.placement.fit import excluded
 from reconciler.planner.placement.idle_pool import Requirement, Stock, coming, unusable
 from reconciler.planner.placement.rejection import crossing, passed_by, pool_crossing
 from reconciler.planner.placement.reservations import release
-from reconciler.planner.rules.scale_up import RESERVED, Growth, grow_for, grow_gang, shape_of, window
+from reconciler.planner.rules.scale_up import RESERVED, Growth, grow_for, grow_gang, shape_of
+from reconciler.planner.rules.unserved_runs import unserved
 from reconciler.planner.run_queue import Demand, next_number, remember, waiting
 from reconciler.state.blocks import blocks_of, left_of, shared
 from reconciler.state.master_port import master_port
@@ -106,7 +107,7 @@ class Server:
             self.soon.take(awaited)
             self._waits(demand.run, f"waits for {awaited.name}")
             return
-        if self._waits_for_a_share(demand.run, shape):
+        if self._waits_for_a_share(demand.run, shape) or self._backs_off(demand.run, shape):
             return
         why = self._refused.get(shape) or grow_for(self.growth, demand.run, shape)
         if why:
@@ -116,6 +117,14 @@ class Server:
         else:
             self._ordered(shape)
             self._waits(demand.run, "waits for a new instance")
+
+    def _backs_off(self, run: Run, shape: Requirement) -> bool:
+        """It waits for the next try, after machines that were never ready; without a retry it fails with them."""
+        pool = self.draft.pools[shape.pool]
+        why = "" if shape.reuse_only or shape.instance_name else self.growth.backing_off(pool, since=run.submitted_at)
+        if why:
+            unserved(self.draft, run, why, shape=shape, failed=True)
+        return bool(why)
 
     def _waits_for_a_share(self, run: Run, shape: Requirement) -> bool:
         """Of a box that comes, that another run of this plan has ordered, or whose GPUs are to be named yet."""
@@ -227,6 +236,8 @@ class Server:
     def _grow_gang(
         self, run: Run, shape: Requirement, *, at_hand: dict[Region, list[Instance]], mine: list[Instance]
     ) -> None:
+        if self._backs_off(run, shape):
+            return
         if shape in self._refused and not mine:
             self._unserved(run, self._refused[shape], shape=shape)
             return
@@ -279,21 +290,7 @@ class Server:
         remember(self.draft, run, why)
 
     def _unserved(self, run: Run, why: str, *, shape: Requirement | None = None) -> None:
-        """Said with numbers; failed where its window for capacity is over and it never ran this time."""
-        draft = self.draft
-        over = run.wait_until is not None and draft.now >= run.wait_until and not draft.live.get(run.id)
-        # Without a retry it fails where there is nothing, not where a busy one fits or a place did not answer.
-        if not over or (not run.spec.retry.no_capacity and self._hope(shape)):
-            draft.cannot(f"run {run.spec.name}", why)
-            remember(draft, run, why)
-            return
-        tried = window(run.spec.retry.duration) if run.spec.retry.no_capacity else ""
-        reason = f"no capacity{f' for {tried}' if tried else ''}: {why}"
-        draft.cannot(f"run {run.spec.name}", reason)
-        draft.update_run(run, why=reason, status="failed", reason=reason, finished_at=draft.now)
-
-    def _hope(self, shape: Requirement | None) -> bool:
-        return bool(self.draft.unknown) or (shape is not None and _busy_fits(self.draft, shape))
+        unserved(self.draft, run, why, shape=shape)
 
 
 def serve(draft: Draft, growth: Growth) -> None:
@@ -309,12 +306,3 @@ def _verb(nodes: int, *, shared: bool) -> str:
     if shared:
         return "has room" if one else "have room"
     return "is idle" if one else "are idle"
-
-
-def _busy_fits(draft: Draft, shape: Requirement) -> bool:
-    return any(
-        draft.jobs.get(id)
-        and not other_image(shape.need, draft.living[id])
-        and not suffices(shape.need, left_of(draft.living[id]).resources, of=shared(draft.living[id]), cloud=False)
-        for id in draft.members[shape.pool]
-    )

@@ -11,9 +11,9 @@ from reconciler.cli.commands.plan.approval import Approval, price_flag
 from reconciler.cli.commands.plan.plan import check_pool
 from reconciler.cli.commands.plan.revision import identified, revision_if_read
 from reconciler.cli.commands.plan.saved import saved_plan
-from reconciler.cli.commands.plan.waiting import apply_passes
+from reconciler.cli.commands.plan.waiting import apply_passes, finish_destroying
 from reconciler.cli.commands.run.files import packer
-from reconciler.cli.project import forget_aliases, ports_of, project_root, site, site_of, tell
+from reconciler.cli.project import forget_aliases, ports_of, project_root, site_of, tell
 from reconciler.cli.terminal.interrupts import Interrupts
 from reconciler.cli.terminal.progress import Progress
 from reconciler.cli.terminal.streams import interactive, must_agree, say
@@ -24,7 +24,7 @@ from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import TickResult
 from reconciler.store.base import Store
 from reconciler.system.process import now
-from schemas.plan import Permissions, Terminate
+from schemas.plan import Permissions
 from schemas.state import VERSION
 
 
@@ -62,42 +62,30 @@ def run_apply(flags: ApplyFlags) -> int:
 
 def _apply(flags: ApplyFlags, results: list[TickResult]) -> int:
     """Once more where the project was destroyed, and a person at the prompt revives it."""
-    done, interrupted = _applied(flags)
-    if done.first.destroyed and not flags.yes and flags.file is None and interactive():
+    documents = identified(project_root(), allow_endpoint=flags.allow_endpoint)
+    check_pool(flags.pool, documents.desired)
+    site = site_of(documents)
+    limit = seconds(flags.deadline, flag="--deadline") if flags.deadline else None
+    if flags.upgrade_state:
+        _upgrade(ports_of(site).store)
+    for given in (flags, replace(flags, revive=True)):
+        progress = Progress()
+        ports = replace(ports_of(site, asking=progress.asking), bundle=packer(site, yes=flags.yes))
+        ports.spawn(lambda: freshen(documents.desired, os.environ, now=now()))  # for the next one: nobody waits for it
+        with progress, Interrupts(told=progress.told) as interrupts:
+            ask = _ask(given, documents, interrupts=interrupts)
+            done = apply_passes(ports, ask, progress=progress, detach=flags.detach, limit=limit)
+        tell(ports.store.notes)
+        if not done.first.destroyed:
+            break
+        if flags.yes or flags.file is not None or not interactive():
+            finish_destroying(ports)
+            break
         must_agree(f"{done.first.refused}\nCreate it again?", yes=False)
-        done, interrupted = _applied(replace(flags, revive=True))
-    elif done.first.destroyed:
-        _go_on_destroying()
     results.append(done.last)
     if done.last.state is not None:
         forget_aliases(done.last.state)
-    return report(done, interrupted=interrupted, strict=flags.strict, detached=flags.detach)
-
-
-def _applied(flags: ApplyFlags) -> tuple[Settled, bool]:
-    """What came of it, and whether it was interrupted."""
-    documents = identified(project_root(), allow_endpoint=flags.allow_endpoint)
-    check_pool(flags.pool, documents.desired)
-    where = site_of(documents)
-    progress = Progress()
-    ports = replace(ports_of(where, asking=progress.asking), bundle=packer(where, yes=flags.yes))
-    ports.spawn(lambda: freshen(documents.desired, os.environ, now=now()))  # for the next one: nobody waits for it
-    if flags.upgrade_state:
-        _upgrade(ports.store)
-    with progress, Interrupts(told=progress.told) as interrupts:
-        ask = _ask(flags, documents, interrupts=interrupts)
-        limit = seconds(flags.deadline, flag="--deadline") if flags.deadline else None
-        done = apply_passes(ports, ask, progress=progress, detach=flags.detach, limit=limit)
-    tell(ports.store.notes)
-    return done, interrupts.count > 0
-
-
-def _go_on_destroying() -> None:
-    """Whoever destroyed the project approved every end: one that could not be reached then is not left to nobody."""
-    result = tick(ports_of(site()), TickAsk(permissions=Permissions(destroy_all=True, mass_destroy=True)))
-    for action in result.plan.actions:
-        if isinstance(action, Terminate):
-            say(f"note: {action.name} is left of the destroyed project: it is being terminated")
+    return report(done, interrupted=interrupts.count > 0, strict=flags.strict, detached=flags.detach)
 
 
 def _upgrade(store: Store) -> None:
