@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from reconciler.engine.begin import TickRefused, pinned, with_launched_places, with_places
+from reconciler.engine.begin import ProjectDestroyed, TickRefused, pinned, with_launched_places, with_places
 from reconciler.engine.catalog import joined
 from reconciler.engine.clock_guard import concluded, corrected, requested, withheld_by_the_clock, would_end
 from reconciler.engine.pass_clock import PassClock
@@ -28,7 +28,7 @@ from reconciler.planner.plan import plan
 from reconciler.planner.world import World
 from reconciler.secrets.resolve import secret_files
 from reconciler.state.access_modes import with_ways
-from reconciler.state.apply_config import apply, bundled, unbundled, with_bundles
+from reconciler.state.apply_config import apply, bundled, mark_destroyed, unbundled, why_destroyed, with_bundles
 from reconciler.state.authority import GitFacts, judge
 from reconciler.state.capacity_backoff import shun
 from reconciler.state.errors import StateMoved, StateRefused
@@ -216,7 +216,7 @@ class _Table:
     def _asked_for(self, state: State, *, now: int) -> tuple[State, Permissions, tuple[str, ...]]:
         """With the documents and the wish."""
         ask, permissions = self.ask, self.ask.permissions
-        warnings: tuple[str, ...] = ()
+        state, warnings = self._revived(state, now=now)
         if ask.documents is not None:
             desired = ask.documents.desired
             mine = ask.revision or Revision(digest=ask.documents.digest)
@@ -238,13 +238,26 @@ class _Table:
             may_end = verdict.may_end and (not verdict.ask_end or ask.prompted)
             named = permissions.destroy_pools if verdict.may_end else ()
             permissions = replace(permissions, may_end=permissions.may_end and may_end, destroy_pools=named)
-            warnings = () if may_end else (verdict.why,)
+            warnings += () if may_end else (verdict.why,)
             if verdict.keep_revision and state.applied is not None:
                 mine = state.applied.revision
             state = with_ways(apply(state, desired=desired, revision=mine, by=self.ports.who, now=now))
         if ask.wish is not None:
             state = with_places(requested(ask.wish(state), was=state, clock=self.clock), ask.carried)
         return state, permissions, warnings
+
+    def _revived(self, state: State, *, now: int) -> tuple[State, tuple[str, ...]]:
+        """A destroyed project stays so, unless a person said otherwise. What a scope covers only ends there."""
+        if self.ask.permissions.destroy_all:
+            return mark_destroyed(state, by=self.ports.who, now=now), ()
+        why = why_destroyed(state)
+        if not why or self.ask.permissions.scope is not None:
+            return state, ()
+        if self.ask.revive:
+            return replace(state, destroyed=None), ()
+        if self.ask.act:
+            raise ProjectDestroyed(why)
+        return state, (why,)
 
     def _world(self, state: State, view: View, *, permissions: Permissions, now: int, was: Applied | None) -> World:
         assert state.applied is not None  # noqa: S101 - checked by the only caller

@@ -28,7 +28,8 @@ class TickAsk:
 
     `documents` (with their `revision`) become the applied ones; without them the applied
     ones rule. `git_failed` is why git could not tell the revision; "" where it could, or
-    where there is no repository. `wish` changes the memory first (it may raise; it is made anew on whatever
+    where there is no repository. `revive`: a destroyed project is created again, which is
+    refused otherwise. `wish` changes the memory first (it may raise; it is made anew on whatever
     the state has become, until it is written once). `carried` is the caller's checkout:
     its project and its backends are used where there is no state or nothing applied yet.
     `confirm` gets the plan and the state it is made on (before the wish or the documents
@@ -47,6 +48,7 @@ class TickAsk:
     revision: Revision | None = None
     git_failed: str = ""
     config_force: bool = False
+    revive: bool = False
     wish: Callable[[State], State] | None = None
     carried: Desired | None = None
     permissions: Permissions = field(default_factory=Permissions)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from reconciler.engine.begin import Begin, TickRefused, begin
+from reconciler.engine.begin import Begin, ProjectDestroyed, TickRefused, begin
 from reconciler.engine.decide import decide
 from reconciler.engine.execute import execute, not_sent
 from reconciler.engine.expire_blobs import due
@@ -51,7 +51,7 @@ class TickResult:
     """`state` is as last written, or as observed where nothing needed writing; `None` where there is none.
 
     `plan` is what was done, of all rounds; `approved` what a person approved, before any place refused some of it.
-    `refused` is why nothing was done (exit 1);
+    `refused` is why nothing was done (exit 1); `destroyed`: as a person destroyed the project.
     `permissions` are those asked for, less what the documents' age does not allow.
     `declined` that `confirm` said no. `ahead`: another reconciler was ahead, the rest is its.
     """
@@ -61,6 +61,7 @@ class TickResult:
     approved: Plan
     outcomes: tuple[Outcome, ...] = ()
     refused: str = ""
+    destroyed: bool = False
     declined: bool = False
     ahead: bool = False
     written: int = 0
@@ -81,7 +82,7 @@ def tick(ports: Ports, ask: TickAsk) -> TickResult:
             clock, ends = PassClock(ports, trusted=ask.trust_clock), ports.clock() + ask.deadline
             return _Tick(ports=clock.ports(), ask=ask, begun=begun, clock=clock, ends=ends).run()
         except TickRefused as error:
-            return _refusal(str(error))
+            return _refusal(str(error), destroyed=isinstance(error, ProjectDestroyed))
         except OtherWorld:
             continue
     return _refusal("another state of this project appeared, again and again, while this was planned: try again")
@@ -98,9 +99,9 @@ def _unfit(state: State, ask: TickAsk) -> str:
     return older(state.version) if ask.act else ""
 
 
-def _refusal(why: str) -> TickResult:
+def _refusal(why: str, *, destroyed: bool = False) -> TickResult:
     empty = Plan(version=1, project="", generation=0)
-    return TickResult(state=None, plan=empty, approved=empty, refused=why)
+    return TickResult(state=None, plan=empty, approved=empty, refused=why, destroyed=destroyed)
 
 
 @dataclass(kw_only=True)

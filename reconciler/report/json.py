@@ -138,6 +138,7 @@ def _run(row: RunRow) -> dict[str, Any]:
         "submitted_at": stamp(run.submitted_at),
         "started_at": stamp(run.started_at),
         "finished_at": stamp(run.finished_at),
+        "observed_at": stamp(row.observed_at),
     }
 
 

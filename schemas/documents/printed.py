@@ -107,6 +107,7 @@ def ps() -> Schema:
                 "submitted_at": TIME,
                 "started_at": MAYBE_TIME,
                 "finished_at": MAYBE_TIME,
+                "observed_at": MAYBE_TIME,
             }
         ),
     }

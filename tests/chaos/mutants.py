@@ -501,6 +501,12 @@ MUTANTS = (
         tests=("tests/state/test_authority.py", "tests/engine/test_machine.py"),
     ),
     Mutant(
+        name="stays destroyed",
+        off="the next apply creates a destroyed project again",
+        changes=(("reconciler/engine/decide.py", "        if self.ask.revive:\n", "        if True:\n"),),
+        tests=("tests/engine/test_tick.py",),
+    ),
+    Mutant(
         name="a git that fails",
         off="a repository that git does not read counts as a folder without git",
         changes=(("reconciler/state/authority.py", "    if facts.failed:\n", "    if False:\n"),),
