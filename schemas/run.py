@@ -160,6 +160,8 @@ class Job(Value, frozen=True, kw_only=True):
     """Unix time of its last progress while it is held back."""
     port: int = 0
     """A free port of its host, while it is held back; 0: unknown."""
+    uncollected_since: int | None = None
+    """Unix time at which its result could not be collected for the first time; None: it never failed."""
 
 
 class Attempt(Value, frozen=True, kw_only=True):

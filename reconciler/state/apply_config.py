@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from msgspec.structs import replace
 
 from reconciler.state.relaunch.launch_backoff import unchanged_pools
+from reconciler.text.dates import moment
 from schemas.desired import Desired
 from schemas.run import RUN_ENDED, RunSpec
-from schemas.state import Applied, Revision, State
+from schemas.state import Applied, Destroyed, Revision, State
 
 HISTORY = 1000
 
@@ -39,6 +40,22 @@ def takes_away(was: Applied | None, desired: Desired) -> bool:
     runs = {name: spec for spec in desired.runs for name in (spec.name, *spec.formerly)}
     return any(pool.name not in pools or pools[pool.name].floor < pool.floor for pool in was.desired.pools) or any(
         spec.name not in runs or runs[spec.name].hash != spec.hash for spec in was.desired.runs
+    )
+
+
+def mark_destroyed(state: State, *, by: str, now: int) -> State:
+    """The state with the mark of `dstack destroy`; the first mark stays."""
+    return state if state.destroyed is not None else replace(state, destroyed=Destroyed(by=by, at=now))
+
+
+def why_destroyed(state: State) -> str:
+    """Why nothing is created, and the way out; "" where the project was not destroyed."""
+    if state.destroyed is None:
+        return ""
+    name = (state.applied.desired.project_name if state.applied else "") or state.project
+    return (
+        f"Project {name} was destroyed by {state.destroyed.by} ({moment(state.destroyed.at)}), so nothing is created. "
+        "To create it again: `dstack apply --revive`"
     )
 
 

@@ -325,6 +325,18 @@ MUTANTS = (
         tests=("tests/engine/test_tick.py",),
     ),
     Mutant(
+        name="approval of starts",
+        off="a run that the approved plan listed as pending is started",
+        changes=(
+            (
+                "reconciler/planner/approve.py",
+                "            if runs is None or action.name in runs:\n",
+                "            if True:\n",
+            ),
+        ),
+        tests=("tests/planner/test_approve.py", "tests/engine/test_freeing.py"),
+    ),
+    Mutant(
         name="strict unknown fields",
         off="a field that is not known is dropped when a state is read",
         changes=(("schemas/base.py", "forbid_unknown_fields=True", "forbid_unknown_fields=False"),),
@@ -431,12 +443,48 @@ MUTANTS = (
         off="what was made for a gang serves whoever comes",
         changes=(
             (
-                "reconciler/planner/rules/schedule_runs.py",
-                "            if one.reserved_for:\n",
-                "            if False:\n",
+                "reconciler/planner/placement/at_hand.py",
+                "        if one.reserved_for:\n",
+                "        if False:\n",
             ),
         ),
         tests=("tests/planner/test_cases.py",),
+    ),
+    Mutant(
+        name="pairing of launches and runs",
+        off="what was launched for one run serves whoever comes first",
+        changes=(
+            (
+                "reconciler/planner/placement/at_hand.py",
+                "                if run in waiting:\n",
+                "                if False:\n",
+            ),
+        ),
+        tests=("tests/planner/test_cases.py", "-k", "pairs"),
+    ),
+    Mutant(
+        name="results before the plan",
+        off="a result is stored after the plan that could use its instance",
+        changes=(
+            (
+                "reconciler/engine/tick.py",
+                "        if not found or self.ask.hasty or self._over():\n",
+                "        if True:\n",
+            ),
+        ),
+        tests=("tests/engine/test_freeing.py",),
+    ),
+    Mutant(
+        name="an end that is near",
+        off="a new instance is launched beside one that is free before it",
+        changes=(
+            (
+                "reconciler/planner/placement/freeing.py",
+                "            return None if late else CertainEnd(None)\n",
+                "            return None\n",
+            ),
+        ),
+        tests=("tests/planner/test_cases.py", "-k", "frees"),
     ),
     # Promises of the laws besides: each would otherwise rest on tests that nobody has seen fail.
     Mutant(
@@ -451,6 +499,12 @@ MUTANTS = (
             ),
         ),
         tests=("tests/state/test_authority.py", "tests/engine/test_machine.py"),
+    ),
+    Mutant(
+        name="stays destroyed",
+        off="the next apply creates a destroyed project again",
+        changes=(("reconciler/engine/decide.py", "        if self.ask.revive:\n", "        if True:\n"),),
+        tests=("tests/engine/test_tick.py",),
     ),
     Mutant(
         name="a git that fails",
@@ -943,7 +997,7 @@ MUTANTS = (
         off="a full reservation keeps everybody from its type",
         changes=(
             (
-                "reconciler/planner/placement/offer_search.py",
+                "reconciler/planner/placement/known_refusals.py",
                 "(each.place, each.instance_type, each.zone, each.spot, each.reservation): each",
                 '(each.place, each.instance_type, each.zone, each.spot, ""): each',
             ),

@@ -26,6 +26,11 @@ pools:
     instance_types: [m5.large]
     resources: {cpu: 2, memory: 8GB, disk: 20GB}
 """
+IDLE = """\
+project: {{name: demo, id: demo12345678}}
+state: local
+pools: [{{name: gpu, default: true, nodes: 1..2, idle_duration: {}}}]
+"""
 RULES = """\
 autoscale:
   # what we may have
@@ -93,6 +98,13 @@ def test_yes_is_taken_where_nothing_is_asked(tmp_path: Path, words: str) -> None
     assert (ran.code, "No such option" in ran.said) == (0, False), ran
     if words.startswith("pool"):
         assert folder.dstack("pool", "resume", "bench", "-y").code == 0
+
+
+def test_a_plan_says_what_an_edited_idle_duration_reaches(tmp_path: Path) -> None:
+    folder = folder_at(tmp_path, documents=IDLE.format("2h"))
+    assert folder.dstack("apply", "-y", "-d").code == 0
+    folder.write(".dstack/pools.yml", IDLE.format("1h"))
+    assert "pool gpu: idle_duration 2h → 1h: gpu-0, from now on" in folder.dstack("plan").out
 
 
 @pytest.mark.parametrize("words", ["autoscale enable", "autoscale clear"])

@@ -513,7 +513,7 @@ def test_only_its_declaration_removes_a_host_and_one_that_fails_is_tried_later_a
     shop.attaches("kept", "other")
     refused = shop.dstack("pool", "remove", "kept", "-y", ok=False)
     assert refused.code == 1
-    assert "kept is declared: take 127.0.0.1" in refused.said
+    assert "kept is an SSH host of the configuration: take 127.0.0.1" in refused.said
     host.stop()
     until(lambda: bool(shop.apply()) and shop.hosts()["kept"]["next_look_at"])  # looks of one second are one
     found = shop.hosts()["kept"]
