@@ -212,16 +212,20 @@ def _project(root: Path) -> Iterator[str]:
         raise CannotBundle(str(error)) from error
 
 
+def _untracked(root: Path) -> Iterable[str]:
+    return _walked(root, "", skipped=_SKIPPED, rules=(IgnoreRules(root, ".gitignore"),))
+
+
 def _listed(root: Path) -> Iterable[str]:
     """What git tracks and does not ignore. Where git does not rule, all that `.gitignore` files and habit leave."""
     try:
         if repository_of(root) is None or run_git(root, "check-ignore", "-q", ".", timeout=None).code == 0:
-            return _walked(root, "", skipped=_SKIPPED, rules=(IgnoreRules(root, ".gitignore"),))
+            return _untracked(root)
         answer = ask_git(
             root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate", timeout=None
         )
     except GitMissing:
-        return _walked(root, "", skipped=_SKIPPED, rules=(IgnoreRules(root, ".gitignore"),))
+        return _untracked(root)
     except GitFailed as error:
         # Packing everything instead would take along what git ignores, secrets among it.
         raise CannotBundle(str(error)) from error
