@@ -167,6 +167,8 @@ def _tracked(root: Path) -> set[str]:
         return set()
     try:
         answer = ask_git(root, "ls-files", "-z", "--cached", timeout=None)
+    except GitMissing:
+        return set()
     except GitFailed as error:
         raise CannotBundle(str(error)) from error
     return set(filter(None, os.fsdecode(answer).split("\0")))
