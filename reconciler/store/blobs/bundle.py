@@ -22,7 +22,7 @@ from typing import NamedTuple
 from reconciler.store.blobs.fetched import Fetched
 from reconciler.store.blobs.ignore_rules import IgnoreRules, RulesUnreadable, left_out
 from reconciler.store.blobs.secret_looking import looks_secret
-from reconciler.system.git import GitFailed, GitMissing, ask_git, repository_of, run_git
+from reconciler.system.git import GitFailed, ask_git, repository_of, run_git
 from reconciler.system.private_folder import make_private
 from reconciler.text.dates import ARCHIVED
 from reconciler.text.format import clean, counted
@@ -167,8 +167,6 @@ def _tracked(root: Path) -> set[str]:
         return set()
     try:
         answer = ask_git(root, "ls-files", "-z", "--cached", timeout=None)
-    except GitMissing:
-        return set()
     except GitFailed as error:
         raise CannotBundle(str(error)) from error
     return set(filter(None, os.fsdecode(answer).split("\0")))
@@ -226,8 +224,6 @@ def _listed(root: Path) -> Iterable[str]:
         answer = ask_git(
             root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate", timeout=None
         )
-    except GitMissing:
-        return _untracked(root)
     except GitFailed as error:
         # Packing everything instead would take along what git ignores, secrets among it.
         raise CannotBundle(str(error)) from error
