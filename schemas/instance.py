@@ -160,6 +160,8 @@ class Instance(Value, frozen=True, kw_only=True):
     """The image that it was made of, where the instance is itself a container (`resources.runtime` is `image`)."""
     stopped: bool = False
     """Its backend lists it as powered off: nothing runs there any more, and it is ended."""
+    made_for: tuple[str, ...] = ()
+    """Ids of the runs of one node that it was launched for: as long as they wait, they come first there."""
 
 
 class Seen(Value, frozen=True, kw_only=True):

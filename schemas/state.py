@@ -46,6 +46,15 @@ class Applied(Value, frozen=True, kw_only=True):
     """Declared run name → digest of its files when it was applied."""
 
 
+class Destroyed(Value, frozen=True, kw_only=True):
+    """A person's `dstack destroy`. Until a person revives the project, nothing is created."""
+
+    by: str
+    """user@host."""
+    at: int
+    """Unix time."""
+
+
 class Place(Value, frozen=True, kw_only=True):
     """What is known of a place: a backend and region, or a declared server."""
 
@@ -247,4 +256,5 @@ class State(Value, frozen=True, kw_only=True):
     untold: tuple[Entry, ...] = ()
     paces: tuple[Pace, ...] = ()
     unowned: tuple[Unowned, ...] = ()
+    destroyed: Destroyed | None = None
     backoffs: tuple[LaunchBackoff, ...] = ()

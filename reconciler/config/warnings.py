@@ -19,7 +19,6 @@ _NO_EFFECT = {
     "home_dir": "older files have it",
     "nvcc": "it chooses an image of dstack's",
     "utilization_policy": "not supported yet",
-    "stop_duration": "not supported yet",
 }
 EVERYBODY = ("0.0.0.0/0", "::/0")
 _TELLING_NAME = r"(?i)(token|secret|passw(or)?d|api_?key|access_?key|private_?key|credential)"

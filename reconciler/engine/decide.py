@@ -12,23 +12,28 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from reconciler.engine.begin import TickRefused, pinned, with_launched_places, with_places
+from reconciler.engine.begin import ProjectDestroyed, TickRefused, pinned, with_launched_places, with_places
 from reconciler.engine.catalog import joined
 from reconciler.engine.clock_guard import concluded, corrected, requested, withheld_by_the_clock, would_end
+from reconciler.engine.pack_runs import RunPacker
 from reconciler.engine.pass_clock import PassClock
-from reconciler.engine.ports import Configuration, Ports
+from reconciler.engine.ports import Ports
 from reconciler.engine.prepare import Rendered, prepare
 from reconciler.engine.recover_results import Recovered, recover
 from reconciler.engine.request import TickAsk
 from reconciler.engine.view import Decision, OtherWorld, View
 from reconciler.engine.write_state import TRIES, differs, heartbeat_due, jitter, write
-from reconciler.planner.failover import failover
+from reconciler.planner.failover import failover, left_waiting
 from reconciler.planner.launch_tries import OFFERS, within, without_unprepared
 from reconciler.planner.plan import plan
 from reconciler.planner.world import World
-from reconciler.secrets.resolve import secret_files
 from reconciler.state.access_modes import with_ways
-from reconciler.state.apply_config import apply, bundled, unbundled, with_bundles
+from reconciler.state.apply_config import (
+    apply,
+    mark_destroyed,
+    takes_away,
+    why_destroyed,
+)
 from reconciler.state.authority import GitFacts, judge
 from reconciler.state.capacity_backoff import shun
 from reconciler.state.errors import StateMoved, StateRefused
@@ -45,9 +50,15 @@ from schemas.state import Applied, Capacity, Revision, State
 STALE = 60.0  # a prompt that was open for longer: look again before doing anything
 
 
-def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View], clock: PassClock) -> Decision:
-    """Plan until what was approved is written. `look` observes again. Raises `TickRefused`, `StateRefused`."""
-    table = _Table(ports=ports, ask=ask, clock=clock, nonce=ports.nonce())
+Look = Callable[[], View]
+Store = Callable[[View, Plan], bool]
+
+
+def decide(ports: Ports, ask: TickAsk, view: View, *, look: Look, store: Store, clock: PassClock) -> Decision:
+    """Plan until what was approved is written. `look` observes again; `store` collects the results that a plan waits
+    for, and says whether there is another plan to make. Raises `TickRefused`, `StateRefused`.
+    """
+    table = _Table(ports=ports, ask=ask, clock=clock, nonce=ports.nonce(), packer=RunPacker(ports=ports))
     for attempt in range(TRIES):
         since = ports.clock()
         # What was read before the look still does for a first try: a tick with nothing to do reads once.
@@ -63,6 +74,8 @@ def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View], 
             continue  # it seems to be older than the world: perhaps another wrote and launched while we looked
         if not ask.act:
             return draft.decision(view)
+        if store(view, draft.plan):
+            continue
         if draft.plan.actions and clock.contradicted():  # before anything is dated
             draft = table.draft(stored, view)
         if ask.confirm is not None and view.approved is None:
@@ -76,18 +89,14 @@ def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View], 
             since = ports.clock()
             if ask.wish is not None:  # it holds the price that was just agreed to
                 draft = table.draft(stored, view)
-        chosen = draft.plan
-        if view.approved is not None:
-            chosen = failover(chosen, view.approved, refused=view.refused, hindered=table.hindered)
-        chosen, notes = within(chosen, sent=view.sent)
-        chosen, late = paced(draft.state, chosen, now=ports.now())
+        chosen, notes = table.chosen(draft, view)
         target = table.intended(draft, chosen, view=view)
         if target is None:
             if table.lacking and ask.wish is None:  # another plan, in which idle instances that it kept may go
                 view = dataclasses.replace(view, approved=None)
             continue
         chosen, notes = without_unprepared(chosen, target.intents, notes=notes)
-        draft = dataclasses.replace(draft, state=target, plan=chosen, warnings=(*draft.warnings, *notes, *late))
+        draft = dataclasses.replace(draft, state=target, plan=chosen, warnings=(*draft.warnings, *notes))
         if stored is not None and not (differs(stored, target) or heartbeat_due(stored, now=ports.now())):
             return draft.decision(view, since=since)
         if clock.contradicted():
@@ -142,7 +151,7 @@ class _Table:
     clock: PassClock
     nonce: str
     rendered: dict[str, Rendered] = field(default_factory=dict)
-    packed: dict[tuple[str, ...], str] = field(default_factory=dict)
+    packer: RunPacker
     capacity: tuple[Capacity, ...] = ()
     here: tuple[Capacity, ...] = ()
     """Refusals that only say what this machine lacks: planned around, and never stored."""
@@ -212,7 +221,7 @@ class _Table:
     def _asked_for(self, state: State, *, now: int) -> tuple[State, Permissions, tuple[str, ...]]:
         """With the documents and the wish."""
         ask, permissions = self.ask, self.ask.permissions
-        warnings: tuple[str, ...] = ()
+        state, warnings = self._revived(state, now=now)
         if ask.documents is not None:
             desired = ask.documents.desired
             mine = ask.revision or Revision(digest=ask.documents.digest)
@@ -234,13 +243,27 @@ class _Table:
             may_end = verdict.may_end and (not verdict.ask_end or ask.prompted)
             named = permissions.destroy_pools if verdict.may_end else ()
             permissions = replace(permissions, may_end=permissions.may_end and may_end, destroy_pools=named)
-            warnings = () if may_end else (verdict.why,)
+            needless = verdict.ask_end and not takes_away(state.applied, desired)
+            warnings += () if may_end or needless else (verdict.why,)
             if verdict.keep_revision and state.applied is not None:
                 mine = state.applied.revision
             state = with_ways(apply(state, desired=desired, revision=mine, by=self.ports.who, now=now))
         if ask.wish is not None:
             state = with_places(requested(ask.wish(state), was=state, clock=self.clock), ask.carried)
         return state, permissions, warnings
+
+    def _revived(self, state: State, *, now: int) -> tuple[State, tuple[str, ...]]:
+        """A destroyed project stays so, unless a person said otherwise. What a scope covers only ends there."""
+        if self.ask.permissions.destroy_all:
+            return mark_destroyed(state, by=self.ports.who, now=now), ()
+        why = why_destroyed(state)
+        if not why or self.ask.permissions.scope is not None:
+            return state, ()
+        if self.ask.revive:
+            return replace(state, destroyed=None), ()
+        if self.ask.act:
+            raise ProjectDestroyed(why)
+        return state, (why,)
 
     def _world(self, state: State, view: View, *, permissions: Permissions, now: int, was: Applied | None) -> World:
         assert state.applied is not None  # noqa: S101 - checked by the only caller
@@ -256,9 +279,20 @@ class _Table:
             permissions=permissions,
             lacking={**lacking, **self.lacking},
             done=markers_needed(self.ports.markers, state, desired),
+            goes_on=self.ask.goes_on,
             before=was.desired if was is not None and was.desired != desired else None,
             lapses=not self.clock.reading.apart,
         )
+
+    def chosen(self, draft: _Draft, view: View) -> tuple[Plan, tuple[str, ...]]:
+        """What of the plan was approved and is done now, and what is said of the rest."""
+        chosen, asked = draft.plan, view.approved is not None and self.ask.approved_starts
+        if view.approved is not None:
+            chosen = failover(chosen, view.approved, refused=view.refused, hindered=self.hindered, starts=asked)
+        waiting = left_waiting(draft.plan, chosen)
+        chosen, notes = within(chosen, sent=view.sent)
+        chosen, late = paced(draft.state, chosen, now=self.ports.now())
+        return chosen, (*notes, *late, *waiting)
 
     def intended(self, draft: _Draft, chosen: Plan, *, view: View) -> State | None:
         """The state with the plan's marks; `None` where something is in the way: plan around it."""
@@ -283,18 +317,4 @@ class _Table:
             state = replace(state, capacity=shun(state.capacity, self.capacity))
         state = pinned(state, prepared.identities)
         target = intend(state, chosen, now=self.ports.now(), requests=prepared.requests)
-        return self._with_files(target, draft)
-
-    def _with_files(self, state: State, draft: _Draft) -> State:
-        documents = self.ask.documents
-        if documents is None:
-            return with_bundles(state, {})
-        specs = unbundled(state, was=draft.was, done=markers_needed(self.ports.markers, state, documents.desired))
-        return with_bundles(state, bundled(specs, pack=lambda files: self._packed(documents, files)))
-
-    def _packed(self, documents: Configuration, files: tuple[str, ...]) -> str:
-        if files not in self.packed:
-            bundle = self.ports.bundle(documents.root, files, secret_files(documents.desired))
-            self.packed[files] = self.ports.blobs.put(bundle)
-            bundle.unlink(missing_ok=True)
-        return self.packed[files]
+        return self.packer.with_files(target, self.ask.documents, was=draft.was)

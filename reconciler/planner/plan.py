@@ -53,6 +53,7 @@ def _finished(draft: Draft) -> Plan:
         observed=tuple((place.name, place.observed_at, place.error) for place in state.places),
         actions=tuple(draft.actions),
         unmet=tuple(dict.fromkeys(draft.unmet)),
+        waits=tuple(dict.fromkeys(draft.waits)),
         warnings=tuple(draft.warnings),
         notes=tuple(draft.notes),
         idle=tuple(draft.idle),

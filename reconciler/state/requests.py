@@ -1,7 +1,6 @@
 """Write a person's request into the state: a run, instances, a stop, an override. Pure.
 
-Each takes a state and returns the wished one, or raises `WishRefused`. A wish touches nothing
-but its subject: what the YAML says is `dstack apply`'s.
+Each takes a state and returns the wished one, or raises `WishRefused`. A wish touches nothing but its subject.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
+from reconciler.state.apply_config import why_destroyed
 from reconciler.state.drains import INSTANCE, INSTANCE_DRAINED, POOL_DRAINED
 from reconciler.state.relaunch.end_requests import leave_request, requested
 from reconciler.state.status import UNTRUSTED, alive, jobs_by_instance, runs_on
@@ -34,9 +34,8 @@ class WishRefused(Exception):
 def carry(state: State, *, pool: str, desired: Desired, by: str, now: int) -> State:
     """Make sure that `pool` is known before a run or instances are wished in it.
 
-    `desired` is the caller's checkout. Before the first apply, the wish carries the pool with
-    what it needs, under a revision with the digest "" (nothing is applied yet): no floor, no
-    declared run. Afterwards a pool that only the checkout knows is refused.
+    `desired` is the caller's checkout. Before the first apply, the wish carries the pool with what it needs, under a
+    revision with the digest "": no floor, no declared run. Afterwards a pool that only the checkout knows is refused.
     """
     mine = {each.name: each for each in desired.pools}
     if state.applied is None or not state.applied.revision.digest:
@@ -75,7 +74,7 @@ def add_run(state: State, run: Run) -> State:
     """Always a new run. Its pool must be known (see `carry`); `origin` is `run`."""
     if any(each.id == run.id for each in state.runs):
         raise WishRefused(f"run id {run.id} exists already: try again")
-    _refuse_unknown_pool(state, run.spec.pool)
+    _refuse_unknown_pool(state, run.spec.pool, creates=True)
     return replace(state, runs=(*state.runs, replace(run, origin="run")))
 
 
@@ -139,7 +138,7 @@ def add_instances(state: State, wish: Wish) -> State:
         raise WishRefused(f"wish id {wish.id} exists already: try again")
     if wish.count < 1:
         raise WishRefused(f"--count {wish.count}: at least 1")
-    _refuse_unknown_pool(state, wish.pool)
+    _refuse_unknown_pool(state, wish.pool, creates=True)
     if wish.name:
         _refuse_taken(state, wish)
     return replace(state, wishes=(*state.wishes, wish))
@@ -302,7 +301,9 @@ def _called(state: State, name: str) -> Iterable[Instance]:
 # ---------------------------------------------------------------- rules of all
 
 
-def _refuse_unknown_pool(state: State, pool: str, *, instances: bool = False) -> None:
+def _refuse_unknown_pool(state: State, pool: str, *, instances: bool = False, creates: bool = False) -> None:
+    if creates and (why := why_destroyed(state)):
+        raise WishRefused(why)
     known = _known_pools(state)
     if pool not in known:
         why = _unknown_pool(pool, known)

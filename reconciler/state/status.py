@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
+from schemas.base import Seconds
 from schemas.instance import Instance
 from schemas.run import Attempt, Job
-from schemas.state import State
+from schemas.state import State, Tick
 
 # As a transport words a quarantine for the wrong key: when the pinned one is shown again, it is over.
 UNTRUSTED = "host key"
@@ -29,6 +30,9 @@ INTERRUPTED = "interrupted"
 
 # Failed checks of a host in a row after which it counts as unreachable.
 LOOKS_ENOUGH = 3
+
+OFTEN = 3600
+"""Seconds between two applies, above which nobody would let a run wait for the next one."""
 
 InstanceStatus = Literal["pending", "provisioning", "idle", "busy", "holding", "terminating", "terminated"]
 
@@ -124,3 +128,13 @@ def timer_of(instance: Instance) -> int | None:
 
 def unreachable(instance: Instance) -> bool:
     return instance.unreachable_since is not None
+
+
+def regular_ticks(ticks: Iterable[Tick], *, now: int) -> list[Tick]:
+    """The unattended ones that still come: not more than two are missing."""
+    return [one for one in ticks if one.unattended and one.every and now < one.at + 3 * one.every]
+
+
+def applies_often(ticks: Iterable[Tick], *, now: int, most: Seconds = OFTEN) -> bool:
+    """Whether somebody will soon look again, whatever this apply leaves."""
+    return any(one.every is not None and one.every <= most for one in regular_ticks(ticks, now=now))

@@ -207,7 +207,7 @@ MUTANTS = (
     Mutant(
         name="no reboot renews it",
         off="the dead-man's time begins anew at each boot",
-        changes=(("backends/boot/deadman.sh", "    age=$((begin + up))", "    age=$up"),),
+        changes=(("backends/boot/deadman.sh", "    age=$((begin + up - start))", "    age=$((up - start))"),),
         tests=("tests/backends/boot/test_deadman.py",),
     ),
     Mutant(
@@ -325,6 +325,18 @@ MUTANTS = (
         tests=("tests/engine/test_tick.py",),
     ),
     Mutant(
+        name="approval of starts",
+        off="a run that the approved plan listed as pending is started",
+        changes=(
+            (
+                "reconciler/planner/approve.py",
+                "            if runs is None or action.name in runs:\n",
+                "            if True:\n",
+            ),
+        ),
+        tests=("tests/planner/test_approve.py", "tests/engine/test_freeing.py"),
+    ),
+    Mutant(
         name="strict unknown fields",
         off="a field that is not known is dropped when a state is read",
         changes=(("schemas/base.py", "forbid_unknown_fields=True", "forbid_unknown_fields=False"),),
@@ -431,12 +443,48 @@ MUTANTS = (
         off="what was made for a gang serves whoever comes",
         changes=(
             (
-                "reconciler/planner/rules/schedule_runs.py",
-                "            if one.reserved_for:\n",
-                "            if False:\n",
+                "reconciler/planner/placement/at_hand.py",
+                "        if one.reserved_for:\n",
+                "        if False:\n",
             ),
         ),
         tests=("tests/planner/test_cases.py",),
+    ),
+    Mutant(
+        name="pairing of launches and runs",
+        off="what was launched for one run serves whoever comes first",
+        changes=(
+            (
+                "reconciler/planner/placement/at_hand.py",
+                "                if run in waiting:\n",
+                "                if False:\n",
+            ),
+        ),
+        tests=("tests/planner/test_cases.py", "-k", "pairs"),
+    ),
+    Mutant(
+        name="results before the plan",
+        off="a result is stored after the plan that could use its instance",
+        changes=(
+            (
+                "reconciler/engine/tick.py",
+                "        if not found or self.ask.hasty or self._over():\n",
+                "        if True:\n",
+            ),
+        ),
+        tests=("tests/engine/test_freeing.py",),
+    ),
+    Mutant(
+        name="an end that is near",
+        off="a new instance is launched beside one that is free before it",
+        changes=(
+            (
+                "reconciler/planner/placement/freeing.py",
+                "            return None if late else CertainEnd(None)\n",
+                "            return None\n",
+            ),
+        ),
+        tests=("tests/planner/test_cases.py", "-k", "frees"),
     ),
     # Promises of the laws besides: each would otherwise rest on tests that nobody has seen fail.
     Mutant(
@@ -451,6 +499,12 @@ MUTANTS = (
             ),
         ),
         tests=("tests/state/test_authority.py", "tests/engine/test_machine.py"),
+    ),
+    Mutant(
+        name="stays destroyed",
+        off="the next apply creates a destroyed project again",
+        changes=(("reconciler/engine/decide.py", "        if self.ask.revive:\n", "        if True:\n"),),
+        tests=("tests/engine/test_tick.py",),
     ),
     Mutant(
         name="a git that fails",
@@ -547,6 +601,48 @@ MUTANTS = (
         off="a node that ends before its supervisor looks has no start",
         changes=(("reconciler/hosts/programs/supervisor.sh", "    begin_late\n", ""),),
         tests=("tests/planner/test_gang.py", "-k", "supervisor_slept or released"),
+    ),
+    Mutant(
+        name="a stop waits for the whole container",
+        off="the end of a container's first program ends the others",
+        changes=(("reconciler/hosts/container_files.py", "while kill -0 -1 2> /dev/null; do\n", "while false; do\n"),),
+        tests=("tests/hosts/test_stop_waits.py", "-k", "container_has_its_time and podman and launcher"),
+    ),
+    Mutant(
+        name="what saves is let live",
+        off="a program that a handler of TERM begins is sent TERM, too",
+        changes=(
+            (
+                "reconciler/hosts/programs/supervisor.sh",
+                'if [ -z "$told" ] || ! answers "$pid"; then',
+                "if true; then",
+            ),
+        ),
+        tests=("tests/hosts/test_stop_waits.py", "-k", "begun_to_save and process and podman"),
+    ),
+    Mutant(
+        name="a retry goes on",
+        off="a second attempt has nothing of the first",
+        changes=(("reconciler/hosts/programs/supervisor.sh", "[ ! -f restored ] || restore", "true || restore"),),
+        tests=("tests/hosts/test_restore.py", "-k", "before_setup"),
+    ),
+    Mutant(
+        name="a retry takes its own node's artifacts",
+        off="every node of a second attempt gets the artifacts of one",
+        changes=(("reconciler/state/attempts.py", "if job.rank == rank and job.artifacts", "if job.artifacts"),),
+        tests=("tests/state/test_attempts.py",),
+    ),
+    Mutant(
+        name="results stay here",
+        off="what dstack fetched is sent with the next run",
+        changes=(
+            (
+                "reconciler/store/blobs/bundle.py",
+                "    entries = _without_fetched(entries, root=root, files=files, told=told)\n",
+                "",
+            ),
+        ),
+        tests=("tests/store/test_fetched.py",),
     ),
     Mutant(
         name="collected before it goes",

@@ -638,3 +638,35 @@ def test_documents_age_and_who_ticks_is_remembered(site: Site) -> None:
         cron(site)
     (mine,) = site.state.ticks
     assert (mine.by, mine.every) == ("ann@laptop", 900)
+
+
+def test_a_destroyed_project_is_not_created_again_by_whoever_ticks(site: Site) -> None:
+    apply(site, FLOOR)
+    everything = Permissions(destroy_all=True, mass_destroy=True)
+    for _ in range(3):
+        cron(site, permissions=everything)
+        site.clock.at += 30
+    assert site.world.living() == []
+    assert site.state.destroyed is not None
+    for refused in (apply(site, FLOOR, revive=False), apply(site, FLOOR, revive=False, prompted=False), cron(site)):
+        assert refused.destroyed
+        assert "`dstack apply --revive`" in refused.refused
+    looked = apply(site, FLOOR, revive=False, act=False)
+    assert (looked.refused, any("was destroyed by" in why for why in looked.warnings)) == ("", True)
+    assert site.world.living() == []
+    assert not apply(site, FLOOR, revive=True).refused
+    assert site.state.destroyed is None
+    assert len(site.world.living()) == 1
+    assert not cron(site).refused
+
+
+def test_a_destroy_while_an_apply_is_planned_wins(site: Site) -> None:
+    apply(site, FLOOR)
+
+    def confirm(plan: Plan, state: State) -> Plan:
+        cron(site, permissions=Permissions(destroy_all=True, mass_destroy=True))
+        return plan
+
+    late = apply(site, desired(runs=[task("train")]), revive=False, confirm=confirm)
+    assert late.destroyed
+    assert [run.spec.name for run in site.state.runs] == []

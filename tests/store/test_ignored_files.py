@@ -26,7 +26,7 @@ def write(root: Path, name: str, text: str = "x") -> None:
 
 def sent(root: Path, *files: str) -> list[str]:
     notes: list[str] = []
-    packed = bundle(root, files, told=notes.append)
+    packed = bundle(root, files or None, told=notes.append)
     try:
         with tarfile.open(packed) as tar:
             return tar.getnames()
@@ -53,12 +53,15 @@ def test_rules_hold_with_git_and_without(tmp_path: Path, repository: bool) -> No
     ]  # fmt: skip
 
 
-def test_without_a_git_program_the_rules_of_a_repository_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+def test_without_a_git_program_the_rules_hold_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, ".gitignore", "secret.txt\n")
     write(tmp_path, "secret.txt")
     monkeypatch.setenv("PATH", "/nowhere")
     assert sent(tmp_path) == [".gitignore"]
+    (tmp_path / ".git").mkdir()  # a repository that nobody can read has rules that nobody knows
+    (tmp_path / ".git/HEAD").write_text("ref: refs/heads/main\n")
+    with pytest.raises(CannotBundle, match="git is not on PATH"):
+        sent(tmp_path)
 
 
 def test_rules_that_cannot_be_read_are_not_passed_over(tmp_path: Path) -> None:
@@ -188,7 +191,7 @@ def test_a_tracked_key_stays_too_and_all_of_it_is_said(tmp_path: Path) -> None:
         write(tmp_path, name, "x" * 100_000)
     subprocess.run(["git", "-C", str(tmp_path), "add", "."], check=True)
     notes: list[str] = []
-    bundle(tmp_path, ("a/.env",), told=notes.append).unlink()
+    bundle(tmp_path, (".", "a/.env"), told=notes.append).unlink()
     assert notes[0] == (
         "6 files look like keys and are not sent: b/.env, c/.env, d/.env, e/.env, f/.env, …. "
         "To send one, name it in `files`."

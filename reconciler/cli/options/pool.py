@@ -26,11 +26,11 @@ def list_pools(verbose: o.Verbose = False) -> int:
     return show_pools(verbose=verbose)
 
 
-def ps(pool: o.PoolName = "", watch: o.Watch = False, as_json: o.AsJson = False) -> int:
+def ps(pool: o.PoolName = "", watch: o.Watch = False, as_json: o.AsJson = False, cached: o.Cached = False) -> int:
     """List instances, when each will go, and why one is unreachable."""
     from reconciler.cli.commands.pool.ps import show_instances
 
-    return show_instances(pool=pool, watch=watch, as_json=as_json)
+    return show_instances(pool=pool, watch=watch, as_json=as_json, cached=cached)
 
 
 def create(name: Annotated[str, typer.Option("--name", "-n", metavar="NAME", help="The new pool's name.")]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from operator import itemgetter
@@ -70,8 +70,10 @@ class Shapes:
 class Alike:
     """Instances of a pool that differ in nothing that a run may ask for, but their names."""
 
-    def __init__(self, sample: Instance, *, drain: Override | None, now: int, joins_nodes: bool) -> None:
-        self.sample = sample
+    def __init__(
+        self, sample: Instance, *, drain: Override | None, now: int, joins_nodes: bool, owned: bool = False
+    ) -> None:
+        self.sample, self.owned = sample, owned
         self.joins_nodes = joins_nodes
         self.free: list[Instance] = []
         self.drain, self.now = drain, now
@@ -85,17 +87,25 @@ class Alike:
 
 
 class Stock:
-    """Instances that may be given away, cheapest class first. Whoever takes one removes it."""
+    """Instances that may be given away, cheapest class first. Whoever takes one removes it.
 
-    def __init__(self, draft: Draft, instances: Iterable[Instance]) -> None:
+    `owned` are the ids of those that were launched for runs that wait: others get one of them only where `first` is
+    asked for it.
+    """
+
+    def __init__(self, draft: Draft, instances: Iterable[Instance], *, owned: Container[str] = ()) -> None:
         self._pools: dict[str, dict[str, list[tuple[int, Alike]]]] = {}
         self._merged: dict[tuple[str, tuple[str, ...]], list[Alike]] = {}
-        self._at: dict[Requirement, int] = {}
+        self._at: dict[tuple[Requirement, bool], int] = {}
         self._gone: set[str] = set()
-        for rank, alike in enumerate(_classes(draft, instances)):
+        self._draft = draft
+        self._of: dict[str, tuple[Instance, Alike]] = {}
+        for rank, alike in enumerate(_classes(draft, instances, owned=owned)):
             gpu = alike.sample.resources.gpu
             by_gpu = self._pools.setdefault(draft.pool_of(alike.sample), {})
             by_gpu.setdefault(gpu.name.lower() if gpu else "", []).append((rank, alike))
+            if alike.owned:
+                self._of.update({one.id: (one, alike) for one in alike.free})
 
     def _classes(self, shape: Requirement) -> list[Alike]:
         """Those of its pool that the asked GPU names leave, cheapest first."""
@@ -109,19 +119,29 @@ class Stock:
             self._merged[key] = [alike for _, alike in ranked]
         return self._merged[key]
 
-    def first(self, shape: Requirement) -> Instance | None:
+    def first(self, shape: Requirement, *, owned: bool = False) -> Instance | None:
         """The cheapest that fits. What a shape passed over stays passed over: stock only shrinks."""
         if shape.instance_name:
             return next((each for each in self.fitting(shape) if each.name == shape.instance_name), None)
         classes = self._classes(shape)
-        at = self._at.get(shape, 0)
+        at = self._at.get((shape, owned), 0)
         while at < len(classes):
-            found = self._top(classes[at])
+            found = self._top(classes[at]) if classes[at].owned is owned else None
             if found is not None and classes[at].fits(shape):
-                self._at[shape] = at
+                self._at[shape, owned] = at
                 return found
             at += 1
-        self._at[shape] = at
+        self._at[shape, owned] = at
+        return None
+
+    def among(self, ids: Iterable[str], shape: Requirement) -> Instance | None:
+        """The first of those instances that is left and fits."""
+        for id in ids:
+            one, alike = self._of.get(id, (None, None))
+            if one is None or alike is None or id in self._gone or self._draft.pool_of(one) != shape.pool:
+                continue
+            if shape.instance_name in ("", one.name) and alike.fits(shape):
+                return one
         return None
 
     def _top(self, alike: Alike) -> Instance | None:
@@ -129,10 +149,10 @@ class Stock:
             alike.free.pop()
         return alike.free[-1] if alike.free else None
 
-    def fitting(self, shape: Requirement, *, most: int | None = None) -> Iterator[Instance]:
-        """Those that fit, cheapest first; at most so many of a class, which are of one region."""
+    def fitting(self, shape: Requirement, *, most: int | None = None, owned: bool = True) -> Iterator[Instance]:
+        """Those that fit, cheapest first; at most so many of a class, which are of one region. `owned`: these, too."""
         for alike in self._classes(shape):
-            if alike.fits(shape):
+            if (owned or not alike.owned) and alike.fits(shape):
                 yield from islice((each for each in reversed(alike.free) if each.id not in self._gone), most)
 
     def take(self, instance: Instance) -> None:
@@ -147,7 +167,7 @@ class Stock:
                 yield top, count
 
 
-def _classes(draft: Draft, instances: Iterable[Instance]) -> list[Alike]:
+def _classes(draft: Draft, instances: Iterable[Instance], *, owned: Container[str]) -> list[Alike]:
     """Cheapest first; among equals those without a GPU, then the smallest."""
     found: dict[tuple[object, ...], Alike] = {}
     for one in instances:
@@ -163,11 +183,12 @@ def _classes(draft: Draft, instances: Iterable[Instance]) -> list[Alike]:
             one.resources,
             one.image,
             drain,
+            one.id in owned,
         )
         alike = found.get(key)
         if alike is None:
             joins = draft.joins_nodes(one.backend)
-            alike = found[key] = Alike(one, drain=drain, now=draft.now, joins_nodes=joins)
+            alike = found[key] = Alike(one, drain=drain, now=draft.now, joins_nodes=joins, owned=one.id in owned)
         alike.free.append(one)
     for alike in found.values():
         alike.free.sort(key=lambda each: by_number(each.name), reverse=True)

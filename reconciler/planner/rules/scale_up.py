@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from reconciler.planner.draft import Draft
 from reconciler.planner.placement.fit import CLOUD_DISK
 from reconciler.planner.placement.idle_pool import Requirement, Shapes
-from reconciler.planner.placement.launch_order import LaunchOrder, LaunchTerms
+from reconciler.planner.placement.launch_order import LaunchOrder, LaunchTerms, Wanted
 from reconciler.planner.placement.limits import Room
 from reconciler.planner.placement.machine_image import image_for
 from reconciler.planner.placement.offer_search import Market, Search
@@ -43,10 +43,11 @@ class Growth:
         self.shapes = Shapes()
         self.ordered: dict[str, int] = {}
         self.newest: Offer | None = None
+        self.newest_runs: list[str] = []
         failed = given_up(draft.actions, draft.living)
         known = after_failures(draft.world.state.backoffs, failed, now=draft.now)
         self.backoffs = {draft.pool_name(one.pool): one for one in known}
-        self._orders: dict[tuple[object, ...], tuple[LaunchOrder, list[tuple[str, str]]]] = {}
+        self._orders: dict[tuple[object, ...], tuple[LaunchOrder, list[Wanted]]] = {}
         self._searches: dict[Requirement, Search] = {}
         self._offers: dict[int, Offer] = {}
 
@@ -70,15 +71,19 @@ class Growth:
             return ""
         return backoff_words(backoff, now=self.draft.now)
 
-    def order(self, order: LaunchOrder, *, n: int, subject: str, name: str = "") -> None:
-        """`subject` (a run's name) is listed in the reason; `name` is the instance's, if it was chosen."""
+    def order(self, order: LaunchOrder, *, n: int, subject: str, name: str = "", run: str = "") -> None:
+        """`subject` (a run's name) is listed in the reason; `name` is the instance's, if it was chosen.
+
+        `run` is the id of the run that is to use it, where that is one of one node.
+        """
         self.room.take(order.pool, order.offer, n)
         self.market.take(order.pool, order.offer, n=n)
         self.newest = None if order.terms.image else order.offer  # shared by runs of its image alone, once it is there
         self.ordered[order.pool] = self.ordered.get(order.pool, 0) + n
         key = (*order[:1], id(order.offer), *order[2:])
         _, wanted = self._orders.setdefault(key, (order, []))
-        wanted.extend((subject, name) for _ in range(n))
+        self.newest_runs = [run, subject] if run else []
+        wanted.extend(Wanted(subject, name, self.newest_runs) for _ in range(n))
 
     def launches(self) -> None:
         """Turn the orders into actions, each of at most a batch of its backend; a native gang's are one launch."""
@@ -88,15 +93,15 @@ class Growth:
                 self.draft.actions.append(_launch(self.draft, order, wanted[start : start + size]))
 
 
-def _launch(draft: Draft, order: LaunchOrder, wanted: list[tuple[str, str]]) -> Launch:
+def _launch(draft: Draft, order: LaunchOrder, wanted: list[Wanted]) -> Launch:
     id, pool = draft.mint(), draft.pools[order.pool]
-    subjects = list(dict.fromkeys(subject for subject, _ in wanted if subject))
+    subjects = list(dict.fromkeys(one.subject for one in wanted if one.subject))
     why = order.why or f"for run{'s' if len(subjects) > 1 else ''} {few(subjects)}{draft.again(subjects)}"
     return Launch(
         launch=id,
         pool=pool.name,
         ids=tuple(f"{id}-{index}" for index in range(len(wanted))),
-        names=tuple(name or draft.name_for(pool.name) for _, name in wanted),
+        names=tuple(one.name or draft.name_for(pool.name) for one in wanted),
         offer=order.offer,
         why="; ".join(filter(None, (why, unended(draft, pool, order.offer)))),
         origin=order.origin,
@@ -113,6 +118,7 @@ def _launch(draft: Draft, order: LaunchOrder, wanted: list[tuple[str, str]]) -> 
         reservation=order.terms.reservation,
         image=order.terms.image,
         runtime=order.terms.runtime,
+        made_for=tuple(tuple(one.runs) for one in wanted) if any(one.runs for one in wanted) else (),
         tags=pool.tags,
         max_lifetime=pool.max_lifetime,
         hold=order.hold,
@@ -160,7 +166,7 @@ def grow_for(growth: Growth, run: Run, shape: Requirement) -> str:
     offer = growth.search(shape).offer()
     if offer is None:
         return growth.search(shape).funnel()
-    growth.order(_for_run(growth, run, shape, offer=offer, pool=pool), n=1, subject=run.spec.name)
+    growth.order(_for_run(growth, run, shape, offer=offer, pool=pool), n=1, subject=run.spec.name, run=run.id)
     return ""
 
 

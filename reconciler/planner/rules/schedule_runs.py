@@ -7,22 +7,24 @@ Each run is served whole before the next, so that nothing of lower rank takes wh
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Sequence
 
 from reconciler.planner.draft import Draft
-from reconciler.planner.placement.blocks import Boxes, SharedBox, cheaper_than, machines_of
+from reconciler.planner.placement.at_hand import AtHand
+from reconciler.planner.placement.blocks import Choice, cheaper_than
 from reconciler.planner.placement.fit import excluded
-from reconciler.planner.placement.idle_pool import Requirement, Stock, coming, unusable
+from reconciler.planner.placement.freeing import Awaited, wait_for
+from reconciler.planner.placement.idle_pool import Requirement, coming
 from reconciler.planner.placement.rejection import crossing, passed_by, pool_crossing
 from reconciler.planner.placement.reservations import release
+from reconciler.planner.rules.assign_run import assign
 from reconciler.planner.rules.scale_up import RESERVED, Growth, grow_for, grow_gang, shape_of
 from reconciler.planner.rules.unserved_runs import unserved
-from reconciler.planner.run_queue import Demand, next_number, remember, waiting
-from reconciler.state.blocks import blocks_of, left_of, shared
-from reconciler.state.master_port import master_port
-from reconciler.text.format import by_number, few
-from schemas.base import Price
+from reconciler.planner.run_queue import Demand, remember, waiting
+from schemas.base import Price, Seconds
 from schemas.instance import Instance
-from schemas.plan import Assign
+from schemas.offer import Offer
+from schemas.plan import Wait
 from schemas.run import Run
 
 Region = tuple[str, str]
@@ -31,52 +33,10 @@ Region = tuple[str, str]
 class Server:
     """Serves demands in order from what is idle, what is coming and what may be bought."""
 
-    def __init__(self, draft: Draft, growth: Growth) -> None:
+    def __init__(self, draft: Draft, growth: Growth, *, waiting: Collection[str]) -> None:
         self.draft, self.growth = draft, growth
-        ready: list[Instance] = []
-        soon: list[Instance] = []
-        self.reserved: dict[str, list[Instance]] = {}
-        self.kept_off: dict[str, Counter[str]] = {}
-        self.busy: Counter[str] = Counter()
-        self.boxes, self.coming, self.fresh, self.unnamed = Boxes(draft), Boxes(draft), Boxes(draft), Boxes(draft)
-        for one in draft.living.values():
-            if one.blocks != 1 and (of := shared(one)) > 1:
-                self._share(one, of=of)
-                continue
-            if draft.jobs.get(one.id):
-                self.busy[draft.pool_of(one)] += 1
-                continue
-            hindrance = unusable(draft, one)
-            if hindrance or one.reserved_for:
-                self.kept_off.setdefault(draft.pool_of(one), Counter())[hindrance or "reserved"] += 1
-            if hindrance:
-                continue
-            if one.degraded:
-                one = left_of(one)
-            if one.reserved_for:
-                self.reserved.setdefault(one.reserved_for, []).append(one)
-            else:
-                if one.blocks != 1:  # its host has not named its GPUs: given away whole, or waited for
-                    self.unnamed.add(SharedBox(one, of=blocks_of(one.blocks, one.resources)), pool=draft.pool_of(one))
-                (soon if coming(draft, one) else ready).append(one)
-        self.idle, self.soon = Stock(draft, ready), Stock(draft, soon)
+        self.at = AtHand(draft, waiting=waiting)
         self._refused: dict[Requirement, str] = {}
-
-    def _share(self, one: Instance, *, of: int) -> None:
-        """A box takes runs while any of its blocks is free; one kept for a gang is that gang's."""
-        draft = self.draft
-        box, pool = SharedBox(one, of=of, jobs=draft.jobs.get(one.id, ())), draft.pool_of(one)
-        hindrance = unusable(draft, one)
-        if hindrance or one.reserved_for or not box.free:
-            if hindrance or box.free:
-                self.kept_off.setdefault(pool, Counter())[hindrance or "reserved"] += 1
-            else:
-                self.busy[pool] += 1
-            if one.reserved_for and not hindrance:
-                self.reserved.setdefault(one.reserved_for, []).append(one)
-                (self.coming if coming(draft, one) else self.boxes).add(box, pool="")  # nobody else looks there
-            return
-        (self.coming if coming(draft, one) else self.boxes).add(box, pool=pool)
 
     def serve(self, demand: Demand) -> None:
         run = demand.run
@@ -93,21 +53,27 @@ class Server:
     # ------------------------------------------------------------ one node
 
     def _single(self, demand: Demand, shape: Requirement) -> None:
-        found = self.idle.first(shape)
-        choice = self.boxes.first(shape)
-        if choice is not None and isinstance(choice.box.machine, Instance) and not cheaper_than(found, choice):
-            self._assign(demand, [choice.box.machine], shape=shape)
+        """What was launched for it, then what is at hand, then what will be; a new instance last."""
+        own = self.at.owned.get(demand.run.id, ())
+        found, choice = self.at.idle.among(own, shape), self.at.boxes.among(own, shape)
+        if self._given(demand, shape, found=found, choice=choice):
             return
-        if found is not None:
-            self.idle.take(found)
-            self._assign(demand, [found], shape=shape)
+        if self._given(demand, shape, found=self.at.idle.first(shape), choice=self.at.boxes.first(shape)):
             return
-        awaited = self.soon.first(shape)
+        if self._waits_for_its_own(demand.run, shape, own):
+            return
+        # Launched for others that wait, and ready before anything of its own: they rank lower, or were served by now.
+        found, choice = self.at.idle.first(shape, owned=True), self.at.boxes.first(shape, owned=True)
+        if self._given(demand, shape, found=found, choice=choice):
+            return
+        awaited = self.at.soon.first(shape) or self.at.soon.first(shape, owned=True)
         if awaited is not None:
-            self.soon.take(awaited)
+            self.at.soon.take(awaited)
             self._waits(demand.run, f"waits for {awaited.name}")
             return
-        if self._waits_for_a_share(demand.run, shape) or self._backs_off(demand.run, shape):
+        if self._waits_for_a_share(demand.run, shape) or self._waits_for_an_end(demand.run, shape):
+            return
+        if self._backs_off(demand.run, shape):
             return
         why = self._refused.get(shape) or grow_for(self.growth, demand.run, shape)
         if why:
@@ -117,6 +83,28 @@ class Server:
         else:
             self._ordered(shape)
             self._waits(demand.run, "waits for a new instance")
+
+    def _given(self, demand: Demand, shape: Requirement, *, found: Instance | None, choice: Choice | None) -> bool:
+        """The cheaper of the two is assigned, if there is any."""
+        if choice is not None and isinstance(choice.box.machine, Instance) and not cheaper_than(found, choice):
+            self._assign(demand, [choice.box.machine], shape=shape)
+            return True
+        if found is not None:
+            self.at.idle.take(found)
+            self._assign(demand, [found], shape=shape)
+        return found is not None
+
+    def _waits_for_its_own(self, run: Run, shape: Requirement, own: Collection[str]) -> bool:
+        """Of what was launched for it and is not ready yet."""
+        found, choice = self.at.soon.among(own, shape), self.at.coming.among(own, shape)
+        if found is not None:
+            self.at.soon.take(found)
+        elif choice is not None and isinstance(choice.box.machine, Instance):
+            choice.box.take(choice.blocks)
+            found = choice.box.machine
+        if found is not None:
+            self._waits(run, f"waits for {found.name}")
+        return found is not None
 
     def _backs_off(self, run: Run, shape: Requirement) -> bool:
         """It waits for the next try, after machines that were never ready; without a retry it fails with them."""
@@ -128,77 +116,68 @@ class Server:
 
     def _waits_for_a_share(self, run: Run, shape: Requirement) -> bool:
         """Of a box that comes, that another run of this plan has ordered, or whose GPUs are to be named yet."""
-        choice, until = self.coming.first(shape) or self.fresh.first(shape), ""
+        coming, until = self.at.coming, ""
+        choice = coming.first(shape) or coming.first(shape, owned=True) or self.at.fresh.first(shape)
         if choice is None:
-            choice, until = self.unnamed.first(shape), ", whose host has not named its GPUs yet"
+            choice = self.at.unnamed.first(shape) or self.at.unnamed.first(shape, owned=True)
+            until = ", whose host has not named its GPUs yet"
         if choice is None:
             return False
         machine = choice.box.machine
         choice.box.take(choice.blocks)
+        if not isinstance(machine, Instance):
+            choice.box.runs.extend((run.id, run.spec.name))
         self._waits(run, f"waits for {machine.name if isinstance(machine, Instance) else 'a new instance'}{until}")
         return True
+
+    def _waits_for_an_end(self, run: Run, shape: Requirement) -> bool:
+        """Of what runs on a busy instance, where a new one would be ready no sooner."""
+        offer, within = self._alternative(shape)
+        found = self.at.freeing.first(shape, within=within)
+        if found is None:
+            return False
+        saves = self.at.freeing.ends.saves(offer, run.spec.idle_duration) if offer is not None else None
+        self._waits_for_ends(run, [found], saves=saves)
+        return True
+
+    def _alternative(self, shape: Requirement) -> tuple[Offer | None, Seconds | None]:
+        """What would be launched for the shape, and how long it takes; None where it is free, or cannot be had."""
+        pool = self.draft.pools[shape.pool]
+        reuses = shape.reuse_only or shape.instance_name or pool.hosts or self.growth.hopeless(pool, n=shape.nodes)
+        if reuses:
+            return None, None
+        search = self.growth.search(shape)
+        offer = search.gang_offer(have={}, only=None) if shape.nodes > 1 else search.offer()
+        if offer is None or not self.draft.is_cloud(offer.backend):
+            return None, None
+        return offer, self.at.freeing.ends.ready_in(offer.backend, offer.instance_type)
+
+    def _assign(self, demand: Demand, instances: list[Instance], *, shape: Requirement) -> None:
+        assign(self.draft, self.at, demand, instances, shape=shape)
 
     def _ordered(self, shape: Requirement) -> None:
         """What is left of a machine just ordered serves the next runs."""
         blocks, offer = self.draft.pools[shape.pool].blocks, self.growth.newest
-        if blocks != 1 and offer is not None and (of := blocks_of(blocks, offer.resources)) > 1:
-            box = SharedBox(offer, of=of)
-            box.take(self.fresh.room(box, shape))
-            self.fresh.add(box, pool=shape.pool)
+        if blocks != 1 and offer is not None:
+            self.at.ordered(shape, offer, blocks=blocks, runs=self.growth.newest_runs)
 
     def _passed_by(self, shape: Requirement) -> str:
-        others = Counter(self.kept_off.get(shape.pool, {}))
-        others["busy"] = self.busy[shape.pool]
+        others = Counter(self.at.kept_off.get(shape.pool, {}))
+        others["busy"] = self.at.busy[shape.pool]
         return passed_by(
             self.draft,
             shape,
-            samples=self.idle.samples(shape.pool),
-            boxes=self.boxes.of_pool(shape.pool),
+            samples=self.at.idle.samples(shape.pool),
+            boxes=self.at.boxes.of_pool(shape.pool),
             others=others,
         )
-
-    def _assign(self, demand: Demand, instances: list[Instance], *, shape: Requirement) -> None:
-        run, draft = demand.run, self.draft
-        number = next_number(draft, run, replica=demand.replica)
-        attempt = f"{run.id}-{demand.replica}-{number}"
-        port = master_port(attempt, taken=draft.ports)
-        draft.ports.add(port)
-        for instance in instances:
-            draft.taken[instance.id] = run.id
-        verb = _verb(len(instances), shared=any(self.boxes.of(one.id) for one in instances))
-        given = [self._hand_out(instance, shape) for instance in instances]
-        names = few(instance.name for instance in instances)
-        why = f"{names} {verb} and fits" if len(instances) == 1 else f"all {len(instances)} nodes {verb}: {names}"
-        draft.actions.append(
-            Assign(
-                run=run.id,
-                name=run.spec.name,
-                attempt=attempt,
-                number=number,
-                replica=demand.replica,
-                pool=draft.pool_name(run.spec.pool),
-                instances=tuple(instance.id for instance in instances),
-                gpus=tuple(gpus for _, gpus in given),
-                blocks=tuple(blocks for blocks, _ in given) if any(blocks != 1 for blocks, _ in given) else (),
-                port=port,
-                why=why,
-            )
-        )
-
-    def _hand_out(self, one: Instance, shape: Requirement) -> tuple[int, tuple[str, ...]]:
-        """The blocks and GPUs that the run gets of it; they are taken."""
-        box = self.boxes.of(one.id)
-        if box is None:
-            return 1, one.resources.gpu.uuids if one.resources.gpu else ()
-        blocks = self.boxes.room(box, shape)
-        return blocks, box.take(blocks)
 
     # ------------------------------------------------------------ all nodes or none
 
     def _gang(self, demand: Demand, shape: Requirement) -> None:
         run = demand.run
-        mine = self.reserved.get(run.id, [])
-        at_hand = self._by_region(shape, mine=mine)
+        mine = self.at.reserved.get(run.id, [])
+        at_hand = self._by_region(shape, mine=mine, owned=True)
         whole = {
             region: [one for one in found if not coming(self.draft, one)][: shape.nodes]
             for region, found in at_hand.items()
@@ -206,75 +185,93 @@ class Server:
         complete = [found for found in whole.values() if len(found) == shape.nodes]
         if complete:
             cheapest = min(complete, key=lambda found: sum(one.price or Price(0) for one in found))
-            self._take(cheapest)
-            self._assign(demand, sorted(cheapest, key=lambda one: by_number(one.name)), shape=shape)
+            self.at.take(cheapest)
+            self._assign(demand, cheapest, shape=shape)
             return
-        enough = [found[: shape.nodes] for found in at_hand.values() if len(found) >= shape.nodes]
-        if enough:
-            self._reserve(run, enough[0])
-            awaited = sum(coming(self.draft, one) for one in enough[0])
-            self._waits(run, f"waits for {awaited} of its {shape.nodes} nodes")
-            return
-        self._grow_gang(run, shape, at_hand=at_hand, mine=mine)
+        # What was launched for others waits for them, unless this run begins with it at once or cannot do without.
+        why = ""
+        for owned in (False, True) if self.at.owned else (True,):
+            why = self._gathers(run, shape, at_hand=self._by_region(shape, mine=mine, owned=owned), mine=mine)
+            if not why:
+                return
+        if not mine:
+            self._refused[shape] = why
+        self._unserved(run, why, shape=shape)
 
-    def _by_region(self, shape: Requirement, *, mine: list[Instance]) -> dict[Region, list[Instance]]:
-        """What the gang could have, its own first, then idle, then coming, cheapest first."""
-        bound = self._network(mine[0]) if mine else None
+    def _gathers(
+        self, run: Run, shape: Requirement, *, at_hand: dict[Region, list[Instance]], mine: list[Instance]
+    ) -> str:
+        """Keep the nodes that it has for it, and wait for the others or order them; why not, or ""."""
+        offer, ends = self._ending(run, shape, at_hand=at_hand, mine=mine)
+        enough = [found[: shape.nodes] for found in at_hand.values() if len(found) >= shape.nodes]
+        if not enough:
+            return "" if self._backs_off(run, shape) else self._grow_gang(run, shape, at_hand=at_hand, mine=mine)
+        self._reserve(run, enough[0])
+        ending = [ends[one.id] for one in enough[0] if one.id in ends]
+        awaited = len(ending) + sum(coming(self.draft, one) for one in enough[0])
+        said = f"waits for {awaited} of its {shape.nodes} nodes"
+        if ending:
+            idle, count = run.spec.idle_duration, len(ending)
+            saves = self.at.freeing.ends.saves(offer, idle, count=count) if offer is not None else None
+            self._waits_for_ends(run, ending, saves=saves, said=said)
+        else:
+            self._waits(run, said)
+        return ""
+
+    def _by_region(self, shape: Requirement, *, mine: list[Instance], owned: bool) -> dict[Region, list[Instance]]:
+        """What the gang could have, its own first, then idle, then coming, cheapest first. `owned` as in `fitting`."""
         found: dict[Region, list[Instance]] = {}
-        mine = [one for one in mine if not crossing(self.draft, one, shape) and self._has_room(one, shape)]
-        ours = sorted(mine, key=lambda one: (coming(self.draft, one), len(one.name), one.name))
-        most = 2 * shape.nodes
-        now, later = self.idle.fitting(shape, most=most), self.soon.fitting(shape, most=most)
-        for one in (*ours, *now, *machines_of(self.boxes, shape), *later, *machines_of(self.coming, shape)):
-            region = self._network(one)
-            if bound is None or region == bound:
-                nodes = found.setdefault(region, [])
-                if len(nodes) < most:
-                    nodes.append(one)
+        own = [one for one in mine if not crossing(self.draft, one, shape) and self.at.has_room(one, shape)]
+        own.sort(key=lambda one: (coming(self.draft, one), len(one.name), one.name))
+        for one in (*own, *self.at.fitting(shape, most=2 * shape.nodes, owned=owned)):
+            self._offered(found, one, shape=shape, mine=mine)
         return found
+
+    def _offered(
+        self, found: dict[Region, list[Instance]], one: Instance, *, shape: Requirement, mine: list[Instance]
+    ) -> bool:
+        """Whether it is one more of those that the gang could have."""
+        region = self._network(one)
+        nodes = found.setdefault(region, []) if not mine or region == self._network(mine[0]) else None
+        if nodes is None or len(nodes) >= 2 * shape.nodes or any(one.id == each.id for each in nodes):
+            return False
+        nodes.append(one)
+        return True
+
+    def _ending(
+        self, run: Run, shape: Requirement, *, at_hand: dict[Region, list[Instance]], mine: list[Instance]
+    ) -> tuple[Offer | None, dict[str, Awaited]]:
+        """Busy instances that free themselves, added to what is at hand; and what would be launched instead."""
+        offer, within = self._alternative(shape)
+        ends = self.at.freeing.nodes(shape, run=run.id, within=within, most=2 * shape.nodes)
+        added = (one for one in ends if self._offered(at_hand, one.instance, shape=shape, mine=mine))
+        return offer, {one.instance.id: one for one in added}
 
     def _grow_gang(
         self, run: Run, shape: Requirement, *, at_hand: dict[Region, list[Instance]], mine: list[Instance]
-    ) -> None:
-        if self._backs_off(run, shape):
-            return
+    ) -> str:
         if shape in self._refused and not mine:
-            self._unserved(run, self._refused[shape], shape=shape)
-            return
+            return self._refused[shape]
         have = {region: len(found) for region, found in at_hand.items()}
         only = self._network(mine[0]) if mine else None
         why, region = grow_gang(self.growth, run, shape, have=have, only=only)
         if region is None:
             most = max(have.values(), default=0)
-            why = f"{most} of {shape.nodes} nodes at hand in one region; {why}"
-            if not mine:
-                self._refused[shape] = why
-            self._unserved(run, why, shape=shape)
-            return
+            return f"{most} of {shape.nodes} nodes at hand in one region; {why}"
         self._reserve(run, at_hand.get(region, []))
         self._waits(run, f"waits for {shape.nodes - have.get(region, 0)} of its {shape.nodes} nodes")
+        return ""
 
     def _network(self, one: Instance) -> Region:
         """Where the nodes of a gang must all be: a person's hosts in one network, all others in one region."""
         named = bool(one.network) and not self.draft.is_cloud(one.backend)
         return one.backend, f"{one.region} network {one.network}" if named else one.region
 
-    def _has_room(self, one: Instance, shape: Requirement) -> bool:
-        boxes = self.boxes if self.boxes.of(one.id) else self.coming
-        box = boxes.of(one.id)
-        return box is None or bool(boxes.room(box, shape))
-
-    def _take(self, instances: list[Instance]) -> None:
-        for one in instances:
-            self.idle.take(one)
-            self.soon.take(one)
-
     def _reserve(self, run: Run, instances: list[Instance]) -> None:
         """Until a time, so that two gangs that each hold a half do not wait for each other for ever."""
-        self._take(instances)
+        self.at.take(instances)
         for one in instances:
-            if (box := self.boxes.of(one.id) or self.coming.of(one.id)) is not None:
-                box.free = 0  # for the others of this plan
+            self.at.keep(one)
             if one.reserved_for != run.id:
                 self.draft.update_instance(
                     one,
@@ -287,6 +284,13 @@ class Server:
     # ------------------------------------------------------------ those that wait
 
     def _waits(self, run: Run, why: str) -> None:
+        self.draft.waits.append(Wait(run=run.spec.name, why=why))
+        remember(self.draft, run, why)
+
+    def _waits_for_ends(self, run: Run, ends: Sequence[Awaited], *, saves: Price | None, said: str = "") -> None:
+        """What `ps` shows stays the same while it waits; the plan also says in how long that is, and what it saves."""
+        wait, why = wait_for(run, ends, now=self.draft.now, saves=saves, said=said)
+        self.draft.waits.append(wait)
         remember(self.draft, run, why)
 
     def _unserved(self, run: Run, why: str, *, shape: Requirement | None = None) -> None:
@@ -296,13 +300,7 @@ class Server:
 def serve(draft: Draft, growth: Growth) -> None:
     """Every waiting run, in order."""
     release(draft)
-    server = Server(draft, growth)
-    for demand in waiting(draft):
+    demands = waiting(draft)
+    server = Server(draft, growth, waiting={demand.run.id for demand in demands})
+    for demand in demands:
         server.serve(demand)
-
-
-def _verb(nodes: int, *, shared: bool) -> str:
-    one = nodes == 1
-    if shared:
-        return "has room" if one else "have room"
-    return "is idle" if one else "are idle"

@@ -12,14 +12,16 @@ from reconciler.cli.exits import Fail, Finished
 from reconciler.cli.terminal.streams import out, say
 from reconciler.engine.tick import TickResult
 from reconciler.engine.until import Settled
+from reconciler.planner.approve import cut
 from reconciler.report.in_progress import under_way
 from reconciler.report.plan_rows import counts, explain
-from reconciler.state.record_outcomes import Failed, LaunchRefused, NotSent, StartFailed, Throttled
+from reconciler.state.record_outcomes import Failed, LaunchRefused, NotSent, ResultCollected, StartFailed, Throttled
 from reconciler.text.format import clean
 from schemas.plan import Action, Launch, Terminate
 from schemas.run import RUN_ENDED
 from schemas.state import State
 
+FEW = 5  # notes on one result
 DONE = {
     "launch": "launched", "attach": "attached", "assign": "assigned", "stop": "stopped", "terminate": "terminated",
     "detach": "detached", "remove": "removed", "update": "updated",
@@ -83,9 +85,18 @@ def _say_failures(done: Settled) -> bool:
             said.setdefault(one.why, "tried again" if again else "failed")
         elif isinstance(one, StartFailed):
             said[one.why] = "failed"
+        elif isinstance(one, ResultCollected):
+            said |= dict.fromkeys(_lacking(one), "note")
     for why, word in said.items():
         say(f"{word}: {why}")
     return "failed" in said.values()
+
+
+def _lacking(result: ResultCollected) -> list[str]:
+    """What of a result was left out or cut. Globs that match nothing are told by `dstack artifacts`."""
+    notes = [note for note in result.notes if not note.startswith("no file matches ")]
+    more = [f"and {len(notes) - FEW} more"] if len(notes) > FEW else []
+    return [f"the result of {result.job}: {clean(note)[:400]}" for note in (*notes[:FEW], *more)]
 
 
 def _newly_unmet(done: Settled) -> list[str]:
@@ -111,8 +122,8 @@ def _done(first: TickResult) -> list[Action]:
     done: list[Action] = []
     for one in first.plan.actions:
         if isinstance(one, Launch) and one.launch in refused:
-            made = tuple(id for id in one.ids if refused[one.launch] and id not in refused[one.launch])
-            done += [replace(one, ids=made)] if made else []
+            made = [at for at, id in enumerate(one.ids) if refused[one.launch] and id not in refused[one.launch]]
+            done += [cut(one, made)] if made else []
         elif not (isinstance(one, Terminate) and one.instance in unended):
             done.append(one)
     return done

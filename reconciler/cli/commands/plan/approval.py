@@ -44,7 +44,7 @@ class Approval:
     def __call__(self, plan: Plan, state: State) -> Plan | None:
         """`confirm` of a tick."""
         self.interrupts.disarm()
-        allowed = plan if self.saved is None else approve(plan, self.saved)
+        allowed = plan if self.saved is None else approve(plan, self.saved, starts=True)
         (self.show or _show)(allowed, state)
         if self.saved is not None and len(explain(allowed, state)) < len(explain(plan, state)):
             say("left out: what the saved plan does not have; `dstack plan` shows it")

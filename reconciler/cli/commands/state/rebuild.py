@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from reconciler.engine.begin import everywhere, with_places
 from reconciler.engine.catalog import joined
 from reconciler.engine.observe import Observed, observe
@@ -16,8 +18,11 @@ from schemas.offer import Offer
 from schemas.state import VERSION, Revision, State
 
 
-def rebuilt(ports: Ports, *, desired: Desired, revision: Revision, above: int) -> State:
-    """A state in memory. Raises `RebuildRefused` where a place is silent."""
+def rebuilt(ports: Ports, *, desired: Desired, revision: Revision, old: State | None) -> State:
+    """A state in memory. Raises `RebuildRefused` where a place is silent.
+
+    `old` is the state that it takes the place of, where that can be read: of a destroyed project, so is the new one.
+    """
     bare = with_places(State(version=VERSION, project=desired.project, lineage=""), desired)
     bare = everywhere(ports, bare, desired)
     nonce = ports.nonce() + ports.nonce()
@@ -36,7 +41,7 @@ def rebuilt(ports: Ports, *, desired: Desired, revision: Revision, above: int) -
             now=ports.now(),
             nonce=nonce,
             done=ports.markers.all(),
-            above=above,
+            above=old.generation if old else 0,
             offers=offers,
         )
 
@@ -46,7 +51,8 @@ def rebuilt(ports: Ports, *, desired: Desired, revision: Revision, above: int) -
     listings, offers = _whole(observed), joined(observed.offers, ports.catalog(desired))
     found = made(listings, ())
     reports = tuple(ports.runner.look(one, now=ports.now()) for one in found.instances if one.phase != "terminated")
-    return made(listings, reports)
+    state = made(listings, reports)
+    return replace(state, destroyed=old.destroyed) if old is not None else state
 
 
 def _whole(observed: Observed) -> tuple[Listing, ...]:
