@@ -22,7 +22,7 @@ from reconciler.engine.tick import tick
 from reconciler.state.errors import StateMoved, StateRefused
 
 
-def main(checkout: Path, *, skew: int) -> int:
+def run(checkout: Path, *, skew: int) -> int:
     documents = documents_of(checkout)
     ports = wire(site_of(documents), environ=os.environ, unattended=True)
     ports = dataclasses.replace(ports, now=lambda: int(time.time()) + skew)
@@ -35,5 +35,10 @@ def main(checkout: Path, *, skew: int) -> int:
     return 1 if result.refused else 0
 
 
+def main() -> None:
+    checkout, skew = sys.argv[1:]
+    sys.exit(run(Path(checkout), skew=int(skew)))
+
+
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), skew=int(sys.argv[2])))
+    main()

@@ -12,8 +12,6 @@ import json
 import os
 import random
 import shutil
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -27,12 +25,15 @@ from schemas.location import Bucket, location
 from tests.cli.test_state_commands import fresh
 from tests.doubles.buckets.buckets import KINDS, Server
 from tests.doubles.buckets.fault_proxy import Fault, FaultProxy
+from tests.doubles.commands import warm
 from tests.doubles.commands.command import ROOT, Folder
+from tests.doubles.commands.doomed import Doomed, doom, killed
 
 MACHINES = (("ann", 0), ("ben", 240), ("cid", -180))
 RUNS = [f"run-{number}" for number in range(5)]
 ALL = os.environ.get("DSTACK_TEST_STORM") == "all"
 ROUNDS = 15 if ALL else 5
+USUAL = 10  # requests of a tick
 LIVES = [(kind, seed) for kind in KINDS for seed in range(1, 4)] if ALL else [("seaweedfs", 1), ("azurite", 2)]
 DOCUMENTS = """\
 project: {{name: demo, id: demo12345678}}
@@ -82,15 +83,9 @@ class Machine:
         faults: tuple[Fault, ...] = ("lose answer", "reset", "refuse", "503", "slow", "slow")
         return faults[int(lot / 0.35 * len(faults)) % len(faults)]
 
-    def tick(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos.one_machine", str(self.root), str(self.skew)],
-            cwd=self.root,
-            env=self.environ,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+    def tick(self) -> warm.Started:
+        arguments = [str(self.root), str(self.skew)]
+        return warm.start(arguments, cwd=self.root, env=self.environ, module="tests.chaos.one_machine")
 
     def dstack(self, *args: str) -> str:
         done = Folder(self.root).dstack(*args, env={**self.environ, "HOME": self.environ["HOME"]})
@@ -114,18 +109,13 @@ def machines(
 
 def storm(machines: list[Machine], lots: random.Random) -> int:
     """Every machine ticks as often as `ROUNDS`, all at once; about half of the ticks are killed. How many were."""
-    killed = 0
-    for _ in range(ROUNDS):
-        ticks = [(one.tick(), lots.uniform(0.3, 2.5) if lots.random() < 0.5 else 60.0) for one in machines]
-        began = time.monotonic()
-        for process, limit in sorted(ticks, key=lambda each: each[1]):
-            try:
-                process.wait(max(0.05, began + limit - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                killed += 1
-    return killed
+    return sum(killed([_begun(one, lots) for one in machines], patience=60.0) for _ in range(ROUNDS))
+
+
+def _begun(one: Machine, lots: random.Random) -> Doomed:
+    sent, dies = len(one.proxy.seen), lots.random() < 0.5
+    process = one.tick()
+    return doom(process, one.proxy, sent=sent, usual=USUAL, dice=lots) if dies else Doomed(process, one.proxy)
 
 
 def test_the_laws_hold_for_three_machines(
@@ -140,8 +130,8 @@ def test_the_laws_hold_for_three_machines(
     while any(run["status"] != "done" for run in runs(ann)) or len(runs(ann)) < len(RUNS):
         assert time.monotonic() < ends, ann.dstack("ps", "-a")
         process = ann.tick()
-        out, _ = process.communicate(timeout=60)
-        assert process.returncode == 0, out
+        said = process.communicate(timeout=60)
+        assert process.returncode == 0, said
     found = runs(ann)
     assert Counter(run["name"] for run in found) == Counter(RUNS)
     assert Counter((tmp_path / "starts").read_text().split()) == Counter(RUNS), "each was started once"
