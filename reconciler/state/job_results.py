@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from reconciler.state.status import POWERED_OFF
+from reconciler.state.status import INTERRUPTED, POWERED_OFF, bought
 from schemas.base import Value
 from schemas.instance import Instance
 from schemas.run import LIVE_JOB, Attempt, Job, Run
@@ -38,6 +38,8 @@ class Cause(Value, frozen=True, kw_only=True):
     kind: Kind
     reason: str = ""
     exit_code: int | None = None
+    by_hand: bool = False
+    """Of an interruption: the machine was bought and ended, and nothing says that its backend took it away."""
 
 
 def cause_of(run: Run, attempt: Attempt) -> Cause:
@@ -68,7 +70,8 @@ def _cause(job: Job) -> Cause:
     if job.reason == RESULT_LOST:
         return Cause(kind="result lost", reason=RESULT_LOST, exit_code=job.exit_code)
     if job.status == "lost" or job.interrupted:
-        return Cause(kind="interrupted", reason=job.reason or "its machine was lost", exit_code=job.exit_code)
+        reason = job.reason or "its machine was lost"
+        return Cause(kind="interrupted", reason=reason, exit_code=job.exit_code, by_hand=job.by_hand)
     if job.reason.startswith(MAX_DURATION):
         return Cause(kind="stopped", reason=job.reason, exit_code=job.exit_code)
     return Cause(kind="error", reason=job.reason or f"exit {job.exit_code}", exit_code=job.exit_code)
@@ -120,6 +123,7 @@ def _settle(
             job = _gone(
                 job, attempt, reason=one.reason or "its machine ended", at=one.terminated_at or now, had_result=had
             )
+            job = replace(job, by_hand=job.status == "lost" and _by_hand(one))
         elif job.status == "assigned" and job.instance in dark and attempt.stopping and attempt.held_back:
             # Its release was never written, and never will be: what its host holds back runs nothing.
             given_up.setdefault(job.instance, []).append(job.id)
@@ -131,6 +135,11 @@ def _settle(
             job = replace(job, ended_at=now)
         settled.append(job)
     return replace(attempt, jobs=tuple(settled)) if tuple(settled) != jobs else attempt
+
+
+def _by_hand(one: Instance) -> bool:
+    """Only what its backend says it took away is an interruption; an unknown end is none, since a retry costs money."""
+    return bought(one) and bool(one.external_id) and not one.reason.startswith(INTERRUPTED)
 
 
 def _gone(job: Job, attempt: Attempt, *, reason: str, at: int, had_result: bool) -> Job:

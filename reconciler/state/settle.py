@@ -147,7 +147,8 @@ def _task_ended(run: Run, attempt: Attempt, *, now: int) -> Run:
     if cause.kind == "done":
         return _ended(run, "done", cause=cause, attempt=attempt, now=now)
     retry = run.spec.retry
-    again = {"interrupted": retry.interruption, "error": retry.error}.get(cause.kind, False)
+    retry_ends = retry.error if cause.by_hand else retry.interruption
+    again = {"interrupted": retry_ends, "error": retry.error}.get(cause.kind, False)
     # A machine was lost before anything ran on any: trying again repeats nothing.
     unbegun = attempt.held_back and cause.kind == "interrupted"
     # Whoever drains moves what runs there: that is neither a failure nor an end of the run. An `autoscale` command is

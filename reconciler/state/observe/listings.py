@@ -83,7 +83,9 @@ def _sighted(instance: Instance, seen: Seen, answer: Answer, *, now: int) -> Ins
     match seen.phase:
         case "ended":
             instance = replace(instance, ended_at=_end(instance, seen, at=answer.at))
-            return _gone(instance, reason=instance.reason or _why(seen) or "ended by its place", now=now)
+            told = _why(seen)  # an interruption may be told only after the first listing that showed it ending
+            reason = told if seen.interrupted else instance.reason or told or "ended by its place"
+            return _gone(instance, reason=reason, now=now)
         case "ending":
             reason = instance.reason if instance.phase == "terminating" else _why(seen) or "its place is ending it"
             at = instance.terminate_at or now
