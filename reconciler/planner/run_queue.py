@@ -20,6 +20,8 @@ class Demand(NamedTuple):
     id: str
     replica: int
     run: Run
+    covered: bool = True
+    """This plan may start it; else it only comes before those after it."""
 
 
 def waiting(draft: Draft) -> list[Demand]:
@@ -34,16 +36,19 @@ def _demands(draft: Draft) -> Iterator[Demand]:
         if run.stop_reason or run.superseded_by:
             continue
         missing = _missing(draft, run)
-        if not missing or not draft.covers(id=run.id, pool=run.spec.pool):
+        if not missing:
             continue
+        covered = draft.covers(id=run.id, pool=run.spec.pool)
         why = _hindered(draft, run)
+        if why and not covered:
+            continue
         if why:
             draft.cannot(f"run {run.spec.name}", why)
             if run.not_before is None or draft.now >= run.not_before:
                 remember(draft, run, why)
             continue
         for replica in missing:
-            yield Demand(-run.spec.priority, run.submitted_at, run.id, replica, run)
+            yield Demand(-run.spec.priority, run.submitted_at, run.id, replica, run, covered)
 
 
 def _missing(draft: Draft, run: Run) -> list[int]:

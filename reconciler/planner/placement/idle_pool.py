@@ -9,6 +9,7 @@ from operator import itemgetter
 
 from reconciler.planner.draft import Draft
 from reconciler.planner.placement.fit import fits
+from reconciler.planner.placement.host_ports import clash
 from reconciler.state.drains import INSTANCE_DRAINED, POOL_DRAINED, begun, crosses
 from reconciler.state.status import degraded
 from reconciler.text.format import by_number
@@ -24,7 +25,8 @@ _DEAR = Price("Infinity")
 class Requirement:
     """What a waiting node asks for; runs of one shape are served alike. `ceiling` is in $/h.
 
-    `lasts`: for how long it may run, where a drain to come makes that matter; `None` is for ever.
+    `lasts`: for how long it may run, where a drain to come or a run that is held for makes that matter; `None` is for
+    ever. `ports`: those that it listens on.
     Made by `Shapes`, one per content, and compared by identity: to hash what is asked costs more than to serve it.
     """
 
@@ -36,6 +38,7 @@ class Requirement:
     ceiling: Price | None = None
     nodes: int = 1
     lasts: Seconds | None = 0
+    ports: tuple[int, ...] = ()
 
 
 class Shapes:
@@ -55,8 +58,9 @@ class Shapes:
         ceiling: Price | None = None,
         nodes: int = 1,
         lasts: Seconds | None = 0,
+        ports: tuple[int, ...] = (),
     ) -> Requirement:
-        key = (pool, need, where, instance_name, reuse_only, ceiling, nodes, lasts)
+        key = (pool, need, where, instance_name, reuse_only, ceiling, nodes, lasts, ports)
         found = self._made.get(key)
         if found is None:
             found = self._made[key] = Requirement(*key)
@@ -84,6 +88,7 @@ class Stock:
     """Instances that may be given away, cheapest class first. Whoever takes one removes it."""
 
     def __init__(self, draft: Draft, instances: Iterable[Instance]) -> None:
+        self._draft = draft
         self._pools: dict[str, dict[str, list[tuple[int, Alike]]]] = {}
         self._merged: dict[tuple[str, tuple[str, ...]], list[Alike]] = {}
         self._at: dict[Requirement, int] = {}
@@ -107,8 +112,8 @@ class Stock:
 
     def first(self, shape: Requirement) -> Instance | None:
         """The cheapest that fits. What a shape passed over stays passed over: stock only shrinks."""
-        if shape.instance_name:
-            return next((each for each in self.fitting(shape) if each.name == shape.instance_name), None)
+        if shape.instance_name or shape.ports:
+            return next((each for each in self.fitting(shape) if shape.instance_name in ("", each.name)), None)
         classes = self._classes(shape)
         at = self._at.get(shape, 0)
         while at < len(classes):
@@ -129,7 +134,8 @@ class Stock:
         """Those that fit, cheapest first; at most so many of a class, which are of one region."""
         for alike in self._classes(shape):
             if alike.fits(shape):
-                yield from islice((each for each in reversed(alike.free) if each.id not in self._gone), most)
+                left = (each for each in reversed(alike.free) if each.id not in self._gone)
+                yield from islice((each for each in left if not clash(self._draft, each, shape.ports)), most)
 
     def take(self, instance: Instance) -> None:
         self._gone.add(instance.id)

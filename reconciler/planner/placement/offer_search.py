@@ -10,6 +10,7 @@ from itertools import chain
 from reconciler.planner.draft import Draft
 from reconciler.planner.placement.blocks import share_of_offer
 from reconciler.planner.placement.fit import accepted, refusal
+from reconciler.planner.placement.host_ports import clash
 from reconciler.planner.placement.idle_pool import Requirement
 from reconciler.planner.placement.limits import Room
 from reconciler.planner.placement.machine_image import NOT_MADE_OF_IT, imageless, lacks_container
@@ -232,6 +233,8 @@ class Search:
             return "elsewhere", ""
         if self._shape.nodes > 1 and not self._market.draft.joins_nodes(offer.backend):
             return "nodes", ""
+        if self._shape.ports and (why := clash(self._market.draft, offer, self._shape.ports)):
+            return "port", why
         n = self._shape.nodes - self._have.get(region, 0)
         stage, why = self._market.unavailable(offer, n=n, reservation=self._shape.where.reservation)
         if stage:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from reconciler.planner.draft import Draft
 from reconciler.planner.placement.blocks import SharedBox, fewest
 from reconciler.planner.placement.fit import misfit
+from reconciler.planner.placement.host_ports import clash
 from reconciler.planner.placement.idle_pool import Requirement
 from reconciler.state.drains import crosses, told
 from reconciler.text.durations import words
@@ -48,7 +49,7 @@ def passed_by(
     idle, reason, near = 0, "", ""
     for one, many in samples:
         idle += many
-        unfit = misfit(shape.need, shape.where, one, cloud=False)
+        unfit = misfit(shape.need, shape.where, one, cloud=False) or clash(draft, one, shape.ports)
         reason, near = reason or unfit, near or ("" if unfit else crossing(draft, one, shape))
     shared = list(boxes)
     idle += len(shared)
@@ -74,7 +75,8 @@ def _box_misfit(draft: Draft, box: SharedBox, shape: Requirement) -> str:
     blocks = fewest(shape.need, one.resources, of=box.of)
     if blocks > box.free:
         return f"{blocks} of {one.name}'s {box.of} blocks needed, {box.free} free"
-    return misfit(shape.need, shape.where, one, cloud=False) or crossing(draft, one, shape)
+    unfit = misfit(shape.need, shape.where, one, cloud=False) or clash(draft, one, shape.ports)
+    return unfit or crossing(draft, one, shape)
 
 
 def _length(seconds: Seconds | None) -> str:

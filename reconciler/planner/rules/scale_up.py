@@ -43,6 +43,8 @@ class Growth:
         self.shapes = Shapes()
         self.ordered: dict[str, int] = {}
         self.newest: Offer | None = None
+        self.latest: Offer | None = None
+        """What was ordered last, whoever may share it."""
         self._orders: dict[tuple[object, ...], tuple[LaunchOrder, list[tuple[str, str]]]] = {}
         self._searches: dict[Requirement, Search] = {}
         self._offers: dict[int, Offer] = {}
@@ -64,6 +66,7 @@ class Growth:
         """`subject` (a run's name) is listed in the reason; `name` is the instance's, if it was chosen."""
         self.room.take(order.pool, order.offer, n)
         self.market.take(order.pool, order.offer, n=n)
+        self.latest = order.offer
         self.newest = None if order.terms.image else order.offer  # shared by runs of its image alone, once it is there
         self.ordered[order.pool] = self.ordered.get(order.pool, 0) + n
         key = (*order[:1], id(order.offer), *order[2:])
@@ -115,21 +118,7 @@ def _launch(draft: Draft, order: LaunchOrder, wanted: list[tuple[str, str]]) -> 
 # ---------------------------------------------------------------- for a run
 
 
-def shape_of(growth: Growth, run: Run) -> Requirement:
-    spec = run.spec
-    return growth.shapes.shape(
-        pool=growth.draft.pool_name(spec.pool),
-        need=spec.need,
-        where=spec.where,
-        instance_name=spec.instance_name,
-        reuse_only=spec.reuse_only,
-        ceiling=_ceiling(run.confirmed_price, where=spec.where),
-        nodes=spec.nodes,
-        lasts=spec.max_duration if growth.draft.own_drains else 0,
-    )
-
-
-def _ceiling(confirmed: Price | None, *, where: Where) -> Price | None:
+def ceiling_of(confirmed: Price | None, *, where: Where) -> Price | None:
     return None if confirmed is None or where.max_price is not None else confirmed * FAILOVER
 
 
@@ -226,7 +215,7 @@ def grow_wishes(growth: Growth) -> None:
 
 def _grow_wish(growth: Growth, wish: Wish, *, pool: Pool, missing: int) -> str:
     shape = growth.shapes.shape(
-        pool=pool.name, need=wish.need, where=wish.where, ceiling=_ceiling(wish.confirmed_price, where=wish.where)
+        pool=pool.name, need=wish.need, where=wish.where, ceiling=ceiling_of(wish.confirmed_price, where=wish.where)
     )
     for _ in range(missing):
         why = growth.hopeless(pool)

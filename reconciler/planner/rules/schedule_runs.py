@@ -6,25 +6,26 @@ Each run is served whole before the next, so that nothing of lower rank takes wh
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Iterator
 
 from reconciler.planner.draft import Draft
-from reconciler.planner.placement.blocks import Boxes, SharedBox, cheaper_than, machines_of, suffices
-from reconciler.planner.placement.fit import excluded, other_image
-from reconciler.planner.placement.idle_pool import Requirement, Stock, coming, unusable
-from reconciler.planner.placement.rejection import crossing, passed_by, pool_crossing
+from reconciler.planner.placement.blocks import backfills, cheaper_than, least
+from reconciler.planner.placement.host_ports import free_port, propose_master_port, take_ports
+from reconciler.planner.placement.idle_pool import Requirement, coming
 from reconciler.planner.placement.reservations import release
-from reconciler.planner.rules.scale_up import RESERVED, Growth, grow_for, grow_gang, shape_of, window
+from reconciler.planner.placement.supply import Region, Supply
+from reconciler.planner.rules.hold_machines import Holds
+from reconciler.planner.rules.run_shape import contended, refused_by_pool, shape_of
+from reconciler.planner.rules.scale_up import RESERVED, Growth, grow_for, grow_gang, window
 from reconciler.planner.run_queue import Demand, next_number, remember, waiting
-from reconciler.state.blocks import blocks_of, left_of, shared
-from reconciler.state.master_port import master_port
 from reconciler.text.format import by_number, few
 from schemas.base import Price
 from schemas.instance import Instance
 from schemas.plan import Assign
 from schemas.run import Run
 
-Region = tuple[str, str]
+BOOT = 600
+"""Seconds that a new machine may need until its run begins."""
 
 
 class Server:
@@ -32,57 +33,17 @@ class Server:
 
     def __init__(self, draft: Draft, growth: Growth) -> None:
         self.draft, self.growth = draft, growth
-        ready: list[Instance] = []
-        soon: list[Instance] = []
-        self.reserved: dict[str, list[Instance]] = {}
-        self.kept_off: dict[str, Counter[str]] = {}
-        self.busy: Counter[str] = Counter()
-        self.boxes, self.coming, self.fresh, self.unnamed = Boxes(draft), Boxes(draft), Boxes(draft), Boxes(draft)
-        for one in draft.living.values():
-            if one.blocks != 1 and (of := shared(one)) > 1:
-                self._share(one, of=of)
-                continue
-            if draft.jobs.get(one.id):
-                self.busy[draft.pool_of(one)] += 1
-                continue
-            hindrance = unusable(draft, one)
-            if hindrance or one.reserved_for:
-                self.kept_off.setdefault(draft.pool_of(one), Counter())[hindrance or "reserved"] += 1
-            if hindrance:
-                continue
-            if one.degraded:
-                one = left_of(one)
-            if one.reserved_for:
-                self.reserved.setdefault(one.reserved_for, []).append(one)
-            else:
-                if one.blocks != 1:  # its host has not named its GPUs: given away whole, or waited for
-                    self.unnamed.add(SharedBox(one, of=blocks_of(one.blocks, one.resources)), pool=draft.pool_of(one))
-                (soon if coming(draft, one) else ready).append(one)
-        self.idle, self.soon = Stock(draft, ready), Stock(draft, soon)
+        self.supply, self.timed = Supply(draft), contended(draft)
+        self.holds = Holds(self.supply, growth)
         self._refused: dict[Requirement, str] = {}
-
-    def _share(self, one: Instance, *, of: int) -> None:
-        """A box takes runs while any of its blocks is free; one kept for a gang is that gang's."""
-        draft = self.draft
-        box, pool = SharedBox(one, of=of, jobs=draft.jobs.get(one.id, ())), draft.pool_of(one)
-        hindrance = unusable(draft, one)
-        if hindrance or one.reserved_for or not box.free:
-            if hindrance or box.free:
-                self.kept_off.setdefault(pool, Counter())[hindrance or "reserved"] += 1
-            else:
-                self.busy[pool] += 1
-            if one.reserved_for and not hindrance:
-                self.reserved.setdefault(one.reserved_for, []).append(one)
-                (self.coming if coming(draft, one) else self.boxes).add(box, pool="")  # nobody else looks there
-            return
-        (self.coming if coming(draft, one) else self.boxes).add(box, pool=pool)
 
     def serve(self, demand: Demand) -> None:
         run = demand.run
-        shape = shape_of(self.growth, run)
-        if shape.pool in self.draft.closed:
-            self._unserved(run, self.draft.closed[shape.pool])
-        elif why := pool_crossing(self.draft, run, shape) or excluded(self.draft.pools[shape.pool], shape.need):
+        shape = shape_of(self.growth, run, timed=self.timed)
+        why = refused_by_pool(self.draft, run, shape)
+        if not demand.covered:  # another apply starts it: what it could have now or soon is not for those after it
+            _ = why or self.holds.hold(run, shape)
+        elif why:
             self._unserved(run, why)
         elif shape.nodes > 1:
             self._gang(demand, shape)
@@ -92,74 +53,73 @@ class Server:
     # ------------------------------------------------------------ one node
 
     def _single(self, demand: Demand, shape: Requirement) -> None:
-        found = self.idle.first(shape)
-        choice = self.boxes.first(shape)
+        found = self.supply.first(shape)
+        choice = self.supply.boxes.first(shape)
         if choice is not None and isinstance(choice.box.machine, Instance) and not cheaper_than(found, choice):
             self._assign(demand, [choice.box.machine], shape=shape)
             return
         if found is not None:
-            self.idle.take(found)
             self._assign(demand, [found], shape=shape)
             return
-        awaited = self.soon.first(shape)
+        awaited = self.supply.soon.first(shape)
         if awaited is not None:
-            self.soon.take(awaited)
+            self.supply.take([awaited])
+            take_ports(self.draft, awaited, shape.ports, run=demand.run.spec.name)
             self._waits(demand.run, f"waits for {awaited.name}")
             return
         if self._waits_for_a_share(demand.run, shape):
             return
-        why = self._refused.get(shape) or grow_for(self.growth, demand.run, shape)
+        why = self._refused.get(shape) or self._grow(demand.run, shape)
         if why:
             if shape not in self._refused:
-                self._refused[shape] = why = f"{self._passed_by(shape)}; {why}"
+                self._refused[shape] = why = f"{self.supply.passed_by(shape)}; {why}"
             self._unserved(demand.run, why, shape=shape)
         else:
-            self._ordered(shape)
+            self._ordered(demand.run, shape)
             self._waits(demand.run, "waits for a new instance")
 
     def _waits_for_a_share(self, run: Run, shape: Requirement) -> bool:
         """Of a box that comes, that another run of this plan has ordered, or whose GPUs are to be named yet."""
-        choice, until = self.coming.first(shape) or self.fresh.first(shape), ""
+        choice, until = self.supply.coming.first(shape) or self.supply.fresh.first(shape), ""
         if choice is None:
-            choice, until = self.unnamed.first(shape), ", whose host has not named its GPUs yet"
+            choice, until = self.supply.unnamed.first(shape), ", whose host has not named its GPUs yet"
         if choice is None:
             return False
         machine = choice.box.machine
         choice.box.take(choice.blocks)
+        choice.box.ports.update(shape.ports)
         self._waits(run, f"waits for {machine.name if isinstance(machine, Instance) else 'a new instance'}{until}")
         return True
 
-    def _ordered(self, shape: Requirement) -> None:
-        """What is left of a machine just ordered serves the next runs."""
-        blocks, offer = self.draft.pools[shape.pool].blocks, self.growth.newest
-        if blocks != 1 and offer is not None and (of := blocks_of(blocks, offer.resources)) > 1:
-            box = SharedBox(offer, of=of)
-            box.take(self.fresh.room(box, shape))
-            self.fresh.add(box, pool=shape.pool)
+    def _grow(self, run: Run, shape: Requirement) -> str:
+        """Order a machine for the run; room that is held for another one is lent where that ends in time."""
+        room, pool = self.growth.room, shape.pool
+        held = room.held.get(pool)
+        lent = held is not None and backfills(self.draft, shape.lasts, until=held.until, boot=BOOT)
+        if lent:
+            del room.held[pool]
+        why = grow_for(self.growth, run, shape)
+        if held is not None and lent and (why or held.machines > 1):
+            room.held[pool] = held if why else held._replace(machines=held.machines - 1)
+        return why
 
-    def _passed_by(self, shape: Requirement) -> str:
-        others = Counter(self.kept_off.get(shape.pool, {}))
-        others["busy"] = self.busy[shape.pool]
-        return passed_by(
-            self.draft,
-            shape,
-            samples=self.idle.samples(shape.pool),
-            boxes=self.boxes.of_pool(shape.pool),
-            others=others,
-        )
+    def _ordered(self, run: Run, shape: Requirement) -> None:
+        if self.growth.latest is not None:
+            take_ports(self.draft, self.growth.latest, shape.ports, run=run.spec.name)
+        if self.growth.newest is not None:
+            self.supply.ordered(self.growth.newest, shape)
 
     def _assign(self, demand: Demand, instances: list[Instance], *, shape: Requirement) -> None:
         run, draft = demand.run, self.draft
         number = next_number(draft, run, replica=demand.replica)
         attempt = f"{run.id}-{demand.replica}-{number}"
-        port = master_port(attempt, taken=draft.ports)
-        draft.ports.add(port)
+        port = propose_master_port(draft, attempt)
+        why = self._why(instances)
         for instance in instances:
             draft.taken[instance.id] = run.id
-        verb = _verb(len(instances), shared=any(self.boxes.of(one.id) for one in instances))
+            take_ports(draft, instance, shape.ports, run=run.spec.name)
         given = [self._hand_out(instance, shape) for instance in instances]
-        names = few(instance.name for instance in instances)
-        why = f"{names} {verb} and fits" if len(instances) == 1 else f"all {len(instances)} nodes {verb}: {names}"
+        self.supply.take([one for one in instances if self.supply.box_of(one) is None])
         draft.actions.append(
             Assign(
                 run=run.id,
@@ -172,24 +132,41 @@ class Server:
                 gpus=tuple(gpus for _, gpus in given),
                 blocks=tuple(blocks for blocks, _ in given) if any(blocks != 1 for blocks, _ in given) else (),
                 port=port,
+                service_ports=tuple(self._service_ports(run, instances, attempt=attempt)),
                 why=why,
             )
         )
 
+    def _why(self, instances: list[Instance]) -> str:
+        shared = any(self.supply.boxes.of(one.id) for one in instances)
+        verb, names = _verb(len(instances), shared=shared), few(instance.name for instance in instances)
+        lent = next((self.supply.lent[one.id].run for one in instances if one.id in self.supply.lent), "")
+        meanwhile = f"; it ends before run {lent}, which this is held for, can start" if lent else ""
+        if len(instances) == 1:
+            return f"{names} {verb} and fits{meanwhile}"
+        return f"all {len(instances)} nodes {verb}: {names}{meanwhile}"
+
+    def _service_ports(self, run: Run, instances: list[Instance], *, attempt: str) -> Iterator[int]:
+        """Where the service listens on each of them; nothing where it has no port."""
+        for one in instances if run.spec.port is not None else ():
+            port = run.spec.port or free_port(self.draft, one, attempt=attempt)
+            take_ports(self.draft, one, (port,), run=run.spec.name)
+            yield port
+
     def _hand_out(self, one: Instance, shape: Requirement) -> tuple[int, tuple[str, ...]]:
         """The blocks and GPUs that the run gets of it; they are taken."""
-        box = self.boxes.of(one.id)
+        box = self.supply.boxes.of(one.id)
         if box is None:
             return 1, one.resources.gpu.uuids if one.resources.gpu else ()
-        blocks = self.boxes.room(box, shape)
+        blocks = least(shape, one, of=box.of)
         return blocks, box.take(blocks)
 
     # ------------------------------------------------------------ all nodes or none
 
     def _gang(self, demand: Demand, shape: Requirement) -> None:
         run = demand.run
-        mine = self.reserved.get(run.id, [])
-        at_hand = self._by_region(shape, mine=mine)
+        mine = self.supply.reserved.get(run.id, [])
+        at_hand = self.supply.by_region(shape, mine=mine)
         whole = {
             region: [one for one in found if not coming(self.draft, one)][: shape.nodes]
             for region, found in at_hand.items()
@@ -197,7 +174,6 @@ class Server:
         complete = [found for found in whole.values() if len(found) == shape.nodes]
         if complete:
             cheapest = min(complete, key=lambda found: sum(one.price or Price(0) for one in found))
-            self._take(cheapest)
             self._assign(demand, sorted(cheapest, key=lambda one: by_number(one.name)), shape=shape)
             return
         enough = [found[: shape.nodes] for found in at_hand.values() if len(found) >= shape.nodes]
@@ -208,22 +184,6 @@ class Server:
             return
         self._grow_gang(run, shape, at_hand=at_hand, mine=mine)
 
-    def _by_region(self, shape: Requirement, *, mine: list[Instance]) -> dict[Region, list[Instance]]:
-        """What the gang could have, its own first, then idle, then coming, cheapest first."""
-        bound = self._network(mine[0]) if mine else None
-        found: dict[Region, list[Instance]] = {}
-        mine = [one for one in mine if not crossing(self.draft, one, shape) and self._has_room(one, shape)]
-        ours = sorted(mine, key=lambda one: (coming(self.draft, one), len(one.name), one.name))
-        most = 2 * shape.nodes
-        now, later = self.idle.fitting(shape, most=most), self.soon.fitting(shape, most=most)
-        for one in (*ours, *now, *machines_of(self.boxes, shape), *later, *machines_of(self.coming, shape)):
-            region = self._network(one)
-            if bound is None or region == bound:
-                nodes = found.setdefault(region, [])
-                if len(nodes) < most:
-                    nodes.append(one)
-        return found
-
     def _grow_gang(
         self, run: Run, shape: Requirement, *, at_hand: dict[Region, list[Instance]], mine: list[Instance]
     ) -> None:
@@ -231,7 +191,7 @@ class Server:
             self._unserved(run, self._refused[shape], shape=shape)
             return
         have = {region: len(found) for region, found in at_hand.items()}
-        only = self._network(mine[0]) if mine else None
+        only = self.supply.network(mine[0]) if mine else None
         why, region = grow_gang(self.growth, run, shape, have=have, only=only)
         if region is None:
             most = max(have.values(), default=0)
@@ -243,27 +203,12 @@ class Server:
         self._reserve(run, at_hand.get(region, []))
         self._waits(run, f"waits for {shape.nodes - have.get(region, 0)} of its {shape.nodes} nodes")
 
-    def _network(self, one: Instance) -> Region:
-        """Where the nodes of a gang must all be: a person's hosts in one network, all others in one region."""
-        named = bool(one.network) and not self.draft.is_cloud(one.backend)
-        return one.backend, f"{one.region} network {one.network}" if named else one.region
-
-    def _has_room(self, one: Instance, shape: Requirement) -> bool:
-        boxes = self.boxes if self.boxes.of(one.id) else self.coming
-        box = boxes.of(one.id)
-        return box is None or bool(boxes.room(box, shape))
-
-    def _take(self, instances: list[Instance]) -> None:
-        for one in instances:
-            self.idle.take(one)
-            self.soon.take(one)
-
     def _reserve(self, run: Run, instances: list[Instance]) -> None:
         """Until a time, so that two gangs that each hold a half do not wait for each other for ever."""
-        self._take(instances)
+        self.supply.take(instances)
         for one in instances:
-            if (box := self.boxes.of(one.id) or self.coming.of(one.id)) is not None:
-                box.free = 0  # for the others of this plan
+            if (box := self.supply.box_of(one)) is not None:
+                box.free = box.held = 0  # for the others of this plan
             if one.reserved_for != run.id:
                 self.draft.update_instance(
                     one,
@@ -284,6 +229,8 @@ class Server:
         over = run.wait_until is not None and draft.now >= run.wait_until and not draft.live.get(run.id)
         # Without a retry it fails where there is nothing, not where a busy one fits or a place did not answer.
         if not over or (not run.spec.retry.no_capacity and self._hope(shape)):
+            if shape is not None and (held := self._held_for(run, shape)):
+                why = f"{why}; {held}"
             draft.cannot(f"run {run.spec.name}", why)
             remember(draft, run, why)
             return
@@ -292,16 +239,25 @@ class Server:
         draft.cannot(f"run {run.spec.name}", reason)
         draft.update_run(run, why=reason, status="failed", reason=reason, finished_at=draft.now)
 
+    def _held_for(self, run: Run, shape: Requirement) -> str:
+        """What is held for it: for a single node only blocks, since an idle machine would do at once."""
+        if shape.nodes == 1 and self.draft.pools[shape.pool].blocks == 1:
+            return ""
+        return self.holds.hold(run, shape)
+
     def _hope(self, shape: Requirement | None) -> bool:
-        return bool(self.draft.unknown) or (shape is not None and _busy_fits(self.draft, shape))
+        return bool(self.draft.unknown) or (shape is not None and self.supply.busy_fits(shape))
 
 
 def serve(draft: Draft, growth: Growth) -> None:
     """Every waiting run, in order."""
     release(draft)
-    server = Server(draft, growth)
-    for demand in waiting(draft):
+    server, demands = Server(draft, growth), waiting(draft)
+    while demands and not demands[-1].covered:
+        demands.pop()
+    for demand in demands:
         server.serve(demand)
+    growth.room.held.clear()  # what people ask for and declare is theirs: it makes machines that a run may have
 
 
 def _verb(nodes: int, *, shared: bool) -> str:
@@ -309,12 +265,3 @@ def _verb(nodes: int, *, shared: bool) -> str:
     if shared:
         return "has room" if one else "have room"
     return "is idle" if one else "are idle"
-
-
-def _busy_fits(draft: Draft, shape: Requirement) -> bool:
-    return any(
-        draft.jobs.get(id)
-        and not other_image(shape.need, draft.living[id])
-        and not suffices(shape.need, left_of(draft.living[id]).resources, of=shared(draft.living[id]), cloud=False)
-        for id in draft.members[shape.pool]
-    )
