@@ -13,6 +13,9 @@ from schemas.base import Mib, Price, Seconds, Value
 from schemas.profile import Retry
 from schemas.resources import Need, Where
 
+LARGEST_LOG = 1024
+"""MiB: the largest `log_limit`."""
+
 RunType = Literal["task", "service", "dev-environment"]
 
 

@@ -50,6 +50,7 @@ def _ours(order: JobOrder) -> dict[str, str]:
         "DSTACK_NODES_IPS": "\n".join(order.peers),
         "DSTACK_MASTER_NODE_IP": order.peers[0] if order.peers else "127.0.0.1",
         "DSTACK_MASTER_PORT": str(order.master_port or master_port(order.attempt)),
+        **({"DSTACK_SERVICE_PORT": str(order.port)} if order.port else {}),
         "DSTACK_GPUS_PER_NODE": str(len(order.gpus)),
         "DSTACK_GPUS_NUM": str(sum(order.peer_slots) if order.peer_slots else len(order.gpus) * order.nodes),
     }

@@ -226,6 +226,8 @@ def _running(job: Job, said: JobReport, report: HostReport) -> Job:
         held="",
         boot_id=report.boot_id or job.boot_id,
         pulling=said.pulling,
+        ready=said.ready,
+        failing=said.failing,
         started_at=past(said.started_at, now=report.at) if said.started_at is not None else job.started_at or report.at,
     )
 
@@ -242,6 +244,7 @@ def _ended(job: Job, said: JobReport, *, attempt: Attempt, now: int) -> Job:
         status="aborted" if attempt.abort and attempt.stopping else "ended",
         pulling="",
         held="",
+        failing="",
         exit_code=said.exit_code,
         interrupted=said.interrupted,
         reason=attempt.stopping if attempt.abort and attempt.stopping else said.reason,
