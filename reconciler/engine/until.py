@@ -15,10 +15,12 @@ from reconciler.planner.approve import approve
 from reconciler.state.record_outcomes import Failed, Outcome
 from schemas.instance import Instance
 from schemas.plan import Launch, Plan, Stop, Terminate
-from schemas.run import Attempt
+from schemas.run import RUN_ENDED, Attempt, Run
 from schemas.state import State
 
 LONGEST = 2.0
+PATIENCE = 300
+"""Seconds that a new version of a service has to become ready while somebody waits for it."""
 ENOUGH = 2  # ticks in a row in which all that was tried was refused for good
 
 
@@ -131,7 +133,22 @@ def settled(state: State, plan: Plan) -> bool:
         for one in state.instances
         if one.place not in silent
     )
-    return not any(under_way) and not any(_unsettled(attempt, stopped) for attempt in state.attempts)
+    if any(under_way) or any(_unsettled(attempt, stopped) for attempt in state.attempts):
+        return False
+    return not any(_replacing(state, run) for run in state.runs if run.superseded_by and run.status not in RUN_ENDED)
+
+
+def _replacing(state: State, old: Run) -> bool:
+    """A replica of its new version may be ready soon: one runs, and neither ends again and again nor takes long."""
+    newer = {
+        run.id
+        for run in state.runs
+        if run.spec.hash == old.superseded_by and run.spec.type == "service" and run.status not in RUN_ENDED
+    }
+    now = max((place.observed_at or 0 for place in state.places), default=0)
+    jobs = [job for each in state.attempts if each.run in newer and each.live for job in each.jobs]
+    fresh = [job for job in jobs if job.started_at is not None and now < job.started_at + PATIENCE]
+    return bool(fresh) and not any(job.failing for job in jobs)
 
 
 def _unsettled(attempt: Attempt, stopped: set[str]) -> bool:

@@ -90,7 +90,9 @@ def _always(action: Action) -> bool:
             return True
         case Update():
             return action.quiet or action.enrol is not None
-        case Launch() | Attach() | Stop() | Terminate() | Detach():
+        case Stop():
+            return action.follows
+        case Launch() | Attach() | Terminate() | Detach():
             return False
         case _:
             assert_never(action)

@@ -72,9 +72,13 @@ class Draft:
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     idle: list[IdleNote] = field(default_factory=list)
+    aside: dict[str, str] = field(default_factory=dict)
+    """Run id -> what is to be said behind the reason why it waits."""
     minted: int = 0
     lowest_free: dict[str, int] = field(default_factory=dict)
     listeners: dict[str, dict[int, str]] | None = None
+    versions: dict[str, list[str]] | None = None
+    """Id of a service's newest record -> the older ones that it replaces, once `roll_services` has looked."""
     _settled: set[str] | None = None
 
     def __post_init__(self) -> None:

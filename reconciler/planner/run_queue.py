@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from reconciler.planner.draft import Draft
+from reconciler.planner.rules.roll_services import newer_version, wanted_replicas
 from reconciler.planner.rules.stop_attempts import stays
 from reconciler.state.attempts import UNSEEN
 from reconciler.text.dates import clock
@@ -33,7 +34,7 @@ def _demands(draft: Draft) -> Iterator[Demand]:
     if draft.may.destroy_all:
         return
     for run in list(draft.runs.values()):
-        if run.stop_reason or run.superseded_by:
+        if run.stop_reason or (run.superseded_by and newer_version(draft, run) is None):
             continue
         missing = _missing(draft, run)
         if not missing:
@@ -56,7 +57,7 @@ def _missing(draft: Draft, run: Run) -> list[int]:
     if run.spec.type != "service":
         return [] if run.status != "submitted" or draft.live.get(run.id) else [0]
     attempts = draft.live.get(run.id, [])
-    count = run.spec.replicas - sum(stays(draft, attempt) for attempt in attempts)
+    count = wanted_replicas(draft, run) - sum(stays(draft, attempt) for attempt in attempts)
     used = {attempt.replica for attempt in attempts}
     free = (replica for replica in range(run.spec.replicas + len(used)) if replica not in used)
     return [next(free) for _ in range(max(0, count))]

@@ -83,7 +83,13 @@ def stop_run(state: State, name: str, *, by: str, now: int, abort: bool = False)
 
     `abort` skips the grace and the result; it may follow an ordinary stop.
     """
-    run = _active(state, name)
+    older = _older_versions(state, name)
+    for old in older:
+        if old.status != "terminating" or (abort and not old.abort):
+            state = stop_run(state, old.id, by=by, now=now, abort=abort)
+    run = _active(state, name, apart=frozenset(old.id for old in older))
+    if older and run.status == "terminating" and (run.abort or not abort):
+        return state
     if run.status == "terminating" and (run.abort or not abort):
         raise WishRefused(f"run {run.spec.name} is being stopped already" + ("" if run.abort else "; `-x` aborts it"))
     reason = f"{'aborted' if abort else 'stopped'} by {by}"
@@ -97,8 +103,16 @@ def stop_run(state: State, name: str, *, by: str, now: int, abort: bool = False)
     return replace(_stop_attempts(state, live, why=reason, now=now, abort=abort), runs=runs)
 
 
-def _active(state: State, name: str) -> Run:
-    found = [run for run in state.runs if run.status not in RUN_ENDED and name in (run.id, run.spec.name)]
+def _older_versions(state: State, name: str) -> list[Run]:
+    """The records of a service of that name that its newest one replaces: they stop with it."""
+    versions = [run for run in namesakes(state, name) if run.spec.type == "service" and run.origin == "declared"]
+    hashes = {run.spec.hash for run in versions if not run.superseded_by}
+    return [run for run in versions if run.superseded_by and run.superseded_by in hashes]
+
+
+def _active(state: State, name: str, *, apart: frozenset[str] = frozenset()) -> Run:
+    active = (run for run in state.runs if run.status not in RUN_ENDED and run.id not in apart)
+    found = [run for run in active if name in (run.id, run.spec.name)]
     if len(found) == 1:
         return found[0]
     if found:

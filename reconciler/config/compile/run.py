@@ -57,12 +57,17 @@ SCHEDULING_KEYS = frozenset(
 """
 
 
+COUNTS = frozenset({"replicas", "scaling"})
+"""How many replicas a service has: another number adds or removes some, and leaves the others alone."""
+
+
 def run_hash(raw: Mapping[str, Any]) -> str:
     """16 hex digits of the run as written (`rerun` with it), but `SCHEDULING_KEYS`.
 
     Canonical JSON, sha256. A key that is empty counts as not written; a number as it was spelled.
     """
-    kept = {key: _as_written(value) for key, value in raw.items() if key not in SCHEDULING_KEYS and value is not None}
+    left_out = SCHEDULING_KEYS | COUNTS if raw.get("type") == "service" else SCHEDULING_KEYS
+    kept = {key: _as_written(value) for key, value in raw.items() if key not in left_out and value is not None}
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

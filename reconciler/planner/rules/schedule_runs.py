@@ -231,6 +231,7 @@ class Server:
         if not over or (not run.spec.retry.no_capacity and self._hope(shape)):
             if shape is not None and (held := self._held_for(run, shape)):
                 why = f"{why}; {held}"
+            why += draft.aside.get(run.id, "")
             draft.cannot(f"run {run.spec.name}", why)
             remember(draft, run, why)
             return
