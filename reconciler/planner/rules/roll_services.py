@@ -53,12 +53,12 @@ def is_ready(draft: Draft, run: Run, attempt: Attempt) -> bool:
 
 
 def wanted_replicas(draft: Draft, run: Run) -> int:
-    """How many attempts of the run are to be live now: all its replicas, but while versions are replaced."""
+    """Below how many live attempts the run gets a new one: all its replicas, but while versions are replaced."""
     newer = newer_version(draft, run)
     if newer is None:
         return min(run.spec.replicas, _ready(draft, run) + 1) if older_versions(draft, run) else run.spec.replicas
     if len(older_versions(draft, newer)) > 1:  # of several old versions none gets a new replica any more
-        return len(_live(draft, run))
+        return 0
     return _kept(draft, newer, olds=[run])
 
 
