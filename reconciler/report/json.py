@@ -118,7 +118,7 @@ def _run(row: RunRow) -> dict[str, Any]:
         "pool": run.spec.pool,
         "user": run.user,
         "status": row.status,
-        "reason": row.reason or row.pulling,
+        "reason": row.said,
         "exit_code": row.exit_code,
         "attempt": row.attempt,
         "nodes": run.spec.nodes,

@@ -137,7 +137,7 @@ def _run_cells(row: RunRow, *, now: int, verbose: bool) -> list[str]:
     cells = [run.spec.name, *_machine_cells(used)]
     amount = bounded(row.price, at_most=any(one.at_most for one in used)) if used else ""
     cells += [amount, _status(row), ago(run.submitted_at, now=now)]
-    cells += [row.reason or row.pulling]
+    cells += [row.said]
     if verbose:
         cells += [run.id, str(row.attempt or ""), " ".join(one.name for one in used)]
     return cells

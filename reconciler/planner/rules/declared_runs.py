@@ -183,12 +183,13 @@ def _superseded(draft: Draft, run: Run, *, by: RunSpec) -> bool:
     wanted = name in draft.may.replace or by.name in draft.may.replace
     if run.stop_reason:
         return False
-    may_end = draft.may_end(draft.pool_name(run.spec.pool))
-    if may_end and not wanted and run.spec.type == by.type == "service":
+    if not wanted and run.spec.type == by.type == "service":
+        # Nothing ends before its successor serves: a change, which needs no permission to end.
         if run.superseded_by != by.hash:
             why = "changed: its replicas are replaced one by one, each once a replica of the new version is ready"
             draft.update_run(run, why=why, superseded_by=by.hash)
         return True
+    may_end = draft.may_end(draft.pool_name(run.spec.pool))
     if wanted or (run.spec.type == "service" and may_end):
         why = "replaced by its changed configuration"
         draft.update_run(run, why=why, status="terminating", stop_reason=why, superseded_by=by.hash)

@@ -14,6 +14,8 @@ from schemas.run import Attempt, Run
 
 SETTLED = 10
 """Seconds for which a replica without a probe must run before it counts as ready."""
+PATIENCE = 60
+"""Seconds after which a replica that has not passed its probe is worth a warning."""
 REPLACED = "replaced: a replica of the new version is ready"
 OUTDATED = "replaced: a newer version was applied"
 
@@ -92,21 +94,39 @@ def tell_rollouts(draft: Draft) -> None:
             draft.cannot(f"run {name}", f"the new version is not ready: {words}; {goes_on}")
 
 
+def tell_failing(draft: Draft) -> None:
+    """Warn of replicas that run and serve nobody: they end again and again, or do not pass their probe."""
+    for run in draft.runs.values():
+        if run.spec.type != "service" or older_versions(draft, run):  # what those wait for is said above
+            continue
+        for attempt in _live(draft, run):
+            old = any(job.started_at is not None and job.started_at <= draft.now - PATIENCE for job in attempt.jobs)
+            if attempt.id not in draft.stopping and (old or any(job.failing for job in attempt.jobs)):
+                draft.warnings += [
+                    f"service {run.spec.name}: {words}" for words in _unready_replica(draft, run, attempt)
+                ]
+
+
 def _unready(draft: Draft, run: Run) -> Iterator[str]:
     for attempt in _live(draft, run):
-        if is_ready(draft, run, attempt) or attempt.id in draft.stopping:
-            continue
-        for job in attempt.jobs:
-            one = draft.living.get(job.instance)
-            where = f"replica {attempt.replica}{f' on {one.name}' if one is not None else ''}"
-            if job.failing:
-                yield f"{where} ends again and again: {job.failing} (`dstack logs {run.spec.name}`)"
-            elif job.status != "running":
-                yield f"{where} is starting"
-            elif run.spec.probe is not None:
-                yield f"{where} has not passed its probe"
-            else:
-                yield f"{where} has run for less than {SETTLED} s"
+        if attempt.id not in draft.stopping:
+            yield from _unready_replica(draft, run, attempt)
+
+
+def _unready_replica(draft: Draft, run: Run, attempt: Attempt) -> Iterator[str]:
+    if is_ready(draft, run, attempt):
+        return
+    for job in attempt.jobs:
+        one = draft.living.get(job.instance)
+        where = f"replica {attempt.replica}{f' on {one.name}' if one is not None else ''}"
+        if job.failing:
+            yield f"{where} ends again and again: {job.failing} (`dstack logs {run.spec.name}`)"
+        elif job.status == "assigned":
+            yield f"{where} is starting"
+        elif job.status == "running" and run.spec.probe is not None:
+            yield f"{where} has not passed its probe"
+        elif job.status == "running":
+            yield f"{where} has run for less than {SETTLED} s"
 
 
 def _ready(draft: Draft, run: Run) -> int:

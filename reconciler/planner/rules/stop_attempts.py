@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 
 from reconciler.planner.draft import Draft
-from reconciler.planner.rules.roll_services import surplus_of_old, tell_rollouts
+from reconciler.planner.rules.roll_services import surplus_of_old, tell_failing, tell_rollouts
 from reconciler.state.job_results import NOT_STARTED
 from reconciler.text.durations import words
 from reconciler.text.format import counted
@@ -43,6 +43,7 @@ def halt(draft: Draft) -> None:
                 _stop(draft, old, attempt, why=why, follows=True)
             _surplus(draft, run, attempts)
     tell_rollouts(draft)
+    tell_failing(draft)
 
 
 def _stop(draft: Draft, run: Run, attempt: Attempt, *, why: str, follows: bool = False) -> None:
