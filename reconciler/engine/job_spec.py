@@ -10,6 +10,7 @@ from reconciler.engine.ports import Ports
 from reconciler.hosts.runner import ContainerSpec, JobOrder
 from reconciler.secrets.errors import SecretLacking
 from reconciler.state.blocks import share_of
+from reconciler.state.services import address_of, service_url, variable_of
 from schemas.delivery import Delivery
 from schemas.desired import Desired
 from schemas.instance import Instance
@@ -43,12 +44,12 @@ def order_of(
         replica=attempt.replica,
         rank=job.rank,
         nodes=len(attempt.jobs),
-        peers=tuple(_address(instances[one.instance]) for one in nodes),
+        peers=tuple(address_of(instances[one.instance]) for one in nodes),
         peer_slots=tuple(len(one.gpus) for one in nodes),
         hold_back=HOLD_BACK if len(nodes) > 1 else 0,
         master_port=attempt.port,
         project=state.project,
-        env=_environment(ports, spec, state.applied.desired),
+        env={**_environment(ports, spec, state.applied.desired), **_services(state, spec, host=host)},
         commands=spec.commands,
         setup=spec.setup,
         args=spec.args,
@@ -84,6 +85,17 @@ def _environment(ports: Ports, spec: RunSpec, desired: Desired) -> dict[str, str
         return dict(ports.resolve(spec, desired))
     except SecretLacking as error:
         raise CannotOrder(str(error)) from error
+
+
+def _services(state: State, spec: RunSpec, *, host: Instance) -> dict[str, str]:
+    """The addresses of the services that the run needs."""
+    found = {}
+    for name in spec.needs_services:
+        url = service_url(state, name, pool=spec.pool, host=host)
+        if not url:
+            raise CannotOrder(f"service {name} is not ready")
+        found[variable_of(name)] = url
+    return found
 
 
 def _on_this_machine(state: State, host: Instance) -> bool:
@@ -133,9 +145,3 @@ def _deliveries(ports: Ports, job: str, spec: RunSpec) -> tuple[Delivery, ...]:
     if ports.deliver is None:
         return ()
     return ports.deliver(job, None if spec.max_duration is None else spec.max_duration + AROUND)
-
-
-def _address(one: Instance) -> str:
-    """Where the other nodes reach it: in the network that they share, where it is named. A folder is this machine."""
-    address = one.internal_ip or one.address
-    return "127.0.0.1" if not address or "/" in address else address

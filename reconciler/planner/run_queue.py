@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from reconciler.planner.draft import Draft
-from reconciler.planner.rules.roll_services import newer_version, wanted_replicas
+from reconciler.planner.rules.roll_services import is_ready, newer_version, wanted_replicas
 from reconciler.planner.rules.stop_attempts import stays
-from reconciler.state.attempts import UNSEEN
+from reconciler.state.job_results import UNSEEN
 from reconciler.text.dates import clock
 from schemas.run import Run
 
@@ -76,7 +76,21 @@ def _hindered(draft: Draft, run: Run) -> str:
         return f"there is no pool {spec.pool}"
     if run.not_before is not None and draft.now < run.not_before:
         return f"{run.reason or 'tried again'}; not before {clock(run.not_before)}"
-    return ""
+    return next(filter(None, (_lacks(draft, run, name) for name in spec.needs_services)), "")
+
+
+def _lacks(draft: Draft, run: Run, name: str) -> str:
+    """Why it cannot have that service yet; "" where one of its replicas is ready."""
+    pool = draft.pool_name(run.spec.pool)
+    services = [each for each in draft.runs.values() if each.spec.name == name and each.spec.type == "service"]
+    here = [each for each in services if draft.pool_name(each.spec.pool) == pool and not each.stop_reason]
+    if not here:
+        return f"it needs service {name}, and there is none in pool {pool}: declare it, or start it there"
+    if all(each.spec.port is None for each in here):
+        return f"it needs service {name}, which has no `port`"
+    if any(is_ready(draft, each, attempt) for each in here for attempt in draft.live.get(each.id, ())):
+        return ""
+    return f"waits until service {name} is ready"
 
 
 def next_number(draft: Draft, run: Run, *, replica: int) -> int:

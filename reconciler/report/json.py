@@ -123,6 +123,7 @@ def _run(row: RunRow) -> dict[str, Any]:
         "attempt": row.attempt,
         "nodes": run.spec.nodes,
         "instances": [one.name for one in row.instances],
+        "addresses": list(row.addresses),
         "submitted_at": stamp(run.submitted_at),
         "started_at": stamp(run.started_at),
         "finished_at": stamp(run.finished_at),

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from reconciler.state.blocks import share_of
+from reconciler.state.services import replicas_serving
 from schemas.base import Price
 from schemas.instance import Instance
 from schemas.run import RUN_ENDED, Attempt, Job, Run, RunSpec
@@ -57,6 +58,14 @@ class RunRow:
     def pulling(self) -> str:
         jobs = (job for one in self.attempts for job in one.jobs)
         return next((job.pulling for job in jobs if job.pulling and job.status == "running"), "")
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where the replicas of a service that serve are reached."""
+        if self.run.spec.type != "service" or self.run.status in RUN_ENDED:
+            return ()
+        hosts = {one.id: one for one in self.instances}
+        return tuple(one.url for one in replicas_serving(self.attempts, self.run.spec, hosts))
 
     @property
     def said(self) -> str:

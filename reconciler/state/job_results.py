@@ -13,6 +13,8 @@ from schemas.run import LIVE_JOB, Attempt, Job, Run
 from schemas.state import State
 
 Kind = Literal["done", "error", "interrupted", "stopped", "result lost"]
+# More attempts than this, that a rebuild finds no trace of, no run has had.
+UNSEEN = 100
 RESULT_LOST = "result lost"
 MAX_DURATION = "max duration"
 INACTIVE = "inactive for"

@@ -11,9 +11,8 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from reconciler.state.attempts import UNSEEN
 from reconciler.state.drains import INSTANCE
-from reconciler.state.job_results import Cause, cause_of, settle_jobs
+from reconciler.state.job_results import UNSEEN, Cause, cause_of, settle_jobs
 from reconciler.state.quarantine import quarantine
 from schemas.base import Seconds
 from schemas.instance import Instance

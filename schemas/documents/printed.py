@@ -100,6 +100,7 @@ def ps() -> Schema:
                 "attempt": COUNT,
                 "nodes": COUNT,
                 "instances": TEXTS,
+                "addresses": TEXTS,
                 "submitted_at": TIME,
                 "started_at": MAYBE_TIME,
                 "finished_at": MAYBE_TIME,
