@@ -85,6 +85,12 @@ class Backend(Protocol):
         Instances whose ids (ours) are in `living` are not stored as ended, and must be reported again.
         """
 
+    def why_copied(self) -> str:
+        """Return why our state must not be used here: it is a copy of one that still exists. "": it may be used.
+
+        Asked before each apply of machines whose type has the scope `host`.
+        """
+
 
 class BackendDefaults:
     """The optional calls, for a backend that has nothing to do there. Every backend inherits them."""
@@ -106,6 +112,9 @@ class BackendDefaults:
 
     def confirm_ended(self, living: Collection[str]) -> None:
         return
+
+    def why_copied(self) -> str:
+        return ""
 
 
 class Setting(Protocol):
@@ -131,7 +140,10 @@ LIMIT = 45.0  # seconds; ending the jobs of a server may take 30
 
 
 class Said(NamedTuple):
-    """What a program there answered. `noise` is what the login shell printed before; `steps`: name -> seconds."""
+    """What a program there answered. `noise` is what the login shell printed before; `steps`: name -> seconds.
+
+    `unsupported` are directives of the user's own ssh_config that hold on the way there and are not supported.
+    """
 
     code: int
     out: bytes
@@ -139,6 +151,7 @@ class Said(NamedTuple):
     noise: bytes
     host_key: str
     steps: Mapping[str, float]
+    unsupported: tuple[str, ...] = ()
 
 
 class Reach(Protocol):

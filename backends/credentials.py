@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from backends.errors import BackendError
+from backends.errors import BackendError, LackingHere
 from schemas.desired import BackendConfig
 
 _REFERENCE = re.compile(r"\$\{\{ *(env|secrets)\.([A-Za-z_][A-Za-z0-9_]*) *\}\}")
@@ -16,13 +16,13 @@ def credential(config: BackendConfig, key: str, *, default: str, environ: Mappin
     """`creds.KEY` of `config`, or the variable `default` where the configuration names none.
 
     Raises:
-        BackendError: the variable is not set. The message says which one to set.
+        LackingHere: the variable is not set. The message says which one to set.
     """
     written = (config.options.get("creds") or {}).get(key)
     if written:
         return referenced(key, written, environ)
     if not environ.get(default):
-        raise BackendError(f"{config.name}: no credentials. Set {default}, or `creds: {{{key}: ${{{{ env.NAME }}}}}}`.")
+        raise LackingHere(f"{config.name}: no credentials. Set {default}, or `creds: {{{key}: ${{{{ env.NAME }}}}}}`.")
     return environ[default]
 
 
@@ -33,5 +33,5 @@ def referenced(key: str, written: str, environ: Mapping[str, str]) -> str:
         raise BackendError(f"creds.{key} is no reference: `${{{{ env.NAME }}}}`")
     value = environ.get(found[2])
     if not value:
-        raise BackendError(f"creds.{key} needs {found[2]}, not set here")
+        raise LackingHere(f"creds.{key} needs {found[2]}, not set here")
     return value

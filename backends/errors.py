@@ -14,6 +14,13 @@ class BackendError(CallFailed):
     """
 
 
+class LackingHere(BackendError):
+    """This machine lacks what the call needs: a key, a profile, a program, a package. Nothing was sent.
+
+    It says nothing of the place: another machine that has it may go on, and so may this one once it has it.
+    """
+
+
 class StillUsed(BackendError):
     """What should be removed is used by something. Nothing was done."""
 

@@ -19,5 +19,7 @@ class PolicyScope(Value, frozen=True, kw_only=True):
     """Those that the configuration names."""
     parameters: tuple[str, ...] = ()
     """Names of the values that the cloud keeps for the project's secrets."""
+    instance_role: str = ""
+    """The role that machines get, where it is not named like what the configuration gives them it by."""
     modes: tuple[str, ...] = ()
     """The ways to the machines of all pools; none: the backend's own."""

@@ -53,9 +53,10 @@ def _nothing_to_do(account: Account, folder: Path) -> dict[str, float]:
     counted: Counter[str] = Counter()
     for (_, action), number in account.calls().items():
         counted[action] += number
-    named = ("DescribeInstances", "GetCallerIdentity")
+    named = ("DescribeInstances", "DescribeInstanceStatus", "GetCallerIdentity")
     return {
         "DescribeInstances of 1,000 instances that stay, in 2 regions": counted["DescribeInstances"],
+        "its status checks": counted["DescribeInstanceStatus"],
         "its identity calls": counted["GetCallerIdentity"],
         "its other calls": counted.total() - sum(counted[name] for name in named),
     }

@@ -36,6 +36,7 @@ BUDGETS: dict[str, tuple[float, Unit]] = {
     "of 100 reconcilers at one object, those lost": (0, "reconcilers"),
     "DescribeInstances of 1,000 instances that stay, in 2 regions": (2, "requests"),
     "its identity calls": (1, "requests"),
+    "its status checks": (2, "requests"),
     "its other calls": (0, "requests"),
     "RunInstances of 200 launches of one shape": (5, "requests"),
     "attach and status of 100 servers": (3, "x plain ssh"),

@@ -6,6 +6,7 @@ learn one of these facts.
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Literal
 
 from schemas.base import Seconds, Value
@@ -74,6 +75,12 @@ class BackendType(Value, frozen=True, kw_only=True):
     """Schemes of the buckets that its credentials open, such as `s3`."""
     ready_within: Seconds = 10 * MINUTE
     """Seconds from its making until an instance that has not answered counts as failed."""
+    slow: tuple[tuple[str, Seconds], ...] = ()
+    """The same for instance types that take longer: the first glob pattern that matches the type's name counts."""
+
+    def ready_after(self, instance_type: str) -> Seconds:
+        """Seconds from its making until an instance of that type which has not answered counts as failed."""
+        return next((within for glob, within in self.slow if fnmatchcase(instance_type, glob)), self.ready_within)
 
     @property
     def fixed_runtime(self) -> str:

@@ -75,6 +75,8 @@ TYPES: Mapping[str, BackendType] = _table(
         access=("instance-connect", "ssm"),
         parameters=("ssm",),
         buckets=("s3",),
+        # Bare metal goes through a server's own start; the largest types check their GPUs and their network first.
+        slow=(("*.metal*", 40 * MINUTE), ("p[4-9]*", 30 * MINUTE), ("trn*", 30 * MINUTE)),
     ),
     BackendType(name="gcp", form=f"{_FORMS}.gcp:GcpForm", scope="account", buckets=("gs",)),
     BackendType(name="azure", form=f"{_FORMS}.azure:AzureForm", scope="account", buckets=("az",)),

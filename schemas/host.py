@@ -70,6 +70,12 @@ def fingerprint(host_key: str) -> str:
     return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
+def key_blob(host_key: str) -> str:
+    """What tells two keys apart: the base64 of `ssh-ed25519 AAAA… comment`, unpadded; "" where there is none."""
+    words = host_key.split()
+    return words[1].rstrip("=") if len(words) > 1 else ""
+
+
 def short(host_key: str) -> str:
     """Enough of it to tell keys apart in a name."""
     return hashlib.sha256(host_key.split()[1].encode()).hexdigest()[:8]

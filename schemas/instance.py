@@ -110,6 +110,8 @@ class Instance(Value, frozen=True, kw_only=True):
     """Why it gets no new work while its jobs end; "": it is not draining."""
     drain_until: int | None = None
     """Unix time at which its jobs are stopped."""
+    forced: bool = False
+    """A person said that it terminates although it is busy: where its host does not answer, at once."""
     quarantined: str = ""
     """Why it gets no work; "": it is not quarantined."""
     trusted_at: int | None = None
@@ -289,6 +291,8 @@ class HostReport(Value, frozen=True, kw_only=True):
     """Every job folder of the host, asked for or not."""
     untrusted: bool = False
     """It showed another key than the pinned one, or none is pinned."""
+    folder_gone: bool = False
+    """It answered, and our folder there is gone: its jobs are over."""
     resources: Resources | None = None
     runtime: str = ""
     """As in `Resources`."""

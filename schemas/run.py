@@ -232,6 +232,8 @@ class Run(Value, frozen=True, kw_only=True):
     submitted_at: int = 0
     started_at: int | None = None
     finished_at: int | None = None
+    settled_at: int | None = None
+    """Unix time at which its end was written. It is remembered from then on, whenever it ended."""
     exit_code: int | None = None
     bundle: str = ""
     """Digest of its files."""

@@ -65,7 +65,8 @@ class Place(Value, frozen=True, kw_only=True):
     forgotten: bool = False
     """A person said that it never returns."""
     skew: Seconds = 0
-    """Seconds by which our clock was off from its own, where more than 60: then nothing ends for reasons of time."""
+    """Seconds by which our clock was ahead of its own, or of all its hosts', where they disagree by more than 60:
+    nothing there ends for reasons of time then."""
     answered_by: str = ""
     """Another account or machine that answered: its listing is ignored, and nothing is done there."""
     failures: int = 0
@@ -194,6 +195,10 @@ class Tick(Value, frozen=True, kw_only=True):
     at: int
     unattended: bool = False
     every: Seconds | None = None
+    boot_id: str = ""
+    """Which start of its machine it was at `at`; "": not known."""
+    uptime: Seconds | None = None
+    """Seconds since that start, at `at`: no clock moves it."""
 
 
 class State(Value, frozen=True, kw_only=True):

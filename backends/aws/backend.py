@@ -15,10 +15,10 @@ from typing import Any
 from msgspec.structs import replace
 
 from backends.aws import clients as aws_session
-from backends.aws.describe_instances import project_of, seen, untold
 from backends.aws.errors import ahead_of, ask, pages
 from backends.aws.hooks import CATALOG, access, bucket_session, configure, live_region, parameter, policy, probes  # noqa: F401 - for the registry
 from backends.aws.images import image_for
+from backends.aws.instance_status import described, with_checks
 from backends.aws.leftovers import leftovers_in, remove_from
 from backends.aws.network import Network, network_for
 from backends.aws.own_address import own_address
@@ -27,7 +27,7 @@ from backends.aws.regions import catalog_offers, regions  # noqa: F401 - `region
 from backends.aws.reservations import reserved_for
 from backends.aws.run_instances import digest_of, inputs_of, parameters, unused_by
 from backends.aws.security_groups import Groups, IngressGroup, ensure_groups, let_in_everywhere, said, unless
-from backends.aws.tags import POOL, PROJECT, as_list, door_group, of_project
+from backends.aws.tags import POOL, PROJECT, as_list, door_group, of_project, project_of
 from backends.aws.terminate_instances import terminate
 from backends.base import BackendDefaults, Setting
 from backends.boot.cloud_init import render
@@ -88,6 +88,10 @@ class AwsBackend(BackendDefaults):
     def clock(self) -> int | None:
         return self._ahead
 
+    def _time(self) -> int:
+        """Unix time by EC2's clock, as far as its last listing told it."""
+        return int(self._setting.now()) - (self._ahead or 0)
+
     def notes(self) -> Sequence[str]:
         """What a person should hear of what was done, each sentence once."""
         with self._lock:
@@ -133,7 +137,7 @@ class AwsBackend(BackendDefaults):
             raise self._surely(request, self._quota(error, request), first=first) from None
         except BackendError as error:
             raise self._surely(request, error, first=first) from None
-        found = [seen(one, region=self._region) for one in made["Instances"]]
+        found = described(made["Instances"], region=self._region)
         return {one.id: Made(external_id=one.external_id) for one in found}
 
     def _sent(self, request: Request, user_data: str) -> Any:
@@ -193,7 +197,7 @@ class AwsBackend(BackendDefaults):
             door_name=inputs["door"],
             peers_name=inputs["peers"],
             door=door,
-            now=int(self._setting.now()),
+            now=self._time(),
         )
 
     def _door(self, *, direct: bool) -> IngressGroup:
@@ -232,7 +236,8 @@ class AwsBackend(BackendDefaults):
         Of these, one that carries another project's tag is absent too, and one that carries none is not.
         """
         if ids is None:
-            return self._seen(self._pages(Filters=of_project(self._setting.project), MaxResults=PAGE))
+            listed = self._seen(self._pages(Filters=of_project(self._setting.project), MaxResults=PAGE))
+            return with_checks(listed, ec2=self._client("ec2"), place=self.place)
         known = [id for id in ids if INSTANCE.fullmatch(id)]
         found: list[Seen] = []
         for start in range(0, len(known), FILTERED):
@@ -248,23 +253,7 @@ class AwsBackend(BackendDefaults):
                 yield from reservation["Instances"]
 
     def _seen(self, instances: Iterable[dict[str, Any]]) -> list[Seen]:
-        found = list(instances)
-        asked = [one["SpotInstanceRequestId"] for one in found if untold(one)]
-        status = self._requests(asked) if asked else {}
-        return [
-            seen(one, region=self._region, request_status=status.get(one.get("SpotInstanceRequestId", ""), ""))
-            for one in found
-        ]
-
-    def _requests(self, ids: Sequence[str]) -> dict[str, str]:
-        """spot request -> its status; one that EC2 no longer knows is left out."""
-        found: dict[str, str] = {}
-        for start in range(0, len(ids), FILTERED):
-            chosen = [{"Name": "spot-instance-request-id", "Values": list(ids[start : start + FILTERED])}]
-            answer = ask(self._client("ec2"), "describe_spot_instance_requests", Filters=chosen)
-            for one in answer["SpotInstanceRequests"]:
-                found[one["SpotInstanceRequestId"]] = one.get("Status", {}).get("Code", "")
-        return found
+        return described(instances, region=self._region, ec2=self._client("ec2"))
 
     def terminate(self, ids: Sequence[str], *, generation: int = 0) -> Mapping[str, TerminateAnswer]:
         """An id that EC2 cannot have given is no machine of ours, and so gone."""
@@ -278,7 +267,7 @@ class AwsBackend(BackendDefaults):
             door_group(self._setting.project),
             self._setting.project,
             door,
-            now=int(self._setting.now()),
+            now=self._time(),
         )
 
     def leftovers(self) -> Sequence[Leftover]:

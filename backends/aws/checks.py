@@ -12,7 +12,7 @@ from functools import cache, partial
 from typing import Any
 
 from backends.aws.clients import client
-from backends.aws.errors import SKEW, ahead_of, ask, code_of, failures, understood, words_of
+from backends.aws.errors import REFUSED, SKEW, ahead_of, ask, code_of, failures, understood, words_of
 from backends.aws.images import image_for
 from backends.aws.network import network_for
 from backends.aws.quotas import QUOTAS
@@ -25,13 +25,13 @@ from schemas.offer import Offer
 from schemas.resources import Resources
 
 ALLOWED = "DryRunOperation"
-REFUSED = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "UnauthorizedAccess")
 POLICY = "`dstack backend policy --apply` prints what it takes"
 LOOKS: dict[str, tuple[str, dict[str, Any]]] = {
     "ec2:DescribeCapacityReservations": ("describe_capacity_reservations", {}),
     "ec2:DescribeImages": ("describe_images", {"Owners": ["self"]}),
     "ec2:DescribeInstanceTypeOfferings": ("describe_instance_type_offerings", {"MaxResults": 5}),
     "ec2:DescribeInstanceTypes": ("describe_instance_types", {"InstanceTypes": ["t3.micro"]}),
+    "ec2:DescribeInstanceStatus": ("describe_instance_status", {"MaxResults": 5}),
     "ec2:DescribeInstances": ("describe_instances", {"MaxResults": 5}),
     "ec2:DescribeRegions": ("describe_regions", {}),
     "ec2:DescribeSecurityGroups": ("describe_security_groups", {"MaxResults": 5}),

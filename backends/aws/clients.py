@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from backends.credentials import referenced
-from backends.errors import BackendError
+from backends.errors import BackendError, LackingHere
 
 if TYPE_CHECKING:
     from schemas.desired import BackendConfig
@@ -68,7 +68,7 @@ def bucket_session(config: BackendConfig) -> Any:
     try:
         known = Session(profile=_profile(creds.get("profile") or "", os.environ)).get_config_variable("region")
     except BotoCoreError as error:
-        raise BackendError(str(error)) from None
+        raise LackingHere(str(error)) from None
     return _session(config, os.environ.get("AWS_REGION") or known or next(iter(config.regions), ""))
 
 
@@ -100,7 +100,7 @@ def _client(session: Any, service: str, region: str, environ: Mapping[str, str],
     )
     try:
         if session.get_credentials() is None:
-            raise BackendError(NO_CREDENTIALS)
+            raise LackingHere(NO_CREDENTIALS)
         return session.client(service, region_name=region, config=settings, endpoint_url=endpoint or None)
     except (BotoCoreError, ValueError) as error:
         raise BackendError(str(error)) from None
@@ -117,7 +117,7 @@ def _session(config: BackendConfig, region: str) -> Any:
         from boto3 import Session
         from botocore.exceptions import BotoCoreError
     except ImportError:
-        raise BackendError("boto3 is missing: `pip install 'dstack-pools[aws]'`") from None
+        raise LackingHere("boto3 is missing here: `pip install boto3 obstore` (the extra `aws`)") from None
     creds = config.options.get("creds") or {}
     keys = {known: referenced(name, creds[name], os.environ) for name, known in KEYS.items() if creds.get(name)}
     try:
@@ -125,7 +125,7 @@ def _session(config: BackendConfig, region: str) -> Any:
         session = Session(botocore_session=_core(), profile_name=profile, region_name=home, **keys)
         return as_role(session, creds, endpoint=config.endpoint) if creds.get("role_arn") else session
     except BotoCoreError as error:
-        raise BackendError(str(error)) from None
+        raise LackingHere(str(error)) from None
 
 
 def _core() -> Any:

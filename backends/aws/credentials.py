@@ -13,7 +13,7 @@ from typing import Any
 
 from backends.aws.clients import as_role
 from backends.aws.errors import ask, code_of, understood
-from backends.errors import BackendError, CallFailed
+from backends.errors import BackendError, CallFailed, LackingHere
 
 KEY_ID = re.compile(r"A(?:KIA|SIA)[A-Z0-9]{10,124}")
 PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+=-]{0,63}")
@@ -89,7 +89,7 @@ def _session(region: str, keys: Keys | None, profile: str) -> Any:
         from boto3 import Session
         from botocore.exceptions import BotoCoreError
     except ImportError:
-        raise BackendError("boto3 is missing: `pip install 'dstack-pools[aws]'`") from None
+        raise LackingHere("boto3 is missing here: `pip install boto3 obstore` (the extra `aws`)") from None
     try:
         if keys is not None:
             return Session(aws_access_key_id=keys.id, aws_secret_access_key=keys.secret, region_name=region or None)

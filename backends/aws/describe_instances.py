@@ -57,11 +57,6 @@ def seen(instance: Mapping[str, Any], *, region: str, request_status: str = "") 
     )
 
 
-def project_of(instance: Mapping[str, Any]) -> str:
-    """ "" where no tag says it."""
-    return as_mapping(instance.get("Tags")).get(PROJECT, "")
-
-
 def untold(instance: Mapping[str, Any]) -> bool:
     """A spot instance that ended for a reason which does not say who ended it: its spot request does."""
     over = instance.get("State", {}).get("Name") in ("shutting-down", "terminated")

@@ -11,11 +11,14 @@ from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
-from backends.errors import BackendError, CallFailed, NoCapacity, QuotaExceeded, TryLater
+from backends.errors import BackendError, CallFailed, LackingHere, NoCapacity, QuotaExceeded, TryLater
 
 Meaning = Literal["capacity", "unsupported", "quota", "later", "permanent"]
 
 ON_DEMAND_RETRY, SPOT_RETRY, UNSUPPORTED_RETRY = 180, 45, 3600  # seconds until an offer is tried again
+
+REFUSED = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "UnauthorizedAccess")
+"""Codes of a missing permission."""
 
 MEANINGS: dict[str, Meaning] = {
     # This type, zone and purchase, now.
@@ -75,6 +78,8 @@ MEANINGS: dict[str, Meaning] = {
 NUMBERED = ("ec2", "sts")  # services that put the request's id into every answer
 EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
 UNTIMELY = frozenset({"RequestExpired", "AuthFailure", "SignatureDoesNotMatch", "InvalidSignatureException"})
+NOT_HERE = frozenset({"AuthFailure", "OptInRequired", "InvalidClientTokenId", "UnrecognizedClientException"})
+"""What a region says that the account has not switched on: the keys are good elsewhere."""
 DENIED = frozenset({"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"})
 SKEW = 60  # seconds: beyond it nothing ends for reasons of time; AWS refuses what is off by more than 300
 ANEW = "; log in again: `aws sso login`, or new temporary keys"
@@ -88,7 +93,8 @@ def ask(client: Any, operation: str, **parameters: Any) -> Any:
     try:
         answer = getattr(client, operation)(**parameters)
     except failures() as error:
-        raise understood(error, operation=operation, spot="InstanceMarketOptions" in parameters) from None
+        spot, about = "InstanceMarketOptions" in parameters, _about_region(client, code_of(error))
+        raise understood(error, operation=operation, spot=spot, about=about) from None
     if client.meta.service_model.service_name in NUMBERED and not answer["ResponseMetadata"].get("RequestId"):
         raise TryLater(f"{operation} at {client.meta.endpoint_url}: what answered is not AWS: a proxy on the way?")
     return answer
@@ -124,11 +130,14 @@ def failures() -> tuple[type[Exception], ...]:
     return ClientError, BotoCoreError, ResponseParserError
 
 
-def understood(error: Exception, *, operation: str = "", spot: bool = False) -> CallFailed:
-    """The meaning of an error of botocore's. `spot`: of a spot request, for which capacity returns sooner."""
+def understood(error: Exception, *, operation: str = "", spot: bool = False, about: str = "") -> CallFailed:
+    """The meaning of an error of botocore's. `spot`: of a spot request, for which capacity returns sooner.
+
+    `about` is what it may have to do with the region, in words to append.
+    """
     code, words = code_of(error), words_of(error)
     if not code:
-        return _without_answer(error, words)
+        return _without_answer(error, words, about=about)
     match _meaning(error, code):
         case "capacity":
             return NoCapacity(words, retry_after=SPOT_RETRY if spot else ON_DEMAND_RETRY)
@@ -139,8 +148,28 @@ def understood(error: Exception, *, operation: str = "", spot: bool = False) -> 
         case "later":
             return TryLater(words)
         case _:
-            said = _denied(error, code, words) or _clock(error, code) or (ANEW if code in EXPIRED else "")
-            return BackendError(words + said)
+            if here := _clock(error, code) or (ANEW if code in EXPIRED else ""):
+                return LackingHere(words + here)
+            return BackendError(words + _denied(error, code, words) + about)
+
+
+def _about_region(client: Any, code: str) -> str:
+    """What a failure may have to do with the region that was asked; "" where nothing suggests that."""
+    region = client.meta.region_name
+    if code in NOT_HERE:
+        return f"; or {region} is not enabled in this account: `aws account enable-region --region-name {region}`"
+    if code or client.meta.service_model.service_name != "ec2" or region in _regions():
+        return ""
+    return f"; boto3 knows no region {region}: is it mistyped?"
+
+
+def _regions() -> frozenset[str]:
+    """Of EC2, in every partition, as far as boto3 knows."""
+    from botocore.session import Session
+
+    core = Session()
+    partitions = core.get_available_partitions()
+    return frozenset(name for one in partitions for name in core.get_available_regions("ec2", partition_name=one))
 
 
 def _denied(error: Exception, code: str, words: str) -> str:
@@ -180,11 +209,40 @@ def _meaning(error: Exception, code: str) -> Meaning:
     return "later" if status >= 500 else "permanent"
 
 
-def _without_answer(error: Exception, words: str) -> CallFailed:
-    """Cut off or never reached: anything may have happened. What botocore itself refuses was never sent."""
-    from botocore.exceptions import HTTPClientError, IncompleteReadError, ResponseStreamingError
+def _without_answer(error: Exception, words: str, *, about: str) -> CallFailed:
+    """Cut off or never reached: anything may have happened. What botocore itself refuses was never sent.
+
+    A login that it does not find, or that is over, and a way to AWS that it does not find, are this machine's.
+    """
+    from botocore.exceptions import ConnectionError as NoConnection
+    from botocore.exceptions import (
+        CredentialRetrievalError,
+        HTTPClientError,
+        IncompleteReadError,
+        MetadataRetrievalError,
+        NoAuthTokenError,
+        NoCredentialsError,
+        PartialCredentialsError,
+        ProfileNotFound,
+        ResponseStreamingError,
+        SSOError,
+        TokenRetrievalError,
+    )
     from botocore.parsers import ResponseParserError
 
-    if isinstance(error, HTTPClientError | IncompleteReadError | ResponseStreamingError | ResponseParserError):
-        return TryLater(words)
-    return BackendError(words)
+    if isinstance(error, ResponseParserError):
+        return TryLater(f"what answered is not AWS: a proxy on the way?{about}")
+    if isinstance(error, HTTPClientError | IncompleteReadError | ResponseStreamingError):
+        return TryLater(words + about)
+    ours = (
+        NoConnection,
+        CredentialRetrievalError,
+        MetadataRetrievalError,
+        NoAuthTokenError,
+        NoCredentialsError,
+        PartialCredentialsError,
+        ProfileNotFound,
+        SSOError,
+        TokenRetrievalError,
+    )
+    return LackingHere(words + about) if isinstance(error, ours) else BackendError(words)

@@ -20,29 +20,31 @@ Statement = dict[str, Any]
 
 LOOKS = (
     "ec2:DescribeAddresses",
-    "ec2:DescribeAvailabilityZones",
     "ec2:DescribeCapacityReservations",
     "ec2:DescribeImages",
     "ec2:DescribeInstanceTypeOfferings",
     "ec2:DescribeInstanceTypes",
+    "ec2:DescribeInstanceStatus",
     "ec2:DescribeInstances",
     "ec2:DescribeKeyPairs",
     "ec2:DescribeNetworkInterfaces",
     "ec2:DescribePlacementGroups",
     "ec2:DescribeRegions",
-    "ec2:DescribeSecurityGroupRules",
     "ec2:DescribeSecurityGroups",
     "ec2:DescribeSpotInstanceRequests",
     "ec2:DescribeSpotPriceHistory",
     "ec2:DescribeSubnets",
-    "ec2:DescribeTags",
     "ec2:DescribeVolumes",
     "ec2:DescribeVpcs",
     "servicequotas:GetAWSDefaultServiceQuota",
     "servicequotas:GetServiceQuota",
     "sts:GetCallerIdentity",
-    "tag:GetResources",
 )
+PARTITIONS = {
+    "cn-": "aws-cn", "us-gov-": "aws-us-gov", "us-iso-": "aws-iso", "us-isob-": "aws-iso-b", "us-isof-": "aws-iso-f",
+    "eu-isoe-": "aws-iso-e", "eusc-": "aws-eusc",
+}  # fmt: skip
+"""How names of regions start, and what ARNs there start with instead of `arn:aws:`."""
 IMAGES = "arn:aws:ssm:*::parameter/aws/service/*"
 TAGGED_BY = ("RunInstances", "CreateSecurityGroup", "CreatePlacementGroup", "AuthorizeSecurityGroupIngress")
 MADE = ("instance", "volume", "network-interface", "spot-instances-request")
@@ -68,7 +70,25 @@ def policy(kind: Kind, config: BackendConfig, scope: PolicyScope) -> dict[str, A
     statements = [_looks(), _images(), *_reads(scope)]
     if kind == "apply":
         statements += [*_makes(scope), _ends(scope), *_rules(scope), *_writes(scope), *_optional(config, scope)]
-    return {"Version": "2012-10-17", "Statement": statements}
+    return {"Version": "2012-10-17", "Statement": [_in(partition_of(config.regions), one) for one in statements]}
+
+
+def partition_of(regions: Iterable[str]) -> str:
+    """Which of AWS's separate worlds they are in; an account is in one. Without regions: the public one."""
+    first = next(iter(regions), "")
+    return next((name for start, name in PARTITIONS.items() if first.startswith(start)), "aws")
+
+
+def _in(partition: str, statement: Statement) -> Statement:
+    """With its resources named as that partition does."""
+    named = statement["Resource"]
+    if isinstance(named, str):
+        return {**statement, "Resource": _named(partition, named)}
+    return {**statement, "Resource": [_named(partition, one) for one in named]}
+
+
+def _named(partition: str, arn: str) -> str:
+    return f"arn:{partition}:{arn.removeprefix('arn:aws:')}" if arn.startswith("arn:aws:") else arn
 
 
 def actions(document: dict[str, Any]) -> frozenset[str]:
@@ -140,8 +160,9 @@ def _optional(config: BackendConfig, scope: PolicyScope) -> Iterable[Statement]:
     """Only what the backend's own options ask for."""
     profile, key = config.options.get("iam_instance_profile"), config.options.get("kms_key")
     if profile:
-        passed = {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}}
-        name = str(profile).rsplit("/", 1)[-1]
+        china = ["ec2.amazonaws.com.cn"] if partition_of(config.regions) == "aws-cn" else []
+        passed = {"StringEquals": {"iam:PassedToService": ["ec2.amazonaws.com", *china]}}
+        name = scope.instance_role or str(profile).rsplit("/", 1)[-1]
         yield _allow("GiveInstancesTheirRole", ("iam:PassRole",), f"arn:aws:iam::*:role/{name}", passed)
     if key:
         arn = str(key) if str(key).startswith("arn:") else f"arn:aws:kms:*:*:key/{key}"

@@ -53,6 +53,11 @@ def of_project(project: str) -> list[dict[str, Any]]:
     return [{"Name": f"tag:{PROJECT}", "Values": [project]}]
 
 
+def project_of(instance: Mapping[str, Any]) -> str:
+    """The project that an instance's tag names; "" where none does."""
+    return as_mapping(instance.get("Tags")).get(PROJECT, "")
+
+
 def door_group(project: str) -> str:
     """The group that lets those in who tick."""
     return f"dstack-{project}"

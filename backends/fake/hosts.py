@@ -40,9 +40,9 @@ class FakeHosts:
             at=now,
             boot_id=f"boot-{external_id}-{machine.boot}",
             machine_id=f"machine-{external_id}",
-            clock=self._world.now(),
+            clock=self._world.now() + machine.ahead,
             generation=machine.fence,
-            jobs=tuple(self._report(id, job, machine) for id, job in machine.jobs.items() if _folder(job)),
+            jobs=tuple(self._by_its_clock(id, job, machine) for id, job in machine.jobs.items() if _folder(job)),
             resources=_resources(machine),
             degraded=f"missing GPU {', '.join(machine.gpus[: machine.broken])}" if machine.broken else "",
         )
@@ -83,7 +83,7 @@ class FakeHosts:
         known = machine.jobs.setdefault(job, FakeJob(halted=True))
         waits = known.held_at is not None and known.started_at is None and known.ends_at is None
         goes_on = known.ends_at is not None and known.ends_at > self._world.now()
-        if (waits or goes_on) and not self._dead(known, machine):
+        if (waits or goes_on) and not machine.stubborn and not self._dead(known, machine):
             known.ends_at, known.exit_code, known.reason = self._world.now(), 143, why
 
     def collect(self, external_id: str, job: str) -> bytes:
@@ -118,6 +118,12 @@ class FakeHosts:
         """It ran in an earlier boot, and had not ended when that one did."""
         over = job.ends_at is not None and job.ends_at <= self._world.now()
         return job.lost or (job.boot != machine.boot and _known(job) and not over)
+
+    def _by_its_clock(self, id: str, job: FakeJob, machine: FakeMachine) -> JobReport:
+        told = self._report(id, job, machine)
+        began = None if told.started_at is None else told.started_at + machine.ahead
+        ended = None if told.ended_at is None else told.ended_at + machine.ahead
+        return replace(told, started_at=began, ended_at=ended)
 
     def _report(self, id: str, job: FakeJob, machine: FakeMachine) -> JobReport:
         if self._dead(job, machine):

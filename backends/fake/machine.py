@@ -47,6 +47,8 @@ class FakeMachine:
     reason: str = ""
     boot: int = 1
     silent: bool = False
+    stubborn: bool = False
+    """Its jobs do not end when they are told to."""
     broken: int = 0
     fence: int = 0
     stopped: bool = False
@@ -55,6 +57,8 @@ class FakeMachine:
     """Why its backend says that it cannot be used now."""
     failure: Refused | None = None
     """What its launch is refused for at `ends_at`, though its request was accepted."""
+    ahead: int = 0
+    """By how many seconds the clock of its host is ahead."""
     jobs: dict[str, FakeJob] = field(default_factory=dict)
 
     @property

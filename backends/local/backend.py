@@ -21,6 +21,7 @@ import msgspec
 from backends.base import BackendDefaults, Setting
 from backends.errors import BackendError, NoCapacity
 from backends.local import containers as local_containers
+from backends.local import homes as local_homes
 from backends.local import processes as local_processes
 from backends.local import records as local_record
 from backends.local.machine import LocalMachine, machine_id, measure
@@ -160,6 +161,7 @@ class LocalBackend(BackendDefaults):
             raise BackendError(f"not an instance's id among {', '.join(request.ids)}")
         lineage = self._lineage()
         with local_record.alone(lineage):
+            local_homes.settle(lineage, address=self._setting.state_address)
             self._forget_old()
             self._forget_staged()
             new = [id for id in request.ids if not (lineage / id).exists()]
@@ -202,13 +204,18 @@ class LocalBackend(BackendDefaults):
         if not self._setting.lineage:
             return [seen for seen in foreign(self._setting) if ids is None or seen.external_id in ids]
         if ids is None:
+            local_homes.settle(self._lineage(), address=self._setting.state_address)
             for folder in self._folders():
                 local_record.follow(folder, address=self._setting.state_address)
             return [_seen(folder) for folder in self._folders()]
         return [_seen(self._lineage() / id) for id in ids if local_record.is_id(id)]
 
     def terminate(self, ids: Sequence[str], *, generation: int = 0) -> Mapping[str, TerminateAnswer]:
-        """Returns when every process and container of their jobs is gone and their folders are emptied."""
+        """Returns when every process and container of their jobs is gone and their folders are emptied.
+
+        Raises `BackendError` in a copy of the state's folder: what runs here is the original's.
+        """
+        local_homes.settle(self._lineage(), address=self._setting.state_address)
         for id in ids:
             folder = self._lineage() / id
             if local_record.is_id(id) and folder.is_dir() and not local_record.read_ended(folder):
@@ -217,6 +224,13 @@ class LocalBackend(BackendDefaults):
                 local_containers.remove_all(folder / "host")
                 local_record.end(folder, Ended(at=int(self._setting.now())))
         return {id: Ending() for id in ids}
+
+    def why_copied(self) -> str:
+        if not self._setting.lineage:
+            return ""
+        address = self._setting.state_address
+        other = local_homes.other_home(self._lineage(), address=address)
+        return local_homes.copy_words(address, other=other) if other else ""
 
 
 def share(machine: LocalMachine, *, slot: int, of: int) -> tuple[str, Resources]:

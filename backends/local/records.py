@@ -21,9 +21,10 @@ from typing import Any
 
 import msgspec
 
-from backends.errors import BackendError, TryLater
+from backends.errors import LackingHere, TryLater
 from schemas.base import Value
 from schemas.resources import Resources
+from schemas.strict_json import decode_strictly
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,80}\Z")
 
@@ -77,7 +78,7 @@ def make(lineage: Path, record: Record) -> None:
             os.rename(staged, lineage / record.id)
     except OSError as error:
         if not (lineage / record.id / "instance.json").exists():
-            raise BackendError(f"cannot make an instance in {lineage}: {error}") from error
+            raise LackingHere(f"cannot make an instance in {lineage}: {error}") from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 
@@ -86,7 +87,7 @@ def read(folder: Path) -> Record | None:
     """None where it is not there, or is not readable as one: a crash of the machine may have cut it."""
     content = _content(folder / "instance.json")
     try:
-        return msgspec.json.decode(content, type=Record) if content is not None else None
+        return decode_strictly(content, Record) if content is not None else None
     except msgspec.MsgspecError:
         return None
 
@@ -108,7 +109,7 @@ def read_ended(folder: Path) -> Ended | None:
     """None while it lives. The file's existence is the end, whatever a crash of the machine left in it."""
     content = _content(folder / "ended.json")
     try:
-        return msgspec.json.decode(content, type=Ended) if content is not None else None
+        return decode_strictly(content, Ended) if content is not None else None
     except msgspec.MsgspecError:
         return Ended(at=0)
 
@@ -163,7 +164,7 @@ def alone(lineage: Path) -> Iterator[None]:
         make_private(lineage)
         descriptor = os.open(lineage / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise BackendError(f"cannot write in {lineage}: {error}") from error
+        raise LackingHere(f"cannot write in {lineage}: {error}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

@@ -77,7 +77,9 @@ def look(reach: Reach, host: Host, *, project: str, thorough: bool = False, now:
     key = Check(name="host-key", ok=True, said=fingerprint(said.host_key))
     shell = Check(name="shell", ok=True, took=took) if not said.noise.strip() else _noisy(said.noise)
     owner = _owner(probed, host=host, project=project)
-    checks = (*way, key, shell, *gpu_checks(probed, host.gpu), clock_check(probed, now=now), network, owner)
+    met = ", ".join(said.unsupported)
+    config = [Check(name="ssh-config", ok=None, said=f"{met}: met there, and not supported")] if met else []
+    checks = (*way, key, *config, shell, *gpu_checks(probed, host.gpu), clock_check(probed, now=now), network, owner)
     return Looked(probed, checks, host.internal_ip or address or host.hostname)
 
 
@@ -145,6 +147,8 @@ class SshBackend(BackendDefaults):
         if said.code == TAKEN:
             told = (printable(line) for line in said.out.decode("utf-8", "replace").split("\n"))
             raise self._taken(dict(line[:200].split(" ", 1) for line in told if " " in line[:200]))
+        if said.code == STUBBORN:
+            raise TryLater(f"{self._host.name}: processes of earlier jobs do not end")
         if said.code:
             raise TryLater(f"our folder could not be made there: {said.err[-200:] or f'exit {said.code}'}")
         return {request.ids[0]: Made(external_id=request.ids[0])}
@@ -179,8 +183,12 @@ class SshBackend(BackendDefaults):
         ours = claim.get("project") == self._setting.project and claim.get("place") == self.place
         if not ours and seen.bad and self._setting.lineage and not seen.probed.ended:
             raise BackendError(f"checks failed: {seen.bad}")
-        found = [self._claimed(seen)] if ours and (ids is None or claim.get("id") in ids) else []
-        return [*found, *(_let_go(id) for id in seen.probed.ended if ids is None or id in ids)]
+        mine = [claim.get("id", "")] if ours else []
+        found = [self._claimed(seen)] if ours and (ids is None or mine[0] in ids) else []
+        told = [id for id in seen.probed.ended if ids is None or id in ids]
+        # The very machine answers, and its claim is another's or nobody's: what was attached there is no more.
+        gone = [id for id in ids or () if id not in (*mine, *told)]
+        return [*found, *(_let_go(id) for id in told), *(_lost(id, seen) for id in gone)]
 
     def _claimed(self, seen: Looked) -> Seen:
         claim, host, probed = seen.probed.claim, self._host, seen.probed
@@ -249,6 +257,12 @@ def take_over(reach: Reach, host: Host) -> None:
 
 def _let_go(id: str) -> Seen:
     return Seen(external_id=id, id=id, phase="ended", reason="detached")
+
+
+def _lost(id: str, seen: Looked) -> Seen:
+    """Its claim is not there any more."""
+    whose = f"; {owner_words(seen.probed)}" if seen.probed.claim else ""
+    return Seen(external_id=id, id=id, phase="ended", reason=f"its folder on the host is gone{whose}")
 
 
 def _line(value: str) -> str:

@@ -39,6 +39,7 @@ if cd "$base/host" 2>/dev/null; then
     chmod -R u+rwX host 2>/dev/null
     rm -rf host || exit 1
 fi
+end_left "$base" || exit 81
 rm -f "$base/tick" "$base"/.claim.*
 [ "$id" = '*' ] || printf '%s\n' "$owner" > "$base/ended-$was"
 rm -f "$base/claim"

@@ -79,7 +79,7 @@ def transports(environ: Mapping[str, str], reach: SshReach) -> Callable[[Instanc
 
 def _booter(site: Site, *, environ: Mapping[str, str] | None) -> Callable[[str], Boot]:
     def boot(launch: str) -> Boot:
-        from backends.errors import BackendError
+        from backends.errors import LackingHere
         from reconciler.hosts.boot_keys import boot_of
         from reconciler.secrets.project_key import KeyRefused, project_key
 
@@ -87,7 +87,7 @@ def _booter(site: Site, *, environ: Mapping[str, str] | None) -> Callable[[str],
             mint = environ is not None and not _has_machines(site)
             return boot_of(project_key(site.keys, environ=environ or {}, mint=mint), launch)
         except KeyRefused as error:
-            raise BackendError(f"no key for machines: {error}") from error
+            raise LackingHere(f"no key for machines: {error}") from error
 
     return boot
 

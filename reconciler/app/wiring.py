@@ -10,7 +10,7 @@ from reconciler.app.site import Site
 from reconciler.app.stores import artifacts_of, blobs_of, deliveries_of, ledger_of, markers_of, scratch_of, store_of
 from reconciler.store.ledger.folder import Telling
 from reconciler.system.concurrent import Asking, unheard
-from reconciler.system.process import boot_clock, nonce, now, spawn, who
+from reconciler.system.process import boot_clock, boot_time, nonce, now, spawn, who
 
 if TYPE_CHECKING:
     from reconciler.engine.ports import Ports
@@ -57,6 +57,7 @@ def wire(
         regions=regions,
         runner=HostRunner(transports(environ, reach), scratch=scratch_of(site), shown=reach.shown, seal=reach.seal),
         now=now,
+        boot_time=boot_time,
         clock=boot_clock,
         sleep=time.sleep,
         nonce=nonce,

@@ -8,25 +8,30 @@ from __future__ import annotations
 import os
 import sys
 
-from reconciler.cli.version import home, print_version
+from reconciler.cli.standard_streams import open_closed_streams
+from reconciler.cli.version import home, version
 
 PACKAGES = ("reconciler", "schemas", "backends")
 
 
 def main() -> None:
     """Run the command line; ends the process with its exit code."""
+    open_closed_streams()
     foreign = _foreign_package()
     if foreign:
         sys.stderr.write(f"error: {foreign}\n")
         sys.exit(1)
+    sys.exit(_run())
+
+
+def _run() -> int:
     if sys.argv[1:] in (["--version"], ["-V"]):
-        print_version()
-        return
+        return _write(f"dstack {version()}\n")
     from reconciler.cli.session import run_session
 
     code = run_session(sys.argv[1:])
-    _flush()
-    sys.exit(code)
+    unwritten = _write("", quiet=code != 0)
+    return code or unwritten
 
 
 def _foreign_package() -> str:
@@ -54,12 +59,21 @@ def _imported(name: str) -> str:
     return os.path.dirname(os.path.dirname(os.path.realpath(module.__file__ or os.curdir)))
 
 
-def _flush() -> None:
-    """A reader that left (`dstack ps | head -1`) is not worth a word, also not at exit."""
+def _write(text: str, *, quiet: bool = False) -> int:
+    """Write it after what is still buffered. 0, or 1 where that could not be written, which is said unless `quiet`.
+
+    A reader that left (`dstack ps | head -1`) is not worth a word.
+    """
     try:
+        sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            if not quiet:
+                sys.stderr.write(f"error: standard output: {error.strerror}\n")
+            return 1
+    return 0
 
 
 if __name__ == "__main__":

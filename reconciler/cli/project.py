@@ -31,10 +31,10 @@ def project_root(start: Path | None = None) -> Path:
     for folder in (here, *here.parents):
         if (folder / ".dstack").is_dir() and folder != home:
             return folder
-    from reconciler.config.git_revision import sparse
+    from reconciler.config.git_revision import why_absent
 
-    if left_out := sparse(here):
-        raise Fail(f"{here}: a sparse checkout left out {left_out}: `git sparse-checkout add {left_out}`")
+    if why := why_absent(here):
+        raise Fail(f"{here}: {why}")
     raise Fail(f"{here}: {NO_PROJECT}")
 
 

@@ -99,9 +99,21 @@ def _unexpected(error: Exception) -> int:
         where = traceback.extract_tb(error.__traceback__)[-1]
         say(
             f"error: unexpected {type(error).__name__} at {os.path.basename(where.filename)}:{where.lineno}: {error}\n"
-            "this is a defect: report it with the output of DSTACK_DEBUG=1, at the project's issue tracker"
+            f"this is a defect: report it{_address()}, with the output of DSTACK_DEBUG=1"
         )
     return 1
+
+
+def _address() -> str:
+    """` at URL`, as the package says; "" where it says none: a fork's defects are not ours."""
+    from importlib.metadata import PackageNotFoundError, metadata
+
+    try:
+        urls = metadata("dstack-pools").get_all("Project-URL") or []
+    except PackageNotFoundError:
+        return ""
+    named = dict(one.split(", ", 1) for one in urls)
+    return f" at {named['Issues']}" if "Issues" in named else " to whoever gave you this package"
 
 
 def _silence_stdout() -> None:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from reconciler.config.files import FOLDER, KNOWN_HOSTS, MAX_BYTES, own_file
-from reconciler.config.git_revision import run_git
 from reconciler.config.load import Documents, digest_of
 from reconciler.config.problems import Invalid, Problem
+from reconciler.system.git import GitFailed, repository_of, run_git
 
 
 class NoRevision(Exception):
@@ -42,19 +42,28 @@ def documents_at(
 
 def _commit(root: Path, revision: str) -> str:
     name = f"{revision}^{{commit}}"
-    code, said = run_git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", name)
+    if repository_of(root) is None:
+        raise NoRevision(f"--against {revision}: {root} is not in a git repository. Run this in a clone")
+    try:
+        code, said, why = run_git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", name)
+        if why:
+            raise GitFailed(root, why)
+    except GitFailed as error:
+        raise NoRevision(f"--against {revision}: {error}") from error
     commit = said.decode(errors="replace").split()[-1:]
     if code != 0 or not commit:
-        why = "git is not there, or this is no repository" if code in (127, 128) else "git has no such commit here"
-        raise NoRevision(f"--against {revision}: {why}; `git fetch origin`, in a shallow clone `git fetch --unshallow`")
+        raise NoRevision(
+            f"--against {revision}: git has no such commit here; `git fetch origin`, "
+            "in a shallow clone `git fetch --unshallow`"
+        )
     return commit[0]
 
 
 def _texts(root: Path, commit: str) -> list[tuple[str, bytes | str]]:
     """(path from `root`, bytes or why there are none), as `load` reads them from a folder."""
-    code, listed = run_git(root, "ls-tree", "-r", "-z", commit, "--", FOLDER)
+    code, listed, why = run_git(root, "ls-tree", "-r", "-z", commit, "--", FOLDER)
     if code != 0:
-        raise NoRevision(f"git cannot list {FOLDER} of {commit[:10]}: is the repository whole? `git fsck`")
+        raise NoRevision(f"git cannot list {FOLDER} of {commit[:10]}: {why}. Is the repository whole? `git fsck`")
     entries = [re.fullmatch(r"(\d+) (\w+) ([0-9a-f]+)\t(.*)", one, re.S) for one in _split(listed)]
     chosen = sorted((match[4], match[1], match[3]) for match in entries if match and _is_document(match[4]))
     contents = _contents(root, [digest for _, mode, digest in chosen if mode in ("100644", "100755")])
@@ -76,9 +85,11 @@ def _is_document(path: str) -> bool:
 def _contents(root: Path, digests: list[str]) -> dict[str, bytes | str]:
     """Of all of them by one process: `DIGEST blob SIZE`, the bytes, a line's end; and so on."""
     asked = "".join(f"{digest}\n" for digest in dict.fromkeys(digests))
-    code, said = run_git(root, "cat-file", "--batch", said=asked.encode()) if digests else (0, b"")
+    if not digests:
+        return {}
+    code, said, why = run_git(root, "cat-file", "--batch", said=asked.encode())
     if code != 0:
-        raise NoRevision("git cannot read the documents of that revision: is the repository whole? `git fsck`")
+        raise NoRevision(f"git cannot read the documents of that revision: {why}. Is the repository whole? `git fsck`")
     found: dict[str, bytes | str] = {}
     while said:
         head, _, rest = said.partition(b"\n")

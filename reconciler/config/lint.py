@@ -9,6 +9,8 @@ from reconciler.config.problems import Problem
 from reconciler.config.read import FormEntry, Read
 from reconciler.text.format import counted
 from schemas.backend_types import LOCAL
+from schemas.documents.shape import suggestion
+from schemas.gpu_names import KNOWN, MOST_IN_ONE_INSTANCE
 from schemas.pool import Pool
 from schemas.resources import GpuNeed, Span
 from schemas.run import RunSpec
@@ -17,6 +19,7 @@ SHORT = 24 * 3600
 
 
 def pool_contradictions(entry: FormEntry, pool: Pool) -> Iterator[Problem]:
+    yield from gpu_slips(entry, pool.need.gpu)
     fixed = pool.nodes_min > 0 and pool.nodes_min == pool.nodes_max
     own_idle = pool.idle_duration if dict(pool.sources).get("idle_duration") == "pool" else None
     if fixed and own_idle is not None and own_idle < SHORT:
@@ -66,8 +69,28 @@ def floor_cost(pool: Pool) -> Decimal | None:
     return pool.where.max_price * max(pool.nodes_min, pool.nodes_target or 0)
 
 
+def gpu_slips(entry: FormEntry, need: GpuNeed | None) -> Iterator[Problem]:
+    """What was hardly meant: `A100:80` is 80 GPUs, `A1000` is no model that anybody rents out."""
+    if need is None:
+        return
+    least = need.count.min or 0
+    if least > MOST_IN_ONE_INSTANCE:
+        name = f"{need.names[0].upper()}:" if need.names else ""
+        memory = "" if need.memory.min or need.memory.max else f"; for a memory of {least} GB write `{name}{least}GB`"
+        yield entry.problem(f"asks for {least} GPUs in one node, and no instance has so many{memory}", *_gpu_key(entry))
+    for name in need.names:
+        meant = "" if name in KNOWN else suggestion(name, sorted(KNOWN)).upper().replace("DID YOU MEAN", "did you mean")
+        if meant:
+            yield entry.problem(f"no GPU `{name.upper()}` is known here{meant}", *_gpu_key(entry))
+
+
+def _gpu_key(entry: FormEntry) -> tuple[str, ...]:
+    return ("resources", "gpu") if isinstance(entry.raw.get("resources"), dict) else ()
+
+
 def run_contradictions(entry: FormEntry, spec: RunSpec, pool: Pool) -> Iterator[Problem]:
     """Why no instance of the pool could ever run it."""
+    yield from gpu_slips(entry, spec.need.gpu)
     if pool.nodes_max is not None and spec.nodes > pool.nodes_max:
         yield entry.problem(
             f"no pool can fit it: {spec.nodes} nodes, and pool `{pool.name}` holds at most {pool.nodes_max}", "nodes"

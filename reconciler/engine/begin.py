@@ -44,6 +44,8 @@ def begin(ports: Ports, *, desired: Desired | None) -> Begin:
     """The state to observe from. `desired` are the caller's documents, where it brought any."""
     stored, token = ports.store.read()
     if stored is not None:
+        if why := why_copied(ports, stored):
+            raise TickRefused(why)
         return Begin(state=with_places(stored, desired), missing=False, stored=stored, token=token)
     if desired is None:
         raise TickRefused("nothing is applied yet: `dstack apply`")
@@ -51,8 +53,28 @@ def begin(ports: Ports, *, desired: Desired | None) -> Begin:
         raise TickRefused("the project has no id yet: `dstack init`")
     fresh = State(version=VERSION, project=desired.project, lineage="")
     asked = with_places(fresh, desired)
-    _refuse_living(ports, everywhere(ports, asked, desired))
+    try:
+        _refuse_living(ports, everywhere(ports, asked, desired))
+    except TickRefused:
+        # Another first apply may have written it since, and made what was found.
+        stored, token = ports.store.read()
+        if stored is None:
+            raise
+        return Begin(state=with_places(stored, desired), missing=False, stored=stored, token=token)
     return Begin(state=replace(asked, lineage=ports.nonce() + ports.nonce()), missing=True)
+
+
+def why_copied(ports: Ports, state: State) -> str:
+    """Why `state` must not be used here: it is a copy, and the original has the instances. "": it may be used."""
+    for place in state.places:
+        if place.config.traits.kind == "machine" and place.config.traits.scope == "host" and not place.forgotten:
+            try:
+                found = ports.connect(place.config, place.region, state.lineage).why_copied()
+            except CallFailed:
+                continue  # its listing says so, and nothing is done there
+            if found:
+                return found
+    return ""
 
 
 def everywhere(ports: Ports, state: State, desired: Desired) -> State:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 
 from msgspec.structs import replace
 
 from reconciler.engine.begin import TickRefused, pinned, with_launched_places, with_places
 from reconciler.engine.catalog import joined
-from reconciler.engine.clock_guard import withheld_by_the_clock
+from reconciler.engine.clock_guard import concluded, corrected, requested, withheld_by_the_clock, would_end
+from reconciler.engine.pass_clock import PassClock
 from reconciler.engine.ports import Configuration, Ports
 from reconciler.engine.prepare import Rendered, prepare
 from reconciler.engine.recover_results import Recovered, recover
@@ -33,10 +33,8 @@ from reconciler.state.authority import GitFacts, judge
 from reconciler.state.capacity_backoff import shun
 from reconciler.state.errors import StateMoved, StateRefused
 from reconciler.state.observe.merge import absorb, changed_hosts, never_heard_of, strangers, untagged
-from reconciler.state.prune import KEEP, prune
 from reconciler.state.record_plan import intend
 from reconciler.state.sending import newly_scheduled, paced
-from reconciler.state.settle import conclude
 from reconciler.store.markers.folder import markers_needed
 from schemas.desired import Desired
 from schemas.plan import Launch, Permissions, Plan
@@ -46,9 +44,9 @@ from schemas.state import Applied, Capacity, Revision, State
 STALE = 60.0  # a prompt that was open for longer: look again before doing anything
 
 
-def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View]) -> Decision:
+def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View], clock: PassClock) -> Decision:
     """Plan until what was approved is written. `look` observes again. Raises `TickRefused`, `StateRefused`."""
-    table = _Table(ports=ports, ask=ask, nonce=ports.nonce())
+    table = _Table(ports=ports, ask=ask, clock=clock, nonce=ports.nonce())
     for attempt in range(TRIES):
         since = ports.clock()
         # What was read before the look still does for a first try: a tick with nothing to do reads once.
@@ -64,6 +62,8 @@ def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View]) 
             continue  # it seems to be older than the world: perhaps another wrote and launched while we looked
         if not ask.act:
             return draft.decision(view)
+        if draft.plan.actions and clock.contradicted():  # before anything is dated
+            draft = table.draft(stored, view)
         if ask.confirm is not None and view.approved is None:
             approved = ask.confirm(draft.plan, draft.state)
             if approved is None:
@@ -89,6 +89,8 @@ def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View]) 
         draft = dataclasses.replace(draft, state=target, plan=chosen, warnings=(*draft.warnings, *notes, *late))
         if stored is not None and not (differs(stored, target) or heartbeat_due(stored, now=ports.now())):
             return draft.decision(view, since=since)
+        if clock.contradicted():
+            continue
         try:
             written = write(ports, target, was=stored, token=token)
         except StateMoved:
@@ -136,19 +138,28 @@ class _Table:
 
     ports: Ports
     ask: TickAsk
+    clock: PassClock
     nonce: str
     rendered: dict[str, Rendered] = field(default_factory=dict)
     packed: dict[tuple[str, ...], str] = field(default_factory=dict)
     capacity: tuple[Capacity, ...] = ()
+    here: tuple[Capacity, ...] = ()
+    """Refusals that only say what this machine lacks: planned around, and never stored."""
     hindered: frozenset[str] = frozenset()
     tried: int = 0
     lacking: dict[str, str] = field(default_factory=dict)
-    dated: tuple[bool, int] | None = None
     recovered: dict[str, Recovered] = field(default_factory=dict)
 
     def draft(self, stored: State | None, view: View) -> _Draft:
         """The state as it is, with what we saw and were asked for, and the plan on that."""
-        now = self.ports.now()
+        self.clock.read(stored if stored is not None else view.before, view.observed)
+        while (found := self._draft(stored, view)) is None:
+            pass  # once at most: the store is asked once, and its clock then counts
+        return found
+
+    def _draft(self, stored: State | None, view: View) -> _Draft | None:
+        """`None`: something would end, and the store, which was asked only then, says that our clock is wrong."""
+        now, clock = self.clock.now(), self.clock
         state = stored if stored is not None else view.before
         was, permissions, warnings = state.applied, self.ask.permissions, view.observed.warnings
         if view.fresh:
@@ -158,9 +169,11 @@ class _Table:
                 state,
                 listings=view.observed.listings,
                 reports=view.observed.reports,
-                now=now,
+                now=clock.wall(),
                 before=view.before,
+                clocks=clock.reading,
             )
+            seen = corrected(seen, was=state, clock=clock)
             warnings += changed_hosts(state, seen) + never_heard_of(seen)
             state, permissions, why = self._asked_for(seen, now=now)
             warnings += why
@@ -169,25 +182,19 @@ class _Table:
         desired = state.applied.desired
         state, why = recover(self.ports, state, known=self.recovered, now=now)
         warnings += why
-        state = prune(conclude(state, now=now), now=now, keep=KEEP if desired.keep is None else desired.keep)
+        if (kept := concluded(state, clock=clock)) is None:
+            return None
+        state = kept
         state = replace(state, capacity=shun(state.capacity, self.capacity)) if self.capacity else state
         made = plan(self._world(state, view, permissions=permissions, now=now))
-        made = withheld_by_the_clock(made, off=partial(self._clock_off, state), permissions=permissions)
+        if would_end(made, permissions=permissions) and clock.contradicted():
+            return None
+        if clock.reading.apart:
+            by_ours = plan(self._world(state, view, permissions=permissions, now=clock.wall()))
+            made = withheld_by_the_clock(
+                made, by_ours=by_ours, reading=clock.reading, state=state, permissions=permissions
+            )
         return _Draft(state=state, plan=made, desired=desired, permissions=permissions, was=was, warnings=warnings)
-
-    def _clock_off(self, state: State) -> tuple[str, int]:
-        """The store's, where it tells, and is asked once, where something would end; else what places' hosts said.
-
-        Jobs can set the clocks of hosts, and the store's they cannot.
-        """
-        if self.dated is None:
-            date = self.ports.store.date()
-            self.dated = (date is not None, 0 if date is None else self.ports.now() - date)
-        tells, off = self.dated
-        skews = [(place.name, place.skew) for place in state.places if place.skew]
-        if not tells and skews:
-            return min(skews, key=lambda each: abs(each[1]))
-        return self.ports.store.address, off
 
     def _brought(self, state: State) -> Desired | None:
         """The documents whose places are asked besides the state's."""
@@ -204,7 +211,9 @@ class _Table:
             mine = ask.revision or Revision(digest=ask.documents.digest)
             if desired.project != state.project:
                 raise TickRefused(f"the state is of project {state.project}, these documents of {desired.project}")
-            facts = self.ports.facts(mine, state.applied) if state.applied else None
+            facts = GitFacts(failed=ask.git_failed) if ask.git_failed else None
+            if facts is None and state.applied is not None:
+                facts = self.ports.facts(mine, state.applied)
             verdict = judge(
                 mine,
                 applied=state.applied,
@@ -223,7 +232,7 @@ class _Table:
                 mine = state.applied.revision
             state = with_ways(apply(state, desired=desired, revision=mine, by=self.ports.who, now=now))
         if ask.wish is not None:
-            state = with_places(ask.wish(state), ask.carried)
+            state = with_places(requested(ask.wish(state), was=state, clock=self.clock), ask.carried)
         return state, permissions, warnings
 
     def _world(self, state: State, view: View, *, permissions: Permissions, now: int) -> World:
@@ -233,13 +242,14 @@ class _Table:
         lacking = {spec.name: why for spec in specs if (why := self.ports.lacking(spec, desired))}
         return World(
             desired=desired,
-            state=state,
+            state=replace(state, capacity=shun(state.capacity, self.here)) if self.here else state,
             offers=joined(view.observed.offers, self.ports.catalog(desired)),
             now=now,
             nonce=self.nonce,
             permissions=permissions,
             lacking={**lacking, **self.lacking},
             done=markers_needed(self.ports.markers, state, desired),
+            lapses=not self.clock.reading.apart,
         )
 
     def intended(self, draft: _Draft, chosen: Plan, *, view: View) -> State | None:
@@ -256,9 +266,10 @@ class _Table:
         )
         if prepared.hindered:
             self.capacity += prepared.capacity
+            self.here += prepared.here
             self.hindered |= prepared.pools
             self.lacking |= prepared.lacking
-            self.tried += bool(prepared.capacity)
+            self.tried += bool(prepared.capacity or prepared.here)
             if prepared.lacking or self.tried < OFFERS:
                 return None
             state = replace(state, capacity=shun(state.capacity, self.capacity))

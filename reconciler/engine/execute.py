@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from backends.base import Backend
-from backends.errors import BackendError, Behind, CallFailed, TryLater
+from backends.errors import BackendError, Behind, CallFailed, LackingHere, TryLater
 from reconciler.engine.ask_leftovers import remove
 from reconciler.engine.backend_answers import end_outcome, launch_outcome, refusal_of, subject
 from reconciler.engine.job_spec import CannotOrder, order_of
@@ -105,7 +105,7 @@ class _Hands:
         except (runner.Fenced, Behind) as error:
             return self._fenced(effect, error)
         except (runner.HostError, CallFailed, CannotOrder) as error:
-            lasting = isinstance(effect, End) and isinstance(error, BackendError)
+            lasting = isinstance(effect, End) and isinstance(error, BackendError) and not isinstance(error, LackingHere)
             left = effect.external_ids if isinstance(effect, End) else ()
             return fold.Failed(subject=subject(effect), why=str(error), lasting=lasting, not_ended=left)
 
@@ -180,6 +180,9 @@ class _Hands:
             answers: Mapping[str, LaunchAnswer] = self._backend(request.place).launch(request)
         except TryLater as error:
             answers = dict.fromkeys(request.ids, Unknown(why=str(error), retry_after=error.retry_after))
+        except LackingHere as error:
+            # Nothing was sent: whoever has what is lacking sends the same request, until its time is over.
+            return fold.Failed(subject=subject(send), why=str(error))
         except BackendError as error:
             answers = dict.fromkeys(request.ids, refusal_of(error))
         outcome = launch_outcome(send, answers, now=self.ports.now())

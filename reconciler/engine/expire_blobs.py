@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from reconciler.hosts.uploads import Deliveries
 from reconciler.state.errors import StateRefused
-from reconciler.state.observe.hosts import SKEW
+from reconciler.state.observe.clocks import SKEW
 from reconciler.state.prune import KEEP, needed_blobs
 from reconciler.store.base import Store
 from reconciler.store.blobs.folder import BlobError, Blobs

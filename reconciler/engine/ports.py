@@ -42,6 +42,7 @@ class Configuration(Protocol):
 class Ports:
     """`connect(config, region, lineage)` gives a place; lineage "" asks for everything of the project.
 
+    `boot_time` gives the id of this start of the machine and the seconds since then, `("", 0)` where that is unknown.
     `now` is the wall clock (whole seconds), `clock` one that also counts while the machine
     sleeps (boot time, seconds). `nonce` gives 8 new characters of a-z and 0-9.
     `spawn` runs its argument on a daemon thread (tests: at once). `who` is user@host.
@@ -75,6 +76,7 @@ class Ports:
     bundle: Callable[[Path, tuple[str, ...], tuple[str, ...]], Path]
     facts: Callable[[Revision, Applied], GitFacts | None]
     unattended: bool = False
+    boot_time: Callable[[], tuple[str, int]] = lambda: ("", 0)
     regions: Callable[[BackendConfig], Sequence[str]] = lambda config: ()
     catalog: Callable[[Desired], Sequence[Offer]] = lambda desired: ()
     artifacts: Blobs | None = None

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from backends.errors import BackendError, NoCapacity, TryLater
+from backends.errors import BackendError, LackingHere, NoCapacity, TryLater
 from reconciler.engine.backend_answers import refusal_of
 from reconciler.engine.job_spec import CannotOrder, bundle_of
 from reconciler.engine.ports import Connections, Ports
@@ -42,18 +42,19 @@ class Prepared:
     """`requests` by launch id. What could not be prepared is to be planned around: `capacity` and `lacking` say why.
 
     `identities`: place -> who looked it up, where nobody had been before. `pools` are those that a launch could not
-    be prepared for.
+    be prepared for. `here` is of this machine alone, which lacks something, and is not to be stored.
     """
 
     requests: dict[str, Request] = field(default_factory=dict)
     identities: dict[str, str] = field(default_factory=dict)
     pools: frozenset[str] = frozenset()
     capacity: tuple[Capacity, ...] = ()
+    here: tuple[Capacity, ...] = ()
     lacking: dict[str, str] = field(default_factory=dict)
 
     @property
     def hindered(self) -> bool:
-        return bool(self.capacity or self.lacking)
+        return bool(self.capacity or self.here or self.lacking)
 
 
 def prepare(
@@ -74,12 +75,14 @@ def prepare(
         for id, request in bare.items()
         if id not in ready or not _alike(ready[id].bare, request)
     }
-    capacity = []
+    capacity, here = [], []
     answers = dict(gather(ports, tasks, limit=LIMIT))
     for id in tasks:
         answer = answers.get(id, TryLater(f"no answer within {LIMIT:.0f} s"))
         refused = _by_zone(launches[id], state, now=now)
-        if not isinstance(answer, Rendered):
+        if isinstance(answer, LackingHere):
+            here.append(capacity_of(bare[id], refusal_of(answer), now=now))
+        elif not isinstance(answer, Rendered):
             capacity.append(_capacity(bare[id], answer, refused=refused, now=now))
         elif again := next((one for one in refused if one.zone == answer.request.zone), None):
             # The place knows no other zone: what that one said holds for whoever names none.
@@ -91,6 +94,7 @@ def prepare(
         identities={ready[id].request.place: ready[id].identity for id in bare if id in ready and ready[id].identity},
         pools=frozenset(request.pool for id, request in bare.items() if id not in ready),
         capacity=tuple(capacity),
+        here=tuple(here),
         lacking=_lacking(ports, plan, state, desired=desired),
     )
 

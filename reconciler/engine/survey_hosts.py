@@ -16,21 +16,24 @@ from reconciler.engine.ports import Ports
 from reconciler.hosts.runner import Unreachable, Untrusted
 from reconciler.hosts.ssh.declared_hosts import SshReach
 from reconciler.system.concurrent import gather
-from schemas.host import Host, Jump
+from schemas.host import Host, Jump, fingerprint
 
 LIMIT = 90.0
-Trust = Literal["known", "yours", "given", "new", "changed"]
+Trust = Literal["known", "yours", "given", "new", "changed", "revoked"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShownKey:
-    """A key that a server showed. `trust`: known to the project, to the user alone, given by hand, new, or changed."""
+    """A key that a server showed."""
 
     name: str
     address: str
     key: str
     trust: Trust
+    """Known to the project, to the user alone, given by hand, new, changed, or revoked."""
     pinned: str = ""
+    revoked: str = ""
+    """Where it is revoked: a file and its line."""
 
     @property
     def settled(self) -> bool:
@@ -50,24 +53,26 @@ class Surveyed:
 
 @dataclass(frozen=True, kw_only=True)
 class Trusted:
-    """Where keys are looked up: the project's file, the user's own, and what was given by hand."""
+    """Where keys are looked up, besides the user's own files: the project's file, and what was given by hand."""
 
     project: Known
-    user: Known
     given: str = ""
 
-    def of(self, name: str, way: Host | Jump, shown: str) -> ShownKey:
+    def of(self, name: str, way: Host | Jump, shown: str, *, user: Sequence[str], revoked: str) -> ShownKey:
+        """`user` are the keys that the user's own files have for it, `revoked` where `shown` is revoked, or ""."""
         address = name_of(way.hostname, way.port)
         known = (way.host_key,) if way.host_key else self.project.keys_of(way.hostname, way.port)
         trust: Trust = "new"
-        if self.given and isinstance(way, Host):
+        if revoked:
+            trust = "revoked"
+        elif self.given and isinstance(way, Host):
             trust = "given" if shown == self.given else "changed"
         elif known:
             trust = "known" if known[0] == shown else "changed"
-        elif shown in self.user.keys_of(way.hostname, way.port):
+        elif shown in user:
             trust = "yours"
         pinned = self.given if self.given and isinstance(way, Host) else known[0] if known else ""
-        return ShownKey(name=name, address=address, key=shown, trust=trust, pinned=pinned)
+        return ShownKey(name=name, address=address, key=shown, trust=trust, pinned=pinned, revoked=revoked)
 
 
 def survey(
@@ -125,6 +130,13 @@ class _Survey:
         except Untrusted as error:
             if not error.shown:
                 raise
-            self.keys.append(self.trusted.of(name, way, error.shown))
+            lines = self.reach.lines
+            revoked = lines.revoked(host, error.shown)
+            known = self.trusted.of(name, way, error.shown, user=lines.trusted(way), revoked=revoked)
+            self.keys.append(known)
+            if revoked:
+                raise Untrusted(
+                    f"host key {fingerprint(error.shown)} is revoked ({revoked}): it is not used"
+                ) from error
             return error.shown
         raise Unreachable(f"{name}: a server without a pinned key was trusted")

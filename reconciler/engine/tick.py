@@ -17,6 +17,7 @@ from reconciler.engine.decide import decide
 from reconciler.engine.execute import execute, not_sent
 from reconciler.engine.expire_blobs import due
 from reconciler.engine.observe import observe
+from reconciler.engine.pass_clock import PassClock
 from reconciler.engine.ports import Connections, Ports
 from reconciler.engine.request import TickAsk
 from reconciler.engine.view import Decision, OtherWorld, View
@@ -34,10 +35,8 @@ from reconciler.state.record_outcomes import (
     Removed,
     ResultCollected,
     StartFailed,
-    fold,
 )
 from reconciler.state.requests import WishRefused
-from reconciler.state.settle import conclude
 from reconciler.store.format_upgrade import older
 from schemas.plan import Permissions, Plan
 from schemas.resources import Need
@@ -82,7 +81,8 @@ def tick(ports: Ports, ask: TickAsk) -> TickResult:
             begun = begin(ports, desired=desired)
             if why := _unfit(begun.state, ask):
                 return _refusal(why)
-            return _Tick(ports=ports, ask=ask, begun=begun, ends=ports.clock() + ask.deadline).run()
+            clock, ends = PassClock(ports, trusted=ask.trust_clock), ports.clock() + ask.deadline
+            return _Tick(ports=clock.ports(), ask=ask, begun=begun, clock=clock, ends=ends).run()
         except TickRefused as error:
             return _refusal(str(error))
         except OtherWorld:
@@ -111,6 +111,7 @@ class _Tick:
     ports: Ports
     ask: TickAsk
     begun: Begin
+    clock: PassClock
     ends: float
     plans: list[Plan] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
@@ -119,7 +120,7 @@ class _Tick:
     def run(self) -> TickResult:
         view = self._look()
         for _ in range(OFFERS):
-            decision = decide(self.ports, self.ask, view, look=self._look)
+            decision = decide(self.ports, self.ask, view, look=self._look, clock=self.clock)
             self.plans.append(decision.plan)
             self.written += decision.written
             if decision.declined or not self.ask.act:
@@ -138,7 +139,7 @@ class _Tick:
     def _look(self) -> View:
         connections = Connections(self.ports, self.begun.state.lineage)
         observed = observe(
-            self.ports,
+            self.clock.observing(),
             self.begun.state,
             connections,
             but=self._left_out(),
@@ -219,7 +220,7 @@ class _Tick:
         if not outcomes:
             return state
         now = self.ports.now()
-        state, written = land(self.ports, lambda latest: conclude(fold(latest, outcomes, now=now), now=now))
+        state, written = land(self.ports, lambda latest: self.clock.folded(latest, outcomes, now=now))
         self.written += written
         self._tell(state)
         return state
@@ -238,7 +239,8 @@ class _Tick:
         first, last = self.plans[0], self.plans[-1]
         told: Sequence[str] = ()
         if self.written and self.ports.tidy is not None and due(self.begun.stored, state):
-            told = self.ports.tidy(state)
+            apart = self.clock.reading.why
+            told = (f"old blobs were not removed: {apart}",) if apart else self.ports.tidy(state)
         actions = tuple(action for plan in self.plans for action in plan.actions)
         plan = replace(last, actions=actions, hourly_before=first.hourly_before, generation=first.generation)
         return TickResult(

@@ -12,6 +12,7 @@ from reconciler.engine.ports import Ports
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import TickResult, tick
 from reconciler.planner.approve import approve
+from reconciler.report.blocked import Blocked
 from reconciler.state.record_outcomes import Failed, Outcome
 from schemas.instance import Instance
 from schemas.plan import Launch, Plan, Stop, Terminate
@@ -22,15 +23,20 @@ LONGEST = 2.0
 PATIENCE = 300
 """Seconds that a new version of a service has to become ready while somebody waits for it."""
 ENOUGH = 2  # ticks in a row in which all that was tried was refused for good
+BLOCKED_TICKS = 3  # passes in a row in which nothing can come of waiting …
+BLOCKED_FOR = 20.0  # … and for how many seconds, before it is given up
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settled:
-    """`first` is the tick that planned and asked; `last` the newest. `reached`: `until` was so in time."""
+    """`first` is the tick that planned and asked; `last` the newest."""
 
     first: TickResult
     last: TickResult
     reached: bool
+    """Whether `until` was so in time."""
+    blocked: str = ""
+    """Why it was given up: what keeps it from being so, and which command helps."""
 
 
 def settle(
@@ -40,6 +46,7 @@ def settle(
     until: Callable[[State, Plan], bool],
     progress: Callable[[State], object],
     trouble: Callable[[Sequence[Outcome]], object] = lambda outcomes: None,
+    blocked: Blocked = lambda state, plan, outcomes: "",
     deadline: float | None = None,
     pause: float = 0.25,
 ) -> Settled:
@@ -47,7 +54,8 @@ def settle(
 
     `plan` is what the first tick was approved to do; `deadline` is in seconds from now. `trouble` hears what came of
     each tick's effects before the next one begins. `ask.stop` ends it after the tick that is under way, and so does a
-    place that refuses all that is left to do.
+    place that refuses all that is left to do. `blocked` tells what keeps `until` from being so, as long as nothing that
+    is waited for can happen by itself: after some passes it is given up for that.
     """
     first = tick(ports, replace(ask, tell=progress))
     if first.refused or first.declined or first.state is None:
@@ -57,8 +65,11 @@ def settle(
     covered.note(first.plan)
     later = _later(ask, first, covered=covered, tell=progress)
     last, plan, wait, refused = first, first.plan, pause, 0
+    stuck = _Stuck(ports)
     while last.state is not None and not until(last.state, plan):
         refused = refused + 1 if _refused(last) else 0
+        if why := stuck.for_good(blocked(last.state, plan, last.outcomes)):
+            return Settled(first=first, last=last, reached=False, blocked=why)
         if ask.stop() or refused == ENOUGH or (ends is not None and ports.clock() >= ends):
             return Settled(first=first, last=last, reached=False)
         trouble(last.outcomes)
@@ -68,6 +79,23 @@ def settle(
         covered.note(last.plan)
         plan = msgspec.structs.replace(plan, actions=(*plan.actions, *last.plan.actions), unmet=last.plan.unmet)
     return Settled(first=first, last=last, reached=not last.refused)
+
+
+class _Stuck:
+    """For how long nothing could come of waiting."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._clock, self._times, self._since = ports.clock, 0, 0.0
+
+    def for_good(self, why: str) -> str:
+        """`why`, once that was so for long enough."""
+        if not why:
+            self._times = 0
+            return ""
+        self._times += 1
+        if self._times == 1:
+            self._since = self._clock()
+        return why if self._times >= BLOCKED_TICKS and self._clock() >= self._since + BLOCKED_FOR else ""
 
 
 def _refused(result: TickResult) -> bool:
@@ -121,21 +149,47 @@ def _came(instance: Instance) -> bool:
 
 
 def settled(state: State, plan: Plan) -> bool:
-    """Every effect is seen, each run that was started is running or ended, results found are stored."""
+    """Every effect is seen, each run that was started is running or ended, results found are stored.
+
+    A service that is being replaced is waited for while that makes progress.
+    """
+    if any(unsettled(state, plan)):
+        return False
+    return not any(_replacing(state, run) for run in state.runs if run.superseded_by and run.status not in RUN_ENDED)
+
+
+def launches_settled(state: State, plan: Plan) -> bool:
+    """Every instance that was launched is there or refused; what else is under way is not waited for."""
+    return not unsettled(state, plan)[0]
+
+
+def settled_for(run: str) -> Callable[[State, Plan], bool]:
+    """As `settled`, of one run and what was launched."""
+
+    def until(state: State, plan: Plan) -> bool:
+        instances, attempts = unsettled(state, plan)
+        return not instances and not any(one.run == run for one in attempts)
+
+    return until
+
+
+def unsettled(state: State, plan: Plan) -> tuple[list[Instance], list[Attempt]]:
+    """The instances and attempts of which `settled` waits for something."""
     launched = {id for action in plan.actions if isinstance(action, Launch) for id in action.ids}
     ended = {action.instance for action in plan.actions if isinstance(action, Terminate)}
     stopped = {action.attempt for action in plan.actions if isinstance(action, Stop)}
     # A server that does not answer may never do: what it should do is remembered, and nobody sits and waits for it.
     silent = {place.name for place in state.places if place.error and place.config.is_server}
-    under_way = (
-        (one.id in launched and one.phase in ("pending", "provisioning"))
-        or (one.id in ended and one.phase != "terminated" and not one.ending)
+    under_way = [
+        one
         for one in state.instances
         if one.place not in silent
-    )
-    if any(under_way) or any(_unsettled(attempt, stopped) for attempt in state.attempts):
-        return False
-    return not any(_replacing(state, run) for run in state.runs if run.superseded_by and run.status not in RUN_ENDED)
+        and (
+            (one.id in launched and one.phase in ("pending", "provisioning"))
+            or (one.id in ended and one.phase != "terminated" and not one.ending)
+        )
+    ]
+    return under_way, [attempt for attempt in state.attempts if _unsettled(attempt, stopped)]
 
 
 def _replacing(state: State, old: Run) -> bool:

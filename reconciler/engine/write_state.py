@@ -10,11 +10,16 @@ from reconciler.engine.begin import TickRefused
 from reconciler.engine.ports import Ports
 from reconciler.state.errors import StateMoved
 from reconciler.state.ledger.entries import entries
+from reconciler.state.observe.future_times import past_ticks
 from schemas.state import State, Tick
 
 TRIES = 30
 HEARTBEAT = 600
 SAME_VISIT = 60
+LONGEST_RHYTHM = 31 * 86400
+"""Seconds: whoever comes back later than this has no rhythm."""
+SLOWER = 4
+"""One visit slows a rhythm down as if it came after this many times its length, at most."""
 
 
 def write(ports: Ports, state: State, *, was: State | None, token: str) -> State:
@@ -65,7 +70,7 @@ def differs(was: State, state: State) -> bool:
 
 def heartbeat_due(state: State, *, now: int) -> bool:
     """Nobody has written for so long that people would wonder whether anybody looks."""
-    return now - max((tick.at for tick in state.ticks), default=0) > HEARTBEAT
+    return now - max((tick.at for tick in past_ticks(state.ticks, now=now)), default=0) > HEARTBEAT
 
 
 def mark_done(ports: Ports, state: State) -> None:
@@ -87,11 +92,16 @@ def _said(state: State) -> State:
 
 
 def _ticks(state: State, ports: Ports, *, now: int) -> tuple[Tick, ...]:
-    """Who was here, when, and how often: visits of the same minute are one."""
+    """Who was here, when, and how often: visits of the same minute are one, and a long absence is no rhythm."""
     mine = next((tick for tick in state.ticks if tick.by == ports.who), None)
     others = tuple(tick for tick in state.ticks if tick.by != ports.who)
-    every = mine.every if mine else None
-    if mine and now - mine.at >= SAME_VISIT:
-        gap = now - mine.at
-        every = gap if every is None else (3 * every + gap) // 4
-    return (*others, Tick(by=ports.who, at=now, unattended=ports.unattended, every=every))
+    every = mine.every if mine and mine.every is not None and mine.every <= LONGEST_RHYTHM else None
+    gap = now - mine.at if mine else 0
+    if SAME_VISIT <= gap <= LONGEST_RHYTHM:
+        every = gap if every is None else (3 * every + min(gap, SLOWER * every)) // 4
+    boot_id, uptime = ports.boot_time()
+    known = uptime if boot_id else None
+    return (
+        *others,
+        Tick(by=ports.who, at=now, unattended=ports.unattended, every=every, boot_id=boot_id, uptime=known),
+    )

@@ -40,6 +40,7 @@ _CAUSES = {
     "abort": "aborted",
     "never": "stopped before it started",
     "retired": "its instance was ended",
+    "shutdown": "its machine was shut down",
     "probe": "its probe failed",
     "image": "no image",
     "container": "the container did not start",
@@ -65,6 +66,9 @@ def parse_report(answer: bytes, *, instance: str, now: int) -> HostReport:
         raise UnreadableReport(f"{UNREADABLE}: {_shown(lines[1])}")
     boot, uptime, clock, generation, machine = host.groups()
     facts = lines[2:-2]
+    jobs = tuple(_jobs(facts))
+    if len({one.id for one in jobs}) != len(jobs):
+        raise UnreadableReport(f"{UNREADABLE}: it tells of one job twice")
     until = _until(next((found[1] for found in map(_UNTIL.match, facts) if found), "-"))
     timer = next((found.groups() for found in map(_TIMER.match, facts) if found), None)
     stopped = disarmed(*timer, uptime=int(uptime)) if timer else ""
@@ -78,7 +82,7 @@ def parse_report(answer: bytes, *, instance: str, now: int) -> HostReport:
         uptime=int(uptime),
         generation=int(generation),
         runtime=next((found[1] for found in map(_RUNTIME.match, facts) if found), ""),
-        jobs=tuple(_jobs(facts)),
+        jobs=jobs,
         self_destruct_at=None if until is None or stopped else now + until,
         disarmed=stopped,
         authorized="" if authorized == "-" else authorized,
@@ -166,12 +170,14 @@ def _job(line: str) -> JobReport:
         )
     if over := _OVER.match(line):
         job, phase, code, cause, limit, began, ended, noticed, name = over.groups()
-        interrupted = noticed == "1" and cause == "exit" and code != "0"
+        noticed_exit = noticed == "1" and cause == "exit" and code != "0"
+        # Told to end because its machine goes: whatever it exited with, it had not finished.
+        interrupted = noticed_exit or cause in ("retired", "shutdown")
         return JobReport(
             id=job,
             phase="ended" if phase == "ended" else "lost",
             exit_code=_number(code),
-            reason="interrupted" if interrupted else _words(cause, code=_number(code), limit=_number(limit or "-")),
+            reason="interrupted" if noticed_exit else _words(cause, code=_number(code), limit=_number(limit or "-")),
             interrupted=interrupted,
             started_at=_number(began),
             ended_at=_number(ended),

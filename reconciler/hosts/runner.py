@@ -40,6 +40,10 @@ class Untrusted(Unreachable):
         self.shown = shown
 
 
+class FolderGone(Unreachable):
+    """The host answers, and our folder there is gone: proof that no job of ours is left that could be found."""
+
+
 class Fenced(HostError):
     """The host has seen a newer generation: read the state again. Nothing was done.
 

@@ -17,7 +17,16 @@ from msgspec.structs import replace
 from backends.boot.spec import BASE
 from reconciler.hosts.artifacts import choose, repack
 from reconciler.hosts.report import UnreadableReport, parse_fences, parse_report
-from reconciler.hosts.runner import CollectedFiles, Fenced, HeldJob, HostError, JobOrder, Unreachable, Untrusted
+from reconciler.hosts.runner import (
+    CollectedFiles,
+    Fenced,
+    FolderGone,
+    HeldJob,
+    HostError,
+    JobOrder,
+    Unreachable,
+    Untrusted,
+)
 from reconciler.hosts.staging import stage
 from reconciler.hosts.transport.base import Reply, Transport
 from reconciler.state.fences import Fences, fences
@@ -97,6 +106,7 @@ class HostRunner:
                 error=str(error),
                 not_visible=error.ours,
                 untrusted=isinstance(error, Untrusted),
+                folder_gone=isinstance(error, FolderGone),
             )
         except (HostError, UnreadableReport) as error:
             return HostReport(instance=instance.id, at=now, error=str(error))

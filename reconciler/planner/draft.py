@@ -242,7 +242,7 @@ def draft_of(world: World) -> Draft:
         renamed=renamed,
         closed=dict(_closed(world)),
         closing=to_come(state.overrides, now=world.now),
-        own_drains=of_instances(state.overrides, now=world.now),
+        own_drains=of_instances(state.overrides, now=world.now, lapses=world.lapses),
         unknown={place.name: place.error or "forgotten" for place in state.places if place.error or place.forgotten},
         living=living,
         members=dict(members),
@@ -300,7 +300,8 @@ def _closed(world: World) -> Iterator[tuple[str, str]]:
 def overrides(world: World, *, kinds: tuple[str, ...]) -> Iterator[Override]:
     """Those in force now."""
     for override in world.state.overrides:
-        if override.kind in kinds and (override.until is None or override.until > world.now):
+        over = world.lapses and override.until is not None and override.until <= world.now
+        if override.kind in kinds and not over:
             yield override
 
 

@@ -11,6 +11,7 @@ from reconciler.planner.placement.limits import hourly
 from reconciler.state.autoscale_rules import word_of
 from reconciler.state.blocks import left_of, shared
 from reconciler.state.drains import INSTANCE, told
+from reconciler.state.observe.future_times import past_ticks
 from reconciler.state.observe.late_hosts import returned
 from reconciler.state.status import INTERRUPTED, UNTRUSTED, lost_gpus
 from reconciler.text.dates import clock, moment
@@ -40,7 +41,7 @@ def foresee(draft: Draft) -> None:
         for what in pool.unsupported:
             draft.cannot(f"pool {pool.name}", what)
     if not draft.may.destroy_all:
-        told = (_stopped, _taken, _above, _quarantined, _degraded, _repinned, _returned)
+        told = (_stopped, _taken, _above, _quarantined, _degraded, _unfit, _repinned, _returned)
         draft.notes.extend(note for each in told for note in each(draft))
     _lost_sight(draft)
     _unpriced(draft)
@@ -117,6 +118,14 @@ def _degraded(draft: Draft) -> Iterator[str]:
             yield f"{one.name}: degraded: {one.disarmed}; {armed}"
 
 
+def _unfit(draft: Draft) -> Iterator[str]:
+    """What its backend says is broken; a declared server's checks are told where it is attached."""
+    for one in draft.living.values():
+        if one.unfit and one.host is None and one.id not in draft.leaving and one.phase == "ready":
+            end = "" if one.prevent_destroy else f"; to end it: dstack pool remove {one.name} --force"
+            yield f"{one.name}: degraded: {one.unfit}; it is given no new work{end}"
+
+
 def _left(one: Instance) -> str:
     of = shared(one)
     if of > 1:
@@ -188,6 +197,7 @@ def costs(draft: Draft) -> tuple[Price, Price]:
 
 def next_actor(ticks: tuple[Tick, ...], *, now: int) -> str:
     """Who will start or retry what waits: "cron@lab ticks every 5m, next about 04:30Z"."""
+    ticks = past_ticks(ticks, now=now)
     if not ticks:
         return "nobody has ticked yet; none expected: nothing will start or retry this."
     regular = [tick for tick in ticks if tick.unattended and tick.every]

@@ -29,6 +29,8 @@ class World:
     permissions: Permissions = field(default_factory=Permissions)
     lacking: Mapping[str, str] = field(default_factory=dict)
     done: frozenset[tuple[str, str]] = frozenset()
+    lapses: bool = True
+    """Whether the overrides of persons end in time: not while two clocks disagree."""
 
 
 def needs_of(desired: Desired, *, runs: Iterable[Run] = (), wishes: Iterable[Wish] = ()) -> tuple[Need, ...]:

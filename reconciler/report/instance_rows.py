@@ -102,7 +102,7 @@ def _shown(one: Instance, state: State) -> Instance:
     pools = state.applied.desired.pools if state.applied else ()
     allowed = any(pool.allow_foreign for pool in pools if pool.name == one.pool)
     lost = one.degraded if lost_gpus(one) else ""
-    told = (lost, degraded(replace(one, disarmed=""), allow_foreign=allowed))
+    told = (lost, degraded(replace(one, disarmed="", unfit=""), allow_foreign=allowed))
     return replace(one, degraded="; ".join(why for why in told if why))
 
 
@@ -203,7 +203,7 @@ def _floor(pool: Pool) -> int:
 
 
 def _flags(one: Instance) -> list[str]:
-    worse = "; ".join(why for why in (one.degraded, one.disarmed) if why)
+    worse = "; ".join(dict.fromkeys(why for why in (one.degraded, one.disarmed, one.unfit) if why))
     told = {"quarantined": one.quarantined, "degraded": worse, "draining": one.draining, "orphan": one.orphan}
     found = [f"{name}: {why}" for name, why in told.items() if why]
     return [*(["unreachable"] if unreachable(one) else []), *found]

@@ -12,7 +12,7 @@ import msgspec
 from reconciler.report.instance_rows import InstanceRow
 from reconciler.report.plan_rows import PlanRow, explain
 from reconciler.report.run_rows import RunRow
-from reconciler.state.status import timers, unreachable
+from reconciler.state.status import timer_of, timers, unreachable
 from reconciler.text.format import resources, stamp
 from schemas.base import HOURS, Price
 from schemas.leftover import Leftover
@@ -150,7 +150,7 @@ def _instance(row: InstanceRow) -> dict[str, Any]:
         "created_at": stamp(one.created_at or None),
         "idle_since": stamp(row.idle_since),
         "reap_at": stamp(row.reap_at),
-        "self_destruct_at": stamp(one.self_destruct_at),
+        "self_destruct_at": stamp(timer_of(one)),
         "runs": list(row.runs),
         "blocks": row.blocks[1],
         "blocks_used": row.blocks[0],

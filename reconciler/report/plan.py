@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.report.plan_rows import Kind, PlanRow, counts, explain
 from reconciler.report.price_sources import explain_prices
-from reconciler.state.status import timers
+from reconciler.state.status import timers, unreachable
 from reconciler.text.colour import Paint, plain
 from reconciler.text.dates import Here, localized
 from reconciler.text.format import by_number, clean, clock, counted, hourly, resources, rough, span
@@ -170,7 +170,8 @@ def timer_lines(state: State | None, *, now: int) -> Iterator[str]:
     for one in armed[:MOST_TIMERS]:
         at = one.self_destruct_at or 0
         when = f"in {rough(at - now)}, at {clock(at)}" if at > now else f"since {rough(now - at)}"
-        yield f"{one.name}: powers itself off {when}, unless a tick reaches it"
+        maybe = "; it does not answer, so it may be dead already" if unreachable(one) else ""
+        yield f"{one.name}: powers itself off {when}, unless a tick reaches it{maybe}"
     if more := armed[MOST_TIMERS:]:
         yield f"{len(more)} more, the last in {rough((more[-1].self_destruct_at or 0) - now)} (--json lists all)"
 

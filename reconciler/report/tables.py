@@ -13,7 +13,7 @@ from reconciler.report.cost import cost_cells, cost_heads
 from reconciler.report.cost_model import Cost
 from reconciler.report.instance_rows import InstanceRow, PoolRow
 from reconciler.report.run_rows import RunRow
-from reconciler.state.status import unreachable
+from reconciler.state.status import timer_of, unreachable
 from reconciler.text.format import ago, bounded, clean, resources, rough
 from schemas.base import HOURS, Price
 from schemas.instance import Instance
@@ -169,14 +169,17 @@ def _instance_cells(row: InstanceRow, *, now: int) -> list[str]:
     if unreachable(one):
         status += ", unreachable"
     machine = [one.name, one.backend, one.region, resources(one.resources), "yes" if one.spot else "no"]
-    timer = "" if one.phase in ("terminating", "terminated") else _timer(one.self_destruct_at, now=now)
+    timer = "" if one.phase in ("terminating", "terminated") else _timer(one, now=now)
     said = [row.reason, timer]
     amount = bounded(one.price, at_most=one.at_most)
     return [*machine, amount, status, ago(one.created_at, now=now), "; ".join(filter(None, said))]
 
 
-def _timer(at: int | None, *, now: int) -> str:
-    """Each tick that reaches it puts that off."""
+def _timer(one: Instance, *, now: int) -> str:
+    """Each tick that reaches it puts that off. Whether the timer of one that does not answer runs, nobody knows."""
+    at = timer_of(one)
     if at is None:
         return ""
+    if unreachable(one):
+        return f"self-destruct in {rough(at - now)}, if it still runs" if at > now else "its self-destruct did not come"
     return f"self-destruct in {rough(at - now)}" if at > now else "self-destruct is due"

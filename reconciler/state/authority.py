@@ -3,6 +3,7 @@
                                         replaces   ends
 --config-force                          yes        yes
 the same documents                      yes        yes      nothing changes
+a repository that git does not read     no
 a sparse checkout without documents     no
 off the branch of `authority`           no
 on it, the applied ones off it          yes        yes      main always wins
@@ -31,6 +32,7 @@ class GitFacts:
 
     behind  HEAD is an ancestor of the applied commit      ahead  a descendant
     left_out  documents that git tracks and a sparse checkout left out
+    failed  why git could not be asked, with its own words and a way out
     """
 
     behind: bool | None = None
@@ -38,6 +40,7 @@ class GitFacts:
     applied_on_authority: bool | None = None
     shallow: bool = False
     left_out: tuple[str, ...] = ()
+    failed: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ def judge(
         return Verdict(True, True, "forced by --config-force")
     if applied is not None and not first and mine.digest == applied.revision.digest:
         return Verdict(True, True, "the applied documents", keep_revision=not facts.ahead)
+    if facts.failed:
+        return _refused(f"The age of this configuration is unknown: {facts.failed}. To apply it anyway: {FORCE}")
     if facts.left_out:
         missing = facts.left_out[0]
         return _refused(f"a sparse checkout left out {missing}: `git sparse-checkout add .dstack`, or {FORCE}")

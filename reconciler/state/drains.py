@@ -31,11 +31,15 @@ def to_come(overrides: Iterable[Override], *, now: int) -> dict[str, Override]:
     return found
 
 
-def of_instances(overrides: Iterable[Override], *, now: int) -> dict[str, Override]:
-    """Instance id -> the drain of it alone: the one in force, else the one that begins next."""
+def of_instances(overrides: Iterable[Override], *, now: int, lapses: bool = True) -> dict[str, Override]:
+    """Instance id -> the drain of it alone: the one in force, else the one that begins next.
+
+    Without `lapses` none is over because of the time.
+    """
     found: dict[str, Override] = {}
     for each in overrides:
-        if each.kind == "drain" and each.subject.startswith(INSTANCE) and (each.until is None or each.until > now):
+        over = lapses and each.until is not None and each.until <= now
+        if each.kind == "drain" and each.subject.startswith(INSTANCE) and not over:
             id = each.subject.removeprefix(INSTANCE)
             found[id] = min(found.get(id, each), each, key=_begins)
     return found

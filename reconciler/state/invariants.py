@@ -8,11 +8,15 @@ from collections.abc import Iterator
 from schemas.base import Price, is_price
 from schemas.state import State
 
+GENERATIONS = 10**14
+"""No state is written that often. Hosts read up to 15 digits."""
 IDENTIFIED = ("instances", "runs", "attempts", "intents", "wishes", "untold")
 
 
 def damage(state: State) -> str:
     """Which invariant the state breaks; "" for none."""
+    if not 0 <= state.generation < GENERATIONS:
+        return f"generation {str(state.generation)[:30]} is not between 0 and {GENERATIONS - 1}"
     for name in IDENTIFIED:
         records = getattr(state, name)
         if len({record.id for record in records}) != len(records):

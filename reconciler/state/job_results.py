@@ -22,6 +22,9 @@ NOT_STARTED = "not started"
 ASSUMED_LOST = "assumed lost by a person"
 # What a host says of a job that nobody ended (`reconciler.hosts.report`).
 BY_ITSELF = ("exit ", "killed by signal ", "out of memory", "no image", "the container did", "no Python")
+# What it says of a job that was asked to end, whatever its exit code was then (`reconciler.hosts.report`).
+TOLD = ("stopped", "aborted")
+DRAINED = "drained by now"
 
 
 class Cause(Value, frozen=True, kw_only=True):
@@ -56,7 +59,7 @@ def cause_of(run: Run, attempt: Attempt) -> Cause:
         return cause
     ended = next(job for job in jobs if job.status in ("terminated", "aborted"))
     reason = attempt.stopping or ended.reason or ended.status
-    apart = "drained by now" in reason or reason.startswith(NOT_STARTED)
+    apart = DRAINED in reason or reason.startswith(NOT_STARTED)
     kind: Kind = "interrupted" if apart else "stopped"
     return Cause(kind=kind, reason=reason, exit_code=ended.exit_code)
 
@@ -116,7 +119,9 @@ def _settle(
         if job.status in LIVE_JOB and job.instance in gone:
             one = gone[job.instance]
             had = one.reason.startswith(POWERED_OFF) and not attempt.held_back
-            job = _lost(job, reason=one.reason or "its machine ended", at=one.terminated_at or now, had_result=had)
+            job = _gone(
+                job, attempt, reason=one.reason or "its machine ended", at=one.terminated_at or now, had_result=had
+            )
         elif job.status == "assigned" and job.instance in dark and attempt.stopping and attempt.held_back:
             # Its release was never written, and never will be: what its host holds back runs nothing.
             given_up.setdefault(job.instance, []).append(job.id)
@@ -130,6 +135,13 @@ def _settle(
     return replace(attempt, jobs=tuple(settled)) if tuple(settled) != jobs else attempt
 
 
+def _gone(job: Job, attempt: Attempt, *, reason: str, at: int, had_result: bool) -> Job:
+    """A job whose machine ended: as asked for, where its end was, else lost."""
+    if attempt.stopping and job.status != "ended" and not had_result:
+        return replace(job, status="aborted" if attempt.abort else "terminated", reason=attempt.stopping, ended_at=at)
+    return _lost(job, reason=reason, at=at, had_result=had_result)
+
+
 def _lost(job: Job, *, reason: str, at: int, had_result: bool = False) -> Job:
     """A job that had ended had a result, which went with the machine.
 
@@ -141,11 +153,15 @@ def _lost(job: Job, *, reason: str, at: int, had_result: bool = False) -> Job:
 
 
 def with_result(job: Job, attempt: Attempt) -> Job:
-    """A job whose result is stored, with its final status and the reason for it."""
-    if job.reason.startswith((INACTIVE, MAX_DURATION)):  # cut off, though it exits with 0 as a dev environment does
+    """A job whose result is stored, with its final status and the reason for it.
+
+    Exit code 0 is a success only where the host gives no other reason for the end: a program that saves its work when
+    it is told to end, and then exits with 0, has not finished.
+    """
+    if job.reason.startswith((INACTIVE, MAX_DURATION)):
         return replace(job, status="terminated")
-    if job.exit_code == 0 and not job.interrupted:
-        return replace(job, status="done", reason="")
-    if attempt.stopping and not job.reason.startswith(BY_ITSELF):
-        return replace(job, status="terminated", reason=attempt.stopping)
+    if job.exit_code == 0 and not job.interrupted and not job.reason:
+        return replace(job, status="done")
+    if (attempt.stopping or job.reason in TOLD) and not job.reason.startswith(BY_ITSELF):
+        return replace(job, status="terminated", reason=attempt.stopping or job.reason)
     return replace(job, status="failed", reason=job.reason or f"exit {job.exit_code}")

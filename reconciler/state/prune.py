@@ -18,6 +18,8 @@ def prune(state: State, *, now: int, keep: Seconds | None = KEEP) -> State:
     """`state` without what ended more than `keep` ago; `keep` None keeps for ever. Unchanged: the same object.
 
     An ended run that the applied documents still declare stays: without its record it would start again.
+    What ended counts from when its end was written: a result that came home late, or that a host dates long ago, is
+    kept as long as any other.
     """
     if keep is None:
         return state
@@ -42,6 +44,15 @@ def prune(state: State, *, now: int, keep: Seconds | None = KEEP) -> State:
     )
 
 
+def remembered_anew(state: State, *, now: int) -> State:
+    """The state in which what ended is kept as if its end had been written now: who wrote it had another clock."""
+    return replace(
+        state,
+        runs=tuple(replace(run, settled_at=now) if run.status in RUN_ENDED else run for run in state.runs),
+        tombstones=tuple(replace(stone, at=max(stone.at, now)) for stone in state.tombstones),
+    )
+
+
 def needed_blobs(state: State) -> frozenset[str]:
     """Digests that a remembered run or the applied documents still refer to: files, logs and artifacts."""
     found = {run.bundle for run in state.runs}
@@ -53,7 +64,7 @@ def needed_blobs(state: State) -> frozenset[str]:
 
 
 def _ended_before(run: Run, before: int) -> bool:
-    return run.status in RUN_ENDED and (run.finished_at or run.submitted_at) < before
+    return run.status in RUN_ENDED and max(run.finished_at or run.submitted_at, run.settled_at or 0) < before
 
 
 def _declared(run: Run, state: State) -> bool:

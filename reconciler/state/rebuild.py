@@ -1,4 +1,4 @@
-"""Rebuild a lost state from listings and host reports. Pure."""
+"""Rebuild a lost state from listings and host reports; make a copied one independent of its original. Pure."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from msgspec.structs import replace
 
 from reconciler.state.access_modes import with_ways
+from reconciler.state.drains import INSTANCE
 from reconciler.state.host_place import as_server
 from reconciler.state.observe.adopt_jobs import found_on
-from reconciler.state.observe.hosts import SKEW
+from reconciler.state.observe.clocks import SKEW, in_our_time
 from reconciler.state.observe.sightings import machines
 from reconciler.state.status import bought
 from schemas.access import way_of
@@ -17,7 +18,7 @@ from schemas.desired import BackendConfig, Desired
 from schemas.instance import HostReport, Instance, Listing, Phase, Seen
 from schemas.pool import Pool
 from schemas.resources import Resources
-from schemas.run import Run
+from schemas.run import RUN_ENDED, Run
 from schemas.state import VERSION, Applied, Place, Revision, State
 
 NOT_OURS = "checks failed: "  # as a declared server says it that has no claim of ours
@@ -56,7 +57,7 @@ def rebuild(
     _refuse_silence(places, listings)
     _refuse_another_time(listings, reports)
     chosen = _lineage(listings, lineage, new=nonce)
-    hosts = {report.instance: report for report in reports if not report.error}
+    hosts = {report.instance: in_our_time(report) for report in reports if not report.error}
     instances = _instances(listings, chosen, hosts=hosts, desired=desired, places=places, now=now)
     runs, attempts = found_on(instances, hosts, desired=desired, now=now)
     held = _held(desired, known={run.spec.name for run in runs}, done=done, nonce=nonce, now=now)
@@ -229,4 +230,57 @@ def _held(
     return tuple(
         Run(id=f"{nonce}r{index}", spec=spec, submitted_at=now, held=True, reason="held after a rebuild: --first-run")
         for index, spec in enumerate(waiting)
+    )
+
+
+# ---------------------------------------------------------------- a copy
+
+
+def with_new_lineage(state: State, *, lineage: str, now: int) -> State:
+    """`state` without instances, open launches and active runs, under `lineage`.
+
+    The applied configuration and its history stay, and so do ended runs with their results. A declared task that was
+    active is held until `dstack apply --first-run`: the original still runs it. A declared service starts anew; other
+    active runs end here.
+    """
+    runs = tuple(kept for run in state.runs if (kept := _kept(run, now=now)) is not None)
+    ended = {run.id for run in runs if run.status in RUN_ENDED}
+    was = {run.id for run in state.runs if run.status in RUN_ENDED}
+    return replace(
+        state,
+        lineage=lineage,
+        generation=state.generation + 1,
+        places=tuple(replace(one, identity="") if _per_lineage(one) else one for one in state.places),
+        instances=(),
+        runs=runs,
+        attempts=tuple(one for one in state.attempts if one.run in ended & was),
+        intents=(),
+        wishes=(),
+        overrides=tuple(one for one in state.overrides if not one.subject.startswith(INSTANCE)),
+        tombstones=tuple(one for one in state.tombstones if one.kind == "place"),
+        ticks=(),
+        unowned=(),
+    )
+
+
+def _per_lineage(place: Place) -> bool:
+    """This machine is another place for each lineage; accounts stay pinned."""
+    return place.config.traits.kind == "machine" and place.config.traits.scope == "host"
+
+
+def _kept(run: Run, *, now: int) -> Run | None:
+    if run.status in RUN_ENDED:
+        return run
+    if run.origin == "declared" and run.spec.type == "service":
+        return None
+    if run.origin == "declared" and run.spec.type == "task":
+        why = "held: it is active in the state that this one was copied from"
+        return Run(id=run.id, spec=run.spec, submitted_at=now, held=True, reason=why)
+    return replace(
+        run,
+        status="terminated",
+        reason="it belongs to the state that this one was copied from",
+        finished_at=now,
+        not_before=None,
+        wait_until=None,
     )

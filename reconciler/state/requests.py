@@ -12,12 +12,13 @@ from typing import Literal
 from msgspec.structs import replace
 
 from reconciler.state.drains import INSTANCE, INSTANCE_DRAINED, POOL_DRAINED
+from reconciler.state.services import older_versions
 from reconciler.state.status import UNTRUSTED, alive, jobs_by_instance
 from schemas.base import Seconds
 from schemas.desired import Desired
 from schemas.instance import Instance
 from schemas.pool import Pool
-from schemas.run import RUN_ENDED, Attempt, Job, Run
+from schemas.run import RUN_ENDED, Attempt, Job, Run, RunStatus
 from schemas.state import Applied, Override, Revision, State, Wish
 
 Kind = Literal["drain", "pause"]
@@ -83,31 +84,21 @@ def stop_run(state: State, name: str, *, by: str, now: int, abort: bool = False)
 
     `abort` skips the grace and the result; it may follow an ordinary stop.
     """
-    older = _older_versions(state, name)
+    older = older_versions(state, name)
     for old in older:
         if old.status != "terminating" or (abort and not old.abort):
             state = stop_run(state, old.id, by=by, now=now, abort=abort)
     run = _active(state, name, apart=frozenset(old.id for old in older))
-    if older and run.status == "terminating" and (run.abort or not abort):
-        return state
     if run.status == "terminating" and (run.abort or not abort):
+        if older:
+            return state
         raise WishRefused(f"run {run.spec.name} is being stopped already" + ("" if run.abort else "; `-x` aborts it"))
-    reason = f"{'aborted' if abort else 'stopped'} by {by}"
+    why = f"{'aborted' if abort else 'stopped'} by {by}"
     live = {each.id for each in state.attempts if each.run == run.id and each.live}
-    if live:
-        ended = replace(run, status="terminating", stop_reason=reason, reason=reason, abort=abort)
-    else:
-        status: Literal["aborted", "terminated"] = "aborted" if abort else "terminated"
-        ended = replace(run, status=status, stop_reason=reason, reason=reason, abort=abort, finished_at=now)
+    status: RunStatus = "terminating" if live else "aborted" if abort else "terminated"
+    ended = replace(run, status=status, stop_reason=why, reason=why, abort=abort, finished_at=None if live else now)
     runs = tuple(ended if each.id == run.id else each for each in state.runs)
-    return replace(_stop_attempts(state, live, why=reason, now=now, abort=abort), runs=runs)
-
-
-def _older_versions(state: State, name: str) -> list[Run]:
-    """The records of a service of that name that its newest one replaces: they stop with it."""
-    versions = [run for run in namesakes(state, name) if run.spec.type == "service" and run.origin == "declared"]
-    hashes = {run.spec.hash for run in versions if not run.superseded_by}
-    return [run for run in versions if run.superseded_by and run.superseded_by in hashes]
+    return replace(_stop_attempts(state, live, why=why, now=now, abort=abort), runs=runs)
 
 
 def _active(state: State, name: str, *, apart: frozenset[str] = frozenset()) -> Run:
@@ -117,8 +108,7 @@ def _active(state: State, name: str, *, apart: frozenset[str] = frozenset()) -> 
         return found[0]
     if found:
         raise WishRefused(f"{len(found)} runs {name} are active; name one by its id: {_listed(r.id for r in found)}")
-    past = [run for run in state.runs if name in (run.id, run.spec.name)]
-    if past:
+    if past := [run for run in state.runs if name in (run.id, run.spec.name)]:
         raise WishRefused(f"run {name} has ended already: {past[-1].status}")
     raise WishRefused(f"no run {name}: `dstack ps -a` lists them")
 
@@ -171,12 +161,12 @@ def remove_instance(state: State, name: str, *, by: str, now: int, pool: str = "
     """Mark a living instance, by name or id, for its end.
 
     An idle one is `terminating` from here on. A busy one is refused with its runs listed, or, with
-    `force`, drained: its attempts are marked as stopping, and it ends when they have.
+    `force`, drained: its attempts are marked as stopping, and it terminates when they have. Where its host
+    does not answer, or it was forced before, it terminates at once: that proves that its jobs ended.
     """
     instance = _living(state, name, pool=pool)
     if instance.host is not None:
-        where = f"`hosts` of pool {instance.pool}"
-        raise WishRefused(f"{name} is declared: take {instance.host.address} out of {where}, and `dstack apply`")
+        raise WishRefused(_declared(state, instance))
     if instance.prevent_destroy:
         raise WishRefused(f"{name} has prevent_destroy: take that out of pool {instance.pool} and `dstack apply` first")
     busy = jobs_by_instance(state.attempts).get(instance.id, [])
@@ -186,10 +176,32 @@ def remove_instance(state: State, name: str, *, by: str, now: int, pool: str = "
     reason = f"removed by {by}"
     if attempts:
         state = _stop_attempts(state, (each.id for each in attempts), why=reason, now=now, abort=False)
-        marked = replace(instance, draining=reason)
-    else:
+        marked = replace(instance, draining=reason, forced=True)
+    if not attempts or instance.unreachable_since is not None or instance.forced:
         marked = replace(instance, phase="terminating", terminate_at=now, reason=reason)
     return replace(state, instances=tuple(marked if each.id == instance.id else each for each in state.instances))
+
+
+def _declared(state: State, instance: Instance) -> str:
+    """A declared server is removed with its declaration; what it runs ends there and nowhere else."""
+    address = instance.host.address if instance.host else ""
+    out = f"{instance.name} is an SSH host of the configuration: take {address} out of `hosts` of pool {instance.pool}"
+    runs = _runs_on(state, instance)
+    if instance.unreachable_since is None or not runs:
+        return f"{out}, and `dstack apply`"
+    lost = " ".join(f"--assume-lost {run}" for run in runs)
+    return (
+        f"{instance.name} does not answer, and nothing but itself can end {_listed(runs)}. "
+        f"To give that up: dstack apply {lost}. To remove the host, take {address} out of `hosts` of pool "
+        f"{instance.pool}"
+    )
+
+
+def _runs_on(state: State, instance: Instance) -> list[str]:
+    names = {run.id: run.spec.name for run in state.runs}
+    mine = {job.id for job in jobs_by_instance(state.attempts).get(instance.id, ())}
+    found = [one.run for one in state.attempts if any(job.id in mine for job in one.jobs)]
+    return list(dict.fromkeys(names.get(run, run) for run in found))
 
 
 def _living(state: State, name: str, *, pool: str) -> Instance:

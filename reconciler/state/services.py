@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from schemas.instance import Instance
-from schemas.run import RUN_ENDED, Attempt, Job, RunSpec
+from schemas.run import RUN_ENDED, Attempt, Job, Run, RunSpec
 from schemas.state import State
 
 
@@ -56,6 +56,14 @@ def replicas_serving(
                 continue
             if port := port_of(job, spec):
                 yield Serving(attempt.replica, one, address_of(one), port)
+
+
+def older_versions(state: State, name: str) -> list[Run]:
+    """The records of a declared service of that name that its newest one replaces: they stop with it."""
+    declared = (run for run in state.runs if run.spec.name == name and run.origin == "declared")
+    versions = [run for run in declared if run.spec.type == "service" and run.status not in RUN_ENDED]
+    hashes = {run.spec.hash for run in versions if not run.superseded_by}
+    return [run for run in versions if run.superseded_by and run.superseded_by in hashes]
 
 
 def service_url(state: State, name: str, *, pool: str, host: Instance) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from reconciler.state.drains import INSTANCE
-from reconciler.state.job_results import UNSEEN, Cause, cause_of, settle_jobs
+from reconciler.state.job_results import DRAINED, UNSEEN, Cause, cause_of, settle_jobs
 from reconciler.state.quarantine import quarantine
 from schemas.base import Seconds
 from schemas.instance import Instance
@@ -28,8 +28,11 @@ STABLE = 600
 SHUNNED = 3600
 
 
-def conclude(state: State, *, now: int) -> State:
-    """The state with every consequence of its facts drawn; the same state where there is none."""
+def conclude(state: State, *, now: int, lapses: bool = True) -> State:
+    """The state with every consequence of its facts drawn; the same state where there is none.
+
+    Without `lapses` nothing ends because its time is over: two clocks disagree.
+    """
     state = _released(settle_jobs(state, now=now), now=now)
     attempts: dict[str, list[Attempt]] = {}
     for attempt in state.attempts:
@@ -37,7 +40,12 @@ def conclude(state: State, *, now: int) -> State:
     runs = tuple(run if run.status in RUN_ENDED else _run(run, attempts.get(run.id, []), now=now) for run in state.runs)
     state = _changed(state, runs=runs)
     state = _changed(state, instances=_last_ends(state))
-    return _expire(quarantine(state, now=now), now=now)
+    return _expire(quarantine(state, now=now), now=now, lapses=lapses)
+
+
+def would_lapse(state: State, *, now: int) -> bool:
+    """Whether an override of a person ends because its time is over."""
+    return any(one.until is not None and one.until <= now for one in state.overrides)
 
 
 def _changed(state: State, **fields: tuple[object, ...]) -> State:
@@ -95,11 +103,13 @@ def _under_way(run: Run, live: list[Attempt]) -> Run:
 def _stopped(run: Run, attempts: list[Attempt], *, now: int) -> Run:
     """Asked to end, and ended. One that had ended by itself before it was told is what it was: done or failed."""
     last = max(attempts, key=lambda attempt: attempt.number, default=None)
+    code = None
     if last is not None and run.spec.type == "task" and run.status != "submitted":
         cause = cause_of(run, last)
         if cause.kind in ("done", "error"):
             return _ended(run, "done" if cause.kind == "done" else "failed", cause=cause, attempt=last, now=now)
-    cause = Cause(kind="stopped", reason=run.stop_reason)
+        code = cause.exit_code
+    cause = Cause(kind="stopped", reason=run.stop_reason, exit_code=code)
     return _ended(run, "aborted" if run.abort else "terminated", cause=cause, attempt=last, now=now)
 
 
@@ -111,6 +121,7 @@ def _ended(run: Run, status: RunStatus, *, cause: Cause, attempt: Attempt | None
         reason=cause.reason,
         exit_code=cause.exit_code,
         finished_at=max(ends, default=now),
+        settled_at=now,
         not_before=None,
         wait_until=None,
     )
@@ -127,9 +138,14 @@ def _task_ended(run: Run, attempt: Attempt, *, now: int) -> Run:
     again = {"interrupted": retry.interruption, "error": retry.error}.get(cause.kind, False)
     # A machine was lost before anything ran on any: trying again repeats nothing.
     unbegun = attempt.held_back and cause.kind == "interrupted"
-    if (again or unbegun) and not run.superseded_by:
+    # Whoever drains moves what runs there: that is neither a failure nor an end of the run. An `autoscale` command is
+    # meant to end runs: it lists them and asks first.
+    moved = DRAINED in attempt.stopping and f"{DRAINED}: autoscale" not in attempt.stopping
+    moved = moved and cause.kind == "interrupted"
+    if (again or unbegun or moved) and not run.superseded_by:
         wait = 0 if cause.kind == "interrupted" and not unbegun else _backoff(attempt.number)
-        return _again(run, cause=cause, wait=wait, window=retry.duration, now=now)
+        window = retry.duration if again or unbegun else None
+        return _again(run, cause=cause, wait=wait, window=window, now=now)
     status: RunStatus = "terminated" if cause.kind == "stopped" else "failed"
     return _ended(run, status, cause=cause, attempt=attempt, now=now)
 
@@ -211,15 +227,17 @@ def _over(job: Job) -> bool:
     return job.status in ("done", "failed", "terminated", "aborted", "lost")
 
 
-def _expire(state: State, *, now: int) -> State:
+def _expire(state: State, *, now: int, lapses: bool) -> State:
     """Overrides, capacity memory and wishes whose time is over leave."""
     digest, gone = state.applied.revision.digest if state.applied else "", _gone(state)
     return _changed(
         state,
         overrides=tuple(
-            each for each in state.overrides if _in_force(each, digest=digest, now=now) and each.subject not in gone
+            each
+            for each in state.overrides
+            if _in_force(each, digest=digest, now=now if lapses else None) and each.subject not in gone
         ),
-        capacity=tuple(each for each in state.capacity if now < each.until <= now + SHUNNED),
+        capacity=tuple(each for each in state.capacity if not lapses or now < each.until <= now + SHUNNED),
         wishes=tuple(_open_wishes(state.wishes, state.instances)),
     )
 
@@ -237,8 +255,9 @@ def _gone(state: State) -> frozenset[str]:
     )
 
 
-def _in_force(override: Override, *, digest: str, now: int) -> bool:
-    if override.until is not None and override.until <= now:
+def _in_force(override: Override, *, digest: str, now: int | None) -> bool:
+    """`now` None: it does not end for reasons of time."""
+    if now is not None and override.until is not None and override.until <= now:
         return False
     return override.kind != "autoscale" or override.digest == digest
 

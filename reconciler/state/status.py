@@ -27,6 +27,9 @@ POWERED_OFF = "it powered itself off"
 # How the reason of a machine begins that its place took away (a spot kill); the place's own words follow.
 INTERRUPTED = "interrupted"
 
+# Failed checks of a host in a row after which it counts as unreachable.
+LOOKS_ENOUGH = 3
+
 InstanceStatus = Literal["pending", "provisioning", "idle", "busy", "holding", "terminating", "terminated"]
 
 
@@ -102,8 +105,13 @@ def bought(instance: Instance) -> bool:
 def timers(state: State | None) -> list[Instance]:
     """The machines that power themselves off if nobody reaches them any more, the soonest first."""
     staying = (one for one in state.instances if one.phase not in ("terminating", "terminated")) if state else ()
-    armed = [one for one in staying if one.self_destruct_at is not None]
+    armed = [one for one in staying if timer_of(one) is not None]
     return sorted(armed, key=lambda one: (one.self_destruct_at or 0, one.name))
+
+
+def timer_of(instance: Instance) -> int | None:
+    """Unix time at which it powers itself off; `None` where it has no timer, or its backend says that it is broken."""
+    return None if instance.unfit else instance.self_destruct_at
 
 
 def unreachable(instance: Instance) -> bool:

@@ -6,6 +6,7 @@ import msgspec
 
 from schemas.base import Value
 from schemas.state import State
+from schemas.strict_json import decode_strictly
 
 LONGEST = 4096
 
@@ -33,6 +34,6 @@ def moved_to(data: bytes) -> str:
     if len(data) > LONGEST:
         return ""
     try:
-        return msgspec.json.decode(data, type=Pointer).moved_to
+        return decode_strictly(data, Pointer).moved_to
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return ""

@@ -19,6 +19,7 @@ from reconciler.state.invariants import damage
 from reconciler.store.format_upgrade import STEPS, Raw, older, upgraded
 from reconciler.store.moved_pointer import moved_to
 from schemas.state import VERSION, Applied, Place, State
+from schemas.strict_json import duplicate_key
 
 COLLECTIONS = (
     "history",
@@ -80,7 +81,16 @@ def loads(data: bytes, source: str, *, steps: Mapping[int, Callable[[Raw], Raw]]
         raise StateRefused(_wrong_version(source, state.version))
     if why := damage(state):
         raise StateRefused(f"{source}: damaged: {why}; restore it from a copy")
+    if why := duplicate_key(data, again=_again(state)):
+        raise StateRefused(f"{source}: damaged: {why}; keep the right one of the two, or restore it from a copy")
     return state
+
+
+def _again(state: State) -> bytes:
+    try:
+        return _lines(state)
+    except UnicodeEncodeError:
+        return b""  # then every key is looked at
 
 
 def _refuse_to_write(state: State) -> None:

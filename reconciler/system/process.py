@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 NONCE_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -29,6 +30,18 @@ def boot_clock() -> float:
     """Seconds that also count while the machine sleeps, where the system tells them."""
     kind = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if kind is None else time.clock_gettime(kind)
+
+
+def boot_time() -> tuple[str, int]:
+    """The id of this start of the machine and the seconds since then; `("", 0)` where the system does not tell.
+
+    Read from the kernel's files: what changes a process's clocks does not change those.
+    """
+    try:
+        uptime = int(float(Path("/proc/uptime").read_text().split()[0]))
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip(), uptime
+    except (OSError, ValueError, IndexError):
+        return "", 0
 
 
 def nonce() -> str:

@@ -103,11 +103,15 @@ def clock(moment: int) -> str:
     return _calendar(moment).strftime("%H:%M:%SZ")
 
 
+OLD = 14 * 86400
+"""Seconds: from then on a price's date says more than its age."""
+
+
 def dated(source: str, at: int | None, *, now: int) -> str:
     """Who said a price, and how old that is: `AWS, 3h old`; above two weeks `snapshot of 2025-03-02`."""
     if not source or at is None:
         return source
-    if now - at >= 14 * 86400:
+    if now - at >= OLD:
         return f"{source} of {_calendar(at):%Y-%m-%d}"
     return f"{source}, {rough(now - at)} old" if now - at >= 60 else f"{source}, now"
 

@@ -7,7 +7,23 @@ from typing import Annotated, Any, Literal
 from schemas.backend_types import TYPES
 from schemas.documents.profile import TAGS, RetryKey, SpotPolicy
 from schemas.documents.resources import Resources
-from schemas.documents.scalars import NAME_SHAPE, Flag, Money, Name, Names, Port, Positive, Text, Texts, string, whole
+from schemas.documents.scalars import (
+    HOST_NAME_SHAPE,
+    NAME_SHAPE,
+    Flag,
+    HostName,
+    KeyPath,
+    Login,
+    Money,
+    Name,
+    Names,
+    Port,
+    Positive,
+    Text,
+    Texts,
+    string,
+    whole,
+)
 from schemas.documents.shape import Form, Schema, Shape, Wrong, each, form, inlined, kind_of, one_of
 from schemas.documents.span import COUNT_SPAN_SCHEMA, Duration, OffDuration, Size, count_span
 from schemas.host import fingerprint
@@ -65,10 +81,10 @@ HostKey = Annotated[str, Shape(_host_key, {"type": "string"})]
 
 
 class ProxyForm(Form):
-    hostname: Text
+    hostname: HostName
     port: Port | None = None
-    user: Text | None = None
-    identity_file: Text | None = None
+    user: Login | None = None
+    identity_file: KeyPath | None = None
     host_key: HostKey | None = None
 
 
@@ -108,14 +124,14 @@ NETWORK = Shape(_network, {"type": "string"})
 
 
 class HostForm(Form):
-    hostname: Text
+    hostname: HostName
     port: Port | None = None
-    user: Text | None = None
-    identity_file: Text | None = None
+    user: Login | None = None
+    identity_file: KeyPath | None = None
     host_key: HostKey | None = None
     proxy_jump: Annotated[tuple[ProxyForm, ...], PROXY] | None = None
     network: Annotated[str, NETWORK] | None = None
-    internal_ip: Text | None = None
+    internal_ip: HostName | None = None
     name: Annotated[str, NAME_SHAPE] | None = None
     region: Text | None = None
     price: Money | None = None
@@ -123,17 +139,22 @@ class HostForm(Form):
 
 
 def _host(value: Any) -> Any:
-    return form(HostForm, value) if isinstance(value, dict) else string(value)
+    return form(HostForm, value) if isinstance(value, dict) else HOST_NAME_SHAPE.read(string(value))
+
+
+def _host_schema() -> Schema:
+    name, _, _ = HOST_NAME_SHAPE.schema["anyOf"]  # type: ignore[index]
+    return {"anyOf": [name, inlined(HostForm)]}
 
 
 class SshForm(Form):
     """Hosts that are there already."""
 
-    user: Text | None = None
+    user: Login | None = None
     port: Port | None = None
-    identity_file: Text | None = None
+    identity_file: KeyPath | None = None
     proxy_jump: Annotated[tuple[ProxyForm, ...], PROXY] | None = None
-    hosts: Annotated[tuple[Any, ...], each(_host, lambda: {"anyOf": [{"type": "string"}, inlined(HostForm)]}, least=1)]
+    hosts: Annotated[tuple[Any, ...], each(_host, _host_schema, least=1)]
     network: Annotated[str, NETWORK] | None = None
     region: Text | None = None
 
@@ -147,7 +168,10 @@ def _connect(value: Any) -> dict[str, Any]:
     if isinstance(value, dict):
         if set(value) != {"jump"}:
             raise Wrong(f"is {', '.join(f'`{name}`' for name in ('direct', *PROGRAMS))} or `{{jump: {{hostname: …}}}}`")
-        given = form(ProxyForm, value["jump"]).model_dump()
+        try:
+            given = form(ProxyForm, value["jump"]).model_dump()
+        except Wrong as wrong:
+            raise Wrong("", found=[(("jump", *path), message) for path, message in wrong.found]) from wrong
         return {"mode": "jump", "jump": {key: item for key, item in given.items() if item is not None}}
     name: str = one_of("direct", *PROGRAMS, what="a way to connect").read(value)
     return {"mode": "direct"} if name == "direct" else {"mode": "program", "name": name}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Annotated, Any
 
 from schemas.base import NAME, PROJECT_ID
-from schemas.documents.shape import Schema, Shape, Wrong, each, kind_of
+from schemas.documents.shape import MOST_TEXT, Schema, Shape, Wrong, each, kind_of
+from schemas.ssh_names import HOST_NAME, KEY_PATH, LOGIN, host_name_fault, key_path_fault, login_fault
 
 _YES = ("true", "yes", "on", "y", "t", "1")
 _NO = ("false", "no", "off", "n", "f", "0")
@@ -30,7 +32,19 @@ def text(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return str(getattr(value, "text", value))
-    raise Wrong(f"should be text, not {kind_of(value)}")
+    raise Wrong(f"should be text, not {kind_of(value)}{_unquoted(value)}")
+
+
+def _unquoted(value: Any) -> str:
+    """`- echo hi: there` is a mapping to YAML: what to write instead, or ""."""
+    match value:
+        case dict() if len(value) == 1:
+            ((key, rest),) = value.items()
+            if isinstance(key, str) and isinstance(rest, str | int | float) and len(f"{key}{rest}") <= MOST_TEXT:
+                quoted = f"{key}: {rest}".replace("'", "''")
+                return f": a colon makes it one; quote the line: `'{quoted}'`"
+            return ": a colon makes it one; quote the whole line"
+    return ""
 
 
 def string(value: Any) -> str:
@@ -117,10 +131,29 @@ def matching(pattern: str, *, what: str) -> Shape:
     return Shape(read, {"type": "string", "pattern": f"^(?:{pattern})$"})
 
 
+def _told_ssh(pattern: str, fault: Callable[[str], str]) -> Shape:
+    """Text that ssh is given: refused here, where it has a line and a column."""
+
+    def read(value: Any) -> str:
+        said = text(value)
+        if why := fault(said):
+            raise Wrong(why)
+        return said
+
+    word = {"type": "string", "pattern": f"^(?:{pattern})(?![\\s\\S])"}
+    return Shape(read, {"anyOf": [word, {"type": "number", "minimum": 0}, {"type": "boolean"}]})
+
+
+HOST_NAME_SHAPE = _told_ssh(HOST_NAME, host_name_fault)
+
+
 _PRICES: list[Schema] = [{"type": "string", "pattern": r"^[0-9]{1,9}(\.[0-9]{1,9})?$"}]
 NAME_SHAPE = matching(NAME, what="a name: a-z, then up to 40 of a-z, 0-9 and -")
 
 Text = Annotated[str, Shape(text, TEXT_SCHEMA)]
+HostName = Annotated[str, HOST_NAME_SHAPE]
+Login = Annotated[str, _told_ssh(LOGIN, login_fault)]
+KeyPath = Annotated[str, _told_ssh(KEY_PATH, key_path_fault)]
 Texts = Annotated[tuple[str, ...], each(text, TEXT_SCHEMA)]
 Flag = Annotated[bool, Shape(flag, FLAG_SCHEMA)]
 Name = Annotated[str, NAME_SHAPE]

@@ -52,7 +52,7 @@ def each(read: Callable[[Any], Any], schema: Schema | Callable[[], Schema], *, l
 
     def items(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list | tuple):
-            raise Wrong(f"should be a list, not {kind_of(value)}")
+            raise Wrong(f"should be a list, not {kind_of(value)}{_as_a_list(value)}")
         if len(value) < least:
             raise Wrong("the list is empty")
         read_items, found = [], []
@@ -70,6 +70,13 @@ def each(read: Callable[[Any], Any], schema: Schema | Callable[[], Schema], *, l
         return {"type": "array", "items": items_schema, **({"minItems": least} if least else {})}
 
     return Shape(items, described)
+
+
+def _as_a_list(value: Any) -> str:
+    """How one line of text would stand in a list; "" for what is no line of text."""
+    if not isinstance(value, str) or not value or "\n" in value or len(value) > MOST_TEXT:
+        return ""
+    return f": write `- {value}` on a line of its own"
 
 
 def one_of(*names: str, what: str = "") -> Shape:
@@ -135,7 +142,8 @@ def faults(error: ValidationError, model: type[BaseModel]) -> list[tuple[Path, s
         if isinstance(context, Wrong):
             found += [((*where, *path), message) for path, message in context.found]
         elif each_error["type"] == "missing":
-            found.append((where[:-1], f"`{where[-1]}` is missing"))
+            about = getattr(model.model_fields.get(str(where[-1])), "description", None)
+            found.append((where[:-1], f"`{where[-1]}` is missing" + (f": {about}" if about else "")))
         elif each_error["type"] == "extra_forbidden":
             found.append(((*where, KEY), unknown_key(str(where[-1]), model.model_fields)))
         elif context is not None:
@@ -146,6 +154,8 @@ def faults(error: ValidationError, model: type[BaseModel]) -> list[tuple[Path, s
 
 
 KEY = "\0key"
+MOST_TEXT = 40
+"""Characters of a value that a message repeats."""
 MOST = 200
 """Nobody reads more faults of one mapping than this, and each costs a search for what was meant."""
 
@@ -184,4 +194,4 @@ def kind_of(value: Any) -> str:
         case int() | float():
             return f"the number {value}"
     text = str(value)
-    return f"the text `{text if len(text) <= 40 else text[:37] + '...'}`"
+    return f"the text `{text if len(text) <= MOST_TEXT else text[: MOST_TEXT - 3] + '...'}`"

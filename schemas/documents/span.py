@@ -71,10 +71,22 @@ def size(value: Any) -> int:
         parts = re.fullmatch(r"\s*([0-9.]+)\s*([a-z]*)\s*", value.lower())
         amount, unit = (float(parts[1]), parts[2]) if parts else (-1.0, "")
     else:
-        raise Wrong(f"{kind_of(value)} is not a size: such as `512MB`, `24GB`, `1.5TB`; a bare number is GB")
+        meant = _meant_size(value)
+        raise Wrong(
+            f"{kind_of(value)} is not a size"
+            + (f", did you mean `{meant}`?" if meant else ": such as `512MB`, `24GB`, `1.5TB`; a bare number is GB")
+        )
     if not 0 <= amount < 10**9:
         raise Wrong("a size cannot be negative" if amount < 0 else "is larger than any machine")
     return round(amount * _FACTORS[unit])
+
+
+def _meant_size(value: Any) -> str:
+    """`80G`, `80 gb`, `80GiB` and `80Gi` as we write it; "" where it is something else."""
+    if not isinstance(value, str) or len(value) > _LONG_TEXT:
+        return ""
+    parts = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([mgt])(?:i?b?)\s*", value.lower())
+    return f"{parts[1]}{parts[2].upper()}B" if parts else ""
 
 
 def count(value: Any) -> int:

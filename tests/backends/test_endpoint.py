@@ -119,7 +119,7 @@ def test_a_type_that_does_not_work_yet_is_not_said_to_wait(tmp_path: Path) -> No
     text = TEXT.replace("aws", "gcp").replace("  endpoint", "  project_id: p1\n  endpoint")
     found = documents(tmp_path, text)
     assert found.new_endpoints == ()
-    assert "not supported yet" in found.desired.pools[0].unsupported[0]
+    assert "not available in this version" in found.desired.pools[0].unsupported[0]
 
 
 def test_what_a_run_carries_before_the_first_apply_confirms_nothing(tmp_path: Path) -> None:

@@ -65,9 +65,9 @@ EVERYTHING = Permissions(destroy_pools=("*",))
 class Troubled(BackendDefaults):
     """A place that may be silent, be another account, or give an empty list. Only look-ups by id see through that."""
 
-    def __init__(self, backend: Backend, field: Field) -> None:
+    def __init__(self, backend: Backend, field: Field, *, who: str = "") -> None:
         self.place = backend.place
-        self._backend, self._field = backend, field
+        self._backend, self._field, self._who = backend, field, who
 
     @property
     def _trouble(self) -> str:
@@ -78,6 +78,9 @@ class Troubled(BackendDefaults):
 
     def identity(self) -> str:
         return "somebody" if self._trouble == "stranger" else self._backend.identity()
+
+    def clock(self) -> int | None:
+        return self._field.skew.get(self._who, 0) if self._field.dated else None
 
     def offers(self, *args: Any) -> Any:
         return self._backend.offers(*args) if self._trouble != "stranger" else ()
@@ -113,6 +116,8 @@ class Field:
     commits: list[Desired] = field(default_factory=lambda: [FIRST])
     trouble: dict[str, str] = field(default_factory=dict)
     skew: dict[str, int] = field(default_factory=dict)
+    dated: bool = False
+    """Whether places tell the time: clocks may then be off by any number of years."""
     broken: list[str] = field(default_factory=list)
     backups: list[bytes] = field(default_factory=list)
     wished: int = 0
@@ -130,7 +135,7 @@ class Field:
         ports = site.ports(who=who)
 
         def connect(config: BackendConfig, region: str, lineage: str) -> Backend:
-            return Troubled(site.connect(config, region, lineage), self)
+            return Troubled(site.connect(config, region, lineage), self, who=who)
 
         def now() -> int:
             return site.clock.now() + self.skew.get(who, 0)
@@ -140,7 +145,7 @@ class Field:
 
     def tick(self, who: str, ask: TickAsk, *, around: Killer | None = None) -> TickResult | None:
         """`None` where it was killed, or refused a wish."""
-        ports = self.ports(who, May(ask.permissions, forced=ask.config_force))
+        ports = self.ports(who, May(ask.permissions, forced=ask.config_force, dated=self.dated))
         try:
             return tick(around.wrap(ports) if around else ports, ask)
         except (Killed, WishRefused):
@@ -259,6 +264,7 @@ class Field:
         for machine in world.machines.values():
             machine.silent = False
             machine.broken = 0
+            machine.ahead = 0
 
     def rest(self) -> TickResult:
         """Ticks until two in a row do nothing and say nothing is under way."""

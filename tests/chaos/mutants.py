@@ -116,6 +116,55 @@ MUTANTS = (
         tests=("tests/state/test_absorb.py", "tests/engine/test_tick.py"),
     ),
     Mutant(
+        name="a forced end",
+        off="`pool remove --force` waits for a machine that does not answer",
+        changes=(
+            (
+                "reconciler/planner/rules/retire.py",
+                "if draft.jobs.get(instance.id) and not beyond_reach(draft, instance):",
+                "if draft.jobs.get(instance.id) and not draft.may.destroy_all:",
+            ),
+            ("reconciler/state/requests.py", " or instance.unreachable_since is not None or instance.forced:", ":"),
+        ),
+        tests=("tests/engine/test_given_up.py", "-k", "removed"),
+    ),
+    Mutant(
+        name="an abort ends the dead",
+        off="`stop -x` waits for a machine that does not answer",
+        changes=(("reconciler/planner/rules/stop_attempts.py", "    end_unanswering(draft)\n", ""),),
+        tests=("tests/engine/test_given_up.py", "-k", "aborted"),
+    ),
+    Mutant(
+        name="an abort ends no others",
+        off="`stop -x` terminates a machine with the runs of others",
+        changes=(
+            (
+                "reconciler/planner/rules/end_unanswering.py",
+                "    if others := _names(draft, one, aborted=False):\n",
+                "    if others := []:\n",
+            ),
+        ),
+        tests=("tests/engine/test_given_up.py", "-k", "shared"),
+    ),
+    Mutant(
+        name="waiting ends",
+        off="a command waits for ever for what cannot come",
+        changes=(("reconciler/engine/until.py", "if why := stuck.for_good(", "if why := '' and stuck.for_good("),),
+        tests=("tests/engine/test_waiting.py", "-k", "given_up"),
+    ),
+    Mutant(
+        name="a missing folder is a fact",
+        off="a host that answers without our folder counts as silent",
+        changes=(
+            (
+                "reconciler/state/observe/hosts.py",
+                "if report.folder_gone and instance.ready_at is not None:",
+                "if False:",
+            ),
+        ),
+        tests=("tests/state/test_absorb.py", "-k", "folder"),
+    ),
+    Mutant(
         name="proof of end before retry",
         off="a job on a host that does not answer is lost",
         changes=(
@@ -174,6 +223,72 @@ MUTANTS = (
         tests=("tests/hosts/test_cloud_hosts.py", "-k", "another_key"),
     ),
     Mutant(
+        name="names are no commands",
+        off="a host name of a document reaches ssh, whatever stands in it",
+        changes=(
+            (
+                "reconciler/hosts/ssh/ask_ssh.py",
+                "        if fault := host_name_fault(hostname) or (user and login_fault(user)):",
+                "        if fault := '':",
+            ),
+        ),
+        tests=("tests/hosts/test_ssh_config.py", "-k", "shell"),
+    ),
+    Mutant(
+        name="names in documents",
+        off="a document may call a host by what a shell would run",
+        changes=(("schemas/ssh_names.py", "    if re.fullmatch(HOST_NAME, text):", "    if True:"),),
+        tests=("tests/hosts/test_ssh_words.py", "-k", "meant or says_why"),
+    ),
+    Mutant(
+        name="names from elsewhere",
+        off="an address of a cloud's listing is dialled, whatever stands in it",
+        changes=(("reconciler/hosts/ssh/connections.py", "        if hop.fault:\n", "        if False:\n"),),
+        tests=("tests/hosts/test_ssh_login.py", "-k", "no_name"),
+    ),
+    Mutant(
+        name="revoked keys",
+        off="a pinned key that is revoked is trusted",
+        changes=(
+            (
+                "reconciler/hosts/ssh/connections.py",
+                "        if hop.key and (where := self._here.revoked(hop, hop.key)):",
+                "        if where := '':",
+            ),
+        ),
+        tests=("tests/hosts/test_ssh_login.py", "-k", "revoked"),
+    ),
+    Mutant(
+        name="revoked lines",
+        off="lines of revoked keys are dropped when known_hosts is read",
+        changes=(("reconciler/config/known_hosts.py", 'if one.marker == "@revoked" and ', "if False and "),),
+        tests=("tests/hosts/test_ssh_words.py", "-k", "revoke"),
+    ),
+    Mutant(
+        name="ignore rules without git",
+        off="where git does not rule, what .gitignore names is sent",
+        changes=(
+            (
+                "reconciler/store/blobs/bundle.py",
+                'skipped=_SKIPPED, rules=(IgnoreRules(root, ".gitignore"),))',
+                "skipped=_SKIPPED)",
+            ),
+        ),
+        tests=("tests/store/test_ignored_files.py", "-k", "hold"),
+    ),
+    Mutant(
+        name="keys stay here",
+        off="a file that looks like a key is sent with the others",
+        changes=(
+            (
+                "reconciler/store/blobs/bundle.py",
+                "        and looks_secret(root, one.path, size=one.stat.st_size)\n",
+                "        and False\n",
+            ),
+        ),
+        tests=("tests/store/test_ignored_files.py", "-k", "stays"),
+    ),
+    Mutant(
         name="the birth key goes",
         off="the host key that user data gave stays in force",
         changes=(
@@ -216,6 +331,18 @@ MUTANTS = (
         tests=("tests/store/test_statefile.py",),
     ),
     Mutant(
+        name="a key twice",
+        off="of a key that stands twice in a state the last one counts",
+        changes=(
+            (
+                "schemas/strict_json.py",
+                "    if data.count(_KEYS) == again.count(_KEYS) and data.count(b'\"') == again.count(b'\"'):\n",
+                "    if True:\n",
+            ),
+        ),
+        tests=("tests/store/test_statefile.py",),
+    ),
+    Mutant(
         name="idle from ready",
         off="boot time is idle time",
         changes=(
@@ -226,6 +353,78 @@ MUTANTS = (
             ),
         ),
         tests=("tests/planner/test_cases.py", "tests/engine/test_machine.py"),
+    ),
+    Mutant(
+        name="a host's two bounds",
+        off="what a job or a host dates long ago is believed",
+        changes=(
+            (
+                "reconciler/state/observe/adopt_jobs.py",
+                "    return now if said is None else min(max(said, since), now)",
+                "    return now if said is None else min(said, now)",
+            ),
+        ),
+        tests=("tests/engine/test_clocks.py", "-k", "writes_its_own_end"),
+    ),
+    Mutant(
+        name="kept from its writing",
+        off="a result that comes home late is forgotten at once",
+        changes=(
+            (
+                "reconciler/state/prune.py",
+                "max(run.finished_at or run.submitted_at, run.settled_at or 0) < before",
+                "(run.finished_at or run.submitted_at) < before",
+            ),
+        ),
+        tests=("tests/state/test_clocks.py",),
+    ),
+    Mutant(
+        name="prune under the guard",
+        off="what is old by our clock is forgotten while two clocks disagree",
+        changes=(
+            (
+                "reconciler/engine/clock_guard.py",
+                "    if clock.reading.apart:\n        return calm\n    kept = prune",
+                "    kept = prune",
+            ),
+        ),
+        tests=("tests/engine/test_clocks.py", "-k", "hosts_alone_contradict"),
+    ),
+    Mutant(
+        name="one host's offset",
+        off="the clock of one host is that of every place",
+        changes=(
+            (
+                "reconciler/state/observe/clocks.py",
+                "    return ClockReading(places=nearest, shifts=told)",
+                "    return ClockReading(off=min(nearest.values(), key=abs, default=0), places=nearest)",
+            ),
+        ),
+        tests=("tests/engine/test_clocks.py", "-k", "clock_of_one_host"),
+    ),
+    Mutant(
+        name="a jump of our clock",
+        off="where no place tells the time, our clock is right whatever it jumped",
+        changes=(
+            (
+                "reconciler/state/observe/clocks.py",
+                "    if jumped and not proven:",
+                "    if jumped and jumped is None:",
+            ),
+        ),
+        tests=("tests/engine/test_clocks.py", "-k", "wrong_clock_of_ours and uptime"),
+    ),
+    Mutant(
+        name="a step in an apply",
+        off="a step of our clock while an apply runs dates what it writes",
+        changes=(
+            (
+                "reconciler/engine/pass_clock.py",
+                "        return int(self._began + self._ports.clock())",
+                "        return self._ports.now()",
+            ),
+        ),
+        tests=("tests/engine/test_clocks.py", "-k", "steps_in_the_middle"),
     ),
     Mutant(
         name="reservation for gangs",
@@ -302,10 +501,28 @@ MUTANTS = (
         tests=("tests/state/test_authority.py", "tests/engine/test_machine.py"),
     ),
     Mutant(
+        name="a git that fails",
+        off="a repository that git does not read counts as a folder without git",
+        changes=(("reconciler/state/authority.py", "    if facts.failed:\n", "    if False:\n"),),
+        tests=("tests/state/test_authority.py",),
+    ),
+    Mutant(
         name="a restored backup",
         off="a state older than the world's tags is believed",
         changes=(("reconciler/state/observe/generations.py", "    if not newer:\n", "    if True:\n"),),
         tests=("tests/state/test_absorb.py", "tests/engine/test_tick.py"),
+    ),
+    Mutant(
+        name="a copied folder",
+        off="a copy of a project's folder uses the original's instances on this machine",
+        changes=(
+            (
+                "backends/local/homes.py",
+                "    return known.state_address if _holds(",
+                '    return "" if _holds(',
+            ),
+        ),
+        tests=("tests/backends/local/test_backend.py",),
     ),
     Mutant(
         name="a missing state",
@@ -330,6 +547,18 @@ MUTANTS = (
             ),
         ),
         tests=("tests/planner/test_cases.py",),
+    ),
+    Mutant(
+        name="told to end",
+        off="a job that exits with 0 after it was told to end is done",
+        changes=(
+            (
+                "reconciler/state/job_results.py",
+                "    if job.exit_code == 0 and not job.interrupted and not job.reason:\n",
+                "    if job.exit_code == 0 and not job.interrupted:\n",
+            ),
+        ),
+        tests=("tests/state/test_conclude.py",),
     ),
     Mutant(
         name="once per content",

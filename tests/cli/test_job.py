@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -74,12 +75,85 @@ def test_under_another_home_nothing_has_ended_and_nothing_starts_twice(folder: F
     assert folder.dstack("apply", "-y").code == 0
     elsewhere = {"HOME": str(tmp_path / "other"), "XDG_STATE_HOME": ""}
     applied = folder.dstack("apply", "-y", "-d", env=elsewhere)
-    assert f"in {tmp_path}/other/.local/state/dstack, not as" in applied.said
+    assert f"and this command looks in {tmp_path}/other/.local/state/dstack" in applied.said
     assert (applied.code, "error: local is unknown, nothing was done there" in applied.err) == (1, True)
     assert runs(folder)["sleeper"]["status"] == "running"
     assert not list((tmp_path / "other").rglob("instance.json"))
     assert folder.dstack("apply", "-y", "-d").out.count("nothing to do") == 1
     assert [one["status"] for one in instances(folder)] == ["busy"]
+
+
+SAVES = """\
+type: task
+name: saves
+commands:
+  - trap 'echo saved; exit 0' TERM
+  - echo begun
+  - while :; do sleep 600 & wait $!; done
+"""
+
+
+def test_a_task_that_saves_and_exits_with_0_when_told_is_not_done(folder: Folder) -> None:
+    folder.write(".dstack/runs/saves.yml", SAVES)
+    assert folder.dstack("apply", "-y").code == 0
+    until(lambda: "begun" in folder.dstack("logs", "saves").out)
+    assert folder.dstack("pool", "drain", "bench", "--stop-after", "0s").code == 0
+    ticked_until(folder, "saves", "submitted")
+    assert "saved" in folder.dstack("logs", "saves").out
+    assert folder.dstack("pool", "resume", "bench").code == 0
+    ticked_until(folder, "saves", "running")
+    until(lambda: "begun" in folder.dstack("logs", "saves").out)
+    stopped = folder.dstack("stop", "saves", "-y")
+    assert stopped.code == 0, stopped.said
+    run = runs(folder)["saves"]
+    assert (run["status"], run["exit_code"]) == ("terminated", 0)
+    assert "stopped by" in str(run["reason"])
+    assert not list((folder.root / ".dstack/state").glob("done/*"))
+
+
+def test_a_copied_folder_touches_nothing_of_the_original(folder: Folder) -> None:
+    folder.write(".dstack/runs/sleeper.yml", SLEEPER)
+    folder.write(".dstack/runs/hello.yml", HELLO)
+    assert folder.dstack("apply", "-y").code == 0
+    ticked_until(folder, "hello", "done")
+    copy = Folder(folder.root.parent / "copy")
+    shutil.copytree(folder.root, copy.root)
+    state = the_state(copy)
+    run = ("run", ".", "-f", ".dstack/runs/hello.yml", "-y", "-d")
+    for line in (("stop", "sleeper", "-y"), ("stop", "sleeper", "-x", "-y"), ("destroy", "--confirm", "demo"),
+                 ("apply", "-y"), run, ("pool", "add", "-y"), ("pool", "remove", "bench-0", "-y")):  # fmt: skip
+        ran = copy.dstack(*line)
+        assert ran.code == 1, ran.said
+        assert f"is a copy of the state at {folder.root}/.dstack/state/demo12345678.yml, which still exists" in ran.err
+        assert "`dstack state new-lineage`" in ran.err
+    assert the_state(copy) == state
+    assert runs(folder)["sleeper"]["status"] == "running"
+
+    asked = copy.dstack("state", "new-lineage")
+    assert (asked.code, the_state(copy) == state) == (1, True), "not a terminal"
+    made = copy.dstack("state", "new-lineage", "-y")
+    assert made.code == 0, made.said
+    assert "1 active run stay with the original state" in made.err
+    assert "held until `dstack apply --first-run`: sleeper" in made.err
+    assert copy.dstack("apply", "-y").code == 0
+    assert (runs(copy)["sleeper"]["status"], runs(copy)["hello"]["status"]) == ("submitted", "done")
+    assert copy.dstack("logs", "hello").out == "hello from hello\n"
+    assert copy.dstack("apply", "-y", "--first-run").code == 0
+    assert runs(copy)["sleeper"]["status"] == "running"
+    assert copy.dstack("destroy", "--confirm", "demo").code == 0
+    assert folder.dstack("apply", "-y", "-d").code == 0
+    assert runs(folder)["sleeper"]["status"] == "running"
+
+
+def test_a_moved_folder_goes_on_while_its_runs_run(folder: Folder) -> None:
+    folder.write(".dstack/runs/sleeper.yml", SLEEPER)
+    assert folder.dstack("apply", "-y").code == 0
+    moved = Folder(folder.root.rename(folder.root.parent / "moved"))
+    assert moved.dstack("apply", "-y", "-d").code == 0
+    assert runs(moved)["sleeper"]["status"] == "running"
+    assert "No other copy of this state was found" in moved.dstack("state", "new-lineage", "-y").err
+    assert moved.dstack("stop", "sleeper", "-y").code == 0
+    moved.root.rename(folder.root)
 
 
 def test_artifacts_are_sought_from_the_runs_folder(folder: Folder) -> None:

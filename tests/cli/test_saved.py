@@ -43,6 +43,8 @@ def read(path: Path, data: bytes) -> Plan:
         f'{HEAD},"actions":[{{"kind":"update","subject":"x","why":"","changes":'.encode() + b'{"a":' * 100_000,
         HEAD.replace('"p"', '"\xff"').encode("latin-1"),
         b'{"dstack_plan":' + b"9" * 5000 + b"}",
+        f'{HEAD},"generation":1}}}}'.encode(),
+        f'{HEAD},"actions":[{LAUNCH % json.dumps("1")}],"actions":[]}}}}'.encode(),
         f'{HEAD},"hourly_after":"NaN"}}}}'.encode(),
         f'{HEAD},"hourly_after":"1e999999"}}}}'.encode(),
         f'{HEAD},"actions":[{LAUNCH % json.dumps("NaN")}]}}}}'.encode(),

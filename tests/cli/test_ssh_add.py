@@ -206,3 +206,74 @@ def test_a_key_in_the_documents_is_changed_there(folder: Folder, lab: Lab) -> No
     assert f"`host_key` in the documents pins another key; if it was set up anew, write there {host.key}" in ran.err
     assert known(folder) == ""
     host.stop()
+
+
+def test_flags_of_ssh_are_taken_and_named(folder: Folder, lab: Lab, server: SshHost) -> None:
+    ran = add(folder, lab, "-v", "-4", "-A", "-q", "-tt", "-p", str(server.port), "--host-key", server.key, "-y",
+              server.address)  # fmt: skip
+    assert ran.code == 0, ran.said
+    assert "note: -4 holds for this command; `AddressFamily` in ~/.ssh/config" in ran.err
+    assert "note: -v, -A, -q, -t: no effect here, connections are dstack's own and nothing is forwarded" in ran.err
+    refused = add(folder, lab, "-6", "-p", str(server.port), server.address)
+    assert refused.code == 1
+    assert f"no address for {server.address}" in refused.out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("x;id",), "'x;id' is not a host name"),
+        (("-l", "a$(id)", "h"), "'a$(id)' is not a login name"),
+        (("-J", "gate,`id`", "h"), "not a jump host: '`id`' is not a host name"),
+        (("-o", "HostName=a|b", "h"), "'a|b' is not a host name"),
+        (("--network", "x;y", "h"), "--network 'x;y': not a network"),
+        (("--name", "X Y", "h"), "--name 'X Y': not a name"),
+    ],
+)
+def test_what_ssh_would_refuse_is_refused(folder: Folder, words: tuple[str, ...], says: str) -> None:
+    home = folder.root.parent / "home/.ssh"
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "config").write_text('Match exec "test %h = vpn"\n  User x\nMatch exec "test %r = vpn"\n  User x\n')
+    ran = folder.dstack("pool", "add-ssh", *words)
+    assert ran.code == 1
+    assert says in ran.err
+    assert not (folder.root / "pwned").exists()
+
+
+def test_no_fingerprint_is_cut_at_80_columns(folder: Folder, lab: Lab, server: SshHost) -> None:
+    words = ("pool", "add-ssh", "-l", "ann", "-i", str(lab.key), "-p", str(server.port), server.address)
+    with at_terminal(folder, *words) as seen:
+        seen.wait_for("[y/n]")
+        assert f"\n  {server.fingerprint}\n" in seen.text
+        assert "new: compare it on the server" in seen.text
+        seen.type("n\n")
+        assert seen.ends() == 1
+
+
+def test_a_revoked_key_is_shown_and_not_asked_about(folder: Folder, lab: Lab, server: SshHost) -> None:
+    trust(folder, f"{server.known}@revoked * {server.key}\n")
+    ran = add(folder, lab, "-y", "--host-key", server.key, "-p", str(server.port), server.address)
+    assert ran.code == 1
+    assert "REVOKED in " in ran.out
+    assert "known_hosts:2): it is not used" in ran.out
+    assert pools(folder) == POOLS
+    assert known(folder) == ""
+
+
+def test_the_users_own_file_is_looked_into_as_ssh_does(folder: Folder, lab: Lab, server: SshHost) -> None:
+    """By the name that the configuration gives, in the file that it names; what is not supported is said."""
+    home = folder.root.parent / "home/.ssh"
+    home.mkdir(parents=True)
+    (home / "config").write_text("Include conf.d/*\n")
+    (home / "conf.d").mkdir()
+    (home / "conf.d/lab").write_text(
+        f"Host short\n  HostName {server.address}\n  Port {server.port}\n  UserKnownHostsFile ~/.ssh/lab\n"
+        "  VerifyHostKeyDNS yes\n"
+    )
+    (home / "lab").write_text(server.known)
+    ran = add(folder, lab, "-y", "short")
+    assert ran.code == 0, ran.said
+    assert "in your known_hosts" in ran.out
+    assert "note  ssh-config: verifyhostkeydns: met there, and not supported" in ran.out
+    applied = folder.dstack("apply", "-y")
+    assert applied.code == 0, applied.said

@@ -436,12 +436,67 @@ def test_what_does_not_work_yet_is_no_warning_but_told_apart(tmp_path: Path) -> 
     )
     assert documents.warnings == ()
     assert documents.unsupported == (
-        ".dstack/main.yml:1:12: backends[0]: the backend `gcp` is not supported yet",
+        ".dstack/main.yml:1:12: backends[0]: the backend `gcp` is not available in this version of dstack",
         ".dstack/runs/r.yml:1:1: the volume `data`: network volumes are not supported yet, folders of the instance are",
-        ".dstack/runs/r.yml:1:1: only the backend `gcp` is allowed: this backend is not supported yet",
+        ".dstack/runs/r.yml:1:1: only the backend `gcp` is allowed: not available in this version of dstack",
     )
     assert documents.desired.runs[0].unsupported
     assert documents.desired.unsupported == ()
+
+
+@pytest.mark.parametrize(
+    ("gpu", "said"),
+    [
+        (
+            "A100:80",
+            "asks for 80 GPUs in one node, and no instance has so many; for a memory of 80 GB write `A100:80GB`",
+        ),
+        ("24", "asks for 24 GPUs in one node, and no instance has so many; for a memory of 24 GB write `24GB`"),
+        ("A100:40GB:32..", "asks for 32 GPUs in one node, and no instance has so many"),
+        (
+            "{name: H100, count: 80}",
+            "asks for 80 GPUs in one node, and no instance has so many; for a memory of 80 GB write `H100:80GB`",
+        ),
+        ("A1000:80GB", "no GPU `A1000` is known here, did you mean `A100`?"),
+        ("RTX4O90", "no GPU `RTX4O90` is known here, did you mean `RTX4090`?"),
+        ("A100:80GB:16", ""),
+        ("A100,H100", ""),
+        ("0..32", ""),
+        ("mygpu77", ""),
+    ],
+)
+def test_gpus_that_were_hardly_meant_are_a_warning(tmp_path: Path, gpu: str, said: str) -> None:
+    documents = loaded(
+        tmp_path, main=f"pools: [{{name: a, resources: {{gpu: {gpu!r}}}}}]" if "{" not in gpu else "pools: [{name: a}]",
+        runs__r=RUN + f"resources:\n  gpu: {gpu}",
+    )  # fmt: skip
+    run = [f".dstack/runs/r.yml:4:8: resources.gpu: {said}"] if said else []
+    assert [one for one in documents.warnings if "GPU" in one and "runs/r" in one and "no pool" not in one] == run
+    if "{" not in gpu:
+        assert bool([one for one in documents.warnings if said and said in one and "main.yml" in one]) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("backends", "allowed", "said"),
+    [
+        ("[{type: local}]", "[aws]", "only the backend `aws` is allowed: declare `aws` under `backends`"),
+        (
+            "[{type: local}]",
+            "[lambda]",
+            "only the backend `lambda` is allowed: not available in this version of dstack",
+        ),
+        (
+            "[{type: local}]",
+            "[aws, azure]",
+            "only the backends `aws`, `azure` are allowed: declare `aws` under `backends`",
+        ),
+    ],
+)
+def test_a_backend_that_is_only_not_declared_is_said_to_be_that(
+    tmp_path: Path, backends: str, allowed: str, said: str
+) -> None:
+    documents = loaded(tmp_path, main=f"backends: {backends}\npools: [{{name: a, backends: {allowed}}}]")
+    assert [one.partition("pools[0]: ")[2] for one in documents.unsupported] == [said]
 
 
 def test_what_a_profile_names_is_known(tmp_path: Path) -> None:

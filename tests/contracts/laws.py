@@ -7,16 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from backends.fake.backend import FakeMachine
+from backends.fake.backend import FakeJob, FakeMachine
 from reconciler.planner.placement.fit import shortage
 from reconciler.state.blocks import left_of, part_price, share_of, shared
 from reconciler.state.job_results import RESULT_LOST
+from reconciler.state.prune import KEEP
 from reconciler.state.status import alive, lost_gpus
 from schemas.instance import Instance
 from schemas.plan import Permissions
 from schemas.run import LIVE_JOB, RUN_ENDED, Attempt, Job
 from schemas.state import State
-from tests.worlds.world import MemoryStore, Site
+from tests.worlds.world import START, MemoryStore, Site
 
 TOLERANCE = 60
 INFERRED = ("idle for", "unreachable", "not ready", "nobody owns")
@@ -28,10 +29,11 @@ GIVEN_UP = ("assumed lost by a person", "forgotten by")
 
 @dataclass(frozen=True)
 class May:
-    """What whoever writes was allowed. `forced` is `--config-force`."""
+    """What whoever writes was allowed. `forced` is `--config-force`. `dated`: places told it the time."""
 
     permissions: Permissions = field(default_factory=Permissions)
     forced: bool = False
+    dated: bool = False
 
 
 class Watch:
@@ -102,6 +104,8 @@ def check(site: Site, before: State | None, after: State, *, may: May) -> list[s
         step.shares_hold,
         step.results_are_kept,
         step.ends_have_reasons,
+        step.forgets_what_is_old,
+        step.dates_what_has_been,
     )
     return [f"{law.__name__}: {broken}" for law in laws for broken in law()]
 
@@ -151,7 +155,7 @@ class Step:
                 continue
             if not one.reason:
                 yield f"{one.name} ends without a reason"
-            destroyed = self.may.permissions.destroy_all and one.unreachable_since is not None
+            destroyed = self._given_up(one)
             waits = "not collected" in one.reason
             under = [job.id for job in live.get(one.id, ()) if job.status != "ended" or not waits]
             if under and not destroyed:
@@ -160,6 +164,14 @@ class Step:
                 yield f"{one.name} ends ({one.reason}) in {one.place}, which is unknown"
             if not destroyed:
                 yield from self._truly_free(one)
+
+    def _given_up(self, one: Instance) -> bool:
+        """A person ended it, or the run on it, whatever it may still be doing; its end proves that of its jobs."""
+        aborted = any(
+            attempt.abort for attempt in self.after.attempts for job in attempt.jobs if job.instance == one.id
+        )
+        destroyed = self.may.permissions.destroy_all and one.unreachable_since is not None
+        return destroyed or one.forced or (aborted and one.unreachable_since is not None)
 
     def ends_what_is_allowed(self) -> Iterator[str]:
         """An absent file, or one that lost a pool, ends nothing that nobody allowed to end."""
@@ -337,6 +349,31 @@ class Step:
                 if job.status in JOB_OVER and job.status != "done" and not job.reason:
                     yield f"{job.id} is {job.status} without a reason"
 
+    # ------------------------------------------------------------ time
+
+    def forgets_what_is_old(self) -> Iterator[str]:
+        """Under any clocks no record, and with it no log and no blob, goes before its time."""
+        left = self.runs.keys() - {run.id for run in self.after.runs}
+        for id in left:
+            ends = [job.ends_at for machine in self.site.world.machines.values() for job in _jobs_of_run(machine, id)]
+            ended = max((at for at in ends if at is not None), default=self.runs[id].submitted_at)
+            if self.site.clock.now() < ended + KEEP - TOLERANCE:
+                yield f"run {self.runs[id].spec.name} is forgotten {self.site.clock.now() - ended} s after its end"
+        buried = {stone.id for stone in self.after.tombstones if stone.kind != "run"}
+        for stone in self.before.tombstones if self.before else ():
+            lasts = stone.kind != "run" and self.site.clock.now() < stone.at + KEEP - TOLERANCE
+            if lasts and stone.id not in buried and stone.kind != "place":
+                yield f"the tombstone of {stone.id} is gone"
+
+    def dates_what_has_been(self) -> Iterator[str]:
+        """A job ends after its start and before now, and nothing has a date from before the project."""
+        for job in jobs_of(self.after).values():
+            if job.status not in JOB_OVER or job == self.jobs.get(job.id) or not self.may.dated:
+                continue
+            began, ended = job.started_at or START, job.ended_at or START
+            if not START - TOLERANCE <= began <= ended <= self.site.clock.now() + TOLERANCE:
+                yield f"{job.id} is dated {began - START} to {ended - START}, at {self.site.clock.now() - START}"
+
     # ------------------------------------------------------------ the truth
 
     def machine(self, one: Instance) -> FakeMachine | None:
@@ -347,6 +384,10 @@ class Step:
         if job is None or job.started_at is None or job.lost or self.site.world.over(machine):
             return False
         return job.boot == machine.boot and (job.ends_at or 0) > self.site.clock.now()
+
+
+def _jobs_of_run(machine: FakeMachine, run: str) -> Iterator[FakeJob]:
+    return (job for id, job in machine.jobs.items() if id.rsplit("-", 3)[0] == run)
 
 
 def cost(instances: list[Instance]) -> Decimal:

@@ -277,6 +277,89 @@ def test_a_checkout_without_git(origin: Checkout) -> None:
     assert export.living() == ["a", "c", "main"]
 
 
+UNTRUSTED = {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"}
+TRUST = "git config --global --add safe.directory"
+
+
+def untouched(checkout: Checkout, env: dict[str, str], *said: str) -> None:
+    """A repository that git does not read: nothing is launched, the applied configuration stays."""
+    before = checkout.state
+    ran = checkout.dstack("apply", "-y", "--allow-destroy", "b", env=env)
+    assert (ran.code, ran.out) == (1, ""), ran.said
+    for plan in (checkout.dstack("plan", env=env), checkout.dstack("plan", "--refresh", env=env)):
+        assert all(words in plan.said for words in (*said, "`--config-force`"))
+        assert " terminate " not in plan.out
+    assert all(words in ran.err for words in (*said, "`--config-force`")), ran.err
+    assert checkout.state == before
+
+
+@pytest.fixture
+def old(origin: Checkout) -> Checkout:
+    """A clone of the first commit, after the newest one was applied."""
+    applied(origin)
+    found = origin.clone("old")
+    found.git("checkout", "-q", "HEAD~1")
+    return found
+
+
+def test_a_checkout_that_git_does_not_trust(old: Checkout, origin: Checkout) -> None:
+    untouched(old, UNTRUSTED, "detected dubious ownership in repository at", f"`{TRUST} {old.root}`")
+    assert "Nothing to do" in applied(origin).out, "the newest one is not refused afterwards"
+    forced = old.dstack("apply", "-y", "--config-force", "--allow-destroy", "b", env=UNTRUSTED)
+    assert forced.code == 0, forced.said
+    assert old.living() == ["a"]
+
+
+def test_a_worktree_and_a_submodule_that_git_does_not_trust(origin: Checkout) -> None:
+    applied(origin)
+    tree = Checkout(origin.root.parent / "tree")
+    origin.git("worktree", "add", "-q", str(tree.root), "HEAD~1")
+    untouched(tree, UNTRUSTED, "detected dubious ownership", TRUST)
+    outer = Checkout(origin.root.parent / "outer" / "repository")
+    outer.root.mkdir(parents=True)
+    outer.git("init", "-q")
+    outer.git("submodule", "add", "-q", str(origin.root), "inner")
+    inner = Checkout(origin.root.parent / "inner")
+    Checkout(outer.root / "inner").git("checkout", "-q", "HEAD~1")
+    (outer.root / "inner").rename(inner.root)  # its `.git` leads nowhere now
+    untouched(inner, {}, "not a git repository: ")
+
+
+def test_a_checkout_where_git_is_not_installed_or_broken(old: Checkout, tmp_path: Path) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("sh", "env", "cat", "sed", "ps", "sleep", "mkdir", "rm", "mv", "ls", "uname"):
+        (programs / name).symlink_to(shutil.which(name) or "/bin/false")
+    untouched(old, {"PATH": str(programs)}, "git is not on PATH", "Install git")
+    (programs / "git").write_text("#!/bin/sh\nkill -9 $$\n")
+    (programs / "git").chmod(0o755)
+    untouched(old, {"PATH": str(programs)}, "was ended by signal 9")
+    (old.root / ".git" / "HEAD").write_text("garbage")
+    untouched(old, {}, "not a git repository")
+
+
+def test_an_unchanged_configuration_needs_no_git(origin: Checkout) -> None:
+    """Cron without git on its PATH goes on with what was applied: nothing else is brought."""
+    applied(origin)
+    ran = origin.dstack("apply", "-y", env=UNTRUSTED)
+    assert (ran.code, "Nothing to do" in ran.out) == (0, True), ran.said
+    assert origin.state.applied is not None
+    assert origin.state.applied.revision.commit == origin.git("rev-parse", "HEAD")
+
+
+def test_the_first_apply_of_a_checkout_that_git_does_not_trust(origin: Checkout) -> None:
+    ran = origin.dstack("apply", "-y", env=UNTRUSTED)
+    assert (ran.code, "detected dubious ownership" in ran.err) == (1, True), ran.said
+    assert "apply would refuse these documents" in origin.dstack("plan", env=UNTRUSTED).out
+    assert not (origin.root.parent / "shared" / f"{PROJECT}.yml").exists()
+
+
+def test_comparing_with_a_revision_where_git_fails_has_its_words(origin: Checkout) -> None:
+    applied(origin)
+    ran = origin.dstack("plan", "--against", "HEAD~1", env=UNTRUSTED)
+    assert (ran.code, "detected dubious ownership" in ran.err, TRUST in ran.err) == (1, True, True), ran.said
+
+
 def test_a_sparse_checkout(origin: Checkout) -> None:
     """It lacks a document: that is no removal of its pools."""
     origin.write("src/train.py", "pass\n")

@@ -35,8 +35,12 @@ from schemas.state import State
 from tests.chaos.killer import Killer, Sleeper
 from tests.chaos.machine import EVERYTHING, FOR_EVER, KINDS, PLACES, Field, jump, state_of
 from tests.chaos.people import AGAIN, People, in_blocks, spec_of, who
+from tests.worlds.world import START
 
 places = st.sampled_from(PLACES)
+DAY = 86400
+WRONG = (40 * DAY, -40 * DAY, 40 * 365 * DAY, -START)
+"""Seconds by which a clock is ahead."""
 SHAPES = tuple(kind.name for kind in FAKES)
 effect = st.integers(1, 12)
 times = st.sampled_from([5, 20, 20, 70, 130, 400, 700, 1300, 4000, 15_000])
@@ -56,11 +60,22 @@ class Machine(People):
         kind=st.sampled_from(SHAPES),
         delay=st.sampled_from([0, 0, 600]),
         late=st.sampled_from(["", "", "small"]),
+        dated=st.booleans(),
     )
     def begin(
-        self, lag: int, boot: int, ending: int, shown: int | None, blocks: int, kind: str, delay: int, late: str
+        self,
+        lag: int,
+        boot: int,
+        ending: int,
+        shown: int | None,
+        blocks: int,
+        kind: str,
+        delay: int,
+        late: str,
+        dated: bool,
     ) -> None:
         world = self.field.site.world
+        self.field.dated = dated
         self.field.shape(kind)
         world.delay = delay if world.kind.launch == "once" else 0
         world.late |= {late} - {""}
@@ -169,6 +184,19 @@ class Machine(People):
     @rule(who=who, seconds=st.sampled_from([0, 0, 40, -40, 7200, -7200]))
     def a_clock_is_off(self, who: str, seconds: int) -> None:
         self.field.skew[who] = seconds
+
+    @precondition(lambda self: self.field.dated)
+    @rule(who=who, seconds=st.sampled_from(WRONG))
+    def a_clock_is_far_off(self, who: str, seconds: int) -> None:
+        """By a month and more, by decades, or in 1970. Places tell the time."""
+        self.field.skew[who] = seconds
+
+    @rule(number=st.integers(0, 3), seconds=st.sampled_from([0, 0, *WRONG]))
+    def the_clock_of_a_host_is_off(self, number: int, seconds: int) -> None:
+        """Jobs can set it, and it says nothing of others."""
+        living = self.field.site.world.living()
+        if number < len(living) and (self.field.dated or len(living) > 1):
+            living[number].ahead = seconds
 
     # ------------------------------------------------------------ places
 

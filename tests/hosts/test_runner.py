@@ -430,6 +430,7 @@ def test_a_report_is_read() -> None:
         GOOD + b"job a running 1 5 0 x\n",
         b"dstack-host 1\n.\n",
         b"dstack-host 2\nhost 3f77 100 1790000000 7 abc\n.\n",
+        GOOD + b"job a running 1 5 0 x\njob a ended 0 exit 5 9 0 x\n.\n",
         GOOD + b"job ../a running 1 5 0 x\n.\n",
         GOOD + b"job a dancing 1 5 0 x\n.\n",
         GOOD + b"job a ended 1 exit 5 9 1 x y\n.\n",

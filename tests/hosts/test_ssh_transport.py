@@ -313,9 +313,15 @@ def test_a_proxy_command_that_leads_nowhere_says_why(lab: Lab, command: str, our
 def test_what_documents_say_is_no_command(lab: Lab, hostname: str, user: str) -> None:
     """A ProxyCommand is the user's own; the names that a shell would read with it are a colleague's."""
     here = configured(lab, "Host *\n  ProxyCommand nc %h %p %r\n", name=f"told-{abs(hash((hostname, user)))}")
-    with pytest.raises(Unreachable, match="a shell would read it otherwise") as told:
+    with pytest.raises(Unreachable, match=r"is not a (host|login) name") as told:
         Lines(here).to(Host(name="far", hostname=hostname, user=user, host_key=OTHER_KEY))
     assert told.value.ours
+
+
+def test_what_ssh_takes_and_a_shell_would_not_is_given_to_no_proxy_command(lab: Lab) -> None:
+    here = configured(lab, "Host *\n  ProxyCommand nc %h %p %r\n", name="told-a-shell")
+    with pytest.raises(Unreachable, match="a shell would read it otherwise"):
+        Lines(here).to(Host(name="far", hostname="far", user="CORP\\ann", host_key=OTHER_KEY))
 
 
 def test_jumps_of_the_users_own_that_lead_in_a_circle_are_told(lab: Lab) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from reconciler.config.edit.hosts import add_hosts, said_of_all, with_hosts
 from reconciler.config.edit.pools import create_pool
@@ -54,6 +59,12 @@ def test_destinations(text: str, flags: dict[str, Any], meant: dict[str, Any]) -
         ("node", {"options": ["ForwardAgent=yes"]}, "never forwarded"),
         ("node", {"options": ["ProxyCommand=evil"]}, "~/.ssh/config"),
         ("node", {"options": ["Port=x"]}, "not a port"),
+        ("x;id", {}, "not a host name"),
+        ("node", {"options": ["HostName=$(id)"]}, "not a host name"),
+        ("a;b@node", {}, "not a login name"),
+        ("node", {"login": "-l"}, "not a login name"),
+        ("node", {"options": ["User=`id`"]}, "not a login name"),
+        ("node", {"identity": "-x"}, "not the path of a key"),
     ],
 )
 def test_what_is_no_destination_says_why(text: str, flags: dict[str, Any], says: str) -> None:
@@ -64,19 +75,67 @@ def test_what_is_no_destination_says_why(text: str, flags: dict[str, Any], says:
 def test_jumps_as_ssh_takes_them() -> None:
     assert read_jump("me@gate:2222") == Jump(hostname="gate", port=2222, user="me")
     assert read_jump("[fe80::1]:22") == Jump(hostname="fe80::1", port=22)
-    with pytest.raises(ValueError, match="not a jump host"):
-        read_jump("a b")
+    for wrong in ("a b", "a;b", "-oX=y", "u;v@a", "a:0", "a:70000", "$(id)", ""):
+        with pytest.raises(ValueError, match="not a jump host"):
+            read_jump(wrong)
 
 
 # ---------------------------------------------------------------- known_hosts
 
 
 def test_the_first_line_that_names_a_host_decides() -> None:
-    known = Known(f"# note\n@revoked node {OTHER}\nnode,10.0.0.7 {KEY} comment\nnode {OTHER}\n[node]:2222 {OTHER}\n")
+    known = Known(f"# note\nnode,10.0.0.7 {KEY} comment\nnode {OTHER}\n[node]:2222 {OTHER}\n")
     assert known.key_of("node") == known.key_of("NODE", 22) == known.key_of("10.0.0.7") == KEY
     assert known.keys_of("node") == (KEY, OTHER)
     assert known.key_of("node", 2222) == OTHER
     assert known.key_of("nobody") == ""
+
+
+@pytest.mark.parametrize("names", ["node", "*", "n?de", "other,node", "{hashed}", "@port"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_revoked_key_is_no_key_of_its_host(names: str, first: bool) -> None:
+    """Wherever the line stands, however it names the host, whatever the port and the comment."""
+    port = 2222 if names == "@port" else None
+    names = "[node]:2222" if port else names.replace("{hashed}", _hashed("node"))
+    pinned = f"{name_of('node', port)} {KEY} comment\n"
+    revoked = f"@revoked\t{names}  {KEY}=\n"
+    known = Known(revoked + pinned if first else pinned + revoked)
+    assert known.key_of("node", port) == ""
+    assert known.revoked(KEY, "node", port) == (1 if first else 2)
+    assert known.revoked(OTHER, "node", port) == 0
+
+
+PARTS = st.sampled_from(["a", "b", "*", "?", "a.b", "[a]:7", "!a", "!*.b", "A", "*.b", "[*]:7", "a*"])
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="no ssh-keygen here")
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(st.sampled_from(["", "@revoked "]), st.lists(PARTS, min_size=1, max_size=3)), max_size=5))
+def test_lines_are_found_as_by_openssh(lines: list[tuple[str, list[str]]]) -> None:
+    text = "".join(
+        f"{marker}{','.join(names)} {KEY if marker else OTHER} {n}\n" for n, (marker, names) in enumerate(lines)
+    )
+    known = Known(text)
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(text)
+        file.flush()
+        for name, host, port in (("a", "a", None), ("a.b", "a.b", 22), ("[a]:7", "a", 7)):
+            found = subprocess.run(
+                ["ssh-keygen", "-F", name, "-f", file.name], capture_output=True, text=True, check=False
+            )
+            theirs = [line for line in found.stdout.splitlines() if not line.startswith("#")]
+            assert len(known.keys_of(host, port)) == sum(not line.startswith("@") for line in theirs)
+            if any(line.startswith("@") for line in theirs):
+                assert known.revoked(KEY, host, port)
+
+
+def test_a_line_that_revokes_reaches_only_whom_it_names() -> None:
+    known = Known(f"@revoked *.lab,!gate.lab {KEY}\n@cert-authority *.lab {OTHER}\n")
+    assert known.revoked(KEY, "a.lab") == 1
+    assert known.revoked(KEY, "a.lab", 2222) == 1  # a line without the port is meant for the machine
+    assert known.revoked(KEY, "gate.lab") == known.revoked(KEY, "b.other") == 0
+    assert known.key_of("a.lab") == ""  # an authority is no key of a host
+    assert (known.authority("a.lab"), known.authority("b.other")) == (2, 0)
 
 
 def test_patterns_and_hashed_names() -> None:
@@ -153,6 +212,28 @@ def test_pinned_keys_are_part_of_the_documents(tmp_path: Path) -> None:
     assert load(tmp_path, home=tmp_path, known=(after.digest, after.desired)).desired == after.desired
 
 
+def test_a_pin_that_the_project_revoked_is_refused(tmp_path: Path) -> None:
+    known = f"node {OTHER}\n@revoked node {KEY}\n"
+    with pytest.raises(Invalid) as told:
+        hosts_of(tmp_path, f"      hosts: [{{hostname: node, host_key: {KEY}}}]\n", known=known)
+    assert "the host_key of `node` is revoked by .dstack/known_hosts:2" in "\n".join(map(str, told.value.problems))
+    (host,) = hosts_of(tmp_path, "      hosts: [node]\n", known=known + f"@revoked * {OTHER}\n")
+    assert host.host_key == ""
+
+
+def test_a_jump_to_bought_machines_is_a_name_too(tmp_path: Path) -> None:
+    (tmp_path / ".dstack").mkdir()
+    backends = "backends:\n  - {type: aws}\n  - {type: kubernetes, networking: {ssh_host: 'a b'}}\n"
+    pool = "pools:\n  - name: p\n    connect: {jump: {hostname: 'a;b', user: -x}}\n"
+    (tmp_path / ".dstack/pools.yml").write_text(backends + pool)
+    with pytest.raises(Invalid) as told:
+        load(tmp_path, home=tmp_path)
+    said = "\n".join(map(str, told.value.problems))
+    assert "backends[1].networking.ssh_host: 'a b' is not a host name" in said
+    assert "pools.yml:6:32: pools[0].connect.jump.hostname: 'a;b' is not a host name" in said
+    assert "pools[0].connect.jump.user: '-x' is not a login name" in said
+
+
 @pytest.mark.parametrize(
     ("ssh", "says"),
     [
@@ -161,6 +242,19 @@ def test_pinned_keys_are_part_of_the_documents(tmp_path: Path) -> None:
         ("      hosts: [{hostname: a, host_key: nonsense}]\n", "is no host key"),
         ("      hosts: [{hostname: a, name: Bad Name}]\n", "is not a name"),
         ("      hosts: [{hostname: a, network: nowhere}]\n", "is not a network"),
+        (
+            "      hosts: ['x;touch /tmp/pwn;#']\n",
+            "pools.yml:5:15: pools[0].ssh.hosts[0]: 'x;touch /tmp/pwn;#' is",
+        ),
+        ("      hosts: [{hostname: '$(id)'}]\n", "'$(id)' is not a host name"),
+        ("      hosts: [{hostname: -oProxyCommand=x}]\n", "is not a host name"),
+        ("      hosts: [{hostname: a, user: 'a;b'}]\n", "'a;b' is not a login name"),
+        ("      hosts: [{hostname: a, internal_ip: 'a b'}]\n", "'a b' is not a host name"),
+        ("      hosts: [{hostname: a, identity_file: -x}]\n", "is not the path of a key"),
+        ("      user: '`id`'\n      hosts: [a]\n", "'`id`' is not a login name"),
+        ('      identity_file: "a\\0b"\n      hosts: [a]\n', "is not the path of a key"),
+        ("      proxy_jump: {hostname: 'a|b'}\n      hosts: [a]\n", "'a|b' is not a host name"),
+        ("      hosts: [{hostname: a, proxy_jump: [{hostname: b, user: -l}]}]\n", "'-l' is not a login name"),
         ("      hosts: []\n", "the list is empty"),
         ("      proxy_jump: []\n      hosts: [a]\n", "the list is empty"),
         ("      proxy_jump: [{hostname: b}, {port: 2}]\n      hosts: [a]\n", "`hostname` is missing"),

@@ -192,6 +192,49 @@ def test_an_exit_under_notice_is_an_interruption(host: RealHost) -> None:
     assert (done.reason, done.interrupted) == ("", False)
 
 
+SAVES = ("trap 'echo saved; exit 0' TERM", "echo up", "while :; do sleep 600 & wait; done")
+
+
+@pytest.mark.parametrize(
+    ("order", "reason", "interrupted"),
+    [
+        ("stop", "stopped", False),
+        ("retire", "its instance was ended", True),
+        ("shutdown", "its machine was shut down", True),
+        ("max_duration", "max duration 1s", False),
+        ("disk", "used more than 1 MB of disk", False),
+    ],
+)
+def test_a_job_that_saves_and_exits_with_0_when_it_is_told_to_end(
+    host: RealHost, order: str, reason: str, interrupted: bool
+) -> None:
+    """The reason stays: by its exit code alone it would pass for finished."""
+    limits = {"max_duration": {"max_duration": 1}, "disk": {"disk": 1, "inactivity": 19}}.get(order, {})
+    fill = ("head -c 3000000 /dev/zero > big",) if order == "disk" else ()
+    job = host.start(*fill, *SAVES, **limits)
+    host.says(job, b"up")
+    match order:
+        case "stop":
+            host.stop(job)
+        case "retire":
+            host.runner.retire(host.instance, generation=1)
+        case "shutdown":  # as an init does it: everything at once, our supervisor too
+            for pid in (host.supervisor(job), *host.pids(job)):
+                os.kill(pid, signal.SIGTERM)
+    report = host.over(job)
+    assert (report.reason, report.interrupted) == (reason, interrupted)
+    if order != "retire":  # there the end of the machine is not delayed
+        assert report.exit_code == 0
+
+
+def test_an_end_of_its_own_before_the_stop_came_counts(host: RealHost) -> None:
+    job = host.start("true")
+    host.over(job)
+    host.stop(job)
+    report = host.over(job)
+    assert (report.exit_code, report.reason) == (0, "")
+
+
 def test_inactivity_ends_it(host: RealHost) -> None:
     assert host.over(host.start("sleep 600", inactivity=1)).reason == "inactive for 1s"
 

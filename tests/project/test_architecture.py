@@ -52,9 +52,8 @@ CROWDED = {
     "reconciler.cli.commands.cost": 13,
     "reconciler.cli.commands.offers.list": 18,
     "reconciler.cli.commands.plan.apply": 20,
-    "reconciler.cli.commands.plan.destroy": 15,
+    "reconciler.cli.commands.plan.destroy": 14,
     "reconciler.cli.commands.plan.plan": 25,
-    "reconciler.cli.commands.plan.scoped_tick": 13,
     "reconciler.cli.commands.pool.add": 17,
     "reconciler.cli.commands.pool.add_ssh": 16,
     "reconciler.cli.commands.run.attach": 18,
@@ -66,7 +65,7 @@ CROWDED = {
     "reconciler.cli.commands.state.show": 15,
     "reconciler.cli.project": 13,
     "reconciler.config.load_run": 13,
-    "reconciler.engine.decide": 25,
+    "reconciler.engine.decide": 24,
     "reconciler.engine.tick": 19,
     "reconciler.planner.plan": 13,
 }
@@ -77,8 +76,8 @@ VAGUE = {"utils", "util", "common", "helpers", "helper", "manager", "managers", 
 NOUNS_WITH_IO = ("schemas.documents",)
 PURE_LIBRARY = {
     "__future__", "abc", "base64", "bisect", "collections", "dataclasses", "datetime", "decimal", "enum", "fractions",
-    "functools", "hashlib", "heapq", "hmac", "itertools", "json", "math", "msgspec", "operator", "re", "string",
-    "textwrap", "types", "typing",
+    "fnmatch", "functools", "hashlib", "heapq", "hmac", "itertools", "json", "math", "msgspec", "operator", "re",
+    "string", "textwrap", "types", "typing",
 }  # fmt: skip
 IMPURE_CALLS = {"open", "input", "print", "exec", "eval", "compile", "__import__", "breakpoint"}
 CLOCKS = {"now", "today", "utcnow", "time", "time_ns", "monotonic", "perf_counter"}
@@ -422,8 +421,10 @@ NAMED = {
     "backends.aws.access": "the vendor's program",
     "schemas.location": "`state: local`",
     "backends.aws.backend": "a partition of AWS",
+    "backends.aws.iam_policy": "a partition of AWS",
     "backends.local.backend": "its own",
     "backends.ssh.backend": "its own",
+    "reconciler.hosts.ssh.ask_ssh": "the program",
     "backends.aws.snapshot_catalog": "of AWS alone",
 }
 """Modules in which the name of a type stands as a text, and why."""

@@ -280,7 +280,7 @@ def test_a_project_without_a_cloud_and_one_in_no_known_region_say_so(tmp_path: P
     ran = folder_at(tmp_path).dstack("offers", "--gpu", "24GB")
     assert "→ 0 with gpu 1 (24GB); the documents have no cloud: `--backend aws` shows what one has" in ran.err
     ran = folder_at(tmp_path).dstack("offers", "--region", "mars-*")
-    assert "--region mars-*: no such region; there are none" in ran.err
+    assert "--region mars-*: no such region is known here; there are none" in ran.err
     folder = folder_at(tmp_path, documents=DOCUMENTS.replace("us-east-1, eu-west-1", "eu-wset-1"))
     ran = folder.dstack("offers", "--gpu", "24GB")
     assert "warning: aws: no offer is known in region eu-wset-1; did you mean eu-west-1?" in ran.err
@@ -336,9 +336,9 @@ def test_offers_in_json_under_a_pools_limits(project: Folder) -> None:
     [
         (["--gpu", "A100:x:y"], "--gpu: "),
         (["--max-price", "cheap"], "--max-price cheap: not a price"),
-        (["--instance-type", "p4d.24xlrge"], "no such instance type; did you mean p4d.24xlarge"),
-        (["--region", "us-eats-1"], "--region us-eats-1: no such region; did you mean us-east-1"),
-        (["--backend", "asw"], "--backend asw: no such backend; did you mean aws?"),
+        (["--instance-type", "p4d.24xlrge"], "no such instance type is known here; did you mean p4d.24xlarge"),
+        (["--region", "us-eats-1"], "--region us-eats-1: no such region is known here; did you mean us-east-1"),
+        (["--backend", "asw"], "--backend asw: no such backend is known here; did you mean aws?"),
         (["--pool", "nope"], "--pool nope: no such pool"),
         (["--group-by", "colour"], "--group-by colour: must be gpu, region or backend"),
         (["--spot", "--on-demand"], "give one of --spot, --on-demand"),
@@ -367,7 +367,8 @@ def test_a_run_is_refused_with_the_same_funnel(tmp_path: Path, capsys: pytest.Ca
         confirm(Plan(version=1, project="demo", generation=0), STATE)
     assert re.match(
         r"no offer fits run train: \d+ offers → \d+ with gpu 1xA10G → \d+ with spot → 0 with max_price ≤ \$0.10, the "
-        r"cheapest left out: g5.xlarge ≤ \$1.01; ask for less",
+        r"cheapest left out: g5.xlarge ≤ \$1.01 \(snapshot \(derived\) of 2025-03-02: `dstack offers --refresh`\); "
+        "ask for less",
         str(refused.value),
     )
 

@@ -335,7 +335,7 @@ def test_revisions_of_other_shapes(folder: Folder, tmp_path: Path) -> None:
     assert f"{commit}:.dstack/link.yml:1:1: " in ran.err
     assert Folder(tmp_path / "export").write(".dstack/pools.yml", POOLS)
     ran = Folder(tmp_path / "export").dstack("plan", "--against", "main")
-    assert "git is not there, or this is no repository" in ran.err
+    assert "is not in a git repository. Run this in a clone" in ran.err
 
 
 def test_gates_of_the_command(folder: Folder) -> None:

@@ -542,3 +542,33 @@ def test_folders_that_nobody_needs_are_strays() -> None:
     state = a_state(an_instance(), attempts=(an_attempt(*jobs),))
     reports = [JobReport(id=id, phase="running") for id in ("done", "live", "unknown")]
     assert one(looked(state, report(*reports))).stray_jobs == ("done", "unknown")
+
+
+# ---------------------------------------------------------------- its folder is gone
+
+
+def emptied(**fields: Any) -> HostReport:
+    return HostReport(instance="l-0", at=NOW, error="our folder there is gone", folder_gone=True, **fields)
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [("assigned", "lost"), ("running", "lost"), ("ended", "lost"), ("done", "done"), ("failed", "failed")],
+)
+def test_the_jobs_of_a_machine_whose_folder_is_gone_are_over(was: Any, becomes: str) -> None:
+    state = a_state(an_instance(ready_at=NOW - 50), attempts=(an_attempt(Job(id="j", instance="l-0", status=was)),))
+    after = looked(state, emptied(), before=state)
+    assert job(after).status == becomes
+    assert one(after).quarantined == "its folder on the host is gone"  # it is ended once it is free, never used again
+    assert one(after).unreachable_since is None
+
+
+def test_a_machine_that_boots_has_no_folder_yet() -> None:
+    after = looked(a_state(an_instance(phase="provisioning", ready_at=None)), emptied())
+    assert (one(after).phase, one(after).quarantined) == ("provisioning", "")
+
+
+def test_a_stopped_job_whose_folder_is_gone_ended_as_asked() -> None:
+    attempt = replace(an_attempt(Job(id="j", instance="l-0", status="running")), stopping="stopped by ann")
+    state = a_state(an_instance(ready_at=NOW - 50), attempts=(attempt,))
+    assert job(looked(state, emptied())).status == "terminated"

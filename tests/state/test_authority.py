@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from reconciler.config.git_revision import facts_of, revision_of
-from reconciler.state.authority import GitFacts, Verdict, judge
+from reconciler.config.git_revision import facts_of, revision_of, sparse
+from reconciler.state.authority import FORCE, GitFacts, Verdict, judge
+from reconciler.system.git import GitFailed, repository_of, run_git
 from schemas.desired import Desired
 from schemas.state import Applied, Revision
 
@@ -263,18 +265,90 @@ def test_the_remote_branch_counts_not_the_local_one(origin: Checkout) -> None:
     assert origin.revision("main").on_authority is True
 
 
-def test_nothing_breaks_where_git_is_broken(tmp_path: Path, origin: Checkout) -> None:
+def test_a_folder_without_a_repository_needs_no_git(tmp_path: Path) -> None:
     bare = Revision(digest="d")
     empty = tmp_path / "empty"
     (empty / ".dstack").mkdir(parents=True)
     assert revision_of(empty, "d", authority="main") == bare
     assert revision_of(tmp_path / "nowhere", "d") == bare
-    assert revision_of(origin.root, "d", environ={"PATH": "/nowhere"}) == bare
-    (origin.root / ".git" / "HEAD").write_text("garbage")
-    assert revision_of(origin.root, "d") == bare
+    assert revision_of(empty, "d", environ={"PATH": "/nowhere"}) == bare
     subprocess.run(["git", "init", "-q", str(empty)], check=True)
     (empty / ".dstack" / "a.yml").write_text("")
     assert revision_of(empty, "d") == bare
+    subprocess.run(["git", "-C", str(empty), "add", "."], check=True)
+    assert revision_of(empty, "d") == bare, "nothing was ever committed"
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        ("path", "git is not on PATH. Install git"),
+        ("owner", "detected dubious ownership in repository at"),
+        ("config", "bad config line 1 in file"),
+        ("HEAD", "not a git repository"),
+        ("index", "index file"),
+        ("objects", "bad object HEAD. Check out a commit that git can read"),
+        ("gitfile", "not a git repository: "),
+    ],
+)
+def test_a_repository_that_git_does_not_read_is_not_without_git(origin: Checkout, harm: str, words: str) -> None:
+    known, environ = origin.revision(), dict(os.environ)
+    folder = origin.root / ".git"
+    match harm:
+        case "path":
+            environ["PATH"] = "/nowhere"
+        case "owner":
+            environ["GIT_TEST_ASSUME_DIFFERENT_OWNER"] = "1"
+        case "config" | "HEAD" | "index":
+            (folder / harm).write_text("[garbage\n")
+        case "objects":
+            shutil.rmtree(folder / "objects")
+            (folder / "objects").mkdir()
+        case "gitfile":
+            folder.rename(origin.root / "moved")
+            folder.write_text("gitdir: ../gone/.git\n")
+    with pytest.raises(GitFailed, match=re.escape(words)) as caught:
+        revision_of(origin.root, "d", environ=environ)
+    below = origin.root / "below" / "deeper"
+    below.mkdir(parents=True)
+    if harm != "objects":  # the index alone tells it
+        with pytest.raises(GitFailed):
+            sparse(below, environ=environ)
+    verdict = judge(
+        Revision(digest="d"),
+        applied=Applied(revision=known, by="x", at=0, desired=Desired()),
+        history=(),
+        facts=GitFacts(failed=str(caught.value)),
+    )
+    assert rights(verdict) == REFUSED
+    assert words in verdict.why
+    assert FORCE in verdict.why
+
+
+def test_a_git_that_fails_between_two_questions(origin: Checkout) -> None:
+    applied = origin.applied()
+    origin.commit("v4", 4)
+    mine = origin.revision()
+    facts = facts_of(origin.root, mine, applied.revision, environ={"PATH": "/nowhere"})
+    assert "git is not on PATH" in facts.failed
+    assert rights(judge(mine, applied=applied, history=(), facts=facts)) == REFUSED
+
+
+def test_a_git_that_does_not_answer(origin: Checkout, tmp_path: Path) -> None:
+    (tmp_path / "git").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "git").chmod(0o755)
+    environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    with pytest.raises(GitFailed, match=r"no answer within 0s \(`git status`\)"):
+        run_git(origin.root, "status", environ=environ, timeout=0.1)
+
+
+def test_a_repository_is_looked_for_where_git_looks(origin: Checkout) -> None:
+    below = origin.root / "a" / "b"
+    below.mkdir(parents=True)
+    assert repository_of(below) == origin.root.resolve() / ".git"
+    ceiling = {"GIT_CEILING_DIRECTORIES": str(origin.root.resolve())}
+    assert repository_of(below, environ=ceiling) is None
+    assert repository_of(origin.root, environ=ceiling) is not None
 
 
 def test_what_a_hook_sets_does_not_lead_elsewhere(origin: Checkout, tmp_path: Path) -> None:
@@ -304,6 +378,9 @@ NONE = GitFacts()
         (MINE, THEIRS, GitFacts(ahead=True), "", FREELY),
         (MINE, THEIRS, GitFacts(behind=True), "", REFUSED),
         (MINE, THEIRS, GitFacts(left_out=("a",)), "", REFUSED),
+        (Revision(digest="mine"), THEIRS, GitFacts(failed="no `git`"), "", REFUSED),
+        (Revision(digest="mine"), None, GitFacts(failed="no `git`"), "", REFUSED),
+        (Revision(digest="theirs"), THEIRS, GitFacts(failed="no `git`"), "", FREELY),
         (Revision(digest="mine"), THEIRS, NONE, "", ASKED),
         (Revision(digest="theirs"), THEIRS, GitFacts(behind=True, left_out=("a",)), "main", FREELY),
         (Revision(digest="mine", commit=A, committed_at=5), THEIRS, NONE, "", REFUSED),

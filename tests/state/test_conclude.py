@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from reconciler.state.job_results import with_result
 from reconciler.state.settle import conclude
 from schemas.run import Attempt, Run
 from schemas.state import Applied, Capacity, Override, Revision, State, Wish
@@ -190,6 +191,73 @@ def test_a_task_stopped_at_the_end_of_a_drain_was_interrupted() -> None:
     state = state_of({"spec": {"retry": ALWAYS}}, [job("terminated", exit_code=143)])
     state = replace(state, attempts=(replace(state.attempts[0], stopping="gpu-0 was to be drained by now: x"),))
     assert conclude(state, now=NOW).runs[0].status == "submitted"
+
+
+@pytest.mark.parametrize("type", ["task", "dev-environment"])
+@pytest.mark.parametrize("retry", [{}, ALWAYS])
+def test_a_job_that_saved_and_exited_with_0_when_drained_waits_again(type: str, retry: dict[str, Any]) -> None:
+    """With or without `retry`: whoever drains moves what runs there."""
+    run = told_to_end({"spec": {"type": type, "retry": retry}}, stopping="gpu-0 was to be drained by now: pool drained")
+    assert (run.status, run.exit_code) == ("submitted", None)
+    assert run.reason == "again after: gpu-0 was to be drained by now: pool drained"
+    assert run.wait_until == (NOW + 3600 if retry else None)
+
+
+def test_a_job_that_saved_and_exited_with_0_when_stopped_is_stopped() -> None:
+    run = told_to_end({"status": "terminating", "stop_reason": "stopped by ann"}, stopping="stopped by ann")
+    assert (run.status, run.reason, run.exit_code) == ("terminated", "stopped by ann", 0)
+    replaced = {"status": "terminating", "stop_reason": "replaced by its changed configuration", "superseded_by": "h"}
+    run = told_to_end(replaced, stopping="replaced by its changed configuration")
+    assert (run.status, run.exit_code) == ("terminated", 0)
+    service = {"status": "terminating", "stop_reason": "stopped by ann", "spec": {"type": "service"}}
+    assert told_to_end(service, stopping="stopped by ann").status == "terminated"
+
+
+def test_a_job_that_saved_and_exited_with_0_where_the_state_knows_of_no_stop() -> None:
+    """After a rebuild only the host remembers it."""
+    run = told_to_end({}, stopping="")
+    assert (run.status, run.reason) == ("terminated", "stopped")
+
+
+@pytest.mark.parametrize("criteria", ["all-done", "master-done"])
+def test_a_gang_of_which_a_node_exits_with_0_when_told_is_not_done(criteria: str) -> None:
+    spec = {"spec": {"nodes": 2, "stop_criteria": criteria}}
+    run = told_to_end(spec, stopping="gpu-1 was to be drained by now: x", nodes=2)
+    assert run.status == "submitted"
+    state = state_of({"status": "terminating", "stop_reason": "stopped by ann", **spec}, [job("running")] * 2)
+    attempt = replace(state.attempts[0], stopping="stopped by ann")
+    by_itself, told = (
+        with_result(replace(one, status="ended", exit_code=0, reason=reason, ended_at=NOW), attempt)
+        for one, reason in zip(attempt.jobs, ("", "stopped"), strict=True)
+    )
+    state = replace(state, attempts=(replace(attempt, jobs=(by_itself, told)),))
+    assert conclude(state, now=NOW).runs[0].status == ("done" if criteria == "master-done" else "terminated")
+
+
+@pytest.mark.parametrize(("retry", "status"), [(ALWAYS, "submitted"), ({}, "failed")])
+@pytest.mark.parametrize("reason", ["its machine was shut down", "its instance was ended"])
+def test_a_job_that_exited_with_0_because_its_machine_went_was_interrupted(
+    reason: str, retry: dict[str, Any], status: str
+) -> None:
+    run = told_to_end({"spec": {"retry": retry}}, stopping="", reason=reason, interrupted=True)
+    assert run.status == status
+
+
+@pytest.mark.parametrize("reason", ["used more than 5 MB of disk", "its probe failed"])
+def test_a_job_that_exited_with_0_when_a_limit_ended_it_failed(reason: str) -> None:
+    run = told_to_end({}, stopping="", reason=reason)
+    assert (run.status, run.reason) == ("failed", reason)
+
+
+def told_to_end(
+    run: dict[str, Any], *, stopping: str, reason: str = "stopped", interrupted: bool = False, nodes: int = 1
+) -> Run:
+    """A run whose jobs exited with 0 after they were told to end, once their results are stored."""
+    state = state_of(run, [job("running")] * nodes)
+    attempt = replace(state.attempts[0], stopping=stopping)
+    facts = {"exit_code": 0, "reason": reason, "interrupted": interrupted, "ended_at": NOW}
+    jobs = tuple(with_result(replace(one, status="ended", **facts), attempt) for one in attempt.jobs)
+    return conclude(replace(state, attempts=(replace(attempt, jobs=jobs),)), now=NOW).runs[0]
 
 
 # ---------------------------------------------------------------- machines gone or out of sight

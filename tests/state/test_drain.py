@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -113,3 +116,53 @@ def test_the_drain_of_an_instance_goes_with_it() -> None:
     drain = a_drain("instance i1")
     assert conclude(a_state(drain), now=NOW).overrides == (drain,)
     assert conclude(a_state(drain, phase="terminated"), now=NOW).overrides == ()
+
+
+# ---------------------------------------------------------------- days on which the clocks change
+
+
+def utc(text: str) -> int:
+    return int(datetime.fromisoformat(f"{text}+00:00").timestamp())
+
+
+@pytest.mark.parametrize("said", ["2027-03-28T02:30", "2027-03-28 02:00", "tomorrow 02:59", "02:30"])
+def test_a_time_that_the_clocks_skip_is_refused_with_its_hours(said: str) -> None:
+    now = utc("2027-03-27T12:00") if said.startswith("tomorrow") else utc("2027-03-28T00:10")
+    with pytest.raises(Fail, match=r"no such local time: the clocks go from 02:00 to 03:00 on 2027-03-28. Give"):
+        when(said, flag="--at", now=now, here=here)
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("2027-03-28T01:59", "2027-03-28T00:59"),
+        ("2027-03-28T03:00", "2027-03-28T01:00"),
+        ("2027-03-28T02:30+01:00", "2027-03-28T01:30"),
+        ("2027-10-31T02:30", "2027-10-31T00:30"),
+        ("2027-10-31T02:30+01:00", "2027-10-31T01:30"),
+    ],
+)
+def test_a_time_that_there_is_on_such_a_day(said: str, meant: str) -> None:
+    """One that there is twice is the first."""
+    assert when(said, flag="--at", now=utc("2027-03-27T12:00"), here=here) == utc(meant)
+
+
+def test_the_next_time_of_a_name_may_be_the_second_of_that_day() -> None:
+    for now, meant in (
+        ("2027-10-31T00:10", "2027-10-31T00:30"),
+        ("2027-10-31T00:40", "2027-10-31T01:30"),
+        ("2027-10-31T01:40", "2027-11-01T01:30"),
+    ):
+        assert when("02:30", flag="--at", now=utc(now), here=here) == utc(meant)
+
+
+def test_the_zone_of_this_machine_is_read_likewise() -> None:
+    """As the command has it: without a zone that is passed in."""
+    program = (
+        "from reconciler.cli.terminal.times import when\n"
+        "from reconciler.cli.exits import Fail\n"
+        "try:\n    print(when('2027-03-28T02:30', flag='--at', now=0))\nexcept Fail as error:\n    print(error)"
+    )
+    environ = {**os.environ, "TZ": "Europe/Berlin"}
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environ)
+    assert "the clocks go from 02:00 to 03:00 on 2027-03-28" in told.stdout

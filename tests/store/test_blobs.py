@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,24 @@ def test_leftovers_of_the_dead_are_swept_and_never_listed(blobs: FolderBlobs, tm
     blobs.put(b"a")  # long after 1970
     assert list((tmp_path / "blobs").glob(".*.tmp")) == []
     assert blobs.digests() == {digest}
+
+
+@pytest.mark.parametrize("off", ["+40y", "+40d", "-40d"])
+def test_a_wrong_clock_sweeps_nothing_that_is_being_written(blobs: FolderBlobs, tmp_path: Path, off: str) -> None:
+    """`faketime dstack apply` removed its own half-written blob: the folder's clock judges what the folder dates."""
+    blobs.put(b"a")
+    other = tmp_path / "blobs" / ".other.tmp"
+    other.write_bytes(b"half")
+    program = f"from pathlib import Path\nfrom reconciler.store.blobs.folder import *\n{PUT}"
+    done = subprocess.run(
+        ["faketime", "-f", off, sys.executable, "-c", program, str(tmp_path / "blobs")], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert other.exists()
+    assert len(blobs.digests()) == 2
+
+
+PUT = "import sys\nFolderBlobs(Path(sys.argv[1])).put(b'b')\n"
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

@@ -112,6 +112,25 @@ def test_a_submodule_travels_with_its_files(project: Path, tmp_path: Path) -> No
     assert not any(name.startswith("lib/.git") for name in names(bundle(project)))
 
 
+@pytest.mark.parametrize("harm", ["owner", "path", "HEAD"])
+def test_files_are_not_packed_where_git_does_not_read_the_repository(
+    project: Path, harm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What git ignores, secrets among it, must not travel because git fails."""
+    git(project, "init", "-q")
+    write(project, ".gitignore", ".env\n")
+    write(project, ".env", "TOKEN=1")
+    match harm:
+        case "owner":
+            monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+        case "path":
+            monkeypatch.setenv("PATH", "/nowhere")
+        case "HEAD":
+            write(project, ".git/HEAD", "garbage")
+    with pytest.raises(CannotBundle, match="git cannot read the repository of"):
+        bundle(project)
+
+
 def test_the_same_content_is_the_same_bytes(project: Path, tmp_path: Path) -> None:
     first = bundle(project, into=tmp_path / "a")
     for path in project.rglob("*"):

@@ -58,6 +58,14 @@ def test_foreign_lines_are_skipped(tmp_path: Path) -> None:
     assert [each.id for each in FolderLedger(tmp_path).read()] == ["a"]
 
 
+def test_an_entry_with_a_key_twice_is_refused_with_its_place(tmp_path: Path) -> None:
+    FolderLedger(tmp_path).append([entry("a"), entry("b")])
+    file = tmp_path / "2026-11.jsonl"
+    file.write_bytes(file.read_bytes().replace(b'{"id":"b"', b'{"id":"x","id":"b"'))
+    with pytest.raises(StateRefused, match=r"2026-11.jsonl:2: damaged: key `id` at line 1, column 11 is there twice"):
+        list(FolderLedger(tmp_path).read())
+
+
 def test_it_is_its_owners_alone(tmp_path: Path) -> None:
     FolderLedger(tmp_path).append([entry("a")])
     assert (tmp_path / "2026-11.jsonl").stat().st_mode & 0o777 == 0o600

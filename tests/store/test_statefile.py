@@ -9,6 +9,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 from hypothesis import example, given
@@ -144,6 +145,15 @@ def _edited(old: bytes, new: bytes) -> bytes:
     return data.replace(old, new, 1)
 
 
+def test_a_state_laid_out_otherwise_is_read() -> None:
+    """By hand, or by a formatter: with spaces, with defaults that are written out, with a key's text in a value."""
+    data = msgspec.json.format(dumps(full()), indent=2)
+    assert loads(data, "the.yml") == full()
+    assert loads(_edited(b'"generation":7', b'"generation" :\t7, "wishes": [] '), "the.yml") == full()
+    strange = replace(full(), wishes=(Wish(id="w", pool='","pool":"{[', name='\\":'),))
+    assert loads(dumps(strange), "the.yml") == strange
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -170,6 +180,18 @@ def _edited(old: bytes, new: bytes) -> bytes:
             _edited(b'"id":"abcdefgh2-0"', b'"id":"abcdefgh1-0"'),
             "the.yml: damaged: two records of instances have the same id (abcdefgh1-0); restore it from a copy",
         ),
+        (
+            _edited(b'"generation":7', b'"generation":7,"generation":8'),
+            "the.yml: damaged: key `generation` at line 1, column 72 is there twice, first at line 1, column 57; keep",
+        ),
+        (_edited(b'"name":"gpu-2"', b'"name":"gpu-2","n\\u0061me":"gpu-9"'), "the.yml: damaged: key `name` at line "),
+        (dumps(full()).rstrip()[:-1] + b',"runs":[]}', "the.yml: damaged: key `runs` at line "),
+        (dumps(full()).rstrip()[:-1] + b', "lineage" : "l"}', "the.yml: damaged: key `lineage` at line "),
+        (
+            _edited(b'"generation":7', b'"generation":100000000000000000000000'),
+            "the.yml: damaged: generation 100000000000000000000000 is not between 0 and 99999999999999; restore it",
+        ),
+        (_edited(b'"generation":7', b'"generation":-1'), "the.yml: damaged: generation -1 is not between"),
         (_edited(b'"instances":[\n', b'<<<<<<< HEAD\n"instances":[\n'), "the.yml: holds conflict markers of a merge."),
         (_edited(b'"instances":[\n', b'"instances":[\n=======\n'), "the.yml: holds conflict markers of a merge."),
         (b'{"version":1,"project":' + b"[" * 100_000, "the.yml: "),

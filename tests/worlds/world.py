@@ -14,7 +14,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from backends.base import Backend
-from backends.fake.backend import FakeWorld
+from backends.fake.backend import FakeBackend, FakeWorld
 from backends.fake.hosts import FakeHosts, NotHeld, Silent, StaleReconciler
 from reconciler.engine.ports import Ports
 from reconciler.engine.request import TickAsk
@@ -166,6 +166,17 @@ class FakeRunner:
         raise HostError("not asked for")
 
 
+class DatedPlace(FakeBackend):
+    """A place that tells the time. `ahead`: by how many seconds the clock of whoever asks is ahead of its own."""
+
+    def __init__(self, world: FakeWorld, place: str, *, region: str, lineage: str, ahead: Callable[[], int]) -> None:
+        super().__init__(world, place, region=region, project=PROJECT, lineage=lineage)
+        self._ahead = ahead
+
+    def clock(self) -> int | None:
+        return self._ahead()
+
+
 def _asked(call: Callable[[], Any]) -> Any:
     try:
         return call()
@@ -208,6 +219,12 @@ class Site:
     missing: dict[str, str] = field(default_factory=dict)
     offers: Sequence[Offer] = ()
     kind: BackendType = TYPES["fake"]
+    wrong: int = 0
+    """By how many seconds our clock is ahead of the world's."""
+    dated: bool = False
+    """Whether places tell the time."""
+    boot_id: str = ""
+    """Of our machine, which started with the world; "": nothing is known of its boots."""
     _nonces: itertools.count[int] = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
@@ -228,7 +245,8 @@ class Site:
             record=self.ledger.extend,
             connect=self.connect,
             runner=FakeRunner(self.world, self.scratch),
-            now=self.clock.now,
+            now=lambda: self.clock.now() + self.wrong,
+            boot_time=lambda: (self.boot_id, self.clock.now() - START + 100),
             clock=self.clock.clock,
             sleep=self.clock.sleep,
             nonce=lambda: f"n{next(self._nonces):07d}",
@@ -243,6 +261,8 @@ class Site:
 
     def connect(self, config: BackendConfig, region: str, lineage: str) -> Backend:
         name = f"{config.name}/{region}" if region else config.name
+        if self.dated:
+            return DatedPlace(self.world, name, region=region, lineage=lineage, ahead=lambda: self.wrong)
         return self.world.place(name, region=region, project=PROJECT, lineage=lineage)
 
     def bundle(self, root: Path, files: tuple[str, ...], never: tuple[str, ...] = ()) -> Path:

@@ -30,6 +30,9 @@ def policy(
     name: Name = "",
     plan: Annotated[bool, typer.Option("--plan", help="For those who plan: nothing but looks.")] = False,
     apply: Annotated[bool, typer.Option("--apply", help="For those who apply.")] = False,
+    instance_role: Annotated[
+        str, typer.Option(metavar="ROLE", help="The machines' role, where `iam_instance_profile` is named otherwise.")
+    ] = "",
 ) -> int:
     """Print the least that AWS's IAM must allow for this project, as JSON."""
     from reconciler.cli.commands.backend.policy import print_policy
@@ -37,7 +40,7 @@ def policy(
 
     if plan == apply:
         raise Fail("give one of --plan and --apply: two policies, for two kinds of people and jobs")
-    return print_policy(name, kind="plan" if plan else "apply")
+    return print_policy(name, kind="plan" if plan else "apply", instance_role=instance_role)
 
 
 def configure(

@@ -9,6 +9,7 @@ import typer
 
 from reconciler.cli.options import shared as o
 from reconciler.cli.options.factory import new_app
+from reconciler.cli.options.ssh_flags import TakesSshFlags, given
 
 RequiredPool = Annotated[str, typer.Option("--pool", metavar="NAME", help="The pool.")]
 For = Annotated[str, typer.Option("--for", metavar="DUR", help="Ends that long after it begins.")]
@@ -80,6 +81,7 @@ def add(
     dont_destroy: o.DontDestroy = False,
     yes: o.Yes = False,
     yes_above: o.YesAbove = "",
+    deadline: o.Deadline = "",
 ) -> int:
     """Add instances to a pool; they go after 72h idle unless told otherwise."""
     from reconciler.cli.commands.offers.flags import retry_flag, spot_flag
@@ -106,11 +108,13 @@ def add(
         dont_destroy=dont_destroy,
         yes=yes,
         yes_above=yes_above,
+        deadline=deadline,
     )
     return add_to_pool(asked)
 
 
 def add_ssh(
+    ctx: typer.Context,
     destination: Annotated[
         list[str], typer.Argument(metavar="DEST…", help="`[user@]host`, or `ssh://user@host:port`.")
     ],
@@ -138,6 +142,7 @@ def add_ssh(
         port=port,
         login=login,
         options=tuple(option or ()),
+        ssh_flags=given(ctx),
         jump=jump,
         config=config,
         region=region,
@@ -156,11 +161,12 @@ def remove(
     pool: o.PoolName = "",
     force: Annotated[bool, typer.Option("--force", help="Also while it is busy: its runs are ended.")] = False,
     yes: o.Yes = False,
+    deadline: o.Deadline = "",
 ) -> int:
     """End an instance."""
     from reconciler.cli.commands.pool.remove import remove_from_pool
 
-    return remove_from_pool(name, pool=pool, force=force, yes=yes)
+    return remove_from_pool(name, pool=pool, force=force, yes=yes, deadline=deadline)
 
 
 def drain(
@@ -201,7 +207,7 @@ def register(app: typer.Typer) -> None:
     pools.command("delete")(delete)
     pools.command("set-default")(set_default)
     pools.command("add")(add)
-    pools.command("add-ssh")(add_ssh)
+    pools.command("add-ssh", cls=TakesSshFlags)(add_ssh)
     pools.command("remove")(remove)
     pools.command("rm", hidden=True)(remove)
     pools.command("drain")(drain)

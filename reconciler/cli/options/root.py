@@ -57,6 +57,7 @@ def apply(
     replace: o.Replace = None,
     assume_lost: o.AssumeLost = None,
     retry_hosts: o.RetryHosts = False,
+    trust_clock: o.TrustClock = False,
     metrics: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a Prometheus textfile.")] = None,
     upgrade_state: Annotated[bool, typer.Option("--upgrade-state", help="Upgrade the state's format first.")] = False,
 ) -> int:
@@ -80,6 +81,7 @@ def apply(
             replace=tuple(replace or ()),
             assume_lost=tuple(assume_lost or ()),
             retry_hosts=retry_hosts,
+            trust_clock=trust_clock,
             upgrade_state=upgrade_state,
             metrics=metrics,
         )

@@ -43,6 +43,7 @@ def run(
     memory: o.Memory = None,
     disk: o.Disk = None,
     port: Annotated[list[str] | None, typer.Option("--port", "-p", metavar="PORT", help="A port of the run.")] = None,
+    deadline: o.Deadline = "",
 ) -> int:
     """Run a configuration: show offers, ask, start it and follow its log."""
     from reconciler.cli.commands.offers.flags import retry_flag, spot_flag
@@ -58,16 +59,9 @@ def run(
         "gpu": gpu, "cpu": cpu, "memory": memory, "disk": disk,
     }  # fmt: skip
     asked = RunAsk(
-        working_dir=working_dir,
-        file=file,
-        detach=detach,
-        yes=yes,
-        yes_above=yes_above,
-        max_offers=max_offers,
-        args=tuple(args or ()),
-        env=tuple(env or ()),
-        flags=flags,
-    )
+        working_dir=working_dir, file=file, detach=detach, yes=yes, yes_above=yes_above, max_offers=max_offers,
+        deadline=deadline, args=tuple(args or ()), env=tuple(env or ()), flags=flags,
+    )  # fmt: skip
     return run_run(asked)
 
 
@@ -89,22 +83,24 @@ def logs(
     job: Annotated[int, typer.Option(metavar="N", min=0, help="The node whose log to show.")] = 0,
     replica: Annotated[int, typer.Option(metavar="N", min=0, help="The replica of a service.")] = 0,
     attempt: Annotated[int, typer.Option(metavar="N", min=0, help="An earlier attempt (default: the last).")] = 0,
+    deadline: o.Deadline = "",
 ) -> int:
     """Print a run's log: from its host while it runs, from the store afterwards."""
     from reconciler.cli.commands.run.logs import show_logs
 
-    return show_logs(name, follow=follow, job=job, replica=replica, attempt=attempt)
+    return show_logs(name, follow=follow, job=job, replica=replica, attempt=attempt, deadline=deadline)
 
 
 def stop(
     name: Annotated[str, typer.Argument(metavar="RUN")],
     abort: Annotated[bool, typer.Option("--abort", "-x", help="At once, without its result.")] = False,
     yes: o.Yes = False,
+    deadline: o.Deadline = "",
 ) -> int:
     """Stop a run and wait until it has ended."""
     from reconciler.cli.commands.run.stop import stop_run_named
 
-    return stop_run_named(name, abort=abort, yes=yes)
+    return stop_run_named(name, abort=abort, yes=yes, deadline=deadline)
 
 
 def artifacts(
@@ -129,12 +125,21 @@ def attach(
         bool, typer.Option("--ssh-config/--no-ssh-config", help="Make `ssh RUN` enter the run.")
     ] = True,
     yes: o.Yes = False,
+    deadline: o.Deadline = "",
 ) -> int:
     """Follow a run with its ports forwarded, until Ctrl-C; `ssh RUN` and editors enter it."""
     from reconciler.cli.commands.run.attach import AttachFlags, attach_run
 
     return attach_run(
-        AttachFlags(name=name, ports=tuple(port or ()), job=job, replica=replica, ssh_config=ssh_config, yes=yes)
+        AttachFlags(
+            name=name,
+            ports=tuple(port or ()),
+            job=job,
+            replica=replica,
+            ssh_config=ssh_config,
+            yes=yes,
+            deadline=deadline,
+        )
     )
 
 

@@ -38,6 +38,9 @@ AssumeLost = Annotated[
 RetryHosts = Annotated[
     bool, typer.Option("--retry-hosts", help="Look at failing hosts now, though put off (at a terminal: always).")
 ]
+TrustClock = Annotated[
+    bool, typer.Option("--trust-clock", help="This machine's clock is right, whatever the last apply wrote.")
+]
 Deadline = Annotated[str, typer.Option(metavar="DUR", help="Wait no longer than this (10m, 1h30m); then exit 3.")]
 
 # Offers, for `run` and `pool add`: a flag that is not given changes nothing.

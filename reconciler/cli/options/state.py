@@ -75,6 +75,16 @@ def rollback(
     return rollback_state(version, yes=yes) if version else list_versions()
 
 
+def new_lineage(
+    yes: o.Yes = False,
+    confirm: Annotated[str, typer.Option(metavar="ID", help="Project id; where no other copy is found.")] = "",
+) -> int:
+    """Make a copied state independent of its original."""
+    from reconciler.cli.commands.state.new_lineage import new_lineage as make_new
+
+    return make_new(yes=yes, confirmed=confirm)
+
+
 def register(app: typer.Typer) -> None:
     """Hang `state` and its commands into `app`."""
     states = new_app("Look at, move, rebuild or correct the project's memory.")
@@ -86,4 +96,5 @@ def register(app: typer.Typer) -> None:
     states.command("edit")(edit)
     states.command("migrate")(migrate)
     states.command("rollback")(rollback)
+    states.command("new-lineage")(new_lineage)
     app.add_typer(states, name="state")

@@ -21,13 +21,24 @@ if TYPE_CHECKING:
 
 MOST = 12
 SLOW = 1.0  # seconds: what is answered sooner is not shown
+LONGER = 3.0  # how much longer each silence is than the one before
+QUIET = 10.0  # seconds of silence after which it is said what is waited for
 
 
 class Progress:
-    """A context; call it with each written state. It writes to stderr alone. `console`: a terminal of one's own."""
+    """A context; call it with each written state. It writes to stderr alone. `console`: a terminal of one's own.
 
-    def __init__(self, *, console: Console | None = None, slow: float = SLOW) -> None:
+    `waits` says what the command waits for: "run train to end". After `quiet` seconds without a word that is said, with
+    what is under way, and again after longer and longer silences.
+    """
+
+    def __init__(
+        self, *, waits: str = "", console: Console | None = None, slow: float = SLOW, quiet: float = QUIET
+    ) -> None:
         self._console, self._slow = console, slow
+        self._waits, self._quiet = waits, quiet
+        self._began, self._spoken, self._silence = 0.0, 0.0, quiet
+        self._watcher: threading.Timer | None = None
         self._shown: dict[str, str] = {}
         self._asked: tuple[Sequence[str], int] = ((), 0)
         self._since = 0.0
@@ -37,6 +48,9 @@ class Progress:
         self._lock = threading.RLock()
 
     def __enter__(self) -> Progress:
+        self._began = self._spoken = time.monotonic()
+        self._silence = self._quiet
+        self._watch(self._silence)
         return self
 
     def __exit__(
@@ -53,12 +67,13 @@ class Progress:
             return
         for subject, what in now.items():
             if self._shown.get(subject) != what:
-                say(f"{subject}: {what}")
+                self._say(f"{subject}: {what}")
         self._shown = now
 
     def asking(self, names: Sequence[str], count: int) -> None:
         """Whom one waits for: the first of them, and how many they are; none at the end. Terminals show it."""
         if not self._watched():
+            self._asked = (tuple(names), count)
             return
         with self._lock:
             if not count:
@@ -83,7 +98,7 @@ class Progress:
                 if self._live is not None:
                     self._live.console.print(line, markup=False, highlight=False)
                 else:
-                    say(line)
+                    self._say(line)
 
     def told(self) -> str:
         """What is under way, as plain lines."""
@@ -92,9 +107,43 @@ class Progress:
     def close(self) -> None:
         """Take the display away; what was said stays."""
         with self._lock:
+            if self._watcher is not None:
+                self._watcher.cancel()
+                self._watcher = None
             self._answered()
             self._asked = ((), 0)
             self._stop()
+
+    def _say(self, line: str) -> None:
+        self._spoken, self._silence = time.monotonic(), self._quiet
+        say(line)
+
+    def _watch(self, seconds: float) -> None:
+        self._watcher = threading.Timer(seconds, self._still)
+        self._watcher.daemon = True
+        self._watcher.start()
+
+    def _still(self) -> None:
+        """Say what is waited for, where nothing was said or shown for long enough; look again later."""
+        with self._lock:
+            if self._watcher is None:
+                return
+            left = self._spoken + self._silence - time.monotonic()
+            if left <= 0:
+                if self._live is None:
+                    say(self._waiting())
+                self._spoken = time.monotonic()
+                left = self._silence = self._silence * LONGER
+            self._watch(left)
+
+    def _waiting(self) -> str:
+        """`Waiting for run train to end (12s): train: being stopped on gpu-0 (…)`."""
+        (names, count), shown = self._asked, dict(self._shown)
+        whom = self._waits or (_named(names, count) if count else "what is under way")
+        line = f"Waiting for {whom} ({time.monotonic() - self._began:.0f}s)"
+        details = [f"{subject}: {what}" for subject, what in shown.items()][:MOST]
+        details += [f"no answer yet from {_named(names, count)}"] if count and self._waits else []
+        return f"{line}: {'; '.join(details)}" if details else line
 
     def _watched(self) -> bool:
         return self._console is not None or sys.stderr.isatty()
@@ -140,9 +189,12 @@ class Progress:
 
 
 def _asked(names: Sequence[str], count: int, *, seconds: float) -> str:
+    return f"Waiting for {_named(names, count)}: {seconds:.0f} s"
+
+
+def _named(names: Sequence[str], count: int) -> str:
     others = count - len(names)
-    named = f"{', '.join(clean(name) for name in names)}{f' and {others} more' if others else ''}"
-    return f"Waiting for {named}: {seconds:.0f} s"
+    return f"{', '.join(clean(name) for name in names)}{f' and {others} more' if others else ''}"
 
 
 def _lines(now: dict[str, str]) -> list[str]:

@@ -11,6 +11,7 @@ from reconciler.text.dates import Here
 _CLOCK = re.compile(r"(?:(today|tomorrow) )?(\d{1,2}):(\d{2})\Z", re.ASCII)
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}\Z", re.ASCII)
 _ISO = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2})?(Z|[+-]\d{2}:\d{2})?\Z", re.ASCII)
+MINUTE = timedelta(minutes=1)
 _DURATION = re.compile(r"\d[0-9a-z]*\Z", re.ASCII)
 
 
@@ -49,7 +50,8 @@ def month_began(now: int) -> int:
 def when(text: str, *, flag: str, now: int, here: Here = datetime.astimezone) -> int:
     """A moment in seconds since the epoch: `2h` from now, `22:00` (the next one), `tomorrow 06:00`, or ISO.
 
-    Without an offset it is local time, by `here`. `Fail` names the flag.
+    Without an offset it is local time, by `here`. Where the clocks go back it is the first of the two moments of that
+    name that is still to come. One that the clocks skip is refused: `Fail` names the flag and the hours skipped.
     """
     said = " ".join(text.split())
     try:
@@ -66,12 +68,39 @@ def when(text: str, *, flag: str, now: int, here: Here = datetime.astimezone) ->
 
 def _dated(text: str, *, here: Here) -> int:
     """Of a text that looks like ISO. Raises `ValueError` where the calendar has no such day or hour."""
-    return int(here(datetime.fromisoformat(text)).timestamp())
+    return _moment(datetime.fromisoformat(text), here=here)
+
+
+def _moment(said: datetime, *, here: Here) -> int:
+    """Unix time of a local time, or of one with an offset. Raises `ValueError` where the clocks skip it."""
+    at = int(here(said).timestamp())
+    if said.tzinfo is None and not _exists(said, here=here):
+        first = said
+        while not _exists(first - MINUTE, here=here):
+            first -= MINUTE
+        last = said
+        while not _exists(last, here=here):
+            last += MINUTE
+        raise ValueError(
+            f"there is no such local time: the clocks go from {first:%H:%M} to {last:%H:%M} on {said:%Y-%m-%d}. Give "
+            f"another one, or one with an offset, such as {said:%Y-%m-%dT%H:%M}Z"
+        )
+    return at
+
+
+def _exists(local: datetime, *, here: Here) -> bool:
+    """Whether the clocks show that time once at least."""
+    shown = here(datetime.fromtimestamp(here(local).timestamp(), UTC))
+    return shown.replace(tzinfo=None, fold=0) == local.replace(fold=0)
 
 
 def _next(local: datetime, clock: re.Match[str], *, here: Here) -> int:
     """That time of the day: of the named one, else the next to come. Days are counted on the calendar."""
     first = local.replace(tzinfo=None, hour=int(clock[2]), minute=int(clock[3]), second=0, microsecond=0)
-    if clock[1] == "tomorrow" or (not clock[1] and here(first) <= local):
+    if clock[1] == "tomorrow":
         first += timedelta(days=1)
-    return int(here(first).timestamp())
+    elif not clock[1]:
+        again = first.replace(fold=1)  # where the clocks go back, the second moment of that name
+        later = (one for one in (first, again) if here(one).timestamp() > local.timestamp())
+        first = next(later, first + timedelta(days=1))
+    return _moment(first, here=here)

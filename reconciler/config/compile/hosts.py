@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterator
 
+from reconciler.config.files import KNOWN_HOSTS
 from reconciler.config.known_hosts import Known
 from schemas.base import NAME, Price
 from schemas.documents.pool import HostForm, PoolForm, ProxyForm, SshForm
@@ -76,7 +78,20 @@ def _is_address(hostname: str) -> bool:
     return True
 
 
-def twice(pools: dict[str, Pool]) -> tuple[tuple[str, str, Host], ...]:
+def host_faults(pools: dict[str, Pool], *, known: Known) -> Iterator[tuple[str, str]]:
+    """(pool, message): a server has one owner, and a revoked key is no pin."""
+    for pool, first, host in _twice(pools):
+        again = f"host `{host.name}` ({host.address}) is declared already, in pool `{first}`"
+        yield pool, f"{again}: a host is in one pool, once"
+    for each in pools.values():
+        for host in each.hosts:
+            ways: tuple[Host | Jump, ...] = (*host.jumps, host)
+            for way in ways:
+                if way.host_key and (line := known.revoked(way.host_key, way.hostname, way.port)):
+                    yield each.name, f"the host_key of `{way.hostname}` is revoked by {KNOWN_HOSTS}:{line}"
+
+
+def _twice(pools: dict[str, Pool]) -> tuple[tuple[str, str, Host], ...]:
     """(pool, the pool that has it already, host) of each server that is declared a second time, by name or address."""
     names: dict[str, str] = {}
     ways: dict[tuple[str, int], str] = {}

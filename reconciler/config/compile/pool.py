@@ -12,6 +12,7 @@ from reconciler.config.known_hosts import Known
 from reconciler.config.problems import Problem
 from reconciler.config.read import FormEntry
 from schemas.access import Way, way_of
+from schemas.backend_types import TYPES
 from schemas.desired import BackendConfig
 from schemas.documents.pool import PoolForm
 from schemas.documents.span import OFF
@@ -101,8 +102,11 @@ def unusable(where: Where, backends: Mapping[str, BackendConfig]) -> str:
     missing = [name for name in asked if name not in backends]
     if waiting := waits(backends[name] for name in asked if name in backends):
         return f"only the backend {shown} is allowed: {waiting}"
-    undeclared = " and no such backend is declared" if missing == list(asked) else ""
-    return f"only the backend {shown} is allowed{undeclared}: this backend is not supported yet"
+    only = f"only the backend{'s' if len(asked) > 1 else ''} {shown} {'are' if len(asked) > 1 else 'is'} allowed"
+    missing = [name for name in missing if name not in TYPES or TYPES[name].available]
+    if missing:
+        return f"{only}: declare {', '.join(f'`{name}`' for name in missing)} under `backends`"
+    return f"{only}: not available in this version of dstack"
 
 
 def _unattended(form: PoolForm) -> int | None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from reconciler.config.compile.credentials import creds_faults, with_secrets
-from reconciler.config.compile.hosts import twice
+from reconciler.config.compile.hosts import host_faults
 from reconciler.config.compile.pool import DEFAULT_POOL, backend_access, compile_pool, pool_access, waits
 from reconciler.config.compile.profile import Layer, compile_profile, layer_of
 from reconciler.config.compile.project_keys import autoscale_keys, project_keys
@@ -137,7 +137,7 @@ def _backend(entry: FormEntry, endpoints: Mapping[str, str]) -> BackendConfig:
 def _not_usable(config: BackendConfig) -> Iterator[str]:
     """Credentials must not follow an edited file to another server before a person has confirmed that."""
     if not config.traits.available:
-        yield f"the backend `{config.name}` is not supported yet"
+        yield f"the backend `{config.name}` is not available in this version of dstack"
     elif config.withheld:
         yield f"the backend `{config.name}` is not used: {config.withheld}"
 
@@ -173,24 +173,16 @@ def _pools(
         read.problems.extend(pool_access(entry, pool, backends))
         notes.warnings.extend(pool_contradictions(entry, pool))
         notes.unsupported.extend(unsupported_notices(entry, pool.unsupported))
-    _hosts_twice(read, pools)
+    _host_faults(read, pools, known)
     if not read.pools and "pools" not in read.broken:
         pools[DEFAULT_POOL] = Pool(name=DEFAULT_POOL, default=True, unsupported=_default_unsupported(backends))
     return pools
 
 
-def _hosts_twice(read: Read, pools: dict[str, Pool]) -> None:
-    """A server has one owner: a name or an address stands once in all pools."""
+def _host_faults(read: Read, pools: dict[str, Pool], known: Known) -> None:
     entries = {entry.form.name: entry for entry in read.pools}
-    for pool, first, host in twice(pools):
-        read.problems.append(
-            entries[pool].problem(
-                f"host `{host.name}` ({host.address}) is declared already, in pool `{first}`: "
-                "a host is in one pool, once",
-                "ssh",
-                "hosts",
-            )
-        )
+    for pool, message in host_faults(pools, known=known):
+        read.problems.append(entries[pool].problem(message, "ssh", "hosts"))
 
 
 def _default_unsupported(backends: Mapping[str, BackendConfig]) -> tuple[str, ...]:
@@ -198,7 +190,7 @@ def _default_unsupported(backends: Mapping[str, BackendConfig]) -> tuple[str, ..
         return ()
     if waiting := waits(backends.values()):
         return (waiting,)
-    return ("cloud backends are not supported yet",)
+    return ("none of its backends is available in this version of dstack",)
 
 
 def _default_pool(read: Read) -> str:

@@ -76,6 +76,33 @@ kill_processes() { # $1 job folder, $2 rounds or 0: SIGKILL until none is left; 
     done
 }
 
+end_left() { # $1 our folder: ends the jobs whose folder was removed under them, by the paths that they were given
+    rounds=0
+    while left=$(grep -lszF "DSTACK_MPI_HOSTFILE=$1/host/jobs/" /proc/[0-9]*/environ | sed 's|^/proc/\([0-9]*\)/.*|\1|'); do
+        kept=
+        for one in $left; do
+            job=$(tr '\0' '\n' < "/proc/$one/environ" 2>/dev/null | sed -n "s|^DSTACK_MPI_HOSTFILE=\(.*\)/hostfile\$|\1|p")
+            [ -n "$job" ] && [ ! -d "$job" ] && kept="$kept $one"
+        done
+        [ -n "$kept" ] || break
+        rounds=$((rounds + 1))
+        [ "$rounds" -le 10 ] || return 1
+        # shellcheck disable=SC2086
+        kill -KILL $kept 2>/dev/null
+        rest $rounds
+    done
+    for one in docker podman; do
+        command -v $one > /dev/null 2>&1 || continue
+        # A first look of podman's would make folders in a home that has never had a container.
+        [ $one = docker ] || [ -d "${HOME:-}/.local/share/containers" ] || [ "$(id -u)" = 0 ] || continue
+        for box in $(timeout 20 $one ps -q --filter label=dstack.claim 2>/dev/null); do
+            job=$(timeout 20 $one inspect --format '{{range .Mounts}}{{.Source}} {{end}}' "$box" 2>/dev/null |
+                tr ' ' '\n' | sed -n "s|^\($1/host/jobs/[^/]*\)/work\$|\1|p")
+            [ -z "$job" ] || [ -d "$job" ] || timeout 60 $one rm -f "$box" > /dev/null 2>&1 || return 1
+        done
+    done
+}
+
 drop_cgroup() { # $1 job folder
     recall "$1"
     [ -z "$group" ] || rmdir "$group" 2>/dev/null

@@ -248,7 +248,14 @@ run_once() {
     rm -f pipe
     [ -z "$engine" ] || settle_container
     if [ -z "$cause" ] && [ "$code" = 137 ] && told_out_of_memory; then cause=oom:$limit_memory; fi
+    [ -n "$cause" ] || ! shut_down || cause=shutdown
     { read -r cause < failed; } 2>/dev/null
+}
+
+shut_down() { # whether the machine told everything on it to end, us too, shortly before the job ended. A stop of ours leaves a file
+    [ -n "$termed_at" ] && [ ! -f stop ] && [ ! -f abort ] || return 1
+    read_uptime
+    [ $((up - termed_at)) -le 120 ]
 }
 
 get_ready() { # what the job needs before its commands; false with a cause where it is not to be had
@@ -306,7 +313,9 @@ go_on() { # again and again, where it is a service
 }
 
 supervise() {
-    trap : USR1 TERM
+    termed_at=
+    trap : USR1
+    trap 'read_uptime; termed_at=$up' TERM
     read_start $$ && read_boot
     printf '%s %s %s\n' "$$" "$born" "$boot" > pid.new && mv pid.new pid
     mkdir begun 2>/dev/null || exit 0

@@ -16,9 +16,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from reconciler.hosts.ssh.ask_ssh import NoWay, SshProgram
 from reconciler.system.private_folder import make_private
 from schemas.base import NAME
 
+NOBODY = "dstack-nobody-is-called-so"
 SERVER = "dstack-enter"  # what the client calls the server, whatever the run's name
 _HEADER = re.compile(r"# dstack: project (\S+) run (\S+)\n")
 _AWKWARD = re.compile(r'["%*?\\[\n\r\0]|\$\{')  # in a file's name there: quotes, tokens, patterns
@@ -105,8 +107,16 @@ class Aliases:
         return self.folder / "runs" / f"{name}.conf"
 
     def _taken(self, name: str) -> bool:
-        words = (line.replace("=", " ", 1).split() for line in _lines(self.user_config))
-        return any(one[0].lower() == "host" and name in [word.strip('"') for word in one[1:]] for one in words if one)
+        """Whether the user's configuration says of that name what it does not say of any other."""
+        ssh = SshProgram(home=self.user_config.parent.parent)
+        try:
+            said, usual = ssh.of(name), ssh.of(NOBODY)
+        except NoWay:
+            return False  # it leads nowhere, to this name or another
+        if said.get("hostkeyalias") == (SERVER,):  # an older entry of ours
+            return False
+        same = {key: tuple(value.replace(NOBODY, name) for value in values) for key, values in usual.items()}
+        return said != same
 
     def _text(self, alias: Alias) -> str:
         """Nothing of the user's is taken over: neither who logs in, nor what is forwarded, nor a shared connection."""

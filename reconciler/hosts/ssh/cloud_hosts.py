@@ -101,7 +101,7 @@ class CloudReach:
             needs=program.needs if program else (),
             environment=program.environment if program else (),
         )
-        return (self._make_lines().jump(way.jump), last) if way.jump else (last,)
+        return (*self._make_lines().jump(way.jump), last) if way.jump else (last,)
 
     # ------------------------------------------------------------ the first contact
 

@@ -19,10 +19,13 @@ import fabric
 import paramiko
 
 from reconciler.hosts.runner import Unreachable, Untrusted
-from reconciler.hosts.ssh.config import Here, Hop, NoWay
+from reconciler.hosts.ssh.ask_ssh import NoWay
+from reconciler.hosts.ssh.config import Here, Hop
+from reconciler.hosts.ssh.dial import dialled
+from reconciler.hosts.ssh.login_keys import keyed
 from reconciler.hosts.ssh.pinned import Patience, Pinned, changed, failed, refused_login, silent, speaks, text_of, words
 from reconciler.hosts.ssh.proxy_command import NO_SUCH_COMMAND, Tunnel, open_tunnel, proxied
-from schemas.host import Host, Jump
+from schemas.host import Host, Jump, fingerprint
 
 AT_ONCE = 48  # key exchanges and logins; each costs CPU here
 DIALLED = 512  # that wait for a server to answer and greet: a silent one costs a thread and a socket
@@ -82,8 +85,24 @@ class Lines:
             raise Unreachable(f"not visible from here: {error}", ours=True) from error
         return self.through(hops)
 
-    def jump(self, jump: Jump) -> Hop:
-        return self._here.jump(jump)
+    def jump(self, jump: Jump) -> tuple[Hop, ...]:
+        """Raises `Unreachable` where this user's configuration leads nowhere."""
+        try:
+            return self._here.jump(jump)
+        except NoWay as error:
+            raise Unreachable(f"not visible from here: {error}", ours=True) from error
+
+    def trusted(self, way: Host | Jump) -> tuple[str, ...]:
+        """Keys of it in this user's own known_hosts files."""
+        return self._here.trusted(way)
+
+    def revoked(self, way: Host, key: str) -> str:
+        """Where that key of it is revoked; "" where it is not."""
+        return self._here.revoked(self._here.hops(way)[-1], key)
+
+    def unsupported(self, host: Host) -> tuple[str, ...]:
+        """Directives of this user's configuration that hold on the way there and are not supported."""
+        return tuple(dict.fromkeys(name for hop in self._here.hops(host) for name in hop.own.unsupported))
 
     def close(self) -> None:
         for slot in self._slots.values():
@@ -113,6 +132,10 @@ class Lines:
     def _open(self, hops: tuple[Hop, ...]) -> Line:
         """The way to the last jump first; what fails there is our side, not the host's."""
         *before, hop = hops
+        if hop.fault:
+            raise Unreachable(f"not visible from here: {hop.who}{hop.fault}", ours=True)
+        if hop.key and (where := self._here.revoked(hop, hop.key)):
+            raise Untrusted(f"{hop.who}host key {fingerprint(hop.key)} is revoked ({where}): it is not used")
         outer = None
         if before:
             try:
@@ -123,10 +146,8 @@ class Lines:
                 if error.ours:
                     raise
                 raise Unreachable(f"not visible from here: {error}", ours=True) from error
-        if missing := [path for path in hop.identities if not path.is_file()]:
-            found = [path for path in hop.identities if path.is_file()]
-            if not found:
-                raise Unreachable(f"not visible from here: no key {missing[0]} on this machine", ours=True)
+        if not hop.login and not keyed(hop):
+            raise Unreachable(f"not visible from here: no key {hop.identities[0]} on this machine", ours=True)
         return self._dialled(hop, outer)
 
     def _dialled(self, hop: Hop, outer: Line | None) -> Line:
@@ -181,14 +202,15 @@ class Lines:
         raise Unreachable(f"not visible from here: {' '.join(hop.tunnel[:2])}: {why}", ours=True)
 
     def _straight(self, hop: Hop) -> socket.socket:
+        patience = hop.own.timeout or self._patience.dial
         try:
-            sock = socket.create_connection((hop.hostname, hop.port), timeout=self._patience.dial)
+            sock = dialled(hop, timeout=patience)
         except TimeoutError as error:
-            why = f"{hop.who}{hop.at} does not answer within {self._patience.dial:g} s"
+            why = f"{hop.who}{hop.at} does not answer within {patience:g} s"
             raise Unreachable(why) from error
-        except socket.gaierror as error:
-            why = f"not visible from here: no address for {hop.hostname} ({error.strerror})"
-            raise Unreachable(why, ours=True) from error
+        except (socket.gaierror, UnicodeError) as error:
+            said = error.strerror if isinstance(error, socket.gaierror) else "no such name can be"
+            raise Unreachable(f"not visible from here: no address for {hop.hostname} ({said})", ours=True) from error
         except OSError as error:
             ours = error.errno in _NO_ROUTE
             why = f"{'not visible from here: ' if ours else ''}{hop.who}{hop.at}: {error.strerror or error}"
@@ -209,7 +231,8 @@ class Lines:
 
     def _logged_in(self, hop: Hop, sock: socket.socket | paramiko.Channel, *, steps: dict[str, float]) -> Line:
         began = time.monotonic()
-        connection = Pinned(hop, sock, config=self._config, patience=self._patience)
+        authority = "" if hop.key else self._here.by_authority(hop)
+        connection = Pinned(hop, sock, config=self._config, patience=self._patience, authority=authority)
         try:
             connection.open()
         except paramiko.BadHostKeyException as error:

@@ -26,10 +26,16 @@ if TYPE_CHECKING:
 
 
 def reach_from(
-    root: Path, *, who: str, config: Path | None = None, environ: Mapping[str, str] | None = None
+    root: Path,
+    *,
+    who: str,
+    config: Path | None = None,
+    family: int = 0,
+    environ: Mapping[str, str] | None = None,
 ) -> SshReach:
     """With the keys and `~/.ssh/config` (or `config`) of whoever runs this; `root` is the project's folder.
 
+    `family` is that of the addresses to dial (`socket.AF_INET`), 0 for what the configuration says.
     Machines in clouds are reached with the project's key, which `environ` may hold: it is never made for that.
     """
 
@@ -37,7 +43,7 @@ def reach_from(
         from reconciler.hosts.ssh.config import Here
         from reconciler.hosts.ssh.connections import Lines
 
-        return Lines(Here(root=root, home=Path.home(), config=config))
+        return Lines(Here(root=root, home=Path.home(), config=config, family=family))
 
     def key() -> ProjectKey:
         from reconciler.secrets.project_key import project_key
@@ -144,7 +150,8 @@ class SshReach:
         except Unreachable as error:
             raise TryLater(str(error)) from error
         answer = heard.answer
-        return Said(answer.code, answer.out, answer.err, heard.noise, line.host_key, line.steps)
+        met = self.lines.unsupported(host)
+        return Said(answer.code, answer.out, answer.err, heard.noise, line.host_key, line.steps, met)
 
 
 def _no_key() -> ProjectKey:

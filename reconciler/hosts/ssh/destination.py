@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from schemas.ssh_names import host_name_fault, key_path_fault, login_fault
+
 _DESTINATION = re.compile(
-    r"(?:ssh://)?(?:(?P<user>[^@/\s]+)@)?(?:\[(?P<six>[^]]+)\]|(?P<host>[^@:/\s]+|[0-9a-fA-F:]*:[0-9a-fA-F:]+))"
+    r"(?:ssh://)?(?:(?P<user>[^/\s]+)@)?(?:\[(?P<six>[^]]+)\]|(?P<host>[^@:/\s]+|[0-9a-fA-F:]*:[0-9a-fA-F:]+))"
     r"(?::(?P<port>\d{1,5}))?/?\Z"
 )
 # Options that say where and who; those that say whom to trust or what to forward are ours to decide.
@@ -63,14 +65,25 @@ def read_destination(
     told = found["port"] or port or said.get("port")
     if told is not None and not 0 < int(told) < 65536:
         raise NotADestination(f"{text}: {told} is no port")
-    return ParsedDestination(
-        hostname=said.get("hostname") or found["six"] or found["host"],
-        port=int(told) if told is not None else None,
-        user=found["user"] or login or said.get("user", ""),
-        identity_file=identity or said.get("identity_file", ""),
-        jump=jump or said.get("jump", ""),
-        ignored=ignored,
+    return _checked(
+        ParsedDestination(
+            hostname=said.get("hostname") or found["six"] or found["host"],
+            port=int(told) if told is not None else None,
+            user=found["user"] or login or said.get("user", ""),
+            identity_file=identity or said.get("identity_file", ""),
+            jump=jump or said.get("jump", ""),
+            ignored=ignored,
+        )
     )
+
+
+def _checked(asked: ParsedDestination) -> ParsedDestination:
+    """Nothing that ssh, or a shell that ssh feeds, would take for anything but a name."""
+    user, key = asked.user, asked.identity_file
+    for fault in (host_name_fault(asked.hostname), user and login_fault(user), key and key_path_fault(key)):
+        if fault:
+            raise NotADestination(fault)
+    return asked
 
 
 def _options(options: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:

@@ -14,6 +14,7 @@ import paramiko
 
 from reconciler.hosts.runner import Unreachable, Untrusted
 from reconciler.hosts.ssh.config import Hop
+from reconciler.hosts.ssh.login_keys import LoginKeys
 from schemas.host import fingerprint
 
 
@@ -40,15 +41,20 @@ class Pinned(fabric.Connection):  # type: ignore[misc]
     inline_ssh_env = False
 
     def __init__(
-        self, hop: Hop, sock: socket.socket | paramiko.Channel, *, config: fabric.Config, patience: Patience
+        self,
+        hop: Hop,
+        sock: socket.socket | paramiko.Channel,
+        *,
+        config: fabric.Config,
+        patience: Patience,
+        authority: str = "",
     ) -> None:
-        keys = {
-            "key_filename": [str(path) for path in hop.identities if path.is_file()],
-            "look_for_keys": not hop.identities,
-        }
+        """`authority` is where a certificate authority is trusted for that server, which trusts nobody here."""
+        keys: dict[str, object] = {"auth_strategy": LoginKeys(hop)}
         if hop.login:
             own = paramiko.Ed25519Key.from_private_key(io.StringIO(hop.login))
             keys = {"pkey": own, "look_for_keys": False, "allow_agent": False}
+        without = _disallowed(hop)
         super().__init__(
             host=hop.hostname,
             user=hop.user,
@@ -59,16 +65,27 @@ class Pinned(fabric.Connection):  # type: ignore[misc]
             connect_kwargs={
                 "sock": sock,
                 **keys,
+                **({"disabled_algorithms": without} if without else {}),
                 "banner_timeout": patience.banner,
                 "auth_timeout": patience.login,
                 "timeout": patience.dial + patience.banner,  # the rest of the greeting included
             },
         )
-        self.client.set_missing_host_key_policy(_Refuse(hop))
+        self.client.set_missing_host_key_policy(_Refuse(hop, authority=authority))
         if hop.key:
             kind, _, blob = hop.key.partition(" ")
             name = hop.hostname if hop.port == 22 else f"[{hop.hostname}]:{hop.port}"
             self.client.get_host_keys().add(name, kind, _key(hop, kind, blob))
+
+
+def _disallowed(hop: Hop) -> dict[str, list[str]]:
+    """Algorithms of the library that the user's configuration leaves out."""
+    known = paramiko.Transport
+    usual = {
+        "ciphers": known._preferred_ciphers, "macs": known._preferred_macs, "kex": known._preferred_kex,
+        "keys": known._preferred_keys, "pubkeys": known._preferred_pubkeys,
+    }  # fmt: skip
+    return {kind: [one for one in usual[kind] if one not in allowed] for kind, allowed in hop.own.algorithms}
 
 
 def _key(hop: Hop, kind: str, blob: str) -> paramiko.PKey:
@@ -81,12 +98,14 @@ def _key(hop: Hop, kind: str, blob: str) -> paramiko.PKey:
 class _Refuse(paramiko.RejectPolicy):  # type: ignore[misc]
     """As the library's, but says which key was shown, and what to do."""
 
-    def __init__(self, hop: Hop) -> None:
-        self._hop = hop
+    def __init__(self, hop: Hop, *, authority: str) -> None:
+        self._hop, self._authority = hop, authority
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
         shown = text_of(key)
         what = f"`dstack pool add-ssh {self._hop.at}` shows it and asks, or write `host_key: {shown}`"
+        if self._authority:
+            what = f"{self._authority} trusts an authority of certificates, which is not supported here; {what}"
         if self._hop.key or self._hop.login:  # of another type than the pinned one
             raise Untrusted(changed(self._hop, key), shown=shown)
         raise Untrusted(f"{self._hop.who}host key {fingerprint(shown)} is not known: {what}", shown=shown)
@@ -112,16 +131,24 @@ def refused_login(hop: Hop, error: Exception) -> Unreachable:
     if hop.login:
         why = "the project's key of this machine opens nothing there: get `.dstack/keys/project.key` of who made it"
         return Unreachable(f"not visible from here: {why}", ours=True)
-    return Unreachable(f"{hop.who}login as {hop.user} was refused: {words(error)}")
+    return Unreachable(f"{hop.who}login as {hop.user} was refused: {words(error)}{unsupported(hop)}")
+
+
+def unsupported(hop: Hop) -> str:
+    """What the user's configuration says of that server and is not supported: behind a failure."""
+    said = ", ".join(hop.own.unsupported)
+    return f". Its ssh_config has {said}, which dstack does not support" if said else ""
 
 
 def failed(hop: Hop, error: Exception, *, patience: Patience) -> Unreachable:
     said = words(error)
     if "No authentication methods available" in said:
-        return Unreachable(f"not visible from here: {hop.who}no key to log in with on this machine", ours=True)
+        return Unreachable(
+            f"not visible from here: {hop.who}no key to log in with on this machine{unsupported(hop)}", ours=True
+        )
     if "banner" in said.lower():
         return Unreachable(silent(hop, patience))
-    return Unreachable(f"{hop.who}{hop.at}: {said}")
+    return Unreachable(f"{hop.who}{hop.at}: {said}{unsupported(hop)}")
 
 
 def silent(hop: Hop, patience: Patience) -> str:

@@ -20,18 +20,21 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO
 
-from reconciler.hosts.runner import Unreachable
+from reconciler.hosts.runner import FolderGone, Unreachable
 from reconciler.hosts.transport.base import Reply
 from reconciler.hosts.transport.ssh import CHUNK, ERRORS, IN_FILE, IN_MEMORY, NOISE
 from schemas.access import Access
 
-NO_FOLDER = 97
 _TAIL = 4000
 _OUTER = """\
 mark=$1 folder=$2 program=$3
 shift 3
 printf '\\n%s\\n' "$mark"
-if [ -z "$folder" ] || cd "${HOME:-.}/$folder" 2> /dev/null; then sh -c "$program" sh "$@"; code=$?; else code=97; fi
+outer=${folder%/*}
+cd "${HOME:-.}" || folder=/nowhere/else
+if [ -z "$folder" ] || cd "./$folder" 2> /dev/null; then sh -c "$program" sh "$@"; code=$?
+elif [ ! -x . ] || [ -e "./$folder" ] || { [ -d "./$outer" ] && [ ! -x "./$outer" ]; }; then code=96
+else code=97; fi
 printf '\\n%s %s\\n' "$mark" "$code" >&2
 """
 
@@ -172,6 +175,8 @@ class _Ear:
             words = self._err.decode("utf-8", "replace").strip().splitlines()
             broke = "the command ran nothing" if self._early is not None else "the connection broke"
             raise Unreachable(f"{broke}: {words[-1] if words else 'it gave no reason'}")
-        if int(code) == NO_FOLDER:
-            raise Unreachable("our folder there is gone, or cannot be entered")
+        if int(code) == 97:
+            raise FolderGone("our folder there is gone")
+        if int(code) == 96:
+            raise Unreachable("our folder there cannot be entered")
         return Reply(int(code), b"".join(self._out), said[-2000:].decode("utf-8", "replace").strip())

@@ -19,7 +19,7 @@ from typing import IO, NamedTuple
 
 import paramiko
 
-from reconciler.hosts.runner import Unreachable
+from reconciler.hosts.runner import FolderGone, Unreachable
 from reconciler.hosts.ssh.connections import Line
 from reconciler.hosts.transport.base import Reply
 
@@ -44,7 +44,7 @@ class Heard(NamedTuple):
 class SshTransport:
     """`line` gives the open connection; programs run in `folder`, a sh word, below the login's home ("" is the home).
 
-    A folder that is not there is `Unreachable`: its host is not (any more) as it was attached.
+    A folder that is not there is `FolderGone`; one that cannot be entered says nothing of what is in it.
     """
 
     def __init__(self, line: Callable[[], Line], *, folder: str) -> None:
@@ -96,13 +96,23 @@ class SshTransport:
 
 def command(program: str, mark: str, *, args: Sequence[str], folder: str) -> str:
     """For any login shell. `mark`, on a line of its own, comes before the program's first byte."""
-    enter = f'cd "${{HOME:-.}}"/{folder} 2>/dev/null || exit 97\n' if folder else 'cd "${HOME:-.}" || exit 97\n'
+    enter = f'cd "${{HOME:-.}}" 2>/dev/null || exit 96\n{entered(folder)}' if folder else 'cd "${HOME:-.}" || exit 96\n'
     whole = (
         f"set -- {' '.join(map(shlex.quote, args))}\n"
         "unset SSH_CLIENT SSH_CONNECTION SSH_TTY SSH_AUTH_SOCK SSH_ORIGINAL_COMMAND\n"
         f"printf '\\n%s\\n' {mark}\n{enter}"
     )
     return f"exec /bin/sh -c {_LOADER} sh '{_escaped(whole)}{_constant(program)}\\0012'"
+
+
+def entered(folder: str) -> str:
+    """Enters `folder`, a sh word: 97 where it is proven not to be there, 96 where that cannot be told."""
+    return (
+        f"cd ./{folder} 2>/dev/null || {{\n"
+        f'set -- ./{folder} "$@"\n'
+        'if [ ! -x . ] || [ -e "$1" ] || { [ -d "${1%/*}" ] && [ ! -x "${1%/*}" ]; }; then exit 96; else exit 97; fi\n'
+        "}\n"
+    )
 
 
 def _escaped(text: str) -> str:
@@ -228,5 +238,7 @@ class _Ear:
             said = (self._early.decode("utf-8", "replace").strip() or err)[-200:]
             raise Unreachable(f"its login shell ran nothing: it ended with {code}{f': {said}' if said else ''}")
         if code == 97:
-            raise Unreachable("our folder there is gone, or cannot be entered")
+            raise FolderGone("our folder there is gone")
+        if code == 96:
+            raise Unreachable("our folder there cannot be entered")
         return Heard(Reply(code, b"".join(self._out), err), self._noise)

@@ -9,7 +9,7 @@ from itertools import chain
 
 from reconciler.planner.draft import Draft
 from reconciler.planner.placement.blocks import share_of_offer
-from reconciler.planner.placement.fit import accepted, refusal
+from reconciler.planner.placement.fit import accepted, fits, refusal
 from reconciler.planner.placement.host_ports import clash
 from reconciler.planner.placement.idle_pool import Requirement
 from reconciler.planner.placement.limits import Room
@@ -40,7 +40,9 @@ class Market:
         self._shelves: dict[tuple[Need, Need, SpotPolicy, int], Shelf] = {}
         self._kinds: dict[tuple[Resources, bool], int] = {}
         self._capacity = _capacity(draft)
-        self._unsupported = {config.name for config in draft.backends.values() if config.unsupported}
+        self._unsupported = {
+            config.name: config.unsupported[0] for config in draft.backends.values() if config.unsupported
+        }
         self._strangers = _strangers(draft)
 
     @property
@@ -102,7 +104,7 @@ class Market:
         """Why its place is asked for nothing now."""
         place = offer.place
         if offer.backend in self._unsupported:
-            return f"backend {offer.backend} is not supported yet"
+            return self._unsupported[offer.backend]
         if place in self.draft.unknown:
             return f"{place} is unknown: {self.draft.unknown[place]}"
         if other := self._strangers.get(offer.backend):
@@ -189,6 +191,15 @@ class Search:
         for offer in self._walk():
             self._suiting.append(offer)
             yield offer
+
+    def may_fit(self) -> bool:
+        """Whether waiting may help: what the pool has, busy or not, or could have suits; or no offers are known."""
+        draft, shape = self._market.draft, self._shape
+        mine = (one for one in draft.living.values() if draft.pool_name(one.pool) == self._pool.name)
+        if not self._market.size or any(fits(shape.need, shape.where, one, cloud=False) for one in mine):
+            return True
+        shelf = self._market.shelf(self._need, self._pool.need, spot=self._shape.where.spot, blocks=self._pool.blocks)
+        return any(not self._unsuited(offer) for offer in shelf.each())
 
     def suiting(self) -> Iterator[tuple[Offer, str]]:
         """Every one that suits, by price, and what keeps one machine from being launched of it now."""
@@ -287,7 +298,7 @@ class Search:
         offer = self._over or first.get(stage)
         if offer is not None and self._pool.blocks != 1:
             offer = share_of_offer(self._shape.need, offer, blocks=self._pool.blocks)
-        return cheapest_of(what, offer)
+        return cheapest_of(what, offer, now=self._market.draft.now)
 
     def _label(self, stage: str, first: Offer) -> str:
         if stage == "ceiling":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reconciler.text.format import OLD, dated
 from schemas.offer import Offer
 
 STAGES = (
@@ -48,9 +49,12 @@ HELD_BACK = {
 }  # fmt: skip
 
 
-def cheapest_of(what: str, offer: Offer | None) -> str:
+def cheapest_of(what: str, offer: Offer | None, *, now: int) -> str:
+    """In words; a price that is older than two weeks with its age, since that may be what decides."""
     if offer is None:
         return ""
     at_most = "≤ " if offer.at_most else ""
     price = "no known price" if offer.price is None else f"{at_most}${offer.price:.2f}"
-    return f", the cheapest {what}: {offer.instance_type} {price}"
+    old = offer.price is not None and offer.priced_at is not None and now - offer.priced_at >= OLD
+    age = f" ({dated(offer.source, offer.priced_at, now=now)}: `dstack offers --refresh`)" if old else ""
+    return f", the cheapest {what}: {offer.instance_type} {price}{age}"

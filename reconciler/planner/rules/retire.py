@@ -14,10 +14,11 @@ from itertools import chain
 from reconciler.planner.draft import Draft, pool_subject, price_of, without
 from reconciler.planner.placement.limits import rules_now
 from reconciler.planner.rules.detach_hosts import GONE, departures
+from reconciler.planner.rules.end_unanswering import beyond_reach
 from reconciler.planner.rules.remove_leftovers import remove_leftovers
 from reconciler.state.autoscale_rules import Rules, covers, rule_words
 from reconciler.state.drains import INSTANCE_DRAINED, POOL_DRAINED, begun, drain_words, stop_at
-from reconciler.state.status import unheard
+from reconciler.state.status import LOOKS_ENOUGH, unheard
 from reconciler.text.durations import words
 from reconciler.text.format import counted
 from schemas.backend_types import UNKNOWN
@@ -26,7 +27,6 @@ from schemas.plan import Terminate
 
 MINUTE = 60
 ORPHAN_GRACE = 10 * MINUTE
-UNREACHABLE_LOOKS = 3
 UNREACHABLE_GRACE = 20 * MINUTE  # or its pool's, where that is longer
 
 # Drains that these rules wrote themselves are lifted when their rule holds no more.
@@ -129,8 +129,7 @@ def _leave(draft: Draft, instance: Instance, *, leave: Leave, kept: dict[tuple[s
         if draft.jobs.get(instance.id):
             _drain(draft, instance, leave=leave)
         return
-    beyond_reach = draft.may.destroy_all and instance.unreachable_since is not None
-    if draft.jobs.get(instance.id) and not beyond_reach:
+    if draft.jobs.get(instance.id) and not beyond_reach(draft, instance):
         if not leave.inferred:
             _drain(draft, instance, leave=leave)
         return
@@ -206,7 +205,7 @@ def _never_ready(draft: Draft, instance: Instance) -> Leave | None:
     if instance.phase != "provisioning" or instance.place in draft.unknown or instance.host is not None:
         return None
     config = draft.backends.get(instance.backend)
-    limit = (config.traits if config else UNKNOWN).ready_within
+    limit = (config.traits if config else UNKNOWN).ready_after(instance.instance_type)
     if draft.now < max(instance.created_at, instance.seen_at or 0) + limit:
         return None
     return Leave(why=f"not ready {words(limit)} after it was made", inferred=True)
@@ -218,7 +217,7 @@ def _unreachable(draft: Draft, instance: Instance) -> Leave | None:
     if instance.phase == "ready" and instance.ready_at is None:  # silent since a rebuild: it may have been busy
         return None
     limit, since = max(UNREACHABLE_GRACE, draft.grace(instance)), instance.unreachable_since
-    if instance.failed_looks < UNREACHABLE_LOOKS or since is None or draft.now < since + limit:
+    if instance.failed_looks < LOOKS_ENOUGH or since is None or draft.now < since + limit:
         return None
     why = instance.unreachable_why or "no answer"
     return Leave(why=f"unreachable for {words(limit)} and idle: {why}", inferred=True)

@@ -30,6 +30,8 @@ from schemas.run import Run
 from schemas.state import Wish
 
 BATCH, RESERVED = 50, 20 * 60  # machines a launch, seconds
+GIVEN_UP_AFTER = "given up after "
+"""How the reason of a request begins that ends because its time is over."""
 FAILOVER = Price("1.5")
 
 
@@ -133,7 +135,7 @@ def grow_for(growth: Growth, run: Run, shape: Requirement) -> str:
         return ""
     why = growth.hopeless(pool)
     if why:
-        return why
+        return why if pool.hosts or growth.search(shape).may_fit() else growth.search(shape).funnel()
     offer = growth.search(shape).offer()
     if offer is None:
         return growth.search(shape).funnel()
@@ -154,7 +156,7 @@ def grow_gang(
     missing = shape.nodes - max(have.values(), default=0)
     why = growth.hopeless(pool, n=missing)
     if why:
-        return why, None
+        return why if pool.hosts or growth.search(shape).may_fit() else growth.search(shape).funnel(), None
     search = growth.search(shape)
     offer = search.gang_offer(have=have, only=only)
     if offer is None:
@@ -238,13 +240,15 @@ def _grow_wish(growth: Growth, wish: Wish, *, pool: Pool, missing: int) -> str:
 
 
 def _give_up(draft: Draft, wish: Wish, *, why: str) -> None:
+    late = wish.retry.no_capacity and wish.retry.duration is not None
+    word = f"{GIVEN_UP_AFTER}{words(wish.retry.duration or 0)}" if late else "given up"
     draft.actions.append(
         Update(
             subject=f"wish {wish.id}",
             name=wish.name or wish.id,
             pool=wish.pool,
             changes={"given_up": why},
-            why=f"given up: {why}",
+            why=f"{word}: {why}",
         )
     )
 

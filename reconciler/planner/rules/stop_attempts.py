@@ -8,8 +8,9 @@ from __future__ import annotations
 from functools import partial
 
 from reconciler.planner.draft import Draft
+from reconciler.planner.rules.end_unanswering import end_unanswering
 from reconciler.planner.rules.roll_services import surplus_of_old, tell_failing, tell_rollouts
-from reconciler.state.job_results import NOT_STARTED
+from reconciler.state.job_results import DRAINED, NOT_STARTED, with_result
 from reconciler.text.durations import words
 from reconciler.text.format import counted
 from schemas.plan import Stop
@@ -24,7 +25,10 @@ LAYER = 7200  # an engine tells of whole layers only, and one may be large
 
 
 def halt(draft: Draft) -> None:
-    """Stop what was asked to end, what lost a node, what outstayed, and replicas too many."""
+    """Stop what was asked to end, what lost a node, what outstayed, and replicas too many.
+
+    The machine of an aborted run that does not answer is terminated.
+    """
     for run in draft.runs.values():
         attempts = draft.live.get(run.id)
         if not attempts or not (draft.everything or draft.covers(id=run.id, pool=run.spec.pool)):
@@ -44,6 +48,7 @@ def halt(draft: Draft) -> None:
             _surplus(draft, run, attempts)
     tell_rollouts(draft)
     tell_failing(draft)
+    end_unanswering(draft)
 
 
 def _stop(draft: Draft, run: Run, attempt: Attempt, *, why: str, follows: bool = False) -> None:
@@ -101,7 +106,8 @@ def _broken(run: Run, attempt: Attempt) -> str:
     for job in attempt.jobs:
         if job.status in GOES_ON:
             continue
-        if job.status in ("failed", "lost") or (job.status == "ended" and (job.interrupted or job.exit_code)):
+        failed = job.interrupted or job.exit_code or with_result(job, attempt).status == "failed"
+        if job.status in ("failed", "lost") or (job.status == "ended" and failed):
             return f"node {job.rank} {_how(job.status, exit_code=job.exit_code, reason=job.reason)}"
         if job.status in ("terminated", "aborted"):
             return f"node {job.rank} was {job.status}: {job.reason or 'no reason given'}"
@@ -133,7 +139,7 @@ def _drained(draft: Draft, attempt: Attempt) -> str:
             continue
         instance = draft.living.get(job.instance)
         if instance is not None and instance.drain_until is not None and draft.now >= instance.drain_until:
-            return f"{instance.name} was to be drained by now: {instance.draining}"
+            return f"{instance.name} was to be {DRAINED}: {instance.draining}"
     return ""
 
 

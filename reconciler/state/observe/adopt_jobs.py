@@ -52,7 +52,8 @@ def found_on(
                 continue
             run, replica, number, rank = parts[0], int(parts[1]), int(parts[2]), int(parts[3])
             id = f"{run}-{replica}-{number}"
-            fresh = Attempt(id=id, run=run, number=number, replica=replica, assigned_at=now, jobs=())
+            began = past(job.started_at, now=now)
+            fresh = Attempt(id=id, run=run, number=number, replica=replica, assigned_at=began, jobs=())
             attempt = attempts.get(id, fresh)
             if run in over or any(one.id == job.id for one in attempt.jobs):
                 continue
@@ -75,6 +76,7 @@ def _attempt(attempt: Attempt) -> Attempt:
 
 
 def _job(job: JobReport, instance: Instance, *, rank: int, now: int) -> Job:
+    started = None if job.started_at is None else past(job.started_at, now=now)
     return Job(
         id=job.id,
         instance=instance.id,
@@ -84,8 +86,8 @@ def _job(job: JobReport, instance: Instance, *, rank: int, now: int) -> Job:
         port=job.port,
         blocks=shared(instance),  # how many it has is not known: nobody else gets any
         boot_id=instance.boot_id,
-        started_at=None if job.started_at is None else past(job.started_at, now=now),
-        ended_at=None if job.ended_at is None else past(job.ended_at, now=now),
+        started_at=started,
+        ended_at=None if job.ended_at is None else past(job.ended_at, now=now, since=started or 0),
         exit_code=job.exit_code,
         interrupted=job.interrupted,
         reason=job.reason,
@@ -111,7 +113,10 @@ def _run(
     )
 
 
-def past(said: int | None, *, now: int) -> int:
-    """A moment that a host tells of, `now` where it tells of none. A job may write any number there: one to come would
-    keep its machine until then, as idle time counts from its last job's end."""
-    return now if said is None else min(said, now)
+def past(said: int | None, *, now: int, since: int = 0) -> int:
+    """A moment that a host tells of, `now` where it tells of none: not before `since`, and never to come.
+
+    A job may write any number there. One to come would keep its machine until then, as idle time counts from its last
+    job's end; one of long ago would have its run forgotten at once.
+    """
+    return now if said is None else min(max(said, since), now)

@@ -6,43 +6,48 @@ where it was running and the host came back from a boot, or with an empty folder
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from msgspec.structs import replace
 
 from reconciler.state.observe.adopt_jobs import adopt, past
-from reconciler.state.status import UNTRUSTED
+from reconciler.state.observe.clocks import SKEW, behind_us, in_our_time
+from reconciler.state.status import LOOKS_ENOUGH, UNTRUSTED
 from schemas.instance import HostReport, Instance, JobReport
 from schemas.resources import Resources
-from schemas.run import Attempt, Job
+from schemas.run import LIVE_JOB, Attempt, Job
 from schemas.state import State
 
-SKEW = 60
+FOLDER_GONE = "its folder on the host is gone"
 LATER = 600  # seconds that a machine's own end may move before it is written anew: ticks alone write nothing
-ENOUGH = 3  # failed looks after which a host counts as unreachable
 
 
 def absorb_hosts(state: State, *, reports: Sequence[HostReport], before: State | None, now: int) -> State:
-    """The state with the reports in it."""
+    """The state with the reports in it. `at` of each is by the clock that is stored, like `now`."""
     by_instance = {report.instance: report for report in reports}
     ours = _our_side(state, by_instance)
     then = {one.id: one for one in before.instances} if before else None
-    instances, believed = [], {}
+    instances, believed, emptied = [], {}, set[str]()
     for instance in state.instances:
         report = by_instance.get(instance.id)
         if report is None or instance.phase in ("pending", "terminated"):
             instances.append(instance)
             continue
-        report = _in_our_time(_checked(report, instance))
+        report = in_our_time(_checked(report, instance))
+        if report.folder_gone and instance.ready_at is not None:
+            emptied.add(instance.id)
+            instances.append(_emptied(instance, now=now))
+            continue
         if report.error:
             stale = then is not None and _moved(then.get(instance.id), instance)
             instances.append(instance if stale else _failed_look(instance, report, ours=ours))
             continue
         believed[instance.id] = report
-        instances.append(_answered(instance, report, now=now))
+        instances.append(_answered(instance, report))
     was_silent = {one.id for one in state.instances if one.phase == "ready" and one.ready_at is None}  # at a rebuild
     newcomers = [one for one in instances if one.id in was_silent and one.id in believed]
     state = adopt(replace(state, instances=tuple(instances)), newcomers, believed, now=now)
+    state = _bereft(state, emptied, now=now)
     return _jobs(state, reports=believed, before=before, now=now)
 
 
@@ -67,6 +72,37 @@ def _groups(instance: Instance) -> tuple[str, ...]:
     return tuple(filter(None, (instance.place, network, jump)))
 
 
+def _emptied(instance: Instance, *, now: int) -> Instance:
+    """It answers, and has nothing of ours any more: a declared server is attached anew, a machine is not used again."""
+    found = replace(instance, unreachable_since=None, unreachable_why="", failed_looks=0, stray_jobs=())
+    if instance.host is None:
+        return replace(found, quarantined=instance.quarantined or FOLDER_GONE)
+    if instance.phase == "terminating":
+        return found
+    return replace(found, phase="terminating", reason=FOLDER_GONE, terminate_at=now)
+
+
+def _bereft(state: State, emptied: Collection[str], *, now: int) -> State:
+    """The jobs of hosts whose folder is gone are over; a result that was there is lost with it."""
+    if not emptied:
+        return state
+    attempts = tuple(
+        replace(attempt, jobs=tuple(_emptied_job(job, attempt, emptied, now=now) for job in attempt.jobs))
+        if any(job.instance in emptied for job in attempt.jobs)
+        else attempt
+        for attempt in state.attempts
+    )
+    return replace(state, attempts=attempts)
+
+
+def _emptied_job(job: Job, attempt: Attempt, emptied: Collection[str], *, now: int) -> Job:
+    if job.instance not in emptied or job.status not in LIVE_JOB:
+        return job
+    if job.status == "ended":
+        return replace(job, status="lost", reason=f"result lost: {FOLDER_GONE}")
+    return _settled(job, attempt=attempt, reason=FOLDER_GONE, interrupted=False, at=now)
+
+
 def _moved(then: Instance | None, instance: Instance) -> bool:
     """Also one that another reconciler met first: we knew its birth key, it showed the one that it has since."""
     was = None if then is None else (then.phase, then.boot_id, then.host_key)
@@ -84,22 +120,6 @@ def _checked(report: HostReport, instance: Instance) -> HostReport:
     )
 
 
-def _in_our_time(report: HostReport) -> HostReport:
-    """A host whose clock is wrong tells wrong times: they are moved by as much."""
-    off = 0 if report.clock is None else report.at - report.clock
-    if abs(off) <= SKEW:
-        return report
-    jobs = tuple(
-        replace(
-            job,
-            started_at=None if job.started_at is None else job.started_at + off,
-            ended_at=None if job.ended_at is None else job.ended_at + off,
-        )
-        for job in report.jobs
-    )
-    return replace(report, jobs=jobs)
-
-
 def _failed_look(instance: Instance, report: HostReport, *, ours: frozenset[str]) -> Instance:
     """One that never answered is booting; one that did is not used from now on, and counts after three."""
     if report.not_visible or instance.phase != "ready":
@@ -109,17 +129,17 @@ def _failed_look(instance: Instance, report: HostReport, *, ours: frozenset[str]
     return replace(
         instance,
         unreachable_since=instance.unreachable_since if instance.unreachable_since is not None else report.at,
-        unreachable_why=instance.unreachable_why if instance.failed_looks >= ENOUGH else why,
-        failed_looks=instance.failed_looks if shared else min(ENOUGH, instance.failed_looks + 1),
+        unreachable_why=instance.unreachable_why if instance.failed_looks >= LOOKS_ENOUGH else why,
+        failed_looks=instance.failed_looks if shared else min(LOOKS_ENOUGH, instance.failed_looks + 1),
         quarantined=report.error if report.untrusted else instance.quarantined,
     )
 
 
-def _answered(instance: Instance, report: HostReport, *, now: int) -> Instance:
+def _answered(instance: Instance, report: HostReport) -> Instance:
     return replace(
         instance,
         phase="ready" if instance.phase == "provisioning" and not instance.orphan else instance.phase,
-        ready_at=instance.ready_at if instance.ready_at is not None else now,
+        ready_at=instance.ready_at if instance.ready_at is not None else report.at,
         boot_id=report.boot_id or instance.boot_id,
         machine_id=report.machine_id or instance.machine_id,
         resources=_resources(instance, report),
@@ -191,12 +211,12 @@ def _job(job: Job, report: HostReport, *, attempt: Attempt, known_absent: bool, 
             # Claimed, and not far enough to say that it is held back: without a release it does not run.
             return _held(job, said, report)
         case (("assigned" | "running"), "running"):
-            return _running(job, said, report)
+            return _running(job, said, report, attempt=attempt)
         case (("assigned" | "running"), "ended"):
             return _ended(job, said, attempt=attempt, now=now)
         case (("assigned" | "running"), "lost"):
             reason = "its host rebooted" if booted else said.reason or "its supervisor died without an exit code"
-            at = past(said.ended_at, now=now)
+            at = past(said.ended_at, now=now, since=job.started_at or _earliest(attempt))
             return _settled(job, attempt=attempt, reason=reason, interrupted=booted or said.interrupted, at=at)
         case "assigned", "absent" if known_absent and job.halted:
             return _settled(job, attempt=attempt, reason="never started", interrupted=False, at=now)
@@ -219,7 +239,19 @@ def _held(job: Job, said: JobReport, report: HostReport) -> Job:
     return replace(job, held=held, moved_at=moved, port=said.port, pulling=said.pulling, boot_id=report.boot_id)
 
 
-def _running(job: Job, said: JobReport, report: HostReport) -> Job:
+def _earliest(attempt: Attempt) -> int:
+    """No job of it has begun before: clocks that are no further apart agree."""
+    return attempt.assigned_at - SKEW
+
+
+def _began(job: Job, said: JobReport, *, attempt: Attempt, now: int) -> int | None:
+    """When it began, of what its host says of that: after it was assigned, and before now."""
+    return job.started_at if said.started_at is None else past(said.started_at, now=now, since=_earliest(attempt))
+
+
+def _running(job: Job, said: JobReport, report: HostReport, *, attempt: Attempt) -> Job:
+    known = job.started_at if behind_us(report) else None  # moved by a second or two in every report
+    began = _began(job, said, attempt=attempt, now=report.at) if known is None else known
     return replace(
         job,
         status="running",
@@ -228,17 +260,21 @@ def _running(job: Job, said: JobReport, report: HostReport) -> Job:
         pulling=said.pulling,
         ready=said.ready,
         failing=said.failing,
-        started_at=past(said.started_at, now=report.at) if said.started_at is not None else job.started_at or report.at,
+        started_at=report.at if began is None else began,
     )
 
 
 def reported(job: Job, said: JobReport, *, attempt: Attempt, now: int) -> Job:
-    """`job`, of which somebody says that it ended and how; its result is to be collected."""
+    """`job`, of which its host said by its own clock that it ended, and how; its result is to be collected."""
+    if job.started_at is not None and said.started_at is not None and said.ended_at is not None:
+        lasted = said.ended_at - said.started_at
+        said = replace(said, started_at=job.started_at, ended_at=job.started_at + lasted)
     return _ended(job, said, attempt=attempt, now=now)
 
 
 def _ended(job: Job, said: JobReport, *, attempt: Attempt, now: int) -> Job:
-    """Its result waits on the host; an aborted one's is not wanted."""
+    """Its result waits on the host; an aborted one's is not wanted. It ended after it began, and before now."""
+    began = _began(job, said, attempt=attempt, now=now)
     return replace(
         job,
         status="aborted" if attempt.abort and attempt.stopping else "ended",
@@ -248,8 +284,8 @@ def _ended(job: Job, said: JobReport, *, attempt: Attempt, now: int) -> Job:
         exit_code=said.exit_code,
         interrupted=said.interrupted,
         reason=attempt.stopping if attempt.abort and attempt.stopping else said.reason,
-        started_at=past(said.started_at, now=now) if said.started_at is not None else job.started_at,
-        ended_at=past(said.ended_at, now=now),
+        started_at=began,
+        ended_at=past(said.ended_at, now=now, since=_earliest(attempt) if began is None else began),
     )
 
 

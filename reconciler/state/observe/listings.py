@@ -39,7 +39,7 @@ def absorb_listings(state: State, *, answers: Mapping[str, Answer], before: Stat
             instances.append(_sighted(instance, sighting.seen, sighting.answer, now=now))
         elif answer is None:
             instances.append(instance)
-        elif instance.phase != "terminated" and instance.id in unchanged and not answer.place.skew:
+        elif instance.phase != "terminated" and instance.id in unchanged and answer.timed:
             instances.append(_absent(instance, answer, searched=searched.get(instance.id), now=now))
         else:
             instances.append(instance)
@@ -79,10 +79,10 @@ def _sighted(instance: Instance, seen: Seen, answer: Answer, *, now: int) -> Ins
         return _returned(instance, seen, answer)
     instance = _facts(instance, seen, at=answer.at)
     if seen.failure is not None and not instance.ending:
-        return _failed(instance, seen, why=seen.failure.why, now=now)
+        return _failed(instance, seen, answer, now=now)
     match seen.phase:
         case "ended":
-            instance = replace(instance, ended_at=seen.ended_at)
+            instance = replace(instance, ended_at=_end(instance, seen, at=answer.at))
             return _gone(instance, reason=instance.reason or _why(seen) or "ended by its place", now=now)
         case "ending":
             reason = instance.reason if instance.phase == "terminating" else _why(seen) or "its place is ending it"
@@ -102,10 +102,16 @@ def _leaving(instance: Instance, *, reason: str, now: int) -> Instance:
     return replace(instance, phase="terminating", reason=reason, terminate_at=instance.terminate_at or now)
 
 
-def _failed(instance: Instance, seen: Seen, *, why: str, now: int) -> Instance:
+def _end(instance: Instance, seen: Seen, *, at: int) -> int | None:
+    """When its place says that it ended: not before it was made, and not to come."""
+    return None if seen.ended_at is None else min(max(seen.ended_at, instance.created_at), at)
+
+
+def _failed(instance: Instance, seen: Seen, answer: Answer, *, now: int) -> Instance:
     """Its launch was refused after its request was accepted; what that left behind is ended."""
+    why = seen.failure.why if seen.failure is not None else ""
     if seen.phase == "ended":
-        return _gone(replace(instance, ended_at=seen.ended_at), reason=why, now=now)
+        return _gone(replace(instance, ended_at=_end(instance, seen, at=answer.at)), reason=why, now=now)
     return _leaving(replace(instance, ending=seen.phase == "ending"), reason=why, now=now)
 
 
@@ -135,11 +141,16 @@ def _facts(instance: Instance, seen: Seen, *, at: int) -> Instance:
         unfit=seen.unfit,
         promised=seen.phase == "starting",
         stopped=seen.phase == "stopped",
-        created_at=seen.created_at if first and seen.created_at else instance.created_at,
+        created_at=_made(instance, seen, at=at) if first and seen.created_at else instance.created_at,
         seen_at=at if first else instance.seen_at,
         missing_since=None,
         absences=0,
     )
+
+
+def _made(instance: Instance, seen: Seen, *, at: int) -> int:
+    """When its place says that it was made: not before its launch was written, and not to come."""
+    return min(max(seen.created_at or 0, instance.created_at - LAG), at)
 
 
 def _same_price(instance: Instance, seen: Seen) -> bool:
@@ -247,7 +258,7 @@ def _orphan(seen: Seen, answer: Answer, *, state: State, known: set[str], now: i
         internal_ip=seen.internal_ip,
         network=seen.network,
         via=seen.via,
-        created_at=seen.created_at or now,
+        created_at=min(seen.created_at or now, max(now, answer.at)),
         seen_at=answer.at,
         host=host_of(answer.place.config),
         orphan=_why_orphan(seen, lost, twice=seen.id in known),

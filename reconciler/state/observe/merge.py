@@ -14,8 +14,9 @@ from msgspec.structs import replace
 
 from reconciler.state.access_modes import with_ways
 from reconciler.state.host_backoff import answered, failed
+from reconciler.state.observe.clocks import SKEW, ClockReading, read_clocks
 from reconciler.state.observe.generations import Doubts, distrust
-from reconciler.state.observe.hosts import SKEW, absorb_hosts
+from reconciler.state.observe.hosts import absorb_hosts
 from reconciler.state.observe.listing_scope import homes
 from reconciler.state.observe.listings import absorb_listings
 from reconciler.state.observe.sightings import Answer
@@ -34,36 +35,57 @@ def absorb(
     now: int,
     before: State | None = None,
     newest: bool = True,
+    clocks: ClockReading | None = None,
 ) -> State:
     """The state with what was observed. `before` is the state that the observers started from.
+
+    `now` and what was observed are by our clock; what is stored is corrected by `clocks`: what the dates of these
+    listings and the clocks of these hosts say of it, unless more is known.
 
     Raises `StateRefused` where the world carries a generation above the state's; where only hosts say so to which jobs
     can write, those are quarantined (see `distrust`). Of a state that was read
     before the look (`newest` false) that proves nothing: another may have written and launched since.
     """
     was, said = state, reports
+    if clocks is None:
+        clocks = read_clocks(state, listings=listings, reports=reports, now=now)
     believed = {listing.place: listing for listing in listings if not listing.partial}
-    told = _clocks(state, reports)
-    agreed = _agreed(believed, hosts=told)
     state = replace(
         state,
-        places=tuple(
-            _place(place, believed.get(place.name), hosts=() if agreed else told.get(place.name, ()), now=now)
-            for place in state.places
-        ),
+        places=tuple(_place(place, believed.get(place.name), clocks=clocks, now=now) for place in state.places),
     )
-    off = 0 if agreed else min((place.skew for place in state.places if place.skew), key=abs, default=0)
-    answers = _answers(state, listings, off=off)
+    answers = _answers(state, listings, clocks=clocks)
     reports = _of_known_places(state, reports)
     doubts = distrust(state, seen=_ours(state, answers), reports=reports) if newest else Doubts()
     if doubts.places:
         listings, reports = _disowned(was, listings, said, liars=doubts.places)
-        return absorb(was, listings=listings, reports=reports, now=now, before=before)
-    state = absorb_listings(state, answers=answers, before=before, now=now - off)
-    reports = [replace(report, at=report.at - off) for report in reports] if off else reports
-    state = absorb_hosts(state, reports=reports, before=before, now=now - off)
-    state = absorb_leftovers(state, listings) if newest else state
+        return absorb(was, listings=listings, reports=reports, now=now, before=before, clocks=clocks)
+    state = absorb_listings(state, answers=answers, before=before, now=now - clocks.off)
+    reports = _in_stored_time(state, reports, clocks=clocks)
+    state = absorb_hosts(state, reports=reports, before=before, now=now - clocks.off)
+    state = absorb_leftovers(state, [_dated(one, clocks=clocks) for one in listings]) if newest else state
     return with_ways(_quarantined(state, doubts.instances))
+
+
+def _in_stored_time(state: State, reports: Sequence[HostReport], *, clocks: ClockReading) -> Sequence[HostReport]:
+    """The reports by the clock that is stored: that of each one's place, where it has its own."""
+    if not (clocks.off or clocks.shifts):
+        return reports
+    there = {instance.id: instance.place for instance in state.instances}
+    found = []
+    for one in reports:
+        off = clocks.off + clocks.shifts.get(there.get(one.instance, ""), 0)
+        ends = None if one.self_destruct_at is None else one.self_destruct_at - off
+        found.append(replace(one, at=one.at - off, self_destruct_at=ends))
+    return found
+
+
+def _dated(listing: Listing, *, clocks: ClockReading) -> Listing:
+    """The listing by the clock that is stored: its place's own date, where it tells that and is believed."""
+    if listing.clock is not None and listing.place not in clocks.places:
+        return replace(listing, at=listing.clock)
+    off = clocks.off + clocks.shifts.get(listing.place, 0)
+    return replace(listing, at=listing.at - off) if off else listing
 
 
 def strangers(state: State, listings: Sequence[Listing]) -> tuple[str, ...]:
@@ -134,39 +156,13 @@ def changed_hosts(was: State, state: State) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _clocks(state: State, reports: Sequence[HostReport]) -> dict[str, list[int]]:
-    """place -> by how much our clock is off from that of each of its hosts that tells its own."""
-    mine = {place.name for place in state.places if place.config.traits.kind == "machine"}  # it has the very same clock
-    there = {instance.id: instance.place for instance in state.instances if instance.place not in mine}
-    found: dict[str, list[int]] = {}
-    for report in reports:
-        if report.clock is not None and not report.error and report.instance in there:
-            found.setdefault(there[report.instance], []).append(report.at - report.clock)
-    everybody = [off for each in found.values() for off in each]
-    # A declared server is a place of one host: it alone cannot tell whose clock is wrong.
-    alone = {place.name for place in state.places if place.config.is_server}
-    return {name: everybody if name in alone else each for name, each in found.items()}
-
-
-def _agreed(listings: Mapping[str, Listing], *, hosts: Mapping[str, Sequence[int]]) -> bool:
-    """Somebody else's clock agrees with ours, and so a host's that does not is wrong itself.
-
-    Whoever may run jobs on a host may be able to set the clock there, and must not stop what ends by the time.
-    """
-    said = (_skew(listing, hosts=hosts.get(name, ())) for name, listing in listings.items())
-    return any(each is not None and abs(each) <= SKEW for each in said)
-
-
-def _skew(listing: Listing | None, *, hosts: Sequence[int]) -> int | None:
-    """One host may be wrong by itself: we are off by no more than the host that agrees most with us says."""
-    if listing is None or listing.error:
-        return None
-    return listing.at - listing.clock if listing.clock is not None else min(hosts, key=abs, default=None)
-
-
-def _place(place: Place, listing: Listing | None, *, hosts: Sequence[int], now: int) -> Place:
+def _place(place: Place, listing: Listing | None, *, clocks: ClockReading, now: int) -> Place:
+    """`now` and `listing` are by our clock."""
     if listing is None:
         return place
+    own = None if listing.clock is None else listing.at - listing.clock
+    skew = clocks.places.get(place.name, 0) if own is None else own
+    listing, now = _dated(listing, clocks=clocks), now - clocks.off
     if listing.error:
         return failed(replace(place, error=listing.error, failing_since=place.failing_since or now), listing)
     if place.identity and listing.identity != place.identity:
@@ -174,7 +170,6 @@ def _place(place: Place, listing: Listing | None, *, hosts: Sequence[int], now: 
         why = _stranger(place, other=other)
         place = replace(place, error=why, failing_since=place.failing_since or now, answered_by=other)
         return failed(place, listing)
-    skew = _skew(listing, hosts=hosts) or 0
     return replace(
         answered(place),
         identity=listing.identity,
@@ -194,6 +189,13 @@ def another_account(place: Place, other: str) -> str:
     )
 
 
+def _other_home(was: str, now: str) -> tuple[str, str] | None:
+    """(folder that keeps its jobs, ours) where the same machine and state answer from another user's folder."""
+    ours, _, folder = was.partition(" in ")
+    theirs, _, other = now.partition(" in ")
+    return (folder, other) if folder and other and ours == theirs else None
+
+
 def _stranger(place: Place, *, other: str) -> str:
     what = f"answers as {other}, not as {place.identity}: nothing that it says is believed; "
     if place.config.is_server:
@@ -203,12 +205,19 @@ def _stranger(place: Place, *, other: str) -> str:
         )
     if place.observed_at is None:
         return another_account(place, other)
+    if (homes := _other_home(place.identity, other)) is not None:
+        was, now = homes
+        return (
+            f"its jobs on this machine belong to another home: they are kept in {was}, "
+            f"and this command looks in {now}. Run it as the user, and with the HOME, that started them; "
+            f"or, if that home is gone for good, `dstack state forget {place.name}`"
+        )
     if_gone = f"`dstack state forget {place.name}` if that never returns"
     return f"{what}use the account, machine or home of before, or {if_gone}"
 
 
-def _answers(state: State, listings: Sequence[Listing], *, off: int) -> dict[str, Answer]:
-    """The places that answered, and are who they were; at which time, by a clock that is not `off`."""
+def _answers(state: State, listings: Sequence[Listing], *, clocks: ClockReading) -> dict[str, Answer]:
+    """The places that answered, and are who they were; at which time, by the clock that is stored."""
     good = {place.name: place for place in state.places if not place.error and not place.forgotten}
     full = {one.place: one for one in listings if not one.partial and not one.error and one.place in good}
     by_id = {
@@ -219,7 +228,8 @@ def _answers(state: State, listings: Sequence[Listing], *, off: int) -> dict[str
     return {
         name: Answer(
             place=good[name],
-            at=listing.at - off,
+            at=_dated(listing, clocks=clocks).at,
+            timed=not good[name].skew and not clocks.whose,
             seen=(*listing.instances, *(by_id[name].instances if name in by_id else ())),
             asked_by_id=name in by_id,
         )

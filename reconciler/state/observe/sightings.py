@@ -20,8 +20,11 @@ class Answer:
 
     place: Place
     at: int
+    """By the clock that is stored; of two answers of a place that tells the time, by its own."""
     seen: tuple[Seen, ...]
     asked_by_id: bool
+    timed: bool = True
+    """Whether the time between two of its answers can be told: no clock disagrees with ours."""
 
 
 class Sighting(NamedTuple):

@@ -23,6 +23,7 @@ import msgspec
 
 from reconciler.store.blobs.folder import BlobError, FolderBlobs, Stored, is_digest
 from reconciler.store.objects.base import Item, Objects, ObjectsError
+from schemas.strict_json import decode_strictly
 
 PART = 16 << 20
 # One that was written this lately needs no new date to be safe from whoever expires what is old.
@@ -157,7 +158,7 @@ class BucketBlobs:
 
     def _is_fresh(self, key: str) -> bool:
         found = self._objects.stat(key)
-        return found is not None and found.at > self._now() - FRESH
+        return found is not None and abs(self._now() - found.at) < FRESH  # by a clock of ours that is right
 
     def _send_for_good(self, digest: str, local: Path, size: int) -> None:
         """Until nobody can be about to remove what was sent, and all of it is there."""
@@ -217,7 +218,7 @@ class BucketBlobs:
 
     def _joined(self, digest: str, listed: bytes) -> Path:
         try:
-            known = msgspec.json.decode(listed, type=_Parts)
+            known = decode_strictly(listed, _Parts)
         except msgspec.MsgspecError:
             raise BlobError(f"blob {digest}: damaged: the list of its parts cannot be read") from None
         whole = self._cache.scratch(digest)

@@ -1,6 +1,7 @@
 """Pack a run's files, as git sees them, into one archive. The same content gives the same bytes.
 
-Links are kept as links and never followed. `.git`, `.dstack/state` and `.dstack/keys` never travel.
+Links are kept as links and never followed. `.git`, `.dstack/state` and `.dstack/keys` never travel. Without git,
+`.gitignore` holds all the same; `.dstackignore` always does. What looks like a key travels only by its own name.
 """
 
 from __future__ import annotations
@@ -11,17 +12,21 @@ import io
 import os
 import re
 import stat
-import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from reconciler.store.blobs.ignore_rules import IgnoreRules, RulesUnreadable, left_out
+from reconciler.store.blobs.secret_looking import looks_secret
+from reconciler.system.git import GitFailed, ask_git, repository_of, run_git
 from reconciler.system.private_folder import make_private
+from reconciler.text.format import clean, counted
 
 LIMIT = 100 * 1000 * 1000
+NAMED = 5  # files that a message lists
 _SKIPPED = frozenset(
     {".git", ".venv", "venv", "node_modules", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".tox"}
 )
@@ -56,16 +61,20 @@ def bundle(
     scratch: Path | None = None,
     limit: int | None = LIMIT,
     never: tuple[str, ...] = (),
+    told: Callable[[str], object] = lambda note: None,
 ) -> Path:
     """A tar.gz named `<sha256>.tar.gz` in the folder `into`; without one a temporary file, the caller's to remove.
 
     That lies in `scratch`, hidden and `.tmp`: if we are killed, whoever sweeps that folder removes it.
     `files` are more paths of `root`, taken even where git ignores them. `limit` None asks nothing.
     `never` are files that must stay here, named from `root` or absolute: those that secrets are read from.
+    `told` hears how much is sent, and which files are left out because they look like keys.
     Raises `TooLarge`, `CannotBundle`.
     """
     entries = _without(_entries(root, files), root=root, never=never)
+    entries = _without_keys(entries, root=root, files=files, told=told)
     _check_size(entries, limit)
+    told(f"{counted(len(entries), 'file')} ({_megabytes(entries)} MB) {'is' if len(entries) == 1 else 'are'} sent.")
     folder = into or scratch
     if folder:
         make_private(folder)
@@ -98,7 +107,7 @@ def _named_by_content(path: Path) -> Path:
 
 def _entries(root: Path, files: tuple[str, ...]) -> list[_Entry]:
     """Sorted by path; files and links only, none of them under a link."""
-    paths = {path for path in _listed(root) if not _PRIVATE.search(path)}
+    paths = {path for path in _project(root) if not _PRIVATE.search(path)}
     for wanted in files:
         paths |= {path for path in _wanted(root, wanted) if not _PRIVATE.search(path)}
     found = []
@@ -115,6 +124,25 @@ def _without(entries: list[_Entry], *, root: Path, never: tuple[str, ...]) -> li
     return [entry for entry in entries if os.path.realpath(root / entry.path) not in kept] if kept else entries
 
 
+def _without_keys(
+    entries: list[_Entry], *, root: Path, files: tuple[str, ...] | None, told: Callable[[str], object]
+) -> list[_Entry]:
+    """A key leaves this machine only where it is named itself: a folder around it, or `.`, does not name it."""
+    named = {str(PurePosixPath(one)) for one in files or ()}
+    keys = {
+        one.path
+        for one in entries
+        if one.path not in named
+        and stat.S_ISREG(one.stat.st_mode)
+        and looks_secret(root, one.path, size=one.stat.st_size)
+    }
+    if keys:
+        first = ", ".join(clean(path) for path in sorted(keys)[:NAMED]) + (", …" if len(keys) > NAMED else "")
+        what = "looks like a key and is" if len(keys) == 1 else "look like keys and are"
+        told(f"{counted(len(keys), 'file')} {what} not sent: {first}. To send one, name it in `files`.")
+    return [one for one in entries if one.path not in keys]
+
+
 def _status(root: Path, path: str) -> os.stat_result | None:
     """None for what is gone (git may still list it) or lies behind a link."""
     if any((root / parent).is_symlink() for parent in PurePosixPath(path).parents if parent.name):
@@ -127,13 +155,26 @@ def _status(root: Path, path: str) -> os.stat_result | None:
         raise CannotBundle(f"{path}: {error}") from error
 
 
+def _project(root: Path) -> Iterator[str]:
+    """What is listed and no `.dstackignore` leaves out."""
+    ours = IgnoreRules(root, ".dstackignore")
+    try:
+        yield from (path for path in _listed(root) if not ours.ignores(path))
+    except RulesUnreadable as error:
+        raise CannotBundle(str(error)) from error
+
+
 def _listed(root: Path) -> Iterable[str]:
-    """What git tracks and what it does not ignore; everything but the usual litter where git does not rule."""
-    if _git(root, "rev-parse", "--is-inside-work-tree") is None or _git(root, "check-ignore", "-q", ".") is not None:
-        return _walked(root, "", skipped=_SKIPPED)
-    answer = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate")
-    if answer is None:
-        raise CannotBundle(f"git does not list the files of {root}")
+    """What git tracks and does not ignore. Where git does not rule, all that `.gitignore` files and habit leave."""
+    try:
+        if repository_of(root) is None or run_git(root, "check-ignore", "-q", ".", timeout=None).code == 0:
+            return _walked(root, "", skipped=_SKIPPED, rules=(IgnoreRules(root, ".gitignore"),))
+        answer = ask_git(
+            root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate", timeout=None
+        )
+    except GitFailed as error:
+        # Packing everything instead would take along what git ignores, secrets among it.
+        raise CannotBundle(str(error)) from error
     return _with_repositories(root, os.fsdecode(answer).split("\0"))
 
 
@@ -147,18 +188,6 @@ def _with_repositories(root: Path, paths: Iterable[str]) -> Iterator[str]:
             yield path
 
 
-def _git(root: Path, *args: str) -> bytes | None:
-    """Its output, None where it is not installed or says no."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    try:
-        done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, env=environ, check=False)  # noqa: S603, S607
-    except FileNotFoundError:
-        return None
-    if b"dubious ownership" in done.stderr:
-        raise CannotBundle(f"git does not trust {root}: {os.fsdecode(done.stderr).strip().splitlines()[0]}")
-    return done.stdout if done.returncode == 0 else None
-
-
 def _wanted(root: Path, wanted: str) -> Iterable[str]:
     """One entry of `files:`: a file, a link, or a folder with everything in it."""
     path = PurePosixPath(wanted)
@@ -170,8 +199,10 @@ def _wanted(root: Path, wanted: str) -> Iterable[str]:
     return _walked(root, "" if str(path) == "." else str(path)) if stat.S_ISDIR(known.st_mode) else [str(path)]
 
 
-def _walked(root: Path, inside: str, *, skipped: frozenset[str] = frozenset()) -> Iterator[str]:
-    """Every file and link below; links to folders are not entered."""
+def _walked(
+    root: Path, inside: str, *, skipped: frozenset[str] = frozenset(), rules: Sequence[IgnoreRules] = ()
+) -> Iterator[str]:
+    """Every file and link below that the rules leave; links to folders are not entered."""
 
     def refuse(error: OSError) -> None:
         raise CannotBundle(f"{error.filename}: {error.strerror}") from error
@@ -179,8 +210,14 @@ def _walked(root: Path, inside: str, *, skipped: frozenset[str] = frozenset()) -
     for folder, folders, names in os.walk(root / inside, onerror=refuse):
         here = Path(folder).relative_to(root)
         links = [name for name in folders if (Path(folder) / name).is_symlink()]
-        folders[:] = sorted(set(folders) - set(links) - skipped)
-        yield from ((here / name).as_posix() for name in (*names, *links))
+        entered = sorted(set(folders) - set(links) - skipped)
+        folders[:] = [name for name in entered if not left_out(rules, (here / name).as_posix(), folder=True)]
+        found = ((here / name).as_posix() for name in (*names, *links))
+        yield from (path for path in found if not left_out(rules, path))
+
+
+def _megabytes(entries: list[_Entry]) -> str:
+    return f"{sum(entry.stat.st_size for entry in entries) / 1e6:.1f}"
 
 
 def _check_size(entries: list[_Entry], limit: int | None) -> None:

@@ -8,7 +8,6 @@ import hashlib
 import os
 import re
 import secrets
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -149,10 +148,10 @@ class FolderBlobs:
 
     def _put(self, data: bytes | Path) -> str:
         make_private(self._folder)
-        self.sweep(now=time.time())
         temporary = self._folder / f".{secrets.token_hex(8)}.tmp"
         try:
             digest = _copy(data, temporary)
+            self.sweep(now=temporary.stat().st_mtime)  # the clock that dates the others, whatever ours says
             target = self._place(digest)
             with self._locked(fcntl.LOCK_SH):
                 if _intact(target, digest):

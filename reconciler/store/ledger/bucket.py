@@ -58,16 +58,19 @@ class BucketLedger:
 
     def _merge(self, month: str, items: list[Item]) -> int:
         texts = self._texts(items)
-        merged = self._write(month, lines(once((entry for text in texts for entry in parsed(text)), since=0)))
+        merged = self._write(
+            month,
+            lines(once((entry for text in texts for entry in parsed(text, source=f"{self._under}/{month}")), since=0)),
+        )
         for item in items:
             if item.key != merged:
                 self._objects.delete(item.key)
         return len(items)
 
     def _read(self, *, since: int) -> Iterator[Entry]:
-        for items in self._months(since=since).values():
+        for month, items in self._months(since=since).items():
             for text in self._asked(partial(self._texts, items), what="read"):
-                yield from parsed(text)
+                yield from parsed(text, source=f"{self._under}/{month}")
 
     def _months(self, *, since: int) -> dict[str, list[Item]]:
         """month -> its objects, in the order of their writing."""

@@ -18,6 +18,7 @@ import msgspec
 from reconciler.state.errors import StateRefused
 from reconciler.system.private_folder import make_private
 from schemas.ledger import Entry
+from schemas.strict_json import duplicate_key
 
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(Entry)
@@ -79,7 +80,7 @@ class FolderLedger:
                 data = path.read_bytes()
             except OSError as error:
                 raise StateRefused(f"{path}: cannot be read: {error.strerror}") from error
-            yield from parsed(data)
+            yield from parsed(data, source=str(path))
 
 
 def by_month(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
@@ -99,9 +100,17 @@ def lines(entries: Iterable[Entry]) -> bytes:
     return b"".join(_ENCODER.encode(entry) + b"\n" for entry in entries)
 
 
-def parsed(data: bytes) -> Iterator[Entry]:
-    """What is not a whole entry is skipped: its writer was killed, and told it again."""
-    return filter(None, map(_decoded, data.split(b"\n")))
+def parsed(data: bytes, *, source: str) -> Iterator[Entry]:
+    """What is not a whole entry is skipped: its writer was killed, and told it again.
+
+    Raises `StateRefused` for an entry with a key twice, which no writer of ours made.
+    """
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        if (entry := _decoded(line)) is None:
+            continue
+        if why := duplicate_key(line, again=_ENCODER.encode(entry)):
+            raise StateRefused(f"{source}:{number}: damaged: {why}; keep the right one of the two")
+        yield entry
 
 
 def once(entries: Iterable[Entry], *, since: int) -> Iterator[Entry]:

@@ -67,15 +67,12 @@ class GcsObjects:
 
     def stat(self, key: str) -> Item | None:
         blob = self._maybe(partial(self._described, key), key)
-        return Item(key, int(blob.size), int(blob.updated.timestamp())) if blob is not None else None
+        return self._item(key, blob) if blob is not None else None
 
     def items(self, under: str) -> Iterator[Item]:
         start = self._full("")
-        found = self._asked(lambda: list(self._client.list_blobs(
-            self._bucket, prefix=f"{self._full(under)}/", timeout=TIMEOUT)))  # fmt: skip
-        yield from sorted(
-            Item(blob.name.removeprefix(start), int(blob.size), int(blob.updated.timestamp())) for blob in found
-        )
+        found = self._asked(lambda: self._listed(prefix=f"{self._full(under)}/"))
+        yield from sorted(self._item(blob.name.removeprefix(start), blob) for blob in found)
 
     def delete(self, key: str) -> None:
         self._maybe(lambda: self._blob(key).delete(timeout=TIMEOUT), key)
@@ -102,11 +99,10 @@ class GcsObjects:
             raise ObjectsError(f"{self.url}: these credentials cannot sign a request") from None
 
     def versions(self, key: str) -> list[Version]:
-        found = self._asked(lambda: list(self._client.list_blobs(
-            self._bucket, prefix=self._full(key), versions=True, timeout=TIMEOUT)))  # fmt: skip
+        found = self._asked(lambda: self._listed(prefix=self._full(key), versions=True))
         own = (blob for blob in found if blob.name == self._full(key))
         return sorted(
-            (Version(str(blob.generation), int(blob.updated.timestamp())) for blob in own),
+            (Version(str(blob.generation), self._item(key, blob).at) for blob in own),
             key=lambda one: int(one.id),
             reverse=True,
         )
@@ -145,8 +141,26 @@ class GcsObjects:
     def _lists(self, key: str) -> bool:
         """Whether it is there. What does not start like our prefix we need not be allowed to list."""
         name = self._full(key)
-        found = self._client.list_blobs(self._bucket, prefix=name, max_results=1, timeout=TIMEOUT)
-        return any(blob.name == name for blob in found)
+        return any(blob.name == name for blob in self._listed(prefix=name, max_results=1))
+
+    def _listed(self, **asked: Any) -> list[Any]:
+        """Every page. What is well-formed and no listing (a portal's page, a cut answer) is not an empty bucket."""
+        found: list[Any] = []
+        for page in self._client.list_blobs(self._bucket, timeout=TIMEOUT, **asked).pages:
+            said = page.raw_page
+            told = all(one.get("name") and one.get("generation") for one in said.get("items", ()))
+            if said.get("kind") != "storage#objects" or not told:
+                raise self._cut()
+            found += page
+        return found
+
+    def _item(self, key: str, blob: Any) -> Item:
+        if blob.size is None or blob.updated is None:
+            raise self._cut()
+        return Item(key, int(blob.size), int(blob.updated.timestamp()))
+
+    def _cut(self) -> Unsure:
+        return Unsure(f"{self.url}: the answer is not whole, or not Google's: a proxy on the way?")
 
     def _asked(self, call: Callable[[], Answer]) -> Answer:
         """What it gives; its errors by what they mean, without the request."""

@@ -8,7 +8,12 @@ from reconciler.state.errors import StateRefused
 from reconciler.store.objects.base import BucketAccess, Objects, ObjectsError
 from schemas.location import Bucket
 
-EXTRAS = {"s3": "aws", "gs": "gcp", "az": "azure"}
+EXTRAS = {
+    "s3": ("aws", "boto3 obstore"),
+    "gs": ("gcp", "google-cloud-storage"),
+    "az": ("azure", "azure-identity azure-storage-blob obstore"),
+}
+"""By scheme: the extra of this package, and what it installs for a bucket."""
 
 
 def open_bucket(where: Bucket, *, environ: Mapping[str, str], access: BucketAccess | None = None) -> Objects:
@@ -20,9 +25,9 @@ def open_bucket(where: Bucket, *, environ: Mapping[str, str], access: BucketAcce
     try:
         return _opened(where, environ, access)
     except ImportError as error:
-        extra = EXTRAS[where.scheme]
+        extra, packages = EXTRAS[where.scheme]
         raise StateRefused(
-            f"{where.url}: needs the extra `{extra}` (no module {error.name}): `pip install 'dstack-pools[{extra}]'`"
+            f"{where.url}: no module {error.name} here: `pip install {packages}` (the extra `{extra}`)"
         ) from None
     except ObjectsError as error:
         raise StateRefused(str(error)) from None

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from pydantic import Field
+
 from schemas.documents.backends.base import CloudForm, TextMap, secret_keys
 from schemas.documents.scalars import Flag, Text
 
 
 class AzureForm(CloudForm):
     type: Literal["azure"]
-    tenant_id: Text
-    subscription_id: Text
+    tenant_id: Annotated[Text, Field(description="the id of your Microsoft Entra tenant")]
+    subscription_id: Annotated[Text, Field(description="the id of the Azure subscription that pays")]
     creds: Annotated[dict[str, str], secret_keys("client_id", "client_secret")] | None = None
     resource_group: Text | None = None
     vpc_ids: TextMap | None = None

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from schemas.documents.backends.base import CloudForm, secret_keys
-from schemas.documents.scalars import Port, Text
+from schemas.documents.scalars import HostName, Port, Text
 from schemas.documents.shape import Form, Shape, form, inlined
 
 
 class NetworkingForm(Form):
-    ssh_host: Text | None = None
+    ssh_host: HostName | None = None
     ssh_port: Port | None = None
 
 

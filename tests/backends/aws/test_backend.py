@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from backends.aws import instance_status
 from backends.aws.regions import regions
 from backends.base import Backend
 from backends.errors import BackendError, NoCapacity, QuotaExceeded, TryLater
@@ -432,7 +433,7 @@ def test_what_cannot_be_had(places: AwsPlaces, code: str, meaning: type[BackendE
 def test_throttling_is_never_a_lack_of_capacity(places: AwsPlaces, code: str) -> None:
     places.account.fault("RunInstances", code)
     places.account.fault("DescribeInstances", code)
-    with pytest.raises(TryLater, match=code or "Unable to parse response") as caught:
+    with pytest.raises(TryLater, match=code or "what answered is not AWS") as caught:
         launched(places)
     assert not isinstance(caught.value, NoCapacity)
     with pytest.raises(TryLater):
@@ -501,3 +502,45 @@ def test_one_identity_call_for_all_regions_and_one_page_each(places: AwsPlaces) 
 def test_regions_are_those_of_the_account(account: Account) -> None:
     assert REGION in regions(BackendConfig(name="aws", type="aws"))
     assert regions(BackendConfig(name="aws", type="aws", regions=("eu-west-1",))) == ("eu-west-1",)
+
+
+# ---------------------------------------------------------------- status checks
+
+
+def test_a_failed_status_check_makes_a_machine_unfit(places: AwsPlaces) -> None:
+    launched(places, count=2)
+    first, second = (one.external_id for one in places.place().instances())
+    account = places.account
+    account.impair(first)
+    account.impair(second, kind="system")
+    assert {one.external_id: one.unfit for one in places.place().instances()} == {
+        first: "EC2 status check failed (instance, since 2026-11-30 03:10Z)",
+        second: "EC2 status check failed (system, since 2026-11-30 03:10Z)",
+    }
+    account.impair(first, kind="")
+    assert [one.unfit for one in places.place().instances() if one.external_id == first] == [""]
+
+
+def test_status_checks_are_one_call_where_something_runs_and_none_elsewhere(places: AwsPlaces) -> None:
+    places.account.clear()
+    places.place().instances()
+    assert (REGION, "DescribeInstanceStatus") not in places.account.calls()
+    launched(places, count=2)
+    places.account.clear()
+    places.place().instances()
+    assert places.account.calls()[REGION, "DescribeInstanceStatus"] == 1
+
+
+@pytest.mark.parametrize("code", ["UnauthorizedOperation", "RequestLimitExceeded", "InvalidInstanceID.NotFound"])
+def test_a_listing_without_its_status_checks_is_a_good_one(
+    places: AwsPlaces, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(instance_status, "_denied", set())
+    launched(places)
+    places.account.fault("DescribeInstanceStatus", code, status=403, times=1)
+    places.account.clear()
+    for _ in range(3):
+        (one,) = places.place().instances()
+        assert (one.phase, one.unfit) == ("running", "")
+    asked = places.account.calls()[REGION, "DescribeInstanceStatus"]
+    assert asked == (1 if code == "UnauthorizedOperation" else 3)  # what is not allowed is not asked again

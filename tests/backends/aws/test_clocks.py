@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from msgspec.structs import replace
 from backends.errors import BackendError
 from schemas.plan import Terminate
 from schemas.pool import Pool
-from tests.backends.aws.test_backend import account  # noqa: F401 - a fixture
+from tests.backends.aws.test_attacks import group
+from tests.backends.aws.test_backend import account, rules  # noqa: F401 - a fixture
 from tests.doubles.aws.aws_double import REGION, Account
 from tests.doubles.aws.aws_world import AwsPlaces, AwsSite, papers
 from tests.worlds.world import apply, cron, task
@@ -95,7 +97,7 @@ def test_the_date_costs_no_request_and_a_slow_answer_is_no_skew(site: AwsSite) -
     assert backend.clock() is None
     before = site.account.calls()
     backend.instances()
-    assert set(site.account.calls() - before) == {(REGION, "DescribeInstances")}
+    assert set(site.account.calls() - before) <= {(REGION, "DescribeInstances"), (REGION, "DescribeInstanceStatus")}
     assert abs(backend.clock() or 0) <= 1
     site.ahead = -45
     site.connect(papers(pools=[POOL]).backends[0], REGION, "lineage1")
@@ -115,3 +117,18 @@ def test_where_aws_refuses_for_the_time_the_clock_is_named(account: Account, cod
     with pytest.raises(BackendError) as caught:
         backend.instances()
     assert "clock" not in str(caught.value)
+
+
+def test_who_is_let_in_stays_so_by_ec2s_clock(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """By a clock of ours that is 40 days ahead, the rule of a colleague's address would be over."""
+    monkeypatch.setenv("DSTACK_ADDRESS", "203.0.113.7")
+    places = AwsPlaces(account=account)
+    until = time.strftime("dstack until %Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + HOUR))
+    tags = {"dstack-project": places.around.project}
+    group(account, f"dstack-{places.around.project}", tags=tags, rule=("198.51.100.9/32", until))
+    places.around.now = lambda: time.time() + 40 * 24 * HOUR
+    backend = places.place()
+    backend.instances()
+    assert backend.allow_our_address()
+    assert (22, "198.51.100.9/32") in rules(account)
+    assert not backend.allow_our_address(), "its own rule lasts as long"

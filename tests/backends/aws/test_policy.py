@@ -31,6 +31,7 @@ FULL = PolicyScope(
 OPTIONS: dict[str, Any] = {"iam_instance_profile": "trainer", "kms_key": "1234", "connect": {"mode": "ssm"}}
 WRITES = ("Create", "Delete", "Run", "Terminate", "Authorize", "Revoke", "Update", "Put", "Release", "Cancel", "Start",
           "PassRole", "Abort", "Modify", "Attach", "Detach", "Open", "Send")  # fmt: skip
+KINDS: tuple[Kind, ...] = ("plan", "apply")
 NEEDLESS = {"sts:AssumeRole"}  # allowed by the role's own trust policy
 SERVICES = {"ec2": "ec2", "ssm": "ssm", "sts": "sts", "service-quotas": "servicequotas",
             "resourcegroupstaggingapi": "tag"}  # fmt: skip
@@ -63,6 +64,40 @@ def test_every_call_of_the_backend_is_allowed() -> None:
     found = called()
     assert {"ec2:RunInstances", "ec2:DescribeInstances", "ec2:CreateSecurityGroup", "ssm:GetParameters"} <= found
     assert found - NEEDLESS - actions(policy("apply", AWS, SCOPE)) == set()
+
+
+def test_no_look_is_allowed_that_no_call_makes() -> None:
+    looks = {one for one in actions(policy("plan", AWS, SCOPE)) if one.startswith(("ec2:", "sts:", "servicequotas:"))}
+    assert looks - called() == set()
+
+
+@pytest.mark.parametrize(
+    ("region", "partition"),
+    [
+        ("eu-west-1", "aws"),
+        ("cn-north-1", "aws-cn"),
+        ("us-gov-west-1", "aws-us-gov"),
+        ("us-iso-east-1", "aws-iso"),
+        ("us-isob-east-1", "aws-iso-b"),
+        ("eusc-de-east-1", "aws-eusc"),
+    ],
+)
+def test_resources_are_named_as_where_the_regions_are(region: str, partition: str) -> None:
+    config = BackendConfig(name="aws", type="aws", regions=(region,), options=OPTIONS)
+    for kind in KINDS:
+        named = [arn for one in policy(kind, config, FULL)["Statement"] for arn in listed(one["Resource"])]
+        assert {arn.split(":")[1] for arn in named if arn != "*"} == {partition}
+
+
+def test_machines_get_the_role_that_is_named() -> None:
+    config = BackendConfig(name="aws", type="aws", options={"iam_instance_profile": "trainer-profile"})
+
+    def role(scope: PolicyScope) -> Any:
+        found = policy("apply", config, scope)["Statement"]
+        return next(one["Resource"] for one in found if one["Sid"] == "GiveInstancesTheirRole")
+
+    assert role(SCOPE) == "arn:aws:iam::*:role/trainer-profile"
+    assert role(replace(SCOPE, instance_role="trainer")) == "arn:aws:iam::*:role/trainer"
 
 
 def test_plan_can_change_nothing_and_has_each_look() -> None:

@@ -191,7 +191,8 @@ def test_who_ticks_from_another_address_is_let_in_when_nothing_answers(
     monkeypatch.setenv("DSTACK_ADDRESS", "203.0.113.8")
     before = site.account.calls()
     goes_on(site)
-    assert set(site.account.calls() - before) == {("eu-west-1", "DescribeInstances")}
+    looks = ("DescribeInstances", "DescribeInstanceStatus")
+    assert set(site.account.calls() - before) == {("eu-west-1", look) for look in looks}
     for machine in site.world.machines.values():
         machine.silent = True
     goes_on(site)
@@ -218,7 +219,9 @@ def test_a_region_is_a_place_once_something_is_launched_there(site: AwsSite) -> 
     assert len(site.account.living()) == 1
 
 
-def test_a_tick_with_nothing_to_do_asks_once_a_region_and_who_we_are(site: AwsSite) -> None:
+def test_a_tick_with_nothing_to_do_asks_twice_a_region_and_who_we_are(
+    site: AwsSite,
+) -> None:
     site.regions = ("eu-west-1", "us-east-1")
     pools = [Pool(name=region, default=region == "eu-west-1", nodes_min=2, where=Where(regions=(region,)))
              for region in site.regions]  # fmt: skip
@@ -230,9 +233,9 @@ def test_a_tick_with_nothing_to_do_asks_once_a_region_and_who_we_are(site: AwsSi
     assert apply(site, documents).plan.actions == ()
     made = site.account.calls()
     assert {call: number for call, number in made.items() if call[1] != "GetCallerIdentity"} == {
-        ("eu-west-1", "DescribeInstances"): 1, ("us-east-1", "DescribeInstances"): 1,
-    }  # fmt: skip
-    assert made.total() == 3
+        (region, look): 1 for region in site.regions for look in ("DescribeInstances", "DescribeInstanceStatus")
+    }
+    assert made.total() == 5
 
 
 # ---------------------------------------------------------------- killed

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -159,6 +161,107 @@ def test_the_same_machine_under_another_home_is_another_place(local: LocalRig, t
     assert local.connect().identity() == here
 
 
+STATE = "lineage: lineage1\n"
+
+
+@pytest.fixture
+def original(local: LocalRig, tmp_path: Path) -> Path:
+    """A project's folder with a state in it that has one instance."""
+    root = tmp_path / "proj"
+    (root / ".dstack" / "state").mkdir(parents=True)
+    at(local, root).write_text(STATE)
+    launch(local, "l1", count=1)
+    local.connect().instances()
+    return root
+
+
+def at(local: LocalRig, root: Path) -> Path:
+    """The rig as a command in `root` has it; the state's file."""
+    state = root / ".dstack" / "state" / "project1.yml"
+    local.setting = replace(local.setting, state_address=str(state))
+    return state
+
+
+def refused(local: LocalRig, original: Path) -> None:
+    copy = local.connect()
+    words = f"is a copy of the state at {original}/.dstack/state/project1.yml, which still exists"
+    assert words in copy.why_copied()
+    assert "`dstack state new-lineage`" in copy.why_copied()
+    with pytest.raises(BackendError, match=re.escape(words)):
+        copy.instances()
+    with pytest.raises(BackendError, match=re.escape(words)):
+        copy.terminate(["l1-0"])
+    with pytest.raises(BackendError, match=re.escape(words)):
+        copy.launch(request(local, "l2", count=1))
+    at(local, original)
+    assert [seen.id for seen in living(local.connect())] == ["l1-0"]
+
+
+def accepted(local: LocalRig) -> None:
+    assert local.connect().why_copied() == ""
+    assert [seen.id for seen in living(local.connect())] == ["l1-0"]
+
+
+def test_a_copy_of_a_folder_with_its_state_touches_nothing(local: LocalRig, original: Path, tmp_path: Path) -> None:
+    shutil.copytree(original, tmp_path / "copy")
+    at(local, tmp_path / "copy")
+    refused(local, original)
+
+
+def test_a_copy_is_known_by_what_its_instances_remember(local: LocalRig, original: Path, tmp_path: Path) -> None:
+    """Of instances that an older version made."""
+    (Path(local.setting.local_base) / "project1" / "lineage1" / "home.json").unlink()
+    shutil.copytree(original, tmp_path / "copy")
+    at(local, tmp_path / "copy")
+    refused(local, original)
+
+
+def test_a_moved_folder_keeps_its_instances(local: LocalRig, original: Path, tmp_path: Path) -> None:
+    original.rename(tmp_path / "moved")
+    at(local, tmp_path / "moved")
+    accepted(local)
+    original.mkdir()  # and another checkout takes its place: a state of its own, or none
+    (original / ".dstack" / "state").mkdir(parents=True)
+    (original / ".dstack" / "state" / "project1.yml").write_text("lineage: lineage9\n")
+    accepted(local)
+
+
+def test_a_moved_folder_whose_old_path_has_a_copy_again_is_known_by_its_inode(
+    local: LocalRig, original: Path, tmp_path: Path
+) -> None:
+    moved = original.rename(tmp_path / "moved")
+    shutil.copytree(moved, original)
+    at(local, moved)
+    accepted(local)
+    at(local, original)
+    refused(local, moved)
+
+
+def test_a_link_to_the_folder_is_the_same_folder(local: LocalRig, original: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(original)
+    at(local, tmp_path / "link")
+    accepted(local)
+
+
+def test_a_copy_of_a_folder_that_is_gone_goes_on(local: LocalRig, original: Path, tmp_path: Path) -> None:
+    """A backup that was put back, also at the same path."""
+    shutil.copytree(original, tmp_path / "backup")
+    shutil.rmtree(original)
+    at(local, tmp_path / "backup")
+    accepted(local)
+    shutil.copytree(tmp_path / "backup", original)
+    shutil.rmtree(tmp_path / "backup")
+    at(local, original)
+    accepted(local)
+
+
+def test_a_state_that_was_moved_to_another_store_is_no_original(local: LocalRig, original: Path) -> None:
+    at(local, original).write_text('{"version":3,"lineage":"lineage1","moved_to":"s3://team/state"}\n')
+    local.setting = replace(local.setting, state_address="s3://team/state/project1.yml")
+    accepted(local)
+    accepted(local)  # a second checkout with the same bucket
+
+
 def test_a_missing_state_is_answered_by_the_lineage_that_was_there(local: LocalRig, tmp_path: Path) -> None:
     launch(local, "l1", count=2)
     lost = replace(local.setting, lineage="")
@@ -205,7 +308,7 @@ def test_what_a_killed_launch_staged_is_removed_by_the_next(local: LocalRig, tmp
     lineage = tmp_path / "base/project1/lineage1"
     (lineage / ".l1-0.0123456789abcdef/host").mkdir(parents=True)
     launch(local, "l1", count=1)
-    assert sorted(path.name for path in lineage.iterdir()) == [".lock", "l1-0"]
+    assert sorted(path.name for path in lineage.iterdir()) == [".lock", "home.json", "l1-0"]
 
 
 def test_a_record_cut_by_a_crash_blocks_nothing(local: LocalRig) -> None:

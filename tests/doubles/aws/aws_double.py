@@ -154,6 +154,10 @@ class Account:
         self._post("reserve", {"region": region, "fields": fields})
         return id
 
+    def impair(self, instance: str, *, kind: str = "instance") -> None:
+        """Its status check of that kind (instance, system) fails from now on; "" mends it."""
+        self._post("impair", {"instance": instance, "kind": kind})
+
     def power_off(self, instance: str) -> None:
         """The machine shuts itself down: what that means is the launch's own setting."""
         self._post("power_off", {"instance": instance})
@@ -328,6 +332,7 @@ class World:
     calls: Counter[tuple[str, str]] = field(default_factory=Counter)
     looks: Counter[str] = field(default_factory=Counter)
     tokens: dict[tuple[str, str], tuple[str, str, Any]] = field(default_factory=dict)
+    impaired: dict[str, str] = field(default_factory=dict)
     spots: dict[str, dict[str, Any]] = field(default_factory=dict)
     images: dict[tuple[str, str], str] = field(default_factory=dict)
     groups: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
@@ -591,6 +596,7 @@ WORDS: dict[str, Callable[..., Any]] = {
     "fault": lambda world, **said: world.faults.append(Fault(**said)),
     "interrupt": _interrupt,
     "power_off": _power_off,
+    "impair": lambda world, instance, kind: world.impaired.update({instance: kind}),
     "address": _address,
     "reserve": lambda world, region, fields: world.reserved.setdefault(region, {}).update({fields["id"]: fields}),
     "quota": lambda world, code, value, name: world.quotas.__setitem__(code, (value, name)),
@@ -785,6 +791,32 @@ def _describe_types(world: World, asked: Asked) -> Any:
     return None
 
 
+def _describe_status(world: World, asked: Asked) -> str:
+    """Of running machines. Ids that are not known are an error, as EC2 has it; more than a hundred, too."""
+    ids, wanted = numbered(asked.parameters, "InstanceId"), filters_of(asked.parameters)
+    if len(ids) > 100:
+        raise Refused("InvalidParameterValue", "The maximum number of instance IDs is 100")
+    living = {one.id: one.state for each in world.ec2(asked.region).reservations.values() for one in each.instances}
+    if missing := [id for id in ids if id not in living]:
+        raise Refused("InvalidInstanceID.NotFound", f"The instance ID '{missing[0]}' does not exist")
+    items = ""
+    for id, state in living.items():
+        kind = world.impaired.get(id, "")
+        status = {name: "impaired" if name == kind else "ok" for name in ("instance", "system")}
+        passed = status["instance"] in wanted.get("instance-status.status", [status["instance"]])
+        if state == "running" and passed and (not ids or id in ids):
+            items += f"<item><instanceId>{id}</instanceId>"
+            items += "".join(
+                f"<{name}Status><status>{said}</status><details><item><name>reachability</name>"
+                f"<status>{'failed' if said == 'impaired' else 'passed'}</status>"
+                f"{'<impairedSince>2026-11-30T03:10:00.000Z</impairedSince>' if said == 'impaired' else ''}"
+                f"</item></details></{name}Status>"
+                for name, said in status.items()
+            )
+            items += "</item>"
+    return f"<instanceStatusSet>{items}</instanceStatusSet>"
+
+
 def offered(region: str, kind: str) -> set[str]:
     """The zones that have it, by moto's copy of EC2's offerings."""
     from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS
@@ -798,6 +830,7 @@ OWN: dict[tuple[str, str], Callable[[World, Asked], Any]] = {
     ("ssm", "GetParameter"): _get_parameter,
     ("ec2", "DescribeInstances"): _describe_crowd,
     ("ec2", "DescribeInstanceTypes"): _describe_types,
+    ("ec2", "DescribeInstanceStatus"): _describe_status,
     ("ec2", "CreatePlacementGroup"): _create_placement_group,
     ("ec2", "DescribePlacementGroups"): _describe_placement_groups,
     ("ec2", "DeletePlacementGroup"): _delete_placement_group,

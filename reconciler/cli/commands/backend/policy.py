@@ -14,7 +14,7 @@ from reconciler.state.access_modes import modes_of
 from schemas.desired import BackendConfig, Desired
 
 
-def print_policy(name: str, *, kind: Kind) -> int:
+def print_policy(name: str, *, kind: Kind, instance_role: str = "") -> int:
     """To stdout, and nothing else: `> policy.json` is meant to work."""
     documents = documents_of(project_root())
     desired = documents.desired
@@ -27,6 +27,7 @@ def print_policy(name: str, *, kind: Kind) -> int:
         buckets=buckets_of(site_of(documents)),
         parameters=parameters,
         modes=modes_of(desired, config),
+        instance_role=instance_role,
     )
     out(json.dumps(policy(kind, config, scope), indent=2) + "\n")
     return 0

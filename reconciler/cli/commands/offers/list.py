@@ -220,7 +220,8 @@ def _known(names: Iterable[str], known: set[str], *, flag: str, what: str) -> No
     known = known - {""}
     for name in names:
         if name not in known:
-            raise Fail(f"{flag} {name}: no such {what}; {near(name, sorted(known), most=3)}")
+            meant = near(name, sorted(known), most=3)
+            raise Fail(f"{flag} {name}: no such {what} is known here; {meant}")
 
 
 def _pool(name: str, desired: Desired) -> Pool:

@@ -9,8 +9,9 @@ from pathlib import Path
 from reconciler.cli.commands.plan.apply_report import report
 from reconciler.cli.commands.plan.approval import Approval, price_flag
 from reconciler.cli.commands.plan.plan import check_pool
-from reconciler.cli.commands.plan.revision import identified, revision
+from reconciler.cli.commands.plan.revision import identified, revision_if_read
 from reconciler.cli.commands.plan.saved import saved_plan
+from reconciler.cli.commands.plan.waiting import apply_passes
 from reconciler.cli.commands.run.files import packer
 from reconciler.cli.project import forget_aliases, ports_of, project_root, site_of, tell
 from reconciler.cli.terminal.interrupts import Interrupts
@@ -20,8 +21,7 @@ from reconciler.cli.terminal.times import seconds
 from reconciler.config.load import Documents
 from reconciler.engine.refresh_catalog import freshen
 from reconciler.engine.request import TickAsk
-from reconciler.engine.tick import TickResult, tick
-from reconciler.engine.until import Settled, settle, settled
+from reconciler.engine.tick import TickResult
 from reconciler.store.base import Store
 from reconciler.system.process import now
 from schemas.plan import Permissions
@@ -45,6 +45,7 @@ class ApplyFlags:
     replace: tuple[str, ...] = ()
     assume_lost: tuple[str, ...] = ()
     retry_hosts: bool = False
+    trust_clock: bool = False
     upgrade_state: bool = False
     metrics: Path | None = None
 
@@ -70,11 +71,7 @@ def _apply(flags: ApplyFlags, results: list[TickResult]) -> int:
     with progress, Interrupts(told=progress.told) as interrupts:
         ask = _ask(flags, documents, interrupts=interrupts)
         limit = seconds(flags.deadline, flag="--deadline") if flags.deadline else None
-        if flags.detach:
-            result = tick(ports, ask if limit is None else replace(ask, deadline=float(limit)))
-            done = Settled(first=result, last=result, reached=True)
-        else:
-            done = settle(ports, ask, until=settled, progress=progress, trouble=progress.trouble, deadline=limit)
+        done = apply_passes(ports, ask, progress=progress, detach=flags.detach, limit=limit)
     tell(ports.store.notes)
     results.append(done.last)
     if done.last.state is not None:
@@ -103,9 +100,11 @@ def _ask(flags: ApplyFlags, documents: Documents, *, interrupts: Interrupts) -> 
     prompted = interactive() and not flags.yes and flags.file is None
     # At a prompt everything is shown and asked about, pools that left by their names.
     destroyable = (*flags.allow_destroy, *(("*",) if prompted else ()))
+    found, git_failed = revision_if_read(documents)
     return TickAsk(
         documents=documents,
-        revision=revision(documents),
+        revision=found,
+        git_failed=git_failed,
         config_force=flags.config_force,
         permissions=Permissions(
             destroy_pools=destroyable,
@@ -118,6 +117,7 @@ def _ask(flags: ApplyFlags, documents: Documents, *, interrupts: Interrupts) -> 
         confirm=approval,
         prompted=prompted,
         retry_hosts=True if flags.retry_hosts else None,
+        trust_clock=flags.trust_clock,
         stop=interrupts.asked,
     )
 

@@ -46,6 +46,8 @@ def report(done: Settled, *, interrupted: bool, strict: bool, detached: bool) ->
         raise Fail(last.refused)
     if not done.reached and not detached:
         _say_under_way(last.state)
+        if done.blocked:
+            say(done.blocked)
         raise Finished(3)
     if strict and _waiting(last):
         say("waiting: something wanted does not happen now (see `dstack plan`)")

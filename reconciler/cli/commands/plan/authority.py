@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from reconciler.config.load import Documents
 from reconciler.state.apply_config import apply
-from reconciler.state.authority import judge
+from reconciler.state.authority import GitFacts, judge
 from reconciler.system.process import who
 from schemas.state import State
 
@@ -21,22 +21,28 @@ class Judged:
 
 
 def judged(state: State, documents: Documents, *, now: int) -> Judged:
-    """Asks git only where other documents rule now: the applied ones and the first ones need no proof."""
+    """Asks git where other documents were applied, or none: those that were applied need no proof."""
     applied = state.applied
-    if applied is None or not applied.revision.digest or applied.revision.digest == documents.digest:
+    if applied is not None and applied.revision.digest == documents.digest:
         return Judged(state)
-    from reconciler.cli.commands.plan.revision import revision
+    from reconciler.cli.commands.plan.revision import revision_if_read
     from reconciler.config.git_revision import facts_of
 
-    mine, authority = revision(documents), documents.desired.authority
+    mine, failed = revision_if_read(documents)
+    authority = documents.desired.authority
+    first = applied is None or not applied.revision.digest
+    if first and not failed:
+        return Judged(state)
+    theirs = applied.revision if applied else None
+    facts = GitFacts(failed=failed) if failed else facts_of(documents.root, mine, theirs, authority=authority)
     verdict = judge(
         mine,
         applied=applied,
         history=state.history,
-        facts=facts_of(documents.root, mine, applied.revision, authority=authority),
+        facts=facts,
         authority=authority,
     )
-    brought = apply(state, desired=documents.desired, revision=mine, by=who(), now=now)
+    brought = state if first else apply(state, desired=documents.desired, revision=mine, by=who(), now=now)
     if not verdict.accept:
         return Judged(brought, False, (f"apply would refuse these documents: {verdict.why}",))
     return Judged(brought, verdict.may_end, () if verdict.may_end else (verdict.why,))

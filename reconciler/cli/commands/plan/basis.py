@@ -13,11 +13,11 @@ from reconciler.app.stores import store_of
 from reconciler.app.wiring import lacking_here
 from reconciler.cli.terminal.streams import say
 from reconciler.engine.catalog import Later, catalog_of
+from reconciler.engine.clock_guard import concluded_unasked, withheld_by_the_clock
 from reconciler.planner.plan import plan as make_plan
 from reconciler.planner.world import World, needs_of
 from reconciler.state.apply_config import apply
-from reconciler.state.settle import conclude
-from reconciler.system.process import now, who
+from reconciler.system.process import boot_time, now, who
 from schemas.desired import Desired
 from schemas.offer import Offer
 from schemas.plan import Permissions, Plan
@@ -45,18 +45,24 @@ def planned(basis: Basis, digest: str, desired: Desired, permissions: Permission
 
 
 def _planned(basis: Basis, desired: Desired, permissions: Permissions) -> tuple[Plan, State]:
-    state = conclude(basis.state, now=basis.moment)
+    """No clock is asked: where the last apply contradicts ours, nothing ends for reasons of time."""
+    state, clock = concluded_unasked(basis.state, now=basis.moment, boot=boot_time())
     world = World(
         desired=desired,
         state=state,
         offers=_offers(basis.site, desired, state),
-        now=basis.moment,
+        now=basis.moment - clock.off,
         nonce=basis.nonce,
         permissions=permissions,
         lacking=_lacking(basis.site, desired, state),
         done=basis.done,
+        lapses=not clock.apart,
     )
-    return make_plan(world), state
+    made = make_plan(world)
+    if not clock.apart:
+        return made, state
+    by_ours = make_plan(dataclasses.replace(world, now=basis.moment))
+    return withheld_by_the_clock(made, by_ours=by_ours, reading=clock, state=state, permissions=permissions), state
 
 
 def _lacking(site: Site, desired: Desired, state: State) -> dict[str, str]:

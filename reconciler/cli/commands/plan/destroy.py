@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from reconciler.cli.commands.plan.refusals import raise_refusals
+from reconciler.cli.commands.plan.waiting import destroy_passes, unreached
 from reconciler.cli.exits import Fail, Finished
 from reconciler.cli.project import ports_of, site, state_of
 from reconciler.cli.terminal.interrupts import Interrupts
 from reconciler.cli.terminal.progress import Progress
-from reconciler.cli.terminal.streams import ask_typed, interactive, out, page, say
+from reconciler.cli.terminal.streams import ask_typed, interactive, out, page
 from reconciler.cli.terminal.times import seconds
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import tick
-from reconciler.engine.until import settle
 from reconciler.report.plan import render_plan
 from reconciler.report.plan_rows import explain
-from reconciler.state.record_outcomes import Failed
 from reconciler.state.status import alive
 from reconciler.system.process import now
 from schemas.plan import Permissions, Plan
@@ -32,7 +29,7 @@ def run_destroy(*, deadline: str, confirmed: str) -> int:
     limit = seconds(deadline, flag="--deadline") if deadline else None
     if confirmed and confirmed not in (word, where.project):
         raise Fail(f"--confirm {confirmed}: this project is {word}")
-    with Progress() as progress, Interrupts(told=progress.told) as interrupts:
+    with Progress(waits=f"project {word} to end") as progress, Interrupts(told=progress.told) as interrupts:
 
         def confirm(plan: Plan, before: State) -> Plan | None:
             out(render_plan(plan, before, now=now(), page=page()))
@@ -49,16 +46,12 @@ def run_destroy(*, deadline: str, confirmed: str) -> int:
         )
         ports = ports_of(where, asking=progress.asking)
         raise_refusals(tick(ports, ask))
-        # Whatever lives was agreed to, also what the first plan could not end yet.
-        done = settle(ports, replace(ask, confirm=None), until=_nothing_lives, progress=progress, deadline=limit)
+        done = destroy_passes(ports, ask, until=_nothing_lives, progress=progress, limit=limit)
     raise_refusals(done.last)
     if interrupts.count:
         raise Finished(130)
     if not done.reached:
-        for why in dict.fromkeys(one.why for one in done.last.outcomes if isinstance(one, Failed)):
-            say(f"failed: {why}")
-        say("still under way; `dstack destroy` goes on with it")
-        raise Finished(3)
+        raise unreached(done, again="dstack destroy", refused=3)
     out("Done: nothing of this project lives any more.\n")
     return 0
 

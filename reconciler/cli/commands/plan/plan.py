@@ -128,7 +128,7 @@ def _format(state: State) -> tuple[str, ...]:
 
 def refreshed(documents: Documents, permissions: Permissions) -> tuple[Plan, State]:
     """A plan on a fresh observation, of which nothing is written."""
-    from reconciler.cli.commands.plan.revision import revision
+    from reconciler.cli.commands.plan.revision import revision_if_read
     from reconciler.cli.exits import Fail
     from reconciler.cli.terminal.progress import Progress
     from reconciler.engine.refresh_catalog import refresh
@@ -136,7 +136,8 @@ def refreshed(documents: Documents, permissions: Permissions) -> tuple[Plan, Sta
     from reconciler.engine.tick import tick
     from reconciler.system.process import OwnThreads
 
-    asked = TickAsk(documents=documents, revision=revision(documents), permissions=permissions, act=False)
+    mine, git_failed = revision_if_read(documents)
+    asked = TickAsk(documents=documents, revision=mine, git_failed=git_failed, permissions=permissions, act=False)
     with Progress() as progress:
         for why in refresh(documents.desired, os.environ, threads=OwnThreads(), now=now, asking=progress.asking):
             say(f"warning: {why}")

@@ -13,10 +13,22 @@ from schemas.state import Revision
 
 
 def revision(documents: Documents) -> Revision:
-    """The documents by commit and digest."""
-    from reconciler.config.git_revision import revision_of
+    """The documents by commit and digest; `Fail` where git does not read their repository."""
+    found, failed = revision_if_read(documents)
+    if failed:
+        raise Fail(failed)
+    return found
 
-    return revision_of(documents.root, documents.digest, authority=documents.desired.authority)
+
+def revision_if_read(documents: Documents) -> tuple[Revision, str]:
+    """The same; where git does not read their repository: by digest alone, and why, with git's words."""
+    from reconciler.config.git_revision import revision_of
+    from reconciler.system.git import GitFailed
+
+    try:
+        return revision_of(documents.root, documents.digest, authority=documents.desired.authority), ""
+    except GitFailed as error:
+        return Revision(digest=documents.digest), str(error)
 
 
 def identified(root: Path, *, allow_endpoint: Iterable[str] | None = None) -> Documents:

@@ -11,6 +11,7 @@ import msgspec
 from reconciler.cli.exits import Fail
 from schemas.base import Price, Value, is_price
 from schemas.plan import Launch, Plan
+from schemas.strict_json import decode_strictly
 
 VERSION = 1
 MAX_BYTES = 256 * 1024 * 1024
@@ -51,7 +52,7 @@ def _is_plan(path: Path) -> bool:
 def saved_plan(path: Path, *, digest: str) -> Plan:
     """`Fail` where it is no plan, or one of other documents than these."""
     try:
-        saved = msgspec.json.decode(_bytes(path), type=SavedPlan)
+        saved = decode_strictly(_bytes(path), SavedPlan)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Fail(f"{path}: not a plan saved by this version of `dstack plan --out` ({error})") from error
     if saved.dstack_plan != VERSION:

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 
 from reconciler.app.site import Site
 from reconciler.cli.commands.plan.refusals import raise_refusals
+from reconciler.cli.commands.plan.waiting import launches_blocked, say_under_way, unreached
 from reconciler.cli.exits import Fail, Finished
 from reconciler.cli.project import ports_of
 from reconciler.cli.terminal.interrupts import Interrupts
 from reconciler.cli.terminal.progress import Progress
-from reconciler.cli.terminal.streams import say
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import TickResult, tick
 from reconciler.engine.until import Settled, settle
-from reconciler.report.in_progress import under_way
-from reconciler.state.record_outcomes import Failed
+from reconciler.report.blocked import Blocked
 from reconciler.state.requests import WishRefused
 from schemas.desired import Desired
 from schemas.plan import Permissions, Plan
@@ -30,6 +29,7 @@ class Wished:
     """`confirm` is asked with the plan of the wish alone. `scope`: ids that its ticks may touch.
 
     `hasty` as of a `TickAsk`; `within` is in seconds, how long it is waited for at the most.
+    `waits` says for what: "run train to end"; `blocked` what keeps it from coming.
     """
 
     wish: Callable[[State], State]
@@ -39,11 +39,13 @@ class Wished:
     prompted: bool = False
     hasty: bool = False
     within: float | None = None
+    waits: str = ""
+    blocked: Blocked | None = None
 
 
 def fulfil(where: Site, wished: Wished, *, until: Until | None) -> TickResult:
     """The last tick. Without `until`, one tick. `Fail` where it is refused, `Done` where it was declined or left."""
-    progress = Progress()
+    progress = Progress(waits=wished.waits)
     ports = ports_of(where, asking=progress.asking)
     with progress, Interrupts(told=progress.told) as interrupts:
         asked = TickAsk(
@@ -60,7 +62,15 @@ def fulfil(where: Site, wished: Wished, *, until: Until | None) -> TickResult:
                 result = tick(ports, asked)
                 done = Settled(first=result, last=result, reached=True)
             else:
-                done = settle(ports, asked, until=until, progress=progress, deadline=wished.within)
+                done = settle(
+                    ports,
+                    asked,
+                    until=until,
+                    progress=progress,
+                    trouble=progress.trouble,
+                    blocked=wished.blocked or launches_blocked(ports),
+                    deadline=wished.within,
+                )
         except WishRefused as error:
             raise Fail(str(error)) from error
     return _checked(done, interrupted=interrupts.count > 0)
@@ -86,10 +96,8 @@ def _armed(wished: Wished, *, interrupts: Interrupts) -> Callable[[Plan, State],
 def _checked(done: Settled, *, interrupted: bool) -> TickResult:
     raise_refusals(done.first)
     if interrupted:
-        for subject, what in (under_way(done.last.state) if done.last.state else {}).items():
-            say(f"  {subject}: {what}")
+        say_under_way(done)
         raise Finished(130)
-    if not done.reached:  # its place refuses it for good
-        words = dict.fromkeys(one.why for one in done.last.outcomes if isinstance(one, Failed))
-        raise Fail(done.last.refused or "; ".join(words))
+    if not done.reached:
+        raise unreached(done, again="dstack apply")
     return done.last

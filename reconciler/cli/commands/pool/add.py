@@ -19,7 +19,7 @@ from reconciler.cli.terminal.progress import Progress
 from reconciler.cli.terminal.streams import NoTerminal, ask, out, say
 from reconciler.config.options import parse_duration, read_option, resolve_need
 from reconciler.engine.refresh_catalog import freshen
-from reconciler.engine.until import settled
+from reconciler.engine.until import launches_settled
 from reconciler.planner.confirmed_price import confirmed
 from reconciler.state.requests import add_instances, carry
 from reconciler.system.process import nonce, now, who
@@ -62,6 +62,7 @@ class AddAsk:
     dont_destroy: bool
     yes: bool
     yes_above: str
+    deadline: str = ""
 
 
 def add_to_pool(asked: AddAsk) -> int:
@@ -82,8 +83,16 @@ def add_to_pool(asked: AddAsk) -> int:
     confirm = _Confirm(asked=asked, wish=wish, pool=pool, offers=offers, desired=desired, limit=desired.confirm_above)
     last = fulfil(
         where,
-        Wished(wish=wished, scope=(wish.id,), carried=desired, confirm=confirm, prompted=not asked.yes),
-        until=settled,
+        Wished(
+            wish=wished,
+            scope=(wish.id,),
+            carried=desired,
+            confirm=confirm,
+            prompted=not asked.yes,
+            waits=f"{counted(asked.count, 'instance')} of pool {pool.name}",
+            within=parse_duration(asked.deadline, option="--deadline") if asked.deadline else None,
+        ),
+        until=launches_settled,
     )
     _report(last.state, before=confirm.known)
     return 0

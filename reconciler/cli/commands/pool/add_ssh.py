@@ -35,7 +35,7 @@ def add_ssh(flags: AddSshAsk) -> int:
     pool = _pool(flags, desired)
     shared = said_of_all(root / ".dstack", pool)
     hosts = hosts_of(flags, desired, pool=pool, shared=shared)
-    reach = reach_from(root, who=who(), config=flags.config)
+    reach = reach_from(root, who=who(), config=flags.config, family=flags.family)
     found = survey(ports_of(where), reach, hosts, trusted=_trusted(flags, root), project=where.project)
     _show(found)
     _refuse_own_pins(found, hosts, root=root)
@@ -77,11 +77,7 @@ def _trusted(flags: AddSshAsk, root: Path) -> Trusted:
             fingerprint(given)
         except ValueError as error:
             raise Fail(f"--host-key: {error}") from error
-    return Trusted(
-        project=read_known_hosts(root / KNOWN_HOSTS),
-        user=read_known_hosts(Path.home() / ".ssh" / "known_hosts"),
-        given=given,
-    )
+    return Trusted(project=read_known_hosts(root / KNOWN_HOSTS), given=given)
 
 
 # ---------------------------------------------------------------- what was found

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
+from socket import AF_INET, AF_INET6
 from typing import Any
 
 from msgspec.structs import replace
@@ -14,9 +17,12 @@ from reconciler.cli.terminal.streams import say
 from reconciler.config.compile.hosts import gpu_need, name_of
 from reconciler.hosts.ssh.config import Here, Hop, read_jump
 from reconciler.hosts.ssh.destination import NotADestination, ParsedDestination, read_destination
+from schemas.base import NAME
 from schemas.desired import Desired
 from schemas.host import Host, Jump
 from schemas.pool import Pool
+
+_FAMILIES: Mapping[str, int] = {"-4": AF_INET, "-6": AF_INET6}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +34,7 @@ class AddSshAsk:
     port: int | None = None
     login: str = ""
     options: tuple[str, ...] = ()
+    ssh_flags: tuple[str, ...] = ()
     jump: str = ""
     config: Path | None = None
     region: str = ""
@@ -38,6 +45,12 @@ class AddSshAsk:
     take_over: bool = False
     yes: bool = False
 
+    @property
+    def family(self) -> int:
+        """By which addresses this command connects: those of `-4` or `-6`, as ssh the last; 0 for either."""
+        said = [one for one in self.ssh_flags if one in _FAMILIES]
+        return _FAMILIES[said[-1]] if said else 0
+
 
 def hosts_of(flags: AddSshAsk, desired: Desired, *, pool: str, shared: Mapping[str, Any]) -> list[Host]:
     """One a destination. `shared` is what the `ssh` of `pool` says of all its hosts."""
@@ -45,8 +58,24 @@ def hosts_of(flags: AddSshAsk, desired: Desired, *, pool: str, shared: Mapping[s
         raise Fail("--name is for one destination")
     if flags.host_key and len(flags.destinations) > 1:
         raise Fail("--host-key is for one destination")
+    if flags.name and not re.fullmatch(NAME, flags.name, re.ASCII):
+        raise Fail(f"--name {flags.name!a}: not a name: a-z, then up to 40 of a-z, 0-9 and -")
+    _say_flags(flags)
+    if flags.network:
+        try:
+            ip_network(flags.network, strict=False)
+        except ValueError as error:
+            raise Fail(f"--network {flags.network!a}: not a network, such as 10.0.0.0/24") from error
     known = next((one for one in desired.pools if one.name == pool), Pool(name=pool))
     return [_host(flags, text, desired=desired, pool=known, shared=shared) for text in flags.destinations]
+
+
+def _say_flags(flags: AddSshAsk) -> None:
+    if flags.family:
+        say(f"note: {'-4' if flags.family == AF_INET else '-6'} holds for this command; `AddressFamily` in "
+            "~/.ssh/config holds for every one")  # fmt: skip
+    if idle := [one for one in flags.ssh_flags if one not in _FAMILIES]:
+        say(f"note: {', '.join(idle)}: no effect here, connections are dstack's own and nothing is forwarded")
 
 
 def _asked(flags: AddSshAsk, text: str) -> ParsedDestination:
@@ -91,7 +120,10 @@ def _resolved(host: Host, *, config: Path) -> Host:
     """With what `-F` says: nobody else has that file, so it is written down."""
     if not config.is_file():
         raise Fail(f"-F {config}: no such file")
-    *before, last = Here(root=Path.cwd(), home=Path.home(), config=config).hops(host)
+    try:
+        *before, last = Here(root=Path.cwd(), home=Path.home(), config=config).hops(host)
+    except ValueError as error:
+        raise Fail(f"-F {config}: {error}") from error
     if any(hop.proxy for hop in (*before, last)):
         raise Fail(f"-F {config}: a ProxyCommand cannot be declared; it is honoured in ~/.ssh/config of whoever ticks")
     return replace(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from backends.ssh.probe_facts import Check
 from reconciler.engine.survey_hosts import ShownKey, Surveyed
-from reconciler.report.tables import fitted
+from reconciler.report.tables import GAP, fitted
 from reconciler.text.format import clean, resources
 from schemas.host import fingerprint
 
@@ -20,20 +20,33 @@ _WORDS = {
     "given": "given",
     "new": "new: compare it on the server",
     "changed": "CHANGED",
+    "revoked": "REVOKED",
 }
 
 
 def key_table(keys: Sequence[ShownKey], *, width: int) -> RenderableType:
-    """HOST ADDRESS TYPE FINGERPRINT KEY; a changed one shows what is pinned below it."""
+    """HOST ADDRESS TYPE FINGERPRINT KEY; where that is too wide, a few lines a key: no fingerprint is ever cut."""
+    heads = ["HOST", "ADDRESS", "TYPE", "FINGERPRINT", "KEY"]
     lines = [
         [key.name, key.address, key.key.split()[0].removeprefix("ssh-"), fingerprint(key.key), _state(key)]
         for key in keys
     ]
-    return fitted(["HOST", "ADDRESS", "TYPE", "FINGERPRINT", "KEY"], lines, core=4, width=width)
+    if not width or sum(max(map(len, column)) + GAP for column in zip(heads, *lines, strict=True)) - GAP <= width:
+        return fitted(heads, lines, core=len(heads), width=0)
+    from rich.console import Group
+    from rich.text import Text
+
+    said = [
+        line
+        for name, address, kind, print_, state in lines
+        for line in (f"{name} ({address}), {kind}", f"  {print_}", f"  {state}")
+    ]
+    return Group(*(Text(clean(line), overflow="ignore", no_wrap=True) for line in said))
 
 
 def _state(key: ShownKey) -> str:
-    return _WORDS[key.trust] + (f": pinned is {fingerprint(key.pinned)}" if key.trust == "changed" else "")
+    said = {"changed": f": pinned is {fingerprint(key.pinned)}" if key.pinned else "", "revoked": f" in {key.revoked}"}
+    return _WORDS[key.trust] + said.get(key.trust, "")
 
 
 def check_lines(one: Surveyed) -> Iterator[str]:

@@ -6,6 +6,8 @@ from reconciler.cli.commands.plan.scoped_tick import Wished, fulfil
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import site, state_of
 from reconciler.cli.terminal.streams import must_agree, out
+from reconciler.cli.terminal.times import seconds
+from reconciler.report.blocked import Waiting
 from reconciler.state.requests import WishRefused, remove_instance
 from reconciler.state.status import alive, jobs_by_instance
 from reconciler.system.process import now, who
@@ -14,28 +16,44 @@ from schemas.plan import Plan
 from schemas.state import State
 
 
-def remove_from_pool(name: str, *, pool: str, force: bool, yes: bool) -> int:
-    """0 once it has ended."""
+def remove_from_pool(name: str, *, pool: str, force: bool, yes: bool, deadline: str = "") -> int:
+    """0 once it has ended, 3 where that cannot be seen."""
     where = site()
     state = state_of(where)
-    try:
-        remove_instance(state, name, by=who(), now=now(), pool=pool, force=force)
-    except WishRefused as error:
-        raise Fail(str(error)) from error
-    one = _living(state, name, pool=pool)
+    # Whether an SSH host is still attached is known only once it was asked.
+    one = next((each for each in _named(state, name, pool=pool) if each.phase == "terminating" or each.host), None)
+    if one is None:
+        try:
+            remove_instance(state, name, by=who(), now=now(), pool=pool, force=force)
+        except WishRefused as error:
+            raise Fail(str(error)) from error
+        one = _named(state, name, pool=pool)[0]
     runs = _runs(state, one)
-    question = f"End instance {one.name}{f' and its runs {runs}' if runs else ''}?"
+    lost = runs and one.unreachable_since is not None
+    dark = " It does not answer: what its runs left there is lost." if lost else ""
+    question = f"End instance {one.name}{f' and its runs {runs}' if runs else ''}?{dark}"
     must_agree(question, yes=yes, otherwise=f"`dstack pool remove {name} -y` ends it")
     wished = Wished(
-        wish=lambda fresh: remove_instance(fresh, one.id, by=who(), now=now(), force=force), scope=(one.id,)
+        wish=lambda fresh: _removed(fresh, one.id, force=force),
+        scope=(one.id,),
+        waits=f"{one.name} to end",
+        blocked=Waiting(clock=now, instances=(one.id,), removing=True).why_blocked,
+        within=seconds(deadline, flag="--deadline") if deadline else None,
     )
     fulfil(where, wished, until=lambda fresh, plan: _gone(fresh, one.id, plan))
     out(f"instance {one.name} is ended\n")
     return 0
 
 
-def _living(state: State, name: str, *, pool: str) -> Instance:
-    return next(one for one in state.instances if alive(one) and name in (one.name, one.id) and pool in ("", one.pool))
+def _removed(state: State, key: str, *, force: bool) -> State:
+    """Asked for again, it is waited for."""
+    if any(one.id == key and one.phase in ("terminating", "terminated") for one in state.instances):
+        return state
+    return remove_instance(state, key, by=who(), now=now(), force=force)
+
+
+def _named(state: State, name: str, *, pool: str) -> list[Instance]:
+    return [one for one in state.instances if alive(one) and name in (one.name, one.id) and pool in ("", one.pool)]
 
 
 def _runs(state: State, one: Instance) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -15,7 +16,7 @@ from urllib.parse import quote
 from reconciler.app.site import Site
 from reconciler.cli.commands.run.enter import living_job
 from reconciler.cli.commands.run.find import find_attempt, find_run
-from reconciler.cli.commands.run.logs import live_log, write
+from reconciler.cli.commands.run.logs import LogLost, live_log, say_pending, until_late, write
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import ports_of, site, state_of
 from reconciler.cli.terminal.state_age import say_age
@@ -47,13 +48,15 @@ class AttachFlags:
     replica: int = 0
     ssh_config: bool = True
     yes: bool = False
+    deadline: str = ""
 
 
 def attach_run(flags: AttachFlags) -> int:
-    """0 once the job has ended, 130 where one left it."""
+    """0 once the job has ended, 3 at the deadline, 130 where one left it."""
     where = site()
+    late = until_late(flags.deadline)
     wished = [_read_port(one) for one in flags.ports]
-    run, job, host = _begun(where, flags)
+    run, job, host = _begun(where, flags, late=late)
     reach = reach_from(where.root, who=who(), environ=os.environ)
     door = open_door(host, reach=reach, environ=os.environ)
     attached = _Attached(where=where, run=run, job=job, host=host, door=door)
@@ -66,23 +69,27 @@ def attach_run(flags: AttachFlags) -> int:
             threading.Thread(target=attached.tell_editor, daemon=True).start()
         threading.Thread(target=attached.stay_active, daemon=True).start()
         log = live_log(ports_of(where, reach=reach), where, host=host, job=job, lasting=True)
-        follow(log, write=write, sleep=time.sleep)
+        follow(log, write=write, sleep=time.sleep, stop=late)
+    except LogLost as lost:
+        raise Fail(f"{lost}; dstack attach {flags.name}") from lost
     except KeyboardInterrupt:
         say(f"\ndetached: the run goes on; `dstack attach {flags.name}` comes back, `dstack stop {flags.name}` ends it")
         return 130
+    if late():
+        say(f"Detached at the deadline: the run goes on; dstack attach {flags.name}")
+        return 3
     return _over(where, run, job)
 
 
-def _begun(where: Site, flags: AttachFlags) -> tuple[Run, Job, Instance]:
+def _begun(where: Site, flags: AttachFlags, *, late: Callable[[], bool]) -> tuple[Run, Job, Instance]:
     """Waits until the run has a job on a host; whoever ticks brings it there."""
     state = state_of(where)
     run, waits = find_run(state, flags.name), ""
     say_age(state)
     while run.status not in RUN_ENDED and not find_attempt(state, run, replica=flags.replica, number=0):
-        why = f"run {run.spec.name} waits: {run.reason or run.status}"
-        if why != waits:
-            say(f"{why}; Ctrl-C leaves it waiting")
-            waits = why
+        if late():
+            raise Fail(f"run {run.spec.name} had not started at the deadline: {run.reason or run.status}", code=3)
+        waits = say_pending(run, said=waits)
         time.sleep(LOOK)
         state = state_of(where)
         run = find_run(state, run.id)

@@ -30,7 +30,7 @@ def packer(site: Site, *, yes: bool) -> Callable[[Path, tuple[str, ...], tuple[s
 
     def packed(root: Path, files: tuple[str, ...], never: tuple[str, ...]) -> Path:
         try:
-            return bundle(root, files, scratch=scratch_of(site), never=never)
+            return bundle(root, files, scratch=scratch_of(site), never=never, told=lambda note: say(f"note: {note}"))
         except TooLarge as large:
             if not _agreed(str(large), yes=yes):
                 raise Fail(f"{large}; leave them out by .gitignore, or add -y to take them along") from large

@@ -3,42 +3,42 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from reconciler.app.site import Site
 from reconciler.cli.commands.plan.refusals import raise_refusals
-from reconciler.cli.commands.plan.scoped_tick import Wished, fulfil
-from reconciler.cli.commands.run.logs import live_log, print_log, write
+from reconciler.cli.commands.plan.scoped_tick import Wished
+from reconciler.cli.commands.run.leave import detached, hand_over, leave, run_in
+from reconciler.cli.commands.run.logs import LogLost, live_log, print_log, write
 from reconciler.cli.exits import Fail
-from reconciler.cli.project import ports_of, state_of
+from reconciler.cli.project import ports_of
 from reconciler.cli.terminal.progress import Progress
-from reconciler.cli.terminal.streams import NoTerminal, ask, out, say
+from reconciler.cli.terminal.streams import say
+from reconciler.cli.terminal.times import seconds
 from reconciler.engine.ports import Ports
 from reconciler.engine.request import TickAsk
-from reconciler.engine.until import settle, settled
+from reconciler.engine.until import Settled, settle
 from reconciler.hosts.follow_log import follow
-from reconciler.state.requests import WishRefused, stop_run
-from reconciler.system.process import now, who
-from reconciler.text.format import clean
-from schemas.plan import Permissions, Plan
+from reconciler.report.blocked import Blocked, Waiting
+from schemas.instance import Instance
+from schemas.plan import Permissions
 from schemas.run import LIVE_JOB, RUN_ENDED, Attempt, Job, Run
 from schemas.state import State
 
-
-def hand_over(site: Site, wished: Wished, *, run: Run) -> int:
-    """`-d`: returns once the run's jobs are at their hosts, or says who will start it, if anybody."""
-    last = fulfil(site, wished, until=settled)
-    found = _run(last.state, run)
-    if found.status != "submitted":
-        out(f"run {found.spec.name} is {found.status}; `dstack logs -f {found.spec.name}` follows it\n")
-        return 1 if found.status == "failed" else 0
-    out(clean(f"run {found.spec.name} waits: {found.reason or 'nothing is free for it'}") + "\n")
-    say(f"next: {last.plan.next_actor or 'nobody; `dstack apply` starts it when it can'}")
-    return 0
+# Seconds for which a host does not answer its follower, before it is asked whether the run still exists …
+SILENCE = 20.0
+# … and for which it is unreachable, before the run is followed no longer.
+UNREACHABLE = 600
 
 
-def follow_run(site: Site, wished: Wished, *, run: Run) -> int:
-    """0 where it was done, 1 where it ended otherwise, 130 where one left it."""
+def start_run(site: Site, wished: Wished, *, run: Run, detach: bool, deadline: str) -> int:
+    """Hand the run over with `detach`, else follow it; `deadline` is as typed, "" for none.
+
+    0 where it was done, 1 where it ended otherwise, 3 where it goes on without us, 130 where one left it.
+    """
+    limit = seconds(deadline, flag="--deadline") if deadline else None
+    if detach:
+        return hand_over(site, replace(wished, within=limit), run=run)
     asked = TickAsk(
         wish=wished.wish,
         carried=wished.carried,
@@ -46,65 +46,65 @@ def follow_run(site: Site, wished: Wished, *, run: Run) -> int:
         confirm=wished.confirm,
         prompted=wished.prompted,
     )
-    progress = Progress()
-    course = _Course(site=site, ports=ports_of(site, asking=progress.asking), run=run, progress=progress)
+    progress = Progress(waits=f"run {run.spec.name} to start or end")
+    ports = ports_of(site, asking=progress.asking)
+    ends = None if limit is None else ports.clock() + limit
+    course = _Course(site=site, ports=ports, run=run, progress=progress, ends=ends)
     try:
         return course.follow(asked)
     except KeyboardInterrupt:
         if not course.written:
             raise
-        return course.leave()
+        return leave(site, run)
 
 
 @dataclass(kw_only=True)
 class _Course:
-    """`seen` are attempts whose log was shown; `written`: the wish is in the state; `waits`: why, as last said."""
-
     site: Site
     ports: Ports
     run: Run
     progress: Progress
-    seen: frozenset[str] = frozenset()
+    ends: float | None = None
+    """By the boot-time clock: when it is followed no longer."""
+    seen: set[str] = field(default_factory=set)
+    """Attempts whose log was shown to its end."""
+    shown: dict[str, int] = field(default_factory=dict)
+    """Attempt -> bytes of its log that were shown."""
     written: bool = False
+    """The request is in the state."""
     waits: str = ""
+    """Why it waits, as last said."""
+    troubled: str = ""
+    """What keeps it from ending, as last said."""
 
     def follow(self, asked: TickAsk) -> int:
-        state = self._settle(asked)
+        done = self._settle(asked)
         again = TickAsk(permissions=Permissions(scope=(self.run.id,)), retry_hosts=False)
-        while _run(state, self.run).status not in RUN_ENDED:
-            state = self._show(state)
-            state = self._settle(again)
+        while not self._ended(done):
+            if why := self._given_up(done):
+                return detached(run_in(done.last.state, self.run), why)
+            self._show(self._state(done))
+            if not self._late():
+                done = self._settle(again)
+        state = self._state(done)
         for attempt in _attempts(state, self.run):
             self._show_stored(state, attempt)
-        ended = _run(state, self.run)
+        ended = run_in(state, self.run)
         said = f"run {ended.spec.name} is {ended.status}"
         said += f" (exit {ended.exit_code})" if ended.exit_code else ""
         say(said + (f": {ended.reason}" if ended.reason else ""))
         return 0 if ended.status == "done" else 1
 
-    def leave(self) -> int:
-        """Ctrl-C: the run is stopped or goes on by itself; nobody to ask means that it goes on."""
-        name = self.run.spec.name
-        try:
-            stop = ask("\nStop the run before leaving?")
-        except (NoTerminal, KeyboardInterrupt):
-            stop = False
-        if not stop:
-            say(f"left run {name}: it goes on; `dstack logs -f {name}`, `dstack stop {name}`")
-            return 130
-        wished = Wished(wish=lambda state: stop_run(state, self.run.id, by=who(), now=now()), scope=(self.run.id,))
-        try:
-            last = fulfil(self.site, wished, until=lambda state, plan: _over(state, self.run, plan))
-        except Fail as error:
-            if not isinstance(error.__cause__, WishRefused):
-                raise
-            say(str(error))
-            return 130
-        ended = _run(last.state, self.run)
-        say(f"run {name} is {ended.status}{f': {ended.reason}' if ended.reason else ''}")
-        return 130
+    def _ended(self, done: Settled) -> bool:
+        return run_in(self._state(done), self.run).status in RUN_ENDED
 
-    def _settle(self, asked: TickAsk) -> State:
+    def _given_up(self, done: Settled) -> str:
+        return done.blocked or ("Still under way at the deadline." if self._late() else "")
+
+    def _late(self) -> bool:
+        return self.ends is not None and self.ports.clock() >= self.ends
+
+    def _settle(self, asked: TickAsk) -> Settled:
         """Ticks until a log can be read that was not shown, or the run has ended."""
         with self.progress:
 
@@ -113,56 +113,117 @@ class _Course:
                 self.progress(state)
                 self._say_waiting(state)
 
-            done = settle(self.ports, asked, until=lambda state, plan: self._ready(state, plan), progress=tell)
+            done = settle(
+                self.ports,
+                asked,
+                until=lambda state, plan: self._ready(state),
+                progress=tell,
+                trouble=self.progress.trouble,
+                blocked=self._blocked(),
+                deadline=None if self.ends is None else max(0.0, self.ends - self.ports.clock()),
+            )
         raise_refusals(done.first)
-        if done.last.state is None:
-            raise Fail("the state is gone; `dstack state rebuild`")
         self.written = True
-        return done.last.state
+        return done
+
+    def _state(self, done: Settled) -> State:
+        """With the run in it: one that is gone has no end that could be waited for."""
+        state = done.last.state
+        if state is None:
+            raise Fail(done.last.refused or "the state is gone; `dstack state rebuild`")
+        if not any(one.id == self.run.id for one in state.runs):
+            name = self.run.spec.name
+            raise Fail(
+                f"run {name} ({self.run.id}) is not in the state any more: nothing is left to follow: dstack ps -a"
+            )
+        return state
 
     def _say_waiting(self, state: State) -> None:
         """Why it does not run yet, or not again, whenever that changes."""
-        now = _run(state, self.run)
+        now = run_in(state, self.run)
         why = now.reason if now.status == "submitted" else ""
         if why and why != self.waits:
             say(f"run {now.spec.name} waits: {why}")
         self.waits = why
 
-    def _ready(self, state: State, plan: Plan) -> bool:
-        if _over(state, self.run, plan):
+    def _blocked(self) -> Blocked:
+        waiting = Waiting(clock=self.ports.now, runs=(self.run.id,)).why_blocked
+        return lambda state, plan, outcomes: self._weighed(state, waiting(state, plan, outcomes))
+
+    def _weighed(self, state: State, why: str) -> str:
+        """A host that does not answer is waited for longer than a stop, or a result that cannot be stored."""
+        if why and why != self.troubled:
+            say(why)
+        self.troubled = why
+        attempt = _newest(state, self.run)
+        dark = [host for host in _hosts(state, attempt) if host.unreachable_since is not None]
+        longer = attempt is not None and not attempt.stopping and dark
+        since = min((host.unreachable_since or 0 for host in dark), default=0)
+        return "" if longer and self.ports.now() < since + UNREACHABLE else why
+
+    def _ready(self, state: State) -> bool:
+        mine = [one for one in state.runs if one.id == self.run.id]
+        if not mine or mine[0].status in RUN_ENDED:
             return True
         newest = _newest(state, self.run)
-        return newest is not None and newest.id not in self.seen and _first(newest).status in ("running", "ended")
+        if newest is None or newest.id in self.seen:
+            return False
+        job = _first(newest)
+        if newest.id in self.shown and job.status == "running":  # its host fell silent: once it answers
+            return all(host.unreachable_since is None for host in _hosts(state, newest))
+        return job.status in ("running", "ended")
 
-    def _show(self, state: State) -> State:
-        """The first node's log of the newest attempt, until that job ends."""
+    def _show(self, state: State) -> None:
+        """The first node's log of the newest attempt, until that job ends or its host falls silent."""
         attempt = _newest(state, self.run)
         if attempt is None or attempt.id in self.seen:
-            return state
+            return
         job = _first(attempt)
         host = next((one for one in state.instances if one.id == job.instance), None)
-        self.seen |= {attempt.id}
         if job.status not in LIVE_JOB or host is None:
-            print_log(self.site, state=state, run=self.run, attempt=attempt, rank=job.rank, until_end=False)
-            return state
-        if attempt.number > 1:
-            say(f"attempt {attempt.number} on {host.name}")
-        else:
-            say(f"run {self.run.spec.name} is running on {host.name}")
+            self.seen.add(attempt.id)
+            print_log(
+                self.site,
+                state=state,
+                run=self.run,
+                attempt=attempt,
+                rank=job.rank,
+                until_end=False,
+                offset=self.shown.get(attempt.id, 0),
+            )
+            return
+        if attempt.id not in self.shown:
+            self._say_running(attempt, host)
+        try:
+            self._follow(attempt, job, host)
+        except LogLost as lost:
+            say(str(lost))
+            return
+        if not self._late():
+            self.seen.add(attempt.id)
+
+    def _say_running(self, attempt: Attempt, host: Instance) -> None:
+        name, again = self.run.spec.name, attempt.number > 1
+        say(f"attempt {attempt.number} on {host.name}" if again else f"run {name} is running on {host.name}")
         if self.run.spec.ide:
-            say(f"`dstack attach {self.run.spec.name}` opens it in {self.run.spec.ide}")
-        follow(live_log(self.ports, self.site, host=host, job=job, lasting=True), write=write, sleep=time.sleep)
-        return state_of(self.site)
+            say(f"`dstack attach {name}` opens it in {self.run.spec.ide}")
+
+    def _follow(self, attempt: Attempt, job: Job, host: Instance) -> None:
+        self.shown.setdefault(attempt.id, 0)
+
+        def shown(data: bytes) -> None:
+            write(data)
+            self.shown[attempt.id] += len(data)
+
+        log = live_log(self.ports, self.site, host=host, job=job, lasting=True, silence=SILENCE)
+        follow(log, write=shown, sleep=time.sleep, offset=self.shown[attempt.id], stop=self._late)
 
     def _show_stored(self, state: State, attempt: Attempt) -> None:
-        """One that began and ended between two looks."""
+        """One that began and ended between two looks, and what is left of one whose host fell silent."""
         if attempt.id not in self.seen and _first(attempt).log:
-            self.seen |= {attempt.id}
-            print_log(self.site, state=state, run=self.run, attempt=attempt, rank=0, until_end=False)
-
-
-def _run(state: State | None, run: Run) -> Run:
-    return next((one for one in state.runs if one.id == run.id), run) if state else run
+            self.seen.add(attempt.id)
+            offset = self.shown.get(attempt.id, 0)
+            print_log(self.site, state=state, run=self.run, attempt=attempt, rank=0, until_end=False, offset=offset)
 
 
 def _attempts(state: State, run: Run) -> list[Attempt]:
@@ -174,11 +235,10 @@ def _newest(state: State, run: Run) -> Attempt | None:
     return next(reversed(_attempts(state, run)), None)
 
 
+def _hosts(state: State, attempt: Attempt | None) -> list[Instance]:
+    ids = {job.instance for job in attempt.jobs} if attempt else set()
+    return [one for one in state.instances if one.id in ids]
+
+
 def _first(attempt: Attempt) -> Job:
     return min(attempt.jobs, key=lambda one: one.rank)
-
-
-def _over(state: State, run: Run, plan: Plan) -> bool:
-    del plan
-    found = [one for one in state.runs if one.id == run.id]
-    return bool(found) and found[0].status in RUN_ENDED

@@ -16,9 +16,9 @@ from reconciler.cli.commands.plan.revision import identified
 from reconciler.cli.commands.plan.scoped_tick import Wished
 from reconciler.cli.commands.run.confirm import RunConfirm
 from reconciler.cli.commands.run.files import pack
-from reconciler.cli.commands.run.follow import follow_run, hand_over
+from reconciler.cli.commands.run.follow import start_run
 from reconciler.cli.exits import Fail
-from reconciler.cli.project import project_root, site_of
+from reconciler.cli.project import ports_of, project_root, site_of
 from reconciler.cli.terminal.streams import say
 from reconciler.config.load import Documents
 from reconciler.config.load_run import RunFlags, read_run_file, sealed_env
@@ -42,6 +42,7 @@ class RunAsk:
     yes: bool
     yes_above: str
     max_offers: int
+    deadline: str
     args: tuple[str, ...]
     env: tuple[str, ...]
     flags: Mapping[str, Any]
@@ -55,6 +56,7 @@ def run_run(asked: RunAsk) -> int:
     documents = identified(root)
     site = site_of(documents)
     spec = _spec(asked, documents=documents, site=site)
+    _refuse_lacking(spec, ports_of(site).lacking(spec, documents.desired))
     run = Run(id=f"{nonce()}r1", spec=spec, origin="run", user=who(), submitted_at=now())
     run = replace(
         run,
@@ -62,9 +64,7 @@ def run_run(asked: RunAsk) -> int:
         wait_until=_wait_until(spec),
     )
     wished = _wished(asked, documents=documents, site=site, run=run)
-    if asked.detach:
-        return hand_over(site, wished, run=run)
-    return follow_run(site, wished, run=run)
+    return start_run(site, wished, run=run, detach=asked.detach, deadline=asked.deadline)
 
 
 def _wished(asked: RunAsk, *, documents: Documents, site: Site, run: Run) -> Wished:
@@ -97,6 +97,12 @@ def _spec(asked: RunAsk, *, documents: Documents, site: Site) -> RunSpec:
         sealed=_sealed(sealed_env(flags), site=site),
         container=_sealed_login(spec.container, site=site),
     )
+
+
+def _refuse_lacking(spec: RunSpec, why: str) -> None:
+    """Nobody but whoever types this could give what is lacking: waiting would bring nothing."""
+    if why:
+        raise Fail(f"run {spec.name} {why}. Set it, or pass -e NAME=VALUE. Nothing was started")
 
 
 def _file(asked: RunAsk) -> Path:
