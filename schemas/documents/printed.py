@@ -94,7 +94,7 @@ def ps() -> Schema:
                 "type": {"enum": ["task", "service", "dev-environment"]},
                 "pool": TEXT,
                 "user": TEXT,
-                "status": {"enum": list(RUN_STATUSES)},
+                "status": {"enum": [*RUN_STATUSES, "restarting", "not ready", "being replaced"]},
                 "reason": MAYBE,
                 "exit_code": {"type": ["integer", "null"]},
                 "attempt": COUNT,
