@@ -52,7 +52,9 @@ class Instance(Value, frozen=True, kw_only=True):
     launch: str = ""
     """Id of the launch that made it."""
     wish: str = ""
-    """Id of the `pool add` request that asked for it."""
+    """Id of the open `pool add` request that it is launched for; "": none, or its part of that is settled."""
+    refused: bool = False
+    """Its launch was refused or never sent, so it never existed: another offer may be tried for it."""
     origin: Origin = "declared"
     phase: Phase = "pending"
     reason: str = ""
@@ -158,6 +160,8 @@ class Instance(Value, frozen=True, kw_only=True):
     """The image that it was made of, where the instance is itself a container (`resources.runtime` is `image`)."""
     stopped: bool = False
     """Its backend lists it as powered off: nothing runs there any more, and it is ended."""
+    made_for: tuple[str, ...] = ()
+    """Ids of the runs of one node that it was launched for: as long as they wait, they come first there."""
 
 
 class Seen(Value, frozen=True, kw_only=True):

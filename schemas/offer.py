@@ -45,5 +45,10 @@ class Offer(Value, frozen=True, kw_only=True):
         return None
 
     @property
+    def purchase(self) -> str:
+        """`aws p5.4xlarge on-demand`: what is bought of whom, wherever it is."""
+        return f"{self.backend} {self.instance_type} {'spot' if self.spot else 'on-demand'}"
+
+    @property
     def place(self) -> str:
         return self.at or place_of(self.backend, self.region if self.cloud else "")

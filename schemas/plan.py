@@ -49,6 +49,8 @@ class Launch(Value, frozen=True, kw_only=True, tag_field="kind", tag="launch"):
     """What its machines are made of, where they are containers: as `image` of `schemas.launch.Request`."""
     runtime: str = ""
     """`Resources.runtime` of its machines, where their type of backend fixes it."""
+    made_for: tuple[tuple[str, ...], ...] = ()
+    """For each of `ids`, the runs of one node that are to use it: id and name of each in turn. Empty: of none."""
 
 
 class Resume(Value, frozen=True, kw_only=True, tag_field="kind", tag="resume"):
@@ -148,6 +150,23 @@ class Unmet(Value, frozen=True, kw_only=True):
     why: str
 
 
+class Wait(Value, frozen=True, kw_only=True):
+    """A run that waits for an instance that is being made or frees itself, instead of having another launched."""
+
+    run: str
+    """Its name."""
+    why: str
+    """For people: `waits for gpu-1, free in 3m; saves $2.10`."""
+    instances: tuple[str, ...] = ()
+    """Ids of the busy instances that it waits for; empty where it waits for new ones alone."""
+    results: tuple[str, ...] = ()
+    """Those of them whose jobs have ended: they are free once these results are stored."""
+    at: int | None = None
+    """Unix time by which the last of the others is free."""
+    saves: Price | None = None
+    """$ that new ones would cost while they start and, after the run, idle; None: unknown, or none can be had."""
+
+
 class IdleNote(Value, frozen=True, kw_only=True):
     """When an idle instance goes; `at` is `None` for never. `source`: where the duration came from."""
 
@@ -171,6 +190,7 @@ class Plan(Value, frozen=True, kw_only=True):
     observed: tuple[tuple[str, int | None, str], ...] = ()
     actions: tuple[Action, ...] = ()
     unmet: tuple[Unmet, ...] = ()
+    waits: tuple[Wait, ...] = ()
     warnings: tuple[str, ...] = ()
     configuration: tuple[str, ...] = ()
     """Changes of the configuration that are confirmed by themselves, each one sentence."""

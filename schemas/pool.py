@@ -13,6 +13,10 @@ from schemas.resources import Need, Where
 HOUR = 3600
 DAY = 24 * HOUR
 GRACE: Seconds = 120
+MADE_IDLE: Seconds = 300
+"""Seconds that an instance may be idle where nobody says otherwise."""
+ADDED_IDLE: Seconds = 3 * DAY
+"""Seconds that an instance of `pool add` may be idle where nobody says otherwise."""
 
 
 class Pool(Value, frozen=True, kw_only=True):

@@ -79,6 +79,10 @@ class Gpu(Value, frozen=True, kw_only=True):
     uuids: tuple[str, ...] = ()
 
 
+USUAL_DISK: Mib = 100 * 1024
+"""MiB of root disk that a machine is bought with where nobody asks for another size."""
+
+
 class Resources(Value, frozen=True, kw_only=True):
     """What a machine has, or, on `local`, the share that one instance may use.
 

@@ -170,6 +170,8 @@ class Job(Value, frozen=True, kw_only=True):
     failing: str = ""
     """Of a service: how its commands ended when they were last begun again (`exit 3, restarted 4 times`); "" once they
     run for a minute or answer their probe."""
+    uncollected_since: int | None = None
+    """Unix time at which its result could not be collected for the first time; None: it never failed."""
 
 
 class Attempt(Value, frozen=True, kw_only=True):
@@ -253,4 +255,6 @@ class Run(Value, frozen=True, kw_only=True):
     assume_lost: bool = False
     """A person said that its unreachable attempt has ended."""
     confirmed_price: Price | None = None
-    """$/h confirmed for each of its nodes; for a share, of the share."""
+    """$/h confirmed for each of its nodes; for a share, of the share. None: of no known price."""
+    confirmed_unpriced: tuple[str, ...] = ()
+    """What was confirmed without a known price, as `Offer.purchase`: it may be bought at any."""

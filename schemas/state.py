@@ -46,6 +46,15 @@ class Applied(Value, frozen=True, kw_only=True):
     """Declared run name → digest of its files when it was applied."""
 
 
+class Destroyed(Value, frozen=True, kw_only=True):
+    """A person's `dstack destroy`. Until a person revives the project, nothing is created."""
+
+    by: str
+    """user@host."""
+    at: int
+    """Unix time."""
+
+
 class Place(Value, frozen=True, kw_only=True):
     """What is known of a place: a backend and region, or a declared server."""
 
@@ -80,12 +89,13 @@ class Place(Value, frozen=True, kw_only=True):
 
 
 class Wish(Value, frozen=True, kw_only=True):
-    """Instances requested by `pool add`, until they were launched or given up."""
+    """Instances requested by `pool add`, until each was ready once, was removed, or failed and is not retried."""
 
     id: str
     pool: str
     name: str = ""
     count: int = 1
+    """How many are still wanted: those that were ready, were removed or failed for good are no longer counted."""
     need: Need = Need()
     where: Where = Where()
     idle_duration: Seconds | None = 259200
@@ -98,9 +108,11 @@ class Wish(Value, frozen=True, kw_only=True):
     at: int = 0
     """Unix time."""
     confirmed_price: Price | None = None
-    """$/h confirmed for each."""
+    """$/h confirmed for each. None: of no known price."""
+    confirmed_unpriced: tuple[str, ...] = ()
+    """What was confirmed without a known price, as `Offer.purchase`: it may be bought at any."""
     launched: int = 0
-    """How many were launched."""
+    """How many were launched, in all tries."""
 
 
 class Override(Value, frozen=True, kw_only=True):
@@ -146,6 +158,22 @@ class Capacity(Value, frozen=True, kw_only=True):
     """Which quota refused it."""
     reservation: str = ""
     """It is about machines of that reservation alone."""
+
+
+class LaunchBackoff(Value, frozen=True, kw_only=True):
+    """A pool whose machines were given up because they were never ready: it is tried again later and later."""
+
+    pool: str
+    at: int = 0
+    """Unix time at which a machine was last given up."""
+    until: int = 0
+    """Unix time of the next try."""
+    tries: int = 0
+    """Failures in a row, those at one time counted once."""
+    launches: int = 0
+    """Launches that were given up in a row."""
+    last: str = ""
+    """Id of the last of these launches."""
 
 
 class Pace(Value, frozen=True, kw_only=True):
@@ -228,3 +256,5 @@ class State(Value, frozen=True, kw_only=True):
     untold: tuple[Entry, ...] = ()
     paces: tuple[Pace, ...] = ()
     unowned: tuple[Unowned, ...] = ()
+    destroyed: Destroyed | None = None
+    backoffs: tuple[LaunchBackoff, ...] = ()

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 PLAN = {"--refresh": "refresh", "--json": "as_json", "--detailed-exitcode": "detailed_exitcode"}
 PS = {
     "--all": "everything", "-a": "everything", "--verbose": "verbose", "-v": "verbose", "--watch": "watch",
-    "-w": "watch", "--json": "as_json",
+    "-w": "watch", "--json": "as_json", "--cached": "cached",
 }  # fmt: skip
-POOL_PS = {"--watch": "watch", "-w": "watch", "--json": "as_json"}
+POOL_PS = {"--watch": "watch", "-w": "watch", "--json": "as_json", "--cached": "cached"}
 
 
 def quick(arguments: Sequence[str]) -> int | None:

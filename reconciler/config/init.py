@@ -32,8 +32,8 @@ pools:
     #   cpu: 2..
     #   memory: 8GB..
     #   gpu: A100:80GB:2
-    # An idle instance goes after this long; `off` is never.
-    idle_duration: 5m
+    # An idle instance terminates after this long; `off` is never. By default 5m, and 72h after `dstack pool add`.
+    # idle_duration: 15m
     # Never spend more than this in an hour.
     # budget: {max_hourly: 10}
 

@@ -27,6 +27,10 @@ class TickRefused(Exception):
     """Nothing was done. The message says why, and names the next command."""
 
 
+class ProjectDestroyed(TickRefused):
+    """A person destroyed the project, and nobody revived it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Begin:
     """`state` has every place of the stored one and of `desired`. `missing`: nothing is stored yet.

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from reconciler.engine.begin import TickRefused
 from reconciler.engine.pass_clock import PassClock
 from reconciler.planner.rules.scale_up import GIVEN_UP_AFTER
-from reconciler.state.job_results import MAX_DURATION
+from reconciler.state.job_results import DRAINED, MAX_DURATION
 from reconciler.state.observe.clocks import LAST_APPLY, BootTime, ClockReading, read_clocks
 from reconciler.state.observe.future_times import dated_ahead, without_future
 from reconciler.state.prune import KEEP, prune, remembered_anew
@@ -19,7 +19,7 @@ from schemas.plan import Action, Permissions, Plan, Stop, Terminate, Unmet, Upda
 from schemas.run import Run
 from schemas.state import State
 
-IN_TIME = (" was to be drained by now", " was silent for ", " got no further in ")
+IN_TIME = (f" was to be {DRAINED}", " was silent for ", " got no further in ")
 """Words of `planner.rules.stop_attempts` where it is the time that ends an attempt."""
 REMEDY = "set the clock of this machine; if it is right, `dstack apply --trust-clock`"
 

@@ -7,12 +7,12 @@ every later plan, it never commands one.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from reconciler.engine.begin import TickRefused, pinned, with_launched_places, with_places
+from reconciler.engine.begin import ProjectDestroyed, TickRefused, pinned, with_launched_places, with_places
 from reconciler.engine.catalog import joined
 from reconciler.engine.clock_guard import concluded, corrected, requested, withheld_by_the_clock, would_end
 from reconciler.engine.pass_clock import PassClock
@@ -22,13 +22,13 @@ from reconciler.engine.recover_results import Recovered, recover
 from reconciler.engine.request import TickAsk
 from reconciler.engine.view import Decision, OtherWorld, View
 from reconciler.engine.write_state import TRIES, differs, heartbeat_due, jitter, write
-from reconciler.planner.failover import failover
+from reconciler.planner.failover import failover, left_waiting
 from reconciler.planner.launch_tries import OFFERS, within, without_unprepared
 from reconciler.planner.plan import plan
 from reconciler.planner.world import World
 from reconciler.secrets.resolve import secret_files
 from reconciler.state.access_modes import with_ways
-from reconciler.state.apply_config import apply, bundled, unbundled, with_bundles
+from reconciler.state.apply_config import apply, bundled, mark_destroyed, unbundled, why_destroyed, with_bundles
 from reconciler.state.authority import GitFacts, judge
 from reconciler.state.capacity_backoff import shun
 from reconciler.state.errors import StateMoved, StateRefused
@@ -37,6 +37,7 @@ from reconciler.state.record_plan import intend
 from reconciler.state.sending import newly_scheduled, paced
 from reconciler.store.markers.folder import markers_needed
 from schemas.desired import Desired
+from schemas.offer import Offer
 from schemas.plan import Launch, Permissions, Plan
 from schemas.run import RUN_ENDED
 from schemas.state import Applied, Capacity, Revision, State
@@ -44,8 +45,14 @@ from schemas.state import Applied, Capacity, Revision, State
 STALE = 60.0  # a prompt that was open for longer: look again before doing anything
 
 
-def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View], clock: PassClock) -> Decision:
-    """Plan until what was approved is written. `look` observes again. Raises `TickRefused`, `StateRefused`."""
+Look = Callable[[], View]
+Store = Callable[[View, Plan], bool]
+
+
+def decide(ports: Ports, ask: TickAsk, view: View, *, look: Look, store: Store, clock: PassClock) -> Decision:
+    """Plan until what was approved is written. `look` observes again; `store` collects the results that a plan waits
+    for, and says whether there is another plan to make. Raises `TickRefused`, `StateRefused`.
+    """
     table = _Table(ports=ports, ask=ask, clock=clock, nonce=ports.nonce())
     for attempt in range(TRIES):
         since = ports.clock()
@@ -62,6 +69,8 @@ def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View], 
             continue  # it seems to be older than the world: perhaps another wrote and launched while we looked
         if not ask.act:
             return draft.decision(view)
+        if store(view, draft.plan):
+            continue
         if draft.plan.actions and clock.contradicted():  # before anything is dated
             draft = table.draft(stored, view)
         if ask.confirm is not None and view.approved is None:
@@ -75,18 +84,14 @@ def decide(ports: Ports, ask: TickAsk, view: View, *, look: Callable[[], View], 
             since = ports.clock()
             if ask.wish is not None:  # it holds the price that was just agreed to
                 draft = table.draft(stored, view)
-        chosen = draft.plan
-        if view.approved is not None:
-            chosen = failover(chosen, view.approved, refused=view.refused, hindered=table.hindered)
-        chosen, notes = within(chosen, sent=view.sent)
-        chosen, late = paced(draft.state, chosen, now=ports.now())
+        chosen, notes = table.chosen(draft, view)
         target = table.intended(draft, chosen, view=view)
         if target is None:
             if table.lacking and ask.wish is None:  # another plan, in which idle instances that it kept may go
                 view = dataclasses.replace(view, approved=None)
             continue
         chosen, notes = without_unprepared(chosen, target.intents, notes=notes)
-        draft = dataclasses.replace(draft, state=target, plan=chosen, warnings=(*draft.warnings, *notes, *late))
+        draft = dataclasses.replace(draft, state=target, plan=chosen, warnings=(*draft.warnings, *notes))
         if stored is not None and not (differs(stored, target) or heartbeat_due(stored, now=ports.now())):
             return draft.decision(view, since=since)
         if clock.contradicted():
@@ -171,6 +176,7 @@ class _Table:
                 reports=view.observed.reports,
                 now=clock.wall(),
                 before=view.before,
+                offers=self._offers(state, view),
                 clocks=clock.reading,
             )
             seen = corrected(seen, was=state, clock=clock)
@@ -186,15 +192,20 @@ class _Table:
             return None
         state = kept
         state = replace(state, capacity=shun(state.capacity, self.capacity)) if self.capacity else state
-        made = plan(self._world(state, view, permissions=permissions, now=now))
+        made = plan(self._world(state, view, permissions=permissions, now=now, was=was))
         if would_end(made, permissions=permissions) and clock.contradicted():
             return None
         if clock.reading.apart:
-            by_ours = plan(self._world(state, view, permissions=permissions, now=clock.wall()))
+            by_ours = plan(self._world(state, view, permissions=permissions, now=clock.wall(), was=was))
             made = withheld_by_the_clock(
                 made, by_ours=by_ours, reading=clock.reading, state=state, permissions=permissions
             )
         return _Draft(state=state, plan=made, desired=desired, permissions=permissions, was=was, warnings=warnings)
+
+    def _offers(self, state: State, view: View) -> Sequence[Offer]:
+        """What the backends of the configuration offer, made when first looked at."""
+        brought = self._brought(state) or (state.applied.desired if state.applied else None)
+        return joined(view.observed.offers, self.ports.catalog(brought) if brought else ())
 
     def _brought(self, state: State) -> Desired | None:
         """The documents whose places are asked besides the state's."""
@@ -205,7 +216,7 @@ class _Table:
     def _asked_for(self, state: State, *, now: int) -> tuple[State, Permissions, tuple[str, ...]]:
         """With the documents and the wish."""
         ask, permissions = self.ask, self.ask.permissions
-        warnings: tuple[str, ...] = ()
+        state, warnings = self._revived(state, now=now)
         if ask.documents is not None:
             desired = ask.documents.desired
             mine = ask.revision or Revision(digest=ask.documents.digest)
@@ -227,7 +238,7 @@ class _Table:
             may_end = verdict.may_end and (not verdict.ask_end or ask.prompted)
             named = permissions.destroy_pools if verdict.may_end else ()
             permissions = replace(permissions, may_end=permissions.may_end and may_end, destroy_pools=named)
-            warnings = () if may_end else (verdict.why,)
+            warnings += () if may_end else (verdict.why,)
             if verdict.keep_revision and state.applied is not None:
                 mine = state.applied.revision
             state = with_ways(apply(state, desired=desired, revision=mine, by=self.ports.who, now=now))
@@ -235,7 +246,20 @@ class _Table:
             state = with_places(requested(ask.wish(state), was=state, clock=self.clock), ask.carried)
         return state, permissions, warnings
 
-    def _world(self, state: State, view: View, *, permissions: Permissions, now: int) -> World:
+    def _revived(self, state: State, *, now: int) -> tuple[State, tuple[str, ...]]:
+        """A destroyed project stays so, unless a person said otherwise. What a scope covers only ends there."""
+        if self.ask.permissions.destroy_all:
+            return mark_destroyed(state, by=self.ports.who, now=now), ()
+        why = why_destroyed(state)
+        if not why or self.ask.permissions.scope is not None:
+            return state, ()
+        if self.ask.revive:
+            return replace(state, destroyed=None), ()
+        if self.ask.act:
+            raise ProjectDestroyed(why)
+        return state, (why,)
+
+    def _world(self, state: State, view: View, *, permissions: Permissions, now: int, was: Applied | None) -> World:
         assert state.applied is not None  # noqa: S101 - checked by the only caller
         desired = state.applied.desired
         specs = [*desired.runs, *(run.spec for run in state.runs if run.status not in RUN_ENDED)]
@@ -243,14 +267,26 @@ class _Table:
         return World(
             desired=desired,
             state=replace(state, capacity=shun(state.capacity, self.here)) if self.here else state,
-            offers=joined(view.observed.offers, self.ports.catalog(desired)),
+            offers=self._offers(state, view),
             now=now,
             nonce=self.nonce,
             permissions=permissions,
             lacking={**lacking, **self.lacking},
             done=markers_needed(self.ports.markers, state, desired),
+            goes_on=self.ask.goes_on,
+            before=was.desired if was is not None and was.desired != desired else None,
             lapses=not self.clock.reading.apart,
         )
+
+    def chosen(self, draft: _Draft, view: View) -> tuple[Plan, tuple[str, ...]]:
+        """What of the plan was approved and is done now, and what is said of the rest."""
+        chosen, asked = draft.plan, view.approved is not None and self.ask.approved_starts
+        if view.approved is not None:
+            chosen = failover(chosen, view.approved, refused=view.refused, hindered=self.hindered, starts=asked)
+        waiting = left_waiting(draft.plan, chosen)
+        chosen, notes = within(chosen, sent=view.sent)
+        chosen, late = paced(draft.state, chosen, now=self.ports.now())
+        return chosen, (*notes, *late, *waiting)
 
     def intended(self, draft: _Draft, chosen: Plan, *, view: View) -> State | None:
         """The state with the plan's marks; `None` where something is in the way: plan around it."""

@@ -72,7 +72,7 @@ def execute(
     told = {number for number, effect in enumerate(todo) if hasty and not isinstance(effect, AWAITED)}
     for number, outcome in gather(ports, tasks, limit=LIMIT, spare=told):
         if isinstance(outcome, Exception):
-            outcome = fold.Failed(subject=subject(todo[number]), why=f"{type(outcome).__name__}: {outcome}")
+            outcome = hands.failed(todo[number], why=f"{type(outcome).__name__}: {outcome}")
         if isinstance(outcome, fold.Ahead):
             hands.ahead = True
         yield outcome
@@ -105,9 +105,20 @@ class _Hands:
         except (runner.Fenced, Behind) as error:
             return self._fenced(effect, error)
         except (runner.HostError, CallFailed, CannotOrder) as error:
-            lasting = isinstance(effect, End) and isinstance(error, BackendError) and not isinstance(error, LackingHere)
-            left = effect.external_ids if isinstance(effect, End) else ()
-            return fold.Failed(subject=subject(effect), why=str(error), lasting=lasting, not_ended=left)
+            return self.failed(
+                effect, why=str(error), lasting=isinstance(error, BackendError) and not isinstance(error, LackingHere)
+            )
+
+    def failed(self, effect: Effect, *, why: str, lasting: bool = False) -> fold.Failed:
+        """It was begun and came to nothing yet."""
+        ending = isinstance(effect, End)
+        return fold.Failed(
+            subject=subject(effect),
+            why=why,
+            lasting=lasting and ending,
+            not_ended=effect.external_ids if isinstance(effect, End) else (),
+            uncollected=effect.job if isinstance(effect, Collect) else "",
+        )
 
     def _not_now(self) -> str:
         if self.stop():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from dataclasses import replace as replace_key
 from typing import Literal
 
 from msgspec.structs import replace
@@ -34,6 +35,8 @@ class ShownKey:
     pinned: str = ""
     revoked: str = ""
     """Where it is revoked: a file and its line."""
+    authority: str = ""
+    """Where a certificate authority is trusted for that server, which is not supported."""
 
     @property
     def settled(self) -> bool:
@@ -133,7 +136,7 @@ class _Survey:
             lines = self.reach.lines
             revoked = lines.revoked(host, error.shown)
             known = self.trusted.of(name, way, error.shown, user=lines.trusted(way), revoked=revoked)
-            self.keys.append(known)
+            self.keys.append(replace_key(known, authority=lines.authority(host)))
             if revoked:
                 raise Untrusted(
                     f"host key {fingerprint(error.shown)} is revoked ({revoked}): it is not used"

@@ -7,24 +7,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from reconciler.engine.begin import Begin, TickRefused, begin
+from reconciler.engine.begin import Begin, ProjectDestroyed, TickRefused, begin
 from reconciler.engine.decide import decide
 from reconciler.engine.execute import execute, not_sent
 from reconciler.engine.expire_blobs import due
 from reconciler.engine.observe import observe
 from reconciler.engine.pass_clock import PassClock
 from reconciler.engine.ports import Connections, Ports
-from reconciler.engine.request import TickAsk
+from reconciler.engine.request import TickAsk, needs_asked
+from reconciler.engine.store_results import awaited_results, store_results
 from reconciler.engine.view import Decision, OtherWorld, View
 from reconciler.engine.write_state import land
-from reconciler.planner.launch_tries import OFFERS, TRIED, requests
+from reconciler.planner.launch_tries import OFFERS, TRIED, once_each, requests
 from reconciler.planner.local_state_guard import alone
-from reconciler.planner.world import needs_of
 from reconciler.state.host_backoff import put_off
 from reconciler.state.pending_effects import Effect, effects
 from reconciler.state.record_outcomes import (
@@ -36,10 +35,8 @@ from reconciler.state.record_outcomes import (
     ResultCollected,
     StartFailed,
 )
-from reconciler.state.requests import WishRefused
 from reconciler.store.format_upgrade import older
 from schemas.plan import Permissions, Plan
-from schemas.resources import Need
 from schemas.state import State
 
 AGAIN = 5  # two first applies at once: the later one begins again on the other's state
@@ -54,7 +51,7 @@ class TickResult:
     """`state` is as last written, or as observed where nothing needed writing; `None` where there is none.
 
     `plan` is what was done, of all rounds; `approved` what a person approved, before any place refused some of it.
-    `refused` is why nothing was done (exit 1);
+    `refused` is why nothing was done (exit 1); `destroyed`: as a person destroyed the project.
     `permissions` are those asked for, less what the documents' age does not allow.
     `declined` that `confirm` said no. `ahead`: another reconciler was ahead, the rest is its.
     """
@@ -64,6 +61,7 @@ class TickResult:
     approved: Plan
     outcomes: tuple[Outcome, ...] = ()
     refused: str = ""
+    destroyed: bool = False
     declined: bool = False
     ahead: bool = False
     written: int = 0
@@ -84,7 +82,7 @@ def tick(ports: Ports, ask: TickAsk) -> TickResult:
             clock, ends = PassClock(ports, trusted=ask.trust_clock), ports.clock() + ask.deadline
             return _Tick(ports=clock.ports(), ask=ask, begun=begun, clock=clock, ends=ends).run()
         except TickRefused as error:
-            return _refusal(str(error))
+            return _refusal(str(error), destroyed=isinstance(error, ProjectDestroyed))
         except OtherWorld:
             continue
     return _refusal("another state of this project appeared, again and again, while this was planned: try again")
@@ -101,9 +99,9 @@ def _unfit(state: State, ask: TickAsk) -> str:
     return older(state.version) if ask.act else ""
 
 
-def _refusal(why: str) -> TickResult:
+def _refusal(why: str, *, destroyed: bool = False) -> TickResult:
     empty = Plan(version=1, project="", generation=0)
-    return TickResult(state=None, plan=empty, approved=empty, refused=why)
+    return TickResult(state=None, plan=empty, approved=empty, refused=why, destroyed=destroyed)
 
 
 @dataclass(kw_only=True)
@@ -116,11 +114,12 @@ class _Tick:
     plans: list[Plan] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     written: int = 0
+    asked_for_results: set[str] = field(default_factory=set)
 
     def run(self) -> TickResult:
         view = self._look()
         for _ in range(OFFERS):
-            decision = decide(self.ports, self.ask, view, look=self._look, clock=self.clock)
+            decision = decide(self.ports, self.ask, view, look=self._look, store=self._store, clock=self.clock)
             self.plans.append(decision.plan)
             self.written += decision.written
             if decision.declined or not self.ask.act:
@@ -143,7 +142,7 @@ class _Tick:
             self.begun.state,
             connections,
             but=self._left_out(),
-            needs=self._needs(),
+            needs=needs_asked(self.ask, self.begun.state),
             renew=self.ask.act,
             hasty=self.ask.hasty,
         )
@@ -156,14 +155,16 @@ class _Tick:
             read=read,
         )
 
-    def _needs(self) -> Sequence[Need]:
-        """What the plan will look for, as far as it is known before anything is observed."""
-        state = self.begun.state
-        with suppress(WishRefused):  # by what is known so far: the plan asks for it again on what was observed
-            state = self.ask.wish(state) if self.ask.wish is not None else state
-        brought = self.ask.documents.desired if self.ask.documents else self.ask.carried
-        desired = brought or (state.applied.desired if state.applied else None)
-        return needs_of(desired, runs=state.runs, wishes=state.wishes) if desired is not None else ()
+    def _store(self, view: View, plan: Plan) -> bool:
+        """Results that the plan waits for are stored, each is tried once; then it is made anew."""
+        found = awaited_results(plan) - self.asked_for_results
+        if not found or self.ask.hasty or self._over():
+            return False
+        self.asked_for_results |= found
+        outcomes, written = store_results(self.ports, view, found, clock=self.clock, stop=self._over, tell=self._tell)
+        self.outcomes += outcomes
+        self.written += written
+        return bool(outcomes)
 
     def _left_out(self) -> frozenset[str]:
         """Failing hosts that are not due; who sits there and waits may have mended one just now.
@@ -241,7 +242,7 @@ class _Tick:
         if self.written and self.ports.tidy is not None and due(self.begun.stored, state):
             apart = self.clock.reading.why
             told = (f"old blobs were not removed: {apart}",) if apart else self.ports.tidy(state)
-        actions = tuple(action for plan in self.plans for action in plan.actions)
+        actions = once_each(self.plans)
         plan = replace(last, actions=actions, hourly_before=first.hourly_before, generation=first.generation)
         return TickResult(
             state=state,

@@ -11,7 +11,7 @@ import msgspec
 from reconciler.engine.ports import Ports
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import TickResult, tick
-from reconciler.planner.approve import approve
+from reconciler.planner.approve import approve, cut
 from reconciler.report.blocked import Blocked
 from reconciler.state.record_outcomes import Failed, Outcome
 from schemas.instance import Instance
@@ -57,11 +57,12 @@ def settle(
     place that refuses all that is left to do. `blocked` tells what keeps `until` from being so, as long as nothing that
     is waited for can happen by itself: after some passes it is given up for that.
     """
+    ask = replace(ask, goes_on=ask.goes_on or "stops")
     first = tick(ports, replace(ask, tell=progress))
     if first.refused or first.declined or first.state is None:
         return Settled(first=first, last=first, reached=False)
     ends = None if deadline is None else ports.clock() + deadline
-    covered = _Covered(first.approved)
+    covered = _Covered(first.approved, starts=ask.approved_starts)
     covered.note(first.plan)
     later = _later(ask, first, covered=covered, tell=progress)
     last, plan, wait, refused = first, first.plan, pause, 0
@@ -122,8 +123,8 @@ def _later(ask: TickAsk, first: TickResult, *, covered: _Covered, tell: Callable
 class _Covered:
     """What is left of an approval: no machine more, by pool, than were approved and did not come about yet."""
 
-    def __init__(self, approved: Plan) -> None:
-        self._approved = approved
+    def __init__(self, approved: Plan, *, starts: bool) -> None:
+        self._approved, self._starts = approved, starts
         self._launched: set[str] = set()
 
     def note(self, done: Plan) -> None:
@@ -137,10 +138,16 @@ class _Covered:
             if isinstance(action, Launch):
                 gone = min(len(action.ids), used[action.pool])
                 used[action.pool] -= gone
-                action = msgspec.structs.replace(action, ids=action.ids[gone:], names=action.names[gone:])
+                action = cut(action, range(gone, len(action.ids)))
             if not isinstance(action, Launch) or action.ids:
                 actions.append(action)
-        return approve(fresh, msgspec.structs.replace(self._approved, actions=tuple(actions)))
+        # What this command launched and never became ready ends as any apply would end it.
+        actions += (
+            one for one in fresh.actions
+            if isinstance(one, Terminate) and one.inferred and one.instance in self._launched
+        )  # fmt: skip
+        approved = msgspec.structs.replace(self._approved, actions=tuple(actions))
+        return approve(fresh, approved, starts=self._starts)
 
 
 def _came(instance: Instance) -> bool:

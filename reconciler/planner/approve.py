@@ -6,7 +6,7 @@ approves. So none goes stale because somebody else wrote the state, and none can
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import assert_never
 
 from msgspec.structs import replace
@@ -34,17 +34,22 @@ class _Allowance:
         return self.price is None or (price is not None and price <= self.price)
 
 
-def approve(fresh: Plan, approved: Plan) -> Plan:
+def approve(fresh: Plan, approved: Plan, *, starts: bool = False) -> Plan:
     """The actions of `fresh` that `approved` has too: the same subject, or machines as cheap and as few.
 
-    Work on machines that are there (assign), bookkeeping and new records always pass.
+    Machines go first to the runs that the approved plan launches them for. Bookkeeping and new records always pass.
+    So does work on machines that are there (assign); with `starts` only that of runs which the approved plan starts,
+    or which wait in it for an instance. What is launched for another run is then left out, too.
     """
     subjects = {subject for action in approved.actions for subject in _subjects(action)}
+    runs = started(approved)
     allowed: dict[Key, _Allowance] = {}
     for action in approved.actions:
         if isinstance(action, Launch):
             allowed.setdefault(_key(action), _Allowance()).add(action)
-    actions = _with_reservations(fresh, tuple(_approved(fresh, subjects=subjects, allowed=allowed)))
+    trimmed = _trimmed(fresh, runs=runs, allowed=allowed, starts=starts)
+    kept = tuple(_approved(fresh, subjects=subjects, launches=trimmed, runs=runs if starts else None))
+    actions = _with_reservations(fresh, kept)
     dropped = _cost(fresh.actions) - _cost(actions)
     ends = {action.instance for action in actions if isinstance(action, Terminate)}
     # The price of an end is known only as part of the whole: where one was dropped, so is the saving.
@@ -53,12 +58,28 @@ def approve(fresh: Plan, approved: Plan) -> Plan:
     return replace(fresh, actions=actions, hourly_after=after)
 
 
-def _approved(fresh: Plan, *, subjects: set[str], allowed: dict[Key, _Allowance]) -> Iterator[Action]:
+def started(plan: Plan) -> frozenset[str]:
+    """Names of the runs that it starts, moves, or that wait for an instance: of all that it lists as pending, none."""
+    named = (action.name for action in plan.actions if isinstance(action, Assign | Stop))
+    made_for = (name for action in plan.actions if isinstance(action, Launch) for name in runs_of(action))
+    return frozenset((*named, *made_for, *(wait.run for wait in plan.waits)))
+
+
+def runs_of(launch: Launch) -> list[str]:
+    """Names of the runs of one node that are to use its machines."""
+    return [name for runs in launch.made_for for name in runs[1::2]]
+
+
+def _approved(
+    fresh: Plan, *, subjects: set[str], launches: dict[str, Launch], runs: frozenset[str] | None
+) -> Iterator[Action]:
     for action in fresh.actions:
         if isinstance(action, Launch):
-            trimmed = _trim(action, allowed.get(_key(action)))
-            if trimmed is not None:
-                yield trimmed
+            if action.launch in launches:
+                yield launches[action.launch]
+        elif isinstance(action, Assign):
+            if runs is None or action.name in runs:
+                yield action
         elif _always(action) or subjects.issuperset(_subjects(action)) or _milder(action, subjects):
             yield action
 
@@ -89,7 +110,8 @@ def _always(action: Action) -> bool:
         case Assign() | Resume():
             return True
         case Update():
-            return action.quiet or action.enrol is not None
+            # To give up a request buys and ends nothing.
+            return action.quiet or action.enrol is not None or set(action.changes) == {"given_up"}
         case Stop():
             return action.follows
         case Launch() | Attach() | Terminate() | Detach():
@@ -121,15 +143,46 @@ def _key(launch: Launch) -> Key:
     return (launch.pool, offer.backend, offer.region, offer.instance_type, offer.spot)
 
 
-def _trim(launch: Launch, allowance: _Allowance | None) -> Launch | None:
+def _trimmed(fresh: Plan, *, runs: frozenset[str], allowed: dict[Key, _Allowance], starts: bool) -> dict[str, Launch]:
+    """Launches with the machines that are allowed, by id: those of approved runs first, then as many as are left."""
+    chosen: dict[str, set[int]] = {}
+    launches = [one for one in fresh.actions if isinstance(one, Launch)]
+    for approved in (True, False):
+        for launch in launches:
+            mine = [at for at in range(len(launch.ids)) if _is_for(launch, at, runs=runs) is approved]
+            if not approved and starts and launch.made_for:
+                continue  # its run does not start: nobody would use it
+            taken = _allowed(launch, mine, allowance=allowed.get(_key(launch)))
+            chosen.setdefault(launch.launch, set()).update(taken)
+    return {one.launch: cut(one, sorted(chosen[one.launch])) for one in launches if chosen.get(one.launch)}
+
+
+def _is_for(launch: Launch, at: int, *, runs: frozenset[str]) -> bool:
+    """Whether that machine is for an approved run; those that are for none are for anybody."""
+    return not launch.made_for or not runs.isdisjoint(launch.made_for[at][1::2])
+
+
+def _allowed(launch: Launch, wanted: list[int], *, allowance: _Allowance | None) -> list[int]:
     """As many as are left of the allowance; a gang whole or not at all."""
     if allowance is None or not allowance.covers(launch.offer.price):
-        return None
-    count = min(len(launch.ids), allowance.count)
-    if count == 0 or (launch.gang and count < len(launch.ids)):
-        return None
-    allowance.count -= count
-    return replace(launch, ids=launch.ids[:count], names=launch.names[:count])
+        return []
+    taken = wanted[: allowance.count]
+    if launch.gang and len(taken) < len(launch.ids):
+        return []
+    allowance.count -= len(taken)
+    return taken
+
+
+def cut(launch: Launch, places: Sequence[int]) -> Launch:
+    """The launch with the machines at these places alone."""
+    if len(places) == len(launch.ids):
+        return launch
+    return replace(
+        launch,
+        ids=tuple(launch.ids[at] for at in places),
+        names=tuple(launch.names[at] for at in places),
+        made_for=tuple(launch.made_for[at] for at in places) if launch.made_for else (),
+    )
 
 
 def _cost(actions: tuple[Action, ...]) -> Price:

@@ -21,7 +21,7 @@ from reconciler.state.status import InstanceStatus, alive, instance_status
 from schemas.base import Price, Seconds
 from schemas.desired import BackendConfig
 from schemas.instance import Instance
-from schemas.plan import Action, IdleNote, Permissions, Unmet, Update
+from schemas.plan import Action, IdleNote, Permissions, Unmet, Update, Wait
 from schemas.pool import GRACE, Pool
 from schemas.run import LIVE_JOB, RUN_ENDED, Attempt, Job, Run
 from schemas.state import Override, State
@@ -69,6 +69,7 @@ class Draft:
     stopping: dict[str, str] = field(default_factory=dict)
     actions: list[Action] = field(default_factory=list)
     unmet: list[Unmet] = field(default_factory=list)
+    waits: list[Wait] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     idle: list[IdleNote] = field(default_factory=list)

@@ -8,30 +8,47 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from reconciler.planner.approve import approve
+from reconciler.planner.approve import approve, runs_of, started
+from reconciler.text.format import few
 from schemas.base import Price
-from schemas.plan import Launch, Plan, Unmet
+from schemas.plan import Assign, Launch, Plan, Unmet
 
 DEARER = Decimal("1.5")
 
 
-def failover(fresh: Plan, approved: Plan, *, refused: Mapping[str, int], hindered: Collection[str] = ()) -> Plan:
+def failover(
+    fresh: Plan,
+    approved: Plan,
+    *,
+    refused: Mapping[str, int],
+    hindered: Collection[str] = (),
+    starts: bool = False,
+) -> Plan:
     """`approve`, and launches in place of those refused: as many by pool, none dearer than the limit.
 
-    `hindered`: pools of which launches could not even be prepared; what is left of their approval may go elsewhere.
+    `starts` as in `approve`. `hindered`: pools of which launches could not even be prepared; what is left of their
+    approval may go elsewhere.
     """
-    allowed = approve(fresh, approved)
+    allowed = approve(fresh, approved, starts=starts)
     if not refused and not hindered:
         return allowed
     kept = {one.launch for one in allowed.actions if isinstance(one, Launch)}
     limits, left = _limits(approved), dict(refused)
+    at_any = {
+        (one.pool, one.offer.purchase)
+        for one in approved.actions
+        if isinstance(one, Launch) and one.offer.price is None
+    }
     open_ = _machines(approved) - _machines(allowed)
     left |= {pool: max(left.get(pool, 0), open_[pool]) for pool in hindered}
     extra, dear = set(), []
     for one in fresh.actions:
         if not isinstance(one, Launch) or one.launch in kept or len(one.ids) > left.get(one.pool, 0):
             continue
-        if one.offer.price is None or one.offer.price > limits.get(one.pool, Price(0)):
+        if starts and one.made_for and started(approved).isdisjoint(runs_of(one)):
+            continue
+        covered = one.offer.price is not None and one.offer.price <= limits.get(one.pool, Price(0))
+        if not covered and (one.pool, one.offer.purchase) not in at_any:
             dear.append(_too_dear(one, limits))
             continue
         left[one.pool] -= len(one.ids)
@@ -45,12 +62,23 @@ def failover(fresh: Plan, approved: Plan, *, refused: Mapping[str, int], hindere
     return replace(allowed, actions=actions if extra else allowed.actions, unmet=(*allowed.unmet, *dear))
 
 
+def left_waiting(fresh: Plan, kept: Plan) -> tuple[str, ...]:
+    """A sentence on the runs that `fresh` starts and `kept`, the part of it that was approved, does not."""
+    begun = {action.attempt for action in kept.actions if isinstance(action, Assign)}
+    left = [one.name for one in fresh.actions if isinstance(one, Assign) and one.attempt not in begun]
+    if not left:
+        return ()
+    runs = f"run {left[0]}" if len(set(left)) == 1 else f"runs {few(dict.fromkeys(left))}"
+    return (f"{runs} can start now, which the approved plan did not say: run `dstack apply` again to approve it",)
+
+
 def _too_dear(launch: Launch, limits: Mapping[str, Price]) -> Unmet:
     price = "at no known price" if launch.offer.price is None else f"at ${launch.offer.price:.2f}"
-    most = limits.get(launch.pool, Price(0))
+    most = limits.get(launch.pool)
+    bound = "and no price was confirmed" if most is None else f"above 1.5 × the confirmed price (${most:.2f})"
     why = (
         f"what was confirmed is not to be had; next would be {launch.offer.instance_type} in {launch.offer.place} "
-        f"{price}, above 1.5 × the confirmed price (${most:.2f}): apply again to be asked"
+        f"{price}, {bound}: apply again to be asked"
     )
     return Unmet(subject=f"pool {launch.pool}", why=why)
 

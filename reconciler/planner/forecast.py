@@ -13,7 +13,7 @@ from reconciler.state.blocks import left_of, shared
 from reconciler.state.drains import INSTANCE, told
 from reconciler.state.observe.future_times import past_ticks
 from reconciler.state.observe.late_hosts import returned
-from reconciler.state.status import INTERRUPTED, UNTRUSTED, lost_gpus
+from reconciler.state.status import INTERRUPTED, UNTRUSTED, lost_gpus, regular_ticks
 from reconciler.text.dates import clock, moment
 from reconciler.text.durations import words
 from schemas.base import Price
@@ -200,9 +200,7 @@ def next_actor(ticks: tuple[Tick, ...], *, now: int) -> str:
     ticks = past_ticks(ticks, now=now)
     if not ticks:
         return "nobody has ticked yet; none expected: nothing will start or retry this."
-    regular = [tick for tick in ticks if tick.unattended and tick.every]
-    expected = [tick for tick in regular if now < tick.at + 3 * (tick.every or 0)]
-    if expected:
+    if expected := regular_ticks(ticks, now=now):
         soonest = min(expected, key=lambda tick: (tick.at + (tick.every or 0), tick.by))
         every = soonest.every or 0
         return f"{soonest.by} ticks every {words(every)}, next about {clock(max(now, soonest.at + every))}"

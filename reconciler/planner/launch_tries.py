@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from reconciler.text.format import counted
 from schemas.launch import Intent
-from schemas.plan import Launch, Plan
+from schemas.plan import Action, Launch, Plan, Resume
 
 OFFERS = 25
 """Offers that one apply tries for a run; the next apply goes on with the next one."""
@@ -21,6 +21,19 @@ TRIED = f"{OFFERS} offers were tried and refused: no more are tried now, the nex
 def requests(plan: Plan) -> int:
     """How many launch requests to clouds the plan makes."""
     return sum(isinstance(one, Launch) and one.offer.cloud for one in plan.actions)
+
+
+def once_each(plans: Iterable[Plan]) -> tuple[Action, ...]:
+    """The actions of the plans of one apply, each launch once: a later plan resumes what an earlier one launched."""
+    found: list[Action] = []
+    launched: set[str] = set()
+    for action in (action for plan in plans for action in plan.actions):
+        if isinstance(action, Resume) and action.launch in launched:
+            continue
+        if isinstance(action, Launch | Resume):
+            launched.add(action.launch)
+        found.append(action)
+    return tuple(found)
 
 
 def within(plan: Plan, *, sent: int) -> tuple[Plan, tuple[str, ...]]:

@@ -6,13 +6,12 @@ from reconciler.planner.draft import Draft, draft_of
 from reconciler.planner.forecast import costs, foresee, next_actor
 from reconciler.planner.rules.attach_hosts import attach
 from reconciler.planner.rules.declared_runs import enrol
+from reconciler.planner.rules.launch_wanted import launch_wanted
 from reconciler.planner.rules.mass_termination_guard import brake
 from reconciler.planner.rules.removed_pools import pools_left
 from reconciler.planner.rules.resume_launches import resume
 from reconciler.planner.rules.retire import retire
 from reconciler.planner.rules.scale_down import reap
-from reconciler.planner.rules.scale_up import Growth, grow_floors, grow_wishes
-from reconciler.planner.rules.schedule_runs import serve
 from reconciler.planner.rules.stop_attempts import halt
 from reconciler.planner.world import World
 from schemas.plan import Plan
@@ -35,11 +34,7 @@ def plan(world: World) -> Plan:
     pools_left(draft)
     halt(draft)
     attach(draft)
-    growth = Growth(draft)
-    serve(draft, growth)
-    grow_wishes(growth)
-    grow_floors(growth)
-    growth.launches()
+    launch_wanted(draft)
     reap(draft)
     foresee(draft)
     return _finished(draft)
@@ -58,6 +53,7 @@ def _finished(draft: Draft) -> Plan:
         observed=tuple((place.name, place.observed_at, place.error) for place in state.places),
         actions=tuple(draft.actions),
         unmet=tuple(dict.fromkeys(draft.unmet)),
+        waits=tuple(dict.fromkeys(draft.waits)),
         warnings=tuple(draft.warnings),
         notes=tuple(draft.notes),
         idle=tuple(draft.idle),

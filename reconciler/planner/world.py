@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from schemas.desired import Desired
 from schemas.offer import Offer
@@ -19,6 +20,7 @@ class World:
 
     `nonce` (8 characters of a–z and 0–9) makes its ids unique. `lacking`: run name -> why
     something it needs is missing here. `done`: (run name, hash) of tasks that ran.
+    `goes_on`: until when this apply repeats itself: not at all, until what it stops has ended, or its runs.
     """
 
     desired: Desired
@@ -29,6 +31,9 @@ class World:
     permissions: Permissions = field(default_factory=Permissions)
     lacking: Mapping[str, str] = field(default_factory=dict)
     done: frozenset[tuple[str, str]] = frozenset()
+    goes_on: Literal["", "stops", "runs"] = ""
+    before: Desired | None = None
+    """The configuration that was applied before, where the plan applies another one."""
     lapses: bool = True
     """Whether the overrides of persons end in time: not while two clocks disagree."""
 

@@ -16,7 +16,7 @@ from reconciler.state.status import timer_of, timers, unreachable
 from reconciler.text.format import resources, stamp
 from schemas.base import HOURS, Price
 from schemas.leftover import Leftover
-from schemas.plan import Plan
+from schemas.plan import Plan, Wait
 from schemas.state import State
 
 if TYPE_CHECKING:
@@ -47,11 +47,23 @@ def plan_json(
         "configuration": list(plan.configuration),
         "actions": [_action(row) for row in explain(plan, state)],
         "unmet": [{"subject": one.subject, "why": one.why} for one in plan.unmet],
+        "waits": [_wait(one, state) for one in plan.waits if one.instances],
         "timers": [{"instance": one.name, "self_destruct_at": stamp(one.self_destruct_at)} for one in timers(state)],
         "warnings": list(plan.warnings),
         "cost": {"hourly_before": _number(plan.hourly_before), "hourly_after": _number(plan.hourly_after)},
         "against": _against(difference) if difference else None,
         "gates": [{"gate": one.gate, "failed": bool(one.why), "why": one.why} for one in gates],
+    }
+
+
+def _wait(wait: Wait, state: State | None) -> dict[str, Any]:
+    names = {one.id: one.name for one in state.instances} if state else {}
+    return {
+        "run": wait.run,
+        "instances": [names.get(id, id) for id in wait.instances],
+        "free_at": stamp(wait.at),
+        "saves": _number(wait.saves) if wait.saves is not None else None,
+        "why": wait.why,
     }
 
 
@@ -127,6 +139,7 @@ def _run(row: RunRow) -> dict[str, Any]:
         "submitted_at": stamp(run.submitted_at),
         "started_at": stamp(run.started_at),
         "finished_at": stamp(run.finished_at),
+        "observed_at": stamp(row.observed_at),
     }
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reconciler.report.fail_on import GateFailure
-from reconciler.report.plan import Page, action_lines, idle_lines, observed_lines, summary
+from reconciler.report.plan import Page, action_lines, idle_lines, observed_lines, summary, wait_lines
 from reconciler.report.plan_diff import Difference
 from reconciler.report.plan_rows import PlanRow, explain
 from reconciler.report.price_sources import explain_prices
@@ -78,6 +78,7 @@ def _blocks(
         _Block(title=title, lines=_diffed(change), language="diff"),
         _Block(title="Averted by this change", lines=_diffed(averted)),
         _Block(title="Unmet", lines=[f"{one.subject}: {one.why}" for one in plan.unmet]),
+        _Block(title="Waiting", lines=list(wait_lines(plan))),
         _Block(title="Warnings", lines=plan.warnings),
         _Block(title="Would happen anyway", lines=_diffed(anyway), folded=True, language="diff"),
         _Block(title="Overrides", lines=plan.notes),

@@ -46,6 +46,7 @@ def render_plan(plan: Plan, state: State | None, *, now: int, page: Page, differ
         *_section("Idle", idle_lines(plan, now=now), page=page),
         *_section("Timers", timer_lines(state, now=now), page=page),
         *_section("Unmet", (f"{one.subject}: {one.why}" for one in plan.unmet), page=page, colour="yellow"),
+        *_section("Waiting", wait_lines(plan), page=page),
         *_section("Prices", explain_prices(plan, now=now), page=page),
         *_section("Overrides", plan.notes, page=page),
         *_section("Observed", observed_lines(plan, now=now), page=page),
@@ -162,6 +163,11 @@ def idle_lines(plan: Plan, *, now: int) -> Iterator[str]:
             yield f"{note.name}: due ({kept})"
         else:
             yield f"{note.name}: goes in {rough(note.at - now)}, at {clock(note.at)} ({kept})"
+
+
+def wait_lines(plan: Plan) -> Iterator[str]:
+    """Runs that wait for a busy instance; those that wait for what is launched stand at the launch."""
+    return (f"run {one.run}: {one.why}" for one in plan.waits if one.instances)
 
 
 def timer_lines(state: State | None, *, now: int) -> Iterator[str]:

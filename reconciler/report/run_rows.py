@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from reconciler.state.blocks import share_of
 from reconciler.state.services import replicas_serving
@@ -23,6 +23,8 @@ class RunRow:
     exit_code: int | None
     instances: tuple[Instance, ...]
     attempts: tuple[Attempt, ...]
+    observed_at: int | None = None
+    """Unix time of the oldest last good listing of the places of its instances; None: it has none."""
 
     @property
     def status(self) -> str:
@@ -88,7 +90,14 @@ def explain_runs(state: State, *, everything: bool) -> tuple[RunRow, ...]:
     chosen = runs if everything else [run for run in runs if run.status not in RUN_ENDED] or runs[:1]
     attempts = _latest_attempts(state.attempts)
     instances = {one.id: one for one in state.instances}
-    return tuple(_row(run, attempts=attempts.get(run.id, ()), instances=instances) for run in chosen)
+    rows = (_row(run, attempts=attempts.get(run.id, ()), instances=instances) for run in chosen)
+    observed = {place.name: place.observed_at for place in state.places}
+    return tuple(replace(row, observed_at=_oldest(row, observed)) for row in rows)
+
+
+def _oldest(row: RunRow, observed: Mapping[str, int | None]) -> int | None:
+    times = [observed.get(one.place) for one in row.instances]
+    return min((at for at in times if at is not None), default=None)
 
 
 def _latest_attempts(attempts: Iterable[Attempt]) -> dict[str, tuple[Attempt, ...]]:
@@ -127,6 +136,9 @@ def trouble(job: Job, spec: RunSpec) -> str:
 def _reason(run: Run, *, attempts: tuple[Attempt, ...]) -> str:
     if run.status == "terminating" and run.stop_reason:
         return run.stop_reason
+    live = [job for one in attempts if one.live for job in one.jobs]
+    if run.status == "running" and live and all(job.status == "ended" for job in live):
+        return "finished: the next `dstack apply` collects its result"
     if run.reason or run.status not in ("failed", "aborted", "terminated"):
         return run.reason
     told = (job.reason for one in attempts for job in one.jobs if job.reason)

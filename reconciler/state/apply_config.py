@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
+from reconciler.state.relaunch.launch_backoff import unchanged_pools
+from reconciler.text.dates import moment
 from schemas.desired import Desired
 from schemas.run import RUN_ENDED, RunSpec
-from schemas.state import Applied, Revision, State
+from schemas.state import Applied, Destroyed, Revision, State
 
 HISTORY = 1000
 
@@ -21,11 +23,28 @@ def apply(state: State, *, desired: Desired, revision: Revision, by: str, now: i
     applied = Applied(revision=revision, by=by, at=now, desired=desired, bundles=before.bundles if before else ())
     known = tuple(one for one in state.history if (one.digest, one.commit) != (revision.digest, revision.commit))
     same = before is not None and before.revision.digest == revision.digest
+    state = unchanged_pools(state, before.desired if before else None, desired)
     return replace(
         state,
         applied=applied,
         history=(*known, revision)[-HISTORY:],
         overrides=state.overrides if same else tuple(one for one in state.overrides if not one.digest),
+    )
+
+
+def mark_destroyed(state: State, *, by: str, now: int) -> State:
+    """The state with the mark of `dstack destroy`; the first mark stays."""
+    return state if state.destroyed is not None else replace(state, destroyed=Destroyed(by=by, at=now))
+
+
+def why_destroyed(state: State) -> str:
+    """Why nothing is created, and the way out; "" where the project was not destroyed."""
+    if state.destroyed is None:
+        return ""
+    name = (state.applied.desired.project_name if state.applied else "") or state.project
+    return (
+        f"Project {name} was destroyed by {state.destroyed.by} ({moment(state.destroyed.at)}), so nothing is created. "
+        "To create it again: `dstack apply --revive`"
     )
 
 

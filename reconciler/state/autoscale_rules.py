@@ -69,7 +69,9 @@ def rules_of(desired: Desired, words: Iterable[Override]) -> Rules:
         if cap.max:
             caps[_key(cap, -1)] = cap
         hasty.append(cap)
-    exist = bool(caps) or cleared or desired.ruled or bool(desired.caps)
+    # A command that removed the last rule leaves an empty list, as its edit of the documents does: never an allowance.
+    spoken = any(word.cap is not None for word in words)
+    exist = bool(caps) or cleared or spoken or desired.ruled or bool(desired.caps)
     return Rules(caps=tuple(caps.values()), exist=exist, enabled=enabled, hasty=tuple(hasty))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from reconciler.state.rebuild import RebuildRefused
+from reconciler.state.relaunch.end_requests import FORGOTTEN
 from schemas.instance import Instance
 from schemas.run import Attempt
 from schemas.state import State, Tombstone
@@ -15,7 +16,7 @@ def forget(state: State, subject: str, now: int, *, by: str = "") -> State:
 
     Its instances end as tombstones and their jobs are lost; a later sighting is an orphan.
     """
-    why = f"forgotten by {by}" if by else "forgotten"
+    why = f"{FORGOTTEN} by {by}" if by else FORGOTTEN
     places = tuple(replace(each, forgotten=True) if each.name == subject else each for each in state.places)
     chosen = {
         each.id

@@ -29,16 +29,14 @@ def prune(state: State, *, now: int, keep: Seconds | None = KEEP) -> State:
     attempts = tuple(each for each in state.attempts if each.run not in gone)
     used = {job.instance for each in attempts for job in each.jobs}
     dead = {each.id for each in state.instances if _over_before(each, before) and each.id not in used}
-    wishes = tuple(each for each in state.wishes if each.launched < each.count or each.at >= before)
     tombstones = _buried(state, gone, now=now, before=before)
-    if not gone and not dead and wishes == state.wishes and tombstones == state.tombstones:
+    if not gone and not dead and tombstones == state.tombstones:
         return state
     return replace(
         state,
         runs=tuple(run for run in state.runs if run.id not in gone),
         attempts=attempts,
         instances=tuple(each for each in state.instances if each.id not in dead),
-        wishes=wishes,
         tombstones=tombstones,
         history=state.history[-HISTORY:],
     )

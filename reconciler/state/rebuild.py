@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -10,12 +10,15 @@ from reconciler.state.access_modes import with_ways
 from reconciler.state.drains import INSTANCE
 from reconciler.state.host_place import as_server
 from reconciler.state.observe.adopt_jobs import found_on
-from reconciler.state.observe.clocks import SKEW, in_our_time
+from reconciler.state.observe.clocks import SKEW
+from reconciler.state.observe.job_times import in_our_time
 from reconciler.state.observe.sightings import machines
+from reconciler.state.observe.type_facts import with_type_facts
 from reconciler.state.status import bought
 from schemas.access import way_of
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import HostReport, Instance, Listing, Phase, Seen
+from schemas.offer import Offer
 from schemas.pool import Pool
 from schemas.resources import Resources
 from schemas.run import RUN_ENDED, Run
@@ -46,13 +49,15 @@ def rebuild(
     lineage: str = "",
     done: frozenset[tuple[str, str]] = frozenset(),
     above: int = 0,
+    offers: Iterable[Offer] = (),
 ) -> State:
     """A state of the lineage that the instances carry, its generation above every tag, fence and `above`.
 
     Jobs on hosts become attempts again, so that nothing busy looks idle and every result is
     collected; a run that the documents know by its name gets its spec back. Declared tasks
     without a record and a done-marker are held until `--first-run`. No idle clock starts
-    before `now`, which must be the time at the places too. `lineage` chooses where instances of several were found.
+    before `now`, which must be the time at the places too. `offers` tell
+    what the types of instances have. `lineage` chooses where instances of several were found.
     """
     _refuse_silence(places, listings)
     _refuse_another_time(listings, reports)
@@ -77,7 +82,7 @@ def rebuild(
         runs=(*runs, *held),
         attempts=attempts,
     )
-    return with_ways(found)
+    return with_type_facts(with_ways(found), offers)
 
 
 def _refuse_silence(places: Sequence[Place], listings: Sequence[Listing]) -> None:
@@ -135,6 +140,7 @@ def _instances(
     pools = {pool.name: pool for pool in desired.pools}
     backends = {place.name: place.config.name for place in places}
     configs = {place.name: place.config for place in places}
+    regions = {place.name: place.region for place in places}
     counts: dict[str, int] = {}
     made: dict[str, Instance] = {}
     for place, seen in machines(listings, places=places, lineage=lineage):
@@ -145,7 +151,8 @@ def _instances(
         )
         if instance.id in made:  # without an id of ours, and another account has a machine of that external id
             instance = replace(instance, id=f"{place.replace('/', '-')}-{seen.external_id}")
-        instance = replace(instance, backend=backends.get(place, place.split("/")[0]))
+        region = instance.region or regions.get(place, "")
+        instance = replace(instance, backend=backends.get(place, place.split("/")[0]), region=region)
         if place in configs:
             instance = as_server(_with_runtime(instance, configs[place]), configs[place])
             if instance.host is None:  # of a pool that is no more: nobody else says how it is reached

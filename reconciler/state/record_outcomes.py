@@ -150,6 +150,8 @@ class Failed(Value, frozen=True, kw_only=True):
     lasting: bool = False
     not_ended: tuple[str, ...] = ()
     """Of an `End`: the external ids whose end the backend did not accept. It accepted that of the others."""
+    uncollected: str = ""
+    """Of a `Collect`: the job whose result stays on its host."""
 
 
 class Ahead(Value, frozen=True, kw_only=True):
@@ -260,6 +262,8 @@ def _fold(memory: _Memory, outcome: Outcome, *, now: int) -> None:
             memory.instances[outcome.instance] = replace(known, authorized=outcome.digest)
         case Armed() if outcome.instance in memory.instances:
             memory.instances[outcome.instance] = replace(memory.instances[outcome.instance], disarmed="")
+        case Failed(uncollected=job) if _is(memory, job, "ended"):
+            memory.change(job, uncollected_since=memory.jobs[job].uncollected_since or now)
         case Removed():
             memory.unowned = after_removal(memory.unowned, outcome, now=now)
         case _:
@@ -298,7 +302,7 @@ def _freed(memory: _Memory, launch: str, *, why: str, now: int, ids: tuple[str, 
     for id in (ids or intent.request.ids) if intent is not None else ():
         one = memory.instances.get(id)
         if one is not None and not one.external_id and one.phase != "terminated":
-            memory.instances[id] = replace(one, phase="terminated", reason=why, terminated_at=now)
+            memory.instances[id] = replace(one, phase="terminated", reason=why, terminated_at=now, refused=True)
     return intent
 
 

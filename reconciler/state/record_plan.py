@@ -14,6 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from reconciler.state.access_modes import via_of
+from reconciler.state.relaunch.launch_backoff import after_failures, given_up
 from reconciler.state.sending import scheduled_sends
 from schemas.access import Way
 from schemas.instance import Instance, Origin
@@ -65,6 +66,8 @@ def intend(state: State, plan: Plan, *, now: int, requests: Mapping[str, Request
         wishes=tuple(marks.wishes.values()),
         unowned=tuple(marks.unowned.values()),
     )
+    if failed := given_up(plan.actions, {one.id: one for one in state.instances}):
+        marked = replace(marked, backoffs=after_failures(state.backoffs, failed, now=now))
     asked = {one.launch for one in plan.actions if isinstance(one, Launch | Resume)}
     return scheduled_sends(marked, asked, now=now) if asked else marked
 
@@ -95,14 +98,15 @@ def _launch(marks: _Marks, launch: Launch, *, now: int, request: Request | None)
     if request is None or launch.launch in marks.intents:
         return
     marks.intents[launch.launch] = Intent(id=launch.launch, request=request, opened_at=now)
-    for id, name in zip(launch.ids, launch.names, strict=True):
-        marks.instances[id] = _pending(launch, request.way, id=id, name=name, now=now)
+    made_for = launch.made_for or tuple(() for _ in launch.ids)
+    for id, name, runs in zip(launch.ids, launch.names, made_for, strict=True):
+        marks.instances[id] = _pending(launch, request.way, id=id, name=name, runs=runs[::2], now=now)
     wish = marks.wishes.get(launch.wish)
     if wish is not None:
         marks.wishes[wish.id] = replace(wish, launched=wish.launched + len(launch.ids))
 
 
-def _pending(launch: Launch, way: Way, *, id: str, name: str, now: int) -> Instance:
+def _pending(launch: Launch, way: Way, *, id: str, name: str, runs: tuple[str, ...], now: int) -> Instance:
     offer = launch.offer
     return Instance(
         id=id,
@@ -134,6 +138,7 @@ def _pending(launch: Launch, way: Way, *, id: str, name: str, now: int) -> Insta
         via=via_of(way),
         reserved_for=launch.reserved_for,
         reserved_until=launch.reserved_until,
+        made_for=runs,
     )
 
 

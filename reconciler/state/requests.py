@@ -1,7 +1,6 @@
 """Write a person's request into the state: a run, instances, a stop, an override. Pure.
 
-Each takes a state and returns the wished one, or raises `WishRefused`. A wish touches nothing
-but its subject: what the YAML says is `dstack apply`'s.
+Each takes a state and returns the wished one, or raises `WishRefused`. A wish touches nothing but its subject.
 """
 
 from __future__ import annotations
@@ -11,9 +10,11 @@ from typing import Literal
 
 from msgspec.structs import replace
 
+from reconciler.state.apply_config import why_destroyed
 from reconciler.state.drains import INSTANCE, INSTANCE_DRAINED, POOL_DRAINED
+from reconciler.state.relaunch.end_requests import leave_request, requested
 from reconciler.state.services import older_versions
-from reconciler.state.status import UNTRUSTED, alive, jobs_by_instance
+from reconciler.state.status import UNTRUSTED, alive, jobs_by_instance, runs_on
 from schemas.base import Seconds
 from schemas.desired import Desired
 from schemas.instance import Instance
@@ -34,9 +35,8 @@ class WishRefused(Exception):
 def carry(state: State, *, pool: str, desired: Desired, by: str, now: int) -> State:
     """Make sure that `pool` is known before a run or instances are wished in it.
 
-    `desired` is the caller's checkout. Before the first apply, the wish carries the pool with
-    what it needs, under a revision with the digest "" (nothing is applied yet): no floor, no
-    declared run. Afterwards a pool that only the checkout knows is refused.
+    `desired` is the caller's checkout. Before the first apply, the wish carries the pool with what it needs, under a
+    revision with the digest "": no floor, no declared run. Afterwards a pool that only the checkout knows is refused.
     """
     mine = {each.name: each for each in desired.pools}
     if state.applied is None or not state.applied.revision.digest:
@@ -75,7 +75,7 @@ def add_run(state: State, run: Run) -> State:
     """Always a new run. Its pool must be known (see `carry`); `origin` is `run`."""
     if any(each.id == run.id for each in state.runs):
         raise WishRefused(f"run id {run.id} exists already: try again")
-    _refuse_unknown_pool(state, run.spec.pool)
+    _refuse_unknown_pool(state, run.spec.pool, creates=True)
     return replace(state, runs=(*state.runs, replace(run, origin="run")))
 
 
@@ -142,7 +142,7 @@ def add_instances(state: State, wish: Wish) -> State:
         raise WishRefused(f"wish id {wish.id} exists already: try again")
     if wish.count < 1:
         raise WishRefused(f"--count {wish.count}: at least 1")
-    _refuse_unknown_pool(state, wish.pool)
+    _refuse_unknown_pool(state, wish.pool, creates=True)
     if wish.name:
         _refuse_taken(state, wish)
     return replace(state, wishes=(*state.wishes, wish))
@@ -152,9 +152,9 @@ def _refuse_taken(state: State, wish: Wish) -> None:
     if wish.count > 1:
         raise WishRefused(f"--name {wish.name} names one instance; --count {wish.count} asks for more")
     living = any(each.name == wish.name and alive(each) for each in state.instances)
-    asked = any(each.name == wish.name and each.launched < each.count for each in state.wishes)
+    asked = any(each.name == wish.name for each in state.wishes)
     if living or asked:
-        raise WishRefused(f"an instance {wish.name} exists already: take another --name")
+        raise WishRefused(f"an instance {wish.name} exists already, or is requested: take another --name")
 
 
 def remove_instance(state: State, name: str, *, by: str, now: int, pool: str = "", force: bool = False) -> State:
@@ -162,8 +162,14 @@ def remove_instance(state: State, name: str, *, by: str, now: int, pool: str = "
 
     An idle one is `terminating` from here on. A busy one is refused with its runs listed, or, with
     `force`, drained: its attempts are marked as stopping, and it terminates when they have. Where its host
-    does not answer, or it was forced before, it terminates at once: that proves that its jobs ended.
+    does not answer, or it was forced before, it terminates at once: that proves that its jobs ended. Nothing is
+    launched in its place for the request of `pool add` that asked for it. Where only an open request has that name or
+    id, that is removed.
     """
+    if (wish := requested(state, name, pool=pool)) is not None:
+        state = replace(state, wishes=tuple(each for each in state.wishes if each.id != wish.id))
+        if all(each.phase == "terminating" for each in _called(state, name) if alive(each)):
+            return state
     instance = _living(state, name, pool=pool)
     if instance.host is not None:
         raise WishRefused(_declared(state, instance))
@@ -179,14 +185,15 @@ def remove_instance(state: State, name: str, *, by: str, now: int, pool: str = "
         marked = replace(instance, draining=reason, forced=True)
     if not attempts or instance.unreachable_since is not None or instance.forced:
         marked = replace(instance, phase="terminating", terminate_at=now, reason=reason)
-    return replace(state, instances=tuple(marked if each.id == instance.id else each for each in state.instances))
+    state = replace(state, instances=tuple(marked if each.id == instance.id else each for each in state.instances))
+    return leave_request(state, instance.id)
 
 
 def _declared(state: State, instance: Instance) -> str:
     """A declared server is removed with its declaration; what it runs ends there and nowhere else."""
     address = instance.host.address if instance.host else ""
     out = f"{instance.name} is an SSH host of the configuration: take {address} out of `hosts` of pool {instance.pool}"
-    runs = _runs_on(state, instance)
+    runs = runs_on(state, instance)
     if instance.unreachable_since is None or not runs:
         return f"{out}, and `dstack apply`"
     lost = " ".join(f"--assume-lost {run}" for run in runs)
@@ -195,13 +202,6 @@ def _declared(state: State, instance: Instance) -> str:
         f"To give that up: dstack apply {lost}. To remove the host, take {address} out of `hosts` of pool "
         f"{instance.pool}"
     )
-
-
-def _runs_on(state: State, instance: Instance) -> list[str]:
-    names = {run.id: run.spec.name for run in state.runs}
-    mine = {job.id for job in jobs_by_instance(state.attempts).get(instance.id, ())}
-    found = [one.run for one in state.attempts if any(job.id in mine for job in one.jobs)]
-    return list(dict.fromkeys(names.get(run, run) for run in found))
 
 
 def _living(state: State, name: str, *, pool: str) -> Instance:
@@ -261,19 +261,21 @@ def set_override(
 
 
 def clear_override(state: State, *, subject: str, now: int, kinds: tuple[Kind, ...] = ("drain", "pause")) -> State:
-    """`pool resume`: a pool's drain and pause end, or an instance's drain and quarantine."""
+    """`pool resume`: a pool's drain, pause and backoff end, or an instance's drain and quarantine."""
     name, subject = subject, _subject(state, subject, instances=True)
     kept = tuple(each for each in state.overrides if each.subject != subject or each.kind not in kinds)
     ill = [one for one in state.instances if one.quarantined and alive(one) and subject == INSTANCE + one.id]
     if untrusted := [one for one in ill if UNTRUSTED in one.quarantined]:
         way = f"`dstack pool add-ssh {untrusted[0].host.address}`" if untrusted[0].host else "its pin"
         raise WishRefused(f"{name} is quarantined for its host key, which no word of ours clears: {way} settles that")
-    if len(kept) == len(state.overrides) and not ill:
+    backoffs = tuple(each for each in state.backoffs if each.pool != subject)
+    if len(kept) == len(state.overrides) and not ill and backoffs == state.backoffs:
         more = " nor quarantined" if subject.startswith(INSTANCE) else ""
         raise WishRefused(f"{name} is neither drained nor paused{more}: nothing to resume")
     return replace(
         state,
         overrides=kept,
+        backoffs=backoffs,
         instances=tuple(_resumed(one, subject=subject, now=now) for one in state.instances),
     )
 
@@ -303,7 +305,9 @@ def _called(state: State, name: str) -> Iterable[Instance]:
 # ---------------------------------------------------------------- rules of all
 
 
-def _refuse_unknown_pool(state: State, pool: str, *, instances: bool = False) -> None:
+def _refuse_unknown_pool(state: State, pool: str, *, instances: bool = False, creates: bool = False) -> None:
+    if creates and (why := why_destroyed(state)):
+        raise WishRefused(why)
     known = _known_pools(state)
     if pool not in known:
         why = _unknown_pool(pool, known)

@@ -22,6 +22,8 @@ PATIENCE: Seconds = 30
 """One apply waits this long for the time of a request; what is due later is left for the next apply."""
 AGAIN: Seconds = 60
 """A scheduled request without an answer is sent again after this time at the earliest."""
+LATEST: Seconds = 3600
+"""No request is scheduled for later than this."""
 REMEMBERED: Seconds = 86400
 """A pace is kept for this long after its last request."""
 
@@ -93,7 +95,8 @@ def _note(backend: str, count: int) -> str:
 
 def _due(kind: BackendType, pace: Pace, *, now: int) -> int:
     """When the next request of that account may be sent."""
-    return max(now, pace.not_before, pace.at + kind.launch_interval if kind.launch_interval else now)
+    last = pace.at if pace.at <= now + LATEST else 0  # a clock that was ahead wrote that
+    return max(now, pace.not_before, last + kind.launch_interval if kind.launch_interval else now)
 
 
 def scheduled_sends(state: State, ids: Collection[str], *, now: int) -> State:

@@ -7,17 +7,17 @@ existed and is gone is `result lost`, and is never repeated in silence.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from msgspec.structs import replace
 
 from reconciler.state.drains import INSTANCE
 from reconciler.state.job_results import DRAINED, UNSEEN, Cause, cause_of, settle_jobs
 from reconciler.state.quarantine import quarantine
+from reconciler.state.relaunch.end_requests import end_requests
+from reconciler.state.relaunch.launch_backoff import current_backoffs
 from schemas.base import Seconds
 from schemas.instance import Instance
 from schemas.run import RUN_ENDED, Attempt, Job, Run, RunStatus
-from schemas.state import Override, State, Wish
+from schemas.state import Override, State
 
 # Backoff before an error is tried again: 15 s, 30 s, 1 min … at most 10 min.
 FIRST_WAIT = 15
@@ -37,10 +37,15 @@ def conclude(state: State, *, now: int, lapses: bool = True) -> State:
     attempts: dict[str, list[Attempt]] = {}
     for attempt in state.attempts:
         attempts.setdefault(attempt.run, []).append(attempt)
-    runs = tuple(run if run.status in RUN_ENDED else _run(run, attempts.get(run.id, []), now=now) for run in state.runs)
+    runs = tuple(
+        run if run.status in RUN_ENDED else _run(_patient(run, now=now), attempts.get(run.id, []), now=now)
+        for run in state.runs
+    )
     state = _changed(state, runs=runs)
     state = _changed(state, instances=_last_ends(state))
-    return _expire(quarantine(state, now=now), now=now, lapses=lapses)
+    state = end_requests(quarantine(state, now=now), now=now if lapses else None)
+    state = current_backoffs(state, now=now) if lapses else state
+    return _expire(state, now=now, lapses=lapses)
 
 
 def would_lapse(state: State, *, now: int) -> bool:
@@ -67,6 +72,12 @@ def _released(state: State, *, now: int) -> State:
             for attempt in state.attempts
         ),
     )
+
+
+def _patient(run: Run, *, now: int) -> Run:
+    """No retry waits for longer than the longest backoff: what is to hold beyond it was written by a clock ahead."""
+    ahead = run.not_before is not None and run.not_before > now + 2 * LONGEST_WAIT
+    return replace(run, not_before=None) if ahead else run
 
 
 def _waits(job: Job) -> bool:
@@ -228,7 +239,7 @@ def _over(job: Job) -> bool:
 
 
 def _expire(state: State, *, now: int, lapses: bool) -> State:
-    """Overrides, capacity memory and wishes whose time is over leave."""
+    """Remove overrides and capacity memory whose time is over."""
     digest, gone = state.applied.revision.digest if state.applied else "", _gone(state)
     return _changed(
         state,
@@ -238,7 +249,6 @@ def _expire(state: State, *, now: int, lapses: bool) -> State:
             if _in_force(each, digest=digest, now=now if lapses else None) and each.subject not in gone
         ),
         capacity=tuple(each for each in state.capacity if not lapses or now < each.until <= now + SHUNNED),
-        wishes=tuple(_open_wishes(state.wishes, state.instances)),
     )
 
 
@@ -260,14 +270,3 @@ def _in_force(override: Override, *, digest: str, now: int | None) -> bool:
     if now is not None and override.until is not None and override.until <= now:
         return False
     return override.kind != "autoscale" or override.digest == digest
-
-
-def _open_wishes(wishes: tuple[Wish, ...], instances: tuple[Instance, ...]) -> Iterable[Wish]:
-    """A wish is over when each of its instances was ready once."""
-    if not wishes:
-        return
-    ready: dict[str, int] = {}
-    for one in instances:
-        if one.wish and one.ready_at is not None:
-            ready[one.wish] = ready.get(one.wish, 0) + 1
-    yield from (wish for wish in wishes if ready.get(wish.id, 0) < wish.count)

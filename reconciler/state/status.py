@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
+from schemas.base import Seconds
 from schemas.instance import Instance
 from schemas.run import Attempt, Job
-from schemas.state import State
+from schemas.state import State, Tick
 
 # As a transport words a quarantine for the wrong key: when the pinned one is shown again, it is over.
 UNTRUSTED = "host key"
@@ -30,6 +31,9 @@ INTERRUPTED = "interrupted"
 # Failed checks of a host in a row after which it counts as unreachable.
 LOOKS_ENOUGH = 3
 
+OFTEN = 3600
+"""Seconds between two applies, above which nobody would let a run wait for the next one."""
+
 InstanceStatus = Literal["pending", "provisioning", "idle", "busy", "holding", "terminating", "terminated"]
 
 
@@ -41,6 +45,14 @@ def jobs_by_instance(attempts: Iterable[Attempt]) -> dict[str, list[Job]]:
             if job.status in ("assigned", "running", "ended"):
                 found.setdefault(job.instance, []).append(job)
     return found
+
+
+def runs_on(state: State, instance: Instance) -> list[str]:
+    """Names of the runs with a job on it that is not settled yet."""
+    names = {run.id: run.spec.name for run in state.runs}
+    mine = {job.id for job in jobs_by_instance(state.attempts).get(instance.id, ())}
+    found = [one.run for one in state.attempts if any(job.id in mine for job in one.jobs)]
+    return list(dict.fromkeys(names.get(run, run) for run in found))
 
 
 def instance_status(instance: Instance, jobs: Mapping[str, list[Job]]) -> InstanceStatus:
@@ -116,3 +128,13 @@ def timer_of(instance: Instance) -> int | None:
 
 def unreachable(instance: Instance) -> bool:
     return instance.unreachable_since is not None
+
+
+def regular_ticks(ticks: Iterable[Tick], *, now: int) -> list[Tick]:
+    """The unattended ones that still come: not more than two are missing."""
+    return [one for one in ticks if one.unattended and one.every and now < one.at + 3 * one.every]
+
+
+def applies_often(ticks: Iterable[Tick], *, now: int, most: Seconds = OFTEN) -> bool:
+    """Whether somebody will soon look again, whatever this apply leaves."""
+    return any(one.every is not None and one.every <= most for one in regular_ticks(ticks, now=now))

@@ -36,6 +36,7 @@ COLLECTIONS = (
     "untold",
     "paces",
     "unowned",
+    "backoffs",
 )
 # A YAML reader gives up on a longer key.
 KEY_LIMIT = 1024
@@ -141,6 +142,8 @@ def _lines(state: State) -> bytes:
     parts = [_ENCODER.encode(head)[:-1]]
     if state.applied is not None:
         parts.append(b'"applied":' + _ENCODER.encode(state.applied))
+    if state.destroyed is not None:
+        parts.append(b'"destroyed":' + _ENCODER.encode(state.destroyed))
     for name in COLLECTIONS:
         records = getattr(state, name)
         if records:

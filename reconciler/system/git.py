@@ -41,6 +41,10 @@ class GitFailed(Exception):
         super().__init__(f"git cannot read the repository of {root}: {said}. {next_step}")
 
 
+class GitMissing(GitFailed):
+    """There is no git program here."""
+
+
 def run_git(
     root: Path, *words: str, environ: Environ = None, said: bytes = b"", timeout: float | None = TIMEOUT
 ) -> GitOutput:
@@ -56,7 +60,7 @@ def run_git(
             command, env=_environment(environ), input=said, capture_output=True, timeout=timeout
         )
     except FileNotFoundError as error:
-        raise GitFailed(root, "git is not on PATH", remedy="Install git") from error
+        raise GitMissing(root, "git is not on PATH", remedy="Install git") from error
     except subprocess.TimeoutExpired as error:
         raise GitFailed(root, f"no answer within {timeout:.0f}s (`git {words[0]}`)") from error
     except OSError as error:

@@ -74,6 +74,10 @@ def plan() -> Schema:
             "configuration": TEXTS,
             "actions": actions,
             "unmet": unmet,
+            "waits": {
+                "type": "array",
+                "items": record({"run": TEXT, "instances": TEXTS, "free_at": MAYBE_TIME, "saves": PRICE, "why": TEXT}),
+            },
             "timers": {"type": "array", "items": record({"instance": TEXT, "self_destruct_at": TIME})},
             "warnings": TEXTS,
             "cost": record(
@@ -104,6 +108,7 @@ def ps() -> Schema:
                 "submitted_at": TIME,
                 "started_at": MAYBE_TIME,
                 "finished_at": MAYBE_TIME,
+                "observed_at": MAYBE_TIME,
             }
         ),
     }

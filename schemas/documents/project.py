@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from schemas.documents.scalars import TEXT_SCHEMA, Flag, Money, ProjectId, Text, matching, text, whole
+from schemas.documents.scalars import TEXT_SCHEMA, FilledText, Flag, Money, ProjectId, Text, matching, text, whole
 from schemas.documents.shape import Form, Shape, Wrong, each, form, inlined, kind_of
 from schemas.documents.span import DURATION_SCHEMA, duration
 from schemas.location import Bucket, location
@@ -23,7 +23,7 @@ class ProjectForm(Form):
 class CapForm(Form):
     """At most `max` instances of a type, in a region, by purchase type."""
 
-    instance_type: Text
+    instance_type: FilledText
     max: Annotated[int, whole(0, 100_000)]
     backend: Text | None = None
     region: Text | None = None

@@ -150,7 +150,16 @@ HOST_NAME_SHAPE = _told_ssh(HOST_NAME, host_name_fault)
 _PRICES: list[Schema] = [{"type": "string", "pattern": r"^[0-9]{1,9}(\.[0-9]{1,9})?$"}]
 NAME_SHAPE = matching(NAME, what="a name: a-z, then up to 40 of a-z, 0-9 and -")
 
+
+def _filled(value: Any) -> str:
+    found = text(value)
+    if not found.strip():
+        raise Wrong("should not be empty")
+    return found
+
+
 Text = Annotated[str, Shape(text, TEXT_SCHEMA)]
+FilledText = Annotated[str, Shape(_filled, {**TEXT_SCHEMA, "minLength": 1})]
 HostName = Annotated[str, HOST_NAME_SHAPE]
 Login = Annotated[str, _told_ssh(LOGIN, login_fault)]
 KeyPath = Annotated[str, _told_ssh(KEY_PATH, key_path_fault)]

@@ -31,6 +31,7 @@ from tests.doubles.commands.command import Folder, folder_at
 
 PROJECT = "chaos1234567"
 AT_ONCE = 3
+KEPT = (".lock", "home.json")  # of a lineage, besides its instances
 SETTLE = 300.0  # seconds for applies to converge at the end
 DOCUMENTS = f"""\
 project: {{name: chaos, id: {PROJECT}}}
@@ -203,7 +204,7 @@ class Chaos:
         yield from (str(path) for path in self.scratch.iterdir())
         for lineage in (Path(self.folder.env["XDG_STATE_HOME"]) / "dstack" / PROJECT).iterdir():
             known = set(local_record.folders(lineage))
-            yield from (str(path) for path in lineage.iterdir() if path not in known and path.name != ".lock")
+            yield from (str(path) for path in lineage.iterdir() if path not in known and path.name not in KEPT)
             yield from (f"{folder} is not ended" for folder in known if local_record.read_ended(folder) is None)
             yield from (str(path) for folder in known for path in folder.iterdir() if path.suffix != ".json")
 

@@ -152,11 +152,11 @@ class Field:
             return None
 
     def cron(self, who: str, **changes: Any) -> TickResult | None:
-        return self.tick(who, TickAsk(**changes)) if self.site.store.data else None
+        return self.tick(who, TickAsk(**{"revive": True, **changes})) if self.site.store.data else None
 
     def apply(self, number: int, *, who: str = "ann@laptop", around: Killer | None = None, **ask: Any) -> Any:
         papers = Papers(self.commits[number])
-        asked = {"prompted": True, "permissions": EVERYTHING, **ask}
+        asked = {"prompted": True, "revive": True, "permissions": EVERYTHING, **ask}
         return self.tick(who, TickAsk(documents=papers, revision=self.revision(number), **asked), around=around)
 
     def revision(self, number: int) -> Revision:
@@ -231,8 +231,7 @@ class Field:
         """As `dstack state rebuild`, by a person who has the newest documents."""
         ports = self.ports("ann@laptop")
         state, _ = self.site.store.read()
-        above = state.generation if state else 0
-        made = rebuilt(ports, desired=self.commits[-1], revision=self.revision(self.newest), above=above)
+        made = rebuilt(ports, desired=self.commits[-1], revision=self.revision(self.newest), old=state)
         self.watch.replaced(made)
 
     def refuses(self) -> bool:

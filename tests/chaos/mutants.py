@@ -325,6 +325,18 @@ MUTANTS = (
         tests=("tests/engine/test_tick.py",),
     ),
     Mutant(
+        name="approval of starts",
+        off="a run that the approved plan listed as pending is started",
+        changes=(
+            (
+                "reconciler/planner/approve.py",
+                "            if runs is None or action.name in runs:\n",
+                "            if True:\n",
+            ),
+        ),
+        tests=("tests/planner/test_approve.py", "tests/engine/test_freeing.py"),
+    ),
+    Mutant(
         name="strict unknown fields",
         off="a field that is not known is dropped when a state is read",
         changes=(("schemas/base.py", "forbid_unknown_fields=True", "forbid_unknown_fields=False"),),
@@ -431,9 +443,9 @@ MUTANTS = (
         off="what was made for a gang serves whoever comes",
         changes=(
             (
-                "reconciler/planner/rules/schedule_runs.py",
-                "            if one.reserved_for:\n",
-                "            if False:\n",
+                "reconciler/planner/placement/at_hand.py",
+                "        if one.reserved_for:\n",
+                "        if False:\n",
             ),
         ),
         tests=("tests/planner/test_cases.py",),
@@ -486,6 +498,42 @@ MUTANTS = (
         ),
         tests=("tests/hosts/test_supervisor.py", "-k", "of_a_long_log"),
     ),
+    Mutant(
+        name="pairing of launches and runs",
+        off="what was launched for one run serves whoever comes first",
+        changes=(
+            (
+                "reconciler/planner/placement/at_hand.py",
+                "                if run in waiting:\n",
+                "                if False:\n",
+            ),
+        ),
+        tests=("tests/planner/test_cases.py", "-k", "pairs"),
+    ),
+    Mutant(
+        name="results before the plan",
+        off="a result is stored after the plan that could use its instance",
+        changes=(
+            (
+                "reconciler/engine/tick.py",
+                "        if not found or self.ask.hasty or self._over():\n",
+                "        if True:\n",
+            ),
+        ),
+        tests=("tests/engine/test_freeing.py",),
+    ),
+    Mutant(
+        name="an end that is near",
+        off="a new instance is launched beside one that is free before it",
+        changes=(
+            (
+                "reconciler/planner/placement/freeing.py",
+                "            return None if late else CertainEnd(None)\n",
+                "            return None\n",
+            ),
+        ),
+        tests=("tests/planner/test_cases.py", "-k", "frees"),
+    ),
     # Promises of the laws besides: each would otherwise rest on tests that nobody has seen fail.
     Mutant(
         name="an older checkout",
@@ -499,6 +547,12 @@ MUTANTS = (
             ),
         ),
         tests=("tests/state/test_authority.py", "tests/engine/test_machine.py"),
+    ),
+    Mutant(
+        name="stays destroyed",
+        off="the next apply creates a destroyed project again",
+        changes=(("reconciler/engine/decide.py", "        if self.ask.revive:\n", "        if True:\n"),),
+        tests=("tests/engine/test_tick.py",),
     ),
     Mutant(
         name="a git that fails",
@@ -823,6 +877,90 @@ MUTANTS = (
         tests=("tests/engine/test_launch_shapes.py", "-k", "never_sent_again"),
     ),
     Mutant(
+        name="a removed rule",
+        off="an autoscale rule that a command removed leaves every type allowed",
+        changes=(
+            (
+                "reconciler/state/autoscale_rules.py",
+                "    exist = bool(caps) or cleared or spoken or desired",
+                "    exist = bool(caps) or cleared or desired",
+            ),
+        ),
+        tests=("tests/planner/test_autoscale.py",),
+    ),
+    Mutant(
+        name="a confirmed price",
+        off="what costs more than was confirmed is launched where what was confirmed has no price",
+        changes=(
+            (
+                "reconciler/planner/placement/offer_search.py",
+                "        if (ceiling is None and not unpriced) or offer.purchase in unpriced:\n",
+                "        if ceiling is None or offer.purchase in unpriced:\n",
+            ),
+        ),
+        tests=("tests/planner/test_cases.py", "-k", "unpriced"),
+    ),
+    Mutant(
+        name="what a type has",
+        off="a rebuilt instance has no resources until its host tells them",
+        changes=(
+            (
+                "reconciler/state/observe/type_facts.py",
+                "    if not lacking:\n        return state\n",
+                "    if lacking or True:\n        return state\n",
+            ),
+        ),
+        tests=("tests/state/test_rebuild.py",),
+    ),
+    Mutant(
+        name="never ready, later and later",
+        off="machines that are never ready are bought again at once",
+        changes=(
+            (
+                "reconciler/planner/rules/scale_up.py",
+                "        if backoff is None or self.draft.now >= backoff.until or (",
+                "        if backoff is None or self.draft.now >= backoff.at or (",
+            ),
+        ),
+        tests=("tests/engine/test_launch_backoff.py",),
+    ),
+    Mutant(
+        name="an edited idle duration",
+        off="an edited `idle_duration` reaches no living instance",
+        changes=(
+            (
+                "reconciler/planner/rules/pool_edits.py",
+                "        if one.idle_source not in of_pool or one.idle_duration == duration:\n",
+                "        if one.idle_source in of_pool or one.idle_duration == duration:\n",
+            ),
+        ),
+        tests=("tests/planner/test_pool_edits.py",),
+    ),
+    Mutant(
+        name="a failed request",
+        off="what `pool add` asked for is launched again after it failed without a retry",
+        changes=(
+            (
+                "reconciler/state/relaunch/end_requests.py",
+                "    return by_name or not retries(wish, reason=one.reason, now=now)\n",
+                "    return by_name\n",
+            ),
+        ),
+        tests=("tests/engine/test_added_instances.py",),
+    ),
+    Mutant(
+        name="a removed request",
+        off="an instance that was removed while it started is launched again",
+        changes=(
+            (
+                "reconciler/state/requests.py",
+                "    return leave_request(state, instance.id)\n",
+                "    return state\n",
+            ),
+        ),
+        tests=("tests/engine/test_added_instances.py",),
+    ),
+    Mutant(
         name="a late refusal",
         off="a refusal that comes after the request was accepted is forgotten",
         changes=(
@@ -865,7 +1003,7 @@ MUTANTS = (
         off="a full reservation keeps everybody from its type",
         changes=(
             (
-                "reconciler/planner/placement/offer_search.py",
+                "reconciler/planner/placement/known_refusals.py",
                 "(each.place, each.instance_type, each.zone, each.spot, each.reservation): each",
                 '(each.place, each.instance_type, each.zone, each.spot, ""): each',
             ),

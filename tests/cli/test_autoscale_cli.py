@@ -26,6 +26,11 @@ pools:
     instance_types: [m5.large]
     resources: {cpu: 2, memory: 8GB, disk: 20GB}
 """
+IDLE = """\
+project: {{name: demo, id: demo12345678}}
+state: local
+pools: [{{name: gpu, default: true, nodes: 1..2, idle_duration: {}}}]
+"""
 RULES = """\
 autoscale:
   # what we may have
@@ -75,6 +80,31 @@ def test_from_a_rule_to_the_machines(tmp_path: Path, aws_server: AwsServer) -> N
     assert lines[:3] == ["autoscale:", "  enabled: false", "  rules:"]
     assert "    # what we may have" in lines
     assert "disabled" in said("autoscale", "info")
+
+
+def test_a_rule_without_a_type_is_refused(tmp_path: Path) -> None:
+    folder = folder_at(tmp_path)
+    assert folder.dstack("apply", "-y", "-d").code == 0
+    assert folder.dstack("autoscale", "allow", "", "--max", "1", "-y").err.startswith("error: TYPE is empty")
+    assert folder.dstack("autoscale", "allow", " ", "--max", "0", "-y").err.startswith("error: TYPE is empty")
+    assert not (folder.root / ".dstack/autoscale.yml").exists()
+
+
+@pytest.mark.parametrize("words", ["autoscale enable -y", "pool drain bench -y", "pool pause bench --yes"])
+def test_yes_is_taken_where_nothing_is_asked(tmp_path: Path, words: str) -> None:
+    folder = folder_at(tmp_path)
+    assert folder.dstack("apply", "-y", "-d").code == 0
+    ran = folder.dstack(*words.split())
+    assert (ran.code, "No such option" in ran.said) == (0, False), ran
+    if words.startswith("pool"):
+        assert folder.dstack("pool", "resume", "bench", "-y").code == 0
+
+
+def test_a_plan_says_what_an_edited_idle_duration_reaches(tmp_path: Path) -> None:
+    folder = folder_at(tmp_path, documents=IDLE.format("2h"))
+    assert folder.dstack("apply", "-y", "-d").code == 0
+    folder.write(".dstack/pools.yml", IDLE.format("1h"))
+    assert "pool gpu: idle_duration 2h → 1h: gpu-0, from now on" in folder.dstack("plan").out
 
 
 @pytest.mark.parametrize("words", ["autoscale enable", "autoscale clear"])

@@ -317,6 +317,55 @@ def test_destroy_needs_the_name(folder: Folder) -> None:
     assert instances(folder) == []
 
 
+FLOOR = """\
+project: {name: demo, id: demo12345678}
+pools:
+  - {name: bench, default: true, nodes: 1, resources: {cpu: 1.., memory: 0.1GB.., disk: 0.1GB..}}
+"""
+
+
+def test_a_destroyed_project_stays_destroyed(folder: Folder) -> None:
+    folder.write(".dstack/pools.yml", FLOOR)
+    folder.write(".dstack/runs/sleeper.yml", SLEEPER)
+    assert folder.dstack("apply", "-y").code == 0
+    assert folder.dstack("destroy", "--confirm", "demo").code == 0
+    state = the_state(folder)
+    saved = folder.dstack("plan", "--out", "plan.json")
+    assert "Project demo was destroyed by " in saved.out
+    assert "+ launch bench-0" in saved.out, "the plan shows what a revival creates"
+    assert "Project demo was destroyed by " in folder.dstack("plan", "--refresh").out
+    for line in (("apply", "-y"), ("apply", "-y", "-d"), ("apply", "plan.json"), ("apply",),
+                 ("run", ".", "-f", ".dstack/runs/sleeper.yml", "-y"), ("pool", "add", "-y")):  # fmt: skip
+        ran = folder.dstack(*line)
+        assert ran.code == 1, ran.said
+        assert "error: Project demo was destroyed by " in ran.err
+        assert "To create it again: `dstack apply --revive`" in ran.err
+    folder.write(".dstack/runs/sleeper.yml", SLEEPER.replace("600", "601"))  # nor another commit
+    assert folder.dstack("apply", "-y").code == 1
+    assert the_state(folder) == state
+    assert "destroyed_by" in folder.dstack("state", "show", "--json").out
+
+    rebuilt = folder.dstack("state", "rebuild", "-y")
+    assert "note: the project stays destroyed" in rebuilt.err
+    assert folder.dstack("apply", "-y").code == 1
+    assert folder.dstack("destroy", "--confirm", "demo").code == 0
+    assert instances(folder) == []
+
+    assert folder.dstack("apply", "-y", "--revive").code == 0
+    assert [one["pool"] for one in instances(folder)] == ["bench"]
+    assert folder.dstack("apply", "-y").code == 0
+    assert '"destroyed":' not in the_state(folder)
+
+
+def test_removing_a_pool_destroys_no_project(folder: Folder) -> None:
+    folder.write(".dstack/pools.yml", FLOOR)
+    assert folder.dstack("apply", "-y").code == 0
+    folder.write(".dstack/pools.yml", FLOOR.replace("bench", "other"))
+    assert folder.dstack("apply", "-y", "--allow-destroy", "bench").code == 0
+    assert folder.dstack("apply", "-y").code == 0
+    assert [one["pool"] for one in instances(folder)] == ["other"]
+
+
 def test_a_canary_secret_is_nowhere(folder: Folder) -> None:
     canary = "canary-5d1f0c9a"
     folder.write("s.yml", "type: task\nname: quiet\nenv: [TOKEN]\ncommands: ['test -n \"$TOKEN\"', sleep 600]\n")

@@ -260,6 +260,14 @@ def test_a_revoked_key_is_shown_and_not_asked_about(folder: Folder, lab: Lab, se
     assert known(folder) == ""
 
 
+def test_an_authority_settles_no_key_and_is_named(folder: Folder, lab: Lab, server: SshHost) -> None:
+    trust(folder, f"@cert-authority * {server.key}\n")
+    ran = add(folder, lab, "-y", "-p", str(server.port), server.address)
+    assert ran.code == 1
+    assert "known_hosts:1 trusts a certificate authority, which is not supported" in ran.err
+    assert "-y does not trust a key" in ran.err
+
+
 def test_the_users_own_file_is_looked_into_as_ssh_does(folder: Folder, lab: Lab, server: SshHost) -> None:
     """By the name that the configuration gives, in the file that it names; what is not supported is said."""
     home = folder.root.parent / "home/.ssh"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,6 +158,51 @@ def test_destroy_wants_the_name_typed(folder: Folder) -> None:
         terminal.type("demo\n")
         assert terminal.ends() == 0
     assert json.loads(folder.dstack("pool", "ps", "--json").out) == []
+
+
+def test_a_person_revives_a_destroyed_project(folder: Folder) -> None:
+    assert folder.dstack("pool", "add", "-y").code == 0
+    assert folder.dstack("destroy", "--confirm", "demo").code == 0
+    for answer, code in (("n", 1), ("y", 0)):
+        with at_terminal(folder, "apply") as terminal:
+            terminal.wait_for("Create it again?")
+            assert "Project demo was destroyed by " in terminal.text
+            terminal.type(f"{answer}\n")
+            assert terminal.ends() == code
+    assert folder.dstack("apply", "-y").code == 0
+
+
+def test_a_list_at_a_terminal_is_refreshed_and_nothing_is_written(folder: Folder) -> None:
+    folder.write("quick.yml", "type: task\nname: quick\ncommands: ['until [ -f ../go ]; do sleep 0.1; done']\n")
+    assert folder.dstack("run", ".", "-f", "quick.yml", "-y", "-d").code == 0
+    file = folder.root / ".dstack/state/demo12345678.yml"
+    deadline = time.monotonic() + 60
+    while json.loads(folder.dstack("ps", "--json").out)[0]["status"] != "running":
+        assert time.monotonic() < deadline
+        assert folder.dstack("apply", "-y", "-d").code == 0
+    before = file.read_bytes()
+    while not (found := list((folder.root.parent / "home").rglob("work"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (work,) = found
+    (work.parent / "go").touch()
+    while not (work.parent / "end").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for line, shown in ((("ps",), "finished"), (("ps", "--cached"), "note: observed_at "), (("pool", "ps"), "bench-0")):
+        with at_terminal(folder, *line) as terminal:
+            terminal.wait_for(shown)
+            assert terminal.ends() == 0
+            assert ("observed_at" in terminal.text) == ("--cached" in line)
+    with at_terminal(folder, "ps", "-w") as terminal:
+        terminal.wait_for("finished")
+        terminal.type("\x03")
+        assert terminal.ends() == 0
+    piped = folder.dstack("ps")
+    assert "note: observed_at 20" in piped.err
+    assert "finished" not in piped.out
+    assert json.loads(folder.dstack("ps", "--json").out)[0]["observed_at"].startswith("20")
+    assert file.read_bytes() == before
 
 
 def test_watching_ends_at_ctrl_c(folder: Folder) -> None:

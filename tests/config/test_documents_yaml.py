@@ -332,6 +332,16 @@ def test_the_starter_loads_without_a_word(tmp_path: Path) -> None:
     assert init(tmp_path) == []
 
 
+def test_the_starter_overrides_no_default_of_its_pool(tmp_path: Path) -> None:
+    """A value that the starter writes would hold for `pool add`, too: its 72h, say."""
+    init(tmp_path)
+    mint_project(tmp_path, nonce="abcd1234")
+    (pool,) = load(tmp_path, home=tmp_path).desired.pools
+    (tmp_path / ".dstack" / "pools.yml").write_text("pools: [{name: default-pool, default: true, nodes: 0..4}]")
+    assert (pool,) == load(tmp_path, home=tmp_path).desired.pools
+    assert [field for field, source in pool.sources if source != "default"] == ["nodes"]
+
+
 def test_init_touches_no_documents(tmp_path: Path) -> None:
     (tmp_path / ".dstack").mkdir()
     (tmp_path / ".dstack" / "mine.yml").write_text("pools: []")

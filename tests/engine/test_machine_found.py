@@ -102,7 +102,7 @@ LIVES = {
 @pytest.mark.parametrize("lived", LIVES)
 def test_a_life_that_broke_a_law(lived: Callable[[Machine], None]) -> None:
     life = Machine()
-    life.begin(boot=0, ending=0, shown=None, kind="fake", delay=0, late="", **LIVES[lived])
+    life.begin(boot=0, ending=0, shown=None, kind="fake", delay=0, late="", dated=False, **LIVES[lived])
     lived(life)
     life.no_law_is_broken()
     life.nothing_happens_twice()

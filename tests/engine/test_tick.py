@@ -27,12 +27,13 @@ from reconciler.state.record_outcomes import Failed
 from reconciler.state.requests import add_run, stop_run
 from schemas.desired import Desired
 from schemas.instance import Instance
+from schemas.offer import Offer
 from schemas.plan import Launch, Permissions, Plan, Terminate
 from schemas.pool import Pool
 from schemas.profile import Retry
 from schemas.run import Run, RunSpec
 from schemas.state import Revision, State
-from tests.worlds.world import PROJECT, Papers, Site, apply, apply_ask, cron, desired, task, ticks
+from tests.worlds.world import PROJECT, Papers, Site, apply, apply_ask, cron, desired, offer, task, ticks
 
 ONE = desired(runs=[task("train")])
 FLOOR = desired(pools=[Pool(name="default-pool", default=True, nodes_min=1, nodes_max=2)])
@@ -173,6 +174,27 @@ def test_failover_stops_at_one_and_a_half_times_the_price_confirmed(site: Site) 
     site.clock.at += 1000
     apply(site, FLOOR)
     assert [machine.request.instance_type for machine in site.world.living()] == ["huge"]
+
+
+def unpriced(name: str, *, region: str = "r1") -> Offer:
+    return replace(offer(name, "1.00", region=region), price=None)
+
+
+def test_what_was_confirmed_without_a_price_is_launched(site: Site) -> None:
+    """And sought in another region."""
+    documents = replace(FLOOR, backends=(replace(FLOOR.backends[0], regions=("r1", "r2")),))
+    site.world.offers = (unpriced("p5"), unpriced("p5", region="r2"))
+    site.world.sold_out.add("fake/r1 p5")
+    apply(site, documents, confirm=lambda plan, state: plan)
+    assert {(one.request.place, one.request.instance_type) for one in site.world.living()} == {("fake/r2", "p5")}
+
+
+def test_nothing_else_is_bought_in_the_place_of_what_has_no_price(site: Site) -> None:
+    site.world.offers = (unpriced("p5"), unpriced("p6"))
+    site.world.sold_out.add("p5")
+    result = apply(site, FLOOR, confirm=lambda plan, state: plan)
+    assert site.world.living() == []
+    assert [one.why for one in result.plan.unmet if "no price was confirmed" in one.why] != []
 
 
 @pytest.mark.parametrize("confirm", [None, lambda plan, state: plan], ids=["cron", "asked"])
@@ -616,3 +638,35 @@ def test_documents_age_and_who_ticks_is_remembered(site: Site) -> None:
         cron(site)
     (mine,) = site.state.ticks
     assert (mine.by, mine.every) == ("ann@laptop", 900)
+
+
+def test_a_destroyed_project_is_not_created_again_by_whoever_ticks(site: Site) -> None:
+    apply(site, FLOOR)
+    everything = Permissions(destroy_all=True, mass_destroy=True)
+    for _ in range(3):
+        cron(site, permissions=everything)
+        site.clock.at += 30
+    assert site.world.living() == []
+    assert site.state.destroyed is not None
+    for refused in (apply(site, FLOOR, revive=False), apply(site, FLOOR, revive=False, prompted=False), cron(site)):
+        assert refused.destroyed
+        assert "`dstack apply --revive`" in refused.refused
+    looked = apply(site, FLOOR, revive=False, act=False)
+    assert (looked.refused, any("was destroyed by" in why for why in looked.warnings)) == ("", True)
+    assert site.world.living() == []
+    assert not apply(site, FLOOR, revive=True).refused
+    assert site.state.destroyed is None
+    assert len(site.world.living()) == 1
+    assert not cron(site).refused
+
+
+def test_a_destroy_while_an_apply_is_planned_wins(site: Site) -> None:
+    apply(site, FLOOR)
+
+    def confirm(plan: Plan, state: State) -> Plan:
+        cron(site, permissions=Permissions(destroy_all=True, mass_destroy=True))
+        return plan
+
+    late = apply(site, desired(runs=[task("train")]), revive=False, confirm=confirm)
+    assert late.destroyed
+    assert [run.spec.name for run in site.state.runs] == []

@@ -112,6 +112,7 @@ def test_removing_such_a_host_works_and_a_healthy_one_is_refused(shop: Shop) -> 
 
 def test_a_folder_that_cannot_be_entered_is_a_silence(shop: Shop) -> None:
     host = attached(shop, SLEEP)
+    until(sleepers, patience=20)
     folder = folders(host)[0] / "host"
     folder.chmod(0)
     shop.apply(ok=False)

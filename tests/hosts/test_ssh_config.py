@@ -25,8 +25,10 @@ OTHER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0wx3qoQoFhTmLJIv18Giyg2IHmB/3Us0l
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a name runs where it is a command after all, is run here."""
     (tmp_path / "home/.ssh").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "home")
     return tmp_path / "home"
 
 
@@ -267,7 +269,7 @@ def test_a_host_name_is_never_read_by_a_shell(home: Path, where: str, bad: str) 
     with pytest.raises(NoWay):
         here(home, text).hops(host)
     # A `HostName` of the user's own beside a `Match exec` of theirs is between them and ssh.
-    assert where == "config-host" or not pwned.exists()
+    assert where == "config-host" or sorted(one.name for one in home.iterdir()) == [".ssh"]
 
 
 @pytest.mark.parametrize("where", ["host", "jump", "config"])
@@ -287,7 +289,7 @@ def test_a_login_is_never_read_by_a_shell(home: Path, where: str, bad: str) -> N
         text = f"Host gpu\n  User {name}\n"
     with pytest.raises(NoWay):
         here(home, text).hops(host)
-    assert not pwned.exists()
+    assert sorted(one.name for one in home.iterdir()) == [".ssh"]
 
 
 @pytest.mark.parametrize(

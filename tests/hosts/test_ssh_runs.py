@@ -360,6 +360,34 @@ def test_every_trouble_has_its_own_name_and_touches_nobody_else(shop: Shop) -> N
             assert f"host {name}: " in text
 
 
+def test_servers_in_another_time_lose_no_run(shop: Shop) -> None:
+    """40 days behind, decades ahead, and a job that dates its own end in 1970."""
+    lab = shop.lab
+    hosts = {"behind": "-40d", "ahead": "+40y", "plain": ""}
+    made = {name: lab.host(name) for name in hosts}
+    shop.documents(*made.values())
+    shop.attaches(*hosts)
+    faketime = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+    assert faketime, "no faketime here: `.ci/system-packages` installs it"
+    for name, off in hosts.items():
+        if off:
+            made[name].environment = {"LD_PRELOAD": str(faketime), "FAKETIME": off}
+            made[name].restart()
+        own = "echo ended 0 exit 1 2 0 > ../end; " if name == "plain" else ""
+        shop.run_file(f"on-{name}", f"echo from {name}; {own}sleep 1", more=f"instance_name: {name}")
+    for name in hosts:
+        shop.comes_to(f"on-{name}", "done")
+        (shop.folder.root / f".dstack/runs/on-{name}.yml").unlink()  # nothing declares it: it may be forgotten
+    for _ in range(2):
+        shop.apply()
+    for name in hosts:
+        run = shop.runs()[f"on-{name}"]
+        assert run["status"] == "done"
+        assert 0 <= _seconds(run["finished_at"]) - _seconds(run["submitted_at"]) < 120
+        assert f"from {name}" in shop.dstack("logs", f"on-{name}").out
+    assert {one["reason"] for one in shop.hosts().values()} == {""}
+
+
 def _seconds(stamp: str) -> float:
     from datetime import datetime
 
@@ -485,7 +513,7 @@ def test_only_its_declaration_removes_a_host_and_one_that_fails_is_tried_later_a
     shop.attaches("kept", "other")
     refused = shop.dstack("pool", "remove", "kept", "-y", ok=False)
     assert refused.code == 1
-    assert "kept is declared: take 127.0.0.1" in refused.said
+    assert "kept is an SSH host of the configuration: take 127.0.0.1" in refused.said
     host.stop()
     until(lambda: bool(shop.apply()) and shop.hosts()["kept"]["next_look_at"])  # looks of one second are one
     found = shop.hosts()["kept"]

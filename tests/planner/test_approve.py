@@ -13,7 +13,7 @@ from reconciler.planner.approve import approve
 from reconciler.planner.plan import plan
 from reconciler.planner.world import World
 from schemas.offer import Offer
-from schemas.plan import Action, Assign, Launch, Plan, Stop, Terminate, Update
+from schemas.plan import Action, Assign, Launch, Plan, Stop, Terminate, Unmet, Update, Wait
 from schemas.run import Run, RunSpec
 from tests.worlds.planning import MACHINES
 from tests.worlds.worlds import worlds
@@ -55,6 +55,41 @@ def test_what_was_not_approved_is_not_done(action: Action) -> None:
 @pytest.mark.parametrize("action", [ASSIGN, QUIET, ENROL], ids=["assign", "quiet update", "enrol"])
 def test_work_on_what_is_there_and_bookkeeping_pass(action: Action) -> None:
     assert approve(a_plan(action), a_plan()).actions == (action,)
+
+
+WAIT = Wait(run="train", why="waits for gpu-0")
+FOR_TRAIN, FOR_EVAL, FOR_BOTH = ("r", "train"), ("e", "eval"), ("r", "train", "e", "eval")
+
+
+@pytest.mark.parametrize(
+    ("approved", "starts"),
+    [
+        (a_plan(), False),
+        (replace(a_plan(), unmet=(Unmet(subject="run train", why="full"),)), False),
+        (replace(a_plan(ENROL), unmet=(Unmet(subject="run new", why="full"),)), False),
+        (a_plan(replace(ASSIGN, attempt="r-0-7", instances=("i7",))), True),
+        (a_plan(launch("a", made_for=(FOR_TRAIN,))), True),
+        (a_plan(launch("a", made_for=(FOR_EVAL,))), False),
+        (a_plan(launch("a", made_for=(FOR_BOTH,))), True),
+        (replace(a_plan(), waits=(WAIT,)), True),
+        (a_plan(STOP), True),
+    ],
+    ids=["nothing", "unmet", "enrolled", "elsewhere", "launched for", "another", "shared", "waits", "moves"],
+)
+def test_a_run_starts_only_as_the_approved_plan_says(approved: Plan, starts: bool) -> None:
+    assert approve(a_plan(ASSIGN), approved, starts=True).actions == ((ASSIGN,) if starts else ())
+    assert approve(a_plan(ASSIGN), approved).actions == (ASSIGN,)
+
+
+def test_machines_go_to_the_runs_that_they_were_approved_for() -> None:
+    """A run that came since ranks higher: it gets none of what was approved for another."""
+    fresh = a_plan(launch("c", count=2, made_for=(FOR_EVAL, FOR_TRAIN)), launch("d", made_for=(("n", "new"),)))
+    one = a_plan(launch("a", made_for=(FOR_TRAIN,)))
+    made = approve(fresh, one)
+    assert [(one.ids, one.made_for) for one in made.actions if isinstance(one, Launch)] == [(("c-1",), (FOR_TRAIN,))]
+    two = a_plan(launch("a", count=2, made_for=(FOR_TRAIN, ("g", "gone"))))
+    assert [one.ids for one in approve(fresh, two).actions if isinstance(one, Launch)] == [("c-0", "c-1")]
+    assert [one.ids for one in approve(fresh, two, starts=True).actions if isinstance(one, Launch)] == [("c-1",)]
 
 
 def test_ends_need_the_same_subject() -> None:
@@ -130,6 +165,6 @@ def test_an_approval_never_adds(one: World, other: World) -> None:
         if isinstance(action, Launch):
             known = whole[action.launch]
             assert set(action.ids) <= set(known.ids)
-            assert replace(action, ids=known.ids, names=known.names) == known
+            assert replace(action, ids=known.ids, names=known.names, made_for=known.made_for) == known
         else:
             assert action in fresh.actions

@@ -268,6 +268,38 @@ def test_an_empty_list_allows_nothing_and_no_list_everything() -> None:
     assert rules_of(Desired(ruled=True), ()).forbids(offer("m5", "1.00")) == ""
 
 
+def test_a_rule_that_a_command_removed_is_no_allowance(site: Site) -> None:
+    """Nothing of rules stands in the applied documents: `allow` makes the first one, `--max 0` takes it away again."""
+    apply(site, desired(pools=POOLS))
+    ticks(site, 5)
+    assert len(living(site.state)) == 4
+    said(site, replace(SMALL, max=1))
+    assert len(living(site.state)) == 1
+    state = said(site, replace(SMALL, max=0))
+    assert living(state) == [], "what it covered ends at once"
+    ticks(site, 5)
+    assert (living(site.state), rules_in_force(site.state).exist) == ([], True)
+
+
+@pytest.mark.parametrize("removed", [("small",), ("small", "large"), ("large", "small")])
+def test_of_two_rules_that_commands_made_each_may_go(removed: tuple[str, ...]) -> None:
+    state = State(version=2, project="p", lineage="l")
+    for name in ("small", "large"):
+        state = say_rule(state, Cap(instance_type=name, max=1), by="ann", now=1)
+    for name in removed:
+        state = say_rule(state, Cap(instance_type=name, max=0), by="ann", now=2)
+    rules = rules_of(Desired(), state.overrides)
+    allowed = [name for name in ("small", "large", "huge") if not rules.forbids(offer(name, "1.00", spot=True))]
+    assert allowed == [name for name in ("small", "large") if name not in removed]
+
+
+def test_disabled_and_enabled_again_without_any_rule_allows_what_it_did() -> None:
+    state = State(version=2, project="p", lineage="l")
+    for enabled in (False, True):
+        state = say_enabled(state, enabled=enabled, by="ann", now=1)
+    assert rules_of(Desired(), state.overrides).forbids(offer("small", "1.00", spot=True)) == ""
+
+
 def test_a_word_takes_the_place_of_the_one_like_it_and_clear_of_all() -> None:
     state = State(version=2, project="p", lineage="l")
     for cap in (SMALL, replace(SMALL, region="r1"), replace(SMALL, max=5)):

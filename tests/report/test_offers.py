@@ -22,11 +22,12 @@ from syrupy.assertion import SnapshotAssertion
 from backends.catalog.offers import Layers, offers
 from reconciler.app.site import Site
 from reconciler.cli.commands.offers.rows import OfferQuery, browsed, offer_rows, row_of
+from reconciler.cli.commands.plan.approval import above_limit
 from reconciler.cli.commands.run.confirm import RunConfirm
 from reconciler.cli.exits import Fail
 from reconciler.engine.catalog import Later
 from reconciler.engine.refresh_catalog import refresh
-from reconciler.planner.confirmed_price import confirmed
+from reconciler.planner.confirmed_price import confirmed, unpriced
 from reconciler.planner.placement.browse import browse
 from reconciler.planner.plan import plan
 from reconciler.planner.world import World
@@ -382,6 +383,25 @@ def test_what_is_confirmed_is_the_price_of_one_share(blocks: int, nodes: int, pr
     made = plan(World(desired=desired, state=STATE, offers=(offer,), now=NOW, nonce="n0000000"))
     assert confirmed(made, spec.need) == Decimal(price)
     assert confirmed(replace(made, actions=()), spec.need) is None
+    assert unpriced(made) == ()
+
+
+def test_what_is_confirmed_without_a_price_is_named_and_never_below_confirm_above() -> None:
+    offer = Offer(backend="aws", region="us", instance_type="p5", price=None,
+                  resources=Resources(cpus=8, memory=64 * GB, disk=500 * GB))  # fmt: skip
+    desired = Desired(project="demo", pools=(Pool(name="p", nodes_min=1),))
+    made = plan(World(desired=desired, state=STATE, offers=(offer,), now=NOW, nonce="n0000000"))
+    assert (confirmed(made, Need()), unpriced(made)) == (None, ("aws p5 on-demand",))
+    assert above_limit(made, limit=None, yes_above=None) is None
+    above = above_limit(made, limit=Decimal(5), yes_above=Decimal(99))
+    assert above is not None
+    assert above.words == "aws p5 on-demand: no known price, so that it may be above confirm_above: $5.00/h"
+    dear = replace(made, actions=(), hourly_after=Decimal(6))
+    assert above_limit(dear, limit=Decimal(5), yes_above=None) == (
+        "$6.00/h is above confirm_above: $5.00/h",
+        "add -y --yes-above 6",
+    )
+    assert above_limit(dear, limit=Decimal(5), yes_above=Decimal(6)) is None
 
 
 def test_a_plan_needs_no_credentials_and_no_network(project: Folder) -> None:

@@ -7,15 +7,19 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from reconciler.engine.clock_guard import concluded_unasked
 from reconciler.state.observe.clocks import LAST_APPLY, BootTime, ClockReading, read_clocks
 from reconciler.state.observe.future_times import without_future
 from reconciler.state.observe.hosts import reported
 from reconciler.state.observe.merge import absorb
 from reconciler.state.prune import KEEP, prune
+from reconciler.state.sending import scheduled_sends
+from reconciler.state.settle import conclude
+from schemas.backend_types import FAKES
 from schemas.desired import BackendConfig
 from schemas.instance import HostReport, JobReport, Listing
 from schemas.run import Attempt, Job, Run, RunSpec
-from schemas.state import Place, State, Tick
+from schemas.state import Override, Pace, Place, State, Tick
 from tests.state.test_absorb import NOW, PLACE, a_state, an_instance, an_intent, job, listing, report, seen
 
 DAY = 86400
@@ -187,3 +191,29 @@ def test_what_is_dated_in_a_time_to_come_is_of_now() -> None:
 def test_no_report_of_a_host_that_agrees_is_touched() -> None:
     found = read(a_state(an_instance()), reports=[HostReport(instance="l-0", at=NOW, clock=NOW - 30)])
     assert (found.apart, found.off, dict(found.shifts)) == (False, 0, {})
+
+
+def test_a_retry_that_a_wrong_clock_put_off_for_years_is_not_waited_for() -> None:
+    run = Run(id="r", spec=RunSpec(name="train"), origin="run", not_before=NOW + 40 * DAY)
+    assert conclude(a_state(runs=(run,)), now=NOW).runs[0].not_before is None
+    soon = a_state(runs=(replace(run, not_before=NOW + 600),))
+    assert conclude(soon, now=NOW) is soon
+
+
+def test_a_request_that_a_wrong_clock_scheduled_delays_no_other() -> None:
+    """Of a type of backend that takes one request in a while."""
+    (kind,) = [one for one in FAKES if one.launch_interval][:1]
+    place = Place(name=PLACE, config=BackendConfig(name="fake", type=kind.name), identity="me")
+    state = a_state(intents=(an_intent("l-0"),), places=(place,))
+    for at, due in ((NOW - 1, NOW - 1 + kind.launch_interval), (NOW + 40 * DAY, NOW)):
+        paced = replace(state, paces=(Pace(account="me", at=at),))
+        assert scheduled_sends(paced, ["l"], now=NOW).intents[0].send_at == due
+
+
+def test_a_plan_that_asks_nobody_knows_what_the_last_apply_wrote() -> None:
+    pause = Override(kind="pause", subject="pool", by="ann", at=NOW - 50, until=NOW + 7200)
+    state = replace(ticked(), overrides=(pause,))
+    found, reading = concluded_unasked(state, now=NOW + 40 * DAY, boot=("boot-9", 5000))
+    assert (reading.off, reading.whose, found.overrides) == (40 * DAY, LAST_APPLY, (pause,))
+    found, reading = concluded_unasked(state, now=NOW, boot=("boot-9", 5000))
+    assert (reading.apart, found.overrides) == (False, (pause,))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from reconciler.planner.plan import plan
+from reconciler.planner.world import World
 from reconciler.state.forget import forget
 from reconciler.state.job_results import UNSEEN
 from reconciler.state.observe.merge import absorb
@@ -16,10 +19,12 @@ from reconciler.state.status import idle_since, instance_status, jobs_by_instanc
 from schemas.desired import BackendConfig, Desired
 from schemas.instance import HostReport, Instance, JobReport, Listing, Seen
 from schemas.launch import Intent, Request
+from schemas.offer import Offer
+from schemas.plan import Assign
 from schemas.pool import Pool
-from schemas.resources import Resources
+from schemas.resources import Gpu, GpuNeed, Need, Resources, Span
 from schemas.run import Attempt, Job, Run, RunSpec
-from schemas.state import VERSION, Applied, Place, Revision, State, Tombstone, Wish
+from schemas.state import VERSION, Applied, Place, Revision, State, Tombstone
 
 NOW = 1_000_000
 BOX = Resources(cpus=2, memory=2048)
@@ -342,14 +347,12 @@ def test_what_ended_long_ago_leaves() -> None:
             Tombstone(id="t2", kind="launch", at=YOUNG, why=""),
             Tombstone(id="t3", kind="place", at=OLD, why=""),
         ),
-        wishes=(Wish(id="w1", pool="gpu", launched=1, at=OLD), Wish(id="w2", pool="gpu", at=OLD)),
     )
     after = prune(state, now=LATER)
     assert [each.id for each in after.runs] == ["r2", "r3"]
     assert [each.id for each in after.attempts] == ["r2-0-1"]
     assert [each.name for each in after.instances] == ["b", "c", "d"], "b is where a remembered job ran"
     assert [(each.id, each.why) for each in after.tombstones] == [("t2", ""), ("t3", ""), ("r1", "gone failed: exit 3")]
-    assert [each.id for each in after.wishes] == ["w2"]
     assert needed_blobs(after) == {"d2"}
     assert prune(after, now=LATER) is after
     assert prune(state, now=LATER, keep=None) is state
@@ -368,3 +371,86 @@ def test_tombstones_are_bounded() -> None:
     state = prune(State(version=VERSION, project="abcdefgh1", lineage="l", tombstones=graves), now=LATER)
     assert len(state.tombstones) == 10_000
     assert state.tombstones[-1].id == "10004"
+
+
+# ---------------------------------------------------------------- what a type has
+
+
+def sold(**changes: Any) -> Offer:
+    a10 = Resources(cpus=8, memory=32768, gpu=Gpu(name="A10G", memory=24576, count=1))
+    made = Offer(backend="aws", region="us-east-1", instance_type="g5.2xlarge", resources=a10, price=Decimal("1.21"))
+    return replace(made, **changes)
+
+
+SOLD = (
+    sold(region="eu-west-1", price=Decimal("1.35")),
+    sold(),
+    sold(spot=True, price=Decimal("0.40")),
+    sold(instance_type="p5.4xlarge", region="us-west-2", price=None),
+)
+BARE = seen(1, resources=None, instance_type="g5.2xlarge", zone="us-east-1a")
+
+
+def rebuilt_at_aws(*instances: Seen, offers: tuple[Offer, ...] = SOLD, **fields: Any) -> State:
+    given: dict[str, Any] = {
+        "project": "abcdefgh1", "listings": [listing(*instances, place="aws/us-east-1")], "reports": [report(1)],
+        "places": [AWS], "desired": DESIRED, "revision": Revision(digest="d"), "by": "ann", "now": NOW,
+        "nonce": "nonce000", "offers": offers,
+    }  # fmt: skip
+    return rebuild(**{**given, **fields})
+
+
+def test_a_rebuilt_instance_has_what_its_type_has() -> None:
+    (one,) = rebuilt_at_aws(BARE).instances
+    assert (one.resources.cpus, one.resources.memory, one.resources.disk) == (8, 32768, 100 * 1024)
+    assert (one.resources.gpu, one.price, one.region) == (sold().resources.gpu, Decimal("1.21"), "us-east-1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "price"),
+    [
+        ({"spot": True}, "0.40"),
+        ({"price": Decimal("9.99")}, "9.99"),
+        ({"instance_type": "p5.4xlarge"}, None),
+        ({"spot": True, "region": "eu-west-1"}, None),
+    ],
+    ids=["spot", "as its tag says", "a type without a price", "not sold so there"],
+)
+def test_a_rebuilt_price_is_of_the_type_as_it_was_bought(changes: dict[str, Any], price: str | None) -> None:
+    (one,) = rebuilt_at_aws(replace(BARE, **changes)).instances
+    assert (one.price, one.resources.cpus) == (None if price is None else Decimal(price), 8)
+
+
+def test_a_rebuilt_instance_of_an_unknown_type_is_known_at_the_next_look() -> None:
+    state = rebuilt_at_aws(BARE, offers=())
+    assert state.instances[0].resources.cpus == 0
+    looked = listing(BARE, place="aws/us-east-1")
+    later = absorb(state, listings=[looked], reports=[report(1)], now=NOW + 60, offers=SOLD)
+    assert (later.instances[0].resources.cpus, later.instances[0].price) == (8, Decimal("1.21"))
+    again = absorb(later, listings=[looked], reports=[report(1)], now=NOW + 120, offers=(sold(resources=BOX),))
+    assert again.instances[0].resources.cpus == 8, "what is known stays"
+
+
+def test_a_rebuilt_instance_is_reused() -> None:
+    desired = replace(DESIRED, pools=(Pool(name="gpu", blocks=1),), runs=())
+    state = rebuilt_at_aws(BARE, desired=desired)
+    spec = replace(TRAIN, need=Need(gpu=GpuNeed(names=("a10g",)), disk=Span(min=50 * 1024)))
+    state = replace(state, runs=(Run(id="r1", spec=spec, origin="run"),))
+    (action,) = plan(World(desired=desired, state=state, offers=SOLD, now=NOW, nonce="n0000000")).actions
+    assert isinstance(action, Assign)
+
+
+def test_the_disk_of_a_rebuilt_instance_is_what_its_pool_asks_for() -> None:
+    desired = replace(DESIRED, pools=(Pool(name="gpu", need=Need(disk=Span(min=500 * 1024))),))
+    assert rebuilt_at_aws(BARE, desired=desired).instances[0].resources.disk == 500 * 1024
+
+
+def test_the_shares_of_a_rebuilt_instance_are_those_of_its_pool() -> None:
+    desired = replace(DESIRED, pools=(Pool(name="gpu", blocks=4),))
+    assert rebuilt_at_aws(BARE, desired=desired).instances[0].blocks == 4
+
+
+def test_a_fixed_runtime_stays() -> None:
+    pod = replace(AWS, config=BackendConfig(name="aws", type="runpod"))
+    (one,) = rebuilt_at_aws(BARE, places=[pod]).instances
+    assert (one.resources.cpus, one.resources.runtime) == (8, pod.config.traits.fixed_runtime)

@@ -53,12 +53,15 @@ def test_rules_hold_with_git_and_without(tmp_path: Path, repository: bool) -> No
     ]  # fmt: skip
 
 
-def test_without_a_git_program_the_rules_of_a_repository_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+def test_without_a_git_program_the_rules_hold_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, ".gitignore", "secret.txt\n")
     write(tmp_path, "secret.txt")
     monkeypatch.setenv("PATH", "/nowhere")
     assert sent(tmp_path) == [".gitignore"]
+    (tmp_path / ".git").mkdir()  # a repository that nobody can read has rules that nobody knows
+    (tmp_path / ".git/HEAD").write_text("ref: refs/heads/main\n")
+    with pytest.raises(CannotBundle, match="git is not on PATH"):
+        sent(tmp_path)
 
 
 def test_rules_that_cannot_be_read_are_not_passed_over(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from schemas.ledger import Entry
 from schemas.pool import Pool
 from schemas.resources import Gpu, Resources
 from schemas.run import Attempt, Job, Run, RunSpec
-from schemas.state import VERSION, Applied, Override, Place, Revision, State, Tick, Tombstone, Wish
+from schemas.state import VERSION, Applied, Destroyed, Override, Place, Revision, State, Tick, Tombstone, Wish
 
 NASTY = (
     "del\x7f c1\x80\x9f nel\x85 ls\u2028 ps\u2029 bom\ufeff non\ufffe\uffff nul\x00 tab\t nl\n esc\x1b \U0001f600 \xe9"
@@ -60,6 +60,7 @@ def full() -> State:
         project="abcdefgh1",
         lineage="aaaaaaaa",
         generation=7,
+        destroyed=Destroyed(by="ann@lab", at=9),
         applied=Applied(revision=Revision(digest="d", commit="c" * 40), by="no", at=1, desired=desired),
         history=(Revision(digest="d"),),
         places=(place({"small": 1e-7, "big": 1e22, "n": 0.5, "text": NASTY, "no": [{}, [], None, True, -1]}),),
@@ -125,7 +126,15 @@ def test_a_record_a_line() -> None:
 
 
 def test_the_collections_are_all_of_the_state() -> None:
-    assert set(State.__struct_fields__) == {*COLLECTIONS, "version", "project", "lineage", "generation", "applied"}
+    assert set(State.__struct_fields__) == {
+        *COLLECTIONS,
+        "version",
+        "project",
+        "lineage",
+        "generation",
+        "applied",
+        "destroyed",
+    }
 
 
 def test_the_header_is_the_first_line() -> None:

@@ -229,6 +229,7 @@ def text_of(plans: list[Plan]) -> str:
     first, *later = plans
     lines = [_line(action) for action in first.actions]
     lines += [f"unmet  {each.subject}: {each.why}" for each in first.unmet]
+    lines += [f"waits  run {each.run}: {each.why}" for each in first.waits if each.instances]
     lines += [f"warn   {each}" for each in first.warnings]
     lines += [f"note   {each}" for each in first.notes]
     lines += [f"idle   {each.name}: {_at(each.at)} ({each.source})" for each in first.idle]

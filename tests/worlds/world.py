@@ -284,7 +284,7 @@ def no_facts(mine: Revision, applied: Applied) -> GitFacts:
 def apply_ask(desired: Desired, **changes: Any) -> TickAsk:
     """`dstack apply` at a prompt where everything is approved."""
     papers = Papers(desired)
-    asked: Mapping[str, Any] = {"prompted": True, **changes}
+    asked: Mapping[str, Any] = {"prompted": True, "revive": True, **changes}
     return TickAsk(documents=papers, revision=Revision(digest=papers.digest), **asked)
 
 

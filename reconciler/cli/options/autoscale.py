@@ -45,10 +45,11 @@ def clear(yes: o.Yes = False) -> int:
     return cleared(yes=yes)
 
 
-def enable() -> int:
+def enable(yes: o.Yes = False) -> int:
     """Make spot instances by the rules again."""
     from reconciler.cli.commands.autoscale.edit import switch
 
+    del yes  # nothing is asked: it ends nothing
     return switch(enabled=True, yes=True)
 
 

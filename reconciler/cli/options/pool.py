@@ -26,11 +26,11 @@ def list_pools(verbose: o.Verbose = False) -> int:
     return show_pools(verbose=verbose)
 
 
-def ps(pool: o.PoolName = "", watch: o.Watch = False, as_json: o.AsJson = False) -> int:
+def ps(pool: o.PoolName = "", watch: o.Watch = False, as_json: o.AsJson = False, cached: o.Cached = False) -> int:
     """List instances, when each will go, and why one is unreachable."""
     from reconciler.cli.commands.pool.ps import show_instances
 
-    return show_instances(pool=pool, watch=watch, as_json=as_json)
+    return show_instances(pool=pool, watch=watch, as_json=as_json, cached=cached)
 
 
 def create(name: Annotated[str, typer.Option("--name", "-n", metavar="NAME", help="The new pool's name.")]) -> int:
@@ -176,25 +176,29 @@ def drain(
     duration: For = "",
     stop_after: Annotated[str, typer.Option(metavar="DUR", help="Stop what still runs that long after.")] = "",
     reason: Reason = "",
+    yes: o.Yes = False,
 ) -> int:
     """Start nothing more in a pool or on an instance, and let its instances go as they fall idle."""
     from reconciler.cli.commands.pool.override import PoolOverride, override_pool
 
+    del yes  # nothing is asked: the next apply acts on it, and shows it first
     word = PoolOverride(kind="drain", at=at, until=until, duration=duration, stop_after=stop_after, reason=reason)
     return override_pool(name, word)
 
 
-def pause(pool: PoolArgument, until: Until = "", duration: For = "", reason: Reason = "") -> int:
+def pause(pool: PoolArgument, until: Until = "", duration: For = "", reason: Reason = "", yes: o.Yes = False) -> int:
     """Launch nothing more in a pool."""
     from reconciler.cli.commands.pool.override import PoolOverride, override_pool
 
+    del yes  # nothing is asked
     return override_pool(pool, PoolOverride(kind="pause", until=until, duration=duration, reason=reason))
 
 
-def resume(name: Held) -> int:
+def resume(name: Held, yes: o.Yes = False) -> int:
     """Take back `pool drain` and `pool pause`, and trust a quarantined instance again."""
     from reconciler.cli.commands.pool.override import resume_pool
 
+    del yes  # nothing is asked
     return resume_pool(name)
 
 

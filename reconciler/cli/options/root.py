@@ -59,6 +59,7 @@ def apply(
     retry_hosts: o.RetryHosts = False,
     trust_clock: o.TrustClock = False,
     metrics: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a Prometheus textfile.")] = None,
+    revive: Annotated[bool, typer.Option("--revive", help="Create a destroyed project again.")] = False,
     upgrade_state: Annotated[bool, typer.Option("--upgrade-state", help="Upgrade the state's format first.")] = False,
 ) -> int:
     """Observe, plan, ask, do it, and wait until it is seen. Safe to kill at any point."""
@@ -83,6 +84,7 @@ def apply(
             retry_hosts=retry_hosts,
             trust_clock=trust_clock,
             upgrade_state=upgrade_state,
+            revive=revive,
             metrics=metrics,
         )
     )

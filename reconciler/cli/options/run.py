@@ -70,11 +70,12 @@ def ps(
     verbose: o.Verbose = False,
     watch: o.Watch = False,
     as_json: o.AsJson = False,
+    cached: o.Cached = False,
 ) -> int:
     """List runs: the unfinished ones or, without any, the last one."""
     from reconciler.cli.commands.run.ps import show_runs
 
-    return show_runs(everything=everything, verbose=verbose, watch=watch, as_json=as_json)
+    return show_runs(everything=everything, verbose=verbose, watch=watch, as_json=as_json, cached=cached)
 
 
 def logs(

@@ -12,6 +12,7 @@ YesAbove = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON of a stable shape.")]
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Show it again as it changes.")]
+Cached = Annotated[bool, typer.Option("--cached", help="Show what the last apply observed.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show more columns.")]
 Since = Annotated[str, typer.Option(metavar="WHEN", help="A date (2026-11-01) or how long ago (7d).")]
 PoolName = Annotated[str, typer.Option("--pool", metavar="NAME", help="Only this pool.")]

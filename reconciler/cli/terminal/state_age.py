@@ -6,7 +6,7 @@ import sys
 
 from reconciler.cli.terminal.streams import say
 from reconciler.system.process import now
-from reconciler.text.format import rough
+from reconciler.text.format import rough, stamp
 from schemas.state import State
 
 OLD = 60
@@ -17,6 +17,21 @@ def say_age(state: State) -> None:
     told = stale(state, now=now())
     if told and sys.stderr.isatty():
         say(told)
+
+
+def say_observed(state: State) -> None:
+    """When what is shown was observed, where anything of it may have changed since."""
+    at = observed_at(state)
+    if at is not None:
+        say(f"note: observed_at {stamp(at)} ({rough(max(0, now() - at))} ago); `dstack apply` refreshes it")
+
+
+def observed_at(state: State) -> int | None:
+    """The oldest last good listing of a place with a running instance, Unix time; `None` without one."""
+    used = {one.place for one in state.instances if one.phase != "terminated"}
+    return min(
+        (one.observed_at for one in state.places if one.name in used and one.observed_at is not None), default=None
+    )
 
 
 def stale(state: State, *, now: int) -> str:

@@ -100,6 +100,10 @@ class Lines:
         """Where that key of it is revoked; "" where it is not."""
         return self._here.revoked(self._here.hops(way)[-1], key)
 
+    def authority(self, way: Host) -> str:
+        """Where a certificate authority is trusted for it; ""."""
+        return self._here.by_authority(self._here.hops(way)[-1])
+
     def unsupported(self, host: Host) -> tuple[str, ...]:
         """Directives of this user's configuration that hold on the way there and are not supported."""
         return tuple(dict.fromkeys(name for hop in self._here.hops(host) for name in hop.own.unsupported))

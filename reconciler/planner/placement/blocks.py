@@ -7,7 +7,7 @@ more than there is. GPUs are handed out by UUID; where these are not known yet, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -57,13 +57,26 @@ def least(shape: Requirement, machine: Instance | Offer, *, of: int) -> int:
 
 
 class SharedBox:
-    """A shared instance (or one that was just ordered) with what is free of it."""
+    """A shared instance (or one that was just ordered) with what is free of it.
 
-    def __init__(self, machine: Instance | Offer, *, of: int, jobs: Sequence[Job] = ()) -> None:
-        self.machine, self.of = machine, of
+    `owned`: it was launched for runs that wait. `runs` are those that are to share one just ordered: id and name of
+    each in turn.
+    """
+
+    def __init__(
+        self,
+        machine: Instance | Offer,
+        *,
+        of: int,
+        jobs: Sequence[Job] = (),
+        owned: bool = False,
+        runs: list[str] | None = None,
+    ) -> None:
+        self.machine, self.of, self.owned, self.runs = machine, of, owned, [] if runs is None else runs
         self.free = of - used(jobs, of=of)
         self.held = 0  # free blocks that only a run which ends before `held_until` may have
         self.held_until: int | None = None
+        self.awaited = 0  # blocks of its jobs that a run waits for
         self.ports: set[int] = set()  # of runs that are to come here
         gone = {gpu for job in jobs for gpu in job.gpus}
         if isinstance(machine, Instance):
@@ -113,10 +126,18 @@ class Boxes:
         """Those with anything free that is not held for another run."""
         return [box for box in self._by_pool.get(pool, ()) if box.free]
 
-    def first(self, shape: Requirement) -> Choice | None:
+    def first(self, shape: Requirement, *, owned: bool = False) -> Choice | None:
         if shape.pool not in self._by_pool:
             return None
-        return min(self.fitting(shape), key=_order, default=None)
+        return min((one for one in self.fitting(shape) if one.box.owned is owned), key=_order, default=None)
+
+    def among(self, ids: Iterable[str], shape: Requirement) -> Choice | None:
+        """The first of those instances that has room."""
+        found = ((box, self.room(box, shape)) for id in ids if (box := self._by_id.get(id)) is not None)
+        return next((self._choice(box, blocks) for box, blocks in found if blocks), None)
+
+    def _choice(self, box: SharedBox, blocks: int) -> Choice:
+        return Choice(box, blocks, part_price(box.machine.price, blocks=blocks, of=box.of))
 
     def ranked(self, shape: Requirement) -> list[Choice]:
         """Those with room, as a run would choose among them."""
@@ -127,7 +148,7 @@ class Boxes:
         for box in self._by_pool.get(shape.pool, ()):
             blocks = self.room(box, shape) if box.free + box.held else 0
             if blocks:
-                yield Choice(box, blocks, part_price(box.machine.price, blocks=blocks, of=box.of))
+                yield self._choice(box, blocks)
 
     def room(self, box: SharedBox, shape: Requirement) -> int:
         """How many blocks the shape would take of it; 0 where it does not fit in what is free."""
@@ -190,8 +211,10 @@ def _order(choice: Choice) -> tuple[object, ...]:
     return (price, choice.box.free - choice.blocks, len(name), name)
 
 
-def machines_of(boxes: Boxes, shape: Requirement) -> list[Instance]:
-    return [choice.box.machine for choice in boxes.ranked(shape) if isinstance(choice.box.machine, Instance)]
+def machines_of(boxes: Boxes, shape: Requirement, *, owned: bool = True) -> list[Instance]:
+    """Those with room, as a run would choose among them. `owned`: also those that were launched for others."""
+    found = (choice.box for choice in boxes.ranked(shape))
+    return [box.machine for box in found if isinstance(box.machine, Instance) and (owned or not box.owned)]
 
 
 def cheaper_than(whole: Instance | None, choice: Choice) -> bool:

@@ -11,12 +11,12 @@ from typing import Protocol
 
 from schemas.base import Price
 from schemas.pool import Pool
-from schemas.resources import Gpu, GpuNeed, Need, Resources, Span, Where
+from schemas.resources import USUAL_DISK, Gpu, GpuNeed, Need, Resources, Span, Where
 
 # Not asked for, yet nobody wants to buy less: new cloud machines only.
 CLOUD_CPU = Span(min=2)
 CLOUD_MEMORY = Span(min=8 * 1024)
-CLOUD_DISK = Span(min=100 * 1024)
+CLOUD_DISK = Span(min=USUAL_DISK)
 FEW = 3  # names in a sentence
 CLOUD_ARCH = "x86"  # most images and wheels are for that one; who names a GPU takes the processor that comes with it
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from operator import itemgetter
@@ -25,6 +25,8 @@ _DEAR = Price("Infinity")
 class Requirement:
     """What a waiting node asks for; runs of one shape are served alike. `ceiling` is in $/h.
 
+    `unpriced`: what was confirmed without a known price (`Offer.purchase`), and may be bought at any.
+
     `lasts`: for how long it may run, where a drain to come or a run that is held for makes that matter; `None` is for
     ever. `ports`: those that it listens on.
     Made by `Shapes`, one per content, and compared by identity: to hash what is asked costs more than to serve it.
@@ -39,6 +41,7 @@ class Requirement:
     nodes: int = 1
     lasts: Seconds | None = 0
     ports: tuple[int, ...] = ()
+    unpriced: tuple[str, ...] = ()
 
 
 class Shapes:
@@ -59,8 +62,9 @@ class Shapes:
         nodes: int = 1,
         lasts: Seconds | None = 0,
         ports: tuple[int, ...] = (),
+        unpriced: tuple[str, ...] = (),
     ) -> Requirement:
-        key = (pool, need, where, instance_name, reuse_only, ceiling, nodes, lasts, ports)
+        key = (pool, need, where, instance_name, reuse_only, ceiling, nodes, lasts, ports, unpriced)
         found = self._made.get(key)
         if found is None:
             found = self._made[key] = Requirement(*key)
@@ -70,8 +74,10 @@ class Shapes:
 class Alike:
     """Instances of a pool that differ in nothing that a run may ask for, but their names."""
 
-    def __init__(self, sample: Instance, *, drain: Override | None, now: int, joins_nodes: bool) -> None:
-        self.sample = sample
+    def __init__(
+        self, sample: Instance, *, drain: Override | None, now: int, joins_nodes: bool, owned: bool = False
+    ) -> None:
+        self.sample, self.owned = sample, owned
         self.joins_nodes = joins_nodes
         self.free: list[Instance] = []
         self.drain, self.now = drain, now
@@ -85,18 +91,25 @@ class Alike:
 
 
 class Stock:
-    """Instances that may be given away, cheapest class first. Whoever takes one removes it."""
+    """Instances that may be given away, cheapest class first. Whoever takes one removes it.
 
-    def __init__(self, draft: Draft, instances: Iterable[Instance]) -> None:
-        self._draft = draft
+    `owned` are the ids of those that were launched for runs that wait: others get one of them only where `first` is
+    asked for it.
+    """
+
+    def __init__(self, draft: Draft, instances: Iterable[Instance], *, owned: Container[str] = ()) -> None:
         self._pools: dict[str, dict[str, list[tuple[int, Alike]]]] = {}
         self._merged: dict[tuple[str, tuple[str, ...]], list[Alike]] = {}
-        self._at: dict[Requirement, int] = {}
+        self._at: dict[tuple[Requirement, bool], int] = {}
         self._gone: set[str] = set()
-        for rank, alike in enumerate(_classes(draft, instances)):
+        self._draft = draft
+        self._of: dict[str, tuple[Instance, Alike]] = {}
+        for rank, alike in enumerate(_classes(draft, instances, owned=owned)):
             gpu = alike.sample.resources.gpu
             by_gpu = self._pools.setdefault(draft.pool_of(alike.sample), {})
             by_gpu.setdefault(gpu.name.lower() if gpu else "", []).append((rank, alike))
+            if alike.owned:
+                self._of.update({one.id: (one, alike) for one in alike.free})
 
     def _classes(self, shape: Requirement) -> list[Alike]:
         """Those of its pool that the asked GPU names leave, cheapest first."""
@@ -110,19 +123,32 @@ class Stock:
             self._merged[key] = [alike for _, alike in ranked]
         return self._merged[key]
 
-    def first(self, shape: Requirement) -> Instance | None:
+    def first(self, shape: Requirement, *, owned: bool = False) -> Instance | None:
         """The cheapest that fits. What a shape passed over stays passed over: stock only shrinks."""
-        if shape.instance_name or shape.ports:
-            return next((each for each in self.fitting(shape) if shape.instance_name in ("", each.name)), None)
         classes = self._classes(shape)
-        at = self._at.get(shape, 0)
+        if (named := shape.instance_name) or shape.ports:
+            fitting = (alike for alike in classes if (named or alike.owned is owned) and alike.fits(shape))
+            left = (each for alike in fitting for each in self._left(alike, shape))
+            return next((each for each in left if named in ("", each.name)), None)
+        at = self._at.get((shape, owned), 0)
         while at < len(classes):
-            found = self._top(classes[at])
+            found = self._top(classes[at]) if classes[at].owned is owned else None
             if found is not None and classes[at].fits(shape):
-                self._at[shape] = at
+                self._at[shape, owned] = at
                 return found
             at += 1
-        self._at[shape] = at
+        self._at[shape, owned] = at
+        return None
+
+    def among(self, ids: Iterable[str], shape: Requirement) -> Instance | None:
+        """The first of those instances that is left and fits."""
+        for id in ids:
+            one, alike = self._of.get(id, (None, None))
+            if one is None or alike is None or id in self._gone or self._draft.pool_of(one) != shape.pool:
+                continue
+            fitting = shape.instance_name in ("", one.name) and alike.fits(shape)
+            if fitting and not clash(self._draft, one, shape.ports):
+                return one
         return None
 
     def _top(self, alike: Alike) -> Instance | None:
@@ -130,12 +156,15 @@ class Stock:
             alike.free.pop()
         return alike.free[-1] if alike.free else None
 
-    def fitting(self, shape: Requirement, *, most: int | None = None) -> Iterator[Instance]:
-        """Those that fit, cheapest first; at most so many of a class, which are of one region."""
+    def fitting(self, shape: Requirement, *, most: int | None = None, owned: bool = True) -> Iterator[Instance]:
+        """Those that fit, cheapest first; at most so many of a class, which are of one region. `owned`: these, too."""
         for alike in self._classes(shape):
-            if alike.fits(shape):
-                left = (each for each in reversed(alike.free) if each.id not in self._gone)
-                yield from islice((each for each in left if not clash(self._draft, each, shape.ports)), most)
+            if (owned or not alike.owned) and alike.fits(shape):
+                yield from islice(self._left(alike, shape), most)
+
+    def _left(self, alike: Alike, shape: Requirement) -> Iterator[Instance]:
+        left = (each for each in reversed(alike.free) if each.id not in self._gone)
+        return (each for each in left if not clash(self._draft, each, shape.ports))
 
     def take(self, instance: Instance) -> None:
         self._gone.add(instance.id)
@@ -149,7 +178,7 @@ class Stock:
                 yield top, count
 
 
-def _classes(draft: Draft, instances: Iterable[Instance]) -> list[Alike]:
+def _classes(draft: Draft, instances: Iterable[Instance], *, owned: Container[str]) -> list[Alike]:
     """Cheapest first; among equals those without a GPU, then the smallest."""
     found: dict[tuple[object, ...], Alike] = {}
     for one in instances:
@@ -165,11 +194,12 @@ def _classes(draft: Draft, instances: Iterable[Instance]) -> list[Alike]:
             one.resources,
             one.image,
             drain,
+            one.id in owned,
         )
         alike = found.get(key)
         if alike is None:
             joins = draft.joins_nodes(one.backend)
-            alike = found[key] = Alike(one, drain=drain, now=draft.now, joins_nodes=joins)
+            alike = found[key] = Alike(one, drain=drain, now=draft.now, joins_nodes=joins, owned=one.id in owned)
         alike.free.append(one)
     for alike in found.values():
         alike.free.sort(key=lambda each: by_number(each.name), reverse=True)

@@ -33,3 +33,12 @@ class LaunchOrder(NamedTuple):
     reserved_for: str = ""
     why: str = ""
     terms: LaunchTerms = LaunchTerms()
+
+
+class Wanted(NamedTuple):
+    """One machine of an order, and the name of the run that it is for. `name` is its own, where that was chosen."""
+
+    subject: str
+    name: str
+    runs: list[str]
+    """Of the runs of one node that are to use it: id and name of each in turn."""

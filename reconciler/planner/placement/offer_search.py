@@ -12,6 +12,7 @@ from reconciler.planner.placement.blocks import share_of_offer
 from reconciler.planner.placement.fit import accepted, fits, refusal
 from reconciler.planner.placement.host_ports import clash
 from reconciler.planner.placement.idle_pool import Requirement
+from reconciler.planner.placement.known_refusals import capacity_now, strangers_of
 from reconciler.planner.placement.limits import Room
 from reconciler.planner.placement.machine_image import NOT_MADE_OF_IT, imageless, lacks_container
 from reconciler.planner.placement.offer_index import Aisle, Shelf
@@ -23,7 +24,6 @@ from schemas.base import Price
 from schemas.offer import Offer
 from schemas.pool import Pool
 from schemas.resources import Need, Resources, SpotPolicy
-from schemas.state import Capacity
 
 _DEAR = Price("Infinity")
 
@@ -39,11 +39,11 @@ class Market:
         self._aisles: dict[tuple[tuple[str, bool], ...], Aisle] = {}
         self._shelves: dict[tuple[Need, Need, SpotPolicy, int], Shelf] = {}
         self._kinds: dict[tuple[Resources, bool], int] = {}
-        self._capacity = _capacity(draft)
+        self._capacity = capacity_now(draft)
         self._unsupported = {
             config.name: config.unsupported[0] for config in draft.backends.values() if config.unsupported
         }
-        self._strangers = _strangers(draft)
+        self._strangers = strangers_of(draft)
 
     @property
     def size(self) -> int:
@@ -130,23 +130,6 @@ class Market:
             self._left[offer] = self._free(offer) - n
 
 
-def _strangers(draft: Draft) -> dict[str, str]:
-    """backend -> why whoever answers for it now is not who has what we know: nothing is bought of them, anywhere."""
-    return {
-        place.config.name: f"{place.name} is answered by {place.answered_by}, not by {place.identity}"
-        for place in draft.world.state.places
-        if place.answered_by and not place.forgotten and draft.is_cloud(place.config.name)
-    }
-
-
-def _capacity(draft: Draft) -> dict[tuple[str, str, str, bool, str], Capacity]:
-    return {
-        (each.place, each.instance_type, each.zone, each.spot, each.reservation): each
-        for each in draft.world.state.capacity
-        if each.until > draft.now
-    }
-
-
 # ---------------------------------------------------------------- one walk
 
 
@@ -216,8 +199,10 @@ class Search:
             unsuited = self._unsuited(offer)
             if not unsuited:
                 yield offer
-            elif unsuited in ("price", "ceiling") and self._pool.blocks == 1:  # a share of a dearer one may cost less
-                self._dear = True
+            elif self._pool.blocks == 1 and (
+                unsuited == "price" or (unsuited == "ceiling" and not self._shape.unpriced)
+            ):
+                self._dear = True  # a share of a dearer one may cost less, and what has no price comes last
 
     def _unsuited(self, offer: Offer) -> str:
         """Which rule of the shape leaves it out: a stage, or ""."""
@@ -225,17 +210,23 @@ class Search:
             lacks := lacks_container(type_for(self._market.draft.backends, offer.backend), self._shape.need)
         ):
             return lacks
-        ceiling = self._shape.ceiling
         if self._pool.blocks != 1:
             offer = share_of_offer(self._shape.need, offer, blocks=self._pool.blocks)
         where = self._shape.where
         refused = refusal(where, offer) or ("spot" if where.reservation and offer.spot else "")
-        if not refused and ceiling is not None and (offer.price is None or offer.price > ceiling):
+        if not refused and self._unconfirmed(offer):
             return "ceiling"
         required = self._pool.self_termination == "required"
         if not refused and required and not ends_by_itself(self._market.draft, self._pool, offer):
             return "self-termination"
         return refused
+
+    def _unconfirmed(self, offer: Offer) -> bool:
+        """It costs more than what was confirmed covers, or nobody knows whether it does."""
+        ceiling, unpriced = self._shape.ceiling, self._shape.unpriced
+        if (ceiling is None and not unpriced) or offer.purchase in unpriced:
+            return False
+        return ceiling is None or offer.price is None or offer.price > ceiling
 
     def _hindrance(self, offer: Offer) -> tuple[str, str]:
         """What keeps the machines missing from being launched of a suiting offer: a stage and why, or twice ""."""
@@ -302,6 +293,8 @@ class Search:
 
     def _label(self, stage: str, first: Offer) -> str:
         if stage == "ceiling":
+            if self._shape.ceiling is None:
+                return f"what was confirmed without a known price: {', '.join(self._shape.unpriced)}"
             return f"1.5 × the confirmed price, ${self._shape.ceiling:.2f}"
         if stage in ("container runtime", "image"):
             return "a container runtime" if stage == "container runtime" else NOT_MADE_OF_IT

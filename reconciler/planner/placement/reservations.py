@@ -12,7 +12,8 @@ def release(draft: Draft) -> None:
             continue
         run = draft.runs.get(one.reserved_for)
         over = one.reserved_until is not None and draft.now >= one.reserved_until
-        if over or run is None or run.stop_reason:
+        begun = run is not None and run.spec.type != "service" and bool(draft.live.get(run.id))
+        if over or run is None or run.stop_reason or begun:
             name = run.spec.name if run else one.reserved_for
             why = f"no longer reserved for run {name}" + (": its time is over" if over else "")
             draft.update_instance(one, why=why, reserved_for="", reserved_until=None)

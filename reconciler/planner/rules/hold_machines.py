@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from reconciler.planner.draft import Draft
+from reconciler.planner.placement.at_hand import AtHand, Lent, Region, suits
 from reconciler.planner.placement.blocks import SharedBox, least
 from reconciler.planner.placement.host_ports import clash
 from reconciler.planner.placement.idle_pool import Requirement, coming, unusable
 from reconciler.planner.placement.limits import NOTHING_HELD, HeldRoom
-from reconciler.planner.placement.supply import Lent, Region, Supply, suits
 from reconciler.planner.rules.scale_up import Growth
 from reconciler.state.blocks import used
 from reconciler.text.dates import moment
@@ -34,20 +34,21 @@ UNKNOWN = float("inf")
 class Candidate:
     """A machine that a blocked run could have, and from when on at the latest (Unix time).
 
-    `spare`: the blocks of it that are left for others then.
+    `asked`: the blocks that it would take of it; `spare`: those that are left for others then.
     """
 
     instance: Instance
     at: float
     box: SharedBox | None = None
+    asked: int = 0
     spare: int = 0
 
 
 class Holds:
     """The machines that blocked runs hold in this plan, by priority, then age of the runs."""
 
-    def __init__(self, supply: Supply, growth: Growth) -> None:
-        self._supply, self._growth, self._draft = supply, growth, supply.draft
+    def __init__(self, at_hand: AtHand, growth: Growth) -> None:
+        self._at, self._growth, self._draft = at_hand, growth, at_hand.draft
         self._promised: set[str] = set()
         self._hopeless: set[Requirement] = set()
         self._ends: dict[str, float | None] | None = None
@@ -93,7 +94,8 @@ class Holds:
         return most if offer is not None else 0
 
     def _keep(self, run: Run, shape: Requirement, chosen: list[Candidate], *, slots: int, at: float) -> str:
-        supply, draft = self._supply, self._draft
+        at_hand, draft = self._at, self._draft
+        freeing = at_hand.freeing  # what is held is not waited for by others
         until = None if at in (UNKNOWN, 0) or at <= draft.now else int(at)
         held = []
         for one in chosen:
@@ -101,15 +103,18 @@ class Holds:
             if one.box is not None:
                 blocks = max(0, one.box.free - one.spare)
                 one.box.free, one.box.held, one.box.held_until = one.box.free - blocks, one.box.held + blocks, until
+                freeing.taken(one.instance.id, blocks=one.asked)
                 if blocks:
                     held.append(one.instance.name)
             elif one.at <= draft.now:
-                supply.take([one.instance])
+                at_hand.take([one.instance])
                 if not coming(draft, one.instance):
-                    supply.lent[one.instance.id] = Lent(one.instance, until, run.spec.name)
+                    at_hand.lent[one.instance.id] = Lent(one.instance, until, run.spec.name)
                 held.append(one.instance.name)
+            else:
+                freeing.take(one.instance)
         for _ in held:
-            supply.keep_off(shape.pool, f"held for run {run.spec.name}")
+            at_hand.keep_off(shape.pool, f"held for run {run.spec.name}")
         if slots:
             before = self._growth.room.held.get(shape.pool, NOTHING_HELD)
             soonest = min(until or 0, before.until or 0) if before.machines else until
@@ -126,7 +131,7 @@ class Holds:
     def _candidates(self, run: Run, shape: Requirement) -> dict[Region, list[Candidate]]:
         """By region, what is free first, first. A region where only new machines could be is `("", "")`."""
         found: dict[Region, list[Candidate]] = {}
-        mine = {one.id for one in self._supply.reserved.get(run.id, ())}
+        mine = {one.id for one in self._at.reserved.get(run.id, ())}
         for id in self._draft.members.get(shape.pool, ()):
             one = self._draft.living[id]
             if id in self._promised or id in self._draft.taken or (one.reserved_for and id not in mine):
@@ -135,21 +140,27 @@ class Holds:
                 continue
             candidate = self._candidate(one, shape)
             if candidate is not None:
-                found.setdefault(self._supply.network(one), []).append(candidate)
+                found.setdefault(self._at.network(one), []).append(candidate)
         for candidates in found.values():
-            candidates.sort(key=lambda one: (one.at, coming(self._draft, one.instance), by_number(one.instance.name)))
+            candidates.sort(key=lambda one: self._order(one, run=run))
         return found or {("", ""): []}
+
+    def _order(self, one: Candidate, *, run: Run) -> tuple[object, ...]:
+        """What was launched for others that wait comes last among what is free at one time."""
+        instance = one.instance
+        others = self._at.owned_by_others(instance, run=run.id)
+        return one.at, others, coming(self._draft, instance), by_number(instance.name)
 
     def _candidate(self, one: Instance, shape: Requirement) -> Candidate | None:
         """None where the run can never have it: too small, or kept by a service."""
         jobs = self._draft.jobs.get(one.id, ())
-        box = self._supply.box_of(one)
+        box = self._at.box_of(one)
         if box is not None:
             return self._share(one, box, shape, jobs=jobs)
         ends = [self._end(job) for job in jobs]
         if not suits(self._draft, one, shape) or any(end is None for end in ends):
             return None
-        if not jobs and one.id in self._supply.given:
+        if one.id in self._at.given:  # another run has it, or waits for its end
             return None
         return Candidate(instance=one, at=max((end for end in ends if end is not None), default=self._draft.now))
 
@@ -159,13 +170,13 @@ class Holds:
             return None
         if clash(self._draft, one, shape.ports) or (shape.nodes > 1 and not self._draft.joins_nodes(one.backend)):
             return None
-        free, at = box.free, float(self._draft.now)
+        free, at = box.free - box.awaited, float(self._draft.now)
         ends = sorted((end, used([job], of=box.of)) for job in jobs if (end := self._end(job)) is not None)
         for end, blocks in ends:
             if free >= asked:
                 break
             free, at = free + blocks, max(at, end)
-        return Candidate(instance=one, at=at, box=box, spare=free - asked) if free >= asked else None
+        return Candidate(instance=one, at=at, box=box, asked=asked, spare=free - asked) if free >= asked else None
 
     def _end(self, job: Job) -> float | None:
         """Unix time at which the job has ended at the latest; None for a service that nothing ends."""

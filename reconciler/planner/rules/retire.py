@@ -15,13 +15,13 @@ from reconciler.planner.draft import Draft, pool_subject, price_of, without
 from reconciler.planner.placement.limits import rules_now
 from reconciler.planner.rules.detach_hosts import GONE, departures
 from reconciler.planner.rules.end_unanswering import beyond_reach
+from reconciler.planner.rules.never_ready import launched_in_scope, never_ready
 from reconciler.planner.rules.remove_leftovers import remove_leftovers
 from reconciler.state.autoscale_rules import Rules, covers, rule_words
 from reconciler.state.drains import INSTANCE_DRAINED, POOL_DRAINED, begun, drain_words, stop_at
 from reconciler.state.status import LOOKS_ENOUGH, unheard
 from reconciler.text.durations import words
 from reconciler.text.format import counted
-from schemas.backend_types import UNKNOWN
 from schemas.instance import Instance
 from schemas.plan import Terminate
 
@@ -72,7 +72,12 @@ def retire(draft: Draft) -> None:
 
 
 def _covered(draft: Draft, instance: Instance) -> bool:
-    """An orphan without a pool is in no pool, while a run without one is in the default pool."""
+    """An orphan without a pool is in no pool, while a run without one is in the default pool.
+
+    What was launched for a request is within the scope of that request, as is what was launched since for a run.
+    """
+    if launched_in_scope(draft, instance):
+        return True
     return draft.covers(id=instance.id, pool=instance.pool) and bool(instance.pool or not draft.may.only_pool)
 
 
@@ -202,13 +207,8 @@ def _ill(draft: Draft, instance: Instance) -> Leave | None:
 
 
 def _never_ready(draft: Draft, instance: Instance) -> Leave | None:
-    if instance.phase != "provisioning" or instance.place in draft.unknown or instance.host is not None:
-        return None
-    config = draft.backends.get(instance.backend)
-    limit = (config.traits if config else UNKNOWN).ready_after(instance.instance_type)
-    if draft.now < max(instance.created_at, instance.seen_at or 0) + limit:
-        return None
-    return Leave(why=f"not ready {words(limit)} after it was made", inferred=True)
+    why = never_ready(draft, instance)
+    return Leave(why=why, inferred=True) if why else None
 
 
 def _unreachable(draft: Draft, instance: Instance) -> Leave | None:

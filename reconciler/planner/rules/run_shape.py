@@ -24,6 +24,7 @@ def shape_of(growth: Growth, run: Run, *, timed: bool) -> Requirement:
         nodes=spec.nodes,
         lasts=spec.max_duration if timed or growth.draft.own_drains else 0,
         ports=ports_of(spec),
+        unpriced=run.confirmed_unpriced,
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from operator import itemgetter
 
 from reconciler.planner.draft import Draft, price_of
+from reconciler.planner.rules.pool_edits import reach_living
 from reconciler.state.status import idle_since, reap_at
 from reconciler.text.durations import words
 from schemas.base import Price
@@ -21,6 +22,7 @@ from schemas.run import Job
 
 def reap(draft: Draft) -> None:
     """End idle instances whose idle duration is over (at the very second), and note the rest."""
+    reach_living(draft)
     holds = _holds(draft)
     free: dict[str, Groups] = defaultdict(lambda: defaultdict(list))
     staying: dict[str, int] = defaultdict(int)

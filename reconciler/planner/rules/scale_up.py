@@ -6,28 +6,26 @@ launches at the end: machines that are alike in everything are asked for in one 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
 from reconciler.planner.draft import Draft
 from reconciler.planner.placement.fit import CLOUD_DISK
 from reconciler.planner.placement.idle_pool import Requirement, Shapes
-from reconciler.planner.placement.launch_order import LaunchOrder, LaunchTerms
+from reconciler.planner.placement.launch_order import LaunchOrder, LaunchTerms, Wanted
 from reconciler.planner.placement.limits import Room
 from reconciler.planner.placement.machine_image import image_for
 from reconciler.planner.placement.offer_search import Market, Search
 from reconciler.planner.rules.attach_hosts import attaching, waits
 from reconciler.planner.self_termination import unended
+from reconciler.state.relaunch.launch_backoff import after_failures, backoff_words, given_up
 from reconciler.state.sending import batch_of, type_for
-from reconciler.text.durations import words
 from reconciler.text.format import counted, few
-from schemas.base import Price, Seconds
+from schemas.base import Price
 from schemas.offer import Offer
-from schemas.plan import Launch, Update
+from schemas.plan import Launch
 from schemas.pool import Pool
 from schemas.resources import Need, Where
 from schemas.run import Run
-from schemas.state import Wish
 
 BATCH, RESERVED = 50, 20 * 60  # machines a launch, seconds
 GIVEN_UP_AFTER = "given up after "
@@ -45,9 +43,13 @@ class Growth:
         self.shapes = Shapes()
         self.ordered: dict[str, int] = {}
         self.newest: Offer | None = None
+        self.newest_runs: list[str] = []
         self.latest: Offer | None = None
         """What was ordered last, whoever may share it."""
-        self._orders: dict[tuple[object, ...], tuple[LaunchOrder, list[tuple[str, str]]]] = {}
+        failed = given_up(draft.actions, draft.living)
+        known = after_failures(draft.world.state.backoffs, failed, now=draft.now)
+        self.backoffs = {draft.pool_name(one.pool): one for one in known}
+        self._orders: dict[tuple[object, ...], tuple[LaunchOrder, list[Wanted]]] = {}
         self._searches: dict[Requirement, Search] = {}
         self._offers: dict[int, Offer] = {}
 
@@ -64,8 +66,18 @@ class Growth:
             waits(self.draft, pool) if pool.hosts else self.room.full(pool, n=n)
         )
 
-    def order(self, order: LaunchOrder, *, n: int, subject: str, name: str = "") -> None:
-        """`subject` (a run's name) is listed in the reason; `name` is the instance's, if it was chosen."""
+    def backing_off(self, pool: Pool, *, since: int | None = None) -> str:
+        """Why the pool waits after machines that were never ready; "" if it does not, or not for what is newer."""
+        backoff = self.backoffs.get(pool.name)
+        if backoff is None or self.draft.now >= backoff.until or (since is not None and since > backoff.at):
+            return ""
+        return backoff_words(backoff, now=self.draft.now)
+
+    def order(self, order: LaunchOrder, *, n: int, subject: str, name: str = "", run: str = "") -> None:
+        """`subject` (a run's name) is listed in the reason; `name` is the instance's, if it was chosen.
+
+        `run` is the id of the run that is to use it, where that is one of one node.
+        """
         self.room.take(order.pool, order.offer, n)
         self.market.take(order.pool, order.offer, n=n)
         self.latest = order.offer
@@ -73,7 +85,8 @@ class Growth:
         self.ordered[order.pool] = self.ordered.get(order.pool, 0) + n
         key = (*order[:1], id(order.offer), *order[2:])
         _, wanted = self._orders.setdefault(key, (order, []))
-        wanted.extend((subject, name) for _ in range(n))
+        self.newest_runs = [run, subject] if run else []
+        wanted.extend(Wanted(subject, name, self.newest_runs) for _ in range(n))
 
     def launches(self) -> None:
         """Turn the orders into actions, each of at most a batch of its backend; a native gang's are one launch."""
@@ -83,15 +96,15 @@ class Growth:
                 self.draft.actions.append(_launch(self.draft, order, wanted[start : start + size]))
 
 
-def _launch(draft: Draft, order: LaunchOrder, wanted: list[tuple[str, str]]) -> Launch:
+def _launch(draft: Draft, order: LaunchOrder, wanted: list[Wanted]) -> Launch:
     id, pool = draft.mint(), draft.pools[order.pool]
-    subjects = list(dict.fromkeys(subject for subject, _ in wanted if subject))
+    subjects = list(dict.fromkeys(one.subject for one in wanted if one.subject))
     why = order.why or f"for run{'s' if len(subjects) > 1 else ''} {few(subjects)}{draft.again(subjects)}"
     return Launch(
         launch=id,
         pool=pool.name,
         ids=tuple(f"{id}-{index}" for index in range(len(wanted))),
-        names=tuple(name or draft.name_for(pool.name) for _, name in wanted),
+        names=tuple(one.name or draft.name_for(pool.name) for one in wanted),
         offer=order.offer,
         why="; ".join(filter(None, (why, unended(draft, pool, order.offer)))),
         origin=order.origin,
@@ -108,6 +121,7 @@ def _launch(draft: Draft, order: LaunchOrder, wanted: list[tuple[str, str]]) -> 
         reservation=order.terms.reservation,
         image=order.terms.image,
         runtime=order.terms.runtime,
+        made_for=tuple(tuple(one.runs) for one in wanted) if any(one.runs for one in wanted) else (),
         tags=pool.tags,
         max_lifetime=pool.max_lifetime,
         hold=order.hold,
@@ -121,6 +135,7 @@ def _launch(draft: Draft, order: LaunchOrder, wanted: list[tuple[str, str]]) -> 
 
 
 def ceiling_of(confirmed: Price | None, *, where: Where) -> Price | None:
+    """The most that a machine may cost in $/h after a refusal, where no `max_price` says so; None: no limit."""
     return None if confirmed is None or where.max_price is not None else confirmed * FAILOVER
 
 
@@ -139,7 +154,7 @@ def grow_for(growth: Growth, run: Run, shape: Requirement) -> str:
     offer = growth.search(shape).offer()
     if offer is None:
         return growth.search(shape).funnel()
-    growth.order(_for_run(growth, run, shape, offer=offer, pool=pool), n=1, subject=run.spec.name)
+    growth.order(_for_run(growth, run, shape, offer=offer, pool=pool), n=1, subject=run.spec.name, run=run.id)
     return ""
 
 
@@ -182,75 +197,11 @@ def _for_run(growth: Growth, run: Run, shape: Requirement, *, offer: Offer, pool
         idle_duration=spec.idle_duration if spec.destroy_after else None,
         idle_source=dict(spec.sources).get("idle_duration", "default") if spec.destroy_after else "dont-destroy",
         hold=pool.hold,  # of its results: a run with a `hold` of its own has that for its own alone
-        terms=_terms(growth, pool, offer, need=shape.need, where=shape.where),
+        terms=terms_of(growth, pool, offer, need=shape.need, where=shape.where),
     )
 
 
-# ---------------------------------------------------------------- for a wish, for a floor
-
-
-def grow_wishes(growth: Growth) -> None:
-    """`pool add`: what is asked for and not launched yet; given up when its retry window is over."""
-    draft = growth.draft
-    if not draft.world.state.wishes or draft.may.destroy_all:
-        return
-    made = Counter(
-        each.wish for each in draft.world.state.instances if each.phase != "terminated" or each.ready_at is not None
-    )
-    for wish in sorted(draft.world.state.wishes, key=lambda each: (each.at, each.id)):
-        pool = draft.pools.get(draft.pool_name(wish.pool))
-        missing = wish.count - made[wish.id]
-        if missing <= 0 or not draft.covers(id=wish.id, pool=wish.pool):
-            continue
-        if pool is None:
-            _give_up(draft, wish, why=f"there is no pool {wish.pool}")
-            continue
-        why = _grow_wish(growth, wish, pool=pool, missing=missing)
-        if why:
-            over = not wish.retry.no_capacity or (
-                wish.retry.duration is not None and draft.now >= wish.at + wish.retry.duration
-            )
-            draft.cannot(f"pool {pool.name}", f"added instances: {why}")
-            if over and not draft.unknown:
-                _give_up(draft, wish, why=why)
-
-
-def _grow_wish(growth: Growth, wish: Wish, *, pool: Pool, missing: int) -> str:
-    shape = growth.shapes.shape(
-        pool=pool.name, need=wish.need, where=wish.where, ceiling=ceiling_of(wish.confirmed_price, where=wish.where)
-    )
-    for _ in range(missing):
-        why = growth.hopeless(pool)
-        offer = None if why else growth.search(shape).offer()
-        if offer is None:
-            return why or growth.search(shape).funnel()
-        order = LaunchOrder(
-            pool=pool.name,
-            offer=offer,
-            origin="added",
-            idle_duration=wish.idle_duration,
-            idle_source=wish.idle_source,
-            hold=pool.hold,
-            wish=wish.id,
-            why=f"added by {wish.by or 'a person'}",
-            terms=_terms(growth, pool, offer, need=wish.need, where=wish.where),
-        )
-        growth.order(order, n=1, subject="", name=wish.name if wish.count == 1 else "")
-    return ""
-
-
-def _give_up(draft: Draft, wish: Wish, *, why: str) -> None:
-    late = wish.retry.no_capacity and wish.retry.duration is not None
-    word = f"{GIVEN_UP_AFTER}{words(wish.retry.duration or 0)}" if late else "given up"
-    draft.actions.append(
-        Update(
-            subject=f"wish {wish.id}",
-            name=wish.name or wish.id,
-            pool=wish.pool,
-            changes={"given_up": why},
-            why=f"{word}: {why}",
-        )
-    )
+# ---------------------------------------------------------------- for a floor
 
 
 def grow_floors(growth: Growth) -> None:
@@ -266,7 +217,7 @@ def grow_floors(growth: Growth) -> None:
         missing = floor - staying - growth.ordered.get(pool.name, 0)
         shape = growth.shapes.shape(pool=pool.name, need=pool.need, where=pool.where)
         for index in range(missing):
-            why = growth.hopeless(pool)
+            why = growth.backing_off(pool) or growth.hopeless(pool)
             offer = None if why else growth.search(shape).offer()
             if offer is None:
                 said = f"{missing - index} of {counted(floor, 'node')} missing"
@@ -284,11 +235,11 @@ def _for_floor(growth: Growth, pool: Pool, *, offer: Offer, floor: int, staying:
         idle_source=dict(pool.sources).get("idle_duration", "default"),
         hold=pool.hold,
         why=f"nodes {floor}, there {'is' if staying == 1 else 'are'} {staying or 'none'}",
-        terms=_terms(growth, pool, offer, need=pool.need, where=pool.where),
+        terms=terms_of(growth, pool, offer, need=pool.need, where=pool.where),
     )
 
 
-def _terms(growth: Growth, pool: Pool, offer: Offer, *, need: Need, where: Where) -> LaunchTerms:
+def terms_of(growth: Growth, pool: Pool, offer: Offer, *, need: Need, where: Where) -> LaunchTerms:
     """Of a machine that is bought; its disk is what was asked for, or else the usual one."""
     if not offer.cloud:
         return LaunchTerms()
@@ -301,7 +252,3 @@ def _terms(growth: Growth, pool: Pool, offer: Offer, *, need: Need, where: Where
         image=image_for(kind, need, pool),
         runtime=kind.fixed_runtime,
     )
-
-
-def window(seconds: Seconds | None) -> str:
-    return "as long as it takes" if seconds is None else words(seconds)

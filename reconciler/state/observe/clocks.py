@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from msgspec.structs import replace
-
 from schemas.base import Seconds, Value
 from schemas.instance import HostReport, Listing
 from schemas.state import Place, State, Tick
@@ -166,25 +164,3 @@ def _of_hosts(places: Sequence[Place], hosts: Sequence[_HostClock], *, behind: S
         return ClockReading(off=behind, whose=LAST_APPLY, stands_still=True, shifts=later)
     told = {name: off for name, off in followed.items() if len(found[name]) > 1 or -FOLLOWED <= off < 0}
     return ClockReading(places=nearest, shifts=told)
-
-
-def in_our_time(report: HostReport) -> HostReport:
-    """A host whose clock is wrong tells wrong times: they are moved by as much. Nobody else's are."""
-    off = behind_us(report)
-    if not off:
-        return report
-    jobs = tuple(
-        replace(
-            job,
-            started_at=None if job.started_at is None else job.started_at + off,
-            ended_at=None if job.ended_at is None else job.ended_at + off,
-        )
-        for job in report.jobs
-    )
-    return replace(report, jobs=jobs)
-
-
-def behind_us(report: HostReport) -> Seconds:
-    """By how many seconds its clock is behind ours, where that is more than a minute; 0: they agree."""
-    off = 0 if report.clock is None else report.at - report.clock
-    return off if abs(off) > SKEW else 0

@@ -16,7 +16,7 @@ from schemas.base import Value
 from schemas.instance import Instance
 from schemas.launch import Intent
 from schemas.run import Attempt, Job, Run
-from schemas.state import Capacity, Override, Pace, Place, State, Tick, Tombstone, Unowned, Wish
+from schemas.state import Capacity, LaunchBackoff, Override, Pace, Place, State, Tick, Tombstone, Unowned, Wish
 
 V = TypeVar("V", bound=Value)
 LONGEST_WAIT = 3600
@@ -36,12 +36,14 @@ FACTS: Mapping[type[Value], tuple[str, ...]] = {
     Override: ("at",),
     Tombstone: ("at",),
     Capacity: ("since",),
+    LaunchBackoff: ("at",),
     Intent: ("opened_at",),
 }  # fmt: skip
 """Fields of each record that say when something happened."""
 WAITS: Mapping[type[Value], tuple[str, ...]] = {
     Instance: ("reserved_until",),
     Run: ("not_before",),
+    LaunchBackoff: ("until",),
     Pace: ("at", "not_before"),
     Intent: ("send_at",),
 }
@@ -77,6 +79,7 @@ def without_future(state: State, *, now: int) -> State:
         capacity=_all(state.capacity, now=now),
         tombstones=_all(state.tombstones, now=now),
         paces=_all(state.paces, now=now),
+        backoffs=_all(state.backoffs, now=now),
         unowned=_all(state.unowned, now=now),
         ticks=past_ticks(state.ticks, now=now),
     )

@@ -11,7 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from msgspec.structs import replace
 
 from reconciler.state.observe.adopt_jobs import adopt, past
-from reconciler.state.observe.clocks import SKEW, behind_us, in_our_time
+from reconciler.state.observe.clocks import SKEW
+from reconciler.state.observe.job_times import began, behind_us, earliest, in_our_time
 from reconciler.state.status import LOOKS_ENOUGH, UNTRUSTED
 from schemas.instance import HostReport, Instance, JobReport
 from schemas.resources import Resources
@@ -216,7 +217,7 @@ def _job(job: Job, report: HostReport, *, attempt: Attempt, known_absent: bool, 
             return _ended(job, said, attempt=attempt, now=now)
         case (("assigned" | "running"), "lost"):
             reason = "its host rebooted" if booted else said.reason or "its supervisor died without an exit code"
-            at = past(said.ended_at, now=now, since=job.started_at or _earliest(attempt))
+            at = past(said.ended_at, now=now, since=job.started_at or earliest(attempt))
             return _settled(job, attempt=attempt, reason=reason, interrupted=booted or said.interrupted, at=at)
         case "assigned", "absent" if known_absent and job.halted:
             return _settled(job, attempt=attempt, reason="never started", interrupted=False, at=now)
@@ -239,19 +240,9 @@ def _held(job: Job, said: JobReport, report: HostReport) -> Job:
     return replace(job, held=held, moved_at=moved, port=said.port, pulling=said.pulling, boot_id=report.boot_id)
 
 
-def _earliest(attempt: Attempt) -> int:
-    """No job of it has begun before: clocks that are no further apart agree."""
-    return attempt.assigned_at - SKEW
-
-
-def _began(job: Job, said: JobReport, *, attempt: Attempt, now: int) -> int | None:
-    """When it began, of what its host says of that: after it was assigned, and before now."""
-    return job.started_at if said.started_at is None else past(said.started_at, now=now, since=_earliest(attempt))
-
-
 def _running(job: Job, said: JobReport, report: HostReport, *, attempt: Attempt) -> Job:
     known = job.started_at if behind_us(report) else None  # moved by a second or two in every report
-    began = _began(job, said, attempt=attempt, now=report.at) if known is None else known
+    start = began(job, said, attempt=attempt, now=report.at) if known is None else min(known, report.at)
     return replace(
         job,
         status="running",
@@ -260,7 +251,7 @@ def _running(job: Job, said: JobReport, report: HostReport, *, attempt: Attempt)
         pulling=said.pulling,
         ready=said.ready,
         failing=said.failing,
-        started_at=report.at if began is None else began,
+        started_at=report.at if start is None else start,
     )
 
 
@@ -274,7 +265,7 @@ def reported(job: Job, said: JobReport, *, attempt: Attempt, now: int) -> Job:
 
 def _ended(job: Job, said: JobReport, *, attempt: Attempt, now: int) -> Job:
     """Its result waits on the host; an aborted one's is not wanted. It ended after it began, and before now."""
-    began = _began(job, said, attempt=attempt, now=now)
+    start = began(job, said, attempt=attempt, now=now)
     return replace(
         job,
         status="aborted" if attempt.abort and attempt.stopping else "ended",
@@ -284,8 +275,8 @@ def _ended(job: Job, said: JobReport, *, attempt: Attempt, now: int) -> Job:
         exit_code=said.exit_code,
         interrupted=said.interrupted,
         reason=attempt.stopping if attempt.abort and attempt.stopping else said.reason,
-        started_at=began,
-        ended_at=past(said.ended_at, now=now, since=_earliest(attempt) if began is None else began),
+        started_at=start,
+        ended_at=past(said.ended_at, now=now, since=earliest(attempt) if start is None else start),
     )
 
 

@@ -109,6 +109,7 @@ def _end(instance: Instance, seen: Seen, *, at: int) -> int | None:
 
 def _failed(instance: Instance, seen: Seen, answer: Answer, *, now: int) -> Instance:
     """Its launch was refused after its request was accepted; what that left behind is ended."""
+    instance = replace(instance, refused=True)
     why = seen.failure.why if seen.failure is not None else ""
     if seen.phase == "ended":
         return _gone(replace(instance, ended_at=_end(instance, seen, at=answer.at)), reason=why, now=now)

@@ -8,7 +8,7 @@ made it meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -20,10 +20,12 @@ from reconciler.state.observe.hosts import absorb_hosts
 from reconciler.state.observe.listing_scope import homes
 from reconciler.state.observe.listings import absorb_listings
 from reconciler.state.observe.sightings import Answer
+from reconciler.state.observe.type_facts import with_type_facts
 from reconciler.state.observe.unowned_leftovers import absorb_leftovers
 from reconciler.state.status import unheard
 from reconciler.text.format import counted
 from schemas.instance import HostReport, Listing, Seen
+from schemas.offer import Offer
 from schemas.state import Place, State
 
 
@@ -36,11 +38,13 @@ def absorb(
     before: State | None = None,
     newest: bool = True,
     clocks: ClockReading | None = None,
+    offers: Iterable[Offer] = (),
 ) -> State:
     """The state with what was observed. `before` is the state that the observers started from.
 
     `now` and what was observed are by our clock; what is stored is corrected by `clocks`: what the dates of these
-    listings and the clocks of these hosts say of it, unless more is known.
+    listings and the clocks of these hosts say of it, unless more is known. `offers` tell the resources of instances of
+    which nothing but the type is known.
 
     Raises `StateRefused` where the world carries a generation above the state's; where only hosts say so to which jobs
     can write, those are quarantined (see `distrust`). Of a state that was read
@@ -59,12 +63,12 @@ def absorb(
     doubts = distrust(state, seen=_ours(state, answers), reports=reports) if newest else Doubts()
     if doubts.places:
         listings, reports = _disowned(was, listings, said, liars=doubts.places)
-        return absorb(was, listings=listings, reports=reports, now=now, before=before, clocks=clocks)
+        return absorb(was, listings=listings, reports=reports, now=now, before=before, clocks=clocks, offers=offers)
     state = absorb_listings(state, answers=answers, before=before, now=now - clocks.off)
     reports = _in_stored_time(state, reports, clocks=clocks)
     state = absorb_hosts(state, reports=reports, before=before, now=now - clocks.off)
     state = absorb_leftovers(state, [_dated(one, clocks=clocks) for one in listings]) if newest else state
-    return with_ways(_quarantined(state, doubts.instances))
+    return with_type_facts(with_ways(_quarantined(state, doubts.instances)), offers)
 
 
 def _in_stored_time(state: State, reports: Sequence[HostReport], *, clocks: ClockReading) -> Sequence[HostReport]:

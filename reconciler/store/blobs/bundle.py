@@ -21,15 +21,18 @@ from typing import NamedTuple
 
 from reconciler.store.blobs.ignore_rules import IgnoreRules, RulesUnreadable, left_out
 from reconciler.store.blobs.secret_looking import looks_secret
-from reconciler.system.git import GitFailed, ask_git, repository_of, run_git
+from reconciler.system.git import GitFailed, GitMissing, ask_git, repository_of, run_git
 from reconciler.system.private_folder import make_private
 from reconciler.text.format import clean, counted
 
 LIMIT = 100 * 1000 * 1000
 NAMED = 5  # files that a message lists
 _SKIPPED = frozenset(
-    {".git", ".venv", "venv", "node_modules", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".tox"}
-)
+    {
+        ".git", ".hg", ".svn", ".venv", "venv", "node_modules", "__pycache__", ".mypy_cache", ".ruff_cache",
+        ".pytest_cache", ".tox",
+    }
+)  # fmt: skip
 _PRIVATE = re.compile(r"(?:^|/)(?:\.git|\.dstack/(?:state|keys))(?:/|$)")
 
 
@@ -164,14 +167,20 @@ def _project(root: Path) -> Iterator[str]:
         raise CannotBundle(str(error)) from error
 
 
+def _untracked(root: Path) -> Iterable[str]:
+    return _walked(root, "", skipped=_SKIPPED, rules=(IgnoreRules(root, ".gitignore"),))
+
+
 def _listed(root: Path) -> Iterable[str]:
     """What git tracks and does not ignore. Where git does not rule, all that `.gitignore` files and habit leave."""
     try:
         if repository_of(root) is None or run_git(root, "check-ignore", "-q", ".", timeout=None).code == 0:
-            return _walked(root, "", skipped=_SKIPPED, rules=(IgnoreRules(root, ".gitignore"),))
+            return _untracked(root)
         answer = ask_git(
             root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate", timeout=None
         )
+    except GitMissing:
+        return _untracked(root)
     except GitFailed as error:
         # Packing everything instead would take along what git ignores, secrets among it.
         raise CannotBundle(str(error)) from error

@@ -48,6 +48,8 @@ class AutoscaleCommand:
 
 def allow(cap: Cap, *, yes: bool) -> int:
     """Add or replace a rule; a maximum of 0 removes it, and asks nobody whether the type is offered."""
+    if not cap.instance_type.strip():
+        raise Fail("TYPE is empty: name an instance type, as `dstack offers` lists them")
     root = project_root()
     documents = documents_of(root)
     state = state_if_any(site_of(documents))

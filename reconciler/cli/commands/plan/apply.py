@@ -11,12 +11,12 @@ from reconciler.cli.commands.plan.approval import Approval, price_flag
 from reconciler.cli.commands.plan.plan import check_pool
 from reconciler.cli.commands.plan.revision import identified, revision_if_read
 from reconciler.cli.commands.plan.saved import saved_plan
-from reconciler.cli.commands.plan.waiting import apply_passes
+from reconciler.cli.commands.plan.waiting import apply_passes, finish_destroying
 from reconciler.cli.commands.run.files import packer
 from reconciler.cli.project import forget_aliases, ports_of, project_root, site_of, tell
 from reconciler.cli.terminal.interrupts import Interrupts
 from reconciler.cli.terminal.progress import Progress
-from reconciler.cli.terminal.streams import interactive, say
+from reconciler.cli.terminal.streams import interactive, must_agree, say
 from reconciler.cli.terminal.times import seconds
 from reconciler.config.load import Documents
 from reconciler.engine.refresh_catalog import freshen
@@ -47,6 +47,7 @@ class ApplyFlags:
     retry_hosts: bool = False
     trust_clock: bool = False
     upgrade_state: bool = False
+    revive: bool = False
     metrics: Path | None = None
 
 
@@ -60,19 +61,27 @@ def run_apply(flags: ApplyFlags) -> int:
 
 
 def _apply(flags: ApplyFlags, results: list[TickResult]) -> int:
+    """Once more where the project was destroyed, and a person at the prompt revives it."""
     documents = identified(project_root(), allow_endpoint=flags.allow_endpoint)
     check_pool(flags.pool, documents.desired)
     site = site_of(documents)
-    progress = Progress()
-    ports = replace(ports_of(site, asking=progress.asking), bundle=packer(site, yes=flags.yes))
-    ports.spawn(lambda: freshen(documents.desired, os.environ, now=now()))  # for the next one: nobody waits for it
+    limit = seconds(flags.deadline, flag="--deadline") if flags.deadline else None
     if flags.upgrade_state:
-        _upgrade(ports.store)
-    with progress, Interrupts(told=progress.told) as interrupts:
-        ask = _ask(flags, documents, interrupts=interrupts)
-        limit = seconds(flags.deadline, flag="--deadline") if flags.deadline else None
-        done = apply_passes(ports, ask, progress=progress, detach=flags.detach, limit=limit)
-    tell(ports.store.notes)
+        _upgrade(ports_of(site).store)
+    for given in (flags, replace(flags, revive=True)):
+        progress = Progress()
+        ports = replace(ports_of(site, asking=progress.asking), bundle=packer(site, yes=flags.yes))
+        ports.spawn(lambda: freshen(documents.desired, os.environ, now=now()))  # for the next one: nobody waits for it
+        with progress, Interrupts(told=progress.told) as interrupts:
+            ask = _ask(given, documents, interrupts=interrupts)
+            done = apply_passes(ports, ask, progress=progress, detach=flags.detach, limit=limit)
+        tell(ports.store.notes)
+        if not done.first.destroyed:
+            break
+        if flags.yes or flags.file is not None or not interactive():
+            finish_destroying(ports)
+            break
+        must_agree(f"{done.first.refused}\nCreate it again?", yes=False)
     results.append(done.last)
     if done.last.state is not None:
         forget_aliases(done.last.state)
@@ -106,6 +115,7 @@ def _ask(flags: ApplyFlags, documents: Documents, *, interrupts: Interrupts) -> 
         revision=found,
         git_failed=git_failed,
         config_force=flags.config_force,
+        revive=flags.revive,
         permissions=Permissions(
             destroy_pools=destroyable,
             mass_destroy=flags.allow_mass_destroy,
@@ -116,6 +126,7 @@ def _ask(flags: ApplyFlags, documents: Documents, *, interrupts: Interrupts) -> 
         ),
         confirm=approval,
         prompted=prompted,
+        approved_starts=not flags.yes or flags.file is not None,
         retry_hosts=True if flags.retry_hosts else None,
         trust_clock=flags.trust_clock,
         stop=interrupts.asked,

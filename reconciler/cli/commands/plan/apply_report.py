@@ -12,6 +12,7 @@ from reconciler.cli.exits import Fail, Finished
 from reconciler.cli.terminal.streams import out, say
 from reconciler.engine.tick import TickResult
 from reconciler.engine.until import Settled
+from reconciler.planner.approve import cut
 from reconciler.report.in_progress import under_way
 from reconciler.report.plan_rows import counts, explain
 from reconciler.state.record_outcomes import Failed, LaunchRefused, NotSent, StartFailed, Throttled
@@ -111,8 +112,8 @@ def _done(first: TickResult) -> list[Action]:
     done: list[Action] = []
     for one in first.plan.actions:
         if isinstance(one, Launch) and one.launch in refused:
-            made = tuple(id for id in one.ids if refused[one.launch] and id not in refused[one.launch])
-            done += [replace(one, ids=made)] if made else []
+            made = [at for at, id in enumerate(one.ids) if refused[one.launch] and id not in refused[one.launch]]
+            done += [cut(one, made)] if made else []
         elif not (isinstance(one, Terminate) and one.instance in unended):
             done.append(one)
     return done

@@ -6,11 +6,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from typing import NamedTuple
 
 from reconciler.cli.exits import Fail
 from reconciler.cli.terminal.interrupts import Interrupts
 from reconciler.cli.terminal.streams import ask, ask_typed, interactive, out, page, say
 from reconciler.planner.approve import approve
+from reconciler.planner.confirmed_price import unpriced
 from reconciler.report.plan import render_plan
 from reconciler.report.plan_rows import explain
 from reconciler.system.process import now
@@ -42,7 +44,7 @@ class Approval:
     def __call__(self, plan: Plan, state: State) -> Plan | None:
         """`confirm` of a tick."""
         self.interrupts.disarm()
-        allowed = plan if self.saved is None else approve(plan, self.saved)
+        allowed = plan if self.saved is None else approve(plan, self.saved, starts=True)
         (self.show or _show)(allowed, state)
         if self.saved is not None and len(explain(allowed, state)) < len(explain(plan, state)):
             say("left out: what the saved plan does not have; `dstack plan` shows it")
@@ -56,16 +58,14 @@ class Approval:
         if (self.yes or self.saved is not None) and not above:
             return self._pools_agreed(plan)
         if not interactive():
-            raise Fail(_refusal(above, plan=plan, limit=self.limit))
+            raise Fail(_refusal(above))
         if above:
-            say(f"{hourly(plan.hourly_after)} is above confirm_above: {hourly(self.limit)}")
+            say(above.words)
         return self._pools_agreed(plan) and ask("Continue?")
 
-    def _above(self, plan: Plan) -> bool:
-        limit = max((price for price in (self.limit, self.yes_above) if price is not None), default=None)
-        if self.limit is None or limit is None:
-            return False
-        return plan.hourly_after > limit and plan.hourly_after > plan.hourly_before
+    def _above(self, plan: Plan) -> Above | None:
+        above = above_limit(plan, limit=self.limit, yes_above=self.yes_above)
+        return above if unpriced(plan) or plan.hourly_after > plan.hourly_before else None
 
     def _pools_agreed(self, plan: Plan) -> bool:
         """Each pool that is removed with what it has is typed, once."""
@@ -100,13 +100,30 @@ def _show(plan: Plan, state: State) -> None:
     out(render_plan(plan, state, now=plan.made_at or now(), page=page(sys.stdout)))
 
 
-def _refusal(above: bool, *, plan: Plan, limit: Price | None) -> str:
+def _refusal(above: Above | None) -> str:
     if above:
-        return (
-            f"{hourly(plan.hourly_after)} is above confirm_above: {hourly(limit)}, which -y alone does not cover; "
-            f"add --yes-above {plan.hourly_after}"
-        )
+        return f"{above.words}, which -y alone does not cover; {above.remedy}"
     return "there is no terminal to ask at; nothing was done. Look at the plan, then add -y"
+
+
+class Above(NamedTuple):
+    """Why `-y` alone does not approve a plan, and what does."""
+
+    words: str
+    remedy: str
+
+
+def above_limit(plan: Plan, *, limit: Price | None, yes_above: Price | None) -> Above | None:
+    """What exceeds `confirm_above`: a launch without a known price may, and `--yes-above` says nothing of it."""
+    if limit is None:
+        return None
+    if kinds := unpriced(plan):
+        words = f"{', '.join(kinds)}: no known price, so that it may be above confirm_above: {hourly(limit)}"
+        return Above(words, "`dstack offers --refresh` asks for prices, or answer at a terminal")
+    if plan.hourly_after <= max(limit, yes_above or limit):
+        return None
+    words = f"{hourly(plan.hourly_after)} is above confirm_above: {hourly(limit)}"
+    return Above(words, f"add -y --yes-above {plan.hourly_after}")
 
 
 def price_flag(text: str, *, flag: str) -> Price | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from reconciler.config.load import Documents
-from reconciler.state.apply_config import apply
+from reconciler.state.apply_config import apply, why_destroyed
 from reconciler.state.authority import GitFacts, judge
 from reconciler.system.process import who
 from schemas.state import State
@@ -22,6 +24,9 @@ class Judged:
 
 def judged(state: State, documents: Documents, *, now: int) -> Judged:
     """Asks git where other documents were applied, or none: those that were applied need no proof."""
+    if why := why_destroyed(state):
+        found = judged(replace(state, destroyed=None), documents, now=now)
+        return Judged(found.state, found.may_end, (why, *found.warnings))
     applied = state.applied
     if applied is not None and applied.revision.digest == documents.digest:
         return Judged(state)

@@ -41,10 +41,13 @@ def planned(basis: Basis, digest: str, desired: Desired, permissions: Permission
     """The plan as if these documents ruled, wherever they came from."""
     revision = Revision(digest=digest)
     state = apply(basis.state, desired=desired, revision=revision, by=who(), now=basis.moment)
-    return _planned(dataclasses.replace(basis, state=state), desired, permissions)
+    before = basis.state.applied.desired if basis.state.applied else None
+    return _planned(dataclasses.replace(basis, state=state), desired, permissions, before=before)
 
 
-def _planned(basis: Basis, desired: Desired, permissions: Permissions) -> tuple[Plan, State]:
+def _planned(
+    basis: Basis, desired: Desired, permissions: Permissions, *, before: Desired | None = None
+) -> tuple[Plan, State]:
     """No clock is asked: where the last apply contradicts ours, nothing ends for reasons of time."""
     state, clock = concluded_unasked(basis.state, now=basis.moment, boot=boot_time())
     world = World(
@@ -56,6 +59,7 @@ def _planned(basis: Basis, desired: Desired, permissions: Permissions) -> tuple[
         permissions=permissions,
         lacking=_lacking(basis.site, desired, state),
         done=basis.done,
+        before=before if before != desired else None,
         lapses=not clock.apart,
     )
     made = make_plan(world)

@@ -15,7 +15,7 @@ from reconciler.engine.until import Settled, settle, settled, unsettled
 from reconciler.report.blocked import Blocked, everything_blocked, work_blocked
 from reconciler.report.in_progress import under_way
 from reconciler.state.record_outcomes import Failed
-from schemas.plan import Plan
+from schemas.plan import Permissions, Plan, Terminate
 from schemas.state import State
 
 
@@ -43,6 +43,14 @@ def destroy_passes(
         blocked=everything_blocked(ports.now),
         deadline=limit,
     )
+
+
+def finish_destroying(ports: Ports) -> None:
+    """End what is left of a destroyed project: every end was approved then."""
+    result = tick(ports, TickAsk(permissions=Permissions(destroy_all=True, mass_destroy=True)))
+    for action in result.plan.actions:
+        if isinstance(action, Terminate):
+            say(f"note: {action.name} is left of the destroyed project: it is being terminated")
 
 
 def launches_blocked(ports: Ports) -> Blocked:

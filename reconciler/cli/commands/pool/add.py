@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from reconciler.cli.commands.offers.rows import OfferQuery, browsed, offer_rows, show_offers
-from reconciler.cli.commands.plan.approval import price_flag
+from reconciler.cli.commands.plan.approval import above_limit, price_flag
 from reconciler.cli.commands.plan.basis import stored_offers
 from reconciler.cli.commands.plan.revision import identified
 from reconciler.cli.commands.plan.scoped_tick import Wished, fulfil
@@ -20,7 +20,7 @@ from reconciler.cli.terminal.streams import NoTerminal, ask, out, say
 from reconciler.config.options import parse_duration, read_option, resolve_need
 from reconciler.engine.refresh_catalog import freshen
 from reconciler.engine.until import launches_settled
-from reconciler.planner.confirmed_price import confirmed
+from reconciler.planner.confirmed_price import confirmed, unpriced
 from reconciler.state.requests import add_instances, carry
 from reconciler.system.process import nonce, now, who
 from reconciler.text.format import counted, hourly
@@ -29,12 +29,11 @@ from schemas.desired import Desired
 from schemas.documents.scalars import NAME_SHAPE
 from schemas.offer import Offer
 from schemas.plan import Launch, Plan
-from schemas.pool import DAY, Pool
+from schemas.pool import ADDED_IDLE, Pool
 from schemas.profile import Profile, Retry
 from schemas.resources import SpotPolicy, Where
 from schemas.state import State, Wish
 
-DEFAULT_IDLE = 3 * DAY
 MOST_OFFERS = 10
 
 
@@ -78,7 +77,9 @@ def add_to_pool(asked: AddAsk) -> int:
 
     def wished(state: State) -> State:
         carried = carry(state, pool=pool.name, desired=desired, by=who(), now=now())
-        return add_instances(carried, replace(wish, at=now(), confirmed_price=confirm.price))
+        return add_instances(
+            carried, replace(wish, at=now(), confirmed_price=confirm.price, confirmed_unpriced=confirm.unpriced)
+        )
 
     confirm = _Confirm(asked=asked, wish=wish, pool=pool, offers=offers, desired=desired, limit=desired.confirm_above)
     last = fulfil(
@@ -94,8 +95,7 @@ def add_to_pool(asked: AddAsk) -> int:
         ),
         until=launches_settled,
     )
-    _report(last.state, before=confirm.known)
-    return 0
+    return _report(last.state, wish=wish, before=confirm.known)
 
 
 @dataclass(kw_only=True)
@@ -110,6 +110,7 @@ class _Confirm:
     limit: Price | None
     known: frozenset[str] = frozenset()
     price: Price | None = None
+    unpriced: tuple[str, ...] = ()
 
     def __call__(self, plan: Plan, state: State) -> Plan | None:
         self.known = frozenset(one.id for one in state.instances)
@@ -124,22 +125,24 @@ class _Confirm:
             why = "; ".join(one.why for one in plan.unmet) or "no offer fits"
             why = why if rows else browsed(asked, state=state, offers=self.offers).funnel
             raise Fail(f"{missing} of {self.asked.count} cannot be had now: {why}; --retry waits for them")
-        self.price = confirmed(plan, self.wish.need)
+        self.price, self.unpriced = confirmed(plan, self.wish.need), unpriced(plan)
         each = ", ".join(dict.fromkeys(hourly(one.offer.price) for one in launches))
         say(f"pool {self.pool.name}: {counted(self.asked.count, 'instance')}{f' at {each}' if each else ''}")
         return plan if self._agreed(plan) else None
 
     def _agreed(self, plan: Plan) -> bool:
         bound = price_flag(self.asked.yes_above, flag="--yes-above")
-        limit = max((one for one in (self.limit, bound) if one is not None), default=None)
-        above = self.limit is not None and limit is not None and plan.hourly_after > limit
+        above = above_limit(plan, limit=self.limit, yes_above=bound)
         if self.asked.yes and not above:
             return True
         try:
+            if above:
+                say(above.words)
             return ask("Continue?")
         except NoTerminal as error:
-            flag = f"-y --yes-above {plan.hourly_after}" if above else "-y"
-            raise Fail(f"there is no terminal to ask at; nothing was done; add {flag}") from error
+            raise Fail(
+                f"there is no terminal to ask at; nothing was done; {above.remedy if above else 'add -y'}"
+            ) from error
 
 
 def _pool(name: str | None, desired: Desired) -> Pool:
@@ -214,7 +217,7 @@ def _idle(asked: AddAsk, *, pool: Pool, profile: Profile) -> tuple[Seconds | Non
     source = dict(pool.sources).get("idle_duration", "default")
     if source != "default":
         return pool.idle_duration, source
-    return DEFAULT_IDLE, "pool add"
+    return ADDED_IDLE, "pool add"
 
 
 def _retry(asked: AddAsk, *, pool: Pool, profile: Profile) -> Retry:
@@ -229,6 +232,16 @@ def _retry(asked: AddAsk, *, pool: Pool, profile: Profile) -> Retry:
     return profile.retry or pool.retry
 
 
-def _report(state: State | None, *, before: frozenset[str]) -> None:
-    names = [one.name for one in state.instances if one.id not in before] if state else []
-    out(f"added {', '.join(names)}\n" if names else "asked for; the next `dstack apply` goes on with it\n")
+def _report(state: State | None, *, wish: Wish, before: frozenset[str]) -> int:
+    """0 where every instance is there or is still asked for; 1 where the request is over without one of them."""
+    new = [one for one in state.instances if one.id not in before] if state else []
+    there = [one.name for one in new if one.phase == "ready"]
+    if there:
+        out(f"added {', '.join(there)}\n")
+    if state is not None and any(each.id == wish.id for each in state.wishes):
+        out("asked for; the next `dstack apply` goes on with it\n")
+        return 0
+    if len(there) >= wish.count:
+        return 0
+    why = dict.fromkeys(one.reason for one in new if one.phase in ("terminating", "terminated") and one.reason)
+    raise Fail(f"{wish.count - len(there)} of {wish.count} not added: {'; '.join(why) or 'no offer fits'}")

@@ -87,6 +87,8 @@ def _show(found: Sequence[Surveyed]) -> None:
     keys = [key for one in found for key in one.keys]
     if keys:
         show(key_table(list(dict.fromkeys(keys)), width=width(sys.stdout)))
+    for where in dict.fromkeys(key.authority for key in keys if key.authority):
+        say(f"note: {where} trusts a certificate authority, which is not supported: each key is compared by itself")
     for one in found:
         out("".join(f"{line}\n" for line in check_lines(one)))
 

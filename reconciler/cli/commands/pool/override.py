@@ -70,5 +70,6 @@ def resume_pool(name: str) -> int:
     """The documents rule again."""
     last = fulfil(site(), Wished(wish=lambda state: clear_override(state, subject=name, now=now())), until=None)
     pools = {pool.name for pool in last.state.applied.desired.pools} if last.state and last.state.applied else set()
-    out(f"pool {name} is neither drained nor paused any more\n" if name in pools else f"{name} is given work again\n")
+    said = "is neither drained nor paused, and launches are not put off"
+    out(f"pool {name} {said} any more\n" if name in pools else f"{name} is given work again\n")
     return 0

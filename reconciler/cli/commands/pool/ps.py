@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from reconciler.app.site import Site
 from reconciler.cli.exits import Fail
+from reconciler.cli.look import shown_live, shown_state
 from reconciler.cli.project import documents_of, project_root, site, site_of, state_if_any, state_or_empty
-from reconciler.cli.terminal.state_age import say_age
 from reconciler.cli.terminal.streams import out, say, show, width
 from reconciler.report.instance_rows import InstanceRow, explain_instances, explain_pools
 from reconciler.system.process import now
@@ -31,8 +31,12 @@ def show_pools(*, verbose: bool) -> int:
     return 0
 
 
-def show_instances(*, pool: str, watch: bool, as_json: bool) -> int:
-    """`watch` shows them until Ctrl-C; JSON is printed once."""
+def show_instances(*, pool: str, watch: bool, as_json: bool, cached: bool = False) -> int:
+    """`watch` shows them until Ctrl-C; JSON is printed once.
+
+    At a terminal, backends and hosts are asked first, unless `cached`. Elsewhere the stored state is shown, with its
+    age.
+    """
     where = site()
     if as_json:
         from reconciler.report.json import dump, instances_json
@@ -42,10 +46,10 @@ def show_instances(*, pool: str, watch: bool, as_json: bool) -> int:
     if watch:
         from reconciler.cli.terminal.watch import watch as live
 
-        return live(lambda: _table(_rows(where, pool=pool)))
-    state = state_or_empty(where)
+        latest = shown_live(where, cached=cached)
+        return live(lambda: _table(_explained(latest(), pool=pool)))
+    state = shown_state(where, cached=cached)
     rows = _explained(state, pool=pool)
-    say_age(state)
     if not rows:
         say(f"no instances{f' in pool {pool}' if pool else ''}; `dstack pool add` adds one, a run makes its own")
         return 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from reconciler.app.site import Site
 from reconciler.cli.commands.plan.scoped_tick import Wished, fulfil
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import site, state_of
 from reconciler.cli.terminal.streams import must_agree, out
 from reconciler.cli.terminal.times import seconds
 from reconciler.report.blocked import Waiting
+from reconciler.state.relaunch.end_requests import requested
 from reconciler.state.requests import WishRefused, remove_instance
 from reconciler.state.status import alive, jobs_by_instance
 from reconciler.system.process import now, who
@@ -21,13 +23,17 @@ def remove_from_pool(name: str, *, pool: str, force: bool, yes: bool, deadline: 
     where = site()
     state = state_of(where)
     # Whether an SSH host is still attached is known only once it was asked.
-    one = next((each for each in _named(state, name, pool=pool) if each.phase == "terminating" or each.host), None)
+    named = _named(state, name, pool=pool)
+    one = next((each for each in named if each.phase == "terminating" or each.host), None)
+    wish = requested(state, name, pool=pool)
+    if wish is not None and all(each.phase == "terminating" for each in named):
+        return _remove_request(where, name, pool=pool, yes=yes)
     if one is None:
         try:
             remove_instance(state, name, by=who(), now=now(), pool=pool, force=force)
         except WishRefused as error:
             raise Fail(str(error)) from error
-        one = _named(state, name, pool=pool)[0]
+        one = named[0]
     runs = _runs(state, one)
     lost = runs and one.unreachable_since is not None
     dark = " It does not answer: what its runs left there is lost." if lost else ""
@@ -42,6 +48,15 @@ def remove_from_pool(name: str, *, pool: str, force: bool, yes: bool, deadline: 
     )
     fulfil(where, wished, until=lambda fresh, plan: _gone(fresh, one.id, plan))
     out(f"instance {one.name} is ended\n")
+    return 0
+
+
+def _remove_request(where: Site, name: str, *, pool: str, yes: bool) -> int:
+    """An instance of that name was asked for by `pool add` and is not there: nothing is launched for it any more."""
+    must_agree(f"Remove the request for instance {name}?", yes=yes, otherwise=f"`dstack pool remove {name} -y`")
+    wished = Wished(wish=lambda fresh: remove_instance(fresh, name, by=who(), now=now(), pool=pool))
+    fulfil(where, wished, until=None)
+    out(f"the request for instance {name} is removed\n")
     return 0
 
 

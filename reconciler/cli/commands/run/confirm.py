@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from reconciler.app.site import Site
 from reconciler.cli.commands.offers.rows import OfferQuery, browsed, offer_rows, show_offers
-from reconciler.cli.commands.plan.approval import price_flag
+from reconciler.cli.commands.plan.approval import above_limit, price_flag
 from reconciler.cli.commands.plan.basis import stored_offers
 from reconciler.cli.did_you_mean import near
 from reconciler.cli.exits import Fail
 from reconciler.cli.terminal.progress import Progress
 from reconciler.cli.terminal.streams import NoTerminal, ask, say
 from reconciler.engine.refresh_catalog import freshen
-from reconciler.planner.confirmed_price import confirmed
+from reconciler.planner.confirmed_price import confirmed, unpriced
 from reconciler.planner.placement.fit import misfit
 from reconciler.state.requests import namesakes
 from reconciler.state.status import alive, instance_status, jobs_by_instance
@@ -41,6 +41,7 @@ class RunConfirm:
     yes_above: str
     most: int
     price: Price | None = None
+    unpriced: tuple[str, ...] = ()
 
     def __call__(self, plan: Plan, state: State) -> Plan | None:
         pool = self._pool()
@@ -64,7 +65,7 @@ class RunConfirm:
             self._refuse_hopeless(browsed(asked, state=state, offers=offers).funnel, plan=plan, state=state)
         self._say_waiting(plan)
         self._say_bought(plan, state)
-        self.price = confirmed(plan, spec.need)
+        self.price, self.unpriced = confirmed(plan, spec.need), unpriced(plan)
         return plan if self._agreed(plan, state) else None
 
     def _pool(self) -> Pool:
@@ -127,8 +128,7 @@ class RunConfirm:
 
     def _agreed(self, plan: Plan, state: State) -> bool:
         bound = price_flag(self.yes_above, flag="--yes-above")
-        limit = max((one for one in (self.desired.confirm_above, bound) if one is not None), default=None)
-        above = self.desired.confirm_above is not None and limit is not None and plan.hourly_after > limit
+        above = above_limit(plan, limit=self.desired.confirm_above, yes_above=bound)
         same = [one for one in namesakes(state, self.run.spec.name) if one.id != self.run.id]
         if self.yes and not above:
             for one in same:
@@ -138,8 +138,9 @@ class RunConfirm:
             if same and not ask(f"A run {self.run.spec.name} is {same[0].status} already. Start another beside it?"):
                 return False
             if above:
-                say(f"{hourly(plan.hourly_after)} is above confirm_above: {hourly(self.desired.confirm_above)}")
+                say(above.words)
             return ask("Continue?")
         except NoTerminal as error:
-            flag = f"-y --yes-above {plan.hourly_after}" if above else "-y"
-            raise Fail(f"there is no terminal to ask at; nothing was done; add {flag}") from error
+            raise Fail(
+                f"there is no terminal to ask at; nothing was done; {above.remedy if above else 'add -y'}"
+            ) from error

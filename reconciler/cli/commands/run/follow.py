@@ -45,6 +45,7 @@ def start_run(site: Site, wished: Wished, *, run: Run, detach: bool, deadline: s
         permissions=Permissions(scope=wished.scope),
         confirm=wished.confirm,
         prompted=wished.prompted,
+        goes_on="runs",
     )
     progress = Progress(waits=f"run {run.spec.name} to start or end")
     ports = ports_of(site, asking=progress.asking)
@@ -79,7 +80,7 @@ class _Course:
 
     def follow(self, asked: TickAsk) -> int:
         done = self._settle(asked)
-        again = TickAsk(permissions=Permissions(scope=(self.run.id,)), retry_hosts=False)
+        again = TickAsk(permissions=Permissions(scope=(self.run.id,)), retry_hosts=False, goes_on="runs")
         while not self._ended(done):
             if why := self._given_up(done):
                 return detached(run_in(done.last.state, self.run), why)

@@ -6,8 +6,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from reconciler.app.site import Site
+from reconciler.cli.look import shown_live, shown_state
 from reconciler.cli.project import site, state_or_empty
-from reconciler.cli.terminal.state_age import say_age
 from reconciler.cli.terminal.streams import out, say, show, width
 from reconciler.report.run_rows import RunRow, explain_runs
 from reconciler.system.process import now
@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-def show_runs(*, everything: bool, verbose: bool, watch: bool, as_json: bool) -> int:
-    """`watch` shows it until Ctrl-C; JSON is printed once."""
+def show_runs(*, everything: bool, verbose: bool, watch: bool, as_json: bool, cached: bool = False) -> int:
+    """`watch` shows it until Ctrl-C; JSON is printed once.
+
+    At a terminal, backends and hosts are asked first, unless `cached`. Elsewhere the stored state is shown, with its
+    age.
+    """
     where = site()
     if as_json:
         from reconciler.report.json import dump, runs_json
@@ -27,10 +31,10 @@ def show_runs(*, everything: bool, verbose: bool, watch: bool, as_json: bool) ->
     if watch:
         from reconciler.cli.terminal.watch import watch as live
 
-        return live(lambda: _table(_rows(where, everything=everything), verbose=verbose))
-    state = state_or_empty(where)
+        latest = shown_live(where, cached=cached)
+        return live(lambda: _table(explain_runs(latest(), everything=everything), verbose=verbose))
+    state = shown_state(where, cached=cached)
     rows = explain_runs(state, everything=everything)
-    say_age(state)
     if not rows:
         say("no runs yet; `dstack run . -f FILE` starts one")
         return 0

@@ -75,7 +75,7 @@ def _wished(asked: RunAsk, *, documents: Documents, site: Site, run: Run) -> Wis
 
     def wish(state: State) -> State:
         carried = carry(state, pool=run.spec.pool, desired=desired, by=who(), now=now())
-        return add_run(carried, replace(run, confirmed_price=confirm.price))
+        return add_run(carried, replace(run, confirmed_price=confirm.price, confirmed_unpriced=confirm.unpriced))
 
     return Wished(wish=wish, scope=(run.id,), carried=desired, confirm=confirm, prompted=not asked.yes)
 

@@ -36,7 +36,11 @@ def show_state(*, as_json: bool) -> int:
 def _facts(state: State, *, address: str) -> dict[str, object]:
     applied, runs = state.applied, Counter(run.status for run in state.runs)
     rules = "nothing" if applied is None or not applied.revision.digest else applied.revision.digest[:12]
+    destroyed = (
+        {"destroyed_by": state.destroyed.by, "destroyed_at": stamp(state.destroyed.at)} if state.destroyed else {}
+    )
     return {
+        **destroyed,
         "address": address,
         "project": state.project,
         "format": state.version,
@@ -84,12 +88,14 @@ def rebuild_state(*, yes: bool, allow_endpoint: tuple[str, ...] = ()) -> int:
     where = site_of(documents)
     ports = ports_of(where)
     _refuse_sealed(ports)
-    above = _generation(ports)
+    old = _readable(ports)
     from reconciler.cli.commands.state.rebuild import rebuilt
 
-    state = rebuilt(ports, desired=documents.desired, revision=revision(documents), above=above)
+    state = rebuilt(ports, desired=documents.desired, revision=revision(documents), old=old)
     living = [one for one in state.instances if alive(one)]
     held = [run.spec.name for run in state.runs if run.held]
+    if state.destroyed is not None:
+        say(f"note: the project stays destroyed (by {state.destroyed.by}) until `dstack apply --revive`")
     say(f"found {counted(len(living), 'instance')} and {counted(len(state.runs) - len(held), 'run')} of this project")
     must_agree("Write a new state from that?", yes=yes)
     kept = ports.store.supersede(state, now=now())
@@ -114,11 +120,11 @@ def _refuse_sealed(ports: Ports) -> None:
         raise Fail(f"{ports.store.address}: sealed: the state lies at {to} now: write `state: {to}` in .dstack")
 
 
-def _generation(ports: Ports) -> int:
-    """Of the state that is there, readable or not; 0 without."""
+def _readable(ports: Ports) -> State | None:
+    """The state that is there; `None` without, and where it cannot be read."""
     try:
         state, _ = ports.store.read()
     except StateRefused as error:
         say(f"note: {error}")
-        return 0
-    return state.generation if state else 0
+        return None
+    return state
