@@ -54,7 +54,7 @@ class BackendType(Value, frozen=True, kw_only=True):
     boot: Literal["cloud-init", "container", "key"] = "key"
     """How a new machine gets our login and its first host key."""
     user_data_limit: int = 16 * 1024
-    """With `boot: cloud-init`, the most bytes of user data that a launch takes, before they are encoded."""
+    """The most bytes of user data (`boot: cloud-init`) or of a start command (`container`), before they are encoded."""
     power_off_program: str = (
         'if [ "$1" -le 3 ]; then systemctl poweroff || poweroff || shutdown -h now\n'
         "else systemctl poweroff --force --force || poweroff -f || echo o > /proc/sysrq-trigger; fi\n"

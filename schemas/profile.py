@@ -32,6 +32,8 @@ class Profile(Value, frozen=True, kw_only=True):
     retry: Retry | None = None
     max_duration: Seconds | None = None
     max_duration_off: bool = False
+    stop_duration: Seconds | None = None
+    stop_off: bool = False
     max_price: Price | None = None
     pool: str = ""
     instance_name: str = ""

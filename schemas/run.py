@@ -69,12 +69,15 @@ class RunSpec(Value, frozen=True, kw_only=True):
     """Values given by `-e K=V`, encrypted with the project key."""
     args: tuple[str, ...] = ()
     working_dir: str = ""
-    files: tuple[str, ...] = ()
+    files: tuple[str, ...] | None = None
+    """What is sent; None: the project as git sees it."""
     priority: int = 50
     """0 to 100; higher runs come first."""
     retry: Retry = Retry()
     max_duration: Seconds | None = 72 * 3600
     """Seconds; None: off."""
+    stop_duration: Seconds | None = 10
+    """Seconds between the TERM of a stop and the kill of what is left; None: off, only an abort kills."""
     idle_duration: Seconds | None = 300
     """Seconds; None: off."""
     reuse_only: bool = False
@@ -86,6 +89,8 @@ class RunSpec(Value, frozen=True, kw_only=True):
     """Globs of files to keep."""
     artifacts_every: Seconds | None = None
     """Seconds between two copies of the artifacts of a running job."""
+    restore: Literal["artifacts", "none"] = "artifacts"
+    """What an attempt after the first begins with: the artifacts that were stored last, or nothing."""
     rerun: int = 0
     hold: Seconds | None = None
     """Seconds for which a result waits on its instance."""

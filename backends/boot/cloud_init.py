@@ -55,7 +55,7 @@ def render(boot: Boot, *, request: Request, kind: BackendType = UNKNOWN) -> str:
     longer than the type takes.
     """
     text = _TEXT.format(
-        what=f"project {_word(request.project)}, launch {_word(request.launch)}",
+        what=f"project {plain_word(request.project)}, launch {plain_word(request.launch)}",
         arm=_arm(boot.deadman, user=boot.user, kind=kind),
         base=BASE,
         folder=FOLDER,
@@ -92,7 +92,7 @@ def _arm(deadman: DeadMan, *, user: str, kind: BackendType = UNKNOWN) -> str:
     )
 
 
-def _word(text: str) -> str:
+def plain_word(text: str) -> str:
     """Into a comment: nothing in it may end the line."""
     return "".join(char for char in text if char.isalnum() or char in "-_.")
 

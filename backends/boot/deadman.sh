@@ -3,6 +3,8 @@
 # $1 check | tell, $2 our folder, $3 the folder that tells of uptime, boot and processes (/proc where not given).
 # check: counts the time, and powers off when the lease is over. tell: the seconds that are left, or `-` for never; it
 # changes nothing, and anybody may ask. Time is uptime, summed over all boots: no clock moves it, no reboot renews it.
+# Of a container, `incarnation` in our folder tells which start of it this is, and its machine's uptime then: it shares
+# the kernel's boot and uptime with its machine.
 # What it writes lies over what is there already: a full disk stops nothing.
 set -u
 verb=$1 base=$2 proc=${3:-/proc}
@@ -22,7 +24,9 @@ recall() { # of our own memory: boots, each with the age at its begin; busy, whe
         while read -r word one two three _; do
             case $word:$one:$two in # its numbers are numbers
                 boot:*:*[!0-9]* | now:*:*[!0-9]* | busy:*[!0-9]*:* | tries:*[!0-9]*:* | tick:*[!0-9]*:*) ;;
-                boot:*:?*) boots="$boots$one $two|" ;;
+                boot:*:?*)
+                    case $three in *[!0-9]*) ;; *) boots="$boots$one $two ${three:-0}|" ;; esac
+                    ;;
                 now:*:?*) last=$one last_up=$two ;;
                 busy:?*) busy=$one ;;
                 tries:?*) tries=$one ;;
@@ -35,27 +39,31 @@ recall() { # of our own memory: boots, each with the age at its begin; busy, whe
     done < "$base/conf"
 }
 
-begin_of() { # $1 boot -> begin: the age at which it began, "" of one that is forgotten
-    begin='' rest=$boots
+begin_of() { # $1 boot -> begin: the age at which it began, "" of one that is forgotten; start: the uptime then
+    begin='' start=0 rest=$boots
     while [ -n "$rest" ] && [ -z "$begin" ]; do
         one=${rest%%|*} rest=${rest#*|}
-        [ "${one%% *}" != "$1" ] || begin=${one##* }
+        [ "${one%% *}" != "$1" ] || { start=${one##* } one=${one% *} && begin=${one##* }; }
     done
 }
 
 read_age() { # age: seconds that this machine has run, of which `up` are of this boot
     read -r up _ < "$proc/uptime"
     up=${up%%.*}
-    read -r boot < "$proc/sys/kernel/random/boot_id"
+    boot='' since=0
+    [ ! -f "$base/incarnation" ] || { read -r boot since < "$base/incarnation"; } 2> /dev/null
+    case $boot:$since in ?*:*[!0-9]* | ?*: | :* | *' '*) read -r boot < "$proc/sys/kernel/random/boot_id" && since=0 ;; esac
+    [ "$since" -le "$up" ] || since=$up
     case "|$boots" in
         *"|$boot "*) ;;
         *)
             begin_of "$last"
-            boots="$boot $((${begin:-0} + last_up))|$boots"
+            [ -n "$begin" ] || begin=0 start=0
+            boots="$boot $((begin + last_up - start)) $since|$boots"
             ;;
     esac
     begin_of "$boot"
-    age=$((begin + up))
+    age=$((begin + up - start))
 }
 
 age_of() { # $1 boot, $2 its uptime -> at: the age then, never later than now; 0 where that is forgotten
@@ -64,7 +72,8 @@ age_of() { # $1 boot, $2 its uptime -> at: the age then, never later than now; 0
     [ "$number" != - ] || return
     begin_of "$1"
     [ -n "$begin" ] || return
-    at=$((begin + number))
+    at=$((begin + number - start))
+    [ "$at" -ge 0 ] || at=0
     [ "$at" -le "$age" ] || at=$age
 }
 
@@ -125,7 +134,7 @@ limit_of() { # $1 job folder, $2 name -> limit: a number of its order, 0 is none
 }
 
 need_of_running() { # $1 job folder: for as long as it may run; it is not counted while its image is pulled, for an hour
-    running=1
+    running=1 without_limit=''
     limit_of "$1" hold_back
     latest=$((from + 3600 + limit))
     begun=''
@@ -135,8 +144,12 @@ END
     if [ -n "$begun" ]; then age_of "$where" "$begun" && from=$at
     elif [ "$age" -lt "$latest" ]; then from=$age
     else from=$latest; fi
+    limit_of "$1" grace # what a stop gives it; without a limit it may go on as if nothing ended it
+    [ "$limit" -lt 999999999 ] || without_limit=1
+    saves=$limit
     limit_of "$1" max_duration
-    ends=$((from + limit + grace))
+    [ -z "$without_limit" ] || limit=0
+    ends=$((from + limit + saves + grace))
     [ "$limit" -gt 0 ] && [ "$ends" -le "$age" ] || busy=$age # one that ought to be over counts no more
     if [ "$limit" -gt 0 ]; then later "$ends"
     elif [ "$lifetime" != - ]; then later $((lifetime + grace))

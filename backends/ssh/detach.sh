@@ -1,5 +1,5 @@
-# $1 our folder, $2 project or *, $3 instance id or *. Ends every job of the claim that it names, removes our folder, and
-# leaves a word of it until its project has heard it. $4 generation, or nothing.
+# $1 our folder, $2 project or *, $3 instance id or *. Ends every job of the claim that it names, removes our folder and the
+# images that we pulled, and leaves a word of it until its project has heard it. $4 generation, or nothing.
 # Exits: 0 gone, or never there; 75 a newer generation was here; 81 processes that do not end.
 # The rules of a host's jobs come before this text.
 # shellcheck shell=sh
@@ -35,11 +35,16 @@ if cd "$base/host" 2>/dev/null; then
         [ -z "$left" ] || sleep 0.2 2>/dev/null || sleep 1
         [ "$up" -lt $((until + 10)) ] || exit 81
     done
+    pulled=$(cat images/* 2>/dev/null)
     cd "$base" || exit 1
     chmod -R u+rwX host 2>/dev/null
     rm -rf host || exit 1
 fi
 end_left "$base" || exit 81
+# The images that we pulled go, too, but for those that a container uses; nobody waits for that.
+[ -z "${pulled:-}" ] || printf '%s\n' "$pulled" | setsid sh -c 'while read -r engine image; do
+    case $engine in docker | podman) timeout 600 "$engine" rmi "$image" < /dev/null ;; esac
+done' > /dev/null 2>&1 &
 rm -f "$base/tick" "$base"/.claim.*
 [ "$id" = '*' ] || printf '%s\n' "$owner" > "$base/ended-$was"
 rm -f "$base/claim"

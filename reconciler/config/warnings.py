@@ -19,7 +19,6 @@ _NO_EFFECT = {
     "single_branch": "the project's folder is taken as it is",
     "home_dir": "older files have it",
     "nvcc": "it chooses an image of dstack's",
-    "stop_duration": "not supported yet",
 }
 EVERYBODY = ("0.0.0.0/0", "::/0")
 _TELLING_NAME = r"(?i)(token|secret|passw(or)?d|api_?key|access_?key|private_?key|credential)"

@@ -15,8 +15,9 @@ from msgspec.structs import replace
 from reconciler.engine.begin import ProjectDestroyed, TickRefused, pinned, with_launched_places, with_places
 from reconciler.engine.catalog import joined
 from reconciler.engine.clock_guard import concluded, corrected, requested, withheld_by_the_clock, would_end
+from reconciler.engine.pack_runs import RunPacker
 from reconciler.engine.pass_clock import PassClock
-from reconciler.engine.ports import Configuration, Ports
+from reconciler.engine.ports import Ports
 from reconciler.engine.prepare import Rendered, prepare
 from reconciler.engine.recover_results import Recovered, recover
 from reconciler.engine.request import TickAsk
@@ -26,9 +27,13 @@ from reconciler.planner.failover import failover, left_waiting
 from reconciler.planner.launch_tries import OFFERS, within, without_unprepared
 from reconciler.planner.plan import plan
 from reconciler.planner.world import World
-from reconciler.secrets.resolve import secret_files
 from reconciler.state.access_modes import with_ways
-from reconciler.state.apply_config import apply, bundled, mark_destroyed, unbundled, why_destroyed, with_bundles
+from reconciler.state.apply_config import (
+    apply,
+    mark_destroyed,
+    takes_away,
+    why_destroyed,
+)
 from reconciler.state.authority import GitFacts, judge
 from reconciler.state.capacity_backoff import shun
 from reconciler.state.errors import StateMoved, StateRefused
@@ -53,7 +58,7 @@ def decide(ports: Ports, ask: TickAsk, view: View, *, look: Look, store: Store, 
     """Plan until what was approved is written. `look` observes again; `store` collects the results that a plan waits
     for, and says whether there is another plan to make. Raises `TickRefused`, `StateRefused`.
     """
-    table = _Table(ports=ports, ask=ask, clock=clock, nonce=ports.nonce())
+    table = _Table(ports=ports, ask=ask, clock=clock, nonce=ports.nonce(), packer=RunPacker(ports=ports))
     for attempt in range(TRIES):
         since = ports.clock()
         # What was read before the look still does for a first try: a tick with nothing to do reads once.
@@ -146,7 +151,7 @@ class _Table:
     clock: PassClock
     nonce: str
     rendered: dict[str, Rendered] = field(default_factory=dict)
-    packed: dict[tuple[str, ...], str] = field(default_factory=dict)
+    packer: RunPacker
     capacity: tuple[Capacity, ...] = ()
     here: tuple[Capacity, ...] = ()
     """Refusals that only say what this machine lacks: planned around, and never stored."""
@@ -238,7 +243,8 @@ class _Table:
             may_end = verdict.may_end and (not verdict.ask_end or ask.prompted)
             named = permissions.destroy_pools if verdict.may_end else ()
             permissions = replace(permissions, may_end=permissions.may_end and may_end, destroy_pools=named)
-            warnings += () if may_end else (verdict.why,)
+            needless = verdict.ask_end and not takes_away(state.applied, desired)
+            warnings += () if may_end or needless else (verdict.why,)
             if verdict.keep_revision and state.applied is not None:
                 mine = state.applied.revision
             state = with_ways(apply(state, desired=desired, revision=mine, by=self.ports.who, now=now))
@@ -311,18 +317,4 @@ class _Table:
             state = replace(state, capacity=shun(state.capacity, self.capacity))
         state = pinned(state, prepared.identities)
         target = intend(state, chosen, now=self.ports.now(), requests=prepared.requests)
-        return self._with_files(target, draft)
-
-    def _with_files(self, state: State, draft: _Draft) -> State:
-        documents = self.ask.documents
-        if documents is None:
-            return with_bundles(state, {})
-        specs = unbundled(state, was=draft.was, done=markers_needed(self.ports.markers, state, documents.desired))
-        return with_bundles(state, bundled(specs, pack=lambda files: self._packed(documents, files)))
-
-    def _packed(self, documents: Configuration, files: tuple[str, ...]) -> str:
-        if files not in self.packed:
-            bundle = self.ports.bundle(documents.root, files, secret_files(documents.desired))
-            self.packed[files] = self.ports.blobs.put(bundle)
-            bundle.unlink(missing_ok=True)
-        return self.packed[files]
+        return self.packer.with_files(target, self.ask.documents, was=draft.was)

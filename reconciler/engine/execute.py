@@ -29,7 +29,7 @@ from reconciler.state.pending_effects import (
     keys_digest,
 )
 from reconciler.state.record_outcomes import Outcome
-from reconciler.state.sending import PATIENCE, PUNCTUAL, account_of
+from reconciler.state.sending import PATIENCE, PUNCTUAL, account_of, type_at
 from reconciler.store.blobs.folder import Blobs
 from reconciler.system.concurrent import gather
 from schemas.instance import Instance
@@ -170,7 +170,8 @@ class _Hands:
                 return fold.Admitted(instance=effect.instance, digest=keys_digest(effect.keys))
             case Arm():
                 host = self._instance(effect.instance)
-                self.ports.runner.arm(host, generation=self.state.generation)
+                kind = type_at(self.state, host.place)
+                self.ports.runner.arm(host, generation=self.state.generation, kind=kind)
                 return fold.Armed(instance=effect.instance, name=host.name, why=host.disarmed)
             case Clean():
                 if effect.stray:

@@ -10,7 +10,9 @@ from reconciler.engine.ports import Ports
 from reconciler.hosts.runner import ContainerSpec, JobOrder
 from reconciler.secrets.errors import SecretLacking
 from reconciler.state.blocks import share_of
+from reconciler.state.job_results import last_artifacts
 from reconciler.state.services import address_of, service_url, variable_of
+from reconciler.store.blobs.folder import BlobError
 from schemas.delivery import Delivery
 from schemas.desired import Desired
 from schemas.instance import Instance
@@ -18,6 +20,7 @@ from schemas.run import Attempt, Job, Run, RunSpec
 from schemas.state import State
 
 HOLD_BACK = 3600  # a node that nobody looks at and nobody releases gives its machine back after so long
+WITHOUT_LIMIT = 999_999_999  # seconds, as `stop_duration: off` is told to a host
 
 
 class CannotOrder(Exception):
@@ -34,6 +37,7 @@ def order_of(
     share = share_of(host, job).resources
     held = host.blocks != 1 and not _on_this_machine(state, host)  # on this machine CPUs are shared, not reserved
     nodes = sorted(attempt.jobs, key=lambda one: one.rank)
+    before, left = last_artifacts(state, spec, attempt, rank=job.rank) or (None, None)
     return JobOrder(
         run=run.id,
         attempt=attempt.id,
@@ -54,8 +58,11 @@ def order_of(
         setup=spec.setup,
         args=spec.args,
         files_bundle=bundle_of(ports, run),
+        restore=_stored(ports, left.artifacts) if left else None,
+        restored_from=before.number if before else 0,
         working_dir=spec.working_dir,
         max_duration=spec.max_duration,
+        grace=WITHOUT_LIMIT if spec.stop_duration is None else spec.stop_duration,
         hold=host.hold if spec.hold is None else spec.hold,
         gpus=job.gpus,
         cpus=share.cpus,
@@ -140,8 +147,18 @@ def bundle_of(ports: Ports, run: Run) -> Path | None:
     return path
 
 
+def _stored(ports: Ports, artifacts: str) -> Path | None:
+    """What an earlier attempt left; `None` where it is not in the store any more. Raises `CannotOrder`."""
+    store = ports.artifacts or ports.blobs
+    try:
+        return None if store.path(artifacts) is None else store.verified(artifacts)
+    except BlobError as error:
+        raise CannotOrder(f"the artifacts of its last attempt cannot be had: {error}") from error
+
+
 def _deliveries(ports: Ports, job: str, spec: RunSpec) -> tuple[Delivery, ...]:
     """They hold for as long as the job may run, and no longer: its host sends the result when it ends, once."""
     if ports.deliver is None:
         return ()
-    return ports.deliver(job, None if spec.max_duration is None else spec.max_duration + AROUND)
+    limits = (spec.max_duration, spec.stop_duration)
+    return ports.deliver(job, None if None in limits else sum(one or 0 for one in limits) + AROUND)

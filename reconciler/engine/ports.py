@@ -73,7 +73,7 @@ class Ports:
     lacking: Callable[[RunSpec, Desired], str]
     resolve: Callable[[RunSpec, Desired], Mapping[str, str]]
     fill: Callable[[Container, Desired], Container]
-    bundle: Callable[[Path, tuple[str, ...], tuple[str, ...]], Path]
+    bundle: Callable[[Path, tuple[str, ...] | None, tuple[str, ...]], Path]
     facts: Callable[[Revision, Applied], GitFacts | None]
     unattended: bool = False
     boot_time: Callable[[], tuple[str, int]] = lambda: ("", 0)

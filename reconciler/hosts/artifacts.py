@@ -9,6 +9,8 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from reconciler.text.dates import archived_time
+
 LIMIT = 10 * 1024**3
 
 
@@ -69,7 +71,7 @@ def _matches(parts: tuple[str, ...], patterns: tuple[re.Pattern[str] | None, ...
 
 
 def repack(raw: Path, *, into: Path, limit: int = LIMIT) -> tuple[Path | None, list[str]]:
-    """The host's tar as one without times and owners: files and links that stay inside, at most `limit` bytes.
+    """The host's tar as one without owners: files and links that stay inside, at most `limit` bytes.
 
     A tar that ends early gives what it held. None where nothing is left. Notes name what was left out.
     """
@@ -107,6 +109,7 @@ class _Kept:
             return
         plain = tarfile.TarInfo(name)
         plain.mode = 0o755 if member.mode & 0o100 else 0o644
+        plain.mtime = archived_time(member.mtime)
         if content is None:
             plain.type, plain.linkname, plain.mode = tarfile.SYMTYPE, member.linkname, 0o777
             target.addfile(plain)

@@ -21,14 +21,32 @@ _RESERVED = re.compile(
     r"(PATH|HOME|TMPDIR|LD_.*|XDG_.*|DOCKER_.*|CONTAINERS?_.*|_CONTAINERS_.*|STORAGE_.*|BUILDAH_.*|REGISTRY_AUTH_FILE|GO.*"
     r"|DBUS_.*|LISTEN_.*|NOTIFY_SOCKET)\Z"
 )
-# The first process: small, so that it outlives who uses up the memory, and can tell of it. It waits in the foreground,
-# so that the script heeds every signal. The kernel counts kills in a file of the container's own cgroup (v2, v1).
+# The first process of the container: small, so that it outlives who uses up the memory, and can tell of it. It waits in
+# the foreground, so that the script heeds every signal. With its end the kernel kills all the others, so it waits for
+# them: without limit once a stop was asked for (`/dstack/stop`: the supervisor has the limit), else for 2 seconds, as a
+# job without a container has. Its arguments, where there are any, run instead of the script. A `sleep` in the
+# foreground reaps the dead.
+# The kernel counts kills in a file of the container's own cgroup (v2, v1).
 _FIRST = """\
 trap : TERM
-shell=sh
-! command -v bash > /dev/null 2>&1 || shell=bash
-$shell /dstack/script
-code=$?
+code=143
+if [ -e /dstack/stop ]; then :
+elif [ $# -gt 0 ]; then
+    "$@"
+    code=$?
+else
+    shell=sh
+    ! command -v bash > /dev/null 2>&1 || shell=bash
+    $shell /dstack/script
+    code=$?
+fi
+[ -e /dstack/stop ] || kill -TERM -1 2> /dev/null
+rounds=0
+while kill -0 -1 2> /dev/null; do
+    [ -e /dstack/stop ] || [ $rounds -lt 20 ] || break
+    rounds=$((rounds + 1))
+    sleep 0.1 2> /dev/null || sleep 1 2> /dev/null || (:)
+done
 [ $code != 0 ] || exit 0
 for file in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control; do
     while read -r name count; do
@@ -37,6 +55,7 @@ for file in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_contro
 done 2> /dev/null
 exit $code
 """
+_INITS = re.compile(r"(?:.*/)?(?:init|my_init|runit-init|systemd|s6-[a-z-]+)\Z")  # each has to be the first process
 _OURS = ("DSTACK_CLAIM", "DSTACK_WORKING_DIR", "DSTACK_MPI_HOSTFILE")
 _HUB = ("docker.io", "index.docker.io")
 
@@ -63,6 +82,7 @@ def box_files(
     files = {
         "box.flags": _appended(_flags(order, box, variables=variables)),
         "box.args": _appended(_arguments(order, box)),
+        "box.first": _appended(_first(box)),
         "box/script": script,
         "box/hostfile": hostfile,
         "box/told/.place": b"",
@@ -115,6 +135,23 @@ def _arguments(order: JobOrder, box: ContainerSpec) -> tuple[str, ...]:
     if _uses_shell(order, box):
         return ("-c", _FIRST)
     return (*(box.entrypoint or ())[1:], *arguments(order))
+
+
+def begins_with(order: JobOrder) -> str:
+    """Tell what a shell of the image starts, so as to wait for the whole job: `script`, `words` or `image` (its own).
+
+    "": nothing, as the entrypoint has to be the first process itself. For `words` and `image` the host checks whether
+    the image has a shell.
+    """
+    box = order.box
+    if box is None or (box.entrypoint and _INITS.fullmatch(box.entrypoint[0])):
+        return ""
+    return "script" if _uses_shell(order, box) else "words" if box.entrypoint else "image"
+
+
+def _first(box: ContainerSpec) -> Iterator[str]:
+    """What precedes the arguments where a shell of the image starts the entrypoint."""
+    yield from ("-c", _FIRST, "dstack", *(box.entrypoint or ())[:1])
 
 
 def _auth(box: ContainerSpec) -> bytes:

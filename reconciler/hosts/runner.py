@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from schemas.backend_type import BackendType
 from schemas.base import Mib, Seconds, Value
 from schemas.delivery import Delivery
 from schemas.instance import HostReport, Instance
@@ -83,6 +84,8 @@ class JobOrder(Value, frozen=True, kw_only=True):
     `run` is the run's id and `name` its name; `number` the attempt's, from 1. `peers` are the
     addresses of all nodes by rank (this one's included). `env` is fully resolved and goes to
     the host as a 0600 file that is removed when the job ends. `files_bundle` is a tar.gz here.
+    `restore` is a tar.gz here of an earlier attempt's artifacts, put over the files; `restored_from` is that attempt's
+    number, also where its artifacts are not to be had any more (`restore` None), 0 where there are none.
     `commands` and `setup` may hold `${{ run.args }}`. `working_dir` is relative to the files.
     `max_duration` None is off. `restart` is a service: its commands are begun again with
     backoff. `hold` is how long an uncollected result keeps its machine (clouds' dead-man).
@@ -118,6 +121,8 @@ class JobOrder(Value, frozen=True, kw_only=True):
     setup: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
     files_bundle: Path | None = None
+    restore: Path | None = None
+    restored_from: int = 0
     working_dir: str = ""
     max_duration: Seconds | None = None
     hold: Seconds = 86400
@@ -205,7 +210,7 @@ class Runner(Protocol):
     def admit(self, instance: Instance, keys: tuple[str, ...], *, generation: int) -> None:
         """From now on these may log in, and of those admitted before no others. Raises `Fenced`."""
 
-    def arm(self, instance: Instance, *, generation: int) -> None:
+    def arm(self, instance: Instance, *, generation: int, kind: BackendType) -> None:
         """Make the dead-man timer of a machine that we bought anew, and have it ask once. Raises `Fenced`."""
 
     def retire(self, instance: Instance, *, generation: int) -> None:

@@ -32,6 +32,7 @@ from reconciler.hosts.transport.base import Reply, Transport
 from reconciler.state.fences import Fences, fences
 from reconciler.state.status import bought, here
 from reconciler.system.private_folder import make_private
+from schemas.backend_type import BackendType
 from schemas.instance import HostReport, Instance
 from schemas.lease import Lease
 from schemas.run import LARGEST_LOG
@@ -46,6 +47,10 @@ _REPORT = 8 * 1024 * 1024  # ten thousand jobs, each with a line or two
 _NAMES = 32 * 1024 * 1024  # a job's files
 _WHOLE_LOG = 2 * LARGEST_LOG * 1024 * 1024  # the supervisor keeps what the run's `log_limit` says
 _NO_BUNDLE = 77
+_NOT_RESTORED = 81
+_TRANSFERS = (
+    3  # the run's files, an earlier attempt's artifacts, and one that a slow transfer of the other made too old
+)
 _FENCED = 75
 _LONG = 1800.0  # a large transfer; everything else answers in seconds
 _PUT = """umask 077; mkdir -p stage && cat > "stage/$1.part" && [ "$(wc -c < "stage/$1.part")" -eq "$2" ] \
@@ -54,12 +59,16 @@ _FORGET = 'cd fence && for mark; do rm -rf "./$mark"; done'
 # `log`, and behind it the end that is still being written, or was when its supervisor died.
 _LOG = """cd "jobs/$1" 2>/dev/null && [ -f log ] || exit 0; """
 _TAIL = 'set -- "$1" "$2" "$3" log; for part in tail.old tail.new; do [ ! -f $part ] || set -- "$@" $part; done; '
+_NO_ROOM = "dstack: no room"
+_WHOLE = f'[ ! -f no-room ] || echo "{_NO_ROOM}" >&2; {_TAIL}shift 3; exec cat "$@"'
+_FULL = "the disk of its host was full: its log and its files may be cut"
 _FAILURES = {
     74: "its disk takes nothing: it is full, or can only be read",
     76: "the instance is being ended",
     77: "the run's files did not arrive",
     79: "the job still runs",
     80: "it is not held back there any more",
+    81: "the artifacts of the last attempt did not arrive",
 }
 
 
@@ -116,10 +125,15 @@ class HostRunner:
         token = secrets.token_hex(16)
         folder, bundle = stage(order), order.files_bundle
         digest = _digest(bundle) if bundle else ""
-        args = (order.job, token, self._mark(instance, order.generation), digest)
+        args = (order.job, token, self._mark(instance, order.generation), digest, "restore" if order.restore else "")
         answer = self._send(instance, _program("start"), args, stdin=folder)
-        if answer.code == _NO_BUNDLE and bundle:
-            self._put(instance, bundle, f"{order.job}.{token}")
+        for _ in range(_TRANSFERS):
+            if answer.code == _NO_BUNDLE and bundle:
+                self._put(instance, bundle, f"{order.job}.{token}")
+            elif answer.code == _NOT_RESTORED and order.restore:
+                self._put(instance, order.restore, f"{order.job}.{token}.restore")
+            else:
+                break
             answer = self._send(instance, _program("start"), args, stdin=folder)
         told = _STAGED.match(_settled(answer).out)
         if not order.hold_back:
@@ -142,15 +156,14 @@ class HostRunner:
     def collect(self, instance: Instance, job: str, *, artifacts: tuple[str, ...]) -> CollectedFiles:
         log = self._fresh(".log")
         try:
-            program = _LOG + _TAIL + 'shift 3; exec cat "$@"'
             args = (_checked(job), "", "")
-            read = self._send(instance, program, args, to=log, timeout=_LONG, most=_WHOLE_LOG)
-            _settled(read)
+            read = self._send(instance, _LOG + _WHOLE, args, to=log, timeout=_LONG, most=_WHOLE_LOG)
+            full = (_FULL,) if _NO_ROOM in _settled(read).err else ()
             files, notes = self._collect_files(instance, job, artifacts) if artifacts else (None, ())
         except BaseException:
             log.unlink()
             raise
-        return CollectedFiles(log=log, artifacts=files, notes=notes)
+        return CollectedFiles(log=log, artifacts=files, notes=(*full, *notes))
 
     def _collect_files(
         self, instance: Instance, job: str, globs: tuple[str, ...]
@@ -189,11 +202,14 @@ class HostRunner:
         text = "".join(f"{key}\n" for key in keys)
         self._ask(instance, "admit", self._mark(instance, generation), stdin=text.encode())
 
-    def arm(self, instance: Instance, *, generation: int) -> None:
-        from backends.boot.cloud_init import arming
+    def arm(self, instance: Instance, *, generation: int, kind: BackendType) -> None:
+        from backends.boot import cloud_init, container
         from backends.boot.spec import LOGIN, DeadMan
 
-        program = arming(DeadMan(), user=instance.user or LOGIN)
+        if kind.boot == "container":
+            program = container.arming(DeadMan(), kind=kind)
+        else:
+            program = cloud_init.arming(DeadMan(), user=instance.user or LOGIN, kind=kind)
         self._ask(instance, "arm", self._mark(instance, generation), stdin=program.encode())
 
     def retire(self, instance: Instance, *, generation: int) -> None:

@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import PurePosixPath
 
 from reconciler.hosts.artifacts import pattern_of
-from reconciler.hosts.container_files import box_files, split_environment
+from reconciler.hosts.container_files import begins_with, box_files, split_environment
 from reconciler.hosts.environment import environment, environment_file, hostfile, script
 from reconciler.hosts.runner import HostError, JobOrder
 from reconciler.state.master_port import master_port
@@ -31,6 +31,7 @@ def stage(order: JobOrder) -> bytes:
         "script": commands,
         "order": _settings(order),
         "name": _name(order.name),
+        **({"restored": f"{order.restored_from}\n".encode()} if order.restored_from else {}),
         "kept_for": f"{order.hold}\n".encode(),
         "hostfile": peers,
         **({} if probe is None else {"probe": probe}),
@@ -128,6 +129,7 @@ def _place(order: JobOrder) -> dict[str, int | str]:
         "folder": order.working_dir if absolute else f"/workflow/{below}".rstrip("/"),
         "image": box.image if box else "",
         "user": box.user if box else "",
+        "begins": begins_with(order),
         "memory": box.memory if box else 0,
         "gpus": ",".join(order.gpus),
     }

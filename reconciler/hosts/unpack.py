@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
+from reconciler.text.dates import archived_time
+
 CHUNK = 256 * 1024
 
 
@@ -44,7 +46,8 @@ def unpack(
 ) -> Unpacked:
     """`choose` gives the name below `into` for one in the tar, None to skip it; "" is `into` itself, as a file.
 
-    Files there are replaced, each whole or not at all. Owners and times are not kept; of the mode, who may run it.
+    Files there are replaced, each whole or not at all. Owners are not kept; of the mode, who may run it; of the
+    times, the last change.
     `into` is trusted, also where it is a link. Raises `OSError` where it cannot be written.
     """
     done = Unpacked()
@@ -89,7 +92,7 @@ def _take(
         if not _is_folder(place, follow=not name):
             place.mkdir(parents=not name)
     elif member.isreg():
-        done.size += _write(packed.extractfile(member), place, runs=bool(member.mode & 0o100), moved=moved)
+        done.size += _write(packed.extractfile(member), place, member=member, moved=moved)
         done.files += 1
     elif member.issym() or member.islnk():
         _link(member, into, place, name, done=done)
@@ -121,8 +124,9 @@ def _is_folder(path: Path, *, follow: bool) -> bool:
     return stat.S_ISDIR(info.st_mode)
 
 
-def _write(content: IO[bytes] | None, place: Path, *, runs: bool, moved: Callable[[int], object]) -> int:
+def _write(content: IO[bytes] | None, place: Path, *, member: tarfile.TarInfo, moved: Callable[[int], object]) -> int:
     """Beside it first: what is there is replaced by a whole file, never written into, also where it is a link."""
+    runs, at = bool(member.mode & 0o100), archived_time(member.mtime)
     temporary = place.with_name(f".{secrets.token_hex(8)}.part")
     size = 0
     try:
@@ -132,6 +136,8 @@ def _write(content: IO[bytes] | None, place: Path, *, runs: bool, moved: Callabl
                 file.write(data)
                 size += len(data)
                 moved(len(data))
+            file.flush()
+            os.utime(handle, (at, at))
         temporary.replace(place)
     finally:
         temporary.unlink(missing_ok=True)

@@ -32,6 +32,17 @@ def apply(state: State, *, desired: Desired, revision: Revision, by: str, now: i
     )
 
 
+def takes_away(was: Applied | None, desired: Desired) -> bool:
+    """Whether `desired` lacks a pool, a run or an instance of a minimum that was applied, or changes a run."""
+    if was is None:
+        return False
+    pools = {name: pool for pool in desired.pools for name in (pool.name, *pool.formerly)}
+    runs = {name: spec for spec in desired.runs for name in (spec.name, *spec.formerly)}
+    return any(pool.name not in pools or pools[pool.name].floor < pool.floor for pool in was.desired.pools) or any(
+        spec.name not in runs or runs[spec.name].hash != spec.hash for spec in was.desired.runs
+    )
+
+
 def mark_destroyed(state: State, *, by: str, now: int) -> State:
     """The state with the mark of `dstack destroy`; the first mark stays."""
     return state if state.destroyed is not None else replace(state, destroyed=Destroyed(by=by, at=now))
@@ -88,9 +99,9 @@ def with_bundles(state: State, bundles: Mapping[str, str]) -> State:
     return state if runs == state.runs else replace(state, runs=runs)
 
 
-def bundled(specs: Sequence[RunSpec], *, pack: Callable[[tuple[str, ...]], str]) -> dict[str, str]:
+def bundled(specs: Sequence[RunSpec], *, pack: Callable[[tuple[str, ...] | None], str]) -> dict[str, str]:
     """Run name -> digest; runs with the same files share one."""
-    by_files: dict[tuple[str, ...], str] = {}
+    by_files: dict[tuple[str, ...] | None, str] = {}
     found = {}
     for spec in specs:
         if spec.files not in by_files:

@@ -247,14 +247,7 @@ def set_override(
     if until is not None and until <= max(now, begins or 0):
         raise WishRefused(f"{kind} {subject}: its end is already past" + (" when it begins" if until > now else ""))
     override = Override(
-        kind=kind,
-        subject=subject,
-        by=by,
-        at=now,
-        begins=begins,
-        until=until,
-        stop_after=stop_after,
-        reason=reason,
+        kind=kind, subject=subject, by=by, at=now, begins=begins, until=until, stop_after=stop_after, reason=reason
     )
     kept = tuple(each for each in state.overrides if (each.kind, each.subject) != (kind, subject))
     return replace(state, overrides=(*kept, override))

@@ -34,3 +34,18 @@ def clock(at: int) -> str:
     """`04:35Z`: the hour and minute in UTC of a time close by."""
     minutes = at // 60 % 1440
     return f"{minutes // 60:02}:{minutes % 60:02}Z"
+
+
+ARCHIVED = 315_619_200
+"""Unix time of 1980-01-02 00:00Z: zip files have no earlier dates, in no time zone."""
+_LAST_ARCHIVED = 4_354_732_800  # 2107-12-30: zip files have no later ones
+
+
+def archived_time(at: float) -> int:
+    """Give a file's time of change (Unix time) as an archive may have it: whole seconds, from 1980 to 2107.
+
+    Whatever is no such time (an archive may hold anything) becomes the nearest that is.
+    """
+    if not at > ARCHIVED:
+        return ARCHIVED
+    return int(min(at, _LAST_ARCHIVED))

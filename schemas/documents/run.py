@@ -177,6 +177,7 @@ class RunForm(ProfileKeys):
     priority: Annotated[int, whole(0, 100)] | None = None
     artifacts: Paths | None = None
     artifacts_every: Duration | None = None
+    restore: Annotated[Literal["artifacts", "none"], one_of("artifacts", "none", what="what is restored")] | None = None
     rerun: Annotated[int, whole(0)] | None = None
     hold: Duration | None = None
     formerly: Names | None = None

@@ -207,7 +207,7 @@ MUTANTS = (
     Mutant(
         name="no reboot renews it",
         off="the dead-man's time begins anew at each boot",
-        changes=(("backends/boot/deadman.sh", "    age=$((begin + up))", "    age=$up"),),
+        changes=(("backends/boot/deadman.sh", "    age=$((begin + up - start))", "    age=$((up - start))"),),
         tests=("tests/backends/boot/test_deadman.py",),
     ),
     Mutant(
@@ -643,6 +643,48 @@ MUTANTS = (
             ),
         ),
         tests=("tests/hosts/test_supervisor.py", "-k", "once or at_once"),
+    ),
+    Mutant(
+        name="a stop waits for the whole container",
+        off="the end of a container's first program ends the others",
+        changes=(("reconciler/hosts/container_files.py", "while kill -0 -1 2> /dev/null; do\n", "while false; do\n"),),
+        tests=("tests/hosts/test_stop_waits.py", "-k", "container_has_its_time and podman and launcher"),
+    ),
+    Mutant(
+        name="what saves is let live",
+        off="a program that a handler of TERM begins is sent TERM, too",
+        changes=(
+            (
+                "reconciler/hosts/programs/supervisor.sh",
+                'if [ -z "$told" ] || ! answers "$pid"; then',
+                "if true; then",
+            ),
+        ),
+        tests=("tests/hosts/test_stop_waits.py", "-k", "begun_to_save and process and podman"),
+    ),
+    Mutant(
+        name="a retry goes on",
+        off="a second attempt has nothing of the first",
+        changes=(("reconciler/hosts/programs/supervisor.sh", "[ ! -f restored ] || restore", "true || restore"),),
+        tests=("tests/hosts/test_restore.py", "-k", "before_setup"),
+    ),
+    Mutant(
+        name="a retry takes its own node's artifacts",
+        off="every node of a second attempt gets the artifacts of one",
+        changes=(("reconciler/state/attempts.py", "if job.rank == rank and job.artifacts", "if job.artifacts"),),
+        tests=("tests/state/test_attempts.py",),
+    ),
+    Mutant(
+        name="results stay here",
+        off="what dstack fetched is sent with the next run",
+        changes=(
+            (
+                "reconciler/store/blobs/bundle.py",
+                "    entries = _without_fetched(entries, root=root, files=files, told=told)\n",
+                "",
+            ),
+        ),
+        tests=("tests/store/test_fetched.py",),
     ),
     Mutant(
         name="collected before it goes",

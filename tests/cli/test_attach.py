@@ -274,6 +274,7 @@ def test_ports_on_this_machine(desk: Folder, home: Path) -> None:
         with socket.create_connection(("127.0.0.1", local)) as early:
             assert early.recv(1) == b""
         here.says(f"port {port}: ")
+        until((home / ".dstack/ssh/config").exists)
         server = subprocess.Popen(
             ["ssh", "-F", str(home / ".dstack/ssh/config"), "-tt", "desk", serve],
             env=desk.env,
@@ -332,7 +333,9 @@ def test_a_copy_of_what_lives_and_of_what_was_kept(tmp_path: Path) -> None:
     assert (folder.root / "file").read_text() == "one\n"
     assert folder.dstack("cp", "job:out/a", "here").code == 0
     assert "no file or folder nothing there" in folder.dstack("cp", "job:nothing", "x").err
-    assert folder.dstack("cp", "file", "job:x").code == 1
+    assert folder.dstack("cp", "file", "job:x").code == 0
+    assert folder.dstack("cp", "job:x", "there-and-back").code == 0
+    assert (folder.root / "there-and-back").read_text() == "one\n"
     assert folder.dstack("stop", "job", "-y").code == 0
     kept = folder.dstack("cp", "job:out", "kept")
     assert kept.code == 0, kept.said

@@ -106,7 +106,7 @@ class Cloud:
         reach = SshReach(lambda: lines, who="ann@laptop", key=lambda: KEY)
         return HostRunner(transports({}, reach), scratch=self.site.scratch, shown=reach.shown, seal=reach.seal)
 
-    def bundle(self, root: Path, files: tuple[str, ...], never: tuple[str, ...] = ()) -> Path:
+    def bundle(self, root: Path, files: tuple[str, ...] | None, never: tuple[str, ...] = ()) -> Path:
         packed = Path(tempfile.mkdtemp(dir=self.site.scratch), "bundle")
         with tarfile.open(packed, "w:gz"):
             pass

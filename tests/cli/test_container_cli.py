@@ -208,3 +208,15 @@ def test_a_pull_is_shown(project: Project, tmp_path: Path) -> None:
         registry.go_on()
         until(lambda: project.dstack("apply", "-y").code == 0 and project.row("boxed")["status"] == "done")
     assert "it runs" in project.dstack("logs", "boxed").out
+
+
+def test_files_go_into_a_container(project: Project) -> None:
+    """Where there is no `scp`: what it needs is `tar`."""
+    waits = "commands: ['until [ -f /tmp/go ]; do sleep 0.1; done', 'cat /tmp/go tree/a']\n"
+    project.folder.write("go", "from here\n")
+    project.folder.write("tree/a", "a\n")
+    assert project.run(RUN + "files: []\n" + waits, "-d").code == 0
+    until(lambda: project.dstack("cp", "tree", "boxed:tree").code == 0)
+    assert project.dstack("cp", "go", "boxed:/tmp/go").code == 0
+    until(lambda: project.dstack("apply", "-y").code or project.row("boxed")["status"] == "done")
+    assert project.dstack("logs", "boxed").out == "from here\na\n"

@@ -319,8 +319,8 @@ def test_a_key_that_others_may_read_is_not_used(ran: Folder) -> None:
 
 def test_escapes_in_a_reason_do_not_reach_the_terminal(folder: Folder) -> None:
     folder.write(".dstack/secrets.yml", 'secrets: {S: {file: "no\\e]0;title\\a\\x9b31m\\u202esuch"}}\n')
-    folder.write("red.yml", "type: task\nname: red\nenv: {A: '${{ secrets.S }}'}\ncommands: [env]\n")
-    said = [folder.dstack("run", ".", "-f", "red.yml", "-y", "-d").said]
+    folder.write(".dstack/runs/red.yml", "type: task\nname: red\nenv: {A: '${{ secrets.S }}'}\ncommands: [env]\n")
+    said = [folder.dstack("apply", "-y", "-d").said]
     for line in (("ps", "-a"), ("ps", "--json"), ("plan",), ("plan", "--json"), ("stop", "red", "-y")):
         said.append(folder.dstack(*line).said)
     assert "\\x1b]0;title\\x07" in said[0]

@@ -158,6 +158,16 @@ def test_idle_durations(tmp_path: Path, said: str, idle: int | None) -> None:
     assert run.destroy_after == (idle is not None)
 
 
+@pytest.mark.parametrize(
+    ("said", "stop"),
+    [("", 10), ("\nstop_duration: 2m", 120), ("\nstop_duration: off", None), ("\nprofile: patient", 300),
+     ("\nprofile: patient\nstop_duration: 1s", 1)],
+)  # fmt: skip
+def test_how_long_a_stop_waits(tmp_path: Path, said: str, stop: int | None) -> None:
+    found = loaded(tmp_path, main="profiles: [{name: patient, stop_duration: 5m}]", runs__a=RUN + said)
+    assert (found.desired.runs[0].stop_duration, found.warnings) == (stop, ())
+
+
 @pytest.mark.parametrize(("kind", "limit"), [("task", 72 * HOUR), ("service", None), ("dev-environment", 6 * HOUR)])
 def test_max_duration_by_type(tmp_path: Path, kind: str, limit: int | None) -> None:
     run = loaded(tmp_path, runs__a=f"type: {kind}\n" + ("ide: vscode" if kind[0] == "d" else "commands: [x]")).desired

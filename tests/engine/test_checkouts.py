@@ -255,6 +255,13 @@ def test_uncommitted_edits(origin: Checkout) -> None:
     assert origin.living() == ["a", "main"]
 
 
+def test_uncommitted_edits_that_end_nothing_need_no_warning(origin: Checkout) -> None:
+    applied(origin)
+    origin.write(".dstack/pools.yml", pools("a", "b", "c"))
+    assert "warning: edits" not in applied(origin).err
+    assert origin.living() == ["a", "b", "c"]
+
+
 def test_uncommitted_edits_where_main_is_the_authority(origin: Checkout) -> None:
     origin.write(".dstack/authority.yml", "authority: main\n")
     origin.commit("a", "b", day=3)

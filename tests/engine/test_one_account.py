@@ -279,7 +279,7 @@ def test_two_backends_of_one_account_end_none_of_each_others_machines(site: TwoB
     connections = Connections(site.ports(), site.state.lineage)
     asked = ask_everywhere(site.ports(), site.state, connections)
     assert (unowned(site.state, asked.found), asked.silent) == ((), {})
-    again = rebuilt_from_places(site.ports(), desired=desired, revision=Revision(digest="d"), above=0)
+    again = rebuilt_from_places(site.ports(), desired=desired, revision=Revision(digest="d"), old=None)
     assert {one.external_id: one.place for one in again.instances} == {
         one.external_id: one.place for one in site.state.instances
     }

@@ -30,6 +30,7 @@ from reconciler.hosts.ssh.pinned import Patience
 from reconciler.secrets.project_key import ProjectKey
 from reconciler.state.pending_effects import keys_digest
 from schemas.access import Way
+from schemas.backend_types import UNKNOWN
 from schemas.host import Jump
 from schemas.instance import HostReport, Instance
 from schemas.lease import Lease
@@ -210,7 +211,7 @@ def test_a_timer_that_a_job_stopped_is_noticed_and_armed_again(deed: str, guarde
     report = guarded.look()
     assert report.disarmed.startswith(f"dead-man timer {words}")
     assert report.self_destruct_at is None
-    guarded.us.runner.arm(guarded.one, generation=1)
+    guarded.us.runner.arm(guarded.one, generation=1, kind=UNKNOWN)
     report = guarded.look()
     assert report.disarmed == ""
     assert report.self_destruct_at is not None

@@ -187,6 +187,18 @@ def test_folders_of_the_host_and_shared_memory(host: RealHost, tmp_path: Path) -
     assert (tmp_path / "data" / "file").read_text() == "kept\n"
 
 
+def test_a_missing_folder_of_the_host_belongs_to_the_runs_user(host: RealHost, tmp_path: Path) -> None:
+    """One that is there stays as it is."""
+    (tmp_path / "there").mkdir()
+    volumes = ((str(tmp_path / "missing"), "/missing"), (str(tmp_path / "there"), "/there"))
+    box = a_box(volumes=volumes, user="app")
+    job = host.start("echo mine > /missing/file", "echo no > /there/file", box=box)
+    assert host.over(job).exit_code == 1
+    assert (tmp_path / "missing/file").read_text() == "mine\n"
+    assert (tmp_path / "missing").stat().st_uid == 1000
+    assert (tmp_path / "there").stat().st_uid == os.geteuid()
+
+
 def test_an_absolute_working_dir_is_the_containers(host: RealHost) -> None:
     job = host.start("pwd", "ls /workflow", box=a_box(), working_dir="/tmp")
     assert (host.over(job).exit_code, host.log(job)) == (0, b"/tmp\n")

@@ -218,7 +218,7 @@ def test_a_request_holds_for_seven_days_at_most(moto: Server, tmp_path: Path, se
 
 
 @pytest.mark.parametrize(
-    ("kind", "lasts", "holds"), [("task", 3600, 3600 + AROUND), ("task", None, None), ("service", None, None)]
+    ("kind", "lasts", "holds"), [("task", 3600, 3600 + 10 + AROUND), ("task", None, None), ("service", None, None)]
 )
 def test_requests_hold_as_long_as_the_job_may_run(
     tmp_path: Path, kind: str, lasts: int | None, holds: int | None

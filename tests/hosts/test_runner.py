@@ -326,7 +326,8 @@ def test_artifacts_come_back_and_links_that_leave_do_not(host: RealHost) -> None
             "out/\udcff",
         }
         assert tar.getmember("out/a.txt").mode == 0o755
-        assert {(one.mtime, one.uid, one.uname) for one in tar} == {(0, 0, "")}
+        assert {(one.uid, one.uname) for one in tar} == {(0, "")}
+        assert min(one.mtime for one in tar) > 1_700_000_000
     assert any("../x" in note for note in collected.notes)
     assert any("out/no" in note for note in collected.notes)
 

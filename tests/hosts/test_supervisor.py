@@ -254,10 +254,13 @@ def test_a_full_disk_loses_no_exit_code_and_can_be_cleaned(tmp_path: Path) -> No
         host = RealHost(small / "host")
         job = host.start("head -c 9000000 /dev/zero > big; exit 6")
         assert host.over(job).exit_code == 6
+        notes = host.runner.collect(host.instance, job, artifacts=("big",)).notes
+        assert "the disk of its host was full: its log and its files may be cut" in notes
         with pytest.raises(HostError, match="No space left"):
             host.start("true", job="next")
         host.runner.clean(host.instance, job, generation=1)
         assert host.over(host.start("true", job="next")).exit_code == 0
+        assert host.runner.collect(host.instance, "next", artifacts=()).notes == ()
     finally:
         subprocess.run(["umount", "-l", str(small)], check=True)
 

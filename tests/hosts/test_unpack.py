@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.hosts.artifacts import repack
 from reconciler.hosts.unpack import Unpacked, unpack
+from reconciler.text.dates import ARCHIVED, archived_time
 
 FILE, FOLDER, LINK, SECOND, FIFO = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE
 
@@ -77,6 +79,37 @@ def test_nothing_leaves_the_folder(tmp_path: Path, name: str) -> None:
         assert path.resolve().is_relative_to(inside), path
         assert not path.is_file() or path.read_text() != "secret"
     assert done.notes or name == "over a link"
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        (1_700_000_000, 1_700_000_000),
+        (0, ARCHIVED),
+        (-5, ARCHIVED),
+        (2**60, 4_354_732_800),
+        (1.7e9 + 0.5, 1_700_000_000),
+    ],
+)
+def test_a_file_keeps_its_date(tmp_path: Path, said: float, kept: int) -> None:
+    """In artifacts, too: what an archive claims is bounded, since no tool takes any number."""
+    raw = tmp_path / "raw.tar"
+    with tarfile.open(raw, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        entry = tarfile.TarInfo("a")
+        entry.mtime, entry.size = said, 1
+        tar.addfile(entry, io.BytesIO(b"a"))
+    with raw.open("rb") as stream:
+        assert unpack(stream, tmp_path / "in").notes == []
+    assert (tmp_path / "in/a").stat().st_mtime == kept
+    stored, notes = repack(raw, into=tmp_path / "stored")
+    assert (stored, notes) == (tmp_path / "stored", [])
+    with tarfile.open(tmp_path / "stored") as tar:
+        assert [entry.mtime for entry in tar] == [kept]
+
+
+@pytest.mark.parametrize("said", ["nan", "inf", "-inf", "1e300"])
+def test_no_date_at_all(tmp_path: Path, said: str) -> None:
+    assert archived_time(float(said)) in (ARCHIVED, 4_354_732_800)
 
 
 def test_links_that_stay_and_second_names_arrive(tmp_path: Path) -> None:

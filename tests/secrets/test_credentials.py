@@ -73,7 +73,7 @@ def test_a_client_that_is_not_installed(url: str, names: list[str], extra: str) 
         env={"HOME": "/nowhere", "PATH": "/usr/bin", "STORAGE_EMULATOR_HOST": "http://127.0.0.1:1"},
     )
     assert done.stdout.startswith("StateRefused"), done
-    assert f"pip install 'dstack-pools[{extra}]'" in done.stdout
+    assert f"(the extra `{extra}`)" in done.stdout
 
 
 def test_google_without_any(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
 from reconciler.store.blobs.bundle import CannotBundle, TooLarge, bundle
+from reconciler.text.dates import ARCHIVED
 
 
 @pytest.fixture
@@ -54,25 +56,50 @@ def test_with_git_what_it_tracks_and_what_it_does_not_ignore(project: Path) -> N
     assert names(bundle(project)) == [".dstack/pools.yml", ".gitignore", "train.py"]
 
 
+def test_its_files_have_a_date_that_zip_takes_and_no_other(project: Path, tmp_path: Path) -> None:
+    first = bundle(project, into=tmp_path / "one")
+    os.utime(project / "train.py", (1_700_000_000, 1_700_000_000))
+    (project / "link").symlink_to("train.py")
+    second = bundle(project, into=tmp_path / "two")
+    (project / "link").unlink()
+    assert bundle(project, into=tmp_path / "three").name == first.name != second.name
+    with tarfile.open(second) as tar:
+        assert {entry.mtime for entry in tar} == {ARCHIVED}
+        tar.extractall(tmp_path / "out", filter="data")
+    for zone in ("Etc/GMT+12", "Etc/GMT-14"):
+        program = "import sys, zipfile as z; z.ZipFile(sys.argv[1], 'w').write(sys.argv[2])"
+        command = [sys.executable, "-c", program, str(tmp_path / "x.zip"), str(tmp_path / "out/train.py")]
+        subprocess.run(command, env={**os.environ, "TZ": zone}, check=True)
+
+
 def test_a_file_that_a_secret_is_read_from_stays(project: Path) -> None:
     """By whatever name: a link to it, or a list of files that asks for it, takes it no further."""
     write(project, "token.txt", "hunter2")
     (project / "alias.txt").symlink_to("token.txt")
     never = ("./data/../token.txt",)
-    assert names(bundle(project, ("token.txt",), never=never)) == [".dstack/pools.yml", "data/a.txt", "train.py"]
+    assert names(bundle(project, ("token.txt", "train.py"), never=never)) == ["train.py"]
 
 
-def test_extra_files_travel_although_ignored(project: Path) -> None:
-    git(project, "init", "-q")
+@pytest.mark.parametrize("with_git", [True, False])
+@pytest.mark.parametrize(
+    ("files", "sent"),
+    [
+        ((), []),
+        (("train.py",), ["train.py"]),
+        (("data", "model.bin"), ["data/a.txt", "model.bin"]),
+        (("./data/", "data/a.txt"), ["data/a.txt"]),
+        ((".", "model.bin"), [".dstack/pools.yml", ".gitignore", "model.bin", "train.py"]),
+    ],
+)
+def test_files_are_all_that_is_sent_ignored_or_not(
+    project: Path, files: tuple[str, ...], sent: list[str], with_git: bool
+) -> None:
+    """`.` is the project as git sees it, or as its rules leave it, for whoever wants more than that."""
+    if with_git:
+        git(project, "init", "-q")
     write(project, ".gitignore", "/data/\nmodel.bin\n")
     write(project, "model.bin", "m")
-    assert names(bundle(project, ("data", "model.bin"))) == [
-        ".dstack/pools.yml",
-        ".gitignore",
-        "data/a.txt",
-        "model.bin",
-        "train.py",
-    ]
+    assert names(bundle(project, files)) == sent
 
 
 @pytest.mark.parametrize("files", [".dstack", ".", ".dstack/state", ".dstack/keys/project.key"])

@@ -131,7 +131,7 @@ class FakeRunner:
     def admit(self, instance: Instance, keys: tuple[str, ...], *, generation: int) -> None:
         raise AssertionError(f"{instance.id} is given keys in no test of this world")
 
-    def arm(self, instance: Instance, *, generation: int) -> None:
+    def arm(self, instance: Instance, *, generation: int, kind: BackendType) -> None:
         raise AssertionError(f"{instance.id} has its timer armed in no test of this world")
 
     def start(self, instance: Instance, order: JobOrder) -> HeldJob | None:
@@ -265,7 +265,7 @@ class Site:
             return DatedPlace(self.world, name, region=region, lineage=lineage, ahead=lambda: self.wrong)
         return self.world.place(name, region=region, project=PROJECT, lineage=lineage)
 
-    def bundle(self, root: Path, files: tuple[str, ...], never: tuple[str, ...] = ()) -> Path:
+    def bundle(self, root: Path, files: tuple[str, ...] | None, never: tuple[str, ...] = ()) -> Path:
         packed = Path(tempfile.mkdtemp(dir=self.scratch), "bundle")
         packed.write_text(repr(files))
         return packed

@@ -44,6 +44,9 @@ def run(
     disk: o.Disk = None,
     port: Annotated[list[str] | None, typer.Option("--port", "-p", metavar="PORT", help="A port of the run.")] = None,
     deadline: o.Deadline = "",
+    exit_code_from: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="End with the exit code of node N (0: the first).")
+    ] = None,
 ) -> int:
     """Run a configuration: show offers, ask, start it and follow its log."""
     from reconciler.cli.commands.offers.flags import retry_flag, spot_flag
@@ -60,7 +63,7 @@ def run(
     }  # fmt: skip
     asked = RunAsk(
         working_dir=working_dir, file=file, detach=detach, yes=yes, yes_above=yes_above, max_offers=max_offers,
-        deadline=deadline, args=tuple(args or ()), env=tuple(env or ()), flags=flags,
+        deadline=deadline, args=tuple(args or ()), env=tuple(env or ()), flags=flags, exit_code_from=exit_code_from,
     )  # fmt: skip
     return run_run(asked)
 
@@ -87,9 +90,11 @@ def logs(
     deadline: o.Deadline = "",
 ) -> int:
     """Print a run's log: from its host while it runs, from the store afterwards."""
+    from reconciler.cli.commands.run.log_output import kept_out_of_runs
     from reconciler.cli.commands.run.logs import show_logs
 
-    return show_logs(name, follow=follow, job=job, replica=replica, attempt=attempt, deadline=deadline)
+    with kept_out_of_runs():
+        return show_logs(name, follow=follow, job=job, replica=replica, attempt=attempt, deadline=deadline)
 
 
 def stop(
@@ -157,12 +162,16 @@ def enter(
 
 
 def cp(
-    source: Annotated[str, typer.Argument(metavar="RUN:PATH", help="Relative to the run's working folder.")],
-    target: Annotated[Path, typer.Argument(metavar="DEST", help="A file or folder here.")],
-    job: Annotated[int, typer.Option(metavar="N", min=0, help="The node to copy from.")] = 0,
+    source: Annotated[str, typer.Argument(metavar="RUN:PATH", help="Or a file or folder here, to copy into a run.")],
+    target: Annotated[str, typer.Argument(metavar="DEST", help="A file or folder here, or RUN:PATH.")],
+    job: Annotated[int, typer.Option(metavar="N", min=0, help="The node to copy from or to.")] = 0,
     replica: Annotated[int, typer.Option(metavar="N", min=0, help="The replica of a service.")] = 0,
 ) -> int:
-    """Copy a file or folder out of a run: as it is now, or from its artifacts once it has ended."""
+    """Copy files out of a run (once it has ended, from its artifacts) or into one."""
+    if ":" in target and "/" not in target.partition(":")[0] and not Path(target).exists():
+        from reconciler.cli.commands.run.copy_into import copy_into
+
+        return copy_into(Path(source), target=target, job=job, replica=replica)
     from reconciler.cli.commands.run.cp import copy_out
 
-    return copy_out(source, target=target, job=job, replica=replica)
+    return copy_out(source, target=Path(target), job=job, replica=replica)

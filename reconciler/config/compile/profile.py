@@ -32,6 +32,8 @@ def layer_of(form: ProfileKeys, *, name: str = "", default: bool = False) -> Pro
         retry=retry_of(form),
         max_duration=None if form.max_duration == OFF else form.max_duration,
         max_duration_off=form.max_duration == OFF,
+        stop_duration=None if form.stop_duration == OFF else form.stop_duration,
+        stop_off=form.stop_duration == OFF,
         max_price=form.max_price,
         pool=form.pool_name or "",
         instance_name=form.instance_name or "",

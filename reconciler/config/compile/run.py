@@ -24,6 +24,7 @@ from schemas.run import Container, Probe, RunSpec
 
 HOUR = 3600
 MAX_DURATION = {"task": 72 * HOUR, "dev-environment": 6 * HOUR, "service": None}
+STOP_DURATION = 10
 
 SCHEDULING_KEYS = frozenset(
     {
@@ -51,6 +52,7 @@ SCHEDULING_KEYS = frozenset(
         "stop_duration",
         "log_limit",
         "hold",
+        "restore",
     }
 )
 """What says where, when and at what price a run runs, and not what it does: no part of its hash.
@@ -113,16 +115,18 @@ def compile_run(
         setup=form.setup or (),
         env=tuple((key, value) for key, value in form.env or () if _ENV_NAME.fullmatch(key)),
         working_dir=form.working_dir or "",
-        files=form.files or (),
+        files=form.files,
         priority=50 if form.priority is None else form.priority,
         retry=chosen.pick("retry", Retry()),
         max_duration=chosen.duration("max_duration", "max_duration_off", MAX_DURATION[kind]),
+        stop_duration=chosen.duration("stop_duration", "stop_off", STOP_DURATION),
         idle_duration=idle,
         reuse_only=bool(chosen.pick("reuse_only", False, shown="creation_policy")),
         destroy_after=idle is not None,
         instance_name=chosen.pick("instance_name", ""),
         artifacts=(*(form.artifacts or ()), *((KEPT_CHANGES,) if developing else ())),
         artifacts_every=form.artifacts_every,
+        restore=form.restore or "artifacts",
         rerun=form.rerun or 0,
         hold=form.hold,
         formerly=form.formerly or (),

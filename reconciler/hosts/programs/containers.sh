@@ -48,13 +48,14 @@ find_container() { # $1 job folder, $2 more flags -> boxes: its running containe
     boxes=$(timeout "$engine_patience" "$engine" ps -q $2 --filter "label=dstack.claim=$token" 2>/dev/null)
 }
 
-term_container() { # $1 job folder: once to each of its processes, also where we may not see them
-    find_container "$1" '' || return 0
+term_container() { # $1 job folder: once to each of its processes, also where we may not see them; false: not yet
+    true > "$1/box/stop" 2> /dev/null # its first process then waits for all others
+    find_container "$1" '' && [ -n "$boxes" ] || return 1
     for box in $boxes; do
-        timeout 20 "$engine" exec --user 0 "$box" sh -c 'kill -TERM -1' > /dev/null 2>&1
+        # Nothing to tell yet where its shell is about to begin; without a shell, its first process is told alone.
+        timeout 20 "$engine" exec --user 0 "$box" sh -c 'kill -TERM -1' > /dev/null 2>&1 || [ ! -f "$1/box.shell" ] || return 1
         timeout 20 "$engine" kill --signal TERM "$box" > /dev/null 2>&1
     done
-    return 0
 }
 
 kill_container() { # $1 job folder; false where one of its containers may still run

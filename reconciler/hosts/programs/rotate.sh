@@ -4,7 +4,7 @@
 # without having written it down finds that. Exits: 0 done, 1 cannot, 3 it is not the key to take.
 # shellcheck shell=sh
 umask 077
-key=/etc/ssh/dstack_host_key
+key=/etc/ssh/dstack_host_key run=/run/dstack
 
 half() { # $1 a private key -> the public half
     set -- "$(ssh-keygen -y -f "$1" 2> /dev/null)"
@@ -34,14 +34,20 @@ take() { # $2 public half, $3 who vouches
     elif [ "$(half $key)" != "$2" ]; then
         return 3
     fi
-    systemctl reload ssh.service 2> /dev/null || systemctl reload sshd.service || return 1
+    reload || return 1
     shows "$2"
+}
+
+reload() { # by a signal where no systemd has begun it, as in a container
+    if { read -r server < "$run/sshd.pid"; } 2> /dev/null && kill -HUP "$server"; then return; fi
+    systemctl reload ssh.service 2> /dev/null || systemctl reload sshd.service
 }
 
 shows() { # $1 public half: waits until its server shows it, 10 s at most
     command -v ssh-keyscan > /dev/null || { sleep 2; return 0; }
-    tries=0
-    until ssh-keyscan -t ed25519 127.0.0.1 2> /dev/null | grep -qF "$1"; do
+    tries=0 port=22
+    [ ! -f $run/sshd.port ] || read -r port < $run/sshd.port
+    until ssh-keyscan -p "$port" -t ed25519 127.0.0.1 2> /dev/null | grep -qF "$1"; do
         tries=$((tries + 1))
         [ $tries -lt 50 ] || return 1
         sleep 0.2 2> /dev/null || sleep 1

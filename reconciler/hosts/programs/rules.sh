@@ -14,13 +14,14 @@ read_boot() { # boot: what no other start of this machine had. Containers share 
     case $boot in ????????-????-????-????-????????????) ;; *) read -r boot < /proc/sys/kernel/random/boot_id ;; esac
 }
 
-read_start() { # $1 pid -> born: its start in clock ticks since boot, "" where there is none: tells a reused pid
-    born=
+read_start() { # $1 pid -> born: its start in clock ticks since boot, "" where there is none: tells a reused pid; parent
+    born='' parent=''
     { read -r stat < "/proc/$1/stat"; } 2>/dev/null || return 0
     stat=${stat##*") "}
     # shellcheck disable=SC2086
     set -- $stat
     case $1 in Z | X) return 0 ;; esac
+    parent=$2
     shift 19
     born=$1
 }
@@ -110,8 +111,8 @@ drop_cgroup() { # $1 job folder
 }
 
 forget_secrets() { # $1 job folder: whatever the user gave, but for the files and the log
-    rm -rf "$1/env" "$1/env.reserved" "$1/script" "$1/probe" "$1/order" "$1/bundle.tar.gz" "$1/pipe" "$1/auth"
-    rm -rf "$1/told" "$1/box" "$1/box.flags" "$1/box.args" "$1/volumes"
+    rm -rf "$1/env" "$1/env.reserved" "$1/script" "$1/probe" "$1/order" "$1/bundle.tar.gz" "$1/restore.tar.gz" "$1/pipe" "$1/auth"
+    rm -rf "$1/told" "$1/box" "$1/box.flags" "$1/box.args" "$1/box.first" "$1/words" "$1/volumes"
 }
 
 write_end() { # $1 job folder, $2 the line, once; over space reserved at the start: a full disk loses no exit code

@@ -100,16 +100,31 @@ pull() { # becomes the pull: its words go to the log, its progress to `pulling`
     mv -f pull.code.new pull.code
 }
 
+find_user() { # who runs in the container: "" for root
+    who=${user:-$(timeout 20 "$engine" image inspect --format '{{.Config.User}}' "$image" 2>/dev/null)}
+    case ${who%%:*} in 0 | root) who='' ;; esac
+}
+
+make_volumes() { # folders that are missing; they belong to whoever runs in the container, or anybody may write there
+    while read -r source; do
+        [ ! -d "$source" ] || continue
+        mkdir -p "$source" || return 1
+        [ -z "$who" ] || timeout 60 "$engine" run --rm --pull never --network none --log-driver none \
+            --security-opt label=disable --label "dstack.claim=$token" --user 0 --entrypoint chown \
+            --volume "$source:/workflow" "$image" "$who" /workflow < /dev/null > /dev/null 2>&1 || chmod 1777 "$source"
+    done < volumes
+}
+
 open_files() { # ours are readable inside; the job's are open to a user of the container who is not root: nobody else of this host gets past the folder above
     rm -rf told && mkdir -m 777 told && chmod -R a+rX box
-    set -- "${user:-$(timeout 20 "$engine" image inspect --format '{{.Config.User}}' "$image" 2>/dev/null)}"
-    case ${1%%:*} in '' | 0 | root) ;; *) chmod -R a+rwX work ;; esac
+    [ -z "$who" ] || chmod -R a+rwX work
 }
 
 become_container() { # the engine's client, in the foreground; the container has the job's claim as its label
     recall_container . && read -r image < image
+    find_user
     open_files
-    while read -r source; do mkdir -p "$source" || exit 1; done < volumes
+    make_volumes || exit 1
     set -- "$(command -v "$engine")" run --name "dstack-$job-${token%"${token#????????}"}" --pull never \
         --label "dstack.claim=$token" --label "dstack.job=$job" --log-driver none --network host \
         --security-opt label=disable --volume "$here/work:/workflow" --volume "$here/box:/dstack:ro" \
@@ -122,12 +137,39 @@ become_container() { # the engine's client, in the foreground; the container has
             for uuid in $(echo "$gpus" | tr , ' '); do set -- "$@" --device "nvidia.com/gpu=$uuid"; done
             ;;
     esac
-    set -- "$@" "$image"
+    if [ "$begins" = script ]; then
+        true > box.shell
+        set -- "$@" "$image"
+    elif begins_with_shell; then
+        true > box.shell
+        set -- "$@" --entrypoint sh "$image"
+        . ./box.first
+        while IFS= read -r word; do set -- "$@" "$word"; done < words
+    else
+        set -- "$@" "$image"
+    fi
     . ./box.args
     set -- "$token" "$folder" /dstack/hostfile '' "$@"
     take_environment "$@"
     shift 4
     exec "$@"
+}
+
+begins_with_shell() { # true where the image has a shell to start its entrypoint: the end of the first process ends all
+    true > words
+    case $begins in words) ;; image) read_words || return 1 ;; *) return 1 ;; esac
+    timeout 60 "$engine" run --rm --pull never --network none --log-driver none --label "dstack.claim=$token" \
+        --entrypoint sh "$image" -c : > /dev/null 2>&1
+}
+
+read_words() { # words: what the image runs by itself, one a line; false where that cannot be told, or has to be the first
+    counted=$(timeout 20 "$engine" image inspect --format '{{len .Config.Entrypoint}} {{len .Config.Cmd}}' "$image") || return 1
+    timeout 20 "$engine" image inspect --format \
+        '{{range .Config.Entrypoint}}{{println .}}{{end}}{{range .Config.Cmd}}{{println .}}{{end}}' "$image" > words.new || return 1
+    sed '$d' words.new > words # println, and one more at the end of the answer
+    [ "$(wc -l < words)" -eq $((${counted% *} + ${counted#* })) ] || return 1 # a word of several lines
+    { read -r word < words; } 2> /dev/null || return 1
+    case ${word##*/} in init | my_init | runit-init | systemd | s6-*) return 1 ;; esac
 }
 
 probe_container() { # in the container, where it ends in time whatever becomes of us

@@ -79,6 +79,17 @@ baseline() { # git, with what the files were at first as its HEAD: nothing of wh
         -c user.email=dstack@localhost -c commit.gpgsign=false -c gc.auto=0 "$@"
 }
 
+restore_artifacts() { # $1 the files as they came: what the last attempt left is put over them
+    read -r last < restored
+    if [ ! -f restore.tar.gz ]; then
+        echo "[dstack] the artifacts of attempt $last are not in the store any more: this attempt begins without them"
+        return
+    fi
+    tar -xzf restore.tar.gz -C "$1" || { echo "[dstack] the artifacts of attempt $last could not be unpacked"; return 1; }
+    [ "$keep_changes" = 0 ] || rm -rf "$1/dstack-changes" # made anew at its end
+    echo "[dstack] the artifacts of attempt $last were put back"
+}
+
 begin_changes() { # $1 the files as they came
     if ! command -v git > /dev/null; then
         echo '[dstack] this host has no git: what is changed here will not be kept as a diff'
@@ -122,6 +133,6 @@ keep_new() { # by the names that git's rules do not leave out
     fi
     # shellcheck disable=SC2016  # for the shell that takes the names
     xargs -0 sh -c 'for file; do
-        case $file in */*) mkdir -p "$0/${file%/*}" ;; *) mkdir -p "$0" ;; esac && { ln "$file" "$0/$file" 2>/dev/null || cp -P "$file" "$0/$file"; }
+        case $file in */*) mkdir -p "$0/${file%/*}" ;; *) mkdir -p "$0" ;; esac && { ln "$file" "$0/$file" 2>/dev/null || cp -p -P "$file" "$0/$file"; }
     done' "$kept/untracked" < "$here/new"
 }

@@ -26,7 +26,9 @@ launch() { # becomes the job's shell, in a session of its own
             tar -xzf bundle.tar.gz -C work.new || { echo "[dstack] the files could not be unpacked"; exit 1; }
         fi
         [ "$keep_changes" = 0 ] || begin_changes work.new
+        [ ! -f restored ] || restore_artifacts work.new || exit 1
         mv work.new work
+        rm -f restore.tar.gz
     fi
     [ "$inside" = 0 ] || mkdir -p "work/$working_dir" || exit 1
     [ -z "$python" ] || make_python || { echo "python:$python" > failed && exit 1; }
@@ -63,8 +65,16 @@ await_release() { # everything is there; `go` comes from whoever releases us, or
     keep_port
 }
 
+has_room() { # false, and noted in an empty file, where the disk of the job's files is full
+    room=$(df -Pk . 2>/dev/null | { read -r _ && read -r _ _ _ room _ && echo "$room"; })
+    case $room in '' | *[!0-9]*) return 0 ;; esac
+    [ "$room" -lt 64 ] || return 0
+    { true > no-room; } 2>/dev/null
+    return 1
+}
+
 go() { # one go of the commands; `main` is over as soon as they are
-    rm -f code pipe && mkfifo pipe || return 1
+    rm -f code pipe box/stop box.shell && mkfifo pipe || return 1
     keep_log < pipe &
     reader=$!
     ( # its own words ("Terminated") are not the job's
@@ -188,16 +198,30 @@ patient() { # $1 when the grace ends: an abort cuts it short
     [ "$up" -lt "$1" ] && [ ! -e ../../ending ] && [ ! -f abort ]
 }
 
+read_ticks() { # told: now, in clock ticks since boot, of which Linux shows a hundred a second
+    read -r told _ < /proc/uptime
+    told=${told%%.*}${told#*.}
+}
+
+answers() { # $1 pid: it was begun because of the TERM, by who was sent it and lives, or later: it may save something
+    read_start "$1"
+    [ -n "$born" ] || return 0
+    case " $termed " in *" $parent "*) return 0 ;; esac
+    [ "$born" -gt "$told" ]
+}
+
 finish_processes() { # $1 seconds between TERM, once to each, and KILL, until none is left
     read_uptime
-    until=$((up + $1)) termed='' tries=0
+    until=$((up + $1)) termed='' tries=0 told=''
     while left; do
         if [ -n "$engine" ] && patient "$until"; then
             [ -n "$termed" ] || { term_container . && termed=1; }
         elif patient "$until"; then
             for pid in $pids; do
-                case " $termed " in *" $pid "*) ;; *) termed="$termed $pid" && kill -TERM "$pid" 2>/dev/null ;; esac
+                case " $termed " in *" $pid "*) continue ;; esac
+                if [ -z "$told" ] || ! answers "$pid"; then termed="$termed $pid" && kill -TERM "$pid" 2>/dev/null; fi
             done
+            [ -n "$told" ] || read_ticks
         else
             [ -z "$engine" ] || kill_container .
             kill_processes . 0
@@ -332,6 +356,7 @@ supervise() {
     case $cause in max-duration:* | inactivity:* | disk:*) note "ended: $cause" ;; esac
     finish_log
     noticed=0
+    has_room
     [ ! -e "$notice" ] || noticed=1
     drop_cgroup .
     [ "$keep_changes" = 0 ] || [ ! -d work ] || end_changes

@@ -13,16 +13,16 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from reconciler.planner.draft import Draft
-from reconciler.planner.placement.fit import other_image, refusal, shortage
+from reconciler.planner.placement.fit import misfit, other_image, refusal, shortage
 from reconciler.planner.placement.host_ports import clash
 from reconciler.planner.placement.idle_pool import Requirement
-from reconciler.state.blocks import blocks_of, part, part_price, used
+from reconciler.state.blocks import blocks_of, part, part_price, shared, used
 from reconciler.state.drains import crosses
 from reconciler.state.status import lost_gpus
 from schemas.base import Price, Seconds
 from schemas.instance import Instance
 from schemas.offer import Offer
-from schemas.resources import Need, Resources
+from schemas.resources import Need, Resources, Where
 from schemas.run import Job
 
 
@@ -47,6 +47,19 @@ def fewest(need: Need, resources: Resources, *, of: int) -> int:
     """The fewest blocks that suffice for the need; 0 where none do."""
     numbers = range(1, of + 1)
     return next((n for n in numbers if not shortage(need, part(resources, blocks=n, of=of), cloud=False)), 0)
+
+
+def share_misfit(need: Need, where: Where, machine: Instance) -> str:
+    """Say with numbers why no number of the machine's blocks suffices, by the rule that decides; "" if one does.
+
+    Whether so many are free is another question.
+    """
+    of = shared(machine)
+    blocks = fewest(need, machine.resources, of=of)
+    if not blocks:
+        return misfit(need, where, machine, cloud=False)
+    own, price = part(machine.resources, blocks=blocks, of=of), part_price(machine.price, blocks=blocks, of=of)
+    return misfit(need, where, replace(machine, resources=own, price=price), cloud=False)
 
 
 def least(shape: Requirement, machine: Instance | Offer, *, of: int) -> int:

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from reconciler.planner.draft import Draft, overrides
+from reconciler.planner.placement.host_ports import clash
 from reconciler.state.autoscale_rules import Rules, covers, kind, rules_of
 from reconciler.text.format import counted
 from schemas.base import Price
@@ -69,6 +70,10 @@ class Room:
         more = f", {held} held for run {run}" if held else ""
         more += f", {n} more asked" if n > 1 else ""
         return f"the pool is at its maximum: {count} of {counted(pool.nodes_max, 'node')}{more}"
+
+    def port_taken(self, offer: Offer, ports: tuple[int, ...]) -> str:
+        """Why no job with these ports can be on the machine that the offer is a share of; "" where one can."""
+        return clash(self._draft, offer, ports)
 
     def unaffordable(self, pool: Pool, offer: Offer, *, n: int) -> str:
         """Why a budget forbids it. No dearer offer passes where a cheaper one failed."""

@@ -10,7 +10,6 @@ from itertools import chain
 from reconciler.planner.draft import Draft
 from reconciler.planner.placement.blocks import share_of_offer
 from reconciler.planner.placement.fit import accepted, fits, refusal
-from reconciler.planner.placement.host_ports import clash
 from reconciler.planner.placement.idle_pool import Requirement
 from reconciler.planner.placement.known_refusals import capacity_now, strangers_of
 from reconciler.planner.placement.limits import Room
@@ -235,7 +234,7 @@ class Search:
             return "elsewhere", ""
         if self._shape.nodes > 1 and not self._market.draft.joins_nodes(offer.backend):
             return "nodes", ""
-        if self._shape.ports and (why := clash(self._market.draft, offer, self._shape.ports)):
+        if self._shape.ports and (why := self._room.port_taken(offer, self._shape.ports)):
             return "port", why
         n = self._shape.nodes - self._have.get(region, 0)
         stage, why = self._market.unavailable(offer, n=n, reservation=self._shape.where.reservation)

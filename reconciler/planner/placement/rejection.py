@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from reconciler.planner.draft import Draft
-from reconciler.planner.placement.blocks import SharedBox, fewest
+from reconciler.planner.placement.blocks import SharedBox, fewest, share_misfit
 from reconciler.planner.placement.fit import misfit
 from reconciler.planner.placement.host_ports import clash
 from reconciler.planner.placement.idle_pool import Requirement
@@ -46,15 +46,17 @@ def passed_by(
 
     `samples`: one of each kind that is idle, and how many; `boxes` those with free blocks; `others` by why not.
     """
+    if shape.instance_name:
+        return _named(draft, shape)
     idle, reason, near = 0, "", ""
     for one, many in samples:
         idle += many
         unfit = misfit(shape.need, shape.where, one, cloud=False) or clash(draft, one, shape.ports)
         reason, near = reason or unfit, near or ("" if unfit else crossing(draft, one, shape))
-    shared = list(boxes)
-    idle += len(shared)
-    if shared and not reason:  # the one with most to spare tells best; their order in the state tells nothing
-        reason = _box_misfit(draft, min(shared, key=_spare), shape)
+    open_boxes = list(boxes)
+    idle += len(open_boxes)
+    if open_boxes and not reason:  # the one with most to spare tells best; their order in the state tells nothing
+        reason = _box_misfit(draft, min(open_boxes, key=_spare), shape)
     reason = near or reason  # what would do but for a drain says more than what is too small
     rest = "".join(f", {count} {what}" for what, count in sorted(others.items()) if count)
     if not idle:
@@ -75,8 +77,26 @@ def _box_misfit(draft: Draft, box: SharedBox, shape: Requirement) -> str:
     blocks = fewest(shape.need, one.resources, of=box.of)
     if blocks > box.free:
         return f"{blocks} of {one.name}'s {box.of} blocks needed, {box.free} free"
-    unfit = misfit(shape.need, shape.where, one, cloud=False) or clash(draft, one, shape.ports)
+    unfit = share_misfit(shape.need, shape.where, one) or clash(draft, one, shape.ports)
     return unfit or crossing(draft, one, shape)
+
+
+def _named(draft: Draft, shape: Requirement) -> str:
+    """Why the instance that was asked for by name does not do; of others nothing is said."""
+    mine = [one for one in draft.living.values() if one.name == shape.instance_name and one.pool == shape.pool]
+    if not mine:
+        return f"there is no instance {shape.instance_name}"
+    one = mine[0]
+    unfit = share_misfit(shape.need, shape.where, one) or clash(draft, one, shape.ports) or crossing(draft, one, shape)
+    return f"{one.name}: {unfit}" if unfit else f"{one.name} is {_state(one)}"
+
+
+def _state(one: Instance) -> str:
+    if one.unreachable_since is not None:
+        return "unreachable"
+    if one.quarantined or one.degraded:
+        return "quarantined" if one.quarantined else "degraded"
+    return "drained" if one.draining else "busy" if one.phase == "ready" else one.phase
 
 
 def _length(seconds: Seconds | None) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from reconciler.planner.draft import Draft
 from reconciler.state.status import degraded
 from reconciler.text.dates import clock
+from reconciler.text.format import hourly
 from schemas.backend_types import SSH
+from schemas.base import Price
 from schemas.host import Host
 from schemas.instance import Instance
 from schemas.offer import Offer
@@ -46,7 +48,23 @@ def _follow(draft: Draft, one: Instance, *, host: Host, pool: Pool) -> None:
         draft.cannot(f"host {one.name}", f"given no work: {why}")
     if (one.host, one.blocks) != (host, host.blocks):
         changes = {"host": host, "blocks": host.blocks, "price": host.price}
-        draft.update_instance(one, why="declared otherwise", quiet=True, **changes)
+        told = _difference(one, host)
+        draft.update_instance(one, why=told or "declared otherwise", quiet=not told, **changes)
+
+
+def _difference(one: Instance, host: Host) -> str:
+    """What of its declaration changes who may use it, and at what price."""
+    found = []
+    if one.blocks != host.blocks:
+        found.append(f"blocks {_blocks(one.blocks)} → {_blocks(host.blocks)}")
+    if (one.price or 0) != (host.price or 0):
+        was, now = (hourly(price or Price(0)) for price in (one.price, host.price))
+        found.append(f"price {was} → {now}")
+    return ", ".join(found)
+
+
+def _blocks(number: int) -> str:
+    return str(number) if number else "auto"
 
 
 def _trouble(one: Instance, *, allow_foreign: bool) -> str:
@@ -119,4 +137,4 @@ def waits(draft: Draft, pool: Pool) -> str:
         return "its hosts are being attached"
     there = sum(1 for id in draft.members[pool.name] if draft.living[id].host is not None)
     every = len(pool.hosts)
-    return f"{there} of its {every} hosts are attached" if there < every else "all its hosts are taken"
+    return f"{there} of its {every} hosts are attached" if there < every else "the pool has no other hosts"

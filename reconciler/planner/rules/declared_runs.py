@@ -210,9 +210,18 @@ def _add(draft: Draft, spec: RunSpec, *, id: str) -> None:
         wait_until=None if wait is None else draft.now + wait,
     )
     pool = draft.pool_name(spec.pool)
-    why = "new" if spec.type == "task" else f"new {spec.type}"
+    why = ("new" if spec.type == "task" else f"new {spec.type}") + _sends(spec)
     draft.actions.append(Update(subject=f"run {id}", name=spec.name, pool=pool, enrol=run, why=why))
     draft.runs[id] = run
+
+
+def _sends(spec: RunSpec) -> str:
+    if spec.files is None or "." in spec.files:
+        return ""
+    if not spec.files:
+        return ", sends no files"
+    more = f" and {len(spec.files) - 3} more" if len(spec.files) > 3 else ""
+    return f", sends only {', '.join(spec.files[:3])}{more}"
 
 
 # ---------------------------------------------------------------- deleted from the documents

@@ -8,8 +8,8 @@ from reconciler.planner.placement.host_ports import host_of
 from reconciler.planner.placement.idle_pool import Requirement, coming
 from reconciler.planner.placement.rejection import crossing
 from reconciler.planner.rules.assign_run import assign
+from reconciler.planner.rules.dispatch import Dispatch
 from reconciler.planner.rules.scale_up import RESERVED, grow_gang
-from reconciler.planner.rules.serving import Serving
 from reconciler.planner.run_queue import Demand
 from schemas.base import Price
 from schemas.instance import Instance
@@ -20,9 +20,9 @@ from schemas.run import Run
 class Gathering:
     """Runs of several nodes are served with it: from what is at hand, what is coming, what ends, what is bought."""
 
-    def __init__(self, serving: Serving) -> None:
-        self.draft, self.at, self.growth = serving.draft, serving.at, serving.growth
-        self._serving = serving
+    def __init__(self, dispatch: Dispatch) -> None:
+        self.draft, self.at, self.growth = dispatch.draft, dispatch.at, dispatch.growth
+        self._dispatch = dispatch
 
     def serve(self, demand: Demand, shape: Requirement) -> None:
         """Assign it, reserve what it waits for, or say why it has to wait."""
@@ -45,18 +45,18 @@ class Gathering:
             if not why:
                 return
         if not mine:
-            self._serving.refused[shape] = why
-        self._serving.unserved(run, why, shape=shape)
+            self._dispatch.refused[shape] = why
+        self._dispatch.unserved(run, why, shape=shape)
 
     def _gathers(
         self, run: Run, shape: Requirement, *, at_hand: dict[Region, list[Instance]], mine: list[Instance]
     ) -> str:
         """Keep the nodes that it has for it, and wait for the others or order them; why not, or ""."""
-        serving = self._serving
+        dispatch = self._dispatch
         offer, ends = self._ending(run, shape, at_hand=at_hand, mine=mine)
         enough = [found[: shape.nodes] for found in at_hand.values() if len(found) >= shape.nodes]
         if not enough:
-            return "" if serving.backs_off(run, shape) else self._grow(run, shape, at_hand=at_hand, mine=mine)
+            return "" if dispatch.backs_off(run, shape) else self._grow(run, shape, at_hand=at_hand, mine=mine)
         self._reserve(run, enough[0])
         ending = [ends[one.id] for one in enough[0] if one.id in ends]
         awaited = len(ending) + sum(coming(self.draft, one) for one in enough[0])
@@ -64,9 +64,9 @@ class Gathering:
         if ending:
             idle, count = run.spec.idle_duration, len(ending)
             saves = self.at.freeing.ends.saves(offer, idle, count=count) if offer is not None else None
-            serving.waits_for_ends(run, ending, saves=saves, said=said)
+            dispatch.waits_for_ends(run, ending, saves=saves, said=said)
         else:
-            serving.waits(run, said)
+            dispatch.waits(run, said)
         return ""
 
     def _by_region(self, shape: Requirement, *, mine: list[Instance], owned: bool) -> dict[Region, list[Instance]]:
@@ -95,7 +95,7 @@ class Gathering:
         self, run: Run, shape: Requirement, *, at_hand: dict[Region, list[Instance]], mine: list[Instance]
     ) -> tuple[Offer | None, dict[str, Awaited]]:
         """Busy instances that free themselves, added to what is at hand; and what would be launched instead."""
-        offer, within = self._serving.alternative(shape)
+        offer, within = self._dispatch.alternative(shape)
         ends = self.at.freeing.nodes(shape, run=run.id, within=within, most=2 * shape.nodes)
         added = (one for one in ends if self._offered(at_hand, one.instance, shape=shape, mine=mine))
         return offer, {one.instance.id: one for one in added}
@@ -103,8 +103,8 @@ class Gathering:
     def _grow(
         self, run: Run, shape: Requirement, *, at_hand: dict[Region, list[Instance]], mine: list[Instance]
     ) -> str:
-        if shape in self._serving.refused and not mine:
-            return self._serving.refused[shape]
+        if shape in self._dispatch.refused and not mine:
+            return self._dispatch.refused[shape]
         have = {region: len(found) for region, found in at_hand.items()}
         only = self.at.network(mine[0]) if mine else None
         why, region = grow_gang(self.growth, run, shape, have=have, only=only)
@@ -112,7 +112,7 @@ class Gathering:
             most = max(have.values(), default=0)
             return f"{most} of {shape.nodes} nodes at hand in one region; {why}"
         self._reserve(run, at_hand.get(region, []))
-        self._serving.waits(run, f"waits for {shape.nodes - have.get(region, 0)} of its {shape.nodes} nodes")
+        self._dispatch.waits(run, f"waits for {shape.nodes - have.get(region, 0)} of its {shape.nodes} nodes")
         return ""
 
     def _reserve(self, run: Run, instances: list[Instance]) -> None:

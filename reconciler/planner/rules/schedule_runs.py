@@ -14,10 +14,10 @@ from reconciler.planner.placement.host_ports import take_ports
 from reconciler.planner.placement.idle_pool import Requirement
 from reconciler.planner.placement.reservations import release
 from reconciler.planner.rules.assign_run import assign
+from reconciler.planner.rules.dispatch import Dispatch
 from reconciler.planner.rules.gather_nodes import Gathering
 from reconciler.planner.rules.run_shape import contended, refused_by_pool, shape_of
 from reconciler.planner.rules.scale_up import Growth, grow_for
-from reconciler.planner.rules.serving import Serving
 from reconciler.planner.run_queue import Demand, waiting
 from schemas.instance import Instance
 from schemas.run import Run
@@ -28,18 +28,18 @@ class Server:
 
     def __init__(self, draft: Draft, growth: Growth, *, waiting: Collection[str]) -> None:
         self.draft, self.growth, self.timed = draft, growth, contended(draft)
-        self._serving = Serving(draft, growth, waiting=waiting)
-        self._gathering = Gathering(self._serving)
-        self.at = self._serving.at
+        self._dispatch = Dispatch(draft, growth, waiting=waiting)
+        self._gathering = Gathering(self._dispatch)
+        self.at = self._dispatch.at
 
     def serve(self, demand: Demand) -> None:
         run = demand.run
         shape = shape_of(self.growth, run, timed=self.timed)
         why = refused_by_pool(self.draft, run, shape)
         if not demand.covered:  # another apply starts it: what it could have now or soon is not for those after it
-            _ = why or self._serving.holds.hold(run, shape)
+            _ = why or self._dispatch.holds.hold(run, shape)
         elif why:
-            self._serving.unserved(run, why)
+            self._dispatch.unserved(run, why)
         elif shape.nodes > 1:
             self._gathering.serve(demand, shape)
         else:
@@ -47,7 +47,7 @@ class Server:
 
     def _single(self, demand: Demand, shape: Requirement) -> None:
         """What was launched for it, then what is at hand, then what will be; a new instance last."""
-        serving, run = self._serving, demand.run
+        dispatch, run = self._dispatch, demand.run
         own = self.at.owned.get(run.id, ())
         found, choice = self.at.idle.among(own, shape), self.at.boxes.among(own, shape)
         if self._given(demand, shape, found=found, choice=choice):
@@ -62,20 +62,20 @@ class Server:
             return
         awaited = self.at.soon.first(shape) or self.at.soon.first(shape, owned=True)
         if awaited is not None:
-            serving.take_soon(run, awaited, shape=shape)
+            dispatch.take_soon(run, awaited, shape=shape)
             return
         if self._waits_for_a_share(run, shape) or self._waits_for_an_end(run, shape):
             return
-        if serving.backs_off(run, shape):
+        if dispatch.backs_off(run, shape):
             return
-        why = serving.refused.get(shape) or self._grow(run, shape)
+        why = dispatch.refused.get(shape) or self._grow(run, shape)
         if why:
-            if shape not in serving.refused:
-                serving.refused[shape] = why = f"{self.at.passed_by(shape)}; {why}"
-            serving.unserved(run, why, shape=shape)
+            if shape not in dispatch.refused:
+                dispatch.refused[shape] = why = f"{self.at.passed_by(shape)}; {why}"
+            dispatch.unserved(run, why, shape=shape)
         else:
             self._ordered(run, shape)
-            serving.waits(run, "waits for a new instance")
+            dispatch.waits(run, "waits for a new instance")
 
     def _given(self, demand: Demand, shape: Requirement, *, found: Instance | None, choice: Choice | None) -> bool:
         """The cheaper of the two is assigned, if there is any."""
@@ -89,7 +89,7 @@ class Server:
         """Of what was launched for it and is not ready yet."""
         found, choice = self.at.soon.among(own, shape), self.at.coming.among(own, shape)
         if found is not None:
-            self._serving.take_soon(run, found, shape=shape)
+            self._dispatch.take_soon(run, found, shape=shape)
             return True
         if choice is None:
             return False
@@ -115,11 +115,11 @@ class Server:
         if not isinstance(machine, Instance):
             choice.box.runs.extend((run.id, run.spec.name))
         what = machine.name if isinstance(machine, Instance) else "a new instance"
-        self._serving.waits(run, f"waits for {what}{until}")
+        self._dispatch.waits(run, f"waits for {what}{until}")
 
     def _waits_for_an_end(self, run: Run, shape: Requirement) -> bool:
         """Of what runs on a busy instance, where a new one would be ready no sooner."""
-        offer, within = self._serving.alternative(shape)
+        offer, within = self._dispatch.alternative(shape)
         found = self.at.freeing.first(shape, within=within)
         if found is None:
             return False
@@ -127,12 +127,12 @@ class Server:
             self.at.take([found.instance])
         take_ports(self.draft, found.instance, shape.ports, run=run.spec.name)
         saves = self.at.freeing.ends.saves(offer, run.spec.idle_duration) if offer is not None else None
-        self._serving.waits_for_ends(run, [found], saves=saves)
+        self._dispatch.waits_for_ends(run, [found], saves=saves)
         return True
 
     def _grow(self, run: Run, shape: Requirement) -> str:
         """Order a machine for the run; room that is held for another one is lent where that ends in time."""
-        lent = self._serving.lend_room(shape)
+        lent = self._dispatch.lend_room(shape)
         why = grow_for(self.growth, run, shape)
         if lent is not None and (why or lent.machines > 1):
             self.growth.room.held[shape.pool] = lent if why else lent._replace(machines=lent.machines - 1)

@@ -126,7 +126,7 @@ def _overdue(draft: Draft, run: Run, attempt: Attempt) -> str:
     limit = run.spec.max_duration
     if limit is None:
         return ""
-    latest = draft.now - limit - OVERDUE
+    latest = draft.now - limit - max(OVERDUE, 60 + (run.spec.stop_duration or 0))
     for job in attempt.jobs:
         if job.status == "running" and job.started_at is not None and job.started_at <= latest:
             return f"max duration {words(limit)}"

@@ -19,10 +19,12 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from reconciler.store.blobs.fetched import Fetched
 from reconciler.store.blobs.ignore_rules import IgnoreRules, RulesUnreadable, left_out
 from reconciler.store.blobs.secret_looking import looks_secret
-from reconciler.system.git import GitFailed, GitMissing, ask_git, repository_of, run_git
+from reconciler.system.git import GitFailed, ask_git, repository_of, run_git
 from reconciler.system.private_folder import make_private
+from reconciler.text.dates import ARCHIVED
 from reconciler.text.format import clean, counted
 
 LIMIT = 100 * 1000 * 1000
@@ -58,7 +60,7 @@ class _Entry(NamedTuple):
 
 def bundle(
     root: Path,
-    files: tuple[str, ...] = (),
+    files: tuple[str, ...] | None = None,
     *,
     into: Path | None = None,
     scratch: Path | None = None,
@@ -69,13 +71,15 @@ def bundle(
     """A tar.gz named `<sha256>.tar.gz` in the folder `into`; without one a temporary file, the caller's to remove.
 
     That lies in `scratch`, hidden and `.tmp`: if we are killed, whoever sweeps that folder removes it.
-    `files` are more paths of `root`, taken even where git ignores them. `limit` None asks nothing.
+    `files` are paths of `root` that are sent instead of all that git sees, even where git ignores them; `.` stands for
+    all that git sees. `limit` None asks nothing.
     `never` are files that must stay here, named from `root` or absolute: those that secrets are read from.
-    `told` hears how much is sent, and which files are left out because they look like keys.
+    `told` hears how much is sent, and which files are left out: they look like keys, or dstack itself wrote them here.
     Raises `TooLarge`, `CannotBundle`.
     """
     entries = _without(_entries(root, files), root=root, never=never)
     entries = _without_keys(entries, root=root, files=files, told=told)
+    entries = _without_fetched(entries, root=root, files=files, told=told)
     _check_size(entries, limit)
     told(f"{counted(len(entries), 'file')} ({_megabytes(entries)} MB) {'is' if len(entries) == 1 else 'are'} sent.")
     folder = into or scratch
@@ -108,23 +112,64 @@ def _named_by_content(path: Path) -> Path:
     return path.replace(path.with_name(f"{digest}.tar.gz"))
 
 
-def _entries(root: Path, files: tuple[str, ...]) -> list[_Entry]:
+def _entries(root: Path, files: tuple[str, ...] | None) -> list[_Entry]:
     """Sorted by path; files and links only, none of them under a link."""
-    paths = {path for path in _project(root) if not _PRIVATE.search(path)}
-    for wanted in files:
-        paths |= {path for path in _wanted(root, wanted) if not _PRIVATE.search(path)}
     found = []
-    for path in sorted(paths, key=os.fsencode):
+    for path in sorted(_chosen(root, files), key=os.fsencode):
+        if _PRIVATE.search(path):
+            continue
         known = _status(root, path)
         if known is not None and (stat.S_ISREG(known.st_mode) or stat.S_ISLNK(known.st_mode)):
             found.append(_Entry(path, known))
     return found
 
 
+def _chosen(root: Path, files: tuple[str, ...] | None) -> set[str]:
+    """The project as git sees it, or, where there are `files`, those alone. `.` among them is the project."""
+    if files is None:
+        return set(_project(root))
+    return {path for wanted in files for path in (_project(root) if _is_root(wanted) else _wanted(root, wanted))}
+
+
+def _is_root(wanted: str) -> bool:
+    return str(PurePosixPath(wanted)) == "."
+
+
 def _without(entries: list[_Entry], *, root: Path, never: tuple[str, ...]) -> list[_Entry]:
     """Judged by what a name leads to: a link or another spelling of it takes no secret along."""
     kept = {os.path.realpath(root / Path(path).expanduser()) for path in never}
     return [entry for entry in entries if os.path.realpath(root / entry.path) not in kept] if kept else entries
+
+
+def _without_fetched(
+    entries: list[_Entry], *, root: Path, files: tuple[str, ...] | None, told: Callable[[str], object]
+) -> list[_Entry]:
+    """Results do not travel back out, unless somebody took them into the project: by git, or by name in `files`."""
+    fetched = Fetched(root)
+    left = {one.path for one in entries if fetched and fetched.has(one.path, one.stat)}
+    if not left:
+        return entries
+    left -= _tracked(root)
+    for wanted in files or ():
+        asked = {one.path for one in entries if not _is_root(wanted) and PurePosixPath(one.path).is_relative_to(wanted)}
+        left -= asked if asked <= left else set()  # by a name that is of nothing else
+    if left:
+        first = min(left, key=lambda path: (path.count("/"), path))
+        told(
+            f"{counted(len(left), 'file')} that dstack fetched ({first}{', …' if len(left) > 1 else ''}) "
+            f"{'is' if len(left) == 1 else 'are'} not sent. To send one, add it to git or name it in `files`."
+        )
+    return [one for one in entries if one.path not in left]
+
+
+def _tracked(root: Path) -> set[str]:
+    if repository_of(root) is None:
+        return set()
+    try:
+        answer = ask_git(root, "ls-files", "-z", "--cached", timeout=None)
+    except GitFailed as error:
+        raise CannotBundle(str(error)) from error
+    return set(filter(None, os.fsdecode(answer).split("\0")))
 
 
 def _without_keys(
@@ -179,8 +224,6 @@ def _listed(root: Path) -> Iterable[str]:
         answer = ask_git(
             root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate", timeout=None
         )
-    except GitMissing:
-        return _untracked(root)
     except GitFailed as error:
         # Packing everything instead would take along what git ignores, secrets among it.
         raise CannotBundle(str(error)) from error
@@ -205,7 +248,7 @@ def _wanted(root: Path, wanted: str) -> Iterable[str]:
     known = _status(root, str(path))
     if known is None:
         raise CannotBundle(f"files: there is no {wanted} in {root}")
-    return _walked(root, "" if str(path) == "." else str(path)) if stat.S_ISDIR(known.st_mode) else [str(path)]
+    return _walked(root, str(path)) if stat.S_ISDIR(known.st_mode) else [str(path)]
 
 
 def _walked(
@@ -237,7 +280,7 @@ def _check_size(entries: list[_Entry], limit: int | None) -> None:
 
 
 def _pack(root: Path, entries: list[_Entry], file: io.BufferedWriter) -> None:
-    """No time, owner or umask of this machine gets in."""
+    """Pack the files without the times, owners and umask of this machine."""
     with (
         gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as zipped,
         tarfile.open(fileobj=zipped, mode="w", format=tarfile.GNU_FORMAT) as tar,
@@ -250,6 +293,7 @@ def _pack(root: Path, entries: list[_Entry], file: io.BufferedWriter) -> None:
 
 
 def _add(tar: tarfile.TarFile, source: Path, entry: tarfile.TarInfo, known: os.stat_result) -> None:
+    entry.mtime = ARCHIVED  # one date for all: the same content gives the same bytes
     if stat.S_ISLNK(known.st_mode):
         entry.type, entry.linkname, entry.mode = tarfile.SYMTYPE, os.readlink(source), 0o777
         tar.addfile(entry)

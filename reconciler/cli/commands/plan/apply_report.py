@@ -15,12 +15,13 @@ from reconciler.engine.until import Settled
 from reconciler.planner.approve import cut
 from reconciler.report.in_progress import under_way
 from reconciler.report.plan_rows import counts, explain
-from reconciler.state.record_outcomes import Failed, LaunchRefused, NotSent, StartFailed, Throttled
+from reconciler.state.record_outcomes import Failed, LaunchRefused, NotSent, ResultCollected, StartFailed, Throttled
 from reconciler.text.format import clean
 from schemas.plan import Action, Launch, Terminate
 from schemas.run import RUN_ENDED
 from schemas.state import State
 
+FEW = 5  # notes on one result
 DONE = {
     "launch": "launched", "attach": "attached", "assign": "assigned", "stop": "stopped", "terminate": "terminated",
     "detach": "detached", "remove": "removed", "update": "updated",
@@ -84,9 +85,18 @@ def _say_failures(done: Settled) -> bool:
             said.setdefault(one.why, "tried again" if again else "failed")
         elif isinstance(one, StartFailed):
             said[one.why] = "failed"
+        elif isinstance(one, ResultCollected):
+            said |= dict.fromkeys(_lacking(one), "note")
     for why, word in said.items():
         say(f"{word}: {why}")
     return "failed" in said.values()
+
+
+def _lacking(result: ResultCollected) -> list[str]:
+    """What of a result was left out or cut. Globs that match nothing are told by `dstack artifacts`."""
+    notes = [note for note in result.notes if not note.startswith("no file matches ")]
+    more = [f"and {len(notes) - FEW} more"] if len(notes) > FEW else []
+    return [f"the result of {result.job}: {clean(note)[:400]}" for note in (*notes[:FEW], *more)]
 
 
 def _newly_unmet(done: Settled) -> list[str]:

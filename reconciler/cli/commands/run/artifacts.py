@@ -12,6 +12,7 @@ from reconciler.cli.exits import Fail
 from reconciler.cli.project import site, state_of
 from reconciler.cli.terminal.streams import out, say
 from reconciler.cli.terminal.transfer_bar import Transfer
+from reconciler.store.blobs.fetched import Fetched
 from reconciler.store.blobs.folder import Blobs
 from reconciler.text.format import counted, span
 from schemas.run import RUN_ENDED, Job, Run
@@ -28,7 +29,11 @@ def fetch_artifacts(name: str, *, folder: Path | None, job: int | None) -> int:
         raise Fail(f"run {name} left no artifacts: {_why_none(run)}")
     target = folder if folder is not None else Path(f"{run.spec.name}-artifacts")
     blobs = artifacts_of(where, told=Transfer().told)
-    number = sum(_unpack(blobs, one, into=target if len(jobs) == 1 else target / f"node-{one.rank}") for one in jobs)
+    fetched = Fetched(where.root)
+    number = sum(
+        _unpack(blobs, one, into=target if len(jobs) == 1 else target / f"node-{one.rank}", fetched=fetched)
+        for one in jobs
+    )
     out(f"{counted(number, 'file')} in {target}\n")
     return 0
 
@@ -49,15 +54,16 @@ def _why_none(run: Run) -> str:
     return f"it is {run.status}; they are stored {often}when it ends"
 
 
-def _unpack(blobs: Blobs, job: Job, *, into: Path) -> int:
+def _unpack(blobs: Blobs, job: Job, *, into: Path, fetched: Fetched) -> int:
     """How many files. Existing files are replaced; entries that would leave the folder are refused."""
     if blobs.path(job.artifacts) is None:
         raise Fail(f"the artifacts of {job.id} are not in the store any more")
     path = blobs.verified(job.artifacts)
     into.mkdir(parents=True, exist_ok=True)
     number = 0
-    with tarfile.open(path, "r:*") as packed:
+    with fetched, tarfile.open(path, "r:*") as packed:
         for member in packed:
+            fetched.expect(into / member.name)
             try:
                 packed.extract(member, into, filter="data")
             except tarfile.FilterError as error:

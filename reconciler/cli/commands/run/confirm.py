@@ -15,7 +15,7 @@ from reconciler.cli.terminal.progress import Progress
 from reconciler.cli.terminal.streams import NoTerminal, ask, say
 from reconciler.engine.refresh_catalog import freshen
 from reconciler.planner.confirmed_price import confirmed, unpriced
-from reconciler.planner.placement.fit import misfit
+from reconciler.planner.placement.blocks import share_misfit
 from reconciler.state.requests import namesakes
 from reconciler.state.status import alive, instance_status, jobs_by_instance
 from reconciler.system.process import now
@@ -101,7 +101,7 @@ class RunConfirm:
     def _misfits(self, state: State) -> str:
         spec = self.run.spec
         mine = [one for one in state.instances if one.pool == spec.pool and alive(one)]
-        whys = [f"{one.name}: {misfit(spec.need, spec.where, one, cloud=False)}" for one in mine[:5]]
+        whys = [f"{one.name}: {share_misfit(spec.need, spec.where, one) or 'in use'}" for one in mine[:5]]
         return "; ".join(whys) or "the pool has no instance; `dstack pool add` adds one, or leave --reuse out"
 
     def _say_waiting(self, plan: Plan) -> None:
@@ -123,7 +123,8 @@ class RunConfirm:
     def _idle_unfit(self, state: State) -> str:
         spec, jobs = self.run.spec, jobs_by_instance(state.attempts)
         idle = [one for one in state.instances if one.pool == spec.pool and instance_status(one, jobs) == "idle"]
-        whys = [f"{one.name} ({why})" for one in idle if (why := misfit(spec.need, spec.where, one, cloud=False))]
+        unfit = [(one.name, share_misfit(spec.need, spec.where, one)) for one in idle]
+        whys = [f"{name} ({why})" for name, why in unfit if why]
         return ", ".join(whys[:FEW]) + (f" and {len(whys) - FEW} more" if len(whys) > FEW else "")
 
     def _agreed(self, plan: Plan, state: State) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import posixpath
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,12 +19,12 @@ from reconciler.cli.commands.run.find import find_run
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import site, state_of
 from reconciler.cli.terminal.streams import out, say
-from reconciler.hosts.pack import pack_files
+from reconciler.hosts.pack import FilesStream, pack_files
 from reconciler.hosts.runner import HostError
-from reconciler.hosts.session.base import Session
 from reconciler.hosts.session.open import open_door
 from reconciler.hosts.ssh.declared_hosts import reach_from
-from reconciler.hosts.unpack import Unpacked, unpack
+from reconciler.hosts.unpack import TarSource, Unpacked, unpack
+from reconciler.store.blobs.fetched import Fetched
 from reconciler.system.process import who
 from reconciler.text.format import counted
 from schemas.run import RUN_ENDED, Job, Run
@@ -38,7 +37,7 @@ def copy_out(source: str, *, target: Path, job: int, replica: int) -> int:
     """0 where all of it arrived; 1 where something was left out or the connection broke: each is said."""
     name, colon, path = source.partition(":")
     if not colon or "/" in name:
-        raise Fail(f"{source}: not RUN:PATH; files go to a run by its `files:`, or by `scp` once one is attached")
+        raise Fail(f"{source}: not RUN:PATH. Type `dstack cp RUN:PATH DEST` or `dstack cp SRC RUN:PATH`")
     where = site()
     state = state_of(where)
     run = find_run(state, name)
@@ -74,7 +73,7 @@ class _Copy:
             session = pack_files(
                 door, job.id, self.path, working_dir=spec.working_dir, boxed=spec.container is not None
             )
-            heard = _Heard(session)
+            heard = FilesStream(session)
             kind = heard.line()
             done = Unpacked() if kind not in ("dir", "file") else self._take(heard, folder=kind == "dir")
             code, said = session.wait(), heard.errors()
@@ -86,12 +85,24 @@ class _Copy:
             done.cut = said or f"tar there ended with {code}"
         return done
 
-    def _take(self, heard: _Heard, *, folder: bool) -> Unpacked:
+    def _take(self, heard: FilesStream, *, folder: bool) -> Unpacked:
         place = self._place(folder=folder)
         if folder:
             place.mkdir(parents=True, exist_ok=True)
-            return unpack(heard, place, moved=self.progress.add)
-        return unpack(heard, place, choose=lambda name: "", moved=self.progress.add)
+            return self._unpack(heard, place, choose=lambda name: name)
+        return self._unpack(heard, place, choose=lambda name: "")
+
+    def _unpack(self, source: TarSource, place: Path, *, choose: Callable[[str], str | None]) -> Unpacked:
+        """What is new here is remembered: no run takes it along."""
+        with Fetched(self.where.root) as fetched:
+
+            def chosen(name: str) -> str | None:
+                wanted = choose(name)
+                if wanted is not None:
+                    fetched.expect(place / wanted if wanted else place)
+                return wanted
+
+            return unpack(source, place, choose=chosen, moved=self.progress.add)
 
     def _place(self, *, folder: bool) -> Path:
         """As `cp -r` has it: into a folder that exists, else by that name. `RUN:` and `RUN:.` are the contents."""
@@ -124,13 +135,10 @@ class _Copy:
         below = "" if wanted == "." else f"{wanted}/"
         with packed.open("rb") as file:
             if kind == "file":
-                return unpack(file, place, choose=lambda name: "" if name == wanted else None, moved=self.progress.add)
+                return self._unpack(file, place, choose=lambda name: "" if name == wanted else None)
             place.mkdir(parents=True, exist_ok=True)
-            return unpack(
-                file,
-                place,
-                choose=lambda name: name.removeprefix(below) if name.startswith(below) else None,
-                moved=self.progress.add,
+            return self._unpack(
+                file, place, choose=lambda name: name.removeprefix(below) if name.startswith(below) else None
             )
 
     def _stored(self, rank: int, replica: int) -> Job:
@@ -154,40 +162,6 @@ def _kind(packed: Path, wanted: str) -> str | None:
             if name == wanted:
                 return "file"
     return None
-
-
-class _Heard:
-    """A session's output as a file; what it says to stderr is kept aside."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._early = b""
-        self._errors = b""
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
-
-    def line(self) -> str:
-        """Its first."""
-        while b"\n" not in self._early and (data := self._session.read(4096)):
-            self._early += data
-        first, _, self._early = self._early.partition(b"\n")
-        return first.decode("utf-8", "replace")
-
-    def read(self, size: int) -> bytes:
-        """Exactly `size` bytes, but at the end."""
-        while len(self._early) < size and (data := self._session.read(256 * 1024)):
-            self._early += data
-        data, self._early = self._early[:size], self._early[size:]
-        return data
-
-    def errors(self) -> str:
-        self._listener.join(5)
-        lines = self._errors.decode("utf-8", "replace").strip().splitlines()
-        return lines[-1][:300] if lines else ""
-
-    def _listen(self) -> None:
-        while data := self._session.read_errors(4096):
-            self._errors = (self._errors + data)[-4000:]
 
 
 class _Progress:

@@ -24,11 +24,11 @@ def pack(site: Site, spec: RunSpec, *, desired: Desired, yes: bool) -> str:
         path.unlink(missing_ok=True)
 
 
-def packer(site: Site, *, yes: bool) -> Callable[[Path, tuple[str, ...], tuple[str, ...]], Path]:
+def packer(site: Site, *, yes: bool) -> Callable[[Path, tuple[str, ...] | None, tuple[str, ...]], Path]:
     """`bundle` of `Ports` that asks above the limit, listing the largest files; `Fail` where that is declined."""
     from reconciler.store.blobs.bundle import CannotBundle, TooLarge, bundle
 
-    def packed(root: Path, files: tuple[str, ...], never: tuple[str, ...]) -> Path:
+    def packed(root: Path, files: tuple[str, ...] | None, never: tuple[str, ...]) -> Path:
         try:
             return bundle(root, files, scratch=scratch_of(site), never=never, told=lambda note: say(f"note: {note}"))
         except TooLarge as large:

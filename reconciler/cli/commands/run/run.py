@@ -18,7 +18,7 @@ from reconciler.cli.commands.run.confirm import RunConfirm
 from reconciler.cli.commands.run.files import pack
 from reconciler.cli.commands.run.follow import start_run
 from reconciler.cli.exits import Fail
-from reconciler.cli.project import ports_of, project_root, site_of
+from reconciler.cli.project import ports_of, project_root, site_of, state_of
 from reconciler.cli.terminal.streams import say
 from reconciler.config.load import Documents
 from reconciler.config.load_run import RunFlags, read_run_file, sealed_env
@@ -46,10 +46,14 @@ class RunAsk:
     args: tuple[str, ...]
     env: tuple[str, ...]
     flags: Mapping[str, Any]
+    exit_code_from: int | None = None
+    """The node whose exit code the command ends with; `None`: 0 and 1 tell whether the run was done."""
 
 
 def run_run(asked: RunAsk) -> int:
     """0 where the run was done, or handed over with `-d`; 1 where it failed; 130 where one left it."""
+    if asked.detach and asked.exit_code_from is not None:
+        raise Fail("--exit-code-from waits for the end of the run: leave out -d")
     if not asked.working_dir.is_dir():
         raise Fail(f"{asked.working_dir}: no such folder; `dstack run .` runs in this one")
     root = project_root(asked.working_dir)
@@ -64,7 +68,19 @@ def run_run(asked: RunAsk) -> int:
         wait_until=_wait_until(spec),
     )
     wished = _wished(asked, documents=documents, site=site, run=run)
-    return start_run(site, wished, run=run, detach=asked.detach, deadline=asked.deadline)
+    code = start_run(site, wished, run=run, detach=asked.detach, deadline=asked.deadline)
+    return (
+        code if asked.exit_code_from is None or code not in (0, 1) else _of_job(site, run, asked.exit_code_from, code)
+    )
+
+
+def _of_job(site: Site, run: Run, rank: int, code: int) -> int:
+    """The exit code of that node in the run's last attempt; `code` where it has none, as a lost one."""
+    attempts = [one for one in state_of(site).attempts if one.run == run.id]
+    jobs = [job for one in sorted(attempts, key=lambda one: one.number) for job in one.jobs if job.rank == rank]
+    if attempts and not jobs:
+        say(f"--exit-code-from {rank}: run {run.spec.name} has no node {rank}; its nodes are counted from 0")
+    return code if not jobs or jobs[-1].exit_code is None else jobs[-1].exit_code
 
 
 def _wished(asked: RunAsk, *, documents: Documents, site: Site, run: Run) -> Wished:

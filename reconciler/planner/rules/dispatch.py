@@ -25,7 +25,7 @@ BOOT = 600
 """Seconds that a new machine may need until its run begins."""
 
 
-class Serving:
+class Dispatch:
     """Of one plan: `at` hand, `growth`, `holds`. `refused`: shape -> why no run of it can be served any more."""
 
     def __init__(self, draft: Draft, growth: Growth, *, waiting: Collection[str]) -> None:
