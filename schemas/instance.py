@@ -265,6 +265,8 @@ class JobReport(Value, frozen=True, kw_only=True):
     """The run's name as its order had it, where the host tells: a rebuild asks for it."""
     pulling: str = ""
     """How far its image has come, while it is pulled."""
+    failing: str = ""
+    """Of a service: how its commands ended when they were last begun again; "" while they hold."""
 
 
 class HostReport(Value, frozen=True, kw_only=True):

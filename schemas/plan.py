@@ -73,7 +73,7 @@ class Attach(Value, frozen=True, kw_only=True, tag_field="kind", tag="attach"):
 class Assign(Value, frozen=True, kw_only=True, tag_field="kind", tag="assign"):
     """Start one attempt: all its jobs at once. `instances[rank]` runs node `rank`; `port` is its master's.
 
-    `blocks[rank]`: how many of that instance's, where any is shared.
+    `blocks[rank]`: how many of that instance's, where any is shared. `service_ports[rank]`: where its service listens.
     """
 
     run: str
@@ -86,11 +86,15 @@ class Assign(Value, frozen=True, kw_only=True, tag_field="kind", tag="assign"):
     gpus: tuple[tuple[str, ...], ...] = ()
     blocks: tuple[int, ...] = ()
     port: int = 0
+    service_ports: tuple[int, ...] = ()
     why: str
 
 
 class Stop(Value, frozen=True, kw_only=True, tag_field="kind", tag="stop"):
-    """End a live attempt. `abort` at once and without its result."""
+    """End a live attempt. `abort` at once and without its result.
+
+    `follows`: it is the rest of a change that was approved when it was written, so it is not asked for again.
+    """
 
     run: str
     name: str
@@ -98,6 +102,7 @@ class Stop(Value, frozen=True, kw_only=True, tag_field="kind", tag="stop"):
     pool: str
     why: str
     abort: bool = False
+    follows: bool = False
 
 
 class Terminate(Value, frozen=True, kw_only=True, tag_field="kind", tag="terminate"):

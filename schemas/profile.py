@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.base import Price, Seconds, Value
+from schemas.base import Mib, Price, Seconds, Value
 from schemas.resources import SpotPolicy
 
 
@@ -41,4 +41,8 @@ class Profile(Value, frozen=True, kw_only=True):
     idle_duration: Seconds | None = None
     idle_off: bool = False
     reservation: str = ""
+    log_limit: Mib | None = None
+    """As in `RunSpec`."""
+    utilization: bool | None = None
+    """It has a `utilization_policy`, which is not supported."""
     tags: tuple[tuple[str, str], ...] = ()

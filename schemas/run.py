@@ -13,6 +13,9 @@ from schemas.base import Mib, Price, Seconds, Value
 from schemas.profile import Retry
 from schemas.resources import Need, Where
 
+LARGEST_LOG = 1024
+"""MiB: the largest `log_limit`."""
+
 RunType = Literal["task", "service", "dev-environment"]
 
 
@@ -94,7 +97,12 @@ class RunSpec(Value, frozen=True, kw_only=True):
     formerly: tuple[str, ...] = ()
     stop_criteria: Literal["all-done", "master-done"] = "all-done"
     port: int | None = None
+    """Where a service listens; 0: `auto`, a free port of each host; None: nowhere."""
     ports: tuple[str, ...] = ()
+    needs_services: tuple[str, ...] = ()
+    """Names of the services of its pool that it waits for, and whose addresses it is given."""
+    log_limit: Mib = 64
+    """MiB of a job's log that are kept, half of them from its beginning and half from its end."""
     probe: Probe | None = None
     shm: Mib | None = None
     """MiB of `/dev/shm`."""
@@ -162,6 +170,13 @@ class Job(Value, frozen=True, kw_only=True):
     """Unix time of its last progress while it is held back."""
     port: int = 0
     """A free port of its host, while it is held back; 0: unknown."""
+    service_port: int = 0
+    """Where its service listens on its host; 0: it has no port."""
+    ready: bool | None = None
+    """Of a service: what its probe said last; None: it has no probe, or was not asked yet."""
+    failing: str = ""
+    """Of a service: how its commands ended when they were last begun again (`exit 3, restarted 4 times`); "" once they
+    run for a minute or answer their probe."""
     uncollected_since: int | None = None
     """Unix time at which its result could not be collected for the first time; None: it never failed."""
 

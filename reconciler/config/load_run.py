@@ -27,6 +27,7 @@ from schemas.documents.ports import read_port
 from schemas.documents.profile import EVERY_EVENT, SPOT
 from schemas.documents.scalars import NAME_SHAPE, price
 from schemas.documents.shape import not_among
+from schemas.environment import too_large
 from schemas.pool import Pool
 from schemas.profile import Profile, Retry
 from schemas.resources import Need
@@ -201,6 +202,9 @@ def _env(written: tuple[tuple[str, str | None], ...], given: tuple[str, ...]) ->
     for name in names:
         if not name.isidentifier() or not name.isascii():
             raise BadOption(f"--env: `{name}` cannot name an environment variable")
+    pairs = (item.partition("=") for item in given)
+    if (large := too_large((name, value) for name, _, value in pairs)) is not None:
+        raise BadOption(f"--env: {large[1]}")
     bare = dict.fromkeys(item for item in given if "=" not in item)
     kept = tuple(pair for pair in written if pair[0] not in names)
     return (*kept, *((name, None) for name in bare))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from reconciler.config.compile.container import ANYBODY
 from reconciler.config.problems import Problem
 from reconciler.config.read import FormEntry
 
@@ -18,7 +19,6 @@ _NO_EFFECT = {
     "single_branch": "the project's folder is taken as it is",
     "home_dir": "older files have it",
     "nvcc": "it chooses an image of dstack's",
-    "utilization_policy": "not supported yet",
 }
 EVERYBODY = ("0.0.0.0/0", "::/0")
 _TELLING_NAME = r"(?i)(token|secret|passw(or)?d|api_?key|access_?key|private_?key|credential)"
@@ -51,6 +51,12 @@ def run_notices(entry: FormEntry, *, boxed: bool) -> Iterator[Problem]:
     for key, why in _NO_EFFECT.items():
         if getattr(entry.form, key, None) not in (None, False):
             yield entry.problem(f"has no effect: {why}", key, key=True)
+    if getattr(entry.form, "python", None) == "3.8":
+        yield entry.problem("Python 3.8 gets no fixes any more: few hosts have it", "python", key=True)
+    auth = getattr(entry.form, "registry_auth", None)
+    if auth is not None and auth.username is None:
+        why = f"no `username`: `{ANYBODY}` is sent, which registries take that look at the token alone (ghcr.io)"
+        yield entry.problem(why, "registry_auth")
     for key, used in (("entrypoint", boxed), ("registry_auth", entry.form.image is not None)):
         if not used and getattr(entry.form, key) is not None:
             yield entry.problem("has no effect without `image`", key, key=True)

@@ -9,8 +9,9 @@ from pathlib import Path
 from reconciler.engine.ports import Ports
 from reconciler.hosts.runner import ContainerSpec, JobOrder
 from reconciler.secrets.errors import SecretLacking
-from reconciler.state.attempts import last_artifacts
 from reconciler.state.blocks import share_of
+from reconciler.state.job_results import last_artifacts
+from reconciler.state.services import address_of, service_url, variable_of
 from reconciler.store.blobs.folder import BlobError
 from schemas.delivery import Delivery
 from schemas.desired import Desired
@@ -47,12 +48,12 @@ def order_of(
         replica=attempt.replica,
         rank=job.rank,
         nodes=len(attempt.jobs),
-        peers=tuple(_address(instances[one.instance]) for one in nodes),
+        peers=tuple(address_of(instances[one.instance]) for one in nodes),
         peer_slots=tuple(len(one.gpus) for one in nodes),
         hold_back=HOLD_BACK if len(nodes) > 1 else 0,
         master_port=attempt.port,
         project=state.project,
-        env=_environment(ports, spec, state.applied.desired),
+        env={**_environment(ports, spec, state.applied.desired), **_services(state, spec, host=host)},
         commands=spec.commands,
         setup=spec.setup,
         args=spec.args,
@@ -68,7 +69,8 @@ def order_of(
         disk=share.disk,
         limit_cpus=share.cpus if held else 0,
         limit_memory=share.memory if held else 0,
-        port=spec.port,
+        port=job.service_port or spec.port or None,
+        log_limit=spec.log_limit * 1024 * 1024,
         probe=spec.probe,
         restart=spec.type == "service",
         artifacts=spec.artifacts,
@@ -90,6 +92,17 @@ def _environment(ports: Ports, spec: RunSpec, desired: Desired) -> dict[str, str
         return dict(ports.resolve(spec, desired))
     except SecretLacking as error:
         raise CannotOrder(str(error)) from error
+
+
+def _services(state: State, spec: RunSpec, *, host: Instance) -> dict[str, str]:
+    """The addresses of the services that the run needs."""
+    found = {}
+    for name in spec.needs_services:
+        url = service_url(state, name, pool=spec.pool, host=host)
+        if not url:
+            raise CannotOrder(f"service {name} is not ready")
+        found[variable_of(name)] = url
+    return found
 
 
 def _on_this_machine(state: State, host: Instance) -> bool:
@@ -149,9 +162,3 @@ def _deliveries(ports: Ports, job: str, spec: RunSpec) -> tuple[Delivery, ...]:
         return ()
     limits = (spec.max_duration, spec.stop_duration)
     return ports.deliver(job, None if None in limits else sum(one or 0 for one in limits) + AROUND)
-
-
-def _address(one: Instance) -> str:
-    """Where the other nodes reach it: in the network that they share, where it is named. A folder is this machine."""
-    address = one.internal_ip or one.address
-    return "127.0.0.1" if not address or "/" in address else address

@@ -16,10 +16,12 @@ from reconciler.report.blocked import Blocked
 from reconciler.state.record_outcomes import Failed, Outcome
 from schemas.instance import Instance
 from schemas.plan import Launch, Plan, Stop, Terminate
-from schemas.run import Attempt
+from schemas.run import RUN_ENDED, Attempt, Run
 from schemas.state import State
 
 LONGEST = 2.0
+PATIENCE = 300
+"""Seconds that a new version of a service has to become ready while somebody waits for it."""
 ENOUGH = 2  # ticks in a row in which all that was tried was refused for good
 BLOCKED_TICKS = 3  # passes in a row in which nothing can come of waiting …
 BLOCKED_FOR = 20.0  # … and for how many seconds, before it is given up
@@ -154,8 +156,13 @@ def _came(instance: Instance) -> bool:
 
 
 def settled(state: State, plan: Plan) -> bool:
-    """Every effect is seen, each run that was started is running or ended, results found are stored."""
-    return not any(unsettled(state, plan))
+    """Every effect is seen, each run that was started is running or ended, results found are stored.
+
+    A service that is being replaced is waited for while that makes progress.
+    """
+    if any(unsettled(state, plan)):
+        return False
+    return not any(_replacing(state, run) for run in state.runs if run.superseded_by and run.status not in RUN_ENDED)
 
 
 def launches_settled(state: State, plan: Plan) -> bool:
@@ -190,6 +197,19 @@ def unsettled(state: State, plan: Plan) -> tuple[list[Instance], list[Attempt]]:
         )
     ]
     return under_way, [attempt for attempt in state.attempts if _unsettled(attempt, stopped)]
+
+
+def _replacing(state: State, old: Run) -> bool:
+    """A replica of its new version may be ready soon: one runs, and neither ends again and again nor takes long."""
+    newer = {
+        run.id
+        for run in state.runs
+        if run.spec.hash == old.superseded_by and run.spec.type == "service" and run.status not in RUN_ENDED
+    }
+    now = max((place.observed_at or 0 for place in state.places), default=0)
+    jobs = [job for each in state.attempts if each.run in newer and each.live for job in each.jobs]
+    fresh = [job for job in jobs if job.started_at is not None and now < job.started_at + PATIENCE]
+    return bool(fresh) and not any(job.failing for job in jobs)
 
 
 def _unsettled(attempt: Attempt, stopped: set[str]) -> bool:

@@ -1,5 +1,6 @@
 """Render a job's environment and script: the DSTACK_* variables, `${{ run.args }}`. Pure.
 
+A `DSTACK_SERVICE_<NAME>_URL` comes with the order.
 `DSTACK_WORKING_DIR` and `DSTACK_MPI_HOSTFILE` are paths on the host: the supervisor sets these two.
 """
 
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from reconciler.hosts.runner import HostError, JobOrder
 from reconciler.state.master_port import master_port
+from schemas.environment import too_large
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _ARGS = re.compile(r"\$\{\{\s*run\.args\s*\}\}")
@@ -50,12 +52,15 @@ def _ours(order: JobOrder) -> dict[str, str]:
         "DSTACK_NODES_IPS": "\n".join(order.peers),
         "DSTACK_MASTER_NODE_IP": order.peers[0] if order.peers else "127.0.0.1",
         "DSTACK_MASTER_PORT": str(order.master_port or master_port(order.attempt)),
+        **({"DSTACK_SERVICE_PORT": str(order.port)} if order.port else {}),
         "DSTACK_GPUS_PER_NODE": str(len(order.gpus)),
         "DSTACK_GPUS_NUM": str(sum(order.peer_slots) if order.peer_slots else len(order.gpus) * order.nodes),
     }
 
 
 def _check(variables: dict[str, str]) -> None:
+    if (large := too_large(variables.items())) is not None:
+        raise HostError(large[1])
     for name, value in variables.items():
         if not _NAME.match(name):
             raise HostError(f"not a name for an environment variable: {name!r}")

@@ -26,12 +26,15 @@ _RUNTIME = re.compile(r"runtime (docker|podman|none)\Z", re.ASCII)
 _PULLING = re.compile(r"pulling ([a-z0-9][a-z0-9-]{0,100}) (\d{1,5}|-) (\d{1,5}|-)\Z", re.ASCII)
 _WHY = re.compile(r"why ([a-z0-9][a-z0-9-]{0,100}) (.{0,2000})\Z")
 _HELD = re.compile(r"held ([a-z0-9][a-z0-9-]{0,100}) (\d{1,5}|-)\Z", re.ASCII)
+_FAILING = re.compile(
+    r"failing ([a-z0-9][a-z0-9-]{0,100}) (\d{1,12}|-) ([a-z-]{1,20})(?::(\d{1,12}))? (\d{1,12})\Z", re.ASCII
+)
 _UNTIL = re.compile(r"until ([0-9-]{1,40})\Z", re.ASCII)
 _TIMER = re.compile(r"timer (-?\d{1,10}|-) (ok|changed|missing)" + 3 * r" ([a-z-]{1,40})" + r"\Z", re.ASCII)
 _FENCES = re.compile(r"fence[sd]((?: [0-9a-f.]{1,255})*)\Z", re.ASCII)
 _AUTHORIZED = re.compile(r"authorized ([0-9a-f]{64}|-)\Z", re.ASCII)
 _FOREIGN = re.compile(r"foreign (\d{1,4}) (\d{1,10}) (\d{1,9}|-)\Z", re.ASCII)
-_BESIDE = (_MISSING, _FOREIGN, _RUNTIME, _PULLING, _WHY, _HELD, _UNTIL, _TIMER, _FENCES, _AUTHORIZED)
+_BESIDE = (_MISSING, _FOREIGN, _RUNTIME, _PULLING, _WHY, _HELD, _UNTIL, _TIMER, _FENCES, _AUTHORIZED, _FAILING)
 _CAUSES = {
     "stop": "stopped",
     "abort": "aborted",
@@ -123,6 +126,7 @@ def _jobs(facts: list[str]) -> Iterator[JobReport]:
     pulling = {found[1]: _progress(found[2], found[3]) for found in map(_PULLING.match, facts) if found}
     why = {found[1]: clean(found[2])[:400] for found in map(_WHY.match, facts) if found}
     held = {found[1]: found[2] for found in map(_HELD.match, facts) if found}
+    failing = {found[1]: _failing(found) for found in map(_FAILING.match, facts) if found}
     for line in facts:
         if any(other.match(line) for other in _BESIDE):
             continue
@@ -130,7 +134,7 @@ def _jobs(facts: list[str]) -> Iterator[JobReport]:
         if job.id in why:
             job = replace(job, reason=f"{job.reason}: {why[job.id]}" if job.reason else why[job.id])
         if job.phase == "running":
-            job = replace(job, pulling=pulling.get(job.id, ""))
+            job = replace(job, pulling=pulling.get(job.id, ""), failing=failing.get(job.id, ""))
             job = _held(job, port=_number(held[job.id])) if job.id in held else job
         yield job
 
@@ -138,6 +142,13 @@ def _jobs(facts: list[str]) -> Iterator[JobReport]:
 def _held(job: JobReport, *, port: int | None) -> JobReport:
     """It has the port as soon as it is staged."""
     return replace(job, phase="held", staged=port is not None, port=port or 0, started_at=None)
+
+
+def _failing(found: re.Match[str]) -> str:
+    """`exit 3, restarted 4 times`."""
+    _, code, cause, limit, times = found.groups()
+    how = _words(cause, code=_number(code), limit=_number(limit or "-")) or "exit 0"
+    return f"{how}, restarted {times} time{'' if times == '1' else 's'}"
 
 
 def _progress(done: str, layers: str) -> str:

@@ -99,7 +99,8 @@ class JobOrder(Value, frozen=True, kw_only=True):
     `working_dir` may be absolute in a container. `inactivity` 0 is off. `disk` 0 is no limit.
     `limit_cpus` and `limit_memory` are a process's share of its host, held where the host can; 0 is no limit.
     `deliveries` are how the host puts the result into a bucket itself.
-    `log_limit` is in bytes; `grace` is between TERM and KILL.
+    `port` is where a service listens. `log_limit` is in bytes: half of it from the log's beginning, half from its end;
+    `grace` is between TERM and KILL.
     """
 
     run: str
@@ -199,8 +200,12 @@ class Runner(Protocol):
     def clean(self, instance: Instance, job: str, *, generation: int) -> None:
         """Remove an ended job's folder; it can never start again. A running job is a `HostError`. Raises `Fenced`."""
 
-    def read_log(self, instance: Instance, job: str, *, offset: int) -> bytes:
-        """The log's bytes from `offset`, at most 1 MiB; empty where there is no more (yet)."""
+    def read_log(self, instance: Instance, job: str, *, offset: int, to_the_end: bool = False) -> bytes:
+        """The log's bytes from `offset`, at most 1 MiB; empty where there is no more (yet).
+
+        What comes after the first half of the log limit follows when the job has ended. `to_the_end`: the end as it is
+        now, too, which later bytes replace.
+        """
 
     def admit(self, instance: Instance, keys: tuple[str, ...], *, generation: int) -> None:
         """From now on these may log in, and of those admitted before no others. Raises `Fenced`."""

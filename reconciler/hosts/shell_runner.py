@@ -35,6 +35,7 @@ from reconciler.system.private_folder import make_private
 from schemas.backend_type import BackendType
 from schemas.instance import HostReport, Instance
 from schemas.lease import Lease
+from schemas.run import LARGEST_LOG
 
 _JOB = re.compile(r"[a-z0-9][a-z0-9-]{0,100}\Z")
 _STAGED = re.compile(rb"staged (\d{1,5})$", re.ASCII | re.MULTILINE)
@@ -44,7 +45,7 @@ LOOK = 30.0
 _WORDS = 64 * 1024
 _REPORT = 8 * 1024 * 1024  # ten thousand jobs, each with a line or two
 _NAMES = 32 * 1024 * 1024  # a job's files
-_WHOLE_LOG = 256 * 1024 * 1024  # the supervisor keeps 64 MiB
+_WHOLE_LOG = 2 * LARGEST_LOG * 1024 * 1024  # the supervisor keeps what the run's `log_limit` says
 _NO_BUNDLE = 77
 _NOT_RESTORED = 81
 _TRANSFERS = (
@@ -55,9 +56,11 @@ _LONG = 1800.0  # a large transfer; everything else answers in seconds
 _PUT = """umask 077; mkdir -p stage && cat > "stage/$1.part" && [ "$(wc -c < "stage/$1.part")" -eq "$2" ] \
 && mv -f "stage/$1.part" "stage/$1.files\""""
 _FORGET = 'cd fence && for mark; do rm -rf "./$mark"; done'
+# `log`, and behind it the end that is still being written, or was when its supervisor died.
 _LOG = """cd "jobs/$1" 2>/dev/null && [ -f log ] || exit 0; """
+_TAIL = 'set -- "$1" "$2" "$3" log; for part in tail.old tail.new; do [ ! -f $part ] || set -- "$@" $part; done; '
 _NO_ROOM = "dstack: no room"
-_WHOLE = f'[ ! -f no-room ] || echo "{_NO_ROOM}" >&2; exec cat log'
+_WHOLE = f'[ ! -f no-room ] || echo "{_NO_ROOM}" >&2; {_TAIL}shift 3; exec cat "$@"'
 _FULL = "the disk of its host was full: its log and its files may be cut"
 _FAILURES = {
     74: "its disk takes nothing: it is full, or can only be read",
@@ -153,7 +156,8 @@ class HostRunner:
     def collect(self, instance: Instance, job: str, *, artifacts: tuple[str, ...]) -> CollectedFiles:
         log = self._fresh(".log")
         try:
-            read = self._send(instance, _LOG + _WHOLE, (_checked(job),), to=log, timeout=_LONG, most=_WHOLE_LOG)
+            args = (_checked(job), "", "")
+            read = self._send(instance, _LOG + _WHOLE, args, to=log, timeout=_LONG, most=_WHOLE_LOG)
             full = (_FULL,) if _NO_ROOM in _settled(read).err else ()
             files, notes = self._collect_files(instance, job, artifacts) if artifacts else (None, ())
         except BaseException:
@@ -187,8 +191,9 @@ class HostRunner:
     def clean(self, instance: Instance, job: str, *, generation: int) -> None:
         self._ask(instance, "clean", _checked(job), self._mark(instance, generation))
 
-    def read_log(self, instance: Instance, job: str, *, offset: int) -> bytes:
-        program = _LOG + 'tail -c +"$2" log | head -c "$3"'
+    def read_log(self, instance: Instance, job: str, *, offset: int, to_the_end: bool = False) -> bytes:
+        whole = _TAIL if to_the_end else 'set -- "$1" "$2" "$3" log; '
+        program = _LOG + whole + 'from=$2 most=$3; shift 3; cat "$@" | tail -c +"$from" | head -c "$most"'
         args = (_checked(job), str(max(0, offset) + 1), str(_CHUNK))
         answer = self._send(instance, program, args, most=_CHUNK)
         return _settled(answer).out

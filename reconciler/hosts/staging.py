@@ -48,7 +48,7 @@ def stage(order: JobOrder) -> bytes:
     return packed.getvalue()
 
 
-_PROGRAMS = ("rules", "containers", "run_container", "session", "share", "enter")
+_PROGRAMS = ("rules", "containers", "run_container", "session", "share", "keep_log", "service", "enter")
 
 
 def _environment(order: JobOrder, *, script: bytes, hostfile: bytes, probe: bytes | None) -> dict[str, bytes]:
@@ -94,9 +94,11 @@ def _settings(order: JobOrder) -> bytes:
         "disk": order.disk,
         "limit_cpus": 0 if order.box else order.limit_cpus,
         "limit_memory": 0 if order.box else order.limit_memory,
-        "log_blocks": max(1, order.log_limit // 512),
+        "log_half": max(1, order.log_limit // 2),
+        "log_reads": max(1, min(256, order.log_limit // 2 // (4 * 4096))),
         **_place(order),
         "notice": order.notice or "../../notice",
+        "listens": (order.port or 0) if probe.path else 0,
         "probe_interval": probe.interval,
         "probe_timeout": probe.timeout,
         "ready_after": probe.ready_after,

@@ -112,7 +112,9 @@ def _always(action: Action) -> bool:
         case Update():
             # To give up a request buys and ends nothing.
             return action.quiet or action.enrol is not None or set(action.changes) == {"given_up"}
-        case Launch() | Attach() | Stop() | Terminate() | Detach():
+        case Stop():
+            return action.follows
+        case Launch() | Attach() | Terminate() | Detach():
             return False
         case _:
             assert_never(action)

@@ -40,7 +40,8 @@ class Draft:
     `ports` those given to their masters.
     `closed` pools take no work: name -> why; `drains` are a person's, in force now. `closing` ones will be drained.
     `own_drains`: instance id -> the drain of it alone, in force or to come. `unknown` places: name -> why.
-    `everything`: no scope narrows what this plan may touch.
+    `everything`: no scope narrows what this plan may touch. `listeners`: host -> port -> the run that listens there,
+    once `reconciler.planner.placement.host_ports` has looked.
     """
 
     world: World
@@ -72,8 +73,13 @@ class Draft:
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     idle: list[IdleNote] = field(default_factory=list)
+    aside: dict[str, str] = field(default_factory=dict)
+    """Run id -> what is to be said behind the reason why it waits."""
     minted: int = 0
     lowest_free: dict[str, int] = field(default_factory=dict)
+    listeners: dict[str, dict[int, str]] | None = None
+    versions: dict[str, list[str]] | None = None
+    """Id of a service's newest record -> the older ones that it replaces, once `roll_services` has looked."""
     _settled: set[str] | None = None
 
     def __post_init__(self) -> None:

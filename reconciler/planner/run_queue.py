@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from reconciler.planner.draft import Draft
+from reconciler.planner.rules.roll_services import is_ready, newer_version, wanted_replicas
 from reconciler.planner.rules.stop_attempts import stays
-from reconciler.state.attempts import UNSEEN
+from reconciler.state.job_results import UNSEEN
 from reconciler.text.dates import clock
 from schemas.run import Run
 
@@ -20,6 +21,8 @@ class Demand(NamedTuple):
     id: str
     replica: int
     run: Run
+    covered: bool = True
+    """This plan may start it; else it only comes before those after it."""
 
 
 def waiting(draft: Draft) -> list[Demand]:
@@ -31,19 +34,22 @@ def _demands(draft: Draft) -> Iterator[Demand]:
     if draft.may.destroy_all:
         return
     for run in list(draft.runs.values()):
-        if run.stop_reason or run.superseded_by:
+        if run.stop_reason or (run.superseded_by and newer_version(draft, run) is None):
             continue
         missing = _missing(draft, run)
-        if not missing or not draft.covers(id=run.id, pool=run.spec.pool):
+        if not missing:
             continue
+        covered = draft.covers(id=run.id, pool=run.spec.pool)
         why = _hindered(draft, run)
+        if why and not covered:
+            continue
         if why:
             draft.cannot(f"run {run.spec.name}", why)
             if run.not_before is None or draft.now >= run.not_before:
                 remember(draft, run, why)
             continue
         for replica in missing:
-            yield Demand(-run.spec.priority, run.submitted_at, run.id, replica, run)
+            yield Demand(-run.spec.priority, run.submitted_at, run.id, replica, run, covered)
 
 
 def _missing(draft: Draft, run: Run) -> list[int]:
@@ -51,7 +57,7 @@ def _missing(draft: Draft, run: Run) -> list[int]:
     if run.spec.type != "service":
         return [] if run.status != "submitted" or draft.live.get(run.id) else [0]
     attempts = draft.live.get(run.id, [])
-    count = run.spec.replicas - sum(stays(draft, attempt) for attempt in attempts)
+    count = wanted_replicas(draft, run) - sum(stays(draft, attempt) for attempt in attempts)
     used = {attempt.replica for attempt in attempts}
     free = (replica for replica in range(run.spec.replicas + len(used)) if replica not in used)
     return [next(free) for _ in range(max(0, count))]
@@ -70,7 +76,21 @@ def _hindered(draft: Draft, run: Run) -> str:
         return f"there is no pool {spec.pool}"
     if run.not_before is not None and draft.now < run.not_before:
         return f"{run.reason or 'tried again'}; not before {clock(run.not_before)}"
-    return ""
+    return next(filter(None, (_lacks(draft, run, name) for name in spec.needs_services)), "")
+
+
+def _lacks(draft: Draft, run: Run, name: str) -> str:
+    """Why it cannot have that service yet; "" where one of its replicas is ready."""
+    pool = draft.pool_name(run.spec.pool)
+    services = [each for each in draft.runs.values() if each.spec.name == name and each.spec.type == "service"]
+    here = [each for each in services if draft.pool_name(each.spec.pool) == pool and not each.stop_reason]
+    if not here:
+        return f"it needs service {name}, and there is none in pool {pool}: declare it, or start it there"
+    if all(each.spec.port is None for each in here):
+        return f"it needs service {name}, which has no `port`"
+    if any(is_ready(draft, each, attempt) for each in here for attempt in draft.live.get(each.id, ())):
+        return ""
+    return f"waits until service {name} is ready"
 
 
 def next_number(draft: Draft, run: Run, *, replica: int) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from reconciler.report.run_rows import trouble
 from reconciler.state.blocks import shared, used
 from reconciler.state.drains import INSTANCE, INSTANCE_DRAINED, POOL_DRAINED, told
 from reconciler.state.host_backoff import next_looks
@@ -62,6 +63,7 @@ def explain_instances(state: State, *, now: int, pool: str = "") -> tuple[Instan
     """The living, in the order of their pools and names; open launches are among them (`pending`)."""
     jobs = jobs_by_instance(state.attempts)
     names = _run_names(state)
+    troubles = _troubles(state)
     places = {place.name: place for place in state.places}
     looks = next_looks(state)
     floors = _at_floor(state, jobs=jobs)
@@ -79,6 +81,7 @@ def explain_instances(state: State, *, now: int, pool: str = "") -> tuple[Instan
             floors=floors,
             drain=drains.get(INSTANCE + one.id) or drains.get(one.pool),
             look=looks.get(one.place),
+            troubles=troubles.get(one.id, ()),
         )
         for one in ordered
     )
@@ -129,12 +132,14 @@ def _row(
     floors: frozenset[str],
     drain: Override | None,
     look: int | None,
+    troubles: tuple[str, ...],
 ) -> InstanceRow:
     status = instance_status(one, jobs)
     idle = status == "idle"
     kept = one.pool in floors
     goes = None if kept or not idle else one.terminate_at or reap_at(one, since=idle_since(one))
     reason = _reason(one, status=status, place=place, now=now, kept=kept, drain=drain)
+    reason = "; ".join(filter(None, (reason, *troubles)))
     if look is not None and place is not None:
         reason += f"; {place.failures} looks failed, {_next_look(look, now=now)}"
     return InstanceRow(
@@ -261,6 +266,18 @@ def _run_names(state: State) -> dict[str, tuple[str, ...]]:
             if job.status in ("assigned", "running", "ended"):
                 name = named.get(attempt.run, attempt.run)
                 found[job.instance] = tuple(dict.fromkeys((*found.get(job.instance, ()), name)))
+    return found
+
+
+def _troubles(state: State) -> dict[str, tuple[str, ...]]:
+    """Instance id -> what keeps replicas of services on it from serving: `web: exit 3, restarted 4 times`."""
+    specs = {run.id: run.spec for run in state.runs if run.spec.type == "service"}
+    found: dict[str, tuple[str, ...]] = {}
+    for attempt in state.attempts:
+        spec = specs.get(attempt.run)
+        for job in attempt.jobs if spec is not None and attempt.live and not attempt.stopping else ():
+            if spec is not None and (why := trouble(job, spec)):
+                found[job.instance] = (*found.get(job.instance, ()), f"{spec.name}: {why}")
     return found
 
 

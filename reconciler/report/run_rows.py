@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from reconciler.state.blocks import share_of
+from reconciler.state.services import replicas_serving
 from schemas.base import Price
 from schemas.instance import Instance
-from schemas.run import RUN_ENDED, Attempt, Run
+from schemas.run import RUN_ENDED, Attempt, Job, Run, RunSpec
 from schemas.state import State
 
 
@@ -27,13 +28,53 @@ class RunRow:
 
     @property
     def status(self) -> str:
-        """The run's, or `pulling` while an image of it is not there yet."""
-        return "pulling" if self.run.status not in RUN_ENDED and self.pulling else self.run.status
+        """The run's, or `pulling` while an image of it is not there yet. Of a service also `restarting`, `not ready`
+        and `being replaced`, of any of its replicas, the worst first."""
+        if self.run.status in RUN_ENDED:
+            return self.run.status
+        if self.pulling:
+            return "pulling"
+        if self.run.status == "running" and self.troubles:
+            return "restarting" if any(job.failing for _, job in self._running) else "not ready"
+        return "being replaced" if self.replaced else self.run.status
+
+    @property
+    def _running(self) -> list[tuple[Attempt, Job]]:
+        live = (one for one in self.attempts if one.live and not one.stopping)
+        return [(one, job) for one in live for job in one.jobs if job.status == "running"]
+
+    @property
+    def replaced(self) -> bool:
+        """A newer version of the service takes over from it, replica by replica."""
+        return self.run.spec.type == "service" and bool(self.run.superseded_by) and bool(self.instances)
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """What keeps replicas of a service from serving: `replica 0: exit 3, restarted 4 times`."""
+        if self.run.spec.type != "service":
+            return ()
+        found = ((one, trouble(job, self.run.spec)) for one, job in self._running)
+        return tuple(f"replica {one.replica}: {why}" for one, why in found if why)
 
     @property
     def pulling(self) -> str:
         jobs = (job for one in self.attempts for job in one.jobs)
         return next((job.pulling for job in jobs if job.pulling and job.status == "running"), "")
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where the replicas of a service that serve are reached."""
+        if self.run.spec.type != "service" or self.run.status in RUN_ENDED:
+            return ()
+        hosts = {one.id: one for one in self.instances}
+        return tuple(one.url for one in replicas_serving(self.attempts, self.run.spec, hosts))
+
+    @property
+    def said(self) -> str:
+        """Why it is as it is: its reason, or what goes on with its replicas."""
+        parts = [self.reason or self.pulling, *self.troubles]
+        parts += ["a newer version replaces it, replica by replica"] if self.replaced and not self.troubles else []
+        return "; ".join(part for part in parts if part)
 
     @property
     def price(self) -> Price | None:
@@ -83,6 +124,13 @@ def _row(run: Run, *, attempts: tuple[Attempt, ...], instances: dict[str, Instan
         instances=tuple(share_of(instances[key], job) for key, job in used.items() if key in instances),
         attempts=attempts,
     )
+
+
+def trouble(job: Job, spec: RunSpec) -> str:
+    """What keeps a running replica of a service from serving, as the list of instances says it."""
+    if spec.type != "service" or job.status != "running":
+        return ""
+    return job.failing or ("its probe does not succeed" if spec.probe is not None and not job.ready else "")
 
 
 def _reason(run: Run, *, attempts: tuple[Attempt, ...]) -> str:

@@ -30,12 +30,12 @@ SPARED = ("SPOT", "PURCHASE", "CPU", "MEMORY", "REGIONS", "OFFERS", "REGION", "B
 
 
 def run_table(rows: Sequence[RunRow], *, now: int, width: int = 0, verbose: bool = False) -> RenderableType:
-    """NAME BACKEND REGION RESOURCES SPOT PRICE STATUS SUBMITTED ERROR; `verbose` adds ids and instances.
+    """NAME BACKEND REGION RESOURCES SPOT PRICE STATUS SUBMITTED ERROR; `verbose` adds ids, instances, addresses.
 
     `width` in columns; 0 is as wide as it needs.
     """
     heads = ["NAME", "BACKEND", "REGION", "RESOURCES", "SPOT", "PRICE", "STATUS", "SUBMITTED", "ERROR"]
-    heads += ["ID", "ATTEMPT", "INSTANCES"] if verbose else []
+    heads += ["ID", "ATTEMPT", "INSTANCES", "ADDRESS"] if verbose else []
     return fitted(heads, [_run_cells(row, now=now, verbose=verbose) for row in rows], core=8, width=width)
 
 
@@ -137,9 +137,9 @@ def _run_cells(row: RunRow, *, now: int, verbose: bool) -> list[str]:
     cells = [run.spec.name, *_machine_cells(used)]
     amount = bounded(row.price, at_most=any(one.at_most for one in used)) if used else ""
     cells += [amount, _status(row), ago(run.submitted_at, now=now)]
-    cells += [row.reason or row.pulling]
+    cells += [row.said]
     if verbose:
-        cells += [run.id, str(row.attempt or ""), " ".join(one.name for one in used)]
+        cells += [run.id, str(row.attempt or ""), " ".join(one.name for one in used), " ".join(row.addresses)]
     return cells
 
 

@@ -1,4 +1,4 @@
-"""How jobs and attempts ended, and the causes that `reconciler.state.settle` reads. Pure."""
+"""How jobs and attempts ended, the causes that `reconciler.state.settle` reads, and what is left of them. Pure."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from msgspec.structs import replace
 from reconciler.state.status import INTERRUPTED, POWERED_OFF, bought
 from schemas.base import Value
 from schemas.instance import Instance
-from schemas.run import LIVE_JOB, Attempt, Job, Run
+from schemas.run import LIVE_JOB, Attempt, Job, Run, RunSpec
 from schemas.state import State
 
 Kind = Literal["done", "error", "interrupted", "stopped", "result lost"]
+# More attempts than this, that a rebuild finds no trace of, no run has had.
+UNSEEN = 100
 RESULT_LOST = "result lost"
 MAX_DURATION = "max duration"
 INACTIVE = "inactive for"
@@ -172,3 +174,21 @@ def with_result(job: Job, attempt: Attempt) -> Job:
     if (attempt.stopping or job.reason in TOLD) and not job.reason.startswith(BY_ITSELF):
         return replace(job, status="terminated", reason=attempt.stopping or job.reason)
     return replace(job, status="failed", reason=job.reason or f"exit {job.exit_code}")
+
+
+def last_artifacts(state: State, spec: RunSpec, attempt: Attempt, *, rank: int) -> tuple[Attempt, Job] | None:
+    """Give the newest attempt before `attempt` of the same run and replica whose node `rank` left artifacts.
+
+    None where there is no such attempt, or where `spec` restores nothing. A run that was changed or is run again has
+    another record, and so no earlier attempts.
+    """
+    if spec.restore == "none":
+        return None
+    before = [
+        (one, job)
+        for one in state.attempts
+        if (one.run, one.replica) == (attempt.run, attempt.replica) and one.number < attempt.number
+        for job in one.jobs
+        if job.rank == rank and job.artifacts
+    ]
+    return max(before, key=lambda pair: pair[0].number, default=None)

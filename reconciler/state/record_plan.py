@@ -156,8 +156,16 @@ def _assign(marks: _Marks, assign: Assign, *, now: int) -> None:
         return
     gpus = assign.gpus or tuple(() for _ in assign.instances)
     blocks = assign.blocks or tuple(1 for _ in assign.instances)
+    ports = assign.service_ports or tuple(0 for _ in assign.instances)
     jobs = tuple(
-        Job(id=f"{assign.attempt}-{rank}", instance=id, rank=rank, gpus=gpus[rank], blocks=blocks[rank])
+        Job(
+            id=f"{assign.attempt}-{rank}",
+            instance=id,
+            rank=rank,
+            gpus=gpus[rank],
+            blocks=blocks[rank],
+            service_port=ports[rank],
+        )
         for rank, id in enumerate(assign.instances)
     )
     marks.attempts[assign.attempt] = Attempt(

@@ -13,12 +13,13 @@ from msgspec.structs import replace
 from reconciler.state.apply_config import why_destroyed
 from reconciler.state.drains import INSTANCE, INSTANCE_DRAINED, POOL_DRAINED
 from reconciler.state.relaunch.end_requests import leave_request, requested
+from reconciler.state.services import older_versions
 from reconciler.state.status import UNTRUSTED, alive, jobs_by_instance, runs_on
 from schemas.base import Seconds
 from schemas.desired import Desired
 from schemas.instance import Instance
 from schemas.pool import Pool
-from schemas.run import RUN_ENDED, Attempt, Job, Run
+from schemas.run import RUN_ENDED, Attempt, Job, Run, RunStatus
 from schemas.state import Applied, Override, Revision, State, Wish
 
 Kind = Literal["drain", "pause"]
@@ -83,28 +84,31 @@ def stop_run(state: State, name: str, *, by: str, now: int, abort: bool = False)
 
     `abort` skips the grace and the result; it may follow an ordinary stop.
     """
-    run = _active(state, name)
+    older = older_versions(state, name)
+    for old in older:
+        if old.status != "terminating" or (abort and not old.abort):
+            state = stop_run(state, old.id, by=by, now=now, abort=abort)
+    run = _active(state, name, apart=frozenset(old.id for old in older))
     if run.status == "terminating" and (run.abort or not abort):
+        if older:
+            return state
         raise WishRefused(f"run {run.spec.name} is being stopped already" + ("" if run.abort else "; `-x` aborts it"))
-    reason = f"{'aborted' if abort else 'stopped'} by {by}"
+    why = f"{'aborted' if abort else 'stopped'} by {by}"
     live = {each.id for each in state.attempts if each.run == run.id and each.live}
-    if live:
-        ended = replace(run, status="terminating", stop_reason=reason, reason=reason, abort=abort)
-    else:
-        status: Literal["aborted", "terminated"] = "aborted" if abort else "terminated"
-        ended = replace(run, status=status, stop_reason=reason, reason=reason, abort=abort, finished_at=now)
+    status: RunStatus = "terminating" if live else "aborted" if abort else "terminated"
+    ended = replace(run, status=status, stop_reason=why, reason=why, abort=abort, finished_at=None if live else now)
     runs = tuple(ended if each.id == run.id else each for each in state.runs)
-    return replace(_stop_attempts(state, live, why=reason, now=now, abort=abort), runs=runs)
+    return replace(_stop_attempts(state, live, why=why, now=now, abort=abort), runs=runs)
 
 
-def _active(state: State, name: str) -> Run:
-    found = [run for run in state.runs if run.status not in RUN_ENDED and name in (run.id, run.spec.name)]
+def _active(state: State, name: str, *, apart: frozenset[str] = frozenset()) -> Run:
+    active = (run for run in state.runs if run.status not in RUN_ENDED and run.id not in apart)
+    found = [run for run in active if name in (run.id, run.spec.name)]
     if len(found) == 1:
         return found[0]
     if found:
         raise WishRefused(f"{len(found)} runs {name} are active; name one by its id: {_listed(r.id for r in found)}")
-    past = [run for run in state.runs if name in (run.id, run.spec.name)]
-    if past:
+    if past := [run for run in state.runs if name in (run.id, run.spec.name)]:
         raise WishRefused(f"run {name} has ended already: {past[-1].status}")
     raise WishRefused(f"no run {name}: `dstack ps -a` lists them")
 
@@ -243,14 +247,7 @@ def set_override(
     if until is not None and until <= max(now, begins or 0):
         raise WishRefused(f"{kind} {subject}: its end is already past" + (" when it begins" if until > now else ""))
     override = Override(
-        kind=kind,
-        subject=subject,
-        by=by,
-        at=now,
-        begins=begins,
-        until=until,
-        stop_after=stop_after,
-        reason=reason,
+        kind=kind, subject=subject, by=by, at=now, begins=begins, until=until, stop_after=stop_after, reason=reason
     )
     kept = tuple(each for each in state.overrides if (each.kind, each.subject) != (kind, subject))
     return replace(state, overrides=(*kept, override))

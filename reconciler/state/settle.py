@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from reconciler.state.attempts import UNSEEN
 from reconciler.state.drains import INSTANCE
-from reconciler.state.job_results import DRAINED, Cause, cause_of, settle_jobs
+from reconciler.state.job_results import DRAINED, UNSEEN, Cause, cause_of, settle_jobs
 from reconciler.state.quarantine import quarantine
 from reconciler.state.relaunch.end_requests import end_requests
 from reconciler.state.relaunch.launch_backoff import current_backoffs

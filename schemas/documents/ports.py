@@ -41,6 +41,23 @@ def _port_number(number: int) -> int:
     return number
 
 
+AUTO = "auto"
+
+
+def read_service_port(value: Any) -> str:
+    """A port, or `auto`: a free one of each host, which the service finds in `DSTACK_SERVICE_PORT`."""
+    if value == AUTO:
+        return AUTO
+    try:
+        return read_port(value)
+    except Wrong as wrong:
+        raise Wrong(f"{wrong}, or `{AUTO}`") from None
+
+
+def service_port_schema() -> Schema:
+    return {"anyOf": [{"enum": [AUTO]}, *port_schema()["anyOf"]]}
+
+
 def port_schema() -> Schema:
     return {
         "anyOf": [

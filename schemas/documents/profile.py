@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from schemas.documents.scalars import FLAG_SCHEMA, Flag, Positive, Text, Texts, flag, text, whole
 from schemas.documents.shape import Form, Shape, Wrong, each, form, inlined, kind_of, one_of
-from schemas.documents.span import OFF_SCHEMA, Duration, OffDuration, duration
+from schemas.documents.span import OFF_SCHEMA, SIZE_SCHEMA, Duration, OffDuration, duration, size
 from schemas.profile import Retry
+from schemas.run import LARGEST_LOG
 
 SPOT = one_of("spot", "on-demand", "auto", what="a spot policy")
 EVENT = one_of("no-capacity", "interruption", "error", what="an event to retry on")
@@ -82,6 +83,14 @@ RetryKey = Annotated[Retry, Shape(retry, lambda: {"anyOf": [FLAG_SCHEMA, inlined
 RetryPolicyKey = Annotated[Retry, Shape(retry_policy, lambda: inlined(RetryPolicyForm))]
 
 
+def _log_limit(value: Any) -> int:
+    """MiB."""
+    asked = size(value)
+    if not 1 <= asked <= LARGEST_LOG:
+        raise Wrong(f"`log_limit` is from 1MB to {LARGEST_LOG // 1024}GB")
+    return asked
+
+
 class UtilizationForm(Form):
     min_gpu_utilization: Annotated[int, whole(0, 100)]
     time_window: Duration
@@ -103,6 +112,7 @@ class ProfileKeys(Form):
     retry_policy: RetryPolicyKey | None = None
     max_duration: OffDuration | None = None
     stop_duration: OffDuration | None = None
+    log_limit: Annotated[int, Shape(_log_limit, SIZE_SCHEMA)] | None = None
     max_price: Positive | None = None
     pool_name: Text | None = None
     instance_name: Text | None = None

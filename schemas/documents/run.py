@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from schemas.documents.env import Env
-from schemas.documents.ports import port_schema, read_port
+from schemas.documents.ports import port_schema, read_port, read_service_port, service_port_schema
 from schemas.documents.profile import ProfileKeys
 from schemas.documents.resources import Resources
 from schemas.documents.scalars import TEXT_SCHEMA, Flag, Name, Names, Text, Texts, text, whole
@@ -24,7 +24,7 @@ TYPES = ("task", "service", "dev-environment")
 
 
 class RegistryAuthForm(Form):
-    username: Text
+    username: Text | None = None
     password: Text
 
 
@@ -93,7 +93,7 @@ def _model(value: Any) -> Any:
 
 def read_python(value: Any) -> str:
     written = "3.10" if text(value) == "3.1" else text(value)
-    versions = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
+    versions = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
     if written not in versions:
         raise Wrong(f"Python `{written}` is not one of {', '.join(versions)}")
     return written
@@ -101,8 +101,8 @@ def read_python(value: Any) -> str:
 
 _PYTHON: Schema = {
     "anyOf": [
-        {"enum": ["3.1", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14"]},
-        {"enum": [3.1, 3.9, 3.11, 3.12, 3.13, 3.14]},
+        {"enum": ["3.1", "3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14"]},
+        {"enum": [3.1, 3.8, 3.9, 3.11, 3.12, 3.13, 3.14]},
     ]
 }
 
@@ -173,6 +173,7 @@ class RunForm(ProfileKeys):
     files: Paths | None = None
     resources: Resources | None = None
     volumes: Annotated[tuple[str, ...], each(volume, volume_schema)] | None = None
+    needs_services: Names | None = None
     priority: Annotated[int, whole(0, 100)] | None = None
     artifacts: Paths | None = None
     artifacts_every: Duration | None = None
@@ -219,7 +220,7 @@ class ServiceForm(PortsForm):
 
     type: Literal["service"]
     commands: Texts | None = None
-    port: Annotated[str, Shape(read_port, port_schema)] | None = None
+    port: Annotated[str, Shape(read_service_port, service_port_schema)] | None = None
     replicas: Annotated[Span, Shape(_replicas, COUNT_SPAN_SCHEMA)] | None = None
     probe: Annotated[ProbeForm, Shape(read_probe, _probe_schema)] | None = None
     gateway: (

@@ -451,6 +451,54 @@ MUTANTS = (
         tests=("tests/planner/test_cases.py",),
     ),
     Mutant(
+        name="held for several nodes",
+        off="what a run of several nodes waits for serves whoever comes",
+        changes=(
+            (
+                "reconciler/planner/rules/hold_machines.py",
+                "        at, slots, chosen = found\n",
+                '        return ""\n        at, slots, chosen = found\n',
+            ),
+        ),
+        tests=("tests/planner/test_cases.py", "-k", "hold_"),
+    ),
+    Mutant(
+        name="replaced one by one",
+        off="the old version of a service stops before the new one is ready",
+        changes=(
+            (
+                "reconciler/planner/rules/roll_services.py",
+                "    ready = _ready(draft, newer)\n    return 0 if ready",
+                "    ready = 99\n    return 0 if ready",
+            ),
+        ),
+        tests=("tests/planner/test_cases.py", "-k", "service_changed"),
+    ),
+    Mutant(
+        name="one port, one job",
+        off="two jobs of one host may have the same port",
+        changes=(
+            (
+                "reconciler/planner/placement/host_ports.py",
+                '    if not ports or not host_of(draft, machine):\n        return ""\n',
+                '    return ""\n',
+            ),
+        ),
+        tests=("tests/planner/test_cases.py", "-k", "ports_"),
+    ),
+    Mutant(
+        name="the end of a log",
+        off="the end of a log that is too long is dropped",
+        changes=(
+            (
+                "reconciler/hosts/programs/keep_log.sh",
+                '        done | tail -c "$most"\n',
+                "        done > /dev/null\n",
+            ),
+        ),
+        tests=("tests/hosts/test_supervisor.py", "-k", "of_a_long_log"),
+    ),
+    Mutant(
         name="pairing of launches and runs",
         off="what was launched for one run serves whoever comes first",
         changes=(

@@ -43,7 +43,7 @@ def test_a_supported_run_has_no_warning(tmp_path: Path) -> None:
         ("type: dev-environment\nide: vscod", ":2:6: ide: `vscod` is not an IDE, did you mean `vscode`?"),
         (
             "type: service\ncommands: [x]\nport: many",
-            ":3:7: port: the text `many` is not a port: such as `8000`, `80:8000`, `*:8000`",
+            ":3:7: port: the text `many` is not a port: such as `8000`, `80:8000`, `*:8000`, or `auto`",
         ),
         ("commands: [x]", ":1:1: `type` is missing: task, service, dev-environment"),
         ("tpe: task", ":1:1: `type` is missing: task, service, dev-environment (`tpe` is no key)"),

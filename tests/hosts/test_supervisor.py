@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -86,13 +89,50 @@ def test_a_log_is_seen_while_it_grows(host: RealHost) -> None:
     assert host.runner.read_log(host.instance, job, offset=6) == b""
 
 
-def test_a_log_is_capped_on_the_host_with_a_note(host: RealHost) -> None:
-    job = host.start("yes 123456789 | head -c 3000000", "echo end", log_limit=8192)
-    assert host.over(job).exit_code == 0
+def test_of_a_long_log_the_beginning_and_the_end_are_kept(host: RealHost) -> None:
+    words = "echo first; yes 123456789 | head -c 3000000; echo 'RuntimeError: CUDA out of memory' >&2; exit 3"
+    job = host.start(words, log_limit=65536)
+    assert host.over(job).exit_code == 3
     log = host.log(job)
-    assert log[:8192] == (b"123456789\n" * 1000)[:8192]
-    assert b"[dstack] log capped at 8192 bytes" in log[8192:]
-    assert len(log) < 8400
+    assert log.startswith(b"first\n123456789\n")
+    assert log.endswith(b"123456789\nRuntimeError: CUDA out of memory\n")
+    kept, notes = log.count(b"123456789\n"), re.findall(rb"\n\[dstack\] ([^\n]*)", log)
+    assert len(notes) == 2
+    assert b"log limit (log_limit) of 65536 bytes" in notes[0]
+    left = int(re.match(rb"(\d+) bytes are left out here", notes[1])[1])  # type: ignore[index]
+    assert abs(kept * 10 + left - 3_000_000) < 64
+    assert len(log) < 66_500
+
+
+@pytest.mark.parametrize("size", [20_000, 40_000, 60_000])
+def test_a_log_below_its_limit_loses_no_byte(host: RealHost, size: int) -> None:
+    job = host.start(f"seq 1 100000 | head -c {size}", log_limit=65536)
+    host.over(job)
+    text = b"".join(b"%d\n" % number for number in range(1, 100001))[:size]
+    assert re.sub(rb"\n\[dstack\] log limit [^\n]*\n", b"", host.log(job)) == text
+
+
+def test_the_end_of_a_long_log_is_there_while_the_job_runs(host: RealHost) -> None:
+    job = host.start("yes 123456789 | head -c 300000; echo now; exec sleep 600", log_limit=65536)
+    until(lambda: read_whole(host, job).endswith(b"now\n"))
+    assert b"now" not in host.runner.read_log(host.instance, job, offset=0)
+    host.stop(job)
+    host.over(job)
+    assert b"now\n" in host.log(job)[-200:]
+
+
+def read_whole(host: RealHost, job: str) -> bytes:
+    return host.runner.read_log(host.instance, job, offset=0, to_the_end=True)
+
+
+def test_a_restarted_service_goes_on_at_the_end_of_its_log(host: RealHost) -> None:
+    job = host.start("yes 123456789 | head -c 100000; echo end of one go; exit 4", restart=True, log_limit=65536)
+    until(lambda: host.job(job).failing.endswith("restarted 2 times"))
+    host.stop(job)
+    host.over(job)
+    log = host.log(job)
+    assert b"end of one go\n\n[dstack] exit 4: begun again in 2 s" in log
+    assert len(log) < 67_000
 
 
 def test_a_double_fork_with_setsid_ends_with_its_job(host: RealHost) -> None:
@@ -236,32 +276,85 @@ def test_a_service_is_begun_again_with_a_pause(host: RealHost) -> None:
 
 
 class _Page(BaseHTTPRequestHandler):
-    healthy = False
-
     def do_GET(self) -> None:
-        self.send_response(200 if type(self).healthy and self.path == "/health" else 503)
+        self.send_response(200)
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
         pass
 
 
-def test_a_probe_of_a_path_tells_when_a_service_is_ready(host: RealHost) -> None:
-    class Page(_Page):
-        healthy = False
+PAGE = """\
+import http.server, os, sys
+class Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if os.path.exists("healthy") and self.path == "/health" else 503)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(os.environ["DSTACK_SERVICE_PORT"])), Page).serve_forever()
+"""
 
-    server = HTTPServer(("127.0.0.1", 0), Page)
+
+def serving(host: RealHost, *, port: int, job: str = "r1-0-1-0") -> str:
+    probe = Probe(path="/health", interval=1)
+    command = f"exec {shlex.quote(sys.executable)} -c {shlex.quote(PAGE)}"
+    return host.start(command, job=job, restart=True, probe=probe, port=port)
+
+
+def test_a_probe_of_a_path_tells_when_a_service_is_ready(host: RealHost) -> None:
+    job = serving(host, port=free_port())
+    until(lambda: host.at(job, "work").exists())
+    assert host.job(job).ready is False
+    host.at(job, "work/healthy").touch()
+    until(lambda: host.job(job).ready)
+
+
+def test_a_probe_does_not_believe_what_another_job_answers(host: RealHost) -> None:
+    port = free_port()
+    first = serving(host, port=port)
+    until(lambda: host.at(first, "work").exists())
+    host.at(first, "work/healthy").touch()
+    until(lambda: host.job(first).ready)
+    second = serving(host, port=port, job="r2-0-1-0")
+    host.says(second, b"Address already in use")
+    until(lambda: "restarted 2 times" in host.job(second).failing)
+    assert host.job(second).failing.startswith("exit 1, ")
+    assert host.job(second).ready is False
+    assert (host.job(first).ready, host.job(first).failing) == (True, "")
+
+
+def test_a_probe_does_not_believe_a_program_that_is_no_job(host: RealHost) -> None:
+    server = HTTPServer(("127.0.0.1", 0), _Page)
     Thread(target=server.serve_forever, daemon=True).start()
     try:
-        probe = Probe(path="/health", interval=1)
+        probe = Probe(path="/", interval=1)
         job = host.start("sleep 600", restart=True, probe=probe, port=server.server_port)
-        until(lambda: host.at(job, "begun").exists())
+        host.says(job, f"another process answers at port {server.server_port}".encode())
         assert host.job(job).ready is False
-        Page.healthy = True
-        until(lambda: host.job(job).ready)
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_a_listener_in_a_child_of_the_job_counts(host: RealHost) -> None:
+    probe = Probe(path="/health", interval=1)
+    command = f"touch healthy; (setsid {shlex.quote(sys.executable)} -c {shlex.quote(PAGE)} &) ; sleep 600"
+    job = host.start(command, restart=True, probe=probe, port=free_port())
+    until(lambda: host.job(job).ready)
+
+
+def test_what_keeps_a_service_from_running_is_told_until_it_holds(host: RealHost) -> None:
+    probe = Probe(command="[ -e up ]", interval=1)
+    job = host.start("[ -e mended ] || exit 3", "touch up", "sleep 600", restart=True, probe=probe)
+    until(lambda: host.job(job).failing == "exit 3, restarted 1 time")
+    host.at(job, "work/mended").touch()
+    until(lambda: host.job(job).ready)
+    until(lambda: host.job(job).failing == "")
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 def test_a_probe_that_fails_after_it_was_ready_begins_the_service_again(host: RealHost) -> None:

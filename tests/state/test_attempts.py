@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from reconciler.state.attempts import last_artifacts
+from reconciler.state.job_results import last_artifacts
 from schemas.run import Attempt, Job, RunSpec
 from schemas.state import State
 

@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from reconciler.planner.plan import plan
 from reconciler.planner.world import World
-from reconciler.state.attempts import UNSEEN
 from reconciler.state.forget import forget
+from reconciler.state.job_results import UNSEEN
 from reconciler.state.observe.merge import absorb
 from reconciler.state.prune import KEEP, needed_blobs, prune
 from reconciler.state.rebuild import MARGIN, RebuildRefused, rebuild

@@ -191,7 +191,7 @@ def _job(job: Job, *, attempt: Attempt, now: int) -> Job:
     if attempt.stopping and job.status in LIVE_JOB:
         return replace(job, status="terminated", reason=attempt.stopping, ended_at=now)
     if job.status == "assigned":
-        return replace(job, status="running", started_at=now)
+        return replace(job, status="running", started_at=now - 60)
     return job
 
 

@@ -159,7 +159,7 @@ class FakeRunner:
     def clean(self, instance: Instance, job: str, *, generation: int) -> None:
         _asked(lambda: self._hosts.clean(instance.external_id, job, generation=generation))
 
-    def read_log(self, instance: Instance, job: str, *, offset: int) -> bytes:
+    def read_log(self, instance: Instance, job: str, *, offset: int, to_the_end: bool = False) -> bytes:
         return _asked(lambda: self._hosts.collect(instance.external_id, job))[offset:]
 
     def retire(self, instance: Instance, *, generation: int) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from schemas.documents.run import DevEnvironmentForm, RunForm
 from schemas.run import Container
 
+ANYBODY = "token"
+"""Sent as the user to a registry, where only a password is given."""
 KEPT_CHANGES = "dstack-changes"
 """Where the supervisor puts what was changed in a dev environment, below its files."""
 
@@ -19,7 +21,7 @@ def container_of(form: RunForm, *, default_image: str) -> Container | None:
     auth = form.registry_auth if form.image else None
     return Container(
         image=image,
-        username=auth.username if auth else "",
+        username=(auth.username or ANYBODY) if auth else "",
         password=auth.password if auth else "",
         entrypoint=form.entrypoint,
         user=form.user or "",

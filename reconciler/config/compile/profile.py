@@ -41,6 +41,8 @@ def layer_of(form: ProfileKeys, *, name: str = "", default: bool = False) -> Pro
         idle_duration=None if idle == OFF else idle,
         idle_off=idle == OFF,
         reservation=form.reservation or "",
+        log_limit=form.log_limit,
+        utilization=True if form.utilization_policy is not None else None,
         tags=form.tags or (),
     )
 

@@ -14,6 +14,7 @@ from reconciler.config.compile.container import KEPT_CHANGES, container_of, need
 from reconciler.config.compile.pool import DEFAULT_IDLE, unusable, where_of
 from reconciler.config.compile.profile import Chosen, Layer
 from schemas.desired import BackendConfig
+from schemas.documents.ports import AUTO
 from schemas.documents.run import DevEnvironmentForm, RunForm, ServiceForm, TaskForm
 from schemas.documents.span import OFF
 from schemas.pool import Pool
@@ -49,6 +50,7 @@ SCHEDULING_KEYS = frozenset(
         "termination_idle_time",
         "utilization_policy",
         "stop_duration",
+        "log_limit",
         "hold",
         "restore",
     }
@@ -59,12 +61,17 @@ SCHEDULING_KEYS = frozenset(
 """
 
 
+COUNTS = frozenset({"replicas", "scaling"})
+"""How many replicas a service has: another number adds or removes some, and leaves the others alone."""
+
+
 def run_hash(raw: Mapping[str, Any]) -> str:
     """16 hex digits of the run as written (`rerun` with it), but `SCHEDULING_KEYS`.
 
     Canonical JSON, sha256. A key that is empty counts as not written; a number as it was spelled.
     """
-    kept = {key: _as_written(value) for key, value in raw.items() if key not in SCHEDULING_KEYS and value is not None}
+    left_out = SCHEDULING_KEYS | COUNTS if raw.get("type") == "service" else SCHEDULING_KEYS
+    kept = {key: _as_written(value) for key, value in raw.items() if key not in left_out and value is not None}
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -124,8 +131,10 @@ def compile_run(
         hold=form.hold,
         formerly=form.formerly or (),
         stop_criteria=form.stop_criteria or "all-done",
-        port=int(form.port.split(":")[-1]) if isinstance(form, ServiceForm) and form.port else None,
+        port=_service_port(form),
         ports=getattr(form, "ports", None) or (),
+        needs_services=form.needs_services or (),
+        log_limit=chosen.pick("log_limit", RunSpec(name="").log_limit),
         probe=_probe(form),
         shm=need.shm,
         python=form.python or "",
@@ -133,11 +142,15 @@ def compile_run(
         inactivity=_inactivity(form),
         ide=form.ide if isinstance(form, DevEnvironmentForm) else "",
         tags=chosen.pick("tags", ()),
-        unsupported=tuple(_unsupported(form, container, unusable(where, backends))),
+        unsupported=tuple(_unsupported(form, container, unusable(where, backends), chosen)),
         sources=chosen.written(),
     )
 
 
+UTILIZATION = (
+    "`utilization_policy` is not supported yet, and a run that was to stop by it would run on: take it out, and set "
+    "`max_duration`"
+)
 _ENV_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -167,6 +180,13 @@ def pool_layers(pool: Pool) -> list[Layer]:
     return [(source, Profile(name=pool.name, **fields)) for source, fields in by_source.items()]
 
 
+def _service_port(form: RunForm) -> int | None:
+    """0 is `auto`."""
+    if not isinstance(form, ServiceForm) or not form.port:
+        return None
+    return 0 if form.port == AUTO else int(form.port.split(":")[-1])
+
+
 def _inactivity(form: RunForm) -> int | None:
     asked = form.inactivity_duration if isinstance(form, DevEnvironmentForm) else None
     return None if asked == OFF else asked
@@ -185,12 +205,14 @@ def _probe(form: RunForm) -> Probe | None:
     return Probe(**given)
 
 
-def _unsupported(form: RunForm, container: Container | None, backend: str) -> Iterable[str]:
+def _unsupported(form: RunForm, container: Container | None, backend: str, chosen: Chosen) -> Iterable[str]:
     yield from unsupported_here(form, container)
     for name, _ in form.env or ():
         if not _ENV_NAME.fullmatch(name):
             yield f"the environment variable `{name}` is not supported yet: letters, digits and _"
     if isinstance(form, ServiceForm) and form.replicas is not None and form.replicas.max == 0:
         yield "a service without replicas is not supported yet"
+    if chosen.pick("utilization", None, shown="utilization_policy"):
+        yield UTILIZATION
     if backend:
         yield backend

@@ -91,6 +91,14 @@ tell_pulling() { # $1 job, $2 its folder
     echo "pulling $1 $whole $layers"
 }
 
+tell_failing() { # $1 job, $2 its folder: how the commands of a service ended when they were last begun again
+    [ -f "$2/failing" ] && { read -r code cause times < "$2/failing"; } 2>/dev/null || return 0
+    digits "$code" - && code=$value
+    digits "$times" 0 && times=$value
+    case $cause in '' | *[!a-z0-9:-]* | ?????????????????????????????????*) cause='exit' ;; esac
+    echo "failing $1 $code $cause $times"
+}
+
 tell_held() { # $1 job, $2 its folder
     port=-
     [ ! -f "$2/staged" ] || { read -r port < "$2/staged"; } 2>/dev/null
@@ -116,6 +124,7 @@ tell() { # $1 job, $2 its folder
     [ -n "$name" ] && [ ${#name} -le 61 ] || name=-
     if [ ! -f "$2/end" ]; then
         tell_pulling "$1" "$2"
+        tell_failing "$1" "$2"
         tell_state "$2"
         if supervised "$2"; then
             if [ -f "$2/hold" ] && [ ! -f "$2/go" ]; then tell_held "$1" "$2"; fi

@@ -9,6 +9,8 @@ umask 077
 . ./run_container.sh
 . ./session.sh
 . ./share.sh
+. ./keep_log.sh
+. ./service.sh
 . ./order
 here=$PWD job=${PWD##*/} token='' session='' leader='' group='' engine='' confined=''
 recall .
@@ -61,17 +63,6 @@ await_release() { # everything is there; `go` comes from whoever releases us, or
     until read -r port < go; do sleep 0.2 || sleep 1; done 2> /dev/null
     [ "$port" != - ] || exit 143
     keep_port
-}
-
-note() { printf '\n[dstack] %s\n' "$1" >> log; }
-
-keep_log() { # any bytes, as they come, up to the limit; what comes later is drained, or the job would hang
-    # shellcheck disable=SC3045
-    if ! (trap '' XFSZ && ulimit -f "$log_blocks" && exec cat >> log) 2>/dev/null && [ ! -f capped ]; then
-        true > capped
-        note "log capped at $((log_blocks * 512)) bytes: the rest is not kept"
-    fi
-    cat > /dev/null
 }
 
 has_room() { # false, and noted in an empty file, where the disk of the job's files is full
@@ -143,6 +134,7 @@ check() { # cause: why the job must end now, "" while it may go on
         watch_activity
         watch_disk
         watch_probe
+        watch_failing
     fi
 }
 
@@ -159,11 +151,15 @@ watch_disk() { # measured beside us: it may take long
 }
 
 watch_probe() { # cause is `probe` where a service that was ready has failed its probe too often
-    [ -f probe ] && [ "$up" -ge "$probe_at" ] || return 0
+    [ -f probe ] && [ "$going" = 1 ] && [ "$up" -ge "$probe_at" ] || return 0
     probe_at=$((up + probe_interval))
     if [ -f probe.code ]; then
         read -r answer < probe.code
         rm -f probe.code
+        if [ "$answer" = 97 ] && [ ! -f stranger ]; then
+            true > stranger
+            note "another process answers at port $listens: the probe fails until one of this job listens there"
+        fi
         if [ "$answer" = 0 ]; then good=$((good + 1)) bad=0; else bad=$((bad + 1)) good=0; fi
         [ "$good" -lt "$ready_after" ] || echo 1 > ready
         if [ "$bad" -ge "$fail_after" ] && [ -f ready ]; then
@@ -187,7 +183,8 @@ ask_probe() {
     rm -f probe.busy
 }
 
-probe() { # becomes the probe's shell, in the job's environment
+probe() { # becomes the probe's shell, in the job's environment; 97 where the answer would be another's
+    [ "$listens" = 0 ] || ! answered_by_another "$listens" || exit 97
     [ "$probe_inside" = 0 ] || { recall_container . && probe_container; }
     set -- "$token" "$here/work/$working_dir" "$here/hostfile" "${python:+$here/venv}" \
         "$(command -v bash || command -v sh)" "$here/probe"
@@ -256,7 +253,8 @@ await() { # $1 pid, $2 seconds -> status; `wait` returns at each tick; who is st
 run_once() {
     code=143 status=137 cause=
     check
-    began_go=$up
+    began_go=$up good=0 bad=0 going=1
+    rm -f probe.code stranger
     [ -z "$cause" ] || return
     if ! go; then code=1 && note "no pipe could be made for the log"; return; fi
     while [ ! -f code ]; do
@@ -274,6 +272,7 @@ run_once() {
         *) finish_processes "$grace" ;;
     esac
     [ "$cause" != stop ] || [ ! -f abort ] || cause=abort
+    going=0
     await "$main" 30
     { read -r code < ./code; } 2>/dev/null || code=$status
     await "$reader" 30
@@ -309,6 +308,7 @@ pause_before_restart() { # 1, 2, 4 … 60 s, from 1 again after a good minute
     [ $((up - began_go)) -lt 60 ] || delay=1
     restarts=$((restarts + 1))
     echo "$restarts" > restarts
+    tell_failing
     note "${cause:-exit $code}: begun again in $delay s"
     until=$((up + delay)) cause=
     delay=$((delay * 2 > 60 ? 60 : delay * 2))
@@ -355,12 +355,13 @@ supervise() {
     printf '%0512d\n' 0 > reserve
     make_cgroup
     hold_to_share
-    active='' active_at=$up disk_at=$up probe_at=$up good=0 bad=0 restarts=0 delay=1 cause=''
+    active='' active_at=$up disk_at=$up probe_at=$up good=0 bad=0 going=0 restarts=0 delay=1 cause=''
     tick &
     ticker=$!
     if get_ready; then go_on; fi
     kill $ticker 2>/dev/null
     case $cause in max-duration:* | inactivity:* | disk:*) note "ended: $cause" ;; esac
+    finish_log
     noticed=0
     has_room
     [ ! -e "$notice" ] || noticed=1

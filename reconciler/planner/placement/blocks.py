@@ -14,11 +14,12 @@ from msgspec.structs import replace
 
 from reconciler.planner.draft import Draft
 from reconciler.planner.placement.fit import misfit, other_image, refusal, shortage
+from reconciler.planner.placement.host_ports import clash
 from reconciler.planner.placement.idle_pool import Requirement
 from reconciler.state.blocks import blocks_of, part, part_price, shared, used
 from reconciler.state.drains import crosses
 from reconciler.state.status import lost_gpus
-from schemas.base import Price
+from schemas.base import Price, Seconds
 from schemas.instance import Instance
 from schemas.offer import Offer
 from schemas.resources import Need, Resources, Where
@@ -86,6 +87,10 @@ class SharedBox:
     ) -> None:
         self.machine, self.of, self.owned, self.runs = machine, of, owned, [] if runs is None else runs
         self.free = of - used(jobs, of=of)
+        self.held = 0  # free blocks that only a run which ends before `held_until` may have
+        self.held_until: int | None = None
+        self.awaited = 0  # blocks of its jobs that a run waits for
+        self.ports: set[int] = set()  # of runs that are to come here
         gone = {gpu for job in jobs for gpu in job.gpus}
         if isinstance(machine, Instance):
             gone |= lost_gpus(machine)
@@ -98,7 +103,8 @@ class SharedBox:
     def take(self, blocks: int) -> tuple[str, ...]:
         """The UUIDs of the GPUs that come with so many blocks."""
         own = part(self.machine.resources, blocks=blocks, of=self.of).gpu
-        self.free -= blocks
+        lent = max(0, blocks - self.free)
+        self.free, self.held = self.free - blocks + lent, self.held - lent
         given = tuple(self.uuids[: own.count if own else 0])
         del self.uuids[: len(given)]
         return given
@@ -130,7 +136,7 @@ class Boxes:
         return self._by_id.get(instance)
 
     def of_pool(self, pool: str) -> Sequence[SharedBox]:
-        """Those with anything free."""
+        """Those with anything free that is not held for another run."""
         return [box for box in self._by_pool.get(pool, ()) if box.free]
 
     def first(self, shape: Requirement, *, owned: bool = False) -> Choice | None:
@@ -140,7 +146,7 @@ class Boxes:
 
     def among(self, ids: Iterable[str], shape: Requirement) -> Choice | None:
         """The first of those instances that has room."""
-        found = ((box, self.room(box, shape)) for id in ids if (box := self._by_id.get(id)) is not None and box.free)
+        found = ((box, self.room(box, shape)) for id in ids if (box := self._by_id.get(id)) is not None)
         return next((self._choice(box, blocks) for box, blocks in found if blocks), None)
 
     def _choice(self, box: SharedBox, blocks: int) -> Choice:
@@ -153,7 +159,7 @@ class Boxes:
     def fitting(self, shape: Requirement) -> Iterator[Choice]:
         """Those with room for the shape, in no order."""
         for box in self._by_pool.get(shape.pool, ()):
-            blocks = self.room(box, shape) if box.free else 0
+            blocks = self.room(box, shape) if box.free + box.held else 0
             if blocks:
                 yield self._choice(box, blocks)
 
@@ -161,6 +167,8 @@ class Boxes:
         """How many blocks the shape would take of it; 0 where it does not fit in what is free."""
         machine = box.machine
         if shape.nodes > 1 and not self._draft.joins_nodes(machine.backend):
+            return 0
+        if clash(self._draft, machine, shape.ports) or not box.ports.isdisjoint(shape.ports):
             return 0
         if isinstance(machine, Instance):
             if shape.instance_name and shape.instance_name != machine.name:
@@ -174,7 +182,20 @@ class Boxes:
         if key not in self._least:
             self._least[key] = least(shape, machine, of=box.of)
         blocks = self._least[key]
-        return blocks if blocks <= box.free else 0
+        return blocks if blocks <= box.free + self._lent(box, shape) else 0
+
+    def _lent(self, box: SharedBox, shape: Requirement) -> int:
+        """Blocks held for another run that this one gives back in time."""
+        return box.held if box.held and backfills(self._draft, shape.lasts, until=box.held_until) else 0
+
+
+MARGIN = 60
+"""Seconds between the latest end of a run and the start of the run whose machine it has meanwhile."""
+
+
+def backfills(draft: Draft, lasts: Seconds | None, *, until: int | None, boot: Seconds = 0) -> bool:
+    """Whether a run that lasts so long at most ends before `until`; None is a time that nobody knows."""
+    return lasts is not None and until is not None and draft.now + boot + lasts + MARGIN <= until
 
 
 def _kind(box: SharedBox) -> object:

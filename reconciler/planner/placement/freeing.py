@@ -212,7 +212,8 @@ class Freeing:
                 if isinstance(machine, Instance) and self._awaited(machine, ended=ended, within=within):
                     self.taken(machine.id, blocks=choice.blocks)
                     if (box := self._now.of(machine.id)) is not None:
-                        box.free = max(0, box.free - choice.blocks)
+                        free = min(box.free, choice.blocks)
+                        box.free, box.awaited = box.free - free, box.awaited + choice.blocks - free
                     return Awaited(machine, self._until[machine.id, ended])
         return None
 

@@ -9,6 +9,7 @@ from operator import itemgetter
 
 from reconciler.planner.draft import Draft
 from reconciler.planner.placement.fit import fits
+from reconciler.planner.placement.host_ports import clash
 from reconciler.state.drains import INSTANCE_DRAINED, POOL_DRAINED, begun, crosses
 from reconciler.state.status import degraded
 from reconciler.text.format import by_number
@@ -26,7 +27,8 @@ class Requirement:
 
     `unpriced`: what was confirmed without a known price (`Offer.purchase`), and may be bought at any.
 
-    `lasts`: for how long it may run, where a drain to come makes that matter; `None` is for ever.
+    `lasts`: for how long it may run, where a drain to come or a run that is held for makes that matter; `None` is for
+    ever. `ports`: those that it listens on.
     Made by `Shapes`, one per content, and compared by identity: to hash what is asked costs more than to serve it.
     """
 
@@ -38,6 +40,7 @@ class Requirement:
     ceiling: Price | None = None
     nodes: int = 1
     lasts: Seconds | None = 0
+    ports: tuple[int, ...] = ()
     unpriced: tuple[str, ...] = ()
 
 
@@ -58,9 +61,10 @@ class Shapes:
         ceiling: Price | None = None,
         nodes: int = 1,
         lasts: Seconds | None = 0,
+        ports: tuple[int, ...] = (),
         unpriced: tuple[str, ...] = (),
     ) -> Requirement:
-        key = (pool, need, where, instance_name, reuse_only, ceiling, nodes, lasts, unpriced)
+        key = (pool, need, where, instance_name, reuse_only, ceiling, nodes, lasts, ports, unpriced)
         found = self._made.get(key)
         if found is None:
             found = self._made[key] = Requirement(*key)
@@ -121,9 +125,11 @@ class Stock:
 
     def first(self, shape: Requirement, *, owned: bool = False) -> Instance | None:
         """The cheapest that fits. What a shape passed over stays passed over: stock only shrinks."""
-        if shape.instance_name:
-            return next((each for each in self.fitting(shape) if each.name == shape.instance_name), None)
         classes = self._classes(shape)
+        if (named := shape.instance_name) or shape.ports:
+            fitting = (alike for alike in classes if (named or alike.owned is owned) and alike.fits(shape))
+            left = (each for alike in fitting for each in self._left(alike, shape))
+            return next((each for each in left if named in ("", each.name)), None)
         at = self._at.get((shape, owned), 0)
         while at < len(classes):
             found = self._top(classes[at]) if classes[at].owned is owned else None
@@ -140,7 +146,8 @@ class Stock:
             one, alike = self._of.get(id, (None, None))
             if one is None or alike is None or id in self._gone or self._draft.pool_of(one) != shape.pool:
                 continue
-            if shape.instance_name in ("", one.name) and alike.fits(shape):
+            fitting = shape.instance_name in ("", one.name) and alike.fits(shape)
+            if fitting and not clash(self._draft, one, shape.ports):
                 return one
         return None
 
@@ -153,7 +160,11 @@ class Stock:
         """Those that fit, cheapest first; at most so many of a class, which are of one region. `owned`: these, too."""
         for alike in self._classes(shape):
             if (owned or not alike.owned) and alike.fits(shape):
-                yield from islice((each for each in reversed(alike.free) if each.id not in self._gone), most)
+                yield from islice(self._left(alike, shape), most)
+
+    def _left(self, alike: Alike, shape: Requirement) -> Iterator[Instance]:
+        left = (each for each in reversed(alike.free) if each.id not in self._gone)
+        return (each for each in left if not clash(self._draft, each, shape.ports))
 
     def take(self, instance: Instance) -> None:
         self._gone.add(instance.id)

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
 
 from reconciler.planner.draft import Draft, overrides
+from reconciler.planner.placement.host_ports import clash
 from reconciler.state.autoscale_rules import Rules, covers, kind, rules_of
 from reconciler.text.format import counted
 from schemas.base import Price
 from schemas.instance import Instance
 from schemas.offer import Offer
 from schemas.pool import Pool
+
+
+class HeldRoom(NamedTuple):
+    """How many more machines a pool may have that only the run of that name may launch. `until` (Unix time) it cannot
+    start; None: nobody knows how long."""
+
+    machines: int
+    run: str
+    until: int | None
+
+
+NOTHING_HELD = HeldRoom(0, "", None)
 
 
 class Room:
@@ -26,6 +40,8 @@ class Room:
         self.hourly: dict[str, Price] = {}
         self.total = Price(0)
         self._capped: Counter[int] = Counter()
+        self.held: dict[str, HeldRoom] = {}
+        """By pool."""
         alike = Counter((instance.pool, instance.price) for instance in draft.living.values())
         for (pool, price), n in alike.items():
             self._add(draft.renamed.get(pool, pool), price, n=n)
@@ -48,11 +64,16 @@ class Room:
 
     def full(self, pool: Pool, *, n: int) -> str:
         """Why the pool may not have `n` more machines, whatever they are; "" if it may."""
-        count = self.count[pool.name]
-        if pool.nodes_max is None or count + n <= pool.nodes_max:
+        count, (held, run, _) = self.count[pool.name], self.held.get(pool.name, NOTHING_HELD)
+        if pool.nodes_max is None or count + held + n <= pool.nodes_max:
             return ""
-        more = f", {n} more asked" if n > 1 else ""
+        more = f", {held} held for run {run}" if held else ""
+        more += f", {n} more asked" if n > 1 else ""
         return f"the pool is at its maximum: {count} of {counted(pool.nodes_max, 'node')}{more}"
+
+    def port_taken(self, offer: Offer, ports: tuple[int, ...]) -> str:
+        """Why no job with these ports can be on the machine that the offer is a share of; "" where one can."""
+        return clash(self._draft, offer, ports)
 
     def unaffordable(self, pool: Pool, offer: Offer, *, n: int) -> str:
         """Why a budget forbids it. No dearer offer passes where a cheaper one failed."""

@@ -234,6 +234,8 @@ class Search:
             return "elsewhere", ""
         if self._shape.nodes > 1 and not self._market.draft.joins_nodes(offer.backend):
             return "nodes", ""
+        if self._shape.ports and (why := self._room.port_taken(offer, self._shape.ports)):
+            return "port", why
         n = self._shape.nodes - self._have.get(region, 0)
         stage, why = self._market.unavailable(offer, n=n, reservation=self._shape.where.reservation)
         if stage:

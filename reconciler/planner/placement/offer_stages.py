@@ -25,6 +25,7 @@ STAGES = (
     "self-termination",
     "nodes",
     "elsewhere",
+    "port",
     "place",
     "quota",
     "available",
@@ -37,6 +38,7 @@ LACKS = ("available", "quota")
 
 
 STAGE_WORDS = {
+    "port": "its port free",
     "place": "a place to ask now", "quota": "quota left", "available": "capacity now", "budget": "budget left",
     "autoscale": "an autoscale rule left",
 }  # fmt: skip

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from reconciler.planner.draft import Draft
 from reconciler.planner.placement.blocks import SharedBox, fewest, share_misfit
 from reconciler.planner.placement.fit import misfit
+from reconciler.planner.placement.host_ports import clash
 from reconciler.planner.placement.idle_pool import Requirement
 from reconciler.state.drains import crosses, told
 from reconciler.text.durations import words
@@ -50,7 +51,7 @@ def passed_by(
     idle, reason, near = 0, "", ""
     for one, many in samples:
         idle += many
-        unfit = misfit(shape.need, shape.where, one, cloud=False)
+        unfit = misfit(shape.need, shape.where, one, cloud=False) or clash(draft, one, shape.ports)
         reason, near = reason or unfit, near or ("" if unfit else crossing(draft, one, shape))
     open_boxes = list(boxes)
     idle += len(open_boxes)
@@ -76,7 +77,8 @@ def _box_misfit(draft: Draft, box: SharedBox, shape: Requirement) -> str:
     blocks = fewest(shape.need, one.resources, of=box.of)
     if blocks > box.free:
         return f"{blocks} of {one.name}'s {box.of} blocks needed, {box.free} free"
-    return share_misfit(shape.need, shape.where, one) or crossing(draft, one, shape)
+    unfit = share_misfit(shape.need, shape.where, one) or clash(draft, one, shape.ports)
+    return unfit or crossing(draft, one, shape)
 
 
 def _named(draft: Draft, shape: Requirement) -> str:
@@ -85,7 +87,7 @@ def _named(draft: Draft, shape: Requirement) -> str:
     if not mine:
         return f"there is no instance {shape.instance_name}"
     one = mine[0]
-    unfit = share_misfit(shape.need, shape.where, one) or crossing(draft, one, shape)
+    unfit = share_misfit(shape.need, shape.where, one) or clash(draft, one, shape.ports) or crossing(draft, one, shape)
     return f"{one.name}: {unfit}" if unfit else f"{one.name} is {_state(one)}"
 
 

@@ -1,9 +1,10 @@
 """Record declared runs once per content, and runs that were removed from the configuration. Pure.
 
 A task runs once for each (name, hash): a record or a done-marker of that pair enrols nothing.
-Another hash supersedes: one that waits is replaced at once, a running task at its end, a
-service (which has no end) or a run named by `--replace` is stopped first. The new record comes
-when the old one has ended, so that no two attempts of a run live at once.
+Another hash supersedes: one that waits is replaced at once, a running task at its end, and a run named by
+`--replace` is stopped first. The new record comes when the old one has ended, so that no two attempts of a run live at
+once. A service has no end: its new record comes beside the old one, whose replicas are replaced one by one
+(`reconciler.planner.rules.roll_services`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from schemas.run import Run, RunSpec
 _CONTENT = (
     "type",
     "nodes",
-    "replicas",
     "need",
     "commands",
     "setup",
@@ -33,6 +33,7 @@ _CONTENT = (
     "port",
     "probe",
     "python",
+    "container",
 )
 
 
@@ -110,15 +111,23 @@ def _same_content(one: RunSpec, other: RunSpec) -> bool:
 
 def _enrolled(draft: Draft, spec: RunSpec, *, known: list[Run]) -> bool:
     """Whether it gets a new record now; its living old ones are brought up to date."""
-    same = [run for run in known if run.spec.hash == spec.hash]
+    # A service that another version replaced is begun anew when its own content comes back.
+    same = [run for run in known if run.spec.hash == spec.hash and not (_replaced(run) and run.id not in draft.runs)]
     living = [run for run in known if run.id in draft.runs]
     if same:
         _refresh(draft, spec, runs=same)
+        for run in living if spec.type == "service" else ():
+            if run not in same:
+                _superseded(draft, draft.runs[run.id], by=spec)
         return False
     if spec.type != "service" and (spec.name, spec.hash) in draft.world.done:
         return False
     waits = [run for run in living if not _superseded(draft, run, by=spec)]
     return not waits
+
+
+def _replaced(run: Run) -> bool:
+    return run.spec.type == "service" and bool(run.superseded_by)
 
 
 def _refresh(draft: Draft, spec: RunSpec, *, runs: list[Run]) -> None:
@@ -174,6 +183,12 @@ def _superseded(draft: Draft, run: Run, *, by: RunSpec) -> bool:
     wanted = name in draft.may.replace or by.name in draft.may.replace
     if run.stop_reason:
         return False
+    if not wanted and run.spec.type == by.type == "service":
+        # Nothing ends before its successor serves: a change, which needs no permission to end.
+        if run.superseded_by != by.hash:
+            why = "changed: its replicas are replaced one by one, each once a replica of the new version is ready"
+            draft.update_run(run, why=why, superseded_by=by.hash)
+        return True
     may_end = draft.may_end(draft.pool_name(run.spec.pool))
     if wanted or (run.spec.type == "service" and may_end):
         why = "replaced by its changed configuration"

@@ -44,6 +44,8 @@ class Growth:
         self.ordered: dict[str, int] = {}
         self.newest: Offer | None = None
         self.newest_runs: list[str] = []
+        self.latest: Offer | None = None
+        """What was ordered last, whoever may share it."""
         failed = given_up(draft.actions, draft.living)
         known = after_failures(draft.world.state.backoffs, failed, now=draft.now)
         self.backoffs = {draft.pool_name(one.pool): one for one in known}
@@ -78,6 +80,7 @@ class Growth:
         """
         self.room.take(order.pool, order.offer, n)
         self.market.take(order.pool, order.offer, n=n)
+        self.latest = order.offer
         self.newest = None if order.terms.image else order.offer  # shared by runs of its image alone, once it is there
         self.ordered[order.pool] = self.ordered.get(order.pool, 0) + n
         key = (*order[:1], id(order.offer), *order[2:])
@@ -129,21 +132,6 @@ def _launch(draft: Draft, order: LaunchOrder, wanted: list[Wanted]) -> Launch:
 
 
 # ---------------------------------------------------------------- for a run
-
-
-def shape_of(growth: Growth, run: Run) -> Requirement:
-    spec = run.spec
-    return growth.shapes.shape(
-        pool=growth.draft.pool_name(spec.pool),
-        need=spec.need,
-        where=spec.where,
-        instance_name=spec.instance_name,
-        reuse_only=spec.reuse_only,
-        ceiling=ceiling_of(run.confirmed_price, where=spec.where),
-        nodes=spec.nodes,
-        lasts=spec.max_duration if growth.draft.own_drains else 0,
-        unpriced=run.confirmed_unpriced,
-    )
 
 
 def ceiling_of(confirmed: Price | None, *, where: Where) -> Price | None:

@@ -9,6 +9,7 @@ from functools import partial
 
 from reconciler.planner.draft import Draft
 from reconciler.planner.rules.end_unanswering import end_unanswering
+from reconciler.planner.rules.roll_services import surplus_of_old, tell_failing, tell_rollouts
 from reconciler.state.job_results import DRAINED, NOT_STARTED, with_result
 from reconciler.text.durations import words
 from reconciler.text.format import counted
@@ -38,12 +39,19 @@ def halt(draft: Draft) -> None:
                 draft.stopping[attempt.id] = attempt.stopping
             elif why:
                 _stop(draft, run, attempt, why=why)
-        if run.spec.type == "service":
+    # What versions have ready is counted once all stops that anything else asks for are known.
+    for run in draft.runs.values():
+        attempts = draft.live.get(run.id, []) if run.spec.type == "service" else None
+        if attempts is not None and draft.covers(id=run.id, pool=run.spec.pool):
+            for old, attempt, why in surplus_of_old(draft, run):
+                _stop(draft, old, attempt, why=why, follows=True)
             _surplus(draft, run, attempts)
+    tell_rollouts(draft)
+    tell_failing(draft)
     end_unanswering(draft)
 
 
-def _stop(draft: Draft, run: Run, attempt: Attempt, *, why: str) -> None:
+def _stop(draft: Draft, run: Run, attempt: Attempt, *, why: str, follows: bool = False) -> None:
     draft.stopping[attempt.id] = why
     draft.actions.append(
         Stop(
@@ -53,6 +61,7 @@ def _stop(draft: Draft, run: Run, attempt: Attempt, *, why: str) -> None:
             pool=draft.pool_name(run.spec.pool),
             why=why,
             abort=run.abort,
+            follows=follows,
         )
     )
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from reconciler.state.attempts import UNSEEN
 from reconciler.state.blocks import shared
+from reconciler.state.job_results import UNSEEN
 from schemas.desired import Desired
 from schemas.instance import HostReport, Instance, JobReport
 from schemas.run import RUN_ENDED, Attempt, Job, JobStatus, Run, RunSpec

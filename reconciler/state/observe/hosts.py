@@ -249,6 +249,8 @@ def _running(job: Job, said: JobReport, report: HostReport, *, attempt: Attempt)
         held="",
         boot_id=report.boot_id or job.boot_id,
         pulling=said.pulling,
+        ready=said.ready,
+        failing=said.failing,
         started_at=report.at if start is None else start,
     )
 
@@ -269,6 +271,7 @@ def _ended(job: Job, said: JobReport, *, attempt: Attempt, now: int) -> Job:
         status="aborted" if attempt.abort and attempt.stopping else "ended",
         pulling="",
         held="",
+        failing="",
         exit_code=said.exit_code,
         interrupted=said.interrupted,
         reason=attempt.stopping if attempt.abort and attempt.stopping else said.reason,

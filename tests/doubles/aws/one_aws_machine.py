@@ -113,7 +113,7 @@ class Folders:
     def release(self, instance: Instance, job: str, *, generation: int, port: int) -> None:
         raise HostError("nothing is held")
 
-    def read_log(self, instance: Instance, job: str, *, offset: int) -> bytes:
+    def read_log(self, instance: Instance, job: str, *, offset: int, to_the_end: bool = False) -> bytes:
         return b""
 
     def retire(self, instance: Instance, *, generation: int) -> None:

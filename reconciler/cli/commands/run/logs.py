@@ -117,7 +117,7 @@ def live_log(ports: Ports, where: Site, *, host: Instance, job: Job, lasting: bo
 
     def read(offset: int) -> bytes:
         try:
-            data = ports.runner.read_log(host, job.id, offset=offset)
+            data = ports.runner.read_log(host, job.id, offset=offset, to_the_end=not lasting)
         except HostError as error:
             stored = _collected(where, job)
             if stored is not None:
