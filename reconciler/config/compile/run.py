@@ -84,6 +84,12 @@ def _as_written(value: Any) -> Any:
     return {"number": getattr(value, "text", str(value))} if isinstance(value, float) else value
 
 
+def _need(form: RunForm, container: Container | None) -> Need:
+    image = container.image if container else ""
+    engine = needs_engine(form, container)
+    return replace(form.resources or Need(), container=container is not None, image=image, engine=engine)
+
+
 def compile_run(
     form: RunForm, *, name: str, hash_: str, layers: list[Layer], pool: Pool, backends: Mapping[str, BackendConfig]
 ) -> RunSpec:
@@ -92,12 +98,7 @@ def compile_run(
     where = where_of(chosen, backends)
     kind: Any = getattr(form, "type", "task")
     container = container_of(form, default_image=pool.default_image)
-    need = replace(
-        form.resources or Need(),
-        container=container is not None,
-        image=container.image if container else "",
-        engine=needs_engine(form, container),
-    )
+    need = _need(form, container)
     developing = isinstance(form, DevEnvironmentForm)
     chosen.note("pool", None, next((source for source, layer in layers if layer.pool), "default"))
     chosen.note("resources", None, "run" if form.resources is not None else "default")
