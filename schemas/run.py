@@ -151,7 +151,7 @@ class Job(Value, frozen=True, kw_only=True):
     exit_code: int | None = None
     interrupted: bool = False
     by_hand: bool = False
-    """Its machine ended, and nothing says that its backend took it away: a retry on interruption alone does not apply."""
+    """Its machine ended, and nothing says that its backend took it away: `retry` on interruption does not apply."""
     reason: str = ""
     """Why it ended, in words: `exit 3`, `max duration 2h`, `interrupted`."""
     log: str = ""

@@ -677,7 +677,7 @@ MUTANTS = (
     Mutant(
         name="a retry takes its own node's artifacts",
         off="every node of a second attempt gets the artifacts of one",
-        changes=(("reconciler/state/attempts.py", "if job.rank == rank and job.artifacts", "if job.artifacts"),),
+        changes=(("reconciler/state/job_results.py", "if job.rank == rank and job.artifacts", "if job.artifacts"),),
         tests=("tests/state/test_attempts.py",),
     ),
     Mutant(
