@@ -173,7 +173,7 @@ class Job(Value, frozen=True, kw_only=True):
     service_port: int = 0
     """Where its service listens on its host; 0: it has no port."""
     ready: bool | None = None
-    """Of a service: what its probe said last; None: it has no probe, or was not asked yet."""
+    """Of a service: what its probe said last; None: no probe, or none that succeeded in its first half minute."""
     failing: str = ""
     """Of a service: how its commands ended when they were last begun again (`exit 3, restarted 4 times`); "" once they
     run for a minute or answer their probe."""

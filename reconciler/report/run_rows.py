@@ -130,7 +130,7 @@ def trouble(job: Job, spec: RunSpec) -> str:
     """What keeps a running replica of a service from serving, as the list of instances says it."""
     if spec.type != "service" or job.status != "running":
         return ""
-    return job.failing or ("its probe does not succeed" if spec.probe is not None and not job.ready else "")
+    return job.failing or ("its probe does not succeed" if spec.probe is not None and job.ready is False else "")
 
 
 def _reason(run: Run, *, attempts: tuple[Attempt, ...]) -> str:

@@ -251,7 +251,7 @@ def test_a_request_that_is_due_later_is_left_for_the_next_apply_with_a_note(a_si
 
 def test_a_stopped_machine_is_ended_at_once_and_its_attempt_is_over(a_site: Make) -> None:
     site = a_site("fake", script=lambda job: (3600, 0))
-    apply(site, desired(runs=[task("train", retry=Retry(interruption=True))]))
+    apply(site, desired(runs=[task("train", retry=Retry(interruption=True, error=True))]))
     ticks(site, 3)
     (machine,) = site.world.living()
     site.world.stop(machine.external_id)

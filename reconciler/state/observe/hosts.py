@@ -20,6 +20,7 @@ from schemas.run import LIVE_JOB, Attempt, Job
 from schemas.state import State
 
 FOLDER_GONE = "its folder on the host is gone"
+STARTING = 30  # seconds in which a probe that does not succeed yet is no trouble worth a word
 LATER = 600  # seconds that a machine's own end may move before it is written anew: ticks alone write nothing
 
 
@@ -243,13 +244,14 @@ def _held(job: Job, said: JobReport, report: HostReport) -> Job:
 def _running(job: Job, said: JobReport, report: HostReport, *, attempt: Attempt) -> Job:
     known = job.started_at if behind_us(report) else None  # moved by a second or two in every report
     start = began(job, said, attempt=attempt, now=report.at) if known is None else min(known, report.at)
+    starting = start is None or report.at - start < STARTING
     return replace(
         job,
         status="running",
         held="",
         boot_id=report.boot_id or job.boot_id,
         pulling=said.pulling,
-        ready=said.ready,
+        ready=None if starting and said.ready is False else said.ready,
         failing=said.failing,
         started_at=report.at if start is None else start,
     )
