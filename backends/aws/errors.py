@@ -155,10 +155,10 @@ def understood(error: Exception, *, operation: str = "", spot: bool = False, abo
 
 def _about_region(client: Any, code: str) -> str:
     """What a failure may have to do with the region that was asked; "" where nothing suggests that."""
-    region = client.meta.region_name
-    if code in NOT_HERE:
+    region, service = client.meta.region_name, client.meta.service_model.service_name
+    if code in NOT_HERE and service == "ec2":
         return f"; or {region} is not enabled in this account: `aws account enable-region --region-name {region}`"
-    if code or client.meta.service_model.service_name != "ec2" or region in _regions():
+    if code or service != "ec2" or region in _regions():
         return ""
     return f"; boto3 knows no region {region}: is it mistyped?"
 
