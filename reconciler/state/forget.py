@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+
 from msgspec.structs import replace
 
 from reconciler.state.rebuild import RebuildRefused
 from reconciler.state.relaunch.end_requests import FORGOTTEN
+from reconciler.text.format import counted, few, hourly
+from schemas.base import Price
 from schemas.instance import Instance
 from schemas.run import Attempt
 from schemas.state import State, Tombstone
@@ -36,6 +40,61 @@ def forget(state: State, subject: str, now: int, *, by: str = "") -> State:
         intents=tuple(each for each in state.intents if not set(each.request.ids) <= chosen),
         tombstones=(*state.tombstones, *graves),
     )
+
+
+def remember(state: State, places: Collection[str]) -> State:
+    """Forgotten places that answer again, by name, are asked by every apply from now on.
+
+    What was forgotten with them is without an owner until it is seen to have ended.
+    """
+    known = tuple(replace(each, forgotten=False) if each.name in places else each for each in state.places)
+    graves = tuple(each for each in state.tombstones if each.kind != "place" or each.id not in places)
+    left = {each.id for place in places for each in left_at(state, place) if each.phase == "terminated"}
+    return replace(
+        state,
+        places=known,
+        tombstones=graves,
+        instances=tuple(_again(each) if each.id in left and each.external_id else each for each in state.instances),
+    )
+
+
+def _again(instance: Instance) -> Instance:
+    return replace(instance, phase="provisioning", terminated_at=None, reason="", orphan=f"given up: {instance.reason}")
+
+
+def concerned(state: State, subject: str) -> tuple[Instance, ...]:
+    """The living instances that `forget` would no longer count."""
+    return tuple(
+        each for each in state.instances if each.phase != "terminated" and subject in (each.place, each.id, each.name)
+    )
+
+
+def left_at(state: State, place: str) -> tuple[Instance, ...]:
+    """The instances of `place` that are not known to have ended, as far as the state still remembers them."""
+    return tuple(
+        each
+        for each in state.instances
+        if each.place == place and (each.phase != "terminated" or each.reason.startswith(FORGOTTEN))
+    )
+
+
+def unanswered(state: State) -> dict[str, str]:
+    """Places where instances are made on request that did not answer when they were asked last, and why."""
+    return {
+        each.name: each.error
+        for each in state.places
+        if each.error and not each.forgotten and each.config.traits.bought
+    }
+
+
+def billing(instances: Iterable[Instance]) -> str:
+    """`6 instances, $9.60/h: gpu-0, gpu-1 …`; "" for none."""
+    found = tuple(instances)
+    if not found:
+        return ""
+    price = sum((each.price or Price(0) for each in found), Price(0))
+    unknown = "" if all(each.price is not None for each in found) else " and what has no known price"
+    return f"{counted(len(found), 'instance')}, {hourly(price)}{unknown}: {few(each.name for each in found)}"
 
 
 def _ended(instance: Instance, *, why: str, now: int) -> Instance:

@@ -173,3 +173,26 @@ def test_nobody_comes_any_more(person: Person) -> None:
     assert "result lost" in lost
     assert (person.machines.attend(), person.machines.made) == ([], 2), "nothing is tried again in silence"
     assert "no instances" in person.types("pool ps")
+
+
+def test_a_forgotten_region_is_ended_with_the_rest(person: Person) -> None:
+    """Its machine bills on, which no apply counts: `destroy` must neither call that nothing nor leave it there."""
+    begun(person, "left")
+    assert len(person.account.living("")) == 1
+    told = person.types("state forget aws/eu-west-1 --confirm aws/eu-west-1")
+    assert "Keeps running and billing, as last seen: 1 instance, $" in told
+    (file,) = (person.folder / "project/.dstack/state").glob("*.yml")
+    ended = person.types(f"destroy --confirm {file.stem}")
+    assert "Done: nothing of this project lives any more." in ended
+    assert person.account.living("") == []
+
+
+def test_a_forgotten_region_that_cannot_be_asked_is_named(person: Person) -> None:
+    begun(person, "left")
+    person.types("state forget aws/eu-west-1 --confirm aws/eu-west-1")
+    (file,) = (person.folder / "project/.dstack/state").glob("*.yml")
+    person.account.fault("GetCallerIdentity", code="InvalidClientTokenId", status=403, times=99)
+    ended = person.types(f"destroy --confirm {file.stem}", code=1)
+    assert "error: aws/eu-west-1 was forgotten and cannot say what lives there (" in ended
+    assert "last known: 1 instance, $" in ended
+    assert "nothing of this project lives" not in ended

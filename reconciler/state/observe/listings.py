@@ -15,6 +15,7 @@ from reconciler.state.capacity_backoff import late_capacity, merged, shun
 from reconciler.state.host_place import host_of
 from reconciler.state.ledger.entries import billed_until
 from reconciler.state.observe.sightings import Answer, Sightings
+from reconciler.state.relaunch.end_requests import FORGOTTEN
 from reconciler.state.sending import APART, apart, counted_from, type_at
 from reconciler.state.status import INTERRUPTED, POWERED_OFF, UNHEARD
 from schemas.base import Seconds
@@ -173,9 +174,13 @@ def _resources(instance: Instance, seen: Seen, *, first: bool) -> Resources:
 
 
 def _returned(instance: Instance, seen: Seen, answer: Answer) -> Instance:
-    """It was proven gone and is there again: nobody's, in the place that lists it. A listing that lags is not that."""
+    """It was proven gone and is there again: nobody's, in the place that lists it. A listing that lags is not that.
+
+    One that `state forget` took out was never asked to end, so that no listing of it lags.
+    """
     at = answer.at
-    if seen.phase in ("ended", "ending") or at <= (instance.terminated_at or 0) + LAG:
+    lag = 0 if instance.reason.startswith(FORGOTTEN) else LAG
+    if seen.phase in ("ended", "ending") or at <= (instance.terminated_at or 0) + lag:
         return instance
     why = f"seen again after its end ({instance.reason})" if instance.reason else "seen again after its end"
     back = replace(

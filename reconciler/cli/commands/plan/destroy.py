@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reconciler.cli.commands.plan.forgotten import nothing_lives, recall, say_unproven
 from reconciler.cli.commands.plan.refusals import raise_refusals
 from reconciler.cli.commands.plan.waiting import destroy_passes, unreached
 from reconciler.cli.exits import Fail, Finished
@@ -14,10 +15,8 @@ from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import tick
 from reconciler.report.plan import render_plan
 from reconciler.report.plan_rows import explain
-from reconciler.state.status import alive
 from reconciler.system.process import now
 from schemas.plan import Permissions, Plan
-from schemas.run import RUN_ENDED
 from schemas.state import State
 
 
@@ -45,13 +44,16 @@ def run_destroy(*, deadline: str, confirmed: str) -> int:
             stop=interrupts.asked,
         )
         ports = ports_of(where, asking=progress.asking)
+        silent = recall(ports, state)
         raise_refusals(tick(ports, ask))
-        done = destroy_passes(ports, ask, until=_nothing_lives, progress=progress, limit=limit)
+        done = destroy_passes(ports, ask, until=nothing_lives, progress=progress, limit=limit)
     raise_refusals(done.last)
     if interrupts.count:
         raise Finished(130)
     if not done.reached:
         raise unreached(done, again="dstack destroy", refused=3)
+    if say_unproven(done.last.state or state, silent):
+        return 1
     out("Done: nothing of this project lives any more.\n")
     return 0
 
@@ -60,8 +62,3 @@ def _typed(word: str) -> bool:
     if not interactive():
         raise Fail(f"there is no terminal to type the project's name at; --confirm {word} stands for it")
     return ask_typed("Everything above will be ended.", word=word)
-
-
-def _nothing_lives(state: State, plan: Plan) -> bool:
-    del plan
-    return not any(alive(one) for one in state.instances) and all(run.status in RUN_ENDED for run in state.runs)

@@ -66,13 +66,18 @@ def _seen(place: Place) -> str:
 def forget_subject(subject: str, *, confirmed: str) -> int:
     """It is no longer counted; seen again, it is an orphan and ends."""
     from reconciler.engine.write_state import land
-    from reconciler.state.forget import forget
+    from reconciler.state.forget import billing, concerned, forget
 
     where = site()
-    forget(state_of(where), subject, now(), by=who())
-    question = f"{subject} is forgotten: whatever lives there goes on and bills, and nobody counts it."
+    state = state_of(where)
+    forget(state, subject, now(), by=who())
+    known = billing(concerned(state, subject))
+    billed = f"Keeps running and billing, as last seen: {known}.\n" if known else ""
+    question = f"{billed}{subject} is forgotten: what runs there keeps running, and no apply counts it any more."
     try:
-        if confirmed != subject and not ask_typed(question, word=subject):
+        if confirmed == subject:
+            out(billed)
+        elif not ask_typed(question, word=subject):
             say("nothing was done")
             return 1
     except NoTerminal as error:
