@@ -268,8 +268,9 @@ def test_an_authority_settles_no_key_and_is_named(folder: Folder, lab: Lab, serv
     assert "-y does not trust a key" in ran.err
 
 
-def test_the_users_own_file_is_looked_into_as_ssh_does(folder: Folder, lab: Lab, server: SshHost) -> None:
+def test_the_users_own_file_is_looked_into_as_ssh_does(folder: Folder, lab: Lab) -> None:
     """By the name that the configuration gives, in the file that it names; what is not supported is said."""
+    server = lab.host("own")  # the shared one is another test's by now
     home = folder.root.parent / "home/.ssh"
     home.mkdir(parents=True)
     (home / "config").write_text("Include conf.d/*\n")

@@ -17,7 +17,7 @@ import pytest
 from tests.doubles.hosts.real_host import RealHost, until
 
 PLAIN = """
-sh env cat sed grep sort tr mkfifo mkdir rm mv sleep setsid du wc date tar head tail printf cp ln chmod cut
+sh env cat sed grep sort tr mkfifo mkdir rm mv sleep setsid du wc dd date tar head tail printf cp ln chmod cut
 """.split()  # noqa: SIM905
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 

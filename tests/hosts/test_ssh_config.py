@@ -248,8 +248,15 @@ BAD_HOSTS = [
 BAD_USERS = [*BAD_HOSTS[:6], "-l", "a b", "x\ny", "a'b", "a\\"]
 
 
-@pytest.mark.parametrize("where", ["host", "jump", "config-host", "config-jump"])
-@pytest.mark.parametrize("bad", BAD_HOSTS)
+@pytest.mark.parametrize(
+    ("where", "bad"),
+    [
+        (where, bad)
+        for where in ("host", "jump", "config-host", "config-jump")
+        for bad in BAD_HOSTS
+        if where in ("host", "jump") or (bad and not set(bad) & set("\n\0 "))  # else no word of a configuration
+    ],
+)
 def test_a_host_name_is_never_read_by_a_shell(home: Path, where: str, bad: str) -> None:
     pwned = home / "pwned"
     name = bad.replace("{pwned}", str(pwned))
@@ -261,8 +268,6 @@ def test_a_host_name_is_never_read_by_a_shell(home: Path, where: str, bad: str) 
         host = replace(host, hostname=name)
     elif where == "jump":
         host = replace(host, jumps=(Jump(hostname=name, host_key=KEY),))
-    elif set(name) & set("\n\0 ") or not name:
-        pytest.skip("no word of a configuration")
     else:
         key = {"config-host": "HostName", "config-jump": "ProxyJump"}[where]
         text = f"Host gpu\n  {key} {name}\n{text}"
@@ -272,8 +277,10 @@ def test_a_host_name_is_never_read_by_a_shell(home: Path, where: str, bad: str) 
     assert where == "config-host" or sorted(one.name for one in home.iterdir()) == [".ssh"]
 
 
-@pytest.mark.parametrize("where", ["host", "jump", "config"])
-@pytest.mark.parametrize("bad", BAD_USERS)
+@pytest.mark.parametrize(
+    ("where", "bad"),
+    [(where, bad) for where in ("host", "jump", "config") for bad in BAD_USERS if where != "config" or "\n" not in bad],
+)
 def test_a_login_is_never_read_by_a_shell(home: Path, where: str, bad: str) -> None:
     pwned = home / "pwned"
     name = bad.replace("{pwned}", str(pwned))
@@ -283,8 +290,6 @@ def test_a_login_is_never_read_by_a_shell(home: Path, where: str, bad: str) -> N
         host = replace(host, user=name)
     elif where == "jump":
         host = replace(host, jumps=(Jump(hostname="gate", user=name, host_key=KEY),))
-    elif "\n" in name:
-        pytest.skip("no line of a configuration")
     else:
         text = f"Host gpu\n  User {name}\n"
     with pytest.raises(NoWay):

@@ -310,6 +310,7 @@ def test_a_laptop_without_the_route_ends_nothing(shop: Shop) -> None:
     after = shop.hosts()
     assert {name: one["status"] for name, one in after.items()} == {name: one["status"] for name, one in before.items()}
     assert not any("unreachable" in one["flags"] for one in after.values())
+    shop.dstack("apply", "-y", "--detach", "--retry-hosts")
     shop.dstack("stop", "long", "-x", "-y")
 
 

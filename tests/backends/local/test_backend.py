@@ -374,6 +374,7 @@ def test_terminate_ends_every_process_of_its_jobs(local: LocalRig) -> None:
     )
     bystander = subprocess.Popen(["sleep", "300"])
     try:
+        until(lambda: Path(f"/proc/{claimed.pid}/comm").read_text() == "sh\n")  # `setsid` has become it
         local.connect().terminate(["l1-0"])
         until(lambda: claimed.poll() is not None)
         assert alive(bystander.pid)
