@@ -42,6 +42,7 @@ if cd "$base/host" 2>/dev/null; then
 fi
 end_left "$base" || exit 81
 # The images that we pulled go, too, but for those that a container uses; nobody waits for that.
+# shellcheck disable=SC2016 # the shell that it starts expands them
 [ -z "${pulled:-}" ] || printf '%s\n' "$pulled" | setsid sh -c 'while read -r engine image; do
     case $engine in docker | podman) timeout 600 "$engine" rmi "$image" < /dev/null ;; esac
 done' > /dev/null 2>&1 &
