@@ -33,9 +33,12 @@ def duplicate_key(data: bytes, *, again: bytes) -> str:
     """The first key that an object of valid JSON has twice, with both places; "" where there is none.
 
     `again` is what was decoded, encoded again. Where it has as many keys and quotes as `data`, nothing was dropped, and
-    `data` is not looked through.
+    `data` is not looked through. A default that was written out is dropped, too: of lines that hold one object each,
+    only those that came out otherwise are looked at then.
     """
     if data.count(_KEYS) == again.count(_KEYS) and data.count(b'"') == again.count(b'"'):
+        return ""
+    if _only_objects_differ(data, again):
         return ""
     open_objects: list[dict[str, int] | None] = []
     expects_key = False
@@ -55,6 +58,33 @@ def duplicate_key(data: bytes, *, again: bytes) -> str:
             keys[key] = token.start()
         expects_key = word in (b"{", b",")
     return ""
+
+
+def _only_objects_differ(data: bytes, again: bytes) -> bool:
+    """Whether all lines that differ are whole objects on a line of their own, none of which has a key twice."""
+    mine, theirs = data.split(b"\n"), again.split(b"\n")
+    if [line for line in mine if line[:2] != b'{"'] != [line for line in theirs if line[:2] != b'{"']:
+        return False
+    same = set(theirs)
+    return all(line in same or _is_plain_object(line) for line in mine)
+
+
+def _is_plain_object(line: bytes) -> bool:
+    text = line.removesuffix(b",")
+    if not (text.startswith(b"{") and text.endswith(b"}")):
+        return False
+    try:
+        json.loads(text, object_pairs_hook=_once_each)
+    except ValueError:
+        return False
+    return True
+
+
+def _once_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is there twice")
+    return found
 
 
 def _place(data: bytes, at: int) -> str:

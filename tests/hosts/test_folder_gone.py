@@ -98,6 +98,7 @@ def test_the_run_of_a_busy_host_that_is_not_retried_fails_with_the_reason(shop: 
 
 def test_a_stopped_run_ends_though_its_folder_is_gone(shop: Shop) -> None:
     host = attached(shop, SLEEP)
+    until(sleepers, patience=20)  # what begins a job still writes there until then
     shutil.rmtree(folders(host)[0])
     assert "terminated" in shop.dstack("stop", "train", "-y").out
 
