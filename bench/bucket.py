@@ -26,7 +26,6 @@ from bench import planner
 from reconciler.engine.begin import TickRefused
 from reconciler.engine.write_state import land
 from reconciler.state.errors import StateMoved
-from reconciler.state.observe.clocks import BootTime
 from reconciler.store.bucket import BucketStore
 from reconciler.store.objects.open import open_bucket
 from schemas.location import Bucket, location
@@ -139,7 +138,7 @@ def _one(store: _Counting, number: int, start: threading.Barrier, gave_up: list[
         nonce=lambda: os.urandom(4).hex(),
         record=lambda entries: None,
         markers=None,
-        boot_time=BootTime,
+        boot_time=lambda: ("", 0),
     )
     mine = Tombstone(id=f"r{number}", kind="run", at=0, why="")
     start.wait()
