@@ -21,7 +21,7 @@ BUDGETS: dict[str, tuple[float, Unit]] = {
     "a question to 100,000 offers": (0.02, "s"),
     "plan on AWS, nothing to do": (0.3, "s"),
     "plan on AWS that buys": (0.8, "s"),
-    "load the state of 100,000 instances": (0.8, "s"),
+    "load the state of 100,000 instances": (0.5, "s"),
     "plan 100,000 instances, 10,000 runs": (1.8, "s"),
     "write the state of 100,000 instances": (0.6, "s"),
     "plan of 10,000 instances, the budget used up": (0.8, "s"),

@@ -46,16 +46,19 @@ class Ends:
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
         self._often = applies_often(draft.world.state.ticks, now=draft.now)
+        self._ready_in: dict[tuple[str, str], Seconds] = {}
 
     def of(self, one: Instance, jobs: Collection[Job]) -> CertainEnd | None:
         """When these jobs of the instance have all ended and it can be used; None where that is not certain."""
-        ends = [self._end(one, job) for job in jobs]
-        if not ends or None in ends or unusable(self._draft, one):
+        ends = []
+        for job in jobs:
+            if (end := self._end(one, job)) is None:
+                return None
+            ends.append(end)
+        if not ends or unusable(self._draft, one):
             return None
-        times = [end.at for end in ends if end is not None and end.at is not None]
-        last = CertainEnd(
-            max(times, default=None), stopped=all(end is None or end.at is None or end.stopped for end in ends)
-        )
+        times = [end.at for end in ends if end.at is not None]
+        last = CertainEnd(max(times, default=None), stopped=all(end.at is None or end.stopped for end in ends))
         return None if self._leaves(one, by=last.at or self._draft.now) else last
 
     def awaited(self, end: CertainEnd, *, within: Seconds) -> bool:
@@ -68,9 +71,12 @@ class Ends:
 
     def ready_in(self, backend: str, instance_type: str) -> Seconds:
         """How long a new one takes to be ready: as those of its type did, at most as long as its backend is given."""
-        most = type_for(self._draft.backends, backend).ready_after(instance_type)
-        took = self._took.get((backend, instance_type))
-        return min(most, sorted(took)[len(took) // 2]) if took else most
+        key = (backend, instance_type)
+        if key not in self._ready_in:
+            most = type_for(self._draft.backends, backend).ready_after(instance_type)
+            took = sorted(self._took.get(key, ()))
+            self._ready_in[key] = min(most, took[len(took) // 2]) if took else most
+        return self._ready_in[key]
 
     def saves(self, offer: Offer, idle: Seconds | None, *, count: int = 1) -> Price | None:
         """$ of new ones while they start, and while they idle afterwards."""

@@ -212,12 +212,15 @@ def _never_ready(draft: Draft, instance: Instance) -> Leave | None:
 
 
 def _unreachable(draft: Draft, instance: Instance) -> Leave | None:
+    since = instance.unreachable_since
+    if since is None or instance.failed_looks < LOOKS_ENOUGH:
+        return None
     if instance.place in draft.unknown or not draft.is_cloud(instance.backend):
         return None
     if instance.phase == "ready" and instance.ready_at is None:  # silent since a rebuild: it may have been busy
         return None
-    limit, since = max(UNREACHABLE_GRACE, draft.grace(instance)), instance.unreachable_since
-    if instance.failed_looks < LOOKS_ENOUGH or since is None or draft.now < since + limit:
+    limit = max(UNREACHABLE_GRACE, draft.grace(instance))
+    if draft.now < since + limit:
         return None
     why = instance.unreachable_why or "no answer"
     return Leave(why=f"unreachable for {words(limit)} and idle: {why}", inferred=True)
