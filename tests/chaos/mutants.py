@@ -581,7 +581,13 @@ MUTANTS = (
     Mutant(
         name="a missing state",
         off="where there is no state there are no instances",
-        changes=(("reconciler/engine/begin.py", "        _refuse_living(ports, everywhere(ports, asked, desired))\n", "        pass\n"),),
+        changes=(
+            (
+                "reconciler/engine/begin.py",
+                "        _refuse_living(ports, everywhere(ports, asked, desired))\n",
+                "        pass\n",
+            ),
+        ),
         tests=("tests/engine/test_tick.py",),
     ),
     Mutant(
