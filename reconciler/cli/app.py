@@ -5,6 +5,7 @@ Only the commands that a command line can reach are built: the others would cost
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import typer
@@ -33,9 +34,26 @@ def build(arguments: Sequence[str]) -> typer.Typer:
     return app
 
 
+def _install(wanted: bool) -> None:
+    if wanted:
+        from reconciler.cli.completion.shells import install
+
+        install(os.environ.get("SHELL", ""))
+        raise typer.Exit
+
+
 def _root(
     version: bool = typer.Option(False, "--version", "-V", help="Print the version."),
+    directory: str = typer.Option("", "-C", metavar="DIR", help="Work in this folder; also after any command."),
+    install_completion: bool = typer.Option(
+        False,
+        "--install-completion",
+        is_eager=True,
+        callback=_install,
+        help="Complete commands and names in your shell from now on.",
+    ),
 ) -> None:
+    del directory, install_completion  # the first was taken before anything else was read, the other acts by itself
     if version:
         from reconciler.cli.version import print_version
 

@@ -68,7 +68,16 @@ def state_of(where: Site) -> State:
     if state is None:
         raise Fail(f"{store.address}: {NO_STATE}; {LOST}")
     forget_aliases(state)
+    _remember_names(where, state)
     return state
+
+
+def _remember_names(where: Site, state: State) -> None:
+    """A state in a bucket is too far away to be asked at a press of Tab."""
+    if "://" in where.state:
+        from reconciler.cli.completion.names import remember
+
+        remember(where, state)
 
 
 def state_if_any(where: Site) -> State | None:
@@ -78,6 +87,8 @@ def state_if_any(where: Site) -> State | None:
     store = store_of(where)
     state, _ = store.read()
     tell(store.notes)
+    if state is not None:
+        _remember_names(where, state)
     return state
 
 

@@ -40,8 +40,10 @@ def run_session(arguments: Sequence[str]) -> int:
 
 
 def _dispatch(arguments: Sequence[str]) -> int:
+    from reconciler.cli.directory import enter
     from reconciler.cli.fast_path import quick
 
+    arguments = enter(arguments)
     code = quick(arguments)
     if code is not None:
         return code

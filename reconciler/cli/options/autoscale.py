@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from reconciler.cli.completion import names
 from reconciler.cli.options import shared as o
 from reconciler.cli.options.factory import new_app
 
@@ -19,7 +20,9 @@ def allow(
     instance_type: Annotated[str, typer.Argument(metavar="TYPE", help="As its cloud calls it: g5.xlarge.")],
     maximum: Maximum,
     region: Region = "",
-    backend: Annotated[str, typer.Option("--backend", "-b", metavar="NAME", help="Only there.")] = "",
+    backend: Annotated[
+        str, typer.Option("--backend", "-b", metavar="NAME", help="Only there.", autocompletion=names.backends)
+    ] = "",
     on_demand: Annotated[bool, typer.Option("--on-demand", help="Of on-demand instances, not of spot.")] = False,
     yes: o.Yes = False,
 ) -> int:

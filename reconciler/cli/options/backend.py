@@ -6,10 +6,14 @@ from typing import Annotated
 
 import typer
 
+from reconciler.cli.completion import names
 from reconciler.cli.options import shared as o
 from reconciler.cli.options.factory import new_app
 
-Name = Annotated[str, typer.Argument(metavar="[NAME]", help="Default: all of them.", show_default=False)]
+Name = Annotated[
+    str,
+    typer.Argument(metavar="[NAME]", help="Default: all of them.", show_default=False, autocompletion=names.backends),
+]
 
 
 def list_backends(as_json: o.AsJson = False) -> int:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from reconciler.cli.completion import names
 from reconciler.cli.options import shared as o
 
 
@@ -23,8 +24,18 @@ def offers(
     instance_type: o.InstanceTypes = None,
     max_price: o.MaxPrice = None,
     max_offers: Annotated[int | None, typer.Option(metavar="N", min=1, help="How many to show (10).")] = None,
-    pool: Annotated[str, typer.Option("--pool", metavar="NAME", help="Under this pool's limits, in its blocks.")] = "",
-    group_by: Annotated[str, typer.Option(metavar="WHAT", help="gpu, region or backend.")] = "",
+    pool: Annotated[
+        str,
+        typer.Option(
+            "--pool", metavar="NAME", help="Under this pool's limits, in its blocks.", autocompletion=names.pools
+        ),
+    ] = "",
+    group_by: Annotated[
+        str,
+        typer.Option(
+            metavar="WHAT", help="gpu, region or backend.", autocompletion=names.one_of("gpu", "region", "backend")
+        ),
+    ] = "",
     refresh: Annotated[bool, typer.Option("--refresh", help="Ask for younger prices first, AWS itself too.")] = False,
     as_json: o.AsJson = False,
 ) -> int:

@@ -7,16 +7,19 @@ from typing import Annotated
 
 import typer
 
+from reconciler.cli.completion import names
 from reconciler.cli.options import shared as o
 from reconciler.cli.options.factory import new_app
 from reconciler.cli.options.ssh_flags import TakesSshFlags, given
 
-RequiredPool = Annotated[str, typer.Option("--pool", metavar="NAME", help="The pool.")]
+RequiredPool = Annotated[str, typer.Option("--pool", metavar="NAME", help="The pool.", autocompletion=names.pools)]
 For = Annotated[str, typer.Option("--for", metavar="DUR", help="Ends that long after it begins.")]
 Until = Annotated[str, typer.Option("--until", metavar="TIME", help="Ends then (default: with `pool resume`).")]
 Reason = Annotated[str, typer.Option(metavar="TEXT", help="Shown in every plan.")]
-Held = Annotated[str, typer.Argument(metavar="NAME", help="A pool, or one instance.")]
-PoolArgument = Annotated[str, typer.Argument(metavar="POOL")]
+Held = Annotated[
+    str, typer.Argument(metavar="NAME", help="A pool, or one instance.", autocompletion=names.pools_and_instances)
+]
+PoolArgument = Annotated[str, typer.Argument(metavar="POOL", autocompletion=names.pools)]
 
 
 def list_pools(verbose: o.Verbose = False) -> int:
@@ -41,7 +44,9 @@ def create(name: Annotated[str, typer.Option("--name", "-n", metavar="NAME", hel
 
 
 def delete(
-    name: Annotated[str, typer.Option("--name", "-n", metavar="NAME", help="The pool to delete.")],
+    name: Annotated[
+        str, typer.Option("--name", "-n", metavar="NAME", help="The pool to delete.", autocompletion=names.pools)
+    ],
 ) -> int:
     """Take a pool out of the YAML; refused while it has live instances."""
     from reconciler.cli.commands.pool.edit import delete_pool
@@ -57,7 +62,10 @@ def set_default(pool: RequiredPool) -> int:
 
 
 def add(
-    pool: Annotated[str | None, typer.Option("--pool", metavar="NAME", help="Default: the default pool.")] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option("--pool", metavar="NAME", help="Default: the default pool.", autocompletion=names.pools),
+    ] = None,
     name: Annotated[str, typer.Option("--name", "-n", metavar="NAME", help="The instance's name.")] = "",
     count: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="How many.")] = 1,
     gpu: o.Gpu = None,
@@ -157,7 +165,7 @@ def add_ssh(
 
 
 def remove(
-    name: Annotated[str, typer.Argument(metavar="NAME")],
+    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=names.instances)],
     pool: o.PoolName = "",
     force: Annotated[bool, typer.Option("--force", help="Also while it is busy: its runs are ended.")] = False,
     yes: o.Yes = False,

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from reconciler.cli.completion import names
 from reconciler.cli.options import shared as o
 from reconciler.cli.options.factory import EXIT_CODES
 from reconciler.cli.options.offers import offers
@@ -18,7 +19,9 @@ def plan(
     refresh: Annotated[bool, typer.Option("--refresh", help="Observe first (writes nothing).")] = False,
     as_json: o.AsJson = False,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Save the plan for `dstack apply FILE`.")] = None,
-    detailed_exitcode: Annotated[bool, typer.Option(help="Exit 2 when there are changes.")] = False,
+    detailed_exitcode: Annotated[
+        bool, typer.Option("--detailed-exitcode", help="Exit 2 when there are changes.")
+    ] = False,
     pool: o.PoolName = "",
     against: Annotated[str, typer.Option(metavar="REV", help="Tell apart what a change since REV brings.")] = "",
     fail_on: Annotated[str, typer.Option(metavar="GATES", help="Exit 1 on any of destroy, cost>N, unmet.")] = "",
@@ -92,7 +95,14 @@ def apply(
 
 def cost(
     since: o.Since = "",
-    by: Annotated[str, typer.Option(metavar="WHAT", help="pool, user, run, backend or tag.")] = "pool",
+    by: Annotated[
+        str,
+        typer.Option(
+            metavar="WHAT",
+            help="pool, user, run, backend or tag.",
+            autocompletion=names.one_of("pool", "user", "run", "backend", "tag"),
+        ),
+    ] = "pool",
     as_json: o.AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, without a total.")] = False,
 ) -> int:
@@ -105,7 +115,9 @@ def cost(
 def events(
     since: o.Since = "",
     pool: o.PoolName = "",
-    run: Annotated[str, typer.Option("--run", metavar="RUN", help="Only this run, by name or id.")] = "",
+    run: Annotated[
+        str, typer.Option("--run", metavar="RUN", help="Only this run, by name or id.", autocompletion=names.runs)
+    ] = "",
     as_json: o.AsJson = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more, until Ctrl-C.")] = False,
 ) -> int:
@@ -124,11 +136,27 @@ def validate(
     return check(tuple(paths or ()))
 
 
-def schema(name: Annotated[str, typer.Argument(metavar="[NAME]", help="Without it: the names.")] = "") -> int:
+def schema(
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME]", help="Without it: the names.", autocompletion=names.schemas)
+    ] = "",
+) -> int:
     """Print the JSON Schema of the documents or of an output."""
     from reconciler.cli.commands.documents import print_schema
 
     return print_schema(name)
+
+
+def completion(
+    shell: Annotated[
+        str,
+        typer.Argument(metavar="SHELL", help="bash, zsh or fish.", autocompletion=names.one_of("bash", "zsh", "fish")),
+    ],
+) -> int:
+    """Print what completes commands, options and names in a shell."""
+    from reconciler.cli.completion.shells import print_script
+
+    return print_script(shell)
 
 
 def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]")] = Path()) -> int:
@@ -181,6 +209,7 @@ COMMANDS: dict[str, Callable[[typer.Typer], None]] = {
     "init": _command(init),
     "destroy": _command(destroy),
     "gc": _command(gc),
+    "completion": _command(completion),
     "attach": _command(attach),
     "cp": _command(cp),
     "enter": _command(enter, hidden=True),

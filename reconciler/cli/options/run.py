@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from reconciler.cli.completion import names
 from reconciler.cli.options import shared as o
 
 
@@ -25,11 +26,15 @@ def run(
     backend: o.Backends = None,
     region: o.Regions = None,
     instance_type: o.InstanceTypes = None,
-    pool: Annotated[str | None, typer.Option("--pool", metavar="NAME", help="The pool to run in.")] = None,
+    pool: Annotated[
+        str | None, typer.Option("--pool", metavar="NAME", help="The pool to run in.", autocompletion=names.pools)
+    ] = None,
     reuse: Annotated[bool, typer.Option("--reuse", help="Only on instances that exist; wait for one.")] = False,
     dont_destroy: o.DontDestroy = False,
     idle_duration: o.IdleDuration = None,
-    instance: Annotated[str | None, typer.Option("--instance", metavar="NAME", help="On this instance.")] = None,
+    instance: Annotated[
+        str | None, typer.Option("--instance", metavar="NAME", help="On this instance.", autocompletion=names.instances)
+    ] = None,
     spot: o.Spot = False,
     on_demand: o.OnDemand = False,
     spot_auto: o.SpotAuto = False,
@@ -82,7 +87,7 @@ def ps(
 
 
 def logs(
-    name: Annotated[str, typer.Argument(metavar="RUN")],
+    name: Annotated[str, o.RunName],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more until the run ends.")] = False,
     job: Annotated[int, typer.Option(metavar="N", min=0, help="The node whose log to show.")] = 0,
     replica: Annotated[int, typer.Option(metavar="N", min=0, help="The replica of a service.")] = 0,
@@ -98,7 +103,7 @@ def logs(
 
 
 def stop(
-    name: Annotated[str, typer.Argument(metavar="RUN")],
+    name: Annotated[str, o.RunName],
     abort: Annotated[bool, typer.Option("--abort", "-x", help="At once, without its result.")] = False,
     yes: o.Yes = False,
     deadline: o.Deadline = "",
@@ -110,7 +115,7 @@ def stop(
 
 
 def artifacts(
-    name: Annotated[str, typer.Argument(metavar="RUN")],
+    name: Annotated[str, o.RunName],
     folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Default: ./RUN-artifacts.")] = None,
     job: Annotated[int | None, typer.Option(metavar="N", min=0, help="Only this node's.")] = None,
 ) -> int:
@@ -121,7 +126,7 @@ def artifacts(
 
 
 def attach(
-    name: Annotated[str, typer.Argument(metavar="RUN")],
+    name: Annotated[str, o.RunName],
     port: Annotated[
         list[str] | None, typer.Option("--port", "-p", metavar="LOCAL:REMOTE", help="Also forward this port.")
     ] = None,
@@ -150,7 +155,7 @@ def attach(
 
 
 def enter(
-    name: Annotated[str, typer.Argument(metavar="RUN")],
+    name: Annotated[str, o.RunName],
     project: Annotated[Path, typer.Option(metavar="DIR", help="The project's folder.")] = Path(),
     job: Annotated[int, typer.Option(metavar="N", min=0)] = 0,
     replica: Annotated[int, typer.Option(metavar="N", min=0)] = 0,
@@ -162,8 +167,15 @@ def enter(
 
 
 def cp(
-    source: Annotated[str, typer.Argument(metavar="RUN:PATH", help="Or a file or folder here, to copy into a run.")],
-    target: Annotated[str, typer.Argument(metavar="DEST", help="A file or folder here, or RUN:PATH.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN:PATH", help="Or a file or folder here, to copy into a run.", autocompletion=names.run_paths
+        ),
+    ],
+    target: Annotated[
+        str, typer.Argument(metavar="DEST", help="A file or folder here, or RUN:PATH.", autocompletion=names.run_paths)
+    ],
     job: Annotated[int, typer.Option(metavar="N", min=0, help="The node to copy from or to.")] = 0,
     replica: Annotated[int, typer.Option(metavar="N", min=0, help="The replica of a service.")] = 0,
 ) -> int:

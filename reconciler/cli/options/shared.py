@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from reconciler.cli.completion import names
+
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 YesAbove = Annotated[
     str, typer.Option(metavar="PRICE", help="With -y: say yes up to this $/h, above the documents' confirm_above.")
@@ -15,26 +17,40 @@ Watch = Annotated[bool, typer.Option("--watch", "-w", help="Show it again as it 
 Cached = Annotated[bool, typer.Option("--cached", help="Show what the last apply observed.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show more columns.")]
 Since = Annotated[str, typer.Option(metavar="WHEN", help="A date (2026-11-01) or how long ago (7d).")]
-PoolName = Annotated[str, typer.Option("--pool", metavar="NAME", help="Only this pool.")]
+PoolName = Annotated[str, typer.Option("--pool", metavar="NAME", help="Only this pool.", autocompletion=names.pools)]
 ConfigForce = Annotated[
     bool, typer.Option("--config-force", help="Apply these documents although others that are newer rule.")
 ]
 AllowDestroy = Annotated[
-    list[str] | None, typer.Option("--allow-destroy", metavar="POOL", help="This pool may be removed with all it has.")
+    list[str] | None,
+    typer.Option(
+        "--allow-destroy", metavar="POOL", help="This pool may be removed with all it has.", autocompletion=names.pools
+    ),
 ]
 AllowEndpoint = Annotated[
     list[str] | None,
-    typer.Option("--allow-endpoint", metavar="BACKEND", help="Send its credentials to its new endpoint."),
+    typer.Option(
+        "--allow-endpoint",
+        metavar="BACKEND",
+        help="Send its credentials to its new endpoint.",
+        autocompletion=names.backends,
+    ),
 ]
 AllowMassDestroy = Annotated[
     bool, typer.Option("--allow-mass-destroy", help="End more than half of a pool for inferred reasons.")
 ]
 FirstRun = Annotated[bool, typer.Option("--first-run", help="Start the declared runs that a rebuild holds back.")]
 Replace = Annotated[
-    list[str] | None, typer.Option("--replace", metavar="RUN", help="Replace this changed run now, not at its end.")
+    list[str] | None,
+    typer.Option(
+        "--replace", metavar="RUN", help="Replace this changed run now, not at its end.", autocompletion=names.runs
+    ),
 ]
 AssumeLost = Annotated[
-    list[str] | None, typer.Option("--assume-lost", metavar="RUN", help="Take this run's unknown attempt for lost.")
+    list[str] | None,
+    typer.Option(
+        "--assume-lost", metavar="RUN", help="Take this run's unknown attempt for lost.", autocompletion=names.runs
+    ),
 ]
 RetryHosts = Annotated[
     bool, typer.Option("--retry-hosts", help="Look at failing hosts now, though put off (at a terminal: always).")
@@ -44,18 +60,31 @@ TrustClock = Annotated[
 ]
 Deadline = Annotated[str, typer.Option(metavar="DUR", help="Wait no longer than this (10m, 1h30m); then exit 3.")]
 
+RunName = typer.Argument(metavar="RUN", autocompletion=names.runs)
+
 # Offers, for `run` and `pool add`: a flag that is not given changes nothing.
-Backends = Annotated[list[str] | None, typer.Option("--backend", "-b", metavar="NAME", help="Only this backend.")]
+Backends = Annotated[
+    list[str] | None,
+    typer.Option("--backend", "-b", metavar="NAME", help="Only this backend.", autocompletion=names.backends),
+]
 Regions = Annotated[list[str] | None, typer.Option("--region", "-r", metavar="NAME", help="Only this region.")]
 InstanceTypes = Annotated[
     list[str] | None, typer.Option("--instance-type", metavar="NAME", help="Only this instance type.")
 ]
-ProfileName = Annotated[str | None, typer.Option("--profile", metavar="NAME", help="A profile of the documents.")]
+ProfileName = Annotated[
+    str | None,
+    typer.Option("--profile", metavar="NAME", help="A profile of the documents.", autocompletion=names.profiles),
+]
 MaxPrice = Annotated[str | None, typer.Option("--max-price", metavar="PRICE", help="At most this $/h an instance.")]
 Spot = Annotated[bool, typer.Option("--spot", help="Only spot instances.")]
 OnDemand = Annotated[bool, typer.Option("--on-demand", help="Only on-demand instances.")]
 SpotAuto = Annotated[bool, typer.Option("--spot-auto", help="Both, by price.")]
-SpotPolicyName = Annotated[str | None, typer.Option("--spot-policy", metavar="POLICY", help="spot, on-demand or auto.")]
+SpotPolicyName = Annotated[
+    str | None,
+    typer.Option(
+        "--spot-policy", metavar="POLICY", help="spot, on-demand or auto.", autocompletion=names.spot_policies
+    ),
+]
 RetryOn = Annotated[bool, typer.Option("--retry", help="Try again on every kind of failure.")]
 RetryOff = Annotated[bool, typer.Option("--no-retry", help="Never try again.")]
 RetryDuration = Annotated[str | None, typer.Option("--retry-duration", metavar="DUR", help="For how long to retry.")]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 
 import typer
-from typer.core import TyperCommand
+
+from reconciler.cli.options.help_format import HelpCommand
 
 KEY = "dstack.ssh_flags"
 _FLAGS = re.compile("-[46AaCfgKkMNnqsTtVvXxY]+")
 _VALUED = re.compile("-[ilopJF]|--(?!take-over$|yes$|help$)[a-z-]+")  # of `pool add-ssh`: the next word is theirs
 
 
-class TakesSshFlags(TyperCommand):
+class TakesSshFlags(HelpCommand):
     """A command that also takes ssh's flags without a value. `given(ctx)` has them, a letter each."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]

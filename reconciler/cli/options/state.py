@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from reconciler.cli.completion import names
 from reconciler.cli.options import shared as o
 from reconciler.cli.options.factory import new_app
 
@@ -26,7 +27,7 @@ def rebuild(yes: o.Yes = False, allow_endpoint: o.AllowEndpoint = None) -> int:
 
 
 def forget(
-    subject: Annotated[str, typer.Argument(metavar="PLACE|INSTANCE")],
+    subject: Annotated[str, typer.Argument(metavar="PLACE|INSTANCE", autocompletion=names.places_and_instances)],
     confirm: Annotated[str, typer.Option(metavar="NAME", help="Instead of typing the name.")] = "",
 ) -> int:
     """Stop counting a place or an instance that will never return."""

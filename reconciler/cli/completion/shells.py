@@ -1,0 +1,70 @@
+"""Print and install what completes a command line in a shell, and read what a shell asks. typer does the work."""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Mapping
+
+ASKED = "_DSTACK_COMPLETE"
+SHELLS = ("bash", "zsh", "fish")
+
+
+def words(environ: Mapping[str, str]) -> list[str]:
+    """The command line so far without `dstack`, as the shell tells it: only its commands need to be built."""
+    if "COMP_WORDS" in environ:
+        return environ["COMP_WORDS"].split()[1:]
+    return environ.get("_TYPER_COMPLETE_ARGS", "").split()[1:]
+
+
+def complete(environ: Mapping[str, str]) -> int:
+    """Answer a shell that asks what may come next, on stdout."""
+    import typer
+    from typer import completion
+
+    from reconciler.cli.app import build
+    from reconciler.cli.directory import enter
+    from reconciler.cli.exits import Fail
+
+    completion.completion_init()  # type: ignore[attr-defined]
+    try:
+        given = enter(words(environ), quiet=True)
+    except Fail:
+        return 1
+    command = typer.main.get_command(build(given[:1]))
+    try:
+        command.main(args=[], prog_name="dstack", complete_var=ASKED)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 0
+    return 0
+
+
+def print_script(shell: str) -> int:
+    """Print what the shell must evaluate at its start."""
+    from typer import completion
+
+    from reconciler.cli.did_you_mean import near
+    from reconciler.cli.exits import Fail
+    from reconciler.cli.terminal.streams import out
+
+    if shell not in SHELLS:
+        raise Fail(f"no completion for {shell}; {near(shell, SHELLS)}")
+    completion.completion_init()  # type: ignore[attr-defined]
+    out(completion.get_completion_script(prog_name="dstack", complete_var=ASKED, shell=shell).strip() + "\n")  # type: ignore[attr-defined]
+    return 0
+
+
+def install(shell: str) -> int:
+    """Write it where that shell reads it. `shell`: its name or path, as in $SHELL."""
+    from typer import completion
+
+    from reconciler.cli.exits import Fail
+    from reconciler.cli.terminal.streams import out, say
+
+    completion.completion_init()  # type: ignore[attr-defined]
+    shell = os.path.basename(shell)
+    if shell not in SHELLS:
+        raise Fail(f"$SHELL is {shell or 'not set'}: run `dstack completion SHELL` with {', '.join(SHELLS)}")
+    _, path = completion.install(shell=shell, prog_name="dstack", complete_var=ASKED)  # type: ignore[attr-defined]
+    out(f"{path}\n")
+    say(f"Completion for {shell} is installed. It works in the next {shell} that you start.")
+    return 0
