@@ -30,7 +30,7 @@ def _run() -> int:
     # Looking for plugins of others costs a twentieth of a plan, and none has anything to do with our documents.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     if os.environ.get("_DSTACK_COMPLETE"):
-        from reconciler.cli.completion.shells import complete
+        from reconciler.cli.completion.answer import complete
 
         return complete(os.environ)
     from reconciler.cli.session import run_session

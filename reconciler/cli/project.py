@@ -11,6 +11,8 @@ from reconciler.app.site import Site
 from reconciler.app.site import site_of as site_of
 from reconciler.app.stores import store_of
 from reconciler.cli.exits import Fail
+from reconciler.cli.keep_here import forget_aliases as forget_aliases
+from reconciler.cli.keep_here import keep_here
 from reconciler.system.concurrent import Asking, unheard
 
 if TYPE_CHECKING:
@@ -68,16 +70,8 @@ def state_of(where: Site) -> State:
     if state is None:
         raise Fail(f"{store.address}: {NO_STATE}; {LOST}")
     forget_aliases(state)
-    _remember_names(where, state)
+    keep_here(where, state)
     return state
-
-
-def _remember_names(where: Site, state: State) -> None:
-    """A state in a bucket is too far away to be asked at a press of Tab."""
-    if "://" in where.state:
-        from reconciler.cli.completion.names import remember
-
-        remember(where, state)
 
 
 def state_if_any(where: Site) -> State | None:
@@ -88,19 +82,8 @@ def state_if_any(where: Site) -> State | None:
     state, _ = store.read()
     tell(store.notes)
     if state is not None:
-        _remember_names(where, state)
+        keep_here(where, state)
     return state
-
-
-def forget_aliases(state: State) -> None:
-    """Whoever sees that a run has ended takes its `ssh RUN` away."""
-    if not (Path.home() / ".dstack" / "ssh").is_dir():
-        return
-    from reconciler.hosts.ssh.aliases import Aliases
-    from schemas.run import RUN_ENDED
-
-    living = frozenset(run.id for run in state.runs if run.status not in RUN_ENDED)
-    Aliases(Path.home()).forget(project=state.project, living=living)
 
 
 def state_or_empty(where: Site) -> State:

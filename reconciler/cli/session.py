@@ -36,7 +36,7 @@ def run_session(arguments: Sequence[str]) -> int:
         _silence_stdout()
         return 0
     except Exception as error:
-        return _mapped(error)
+        return _mapped(error, arguments)
 
 
 def _dispatch(arguments: Sequence[str]) -> int:
@@ -57,11 +57,11 @@ def _dispatch(arguments: Sequence[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _mapped(error: Exception) -> int:
+def _mapped(error: Exception, arguments: Sequence[str]) -> int:
     """typer's own errors by their names: 0.2x carries its own click, older ones import it."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if "UsageError" in kinds:
-        return _usage(error)
+        return _usage(error, arguments)
     if "Abort" in kinds:
         return _interrupted()
     return _unexpected(error)
@@ -72,8 +72,10 @@ def _interrupted() -> int:
     return 130
 
 
-def _usage(error: Exception) -> int:
-    from reconciler.cli.suggest import suggest
+def _usage(error: Exception, arguments: Sequence[str]) -> int:
+    from reconciler.cli.directory import split
+    from reconciler.cli.other_spellings import answer
+    from reconciler.cli.suggest import COMMANDS, suggest
 
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     if type(error).__name__ == "NoArgsIsHelpError":
@@ -81,7 +83,8 @@ def _usage(error: Exception) -> int:
         return 0
     context = getattr(error, "ctx", None)
     where = context.command_path if context is not None else "dstack"
-    say(f"error: {suggest(message, where=where)}")
+    told = answer(split(arguments)[1], known=COMMANDS)
+    say(f"error: {suggest(message, where=where, told=told)}")
     return 1
 
 

@@ -42,13 +42,14 @@ COMMANDS = (
     "aws",
     "attach",
     "cp",
+    "completion",
 )
 GROUPS = {
     "dstack": COMMANDS,
     "dstack pool": (
-        "list", "ps", "create", "delete", "set-default", "add", "remove", "drain", "pause", "resume",
+        "list", "ps", "create", "delete", "set-default", "add", "add-ssh", "remove", "drain", "pause", "resume",
     ),
-    "dstack state": ("show", "rebuild", "forget", "pull", "push", "edit", "migrate", "rollback"),
+    "dstack state": ("show", "rebuild", "forget", "pull", "push", "edit", "migrate", "rollback", "new-lineage"),
     "dstack backend": ("list", "check", "policy"),
     "dstack aws": ("configure",),
     "dstack autoscale": ("allow", "info", "clear", "enable", "disable"),
@@ -57,9 +58,15 @@ WRONG = re.compile(r"No such command '(.*?)'")
 OPTIONS = re.compile(r"\s*\(Possible options: (.*?)\)|\s*Did you mean (.*?)\?")
 
 
-def suggest(message: str, *, where: str) -> str:
-    """`message` with a "did you mean" where one fits, and always the next command. `where`: `dstack pool`."""
+def suggest(message: str, *, where: str, told: str = "") -> str:
+    """`message` with a "did you mean" where one fits, and always the next command. `where`: `dstack pool`.
+
+    `told`: what to do instead, where the whole command line is known to be another tool's.
+    """
     wrong = WRONG.search(message)
+    if told:
+        said = f"No such command '{wrong[1]}'" if wrong else OPTIONS.sub("", message).rstrip(".")
+        return f"{said}. {told}"
     if wrong is not None:
         return _of_command(wrong[1], where=where)
     close = OPTIONS.search(message)

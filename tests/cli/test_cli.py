@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 from syrupy.assertion import SnapshotAssertion
 
-from reconciler.cli.suggest import suggest
+from reconciler.cli.app import build
+from reconciler.cli.suggest import GROUPS, suggest
 from tests.doubles.commands.command import DSTACK, ROOT, Folder, folder_at
 
 
@@ -50,6 +52,17 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Folder:
         ("schema pol", "pool"),
         ("plan --pool bnch", "bench"),
         ("xyzzy", "plan, apply, run"),
+        ("apply -f train.dstack.yml", "`dstack run . -f FILE`"),
+        ("apply --file=train.dstack.yml -y", "`dstack run . -f FILE`"),
+        ("-C . apply -f x", "`dstack run . -f FILE`"),
+        ("fleet list", "`dstack pool ps`"),
+        ("fleet delete x", "`dstack pool remove NAME`"),
+        ("server", "There is no server"),
+        ("offer --gpu 1", "`dstack offers`"),
+        ("volume list", "`dstack schema run`"),
+        ("secret set a b", "under `secrets`"),
+        ("project add x", "`dstack init`"),
+        ("logs r --diagnose", "`dstack events --run RUN`"),
     ],
 )
 def test_whatever_is_wrong_has_a_suggestion(quiet: Folder, line: str, meant: str) -> None:
@@ -60,6 +73,15 @@ def test_whatever_is_wrong_has_a_suggestion(quiet: Folder, line: str, meant: str
     assert meant in ran.err
     assert ran.err.startswith("error: ")
     assert len(ran.err.splitlines()) == 1
+
+
+def test_what_is_suggested_exists() -> None:
+    """The names are written down, since to build all commands costs more than a plan; they are compared here."""
+    root = typer.main.get_command(build([]))
+    groups = {f"dstack {name}": one for name, one in root.commands.items() if hasattr(one, "commands")}
+    found = {name: {each for each, one in group.commands.items() if not one.hidden} for name, group in groups.items()}
+    found["dstack"] = {name for name, one in root.commands.items() if not one.hidden}
+    assert {name: set(known) for name, known in GROUPS.items()} == found
 
 
 def test_suggestions_name_the_next_command() -> None:

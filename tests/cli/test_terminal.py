@@ -51,6 +51,7 @@ def test_ctrl_c_at_the_prompt_does_nothing(folder: Folder) -> None:
         terminal.wait_for("Continue? [y/n]: ")
         terminal.interrupt()
         assert terminal.ends() == 130
+        assert terminal.text.endswith("\nCancelled. Nothing was changed.\n")
     assert status(folder, "hello") is None
 
 

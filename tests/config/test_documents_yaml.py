@@ -322,6 +322,8 @@ def test_the_starter_loads_without_a_word(tmp_path: Path) -> None:
     assert [path.relative_to(tmp_path).as_posix() for path in written] == [
         ".dstack/pools.yml",
         ".dstack/runs/hello.yml",
+        ".dstack/schema/documents.schema.json",
+        ".dstack/schema/run.schema.json",
         ".dstack/.gitignore",
     ]
     assert mint_project(tmp_path, nonce="abcd1234") == "abcd1234"
@@ -337,15 +339,31 @@ def test_the_starter_overrides_no_default_of_its_pool(tmp_path: Path) -> None:
     init(tmp_path)
     mint_project(tmp_path, nonce="abcd1234")
     (pool,) = load(tmp_path, home=tmp_path).desired.pools
-    (tmp_path / ".dstack" / "pools.yml").write_text("pools: [{name: default-pool, default: true, nodes: 0..4}]")
+    (tmp_path / ".dstack" / "pools.yml").write_text("pools: [{name: default-pool, default: true}]")
     assert (pool,) == load(tmp_path, home=tmp_path).desired.pools
-    assert [field for field, source in pool.sources if source != "default"] == ["nodes"]
+    assert [field for field, source in pool.sources if source != "default"] == []
+
+
+def test_the_starter_names_the_schemas_that_lie_beside_it(tmp_path: Path) -> None:
+    init(tmp_path, backends=["{type: local}", "{type: aws, regions: [eu-west-1], creds: {profile: research}}"])
+    for file in (tmp_path / ".dstack").rglob("*.yml"):
+        first = file.read_text().partition("\n")[0]
+        assert (file.parent / first.removeprefix("# yaml-language-server: $schema=")).is_file()
+    mint_project(tmp_path, nonce="abcd1234", name="mine")
+    desired = load(tmp_path, home=tmp_path).desired
+    assert [one.name for one in desired.backends] == ["local", "aws"]
+
+
+def test_a_schema_of_another_version_is_replaced(tmp_path: Path) -> None:
+    init(tmp_path)
+    (tmp_path / ".dstack" / "schema" / "run.schema.json").write_text("{}")
+    assert [path.name for path in init(tmp_path)] == ["run.schema.json"]
 
 
 def test_init_touches_no_documents(tmp_path: Path) -> None:
     (tmp_path / ".dstack").mkdir()
     (tmp_path / ".dstack" / "mine.yml").write_text("pools: []")
-    assert [path.name for path in init(tmp_path)] == [".gitignore"]
+    assert [path.name for path in init(tmp_path)] == ["documents.schema.json", "run.schema.json", ".gitignore"]
 
 
 def test_keys_are_ignored_by_git_even_beside_other_rules(tmp_path: Path) -> None:

@@ -412,7 +412,7 @@ NAMED = {
     "reconciler.cli.commands.backend.aws_configure": "the command is called so",
     "reconciler.cli.options.backend": "the command is called so, and its default name",
     "reconciler.cli.suggest": "names of commands",
-    "reconciler.cli.project": "the folder ~/.dstack/ssh",
+    "reconciler.cli.keep_here": "the folder ~/.dstack/ssh",
     "reconciler.hosts.ssh.aliases": "the folder ~/.dstack/ssh",
     "reconciler.config.edit.hosts": "the key `ssh` of a pool",
     "reconciler.config.compile.project": "the key `ssh` of a pool",

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reconciler.config.compile.run_faults import run_faults
-from reconciler.config.init import STARTERS
+from reconciler.config.init import init
 from reconciler.config.read import read_documents, read_run
 from reconciler.config.references import check_references
 from reconciler.config.yaml.reader import parse_yaml
@@ -72,10 +72,13 @@ def test_older_run_configurations_fit_the_schema(file: Path) -> None:
     assert list(validator(name).iter_errors(parse_yaml(file.read_bytes(), shown=file.name).value)) == []
 
 
-@pytest.mark.parametrize("name", sorted(STARTERS))
-def test_the_starter_fits_the_schema(name: str) -> None:
-    kind = "run" if name.startswith("runs/") else "documents"
-    assert list(validator(kind).iter_errors(parse_yaml(STARTERS[name].encode(), shown=name).value)) == []
+@pytest.mark.parametrize("backends", [(), ("{type: local}", "{type: aws, regions: [eu-west-1]}")])
+def test_the_starter_fits_the_schema(backends: tuple[str, ...], tmp_path: Path) -> None:
+    made = [file for file in init(tmp_path, backends=backends) if file.suffix == ".yml"]
+    for file in made:
+        kind = "run" if file.parent.name == "runs" else "documents"
+        assert list(validator(kind).iter_errors(parse_yaml(file.read_bytes(), shown=file.name).value)) == []
+    assert len(made) == 2
 
 
 def _bad() -> list[Path]:

@@ -1,12 +1,11 @@
-"""`dstack validate`, `schema` and `init`."""
+"""`dstack validate` and `schema`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from reconciler.cli.commands.plan.revision import mint
 from reconciler.cli.exits import Fail, Finished
-from reconciler.cli.project import project_root, site
+from reconciler.cli.project import project_root
 from reconciler.cli.terminal.streams import out, say
 from reconciler.text.format import clean, counted
 
@@ -44,23 +43,4 @@ def print_schema(name: str) -> int:
         close = get_close_matches(name, NAMES, n=1)
         raise Fail(f"no schema {name}; " + (f"did you mean {close[0]}?" if close else f"there are {', '.join(NAMES)}"))
     out(text(name))
-    return 0
-
-
-def start_project(folder: Path) -> int:
-    """Files that exist are never overwritten."""
-    from reconciler.config.init import init
-
-    if not folder.is_dir():
-        raise Fail(f"{folder}: no such folder")
-    made = init(folder)
-    if not site(folder).project:
-        mint(folder)
-        made.append(folder / ".dstack" / "project.yml")
-    for path in made:
-        out(f"{path}\n")
-    if not made:
-        say(f"{folder / '.dstack'}: everything is there already; `dstack plan` shows what would be done")
-        return 0
-    say("next: look at the files, then `dstack plan`")
     return 0

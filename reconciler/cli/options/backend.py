@@ -12,7 +12,7 @@ from reconciler.cli.options.factory import new_app
 
 Name = Annotated[
     str,
-    typer.Argument(metavar="[NAME]", help="Default: all of them.", show_default=False, autocompletion=names.backends),
+    typer.Argument(metavar="NAME", help="Default: all of them.", show_default=False, autocompletion=names.backends),
 ]
 
 

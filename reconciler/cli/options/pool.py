@@ -123,9 +123,7 @@ def add(
 
 def add_ssh(
     ctx: typer.Context,
-    destination: Annotated[
-        list[str], typer.Argument(metavar="DEST…", help="`[user@]host`, or `ssh://user@host:port`.")
-    ],
+    destination: Annotated[list[str], typer.Argument(metavar="DEST", help="`[user@]host`, or `ssh://user@host:port`.")],
     identity: Annotated[str, typer.Option("-i", metavar="KEY", help="The login's private key, on this machine.")] = "",
     port: Annotated[int | None, typer.Option("-p", metavar="PORT", help="Of all destinations.")] = None,
     login: Annotated[str, typer.Option("-l", metavar="USER", help="Of all destinations.")] = "",

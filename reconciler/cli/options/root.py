@@ -10,6 +10,7 @@ import typer
 
 from reconciler.cli.completion import names
 from reconciler.cli.options import shared as o
+from reconciler.cli.options.documents import completion, init, schema, validate
 from reconciler.cli.options.factory import EXIT_CODES
 from reconciler.cli.options.offers import offers
 from reconciler.cli.options.run import artifacts, attach, cp, enter, logs, ps, run, stop
@@ -45,7 +46,7 @@ def plan(
 
 
 def apply(
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="A saved plan: do only what it has.")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="A saved plan: do only what it has.")] = None,
     yes: o.Yes = False,
     yes_above: o.YesAbove = "",
     detach: Annotated[bool, typer.Option("--detach", "-d", help="One pass, no waiting (for cron).")] = False,
@@ -125,45 +126,6 @@ def events(
     from reconciler.cli.commands.cost import EventFlags, show_events
 
     return show_events(EventFlags(since=since, pool=pool, run=run, as_json=as_json, follow=follow))
-
-
-def validate(
-    paths: Annotated[list[Path] | None, typer.Argument(metavar="[PATH]...", help="Default: this project.")] = None,
-) -> int:
-    """Check folders, `.dstack` files and run configurations; every problem in one pass."""
-    from reconciler.cli.commands.documents import check
-
-    return check(tuple(paths or ()))
-
-
-def schema(
-    name: Annotated[
-        str, typer.Argument(metavar="[NAME]", help="Without it: the names.", autocompletion=names.schemas)
-    ] = "",
-) -> int:
-    """Print the JSON Schema of the documents or of an output."""
-    from reconciler.cli.commands.documents import print_schema
-
-    return print_schema(name)
-
-
-def completion(
-    shell: Annotated[
-        str,
-        typer.Argument(metavar="SHELL", help="bash, zsh or fish.", autocompletion=names.one_of("bash", "zsh", "fish")),
-    ],
-) -> int:
-    """Print what completes commands, options and names in a shell."""
-    from reconciler.cli.completion.shells import print_script
-
-    return print_script(shell)
-
-
-def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]")] = Path()) -> int:
-    """Write a commented `.dstack/` to start from, with the project's id."""
-    from reconciler.cli.commands.documents import start_project
-
-    return start_project(folder)
 
 
 def destroy(

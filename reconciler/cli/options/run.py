@@ -7,13 +7,12 @@ from typing import Annotated
 
 import typer
 
-from reconciler.cli.completion import names
 from reconciler.cli.options import shared as o
 
 
 def run(
     working_dir: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that the run works on.")],
-    args: Annotated[list[str] | None, typer.Argument(metavar="[ARGS]...", help="For ${{ run.args }}.")] = None,
+    args: Annotated[list[str] | None, typer.Argument(metavar="ARGS", help="For ${{ run.args }}.")] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", metavar="FILE", help="Default: .dstack.yml.")] = None,
     name: Annotated[str, typer.Option("--name", "-n", metavar="NAME", help="The run's name.")] = "",
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once the job is handed over.")] = False,
@@ -26,15 +25,11 @@ def run(
     backend: o.Backends = None,
     region: o.Regions = None,
     instance_type: o.InstanceTypes = None,
-    pool: Annotated[
-        str | None, typer.Option("--pool", metavar="NAME", help="The pool to run in.", autocompletion=names.pools)
-    ] = None,
+    pool: o.PoolToUse = None,
     reuse: Annotated[bool, typer.Option("--reuse", help="Only on instances that exist; wait for one.")] = False,
     dont_destroy: o.DontDestroy = False,
     idle_duration: o.IdleDuration = None,
-    instance: Annotated[
-        str | None, typer.Option("--instance", metavar="NAME", help="On this instance.", autocompletion=names.instances)
-    ] = None,
+    instance: o.InstanceToUse = None,
     spot: o.Spot = False,
     on_demand: o.OnDemand = False,
     spot_auto: o.SpotAuto = False,
@@ -116,7 +111,7 @@ def stop(
 
 def artifacts(
     name: Annotated[str, o.RunName],
-    folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Default: ./RUN-artifacts.")] = None,
+    folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="Default: ./RUN-artifacts.")] = None,
     job: Annotated[int | None, typer.Option(metavar="N", min=0, help="Only this node's.")] = None,
 ) -> int:
     """Copy what a run left (its `artifacts`) into a folder."""
@@ -167,15 +162,8 @@ def enter(
 
 
 def cp(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN:PATH", help="Or a file or folder here, to copy into a run.", autocompletion=names.run_paths
-        ),
-    ],
-    target: Annotated[
-        str, typer.Argument(metavar="DEST", help="A file or folder here, or RUN:PATH.", autocompletion=names.run_paths)
-    ],
+    source: Annotated[str, o.CopyFrom],
+    target: Annotated[str, o.CopyTo],
     job: Annotated[int, typer.Option(metavar="N", min=0, help="The node to copy from or to.")] = 0,
     replica: Annotated[int, typer.Option(metavar="N", min=0, help="The replica of a service.")] = 0,
 ) -> int:

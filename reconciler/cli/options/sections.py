@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from schemas.backend_types import TYPES
+
 OTHER = "More"
 
 COMMANDS = {
-    "Set up": ("init", "validate", "schema", "backend", "aws", "completion"),
+    "Set up": ("init", "validate", "schema", "backend", *TYPES, "completion"),
     "Plan and apply": ("plan", "apply", "show", "destroy", "gc"),
     "Pools": ("pool", "offers", "autoscale"),
     "Runs": ("run", "ps", "logs", "attach", "stop", "cp", "artifacts", "metrics"),

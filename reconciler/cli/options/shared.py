@@ -60,6 +60,16 @@ TrustClock = Annotated[
 ]
 Deadline = Annotated[str, typer.Option(metavar="DUR", help="Wait no longer than this (10m, 1h30m); then exit 3.")]
 
+PoolToUse = Annotated[
+    str | None, typer.Option("--pool", metavar="NAME", help="The pool to run in.", autocompletion=names.pools)
+]
+InstanceToUse = Annotated[
+    str | None, typer.Option("--instance", metavar="NAME", help="On this instance.", autocompletion=names.instances)
+]
+CopyFrom = typer.Argument(
+    metavar="RUN:PATH", help="Or a file or folder here, to copy into a run.", autocompletion=names.run_paths
+)
+CopyTo = typer.Argument(metavar="DEST", help="A file or folder here, or RUN:PATH.", autocompletion=names.run_paths)
 RunName = typer.Argument(metavar="RUN", autocompletion=names.runs)
 
 # Offers, for `run` and `pool add`: a flag that is not given changes nothing.

@@ -36,7 +36,7 @@ def forget(
     return forget_subject(subject, confirmed=confirm)
 
 
-def pull(file: Annotated[Path | None, typer.Argument(metavar="[FILE]", show_default=False)] = None) -> int:
+def pull(file: Annotated[Path | None, typer.Argument(metavar="FILE", show_default=False)] = None) -> int:
     """Print the state, or write it into a new file."""
     from reconciler.cli.commands.state.file import pull_state
 
@@ -68,7 +68,7 @@ def migrate(
 
 
 def rollback(
-    version: Annotated[str, typer.Argument(metavar="[VERSION]", show_default=False)] = "", yes: o.Yes = False
+    version: Annotated[str, typer.Argument(metavar="VERSION", show_default=False)] = "", yes: o.Yes = False
 ) -> int:
     """Put back what a bucket keeps; without VERSION list what it keeps."""
     from reconciler.cli.commands.state.move import list_versions, rollback_state

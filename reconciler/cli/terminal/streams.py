@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, TextIO
 
@@ -144,11 +146,33 @@ def ask_typed(question: str, *, word: str) -> bool:
     return _line(f"{question}\nType {word} to confirm: ").strip() == word
 
 
+def ask_hidden(question: str) -> str:
+    """A line that is not shown as it is typed. Raises `NoTerminal`."""
+    import getpass
+
+    if not interactive():
+        raise NoTerminal(question)
+    with _cancelled():
+        return getpass.getpass(question, stream=sys.stderr)
+
+
 def _line(prompt: str) -> str:
-    sys.stderr.write(prompt)
-    sys.stderr.flush()
-    line = sys.stdin.readline()
+    with _cancelled():
+        sys.stderr.write(prompt)
+        sys.stderr.flush()
+        line = sys.stdin.readline()
     if not line:
         sys.stderr.write("\n")
         return "\x04"
     return line
+
+
+@contextmanager
+def _cancelled() -> Iterator[None]:
+    """Ctrl-C at a question: every command asks before it changes anything."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        say("Cancelled. Nothing was changed.")
+        raise Finished(130) from None

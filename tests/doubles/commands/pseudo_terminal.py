@@ -67,8 +67,10 @@ class Terminal:
     def _read(self) -> bool:
         """False once the other side is closed."""
         ready, _, _ = select.select([self._master], [], [], 0.2)
-        if not ready:
-            return self._process.poll() is None
+        if not ready and self._process.poll() is None:
+            return True
+        if not ready and not select.select([self._master], [], [], 0)[0]:  # it may have written before it ended
+            return False
         try:
             data = os.read(self._master, 65536)
         except OSError as error:

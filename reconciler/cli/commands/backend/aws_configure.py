@@ -6,7 +6,6 @@ terminal, unseen, or from standard input; it is in no argument, no document and 
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 import sys
@@ -19,7 +18,7 @@ from backends.registry import configure_of
 from reconciler.cli.commands.pool.edit import COMMIT, put_edits, show_edits
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import project_root
-from reconciler.cli.terminal.streams import NoTerminal, ask, ask_text, interactive, out, say
+from reconciler.cli.terminal.streams import NoTerminal, ask, ask_hidden, ask_text, interactive, out, say
 from reconciler.config.edit.backend import declares_any, set_aws
 from reconciler.config.edit.pools import Edit, EditRefused
 from schemas.base import NAME
@@ -105,7 +104,7 @@ def _secret(asked: AwsAsk) -> str:
     if asked.secret_stdin:
         secret = sys.stdin.readline().strip()
     elif interactive():
-        secret = getpass.getpass("Secret access key (hidden): ", stream=sys.stderr).strip()
+        secret = ask_hidden("Secret access key (hidden): ").strip()
     else:
         raise Fail(FLAGS)
     if not re.fullmatch(r"[A-Za-z0-9/+=]{16,128}", secret):

@@ -72,12 +72,12 @@ def _keep_out_of_git(root: Path) -> None:
         say(f"note: {root / '.dstack/.gitignore'}: {error.strerror}; keep .dstack/state and .dstack/keys out of git")
 
 
-def mint(root: Path) -> str:
-    """An id, once: of callers that race, all get the first one's."""
+def mint(root: Path, *, name: str = "") -> str:
+    """An id, once: of callers that race, all get the first one's. `name`: the project's, where one was chosen."""
     from reconciler.config.init import mint_project
     from reconciler.system.process import nonce
 
     try:
-        return mint_project(root, nonce=nonce())
+        return mint_project(root, nonce=nonce(), name=name)
     except ValueError as error:
         raise Fail(str(error)) from error
