@@ -1033,7 +1033,7 @@ MUTANTS = (
             (
                 "reconciler/engine/execute.py",
                 "Unknown(why=str(error), retry_after=error.retry_after))",
-                'Refused(meaning="capacity", why=str(error)))',
+                'refusal_of(__import__("backends.errors").errors.NoCapacity(str(error))))',
             ),
         ),
         tests=("tests/engine/test_launch_shapes.py", "-k", "throttling or lost_answer"),
