@@ -5,27 +5,36 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from reconciler.config.files import FOLDER, KNOWN_HOSTS, MAX_BYTES, own_file
 from reconciler.config.load import Documents, digest_of
 from reconciler.config.problems import Invalid, Problem
-from reconciler.system.git import GitFailed, repository_of, run_git
+from reconciler.system.git import GitFailed, ask_git, repository_of, run_git
 
 
 class NoRevision(Exception):
     """Git has no such revision here; the message has the next command."""
 
 
-def documents_at(
-    root: Path, revision: str, *, home: Path, endpoints: Mapping[str, str] | None = None
-) -> tuple[Documents, str]:
-    """The documents under `root` as `revision` has them, and its commit. Raises `NoRevision`, `Invalid`.
+class Base(NamedTuple):
+    """Where a branch began, as git has it."""
 
-    `endpoints` as `load` takes them.
+    documents: Documents
+    commit: str
+    behind: int
+    """Commits that the other revision has since, and that are not in this branch."""
+
+
+def documents_at(root: Path, revision: str, *, home: Path, endpoints: Mapping[str, str] | None = None) -> Base:
+    """The documents under `root` as the last commit has them that HEAD and `revision` share; without one, `revision`.
+
+    What `revision` has of its own since is no change of this branch. `endpoints` as `load` takes them. Raises
+    `NoRevision`, `Invalid`.
     """
     from reconciler.config.compile.from_bytes import compile_files
 
-    commit = _commit(root, revision)
+    commit, behind = _merge_base(root, revision)
     every = _texts(root, commit)
     texts = [one for one in every if one[0] != KNOWN_HOSTS]
     pins = [one for one in every if one[0] == KNOWN_HOSTS]
@@ -37,7 +46,28 @@ def documents_at(
     except Invalid as invalid:
         found = [Problem(f"{commit[:10]}:{one.path}", one.line, one.col, one.message) for one in invalid.problems]
         raise Invalid(found) from invalid
-    return Documents(root, desired, digest_of([*texts, *pins]), (), desired.warnings, unsupported), commit
+    documents = Documents(root, desired, digest_of([*texts, *pins]), (), desired.warnings, unsupported)
+    return Base(documents, commit, behind)
+
+
+def _merge_base(root: Path, revision: str) -> tuple[str, int]:
+    """The commit, and how many `revision` has since."""
+    commit = _commit(root, revision)
+    try:
+        found = run_git(root, "merge-base", commit, "HEAD")
+        shared = found.output.decode(errors="replace").split()[:1]
+        if found.code == 0 and shared:
+            counted = ask_git(root, "rev-list", "--count", f"{shared[0]}..{commit}")
+            return shared[0], int(counted)
+        shallow = ask_git(root, "rev-parse", "--is-shallow-repository").strip() != b"false"
+    except GitFailed as error:
+        raise NoRevision(f"--against {revision}: {error}") from error
+    if shallow:
+        raise NoRevision(
+            f"--against {revision}: this clone is shallow, and the commit where the branch began is not in it: "
+            "`git fetch --unshallow`, in a workflow `fetch-depth: 0`"
+        )
+    return commit, 0  # nothing in common: an orphan branch, or a HEAD without commits
 
 
 def _commit(root: Path, revision: str) -> str:

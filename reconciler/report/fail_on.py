@@ -9,14 +9,15 @@ from decimal import Decimal
 
 from reconciler.report.plan_diff import Difference
 from reconciler.report.plan_rows import PlanRow, explain
-from reconciler.text.format import hourly
+from reconciler.text.format import few, hourly
 from schemas.base import Price
-from schemas.plan import Plan
+from schemas.plan import Plan, Unmet
 from schemas.state import State
 
 KNOWN = "destroy, cost>N, unmet"
 ENDS = ("terminate", "detach", "stop", "remove")
 MOST = 10
+MOST_UNMET = 3
 
 
 class BadGate(ValueError):
@@ -57,14 +58,15 @@ def held(asked: Sequence[Gate], plan: Plan, state: State, *, difference: Differe
     """Every gate with its answer. Against other documents only what the change does of its own counts, but for cost."""
     rows = difference.change if difference else explain(plan, state)
     unmet = difference.unmet if difference else plan.unmet
-    return tuple(GateFailure(gate=gate.name, why=_why(gate, rows, unmet=len(unmet), plan=plan)) for gate in asked)
+    return tuple(GateFailure(gate=gate.name, why=_why(gate, rows, unmet=unmet, plan=plan)) for gate in asked)
 
 
-def _why(gate: Gate, rows: Sequence[PlanRow], *, unmet: int, plan: Plan) -> str:
+def _why(gate: Gate, rows: Sequence[PlanRow], *, unmet: Sequence[Unmet], plan: Plan) -> str:
     if gate.limit is not None:
         return _dear(gate.limit, rows, plan=plan)
     if gate.name == "unmet":
-        return f"{unmet} unmet" if unmet else ""
+        shown = [f"{one.subject}: {one.why}" for one in unmet[:MOST_UNMET]]
+        return "; ".join(shown) + (f"; and {len(unmet) - MOST_UNMET} more" if len(unmet) > MOST_UNMET else "")
     ends = [f"{row.kind} {row.instance or row.run}" for row in rows if row.kind in ENDS]
     more = f" and {len(ends) - MOST} more" if len(ends) > MOST else ""
     return ", ".join(ends[:MOST]) + more
@@ -75,4 +77,8 @@ def _dear(limit: Price, rows: Sequence[PlanRow], *, plan: Plan) -> str:
     unpriced = [row.instance for row in rows if row.kind == "launch" and row.price is None]
     if unpriced:
         return f"{unpriced[0]} has no known price"
-    return f"{hourly(plan.hourly_after)} after, above {hourly(limit)}" if plan.hourly_after > limit else ""
+    if plan.hourly_after <= limit:
+        return ""
+    bought = sorted((row for row in rows if row.kind == "launch" and row.price), key=lambda row: -(row.price or 0))
+    named = few((f"{row.instance} {hourly(row.price or Price(0))}" for row in bought), most=MOST_UNMET)
+    return f"{hourly(plan.hourly_after)} after, above {hourly(limit)}" + (f": creates {named}" if bought else "")

@@ -89,6 +89,7 @@ def leftovers_json(
 def _against(difference: Difference) -> dict[str, Any]:
     return {
         "commit": difference.commit,
+        "behind": difference.behind,
         "change": [_action(row) for row in difference.change],
         "anyway": [_action(row) for row in difference.anyway],
         "averted": [_action(row) for row in difference.averted],

@@ -61,7 +61,9 @@ def _against(difference: Difference, plan: Plan) -> str:
     own = counted(len(difference.change), "action")
     change = plan.hourly_after - difference.hourly
     cost = f"{'+' if change >= 0 else '-'}{hourly(abs(change))}"
-    return f"Because of this change: {own}, {cost}. Compared with the documents of `{difference.commit[:10]}`."
+    ahead = clean(difference.revision).replace("`", "")
+    behind = f"; `{ahead}` is {counted(difference.behind, 'commit')} ahead" if difference.behind else ""
+    return f"Because of this change: {own}, {cost}. Compared with the documents of `{difference.commit[:10]}`{behind}."
 
 
 def _blocks(

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import get_args
 
+from reconciler.report.differences import differences
 from reconciler.state.status import InstanceStatus, alive, instance_status, jobs_by_instance
 from reconciler.text.format import clean, pool_label
+from schemas.instance import Instance
 from schemas.plan import Plan
 from schemas.run import RunStatus
 from schemas.state import State
@@ -39,7 +41,7 @@ class _Metric:
 
 def render_metrics(visit: Visit) -> str:
     """Every sample has the label `project`. Statuses are listed with 0 too, so that no series comes and goes."""
-    found = [*_of_visit(visit), *(_of_state(visit.state) if visit.state else ()), *_of_plan(visit.plan)]
+    found = [*_of_visit(visit), *(_of_state(visit.state) if visit.state else ()), *_of_plan(visit)]
     return "".join(line for metric in found for line in _lines(metric, project=visit.project))
 
 
@@ -54,9 +56,10 @@ def _one(name: str, help: str, value: float | int | Decimal) -> _Metric:
     return _Metric(name=name, help=help, samples=[({}, value)])
 
 
-def _of_plan(plan: Plan | None) -> Iterable[_Metric]:
-    if plan is not None:
-        yield _one("unmet", "Things wanted that do not happen now.", len(plan.unmet))
+def _of_plan(visit: Visit) -> Iterable[_Metric]:
+    if visit.plan is not None:
+        yield _one("unmet", "Things wanted that do not happen now.", len(visit.plan.unmet))
+        yield _one("differences", "What differs from what is declared.", differences(visit.plan, visit.state))
 
 
 def _of_state(state: State) -> Iterable[_Metric]:
@@ -82,6 +85,11 @@ def _of_state(state: State) -> Iterable[_Metric]:
         help="What the instances alive cost an hour, where their price is known, by pool.",
         samples=[({"pool": pool}, hourly[pool]) for pool in pools],
     )
+    yield _Metric(
+        name="instances_missing",
+        help="Instances below a pool's declared minimum.",
+        samples=[({"pool": pool}, missing) for pool, missing in _missing(state, living).items()],
+    )
     yield _one("instances_unpriced", "Instances alive without a known price.", sum(one.price is None for one in living))
     yield _Metric(
         name="runs",
@@ -98,6 +106,13 @@ def _of_state(state: State) -> Iterable[_Metric]:
         help="When a place last answered; 0 is never.",
         samples=[({"place": place.name}, place.observed_at or 0) for place in places],
     )
+
+
+def _missing(state: State, living: list[Instance]) -> dict[str, int]:
+    """By declared pool; what is ending, or nobody owns, is not there."""
+    there = Counter(pool_label(one.pool) for one in living if one.phase != "terminating" and not one.orphan)
+    pools = state.applied.desired.pools if state.applied else ()
+    return {pool.name: max(0, pool.floor - there[pool.name]) for pool in pools}
 
 
 def _declared(state: State) -> set[str]:

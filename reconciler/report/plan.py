@@ -77,8 +77,9 @@ def _own(difference: Difference, plan: Plan) -> str:
 
 
 def _parted(difference: Difference, *, page: Page) -> Iterator[str]:
+    against = "; ".join(filter(None, (difference.commit[:10], clean(difference.behind_words))))
     parts = (
-        (f"Because of this change (against {difference.commit[:10]})", difference.change),
+        (f"Because of this change (against {against})", difference.change),
         ("Averted by this change", difference.averted),
         ("Would happen anyway", difference.anyway),
     )

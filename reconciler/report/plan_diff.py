@@ -7,6 +7,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from reconciler.report.plan_rows import PlanRow, explain
+from reconciler.text.format import counted
 from schemas.base import Price
 from schemas.desired import Desired
 from schemas.plan import Plan, Unmet
@@ -27,6 +28,7 @@ class Difference:
     """`change` and `anyway` are the plan's rows; `averted` those that only the other documents would bring.
 
     `unmet` is what only the change leaves unmet. `hourly` is $/h after the other documents' plan; `commit` is theirs.
+    `behind`: so many commits of `revision` came since and are not in this branch.
     """
 
     commit: str
@@ -35,6 +37,13 @@ class Difference:
     averted: tuple[PlanRow, ...]
     unmet: tuple[Unmet, ...]
     hourly: Price
+    behind: int = 0
+    revision: str = ""
+
+    @property
+    def behind_words(self) -> str:
+        """`main is 3 commits ahead`, of where this branch began; "" where it is not."""
+        return f"{self.revision} is {counted(self.behind, 'commit')} ahead" if self.behind else ""
 
     @property
     def own(self) -> bool:
@@ -42,7 +51,7 @@ class Difference:
         return bool(self.change or self.averted)
 
 
-def subtract(mine: Side, base: Side, *, commit: str) -> Difference:
+def subtract(mine: Side, base: Side, *, commit: str, behind: int = 0, revision: str = "") -> Difference:
     """`mine` less `base`: the same thing twice in one and once in the other differs by one."""
     others = [(row, _key(row, base)) for row in explain(base.plan, base.state)]
     left = Counter(key for _, key in others)
@@ -60,6 +69,8 @@ def subtract(mine: Side, base: Side, *, commit: str) -> Difference:
         averted=tuple(_last_of(others, left)),
         unmet=tuple(one for one in mine.plan.unmet if one.subject not in known),
         hourly=base.plan.hourly_after,
+        behind=behind,
+        revision=revision,
     )
 
 

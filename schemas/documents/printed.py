@@ -58,6 +58,7 @@ def plan() -> Schema:
     against = record(
         {
             "commit": TEXT,
+            "behind": {"type": "integer", "minimum": 0},
             "change": actions,
             "anyway": actions,
             "averted": actions,

@@ -105,7 +105,15 @@ def why(text: str, plan: Plan, difference: Difference | None = None) -> list[str
 
 def test_gates() -> None:
     dear = plan_of(launch("gpu-1"), END, hourly_after=Decimal("20.01"), unmet=(Unmet(subject="run a", why="x"),))
-    assert why("destroy, cost>20,unmet", dear) == ["terminate gpu-0", "$20.01/h after, above $20.00/h", "1 unmet"]
+    assert why("destroy, cost>20,unmet", dear) == [
+        "terminate gpu-0",
+        "$20.01/h after, above $20.00/h: creates gpu-1 $1.50/h",
+        "run a: x",
+    ]
+        "terminate gpu-0",
+        "$20.01/h after, above $20.00/h: creates gpu-1 $1.50/h",
+        "run a: x",
+    ]
     assert why("destroy,cost>20.01,unmet", plan_of(launch("gpu-1"), hourly_after=Decimal("20.01"))) == ["", "", ""]
     assert why("cost>20", plan_of(launch("gpu-1", price=None))) == ["gpu-1 has no known price"]
     many = plan_of(*[Terminate(instance=f"x{n}", name=f"x{n}", pool="gpu", why="") for n in range(13)])
@@ -293,6 +301,53 @@ def tree(folder: Folder) -> dict[str, bytes]:
     }
 
 
+def test_what_the_other_branch_did_since_is_no_change_of_this_one(folder: Folder, tmp_path: Path) -> None:
+    git(folder, "checkout", "-q", "-b", "feature")
+    folder.write(".dstack/pools.yml", POOLS + f"  {WANTED}\n")
+    git(folder, "commit", "-q", "-am", "one more")
+    began = git(folder, "rev-parse", "main")
+    git(folder, "checkout", "-q", "main")
+    for name in ("a", "b"):
+        folder.write(f".dstack/runs/{name}.yml", f"type: task\nname: {name}\ncommands: [echo {name}]\n")
+        git(folder, "add", ".")
+        git(folder, "commit", "-q", "-m", name)
+    git(folder, "checkout", "-q", "feature")
+    _, found = reviewed(folder)
+    against = found["against"]
+    assert [(one["kind"], one["pool"]) for one in against["change"]] == [("launch", "more")]
+    assert (against["averted"], against["commit"], against["behind"]) == ([], began, 2)
+    said = folder.dstack("plan", "--against", "main", "--markdown", "plan.md").out
+    assert f"Because of this change (against {began[:10]}; main is 2 commits ahead):" in said
+    assert (
+        f"Compared with the documents of `{began[:10]}`; `main` is 2 commits ahead."
+        in (folder.root / "plan.md").read_text()
+    )
+    shallow = Folder(tmp_path / "shallow")
+    url = f"file://{folder.root}"
+    subprocess.run(["git", "clone", "-q", "--depth=1", "-b", "feature", url, str(shallow.root)], check=True)
+    git(shallow, "fetch", "-q", "--depth=1", "origin", "main")
+    ran = shallow.dstack("plan", "--against", "FETCH_HEAD")
+    assert ran.code == 1
+    assert "this clone is shallow" in ran.err
+    assert "fetch-depth: 0" in ran.err
+
+
+def test_what_is_declared_and_not_there_is_a_difference(folder: Folder) -> None:
+    """Drift that no action can mend is drift: a nightly job must not close its issue."""
+    assert folder.dstack("plan", "--detailed-exitcode").code == 0
+    folder.write(".dstack/big.yml", "pools: [{name: big, nodes: 2, resources: {cpu: 4000..}}]\n")
+    ran = folder.dstack("plan", "--detailed-exitcode")
+    assert ran.code == 2
+    assert "2 of 2 nodes missing" in ran.out
+    assert folder.dstack("apply", "-y", "-d", "--metrics", "m.prom").code in (0, 1)
+    assert folder.dstack("plan", "--refresh", "--detailed-exitcode").code == 2
+    metrics = (folder.root / "m.prom").read_text()
+    assert 'dstack_instances_missing{project="demo",pool="big"} 2' in metrics
+    assert 'dstack_differences{project="demo"} 1' in metrics
+    git(folder, "checkout", "-q", "-b", "feature")
+    assert folder.dstack("plan", "--against", "main", "--detailed-exitcode").code == 2  # left unmet by the change
+
+
 def test_a_change_that_averts_something_is_its_own(folder: Folder) -> None:
     folder.write(".dstack/runs/old.yml", "type: task\nname: old\ncommands: [echo old]\n")
     git(folder, "add", ".")
@@ -327,7 +382,10 @@ def test_revisions_of_other_shapes(folder: Folder, tmp_path: Path) -> None:
     (folder.root / ".dstack/link.yml").symlink_to("pools.yml")
     git(folder, "add", ".")
     git(folder, "commit", "-q", "-m", "broken")
-    git(folder, "checkout", "-q", "HEAD~2")
+    git(folder, "checkout", "-q", "-b", "mended")
+    git(folder, "rm", "-q", "--cached", ".dstack/link.yml")
+    (folder.root / ".dstack/link.yml").unlink()
+    folder.write(".dstack/pools.yml", POOLS)
     ran = folder.dstack("plan", "--against", "main")
     assert ran.code == 1
     commit = git(folder, "rev-parse", "main")[:10]
@@ -342,7 +400,7 @@ def test_gates_of_the_command(folder: Folder) -> None:
     folder.write(".dstack/runs/big.yml", "type: task\nname: big\ncommands: [x]\nresources: {cpu: 4000..}\n")
     ran = folder.dstack("plan", "--fail-on", "destroy,unmet,cost>0", "--detailed-exitcode")
     assert ran.code == 1
-    assert ran.err == "error: gate unmet: 1 unmet\n"
+    assert ran.err.startswith("error: gate unmet: run big: no idle instance; 1 offer → 0 with cpu 4000..")
     assert "Plan: " in ran.out
     ran = folder.dstack("plan", "--fail-on", "unmett")
     assert (ran.code, ran.out) == (1, "")

@@ -19,8 +19,8 @@ from reconciler.cli.project import documents_of, ports_of, project_root, site_of
 from reconciler.cli.terminal.streams import out, page, say
 from reconciler.config.load import Documents
 from reconciler.planner.local_state_guard import told_alone
+from reconciler.report.differences import differences
 from reconciler.report.plan import render_plan
-from reconciler.report.plan_rows import explain
 from reconciler.store.format_upgrade import older
 from reconciler.store.markers.folder import markers_needed
 from reconciler.system.process import nonce, now
@@ -49,7 +49,7 @@ class PlanFlags:
 
 
 def show_plan(flags: PlanFlags) -> int:
-    """2 where there are changes and they were asked for by `--detailed-exitcode`, 1 where a gate holds, else 0."""
+    """2 where something differs and `--detailed-exitcode` asks for that, 1 where a gate holds, else 0."""
     if flags.reviews:
         from reconciler.cli.commands.plan.review import gates_of
 
@@ -68,7 +68,7 @@ def show_plan(flags: PlanFlags) -> int:
         return _reviewed(flags, made, state, documents, permissions)
     _save(flags, made, documents)
     _print(made, state, as_json=flags.as_json)
-    if flags.detailed_exitcode and (explain(made, state) or made.configuration):
+    if flags.detailed_exitcode and differences(made, state):
         raise Finished(2)
     return 0
 
@@ -94,8 +94,7 @@ def _reviewed(flags: PlanFlags, made: Plan, state: State, documents: Documents, 
     plan_review.say_gates(found.gates)
     if found.failed:
         raise Finished(1)
-    own = found.difference.own if found.difference else bool(explain(plan, found.state))
-    if flags.detailed_exitcode and (own or plan.configuration):
+    if flags.detailed_exitcode and differences(plan, found.state, change=found.difference):
         raise Finished(2)
     return 0
 

@@ -51,11 +51,11 @@ def review(
 
     try:
         endpoints = stored_endpoints(basis.site)
-        base, commit = documents_at(documents.root, against, home=Path.home(), endpoints=endpoints)
+        base = documents_at(documents.root, against, home=Path.home(), endpoints=endpoints)
     except NoRevision as error:
         raise Fail(str(error)) from error
-    mine, theirs = _side(basis, documents, permissions), _side(basis, base, permissions)
-    difference = subtract(mine, theirs, commit=commit)
+    mine, theirs = _side(basis, documents, permissions), _side(basis, base.documents, permissions)
+    difference = subtract(mine, theirs, commit=base.commit, behind=base.behind, revision=against)
     plan = mine.plan
     return Review(
         plan=plan,
