@@ -191,6 +191,8 @@ class Plan(Value, frozen=True, kw_only=True):
     actions: tuple[Action, ...] = ()
     unmet: tuple[Unmet, ...] = ()
     waits: tuple[Wait, ...] = ()
+    lacking_here: tuple[Unmet, ...] = ()
+    """What runs need and the machine that plans does not have: the plan assumes that apply has it."""
     warnings: tuple[str, ...] = ()
     configuration: tuple[str, ...] = ()
     """Changes of the configuration that are confirmed by themselves, each one sentence."""

@@ -64,6 +64,7 @@ def wire(
         spawn=spawn,
         who=who(),
         lacking=lacking_here(site, environ=environ),
+        undeclared=undeclared_anywhere,
         resolve=_resolver(site, environ=environ),
         fill=_filler(site, environ=environ),
         bundle=lambda root, files, never: bundle(root, files, scratch=scratch_of(site), never=never),
@@ -86,6 +87,15 @@ def lacking_here(site: Site, *, environ: Mapping[str, str]) -> Callable[[RunSpec
         return missing(spec, desired, environ, root=site.root, has_key=has_key)
 
     return lacking
+
+
+def undeclared_anywhere(spec: RunSpec, desired: Desired) -> str:
+    """Why no machine has what the run needs, as the documents stand."""
+    if not (spec.env or spec.container):
+        return ""
+    from reconciler.secrets.resolve import undeclared
+
+    return undeclared(spec, desired)
 
 
 def _resolver(site: Site, *, environ: Mapping[str, str]) -> Callable[[RunSpec, Desired], Mapping[str, str]]:

@@ -17,7 +17,7 @@ from reconciler.engine.catalog import joined
 from reconciler.engine.clock_guard import concluded, corrected, requested, withheld_by_the_clock, would_end
 from reconciler.engine.pack_runs import RunPacker
 from reconciler.engine.pass_clock import PassClock
-from reconciler.engine.ports import Ports
+from reconciler.engine.ports import Ports, lacking_of
 from reconciler.engine.prepare import Rendered, prepare
 from reconciler.engine.recover_results import Recovered, recover
 from reconciler.engine.request import TickAsk
@@ -44,7 +44,6 @@ from reconciler.store.markers.folder import markers_needed
 from schemas.desired import Desired
 from schemas.offer import Offer
 from schemas.plan import Launch, Permissions, Plan
-from schemas.run import RUN_ENDED
 from schemas.state import Applied, Capacity, Revision, State
 
 STALE = 60.0  # a prompt that was open for longer: look again before doing anything
@@ -268,8 +267,7 @@ class _Table:
     def _world(self, state: State, view: View, *, permissions: Permissions, now: int, was: Applied | None) -> World:
         assert state.applied is not None  # noqa: S101 - checked by the only caller
         desired = state.applied.desired
-        specs = [*desired.runs, *(run.spec for run in state.runs if run.status not in RUN_ENDED)]
-        lacking = {spec.name: why for spec in specs if (why := self.ports.lacking(spec, desired))}
+        lacking, assumed = lacking_of(self.ports, state, desired, acts=self.ask.act)
         return World(
             desired=desired,
             state=replace(state, capacity=shun(state.capacity, self.here)) if self.here else state,
@@ -277,7 +275,8 @@ class _Table:
             now=now,
             nonce=self.nonce,
             permissions=permissions,
-            lacking={**lacking, **self.lacking},
+            lacking=lacking | self.lacking,
+            assumed=assumed,
             done=markers_needed(self.ports.markers, state, desired),
             goes_on=self.ask.goes_on,
             before=was.desired if was is not None and was.desired != desired else None,

@@ -16,7 +16,7 @@ from reconciler.system.concurrent import Asking, unheard
 from schemas.delivery import Delivery
 from schemas.desired import BackendConfig, Desired
 from schemas.offer import Offer
-from schemas.run import Container, RunSpec
+from schemas.run import RUN_ENDED, Container, RunSpec
 from schemas.state import Applied, Place, Revision, State
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Ports:
     `now` is the wall clock (whole seconds), `clock` one that also counts while the machine
     sleeps (boot time, seconds). `nonce` gives 8 new characters of a-z and 0-9.
     `spawn` runs its argument on a daemon thread (tests: at once). `who` is user@host.
-    `lacking` says why a run's secrets or variables are not to be had here ("" if they are);
+    `lacking` says why a run's secrets or variables are not to be had here ("" if they are), `undeclared` why nowhere;
     `resolve` gives them, `fill` an image's name and login with theirs in place.
     `bundle(root, files, never)` packs a run's files, without those that secrets lie in (`never`);
     `facts(mine, applied)` is what git proves. `artifacts` is where artifacts go, `blobs` where it is `None`.
@@ -71,6 +71,7 @@ class Ports:
     spawn: Callable[[Callable[[], None]], object]
     who: str
     lacking: Callable[[RunSpec, Desired], str]
+    undeclared: Callable[[RunSpec, Desired], str]
     resolve: Callable[[RunSpec, Desired], Mapping[str, str]]
     fill: Callable[[Container, Desired], Container]
     bundle: Callable[[Path, tuple[str, ...] | None, tuple[str, ...]], Path]
@@ -112,3 +113,16 @@ class Connections:
         for backend in tuple(self._open.values()):
             with suppress(CallFailed):  # it reports them again, and the next apply confirms again
                 backend.confirm_ended(living)
+
+
+def lacking_of(ports: Ports, state: State, desired: Desired, *, acts: bool) -> tuple[dict[str, str], dict[str, str]]:
+    """Run name -> what keeps it from starting, and what it needs that this machine lacks and need not have.
+
+    Whoever acts needs all of it; a plan assumes that whoever applies it has what this machine lacks.
+    """
+    specs = (*desired.runs, *(run.spec for run in state.runs if run.status not in RUN_ENDED))
+    here = {spec.name: why for spec in specs if (why := ports.lacking(spec, desired))}
+    if acts:
+        return here, {}
+    nowhere = {spec.name: why for spec in specs if (why := ports.undeclared(spec, desired))}
+    return nowhere, {name: why for name, why in here.items() if name not in nowhere}

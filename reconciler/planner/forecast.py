@@ -18,7 +18,7 @@ from reconciler.text.dates import clock, moment
 from reconciler.text.durations import words
 from schemas.base import Price
 from schemas.instance import Instance
-from schemas.plan import Launch, Terminate
+from schemas.plan import Launch, Terminate, Unmet
 from schemas.run import Attempt, Run
 from schemas.state import Override, Tick
 
@@ -208,3 +208,15 @@ def next_actor(ticks: tuple[Tick, ...], *, now: int) -> str:
     ago = max(0, now - last.at)
     coarse = words(ago - ago % 86400 if ago >= 86400 else ago - ago % 60) if ago >= 60 else "a moment"
     return f"last tick {coarse} ago by {last.by}; none expected: nothing will start or retry this."
+
+
+def assumed(draft: Draft) -> tuple[tuple[Unmet, ...], list[str]]:
+    """What runs that wait need and this machine lacks; and in words, a line for each such thing with its runs."""
+    waiting = {run.spec.name for run in draft.runs.values() if not draft.live.get(run.id)}
+    lacking = {name: why for name, why in draft.world.assumed.items() if name in waiting}
+    runs: dict[str, list[str]] = {}
+    for name, why in lacking.items():
+        runs.setdefault(why, []).append(name)
+    rest = "The plan assumes that whoever applies it has that"
+    lines = [f"run{'s' if len(names) > 1 else ''} {', '.join(names)}: {why}. {rest}" for why, names in runs.items()]
+    return tuple(Unmet(subject=f"run {name}", why=why) for name, why in lacking.items()), lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reconciler.planner.draft import Draft, draft_of
-from reconciler.planner.forecast import costs, foresee, next_actor
+from reconciler.planner.forecast import assumed, costs, foresee, next_actor
 from reconciler.planner.rules.attach_hosts import attach
 from reconciler.planner.rules.declared_runs import enrol
 from reconciler.planner.rules.launch_wanted import launch_wanted
@@ -43,6 +43,7 @@ def plan(world: World) -> Plan:
 def _finished(draft: Draft) -> Plan:
     state = draft.world.state
     before, after = costs(draft)
+    lacking_here, assumptions = assumed(draft)
     return Plan(
         version=VERSION,
         project=state.project or draft.world.desired.project,
@@ -54,7 +55,8 @@ def _finished(draft: Draft) -> Plan:
         actions=tuple(draft.actions),
         unmet=tuple(dict.fromkeys(draft.unmet)),
         waits=tuple(dict.fromkeys(draft.waits)),
-        warnings=tuple(draft.warnings),
+        warnings=(*draft.warnings, *assumptions),
+        lacking_here=lacking_here,
         notes=tuple(draft.notes),
         idle=tuple(draft.idle),
         next_actor=next_actor(state.ticks, now=draft.now),

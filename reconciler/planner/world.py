@@ -30,6 +30,8 @@ class World:
     nonce: str
     permissions: Permissions = field(default_factory=Permissions)
     lacking: Mapping[str, str] = field(default_factory=dict)
+    assumed: Mapping[str, str] = field(default_factory=dict)
+    """Run name -> what it needs and this machine does not have, which whoever applies the plan is assumed to have."""
     done: frozenset[tuple[str, str]] = frozenset()
     goes_on: Literal["", "stops", "runs"] = ""
     before: Desired | None = None

@@ -47,6 +47,7 @@ def plan_json(
         "configuration": list(plan.configuration),
         "actions": [_action(row) for row in explain(plan, state)],
         "unmet": [{"subject": one.subject, "why": one.why} for one in plan.unmet],
+        "lacking_here": [{"subject": one.subject, "why": one.why} for one in plan.lacking_here],
         "waits": [_wait(one, state) for one in plan.waits if one.instances],
         "timers": [{"instance": one.name, "self_destruct_at": stamp(one.self_destruct_at)} for one in timers(state)],
         "warnings": list(plan.warnings),

@@ -56,6 +56,17 @@ def lacking(
     return "; ".join(dict.fromkeys(why for why in whys if why))
 
 
+def undeclared(spec: RunSpec, desired: Desired) -> str:
+    """Why `spec` can start from nowhere, as these documents stand; "" where some machine may have what it needs."""
+    declared = {secret.name: secret for secret in desired.secrets}
+    kept = _kept(desired)
+    for kind, name in _references(spec):
+        foreign = name in declared and declared[name].source not in (*OWN_SOURCES, *kept)
+        if (kind == "secrets" and name not in declared) or foreign:
+            return _why_not(kind, name, declared, {}, root=Path(), host="", kept=kept)
+    return ""
+
+
 def resolve(
     spec: RunSpec,
     desired: Desired,

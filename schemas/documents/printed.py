@@ -75,6 +75,7 @@ def plan() -> Schema:
             "configuration": TEXTS,
             "actions": actions,
             "unmet": unmet,
+            "lacking_here": unmet,
             "waits": {
                 "type": "array",
                 "items": record({"run": TEXT, "instances": TEXTS, "free_at": MAYBE_TIME, "saves": PRICE, "why": TEXT}),

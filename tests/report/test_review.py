@@ -110,10 +110,6 @@ def test_gates() -> None:
         "$20.01/h after, above $20.00/h: creates gpu-1 $1.50/h",
         "run a: x",
     ]
-        "terminate gpu-0",
-        "$20.01/h after, above $20.00/h: creates gpu-1 $1.50/h",
-        "run a: x",
-    ]
     assert why("destroy,cost>20.01,unmet", plan_of(launch("gpu-1"), hourly_after=Decimal("20.01"))) == ["", "", ""]
     assert why("cost>20", plan_of(launch("gpu-1", price=None))) == ["gpu-1 has no known price"]
     many = plan_of(*[Terminate(instance=f"x{n}", name=f"x{n}", pool="gpu", why="") for n in range(13)])
@@ -449,3 +445,24 @@ def test_a_plan_without_a_review_does_not_load_one(folder: Folder) -> None:
         check=True,
     )
     assert done.stdout.splitlines()[-1] == "0 []"
+
+
+def test_a_plan_assumes_the_secrets_that_this_machine_lacks(folder: Folder) -> None:
+    """A runner that plans has no secrets: what needs them is in the cost and in the gates all the same."""
+    folder.write(".dstack/secrets.yml", "secrets: {TOKEN: {env: NOWHERE_SET}, OTHER: {ssm: /x}}\n")
+    run = "type: task\nname: {name}\nenv: {env}\ncommands: [env]\n"
+    folder.write(".dstack/runs/a.yml", run.replace("{name}", "a").replace("{env}", "{A: '${{ secrets.TOKEN }}'}"))
+    folder.write(".dstack/runs/b.yml", run.replace("{name}", "b").replace("{env}", "[NOWHERE_SET]"))
+    folder.write(".dstack/runs/c.yml", run.replace("{name}", "c").replace("{env}", "{A: '${{ secrets.OTHER }}'}"))
+    for look in ((), ("--refresh",)):
+        found = json.loads(folder.dstack("plan", "--json", *look).out)
+        launched = [one["why"] for one in found["actions"] if one["kind"] == "launch"]
+        assert len(launched) == 2, found
+        assert [one["subject"] for one in found["unmet"]] == ["run c"]  # no backend keeps it: no machine has it
+        assert [one["subject"] for one in found["lacking_here"]] == ["run a", "run b"]
+        (told,) = (one for one in found["warnings"] if "NOWHERE_SET" in one)
+        assert told.startswith("runs a, b: needs NOWHERE_SET, not set on ")
+        assert told.endswith(". The plan assumes that whoever applies it has that")
+    applied = folder.dstack("apply", "-y", "-d")
+    assert "needs NOWHERE_SET, not set on" in applied.said
+    assert "1 launched" not in applied.said

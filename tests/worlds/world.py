@@ -253,6 +253,7 @@ class Site:
             spawn=serially,
             who=who,
             lacking=lambda spec, desired: self.missing.get(spec.name, ""),
+            undeclared=lambda spec, desired: "",
             resolve=lambda spec, desired: {},
             fill=lambda container, desired: container,
             bundle=self.bundle,

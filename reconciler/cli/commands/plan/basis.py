@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from reconciler.app.connections import connector
 from reconciler.app.site import Site
 from reconciler.app.stores import store_of
-from reconciler.app.wiring import lacking_here
+from reconciler.app.wiring import lacking_here, undeclared_anywhere
 from reconciler.cli.terminal.streams import say
 from reconciler.engine.catalog import Later, catalog_of
 from reconciler.engine.clock_guard import concluded_unasked, withheld_by_the_clock
@@ -22,7 +22,7 @@ from schemas.desired import Desired
 from schemas.offer import Offer
 from schemas.plan import Permissions, Plan
 from schemas.resources import Where
-from schemas.run import RUN_ENDED
+from schemas.run import RUN_ENDED, RunSpec
 from schemas.state import Revision, State
 
 
@@ -50,6 +50,7 @@ def _planned(
 ) -> tuple[Plan, State]:
     """No clock is asked: where the last apply contradicts ours, nothing ends for reasons of time."""
     state, clock = concluded_unasked(basis.state, now=basis.moment, boot=boot_time())
+    nowhere = {spec.name: why for spec in _specs(desired, state) if (why := undeclared_anywhere(spec, desired))}
     world = World(
         desired=desired,
         state=state,
@@ -57,7 +58,8 @@ def _planned(
         now=basis.moment - clock.off,
         nonce=basis.nonce,
         permissions=permissions,
-        lacking=_lacking(basis.site, desired, state),
+        lacking=nowhere,
+        assumed={name: why for name, why in _lacking(basis.site, desired, state).items() if name not in nowhere},
         done=basis.done,
         before=before if before != desired else None,
         lapses=not clock.apart,
@@ -72,8 +74,12 @@ def _planned(
 def _lacking(site: Site, desired: Desired, state: State) -> dict[str, str]:
     """run name -> what it needs and is not to be had here, of the declared and of the waiting."""
     why = lacking_here(site, environ=os.environ)
-    specs = (*desired.runs, *(run.spec for run in state.runs if run.status not in RUN_ENDED))
-    return {spec.name: missing for spec in specs if (missing := why(spec, desired))}
+    return {spec.name: missing for spec in _specs(desired, state) if (missing := why(spec, desired))}
+
+
+def _specs(desired: Desired, state: State) -> tuple[RunSpec, ...]:
+    """Of the declared runs and of those that wait."""
+    return (*desired.runs, *(run.spec for run in state.runs if run.status not in RUN_ENDED))
 
 
 def _offers(site: Site, desired: Desired, state: State) -> Sequence[Offer]:
