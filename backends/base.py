@@ -74,7 +74,10 @@ class Backend(Protocol):
         """
 
     def leftovers(self) -> Sequence[Leftover]:
-        """List everything with the project's tag that is no instance, used or not."""
+        """List everything with the project's tag that is no instance, used or not.
+
+        A kind that may not be listed keeps none of the others from being listed: `PartlyListed`.
+        """
 
     def remove(self, leftover: Leftover) -> None:
         """Remove one of `leftovers`. One that is gone is no error; one in use raises `BackendError`."""

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from schemas.leftover import Leftover
+
 
 class CallFailed(Exception):
     """A call to a backend failed in a way that the contract knows; the message is the vendor's own words, cleaned."""
@@ -61,3 +67,14 @@ class QuotaExceeded(BackendError):
     def __init__(self, message: str, *, quota: str) -> None:
         super().__init__(message)
         self.quota = quota
+
+
+class PartlyListed(BackendError):
+    """Raised by `leftovers` where some kinds of resources were refused to be listed.
+
+    `found`: those of the other kinds. `refused`: kind -> why, in the vendor's words.
+    """
+
+    def __init__(self, found: Sequence[Leftover], refused: Mapping[str, str]) -> None:
+        super().__init__("; ".join(f"{kind}s: {why}" for kind, why in refused.items()))
+        self.found, self.refused = tuple(found), dict(refused)

@@ -233,6 +233,8 @@ class Listing(Value, frozen=True, kw_only=True):
     """Whether its place was asked for leftovers too."""
     leftovers: tuple[Leftover, ...] | None = None
     """What it answered to that; `None` where it did not."""
+    leftovers_refused: tuple[str, ...] = ()
+    """Kinds of them that it may not list: nothing is known of those."""
 
 
 class JobReport(Value, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from typing import Any
 
 from backends.aws.errors import ask, pages
 from backends.aws.tags import LAUNCH, LINEAGE, POOL, as_mapping, of_project
-from backends.errors import CallFailed, StillUsed
+from backends.errors import BackendError, CallFailed, PartlyListed, StillUsed
 from schemas.base import HOURS, Price
 from schemas.leftover import Kind, Leftover
 
@@ -32,9 +32,18 @@ GONE = (
 
 
 def leftovers_in(ec2: Any, *, project: str, place: str) -> list[Leftover]:
-    """Used or not: `in_use` says by what."""
+    """Used or not: `in_use` says by what. `PartlyListed` where a kind is refused: each needs its own permission."""
     tagged = of_project(project)
-    return [one for look in LOOKS for one in look(ec2, tagged, place)]
+    found: list[Leftover] = []
+    refused: dict[str, str] = {}
+    for kind, look in LOOKS.items():
+        try:
+            found += look(ec2, tagged, place)
+        except BackendError as error:
+            refused[kind] = str(error)
+    if refused:
+        raise PartlyListed(found, refused)
+    return found
 
 
 def remove_from(ec2: Any, one: Leftover) -> None:
@@ -126,15 +135,15 @@ def _requests(ec2: Any, tagged: list[Any], place: str) -> Iterator[Leftover]:
                     created_at=_seconds(one.get("CreateTime")))  # fmt: skip
 
 
-LOOKS: tuple[Callable[[Any, list[Any], str], Iterator[Leftover]], ...] = (
-    _requests,
-    _addresses,
-    _volumes,
-    _interfaces,
-    _groups,
-    _placements,
-    _keys,
-)
+LOOKS: dict[Kind, Callable[[Any, list[Any], str], Iterator[Leftover]]] = {
+    "spot-request": _requests,
+    "address": _addresses,
+    "volume": _volumes,
+    "interface": _interfaces,
+    "security-group": _groups,
+    "placement-group": _placements,
+    "key-pair": _keys,
+}
 
 
 def _seconds(moment: object) -> int | None:

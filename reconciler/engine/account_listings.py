@@ -37,7 +37,7 @@ def split(listing: Listing, places: Sequence[Place], state: State) -> tuple[List
     for seen in listing.instances:
         name = known.get(seen.external_id) or regions.get(seen.region) or expected.get(seen.id, "")
         found[name if name in names else places[0].name].append(seen)
-    whole = replace(listing, leftovers_asked=False, leftovers=None)
+    whole = replace(listing, leftovers_asked=False, leftovers=None, leftovers_refused=())
     first = replace(listing, instances=tuple(found[listing.place]))
     others = (place.name for place in places if place.name != listing.place)
     return (first, *(replace(whole, place=name, instances=tuple(found[name])) for name in others))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from backends.base import Backend
 from backends.errors import BackendError, CallFailed, StillUsed, TryLater
+from reconciler.engine.ask_leftovers import kinds_of, listed
 from reconciler.engine.begin import place_in
 from reconciler.engine.ports import Connections, Ports
 from reconciler.state.observe.listing_scope import scope_of
 from reconciler.state.unowned import PlaceContents
 from reconciler.system.concurrent import awaited, gather
+from reconciler.text.format import by_number, few
 from schemas.launch import Ending, Refused
 from schemas.leftover import Leftover
 from schemas.state import Place, State
@@ -24,10 +28,19 @@ LATER = "a machine on its way out still uses it: `dstack gc` removes it once tha
 
 @dataclass(frozen=True)
 class GarbageQuestion:
-    """`silent`: place -> why it could not say; what it has is not known."""
+    """`silent`: place -> why it could not say; what it has is not known.
+
+    `refused`: place -> kind of resources that it may not list -> why; "" is all that is no instance.
+    """
 
     found: tuple[PlaceContents, ...]
     silent: dict[str, str]
+    refused: dict[str, Mapping[str, str]]
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything that was asked for was answered."""
+        return not (self.silent or self.refused)
 
 
 def ask_everywhere(ports: Ports, state: State, connections: Connections) -> GarbageQuestion:
@@ -38,17 +51,47 @@ def ask_everywhere(ports: Ports, state: State, connections: Connections) -> Garb
     silent: dict[str, str] = {}
     places = list(_places(ports, state, silent))
     pinned = {place.config.name: place.identity for place in state.places if place.identity}
-    tasks = {place.name: _look(place, connections, pinned=pinned.get(place.config.name, "")) for place in places}
+    accounts = _Accounts()
+    tasks = {
+        place.name: _look(place, connections, pinned=pinned.get(place.config.name, ""), accounts=accounts)
+        for place in places
+    }
     asked = gather(ports, tasks, limit=LIMIT)
     answers = dict(awaited(asked, {name: name for name in tasks}, asking=ports.asking))
-    found = []
+    found: list[PlaceContents] = []
+    refused: dict[str, Mapping[str, str]] = {}
     for place in places:
-        answer = answers.get(place.name)
-        if isinstance(answer, PlaceContents):
-            found.append(answer)
-        else:
-            silent[place.name] = str(answer) if answer else "no answer in time"
-    return GarbageQuestion(tuple(found), silent)
+        match answers.get(place.name):
+            case _Contents() as answer:
+                found.append(answer.contents)
+                refused |= {place.name: answer.refused} if answer.refused else {}
+            case _Asked():
+                continue
+            case answer:
+                silent[place.name] = str(answer) if answer else "no answer in time"
+    return GarbageQuestion(tuple(found), silent, refused)
+
+
+def unanswered(silent: Mapping[str, str], refused: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    """A sentence for each different answer, with the places that gave it.
+
+    `silent`: place -> why it could not say what it has. `refused`: place -> kind of resources -> why it may not be
+    listed; "" is all that is no instance.
+    """
+    for why, places in _by_answer(silent):
+        yield f"{few(places)} cannot say what {'it has' if len(places) == 1 else 'they have'}: {why}"
+    for kind in sorted({kind for kinds in refused.values() for kind in kinds}):
+        answers = {place: kinds[kind] for place, kinds in refused.items() if kind in kinds}
+        for why, places in _by_answer(answers):
+            what = kinds_of(kind) if kind else "what is no instance"
+            yield f"{what} in {few(places)} could not be listed, and may be there: {why}"
+
+
+def _by_answer(answers: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:
+    grouped: dict[str, list[str]] = {}
+    for place in sorted(answers, key=by_number):
+        grouped.setdefault(answers[place], []).append(place)
+    yield from grouped.items()
 
 
 def remove_all(
@@ -109,18 +152,56 @@ def _places(ports: Ports, state: State, silent: dict[str, str]) -> Iterator[Plac
         except CallFailed as error:
             silent[config.name] = str(error)
             continue
-        for region in dict.fromkeys((*regions, *config.regions)):
+        chosen = tuple(dict.fromkeys((*regions, *config.regions)))
+        # One answer is of the whole account there: whichever region is asked.
+        for region in chosen[:1] if config.traits.scope == "account" else chosen:
             place = place_in(config, region)
             yield known.get(place.name, place)
 
 
-def _look(place: Place, connections: Connections, *, pinned: str) -> Callable[[], PlaceContents]:
-    def look() -> PlaceContents:
+class _Contents(NamedTuple):
+    contents: PlaceContents
+    refused: Mapping[str, str]
+
+
+class _Asked(NamedTuple):
+    """Another backend of the same account is asked."""
+
+
+class _Accounts:
+    """Those of account-wide types that are asked already. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seen: set[tuple[str, str]] = set()
+
+    def is_new(self, place: Place, identity: str) -> bool:
+        if place.config.traits.scope != "account":
+            return True
+        with self._lock:
+            known = (place.config.type, identity) in self._seen
+            self._seen.add((place.config.type, identity))
+        return not known
+
+
+def _look(
+    place: Place, connections: Connections, *, pinned: str, accounts: _Accounts
+) -> Callable[[], _Contents | _Asked]:
+    """The machines first: that other resources are refused keeps none of them unseen."""
+
+    def look() -> _Contents | _Asked:
         backend = connections.to(place)
         identity = backend.identity()
         if pinned and identity != pinned:
             raise BackendError(f"another account answers: {identity}, not {pinned}")
+        if not accounts.is_new(place, identity):
+            return _Asked()
         scope = scope_of(replace(place, identity=identity))
-        return PlaceContents(place.name, scope, tuple(backend.instances()), tuple(backend.leftovers()))
+        machines = tuple(backend.instances())
+        try:
+            others, refused = listed(backend)
+        except CallFailed as error:
+            others, refused = (), {"": str(error)}
+        return _Contents(PlaceContents(place.name, scope, machines, others), refused)
 
     return look

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from backends.errors import CallFailed
 from reconciler.engine.account_listings import grouped, split
-from reconciler.engine.ask_leftovers import Answer, questions, unanswered, with_leftovers
+from reconciler.engine.ask_leftovers import LeftoverAnswer, questions, unanswered, with_leftovers
 from reconciler.engine.ingress import allow_our_address, shut_out
 from reconciler.engine.ports import Connections, Ports
 from reconciler.state.access_modes import with_ways
@@ -110,7 +110,7 @@ class _Answer:
 class _Wave:
     places: Mapping[str, _Answer]
     reports: tuple[HostReport, ...]
-    leftovers: Mapping[str, Answer | str] = field(default_factory=dict)
+    leftovers: Mapping[str, LeftoverAnswer | str] = field(default_factory=dict)
     """What places answered when asked for leftovers, or why they did not."""
 
     def split(self, groups: Mapping[str, Sequence[Place]], state: State) -> _Wave:
@@ -173,12 +173,12 @@ class _Asker:
         hosts: Mapping[str, Callable[[], HostReport]],
         *,
         failing: Mapping[str, str] | None = None,
-        leftovers: Mapping[str, Callable[[], Answer]] | None = None,
+        leftovers: Mapping[str, Callable[[], LeftoverAnswer]] | None = None,
     ) -> _Wave:
         """`failing` places that do not answer at once are as they were."""
         known = failing or {}
         asked_too = leftovers or {}
-        tasks: dict[tuple[str, str], Callable[[], _Answer | HostReport | Answer]] = {
+        tasks: dict[tuple[str, str], Callable[[], _Answer | HostReport | LeftoverAnswer]] = {
             **{("place", name): task for name, task in places.items()},
             **{("host", id): task for id, task in hosts.items()},
             **{("leftovers", name): task for name, task in asked_too.items()},
@@ -193,12 +193,12 @@ class _Asker:
             if ("place", name) not in spare
         }
         reports = {id: HostReport(instance=id, at=at, error=late) for id in hosts if ("host", id) not in spare}
-        left: dict[str, Answer | str] = dict.fromkeys(asked_too, late)
+        left: dict[str, LeftoverAnswer | str] = dict.fromkeys(asked_too, late)
         spare |= {("place", name) for name in known}
         asked = gather(self.ports, tasks, limit=limit, width=max(32, len(places) + 16), spare=spare)
         for (kind, name), answer in awaited(asked, self._names(tasks), asking=self.ports.asking):
             match answer:
-                case tuple():
+                case LeftoverAnswer():
                     left[name] = answer
                 case _Answer():
                     answers[name] = answer

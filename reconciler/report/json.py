@@ -69,9 +69,13 @@ def _wait(wait: Wait, state: State | None) -> dict[str, Any]:
 
 
 def leftovers_json(
-    found: Sequence[Leftover], *, removed: Mapping[str, str], silent: Mapping[str, str]
+    found: Sequence[Leftover],
+    *,
+    removed: Mapping[str, str],
+    silent: Mapping[str, str],
+    refused: Mapping[str, Mapping[str, str]],
 ) -> dict[str, Any]:
-    """`removed`: id -> "" or why it could not be; `silent`: place -> why it could not say."""
+    """`removed`: id -> "" or why it could not be; `silent` and `refused` as the question has them."""
     return {
         "version": 1,
         "found": [
@@ -84,6 +88,10 @@ def leftovers_json(
             for one in found
         ],
         "silent": [{"place": place, "why": why} for place, why in sorted(silent.items())],
+        "refused": [
+            {"place": place, "kind": kind, "why": why}
+            for place, kinds in sorted(refused.items()) for kind, why in sorted(kinds.items())
+        ],
     }  # fmt: skip
 
 

@@ -211,6 +211,7 @@ def gc() -> Schema:
             "version": {"const": 1},
             "found": {"type": "array", "items": thing},
             "silent": {"type": "array", "items": record({"place": TEXT, "why": TEXT})},
+            "refused": {"type": "array", "items": record({"place": TEXT, "kind": TEXT, "why": TEXT})},
         }
     )
 

@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 from msgspec.structs import replace
 
-from reconciler.engine.garbage import LATER, ask_everywhere, remove_all
+from reconciler.engine.garbage import LATER, ask_everywhere, remove_all, unanswered
 from reconciler.engine.ports import Connections
 from reconciler.report.json import leftovers_json
 from reconciler.state.unowned import unowned
@@ -171,12 +171,65 @@ def test_an_orphan_past_its_grace_is_ended_by_an_apply_too(site: AwsSite) -> Non
 def test_its_json_is_as_the_schema_says(site: AwsSite) -> None:
     litter(site.account, PROJECT, OTHER)
     _, chosen, _ = found(site)
-    value = leftovers_json(chosen, removed={chosen[0].id: "", chosen[1].id: "used"}, silent={"aws/x": "no answer"})
+    silent, refused = {"aws/x": "no answer"}, {"aws/y": {"volume": "no"}}
+    value = leftovers_json(chosen, removed={chosen[0].id: "", chosen[1].id: "used"}, silent=silent, refused=refused)
     jsonschema.validate(
         json.loads(json.dumps(value)), json.loads((ROOT / "schemas/json/gc-json.schema.json").read_text())
     )
     assert [(one["removed"], one["why_not"]) for one in value["found"][:3]] == [
         (True, None), (False, "used"), (False, None)]  # fmt: skip
+
+
+def denied(account: Account, region: str, *actions: str) -> None:  # noqa: F811
+    for action in actions:
+        said = f"You are not authorized to perform: ec2:{action}"
+        account.fault(action, "UnauthorizedOperation", times=9, status=403, message=said, region=region)
+
+
+def test_one_kind_that_may_not_be_listed_hides_no_other(site: AwsSite) -> None:
+    ours = {region: litter(site.account, PROJECT, region) for region in (REGION, OTHER)}
+    for region in ours:
+        denied(site.account, region, "DescribeAddresses", "DescribeVolumes")
+    connections = Connections(site.ports(), site.state.lineage)
+    asked = ask_everywhere(site.ports(), site.state, connections)
+    assert asked.silent == {}
+    assert set(asked.refused) == {f"aws/{region}" for region in ours}
+    assert all(set(kinds) == {"address", "volume"} for kinds in asked.refused.values())
+    assert not asked.whole
+    chosen = unowned(site.state, asked.found)
+    for region, things in ours.items():
+        left = {kind: id for kind, id in things.items() if kind not in ("address", "volume")}
+        assert kinds(chosen, f"aws/{region}") == left
+    lines = list(unanswered(asked.silent, asked.refused))
+    assert len(lines) == 2, "equal answers are one line"
+    assert lines[0].startswith("addresses in aws/eu-west-1, aws/us-east-1 could not be listed, and may be there: ")
+    assert lines[1].startswith("volumes in aws/eu-west-1, aws/us-east-1 could not be listed, and may be there: ")
+
+
+def test_machines_are_seen_where_nothing_else_may_be_listed(site: AwsSite) -> None:
+    lost = litter(site.account, PROJECT, REGION)["instance"]
+    looks = ("SpotInstanceRequests", "Addresses", "Volumes", "NetworkInterfaces", "SecurityGroups", "PlacementGroups")
+    denied(site.account, REGION, *(f"Describe{kind}" for kind in (*looks, "KeyPairs")))
+    _, chosen, _ = found(site)
+    assert [one.id for one in chosen if one.place == f"aws/{REGION}"] == [lost]
+
+
+def test_a_tick_forgets_nothing_of_a_kind_that_it_may_not_list(site: AwsSite) -> None:
+    volume = site.account.client().create_volume(
+        AvailabilityZone=f"{REGION}a",
+        Size=10,
+        TagSpecifications=[{"ResourceType": "volume", "Tags": [
+            {"Key": "dstack-project", "Value": PROJECT}, {"Key": "dstack-lineage", "Value": site.state.lineage},
+        ]}],
+    )["VolumeId"]  # fmt: skip
+    site.clock.at += 3601
+    cron(site)
+    assert [one.id for one in site.state.unowned] == [volume]
+    denied(site.account, REGION, "DescribeVolumes")
+    site.clock.at += 3601
+    result = cron(site)
+    assert [one.id for one in site.state.unowned] == [volume]
+    assert any("unowned volumes were not checked" in one for one in result.warnings)
 
 
 DOCUMENTS = """\

@@ -9,7 +9,7 @@ from reconciler.cli.exits import Fail
 from reconciler.cli.project import ports_of, site, state_of
 from reconciler.cli.terminal.progress import Progress
 from reconciler.cli.terminal.streams import must_agree, out, say, show
-from reconciler.engine.garbage import GarbageQuestion, ask_everywhere, remove_all
+from reconciler.engine.garbage import GarbageQuestion, ask_everywhere, remove_all, unanswered
 from reconciler.engine.ports import Connections
 from reconciler.report.json import dump, leftovers_json
 from reconciler.report.tables import leftover_table
@@ -30,23 +30,23 @@ class _Look:
 def collect_garbage(*, yes: bool, as_json: bool) -> int:
     """0 where nothing is left or all of it was removed, but for what waits for the end of a machine.
 
-    1 where a place was silent, or kept something.
+    1 where a place was silent or refused to list something, or kept something.
     """
     where = site()
     connections = Connections(ports_of(where), state_of(where).lineage)
     with Progress() as progress:
         look = _look(where, connections, progress=progress)
-    for place, why in sorted(look.asked.silent.items()):
-        say(f"warning: {place} cannot say what it has: {why}")
+    for line in unanswered(look.asked.silent, look.asked.refused):
+        say(f"warning: {line}")
     if as_json and not yes:
-        out(dump(leftovers_json(look.chosen, removed={}, silent=look.asked.silent)))
-        return bool(look.asked.silent)
+        out(dump(leftovers_json(look.chosen, removed={}, silent=look.asked.silent, refused=look.asked.refused)))
+        return not look.asked.whole
     if not look.chosen:
         if as_json:
-            out(dump(leftovers_json((), removed={}, silent=look.asked.silent)))
+            out(dump(leftovers_json((), removed={}, silent=look.asked.silent, refused=look.asked.refused)))
         elif look.asked.found:  # where no place could say, nothing is known: the warnings have it
             out(f"nothing without an owner in {counted(len(look.asked.found), 'place')}\n")
-        return bool(look.asked.silent)
+        return not look.asked.whole
     return _removed(where, connections, look, yes=yes, as_json=as_json)
 
 
@@ -76,5 +76,5 @@ def _removed(where: Site, connections: Connections, look: _Look, *, yes: bool, a
     leaving = {each.place for each in look.asked.found if any(seen.phase == "ending" for seen in each.instances)}
     waiting = remove_all(connections, state, still, leaving=leaving, told=told)
     if as_json:
-        out(dump(leftovers_json(still, removed=results, silent=look.asked.silent)))
-    return bool(look.asked.silent) or any(why for id, why in results.items() if id not in waiting)
+        out(dump(leftovers_json(still, removed=results, silent=look.asked.silent, refused=look.asked.refused)))
+    return not look.asked.whole or any(why for id, why in results.items() if id not in waiting)

@@ -40,9 +40,14 @@ def absorb_leftovers(state: State, listings: Sequence[Listing]) -> State:
         (place, asked[place.name]) for place in places if place.name in asked and believed(place) and not place.skew
     ]
     told = {home[place.name] for place, one in answered if one.leftovers is not None}
+    hidden = {(home[place.name], kind) for place, one in answered for kind in one.leftovers_refused}
     known = {one.key: one for one in state.unowned}
     found = {one.key: one for place, listing in answered for one in _sighted(state, place, listing, home[place.name])}
-    kept = [_known(one, found.get(one.key)) for one in state.unowned if one.key in found or one.place not in told]
+    kept = [
+        _known(one, found.get(one.key))
+        for one in state.unowned
+        if one.key in found or one.place not in told or (one.place, one.kind) in hidden
+    ]
     new = [one for key, one in found.items() if key not in known]
     unowned = tuple(_still_ours(state, (*kept, *new), places=home))
     if places == state.places and unowned == state.unowned:
