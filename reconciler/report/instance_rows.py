@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from reconciler.report.run_rows import trouble
 from reconciler.state.blocks import shared, used
-from reconciler.state.drains import INSTANCE, INSTANCE_DRAINED, POOL_DRAINED, told
+from reconciler.state.drains import INSTANCE, INSTANCE_DRAINED, POOL_DRAINED, closed_pools, told
 from reconciler.state.host_backoff import next_looks
 from reconciler.state.status import (
     InstanceStatus,
@@ -47,6 +47,8 @@ class InstanceRow:
     runs: tuple[str, ...]
     blocks: tuple[int, int] = (0, 1)
     next_look_at: int | None = None
+    pool_closed: str = ""
+    """Why its pool creates nothing new: paused or drained, by whom and until when."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,8 @@ class PoolRow:
     available: int
     total: int
     created_at: int | None
+    closed: str = ""
+    """As `InstanceRow.pool_closed`."""
 
 
 def explain_instances(state: State, *, now: int, pool: str = "") -> tuple[InstanceRow, ...]:
@@ -67,7 +71,7 @@ def explain_instances(state: State, *, now: int, pool: str = "") -> tuple[Instan
     places = {place.name: place for place in state.places}
     looks = next_looks(state)
     floors = _at_floor(state, jobs=jobs)
-    drains = _drains(state, now=now)
+    drains, closed = _drains(state, now=now), pools_closed(state, now=now)
     living = [_shown(one, state) for one in state.instances if one.phase != "terminated" and pool in ("", one.pool)]
     living += [one for one in _declared(state, places=places) if pool in ("", one.pool)]
     ordered = sorted(living, key=lambda one: (one.pool, _natural(one.name)))
@@ -82,17 +86,26 @@ def explain_instances(state: State, *, now: int, pool: str = "") -> tuple[Instan
             drain=drains.get(INSTANCE + one.id) or drains.get(one.pool),
             look=looks.get(one.place),
             troubles=troubles.get(one.id, ()),
+            closed=closed.get(one.pool, ""),
         )
         for one in ordered
     )
 
 
-def explain_pools(state: State | None, *, pools: tuple[Pool, ...]) -> tuple[PoolRow, ...]:
+def pools_closed(state: State, *, now: int) -> dict[str, str]:
+    """Pool -> why it creates nothing new."""
+    declared = state.applied.desired.pools if state.applied else ()
+    return closed_pools(declared, state.overrides, now=now)
+
+
+def explain_pools(state: State | None, *, pools: tuple[Pool, ...], now: int) -> tuple[PoolRow, ...]:
     """Each of `pools`, then those that only live instances still name."""
     living = [_shown(one, state) for one in state.instances if one.phase != "terminated"] if state else []
     jobs = jobs_by_instance(state.attempts) if state else {}
     gone = sorted({one.pool for one in living if one.pool} - {one.name for one in pools})
-    return tuple(_pool_row(one, living=living, jobs=jobs) for one in (*pools, *(Pool(name=name) for name in gone)))
+    closed = closed_pools(pools, state.overrides if state else (), now=now)
+    listed = (*pools, *(Pool(name=name) for name in gone))
+    return tuple(_pool_row(one, living=living, jobs=jobs, closed=closed.get(one.name, "")) for one in listed)
 
 
 def _shown(one: Instance, state: State) -> Instance:
@@ -106,11 +119,11 @@ def _shown(one: Instance, state: State) -> Instance:
     return replace(one, degraded="; ".join(why for why in told if why))
 
 
-def _pool_row(pool: Pool, *, living: list[Instance], jobs: Mapping[str, list[Job]]) -> PoolRow:
+def _pool_row(pool: Pool, *, living: list[Instance], jobs: Mapping[str, list[Job]], closed: str) -> PoolRow:
     mine = [one for one in living if one.pool == pool.name]
     usable = [one for one in mine if _has_room(one, jobs) and _usable(one)]
     created = min((one.created_at for one in mine if one.created_at), default=None)
-    return PoolRow(pool=pool, available=len(usable), total=len(mine), created_at=created)
+    return PoolRow(pool=pool, available=len(usable), total=len(mine), created_at=created, closed=closed)
 
 
 def _usable(one: Instance) -> bool:
@@ -133,6 +146,7 @@ def _row(
     drain: Override | None,
     look: int | None,
     troubles: tuple[str, ...],
+    closed: str,
 ) -> InstanceRow:
     status = instance_status(one, jobs)
     idle = status == "idle"
@@ -147,6 +161,7 @@ def _row(
         status=status,
         reason=reason,
         next_look_at=look,
+        pool_closed=closed,
         idle_since=idle_since(one) if idle else None,
         reap_at=goes,
         observed_at=place.observed_at if place else None,

@@ -167,6 +167,7 @@ def _instance(row: InstanceRow) -> dict[str, Any]:
         "at_most": one.at_most,
         "status": row.status,
         "reason": row.reason,
+        "pool_closed": row.pool_closed or None,
         "unreachable": unreachable(one),
         "observed_at": stamp(row.observed_at),
         "next_look_at": stamp(row.next_look_at),

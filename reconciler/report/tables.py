@@ -46,11 +46,19 @@ def instance_table(rows: Sequence[InstanceRow], *, now: int, width: int = 0) -> 
 
 
 def pool_table(rows: Sequence[PoolRow], *, now: int, verbose: bool = False) -> RenderableType:
-    """NAME DEFAULT INSTANCES, with `verbose` CREATED."""
-    heads = ["NAME", "DEFAULT", "INSTANCES", *(["CREATED"] if verbose else [])]
-    lines = [[row.pool.name, "default" if row.pool.default else "", f"{row.available}/{row.total}"] for row in rows]
-    if verbose:
-        lines = [[*line, ago(row.created_at, now=now)] for line, row in zip(lines, rows, strict=True)]
+    """NAME DEFAULT INSTANCES, with `verbose` CREATED; CLOSED where a pool is paused or drained."""
+    closed = any(row.closed for row in rows)
+    heads = ["NAME", "DEFAULT", "INSTANCES", *(["CREATED"] if verbose else []), *(["CLOSED"] if closed else [])]
+    lines = [
+        [
+            row.pool.name,
+            "default" if row.pool.default else "",
+            f"{row.available}/{row.total}",
+            *([ago(row.created_at, now=now)] if verbose else []),
+            *([row.closed] if closed else []),
+        ]
+        for row in rows
+    ]
     return fitted(heads, lines, core=len(heads), width=0)
 
 

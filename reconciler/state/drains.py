@@ -10,6 +10,7 @@ from typing import Literal
 
 from reconciler.text.dates import moment
 from schemas.base import Seconds
+from schemas.pool import Pool
 from schemas.state import Override
 
 INSTANCE = "instance "
@@ -76,3 +77,14 @@ def told(override: Override, *, whole: bool = False) -> str:
 
 def _reason(override: Override) -> str:
     return f" ({override.reason})" if override.reason else ""
+
+
+def closed_pools(pools: Iterable[Pool], overrides: Iterable[Override], *, now: int) -> dict[str, str]:
+    """Pool -> why it creates nothing new: paused in the documents, paused or drained by a person, who has the last word."""
+    found = {pool.name: "paused in the documents" for pool in pools if pool.paused}
+    for each in sorted(overrides, key=lambda one: (one.at, one.kind)):
+        over = each.until is not None and each.until <= now
+        of_pool = each.kind in ("pause", "drain") and not each.subject.startswith(INSTANCE)
+        if of_pool and not over and begun(each, now=now):
+            found[each.subject.removeprefix("pool ")] = told(each)
+    return found

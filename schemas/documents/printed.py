@@ -132,6 +132,7 @@ def pool_ps() -> Schema:
                 "at_most": {"type": "boolean"},
                 "status": {"enum": list(INSTANCE_STATUSES)},
                 "reason": MAYBE,
+                "pool_closed": MAYBE,
                 "unreachable": {"type": "boolean"},
                 "observed_at": MAYBE_TIME,
                 "next_look_at": MAYBE_TIME,

@@ -14,7 +14,7 @@ from syrupy.assertion import SnapshotAssertion
 
 from reconciler.cli.app import build
 from reconciler.cli.suggest import GROUPS, suggest
-from tests.doubles.commands.command import DSTACK, ROOT, Folder, folder_at
+from tests.doubles.commands.command import DSTACK, POOLS, ROOT, Folder, folder_at
 
 
 @pytest.fixture
@@ -278,3 +278,19 @@ def test_schemas_are_printed_as_committed(quiet: Folder) -> None:
     names = quiet.dstack("schema").out.split()
     assert {"documents", "run", "plan-json", "ps-json", "pool-ps-json"} <= set(names)
     assert quiet.dstack("schema", "run").out == (ROOT / "schemas/json/run.schema.json").read_text()
+
+
+def test_a_pause_is_seen_where_people_look(quiet: Folder) -> None:
+    assert quiet.dstack("apply", "-y", "-d").code == 0
+    assert quiet.dstack("pool", "pause", "bench", "--for", "2h", "--reason", "disk swap").code == 0
+    seen = quiet.dstack("pool", "ps")
+    assert "note: pool bench creates nothing new: paused by " in seen.err
+    assert seen.err.count("(disk swap)") == 1
+    listed = quiet.dstack("pool", "list").out
+    assert "CLOSED" in listed
+    assert "(disk swap)" in listed
+    quiet.dstack("pool", "resume", "bench")
+    assert "creates nothing new" not in quiet.dstack("pool", "ps").err
+    assert "CLOSED" not in quiet.dstack("pool", "list").out
+    quiet.write(".dstack/pools.yml", POOLS.replace("nodes: 0..2", "nodes: 0..2\n    paused: true"))
+    assert "paused in the documents" in quiet.dstack("pool", "list").out

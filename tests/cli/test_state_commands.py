@@ -118,6 +118,32 @@ def test_edit(tmp_path: Path, moto: Server, sed: str, code: int, says: str) -> N
     assert generation(project) == before + ("generation" in says and code == 0)
 
 
+@pytest.mark.parametrize(
+    ("editor", "says", "keeps"),
+    [
+        ("no-such-editor --wait", "no-such-editor: no such file or directory; set EDITOR", False),
+        ("'unbalanced", "$EDITOR: no closing quotation: 'unbalanced", False),
+        ("false", "false ended with exit code 1; nothing was stored", False),
+        ("sh -c 'kill -9 $$'", "sh was ended by signal 9; nothing was stored", False),
+        ("sh -c 'echo >> $1; exit 3' x", "sh ended with exit code 3; nothing was stored; your text is kept as /", True),
+        ("rm", "no such file or directory; nothing was stored", False),
+        ("/dev/null", "/dev/null: permission denied; set EDITOR", False),
+    ],
+)
+def test_an_editor_that_fails_is_told(tmp_path: Path, editor: str, says: str, keeps: bool) -> None:
+    folder = folder_at(tmp_path)
+    assert folder.dstack("apply", "-y", "-d").code == 0
+    before = (folder.root / ".dstack/state/demo12345678.yml").read_bytes()
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    edited = folder.dstack("state", "edit", env={"EDITOR": editor, "VISUAL": "", "TMPDIR": str(scratch)})
+    assert (edited.code, edited.out) == (1, "")
+    assert says in edited.err
+    assert "defect" not in edited.err
+    assert (folder.root / ".dstack/state/demo12345678.yml").read_bytes() == before
+    assert bool(list(scratch.glob("demo*"))) is keeps
+
+
 def test_an_edit_meets_anothers_write(tmp_path: Path, moto: Server) -> None:
     project = team(tmp_path, moto)
     project.keep_in(fresh(moto))

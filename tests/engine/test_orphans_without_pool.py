@@ -95,7 +95,7 @@ def test_no_override_can_be_set_on_a_pool_without_a_name() -> None:
 def test_lists_of_pools_leave_it_out_and_lists_of_instances_have_it() -> None:
     _, state = planned(MEMBER, ORPHAN)
     assert state.applied is not None
-    assert [row.pool.name for row in explain_pools(state, pools=state.applied.desired.pools)] == ["gpu"]
+    assert [row.pool.name for row in explain_pools(state, pools=state.applied.desired.pools, now=0)] == ["gpu"]
     assert [row.instance.name for row in explain_instances(state, now=NOW)] == ["x-i-1", "gpu-0"]
 
 

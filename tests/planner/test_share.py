@@ -104,7 +104,7 @@ def test_what_is_taken_is_told_everywhere() -> None:
     )
     (row,) = explain_instances(state, now=5)
     assert (row.status, row.blocks, row.runs) == ("busy", (3, 8), ("a", "b"))
-    (pool,) = explain_pools(state, pools=(Pool(name="gpu"),))
+    (pool,) = explain_pools(state, pools=(Pool(name="gpu"),), now=0)
     assert (pool.available, pool.total) == (1, 1)
     prices = {row.run.id: row.price for row in explain_runs(state, everything=False)}
     assert prices == {"a": Decimal("2.00"), "b": Decimal("1.00")}

@@ -259,12 +259,12 @@ def test_the_tables(columns: int, snapshot: SnapshotAssertion) -> None:
         OfferRow(backend="aws", region="us-west-2", instance="p4d.24xlarge", resources=A100, spot=True, price=None,
                  availability="no quota"),
     ]  # fmt: skip
+    pools = explain_pools(state, pools=(Pool(name="gpu", default=True),), now=NOW)
     tables = {
         "dstack ps": run_table(explain_runs(state, everything=False), now=NOW, width=columns),
         "dstack ps -av": run_table(explain_runs(state, everything=True), now=NOW, width=columns, verbose=True),
         "dstack pool ps": instance_table(explain_instances(state, now=NOW), now=NOW, width=columns),
-        "dstack pool list -v": pool_table(explain_pools(state, pools=(Pool(name="gpu", default=True),)), now=NOW,
-                                          verbose=True),
+        "dstack pool list -v": pool_table(pools, now=NOW, verbose=True),
         "offers": offer_text(offers, total=82, now=NOW)[0],
     }  # fmt: skip
     text = "\n\n".join(f"$ {name}\n{shown_at(table, columns)}" for name, table in tables.items())

@@ -12,7 +12,7 @@ from reconciler.cli.exits import Fail
 from reconciler.cli.look import shown_live, shown_state
 from reconciler.cli.project import documents_of, project_root, site, site_of, state_if_any, state_or_empty
 from reconciler.cli.terminal.streams import out, say, show, width
-from reconciler.report.instance_rows import InstanceRow, explain_instances, explain_pools
+from reconciler.report.instance_rows import InstanceRow, explain_instances, explain_pools, pools_closed
 from reconciler.system.process import now
 from reconciler.text.dates import localized
 from schemas.state import State
@@ -26,7 +26,8 @@ def show_pools(*, verbose: bool) -> int:
     from reconciler.report.tables import pool_table
 
     documents = documents_of(project_root())
-    rows = explain_pools(state_if_any(site_of(documents)), pools=documents.desired.pools)
+    rows = explain_pools(state_if_any(site_of(documents)), pools=documents.desired.pools, now=now())
+    rows = tuple(dataclasses.replace(row, closed=localized(row.closed, datetime.astimezone)) for row in rows)
     show(pool_table(rows, now=now(), verbose=verbose))
     return 0
 
@@ -50,6 +51,9 @@ def show_instances(*, pool: str, watch: bool, as_json: bool, cached: bool = Fals
         return live(lambda: _table(_explained(latest(), pool=pool)))
     state = shown_state(where, cached=cached)
     rows = _explained(state, pool=pool)
+    for name, why in pools_closed(state, now=now()).items():
+        if pool in ("", name):
+            say(f"note: pool {name} creates nothing new: {localized(why, datetime.astimezone)}")
     if not rows:
         say(f"no instances{f' in pool {pool}' if pool else ''}; `dstack pool add` adds one, a run makes its own")
         return 0

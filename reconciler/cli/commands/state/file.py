@@ -56,7 +56,7 @@ def push_state(file: Path, *, yes: bool) -> int:
 
 def edit_state() -> int:
     """In $VISUAL or $EDITOR. What does not read as a state, or meets another's write, is kept in a file, not stored."""
-    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    editor = _editor()
     store = store_of(site())
     state, token = store.read()
     if state is None:
@@ -66,15 +66,24 @@ def edit_state() -> int:
         draft.write(before)
     path = Path(draft.name)
     try:
-        code = subprocess.run([*shlex.split(editor), str(path)], check=False).returncode  # noqa: S603 - the user's own
+        code = subprocess.run([*editor, str(path)], check=False).returncode  # noqa: S603 - the user's own
     except OSError as error:
         path.unlink()
-        raise Fail(f"{editor}: {error.strerror}; set EDITOR") from error
-    after = path.read_bytes()
-    if code or after == before:
+        why = (error.strerror or "not started").lower()
+        raise Fail(f"{editor[0]}: {why}; set EDITOR to an editor that there is") from error
+    except KeyboardInterrupt:
+        raise Fail(f"interrupted; {_kept(path, before)}", code=130) from None
+    if code:
+        how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        raise Fail(f"{editor[0]} {how}; {_kept(path, before)}")
+    try:
+        after = path.read_bytes()
+    except OSError as error:
+        raise Fail(f"{path}: {(error.strerror or 'gone').lower()}; nothing was stored") from error
+    if after == before:
         path.unlink()
-        say(f"nothing was changed{f': {editor} ended with {code}' if code else ''}")
-        return 1 if code else 0
+        say("nothing was changed")
+        return 0
     edited = _edited(after, state, path=path)
     try:
         store.write(replace(edited, generation=state.generation + 1), token)
@@ -83,6 +92,29 @@ def edit_state() -> int:
     path.unlink()
     say(f"{store.address}: generation {state.generation + 1}")
     return 0
+
+
+def _editor() -> list[str]:
+    """The words of $VISUAL or $EDITOR, as a shell splits them."""
+    for name in ("VISUAL", "EDITOR"):
+        try:
+            words = shlex.split(os.environ.get(name, ""))
+        except ValueError as error:
+            raise Fail(f"${name}: {str(error).lower()}: {os.environ[name]}") from error
+        if words:
+            return words
+    return ["vi"]
+
+
+def _kept(path: Path, before: bytes) -> str:
+    """What became of the text: it is thrown away only where nobody changed it."""
+    try:
+        changed = path.read_bytes() != before
+    except OSError:
+        changed = False
+    if not changed:
+        path.unlink(missing_ok=True)
+    return f"nothing was stored{f'; your text is kept as {path}' if changed else ''}"
 
 
 def _edited(data: bytes, was: State, *, path: Path) -> State:
