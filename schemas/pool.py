@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from schemas.access import Way
@@ -69,3 +70,15 @@ class Pool(Value, frozen=True, kw_only=True):
     def floor(self) -> int:
         """The number of instances that the pool keeps. Idle ones above it terminate by their idle duration."""
         return max(self.nodes_min, self.nodes_target or 0)
+
+
+def pool_named(name: str, pools: Iterable[Pool]) -> Pool | None:
+    """The pool of that name, else the one that was renamed from it."""
+    known = tuple(pools)
+    now = next((pool for pool in known if pool.name == name), None)
+    return now or next((pool for pool in known if name in pool.formerly), None)
+
+
+def renamed_words(name: str, pool: Pool) -> str:
+    """What is said of a name that is not in use any more; "" of the present one."""
+    return "" if name == pool.name else f"pool `{name}` is called `{pool.name}` now"

@@ -28,7 +28,7 @@ from schemas.documents.profile import EVERY_EVENT, SPOT
 from schemas.documents.scalars import NAME_SHAPE, price
 from schemas.documents.shape import not_among
 from schemas.environment import too_large
-from schemas.pool import Pool
+from schemas.pool import Pool, pool_named, renamed_words
 from schemas.profile import Profile, Retry
 from schemas.resources import Need
 from schemas.run import RunSpec
@@ -132,7 +132,10 @@ def _spec(
         env=_env(spec.env, flags.env),
         ports=(*(read_option(read_port, port, "--port") for port in flags.ports),) or spec.ports,
     )
+    named = next((layer.pool for source, layer in layers if source == "run" and layer.pool), pool.name)
+    renamed = renamed_words(named, pool) if pool_named(named, desired.pools) == pool else ""
     notices = [
+        *([entry.problem(renamed, "pool_name")] if renamed else []),
         *run_notices(entry, boxed=spec.need.container),
         *unsupported_notices(entry, spec.unsupported),
         *run_contradictions(entry, spec, pool),
@@ -174,8 +177,8 @@ def _pool(layers: list[Layer], entry: FormEntry, desired: Desired) -> Pool:
         DEFAULT_POOL: Pool(name=DEFAULT_POOL, default=True)
     }
     source, name = next(((source, layer.pool) for source, layer in layers if layer.pool), ("", ""))
-    if name in pools:
-        return pools[name]
+    if found := pool_named(name, pools.values()):
+        return found
     if name and source == "flag":
         raise BadOption(f"--pool: {not_among(name, pools, 'a pool of this project')}")
     if name:

@@ -80,7 +80,7 @@ def _reason(override: Override) -> str:
 
 
 def closed_pools(pools: Iterable[Pool], overrides: Iterable[Override], *, now: int) -> dict[str, str]:
-    """Pool -> why it creates nothing new: paused in the documents, paused or drained by a person, who has the last word."""
+    """Pool -> why it creates nothing new: paused in the documents, or paused or drained by a person, the last word."""
     found = {pool.name: "paused in the documents" for pool in pools if pool.paused}
     for each in sorted(overrides, key=lambda one: (one.at, one.kind)):
         over = each.until is not None and each.until <= now

@@ -294,3 +294,17 @@ def test_a_pause_is_seen_where_people_look(quiet: Folder) -> None:
     assert "CLOSED" not in quiet.dstack("pool", "list").out
     quiet.write(".dstack/pools.yml", POOLS.replace("nodes: 0..2", "nodes: 0..2\n    paused: true"))
     assert "paused in the documents" in quiet.dstack("pool", "list").out
+
+
+def test_an_old_name_of_a_pool_is_understood(quiet: Folder) -> None:
+    quiet.write(".dstack/pools.yml", POOLS.replace("name: bench", "name: new\n    formerly: [bench]"))
+    quiet.write("run.yml", "type: task\nname: r\npool_name: bench\ncommands: [echo hi]\n")
+    for line in ("plan --pool bench", "apply -y -d --pool bench"):
+        ran = quiet.dstack(*line.split())
+        assert ran.code == 0, ran.said
+        assert "pool `bench` is called `new` now" in ran.err
+    ran = quiet.dstack("run", ".", "-f", "run.yml", "-y", "-d")
+    assert ran.code == 0, ran.said
+    assert "run.yml:3:12: pool_name: pool `bench` is called `new` now" in ran.err
+    assert json.loads(quiet.dstack("ps", "--json", "-a").out)[0]["pool"] == "new"
+    assert quiet.dstack("destroy", "--confirm", "demo").code == 0

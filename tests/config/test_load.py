@@ -641,3 +641,28 @@ def test_other_secrets_are_none_of_a_clouds_credentials(found: str, tmp_path: Pa
     where = ".dstack/main.yml:1:73: backends[0].creds.secret_key"
     said = f"{where}: the secret `KEY` is a `{kind}`: a backend's credentials"
     assert problems(tmp_path, main=main)[0].startswith(said)
+
+
+RENAMED = """\
+pools: [{name: new, default: true, formerly: [old]}, {name: other}]
+profiles: [{name: cheap, pool_name: old}]
+runs:
+  - {name: a, type: task, commands: [x], pool_name: old}
+  - {name: b, type: task, commands: [x], profile: cheap}
+"""
+
+
+def test_a_pool_renamed_by_one_change_and_used_by_another_is_found(tmp_path: Path) -> None:
+    """Each change is right alone; merged, they must not break main."""
+    (tmp_path / ".dstack").mkdir()
+    (tmp_path / ".dstack" / "a.yml").write_text(RENAMED)
+    documents = load(tmp_path, home=tmp_path)
+    assert [(run.name, run.pool) for run in documents.desired.runs] == [("a", "new"), ("b", "new")]
+    said = [one for one in documents.warnings if "is called" in one]
+    assert said == [
+        ".dstack/a.yml:2:37: profiles[0].pool_name: pool `old` is called `new` now",
+        ".dstack/a.yml:4:58: runs[0].pool_name: pool `old` is called `new` now",
+    ]
+    (tmp_path / ".dstack" / "a.yml").write_text(RENAMED.replace("{name: other}", "{name: old}"))
+    with pytest.raises(Invalid, match="`old` is still declared"):
+        load(tmp_path, home=tmp_path)

@@ -10,7 +10,13 @@ from msgspec.structs import replace
 
 from reconciler.config.compile.credentials import creds_faults, with_secrets
 from reconciler.config.compile.hosts import host_faults
-from reconciler.config.compile.pool import DEFAULT_POOL, backend_access, compile_pool, pool_access, waits
+from reconciler.config.compile.pool import (
+    DEFAULT_POOL,
+    backend_access,
+    compile_pool,
+    pool_access,
+    waits,
+)
 from reconciler.config.compile.profile import Layer, compile_profile, layer_of
 from reconciler.config.compile.project_keys import autoscale_keys, project_keys
 from reconciler.config.compile.run import compile_run, run_hash
@@ -26,7 +32,7 @@ from schemas.documents.backends.forms import TYPES
 from schemas.documents.backends.local import DEFAULT_INSTANCES
 from schemas.documents.backends.others import OTHER_TYPES
 from schemas.documents.shape import suggestion
-from schemas.pool import Pool
+from schemas.pool import Pool, pool_named, renamed_words
 from schemas.profile import Profile
 from schemas.run import RunSpec
 
@@ -40,6 +46,11 @@ class Notes(NamedTuple):
 
     warnings: list[Problem]
     unsupported: list[Problem]
+
+    def renamed(self, entry: FormEntry, name: str, pool: Pool) -> None:
+        """Two changes that meet in a merge: one renames a pool, the other uses it by its old name."""
+        if words := renamed_words(name, pool):
+            self.warnings.append(entry.problem(words, "pool_name"))
 
 
 def compile_documents(
@@ -65,7 +76,10 @@ def compile_documents(
         _known_backends(entry.form.backends, backends, entry, read)
     pools = _pools(read, profiles, backends, notes, known or Known(""))
     for entry in read.profiles:
-        _known(entry.form.pool_name, pools, entry, ("pool_name",), read, kind="pools")
+        if entry.form.pool_name and (pool := pool_named(entry.form.pool_name, pools.values())):
+            notes.renamed(entry, entry.form.pool_name, pool)
+        else:
+            _known(entry.form.pool_name, pools, entry, ("pool_name",), read, kind="pools")
     runs = _runs(read, profiles, pools, backends, notes)
     notes.warnings.extend(project_contradictions(read, pools))
     secrets = tuple(secrets_of(read))
@@ -223,7 +237,7 @@ def _runs(
         _known_backends(form.backends, backends, entry, read)
         read.problems.extend(run_faults(entry))
         layers = run_layers(form, pick_profile(form.profile, profiles))
-        pool = _pool_of(entry, layers, pools, read)
+        pool = _pool_of(entry, layers, pools, read, notes)
         if pool is None:
             continue
         spec = compile_run(form, name=name, hash_=run_hash(entry.raw), layers=layers, pool=pool, backends=backends)
@@ -279,14 +293,18 @@ def _known_backends(
             )
 
 
-def _pool_of(entry: FormEntry, layers: list[Layer], pools: Mapping[str, Pool], read: Read) -> Pool | None:
+def _pool_of(entry: FormEntry, layers: list[Layer], pools: Mapping[str, Pool], read: Read, notes: Notes) -> Pool | None:
     source, name = next(((source, layer.pool) for source, layer in layers if layer.pool), ("", ""))
     if name:
+        if pool := pool_named(name, pools.values()):
+            if source == "run":
+                notes.renamed(entry, name, pool)
+            return pool
         path = ("pool_name",) if source == "run" else ("profile",)
         declared = any(source == f"profile {each.form.name}" for each in read.profiles)
         if not declared:
             _known(name, pools, entry, path, read, kind="pools")
-        return pools.get(name)
+        return None
     default = next((pool for pool in pools.values() if pool.default), None)
     if default is None and "pools" not in read.broken:
         read.problems.append(

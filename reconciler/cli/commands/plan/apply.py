@@ -63,7 +63,7 @@ def run_apply(flags: ApplyFlags) -> int:
 def _apply(flags: ApplyFlags, results: list[TickResult]) -> int:
     """Once more where the project was destroyed, and a person at the prompt revives it."""
     documents = identified(project_root(), allow_endpoint=flags.allow_endpoint)
-    check_pool(flags.pool, documents.desired)
+    flags = replace(flags, pool=check_pool(flags.pool, documents.desired))
     site = site_of(documents)
     limit = seconds(flags.deadline, flag="--deadline") if flags.deadline else None
     if flags.upgrade_state:

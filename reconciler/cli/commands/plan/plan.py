@@ -57,8 +57,7 @@ def show_plan(flags: PlanFlags) -> int:
     root = project_root()
     known = None if flags.refresh else _peeked(root)
     documents = documents_of(root, known=known)
-    check_pool(flags.pool, documents.desired)
-    permissions = Permissions(only_pool=flags.pool)
+    permissions = Permissions(only_pool=check_pool(flags.pool, documents.desired))
     if flags.refresh:
         made, state = refreshed(documents, permissions)
     else:
@@ -153,15 +152,19 @@ def refreshed(documents: Documents, permissions: Permissions) -> tuple[Plan, Sta
     return made, state
 
 
-def check_pool(name: str, desired: Desired) -> None:
-    """`Fail` with a suggestion for a pool that the documents do not have."""
+def check_pool(name: str, desired: Desired) -> str:
+    """Its name today, "" for none. `Fail` with a suggestion for a pool that the documents do not have."""
     from reconciler.cli.exits import Fail
+    from schemas.pool import pool_named, renamed_words
 
-    names = [pool.name for pool in desired.pools]
-    if name and name not in names:
+    found = pool_named(name, desired.pools) if name else None
+    if found is None and name:
         from reconciler.cli.did_you_mean import near
 
-        raise Fail(f"--pool {name}: no such pool in .dstack; {near(name, names)}")
+        raise Fail(f"--pool {name}: no such pool in .dstack; {near(name, [pool.name for pool in desired.pools])}")
+    if found is not None and (words := renamed_words(name, found)):
+        say(f"note: {words}")
+    return found.name if found else ""
 
 
 def _peeked(root: Path) -> State | None:

@@ -29,7 +29,7 @@ from schemas.desired import Desired
 from schemas.documents.scalars import NAME_SHAPE
 from schemas.offer import Offer
 from schemas.plan import Launch, Plan
-from schemas.pool import ADDED_IDLE, Pool
+from schemas.pool import ADDED_IDLE, Pool, pool_named
 from schemas.profile import Profile, Retry
 from schemas.resources import SpotPolicy, Where
 from schemas.state import State, Wish
@@ -152,7 +152,7 @@ def _pool(name: str | None, desired: Desired) -> Pool:
         if default is None:
             raise Fail(f"no pool is the default one: give --pool ({', '.join(names)})")
         return default
-    found = next((pool for pool in desired.pools if pool.name == name), None)
+    found = pool_named(name, desired.pools)
     if found is None:
         raise Fail(f"--pool {name}: no such pool; {near(name, names)}")
     return found
