@@ -237,13 +237,14 @@ class _Table:
                 authority=desired.authority,
                 config_force=ask.config_force,
             )
+            verdict = verdict if ask.act else verdict.planned
             if not verdict.accept:
                 raise TickRefused(verdict.why)
             may_end = verdict.may_end and (not verdict.ask_end or ask.prompted)
             named = permissions.destroy_pools if verdict.may_end else ()
             permissions = replace(permissions, may_end=permissions.may_end and may_end, destroy_pools=named)
             needless = verdict.ask_end and not takes_away(state.applied, desired)
-            warnings += () if may_end or needless else (verdict.why,)
+            warnings += () if needless or (may_end and not verdict.once_merged) else (verdict.why,)
             if verdict.keep_revision and state.applied is not None:
                 mine = state.applied.revision
             state = with_ways(apply(state, desired=desired, revision=mine, by=self.ports.who, now=now))

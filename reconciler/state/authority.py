@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from schemas.state import Applied, Revision
 
 FORCE = "`--config-force`"
+ONCE_MERGED = "apply takes these documents once they are on "
+"""How the warning of a plan begins that is made off the branch of `authority`."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,13 @@ class Verdict:
     why: str
     ask_end: bool = False
     keep_revision: bool = False
+    once_merged: str = ""
+    """Where nothing but the branch is wrong, what a plan says instead: it is made as if they were merged."""
+
+    @property
+    def planned(self) -> Verdict:
+        """As a plan takes it: documents of a pull request are refused today, and are to rule once they are merged."""
+        return Verdict(True, True, self.once_merged, once_merged=self.once_merged) if self.once_merged else self
 
 
 def judge(
@@ -81,7 +90,8 @@ def judge(
         missing = facts.left_out[0]
         return _refused(f"a sparse checkout left out {missing}: `git sparse-checkout add .dstack`, or {FORCE}")
     if authority and (mine.on_authority is not True or mine.dirty):
-        return _refused(_off(mine, authority))
+        merged = f"{ONCE_MERGED}{authority} (`authority: {authority}`)" if mine.commit and not mine.dirty else ""
+        return Verdict(False, False, _off(mine, authority), once_merged=merged)
     if applied is None or first:
         return Verdict(True, True, "the first apply")
     if authority and False in (applied.revision.on_authority, facts.applied_on_authority):

@@ -661,7 +661,7 @@ def test_a_pool_renamed_by_one_change_and_used_by_another_is_found(tmp_path: Pat
     said = [one for one in documents.warnings if "is called" in one]
     assert said == [
         ".dstack/a.yml:2:37: profiles[0].pool_name: pool `old` is called `new` now",
-        ".dstack/a.yml:4:58: runs[0].pool_name: pool `old` is called `new` now",
+        ".dstack/a.yml:4:53: runs[0].pool_name: pool `old` is called `new` now",
     ]
     (tmp_path / ".dstack" / "a.yml").write_text(RENAMED.replace("{name: other}", "{name: old}"))
     with pytest.raises(Invalid, match="`old` is still declared"):

@@ -224,7 +224,18 @@ def test_a_branch_where_main_is_the_authority(origin: Checkout) -> None:
     branch = origin.clone("branch")
     branch.git("checkout", "-q", "-b", "feature")
     branch.commit("a", day=5)
-    refused(branch, f"{branch.head()} is not on main (`authority: main`): merge it there, or `--config-force`")
+    ran = apply(branch, "--allow-destroy", "b")
+    assert (ran.code, ran.out) == (1, ""), ran.said
+    assert f"{branch.head()} is not on main (`authority: main`): merge it there, or `--config-force`" in ran.err
+    only_its_run(branch)
+    for look in ((), ("--refresh",)):
+        plan = branch.dstack("plan", *look)
+        assert plan.code == 0, plan.said
+        assert "pool b: left the documents" in plan.out  # as if it were merged
+        assert "apply takes these documents once they are on main (`authority: main`)" in plan.out
+        assert "config-force" not in plan.said
+        review = branch.dstack("plan", "--against", "origin/main", *look)
+        assert (review.code, "once they are on main" in review.said) == (0, False), review.said
     won = applied(origin)  # what was forced off main does not keep main out
     assert "refused" not in won.said
     assert "b" in origin.living()

@@ -139,3 +139,16 @@ def test_of_an_apply_that_goes_well_and_of_those_that_fail(folder: Folder) -> No
 def test_where_it_cannot_be_written(folder: Folder) -> None:
     ran = folder.dstack("apply", "-y", "--metrics", "nowhere/out.prom")
     assert (ran.code, ran.err.splitlines()[-1]) == (1, "error: --metrics nowhere/out.prom: No such file or directory")
+
+
+@pytest.mark.parametrize("state", ["s3://bucket-of-nobody/x", "local"])
+def test_a_tick_that_may_not_read_the_state_keeps_its_label(folder: Folder, state: str) -> None:
+    """No credentials, or a state that is damaged: the series goes on under the project's name, and says that it failed."""
+    folder.write(".dstack/pools.yml", f"state: {state}\n" + POOLS)
+    folder.write(".dstack/state/demo12345678.yml", "{")
+    nobody = {"AWS_ACCESS_KEY_ID": "", "AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/dev/null"}
+    ran = folder.dstack("apply", "-y", "-d", "--metrics", "m.prom", env=nobody)
+    assert ran.code == 1, ran.said
+    text = (folder.root / "m.prom").read_text()
+    assert 'dstack_last_tick_ok{project="demo"} 0' in text
+    assert 'project=""' not in text

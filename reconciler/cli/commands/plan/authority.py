@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from msgspec.structs import replace
 
 from reconciler.config.load import Documents
 from reconciler.state.apply_config import apply, why_destroyed
-from reconciler.state.authority import GitFacts, judge
+from reconciler.state.authority import ONCE_MERGED, GitFacts, judge
 from reconciler.system.process import who
 from schemas.state import State
 
@@ -47,7 +48,14 @@ def judged(state: State, documents: Documents, *, now: int) -> Judged:
         facts=facts,
         authority=authority,
     )
+    verdict = verdict.planned
     brought = state if first else apply(state, desired=documents.desired, revision=mine, by=who(), now=now)
     if not verdict.accept:
         return Judged(brought, False, (f"apply would refuse these documents: {verdict.why}",))
-    return Judged(brought, verdict.may_end, () if verdict.may_end else (verdict.why,))
+    told = verdict.once_merged or not verdict.may_end
+    return Judged(brought, verdict.may_end, (verdict.why,) if told else ())
+
+
+def for_review(warnings: Sequence[str]) -> tuple[str, ...]:
+    """Without what is true of every pull request: that it is not on the branch that rules yet."""
+    return tuple(one for one in warnings if not one.startswith(ONCE_MERGED))

@@ -8,7 +8,7 @@ from pathlib import Path
 from reconciler.app.stores import store_of
 from reconciler.cli.commands.plan.review import write_whole
 from reconciler.cli.exits import Fail, Finished
-from reconciler.cli.project import site
+from reconciler.cli.project import project_root, site
 from reconciler.engine.tick import TickResult
 from reconciler.report.metrics import Visit, render_metrics
 from reconciler.state.errors import StateRefused
@@ -37,7 +37,7 @@ def _write(path: Path, result: TickResult | None, *, seconds: float, code: int) 
     state = (result.state if result else None) or _stored()
     applied = state.applied.desired if state and state.applied else None
     visit = Visit(
-        project=(applied.project_name if applied else "") or (state.project if state else ""),
+        project=(applied.project_name if applied else "") or (state.project if state else "") or _declared(),
         at=now(),
         seconds=seconds,
         code=code,
@@ -46,6 +46,17 @@ def _write(path: Path, result: TickResult | None, *, seconds: float, code: int) 
     )
     # A collector runs as somebody else: readable by all, as other textfiles are.
     write_whole(path, render_metrics(visit), flag="--metrics", mode=0o644)
+
+
+def _declared() -> str:
+    """As the documents call the project: a tick that may not read the state must not start another series."""
+    from reconciler.config.identity import identity
+
+    try:
+        found = identity(project_root())[0].get("project", {})
+    except Fail:
+        return ""
+    return str(found.get("name") or found.get("id") or "")
 
 
 def _stored() -> State | None:

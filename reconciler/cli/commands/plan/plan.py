@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from reconciler.app.site import STATE, Site
 from reconciler.app.stores import markers_of, store_of
-from reconciler.cli.commands.plan.authority import judged
+from reconciler.cli.commands.plan.authority import for_review, judged
 from reconciler.cli.commands.plan.basis import Basis, _planned
 from reconciler.cli.exits import Finished
 from reconciler.cli.project import documents_of, ports_of, project_root, site_of, tell
@@ -64,6 +64,7 @@ def show_plan(flags: PlanFlags) -> int:
         made, state = stored(documents, permissions, known=known)
     made = replace(made, configuration=tuple(map(str, documents.new_endpoints)))
     if flags.reviews:
+        made = replace(made, warnings=for_review(made.warnings))
         return _reviewed(flags, made, state, documents, permissions)
     _save(flags, made, documents)
     _print(made, state, as_json=flags.as_json)
