@@ -82,6 +82,22 @@ def settle(
     return Settled(first=first, last=last, reached=not last.refused)
 
 
+def one_pass(ports: Ports, ask: TickAsk) -> Settled:
+    """A single tick; and another where it attached a host while runs wait, so that these need no later apply."""
+    first = tick(ports, ask)
+    if first.refused or first.declined or first.state is None or not _attached_for_runs(first, first.state):
+        return Settled(first=first, last=first, reached=True)
+    covered = _Covered(first.approved, starts=ask.approved_starts)
+    covered.note(first.plan)
+    last = tick(ports, _later(ask, first, covered=covered, tell=ask.tell))
+    return Settled(first=first, last=last, reached=True)
+
+
+def _attached_for_runs(result: TickResult, state: State) -> bool:
+    attached = any(isinstance(one, Launch) and one.host is not None for one in result.plan.actions)
+    return attached and any(run.status == "submitted" for run in state.runs)
+
+
 class _Stuck:
     """For how long nothing could come of waiting."""
 
@@ -104,7 +120,7 @@ def _refused(result: TickResult) -> bool:
     return bool(result.outcomes) and all(isinstance(one, Failed) and one.lasting for one in result.outcomes)
 
 
-def _later(ask: TickAsk, first: TickResult, *, covered: _Covered, tell: Callable[[State], object]) -> TickAsk:
+def _later(ask: TickAsk, first: TickResult, *, covered: _Covered, tell: Callable[[State], object] | None) -> TickAsk:
     """The same ask, after its documents and its wish were written: within what was approved."""
     # Who said yes to a destroy said yes to every end: an instance that was busy then ends in a later tick.
     everything = ask.confirm is None or first.permissions.destroy_all

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from backends.errors import TryLater
 from backends.fake.backend import Fault
-from reconciler.cli.commands.plan.apply_report import _done
+from reconciler.cli.commands.plan.apply_report import _done, _done_line
 from reconciler.engine.backend_answers import end_outcome, launch_outcome
 from reconciler.engine.tick import TickResult
 from reconciler.state.capacity_backoff import BACKOFF, SOLD_OUT
@@ -16,10 +16,10 @@ from reconciler.state.pending_effects import End, Send
 from reconciler.state.record_outcomes import Accepted, Failed, LaunchRefused, NotSent, Sent, Throttled, fold
 from schemas.backend_types import TYPES
 from schemas.launch import Ending, Made, Refused, Request, TerminateAnswer, Unknown
-from schemas.plan import Plan, Terminate
+from schemas.plan import Launch, Plan, Resume, Terminate
 from schemas.pool import Pool
 from tests.state.test_absorb import NOW, PLACE, a_state, an_instance, an_intent, pending
-from tests.worlds.world import Site, apply, desired, ticks
+from tests.worlds.world import Site, apply, desired, offer, ticks
 
 END = End(place=PLACE, external_ids=("i-1", "i-2"))
 REQUEST = Request(
@@ -59,6 +59,20 @@ def test_one_refused_end_hides_none_that_was_accepted() -> None:
     plan = Plan(version=1, project="p", generation=1, actions=actions)
     result = TickResult(state=state, plan=plan, approved=plan, outcomes=(outcome,))
     assert _done(result) == [actions[0]]
+
+
+def test_two_applies_at_once_launch_once() -> None:
+    """The one that finds the other's launch under way sends it again, and does not count it as its own."""
+    mine = Launch(launch="m", pool="a", ids=("m-0",), names=("a-9",), offer=offer("small", "1"), why="nodes 1")
+    again = Resume(launch="l", request=REQUEST, why="sent again")
+    for actions, said in (
+        ((again,), "Done: 3 launches of another apply sent again.\n"),
+        ((mine, again), "Done: 1 launched, 3 launches of another apply sent again.\n"),
+        ((mine,), "Done: 1 launched.\n"),
+    ):
+        plan = Plan(version=1, project="p", generation=1, actions=actions)
+        result = TickResult(state=a_state(), plan=plan, approved=plan)
+        assert _done_line(result, hindered=False) == said
 
 
 # ---------------------------------------------------------------- launches

@@ -135,6 +135,17 @@ def _running(shop: Shop, run: str) -> bool:
     return bool(shop.runs()[run]["status"] == "running")
 
 
+def test_one_apply_attaches_a_host_and_starts_the_run_that_waits_for_it(shop: Shop) -> None:
+    """Cron's next one may be ten minutes away."""
+    shop.documents(shop.lab.host("one"))
+    shop.run_file("train", "sleep 600")
+    said = shop.apply().out
+    assert "1 attached" in said
+    assert "Runs: 1 waiting" not in said
+    (run,) = shop.runs().values()
+    assert (run["instances"], run["status"]) == (["one"], "assigned") or run["status"] == "running"
+
+
 def test_a_host_that_left_its_pool_is_let_go_when_asked_and_cleaned(shop: Shop) -> None:
     one, two = shop.lab.host("one"), shop.lab.host("two")
     (two.home / "mine").write_text("kept")

@@ -143,7 +143,7 @@ def test_where_it_cannot_be_written(folder: Folder) -> None:
 
 @pytest.mark.parametrize("state", ["s3://bucket-of-nobody/x", "local"])
 def test_a_tick_that_may_not_read_the_state_keeps_its_label(folder: Folder, state: str) -> None:
-    """No credentials, or a state that is damaged: the series goes on under the project's name, and says that it failed."""
+    """No credentials, or a damaged state: the series goes on under the project's name, and says that it failed."""
     folder.write(".dstack/pools.yml", f"state: {state}\n" + POOLS)
     folder.write(".dstack/state/demo12345678.yml", "{")
     nobody = {"AWS_ACCESS_KEY_ID": "", "AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/dev/null"}

@@ -16,8 +16,8 @@ from reconciler.planner.approve import cut
 from reconciler.report.in_progress import under_way
 from reconciler.report.plan_rows import counts, explain
 from reconciler.state.record_outcomes import Failed, LaunchRefused, NotSent, ResultCollected, StartFailed, Throttled
-from reconciler.text.format import clean
-from schemas.plan import Action, Launch, Terminate
+from reconciler.text.format import clean, counted
+from schemas.plan import Action, Launch, Resume, Terminate
 from schemas.run import RUN_ENDED
 from schemas.state import State
 
@@ -174,11 +174,16 @@ def _say_under_way(state: State | None) -> None:
 
 
 def _done_line(first: TickResult, *, hindered: bool) -> str:
+    """A launch that an earlier apply, or one at the same time, began is told apart: only one machine comes of it."""
     done = tuple(_done(first))
-    found = counts(explain(replace(first.plan, actions=done), first.state))
-    if not found:
+    resumed = sum(len(one.request.ids) for one in done if isinstance(one, Resume))
+    mine = tuple(one for one in done if not isinstance(one, Resume))
+    found = counts(explain(replace(first.plan, actions=mine), first.state))
+    parts = [f"{number} {DONE[kind]}" for kind, number in found.items()]
+    parts += [f"{counted(resumed, 'launch', several='launches')} of another apply sent again"] if resumed else []
+    if not parts:
         return "Nothing was done.\n" if hindered or len(done) < len(first.plan.actions) else "Nothing to do.\n"
-    return "Done: " + ", ".join(f"{number} {DONE[kind]}" for kind, number in found.items()) + ".\n"
+    return f"Done: {', '.join(parts)}.\n"
 
 
 def _runs_line(state: State | None) -> str:

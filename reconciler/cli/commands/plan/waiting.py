@@ -11,7 +11,7 @@ from reconciler.cli.terminal.streams import say
 from reconciler.engine.ports import Ports
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import tick
-from reconciler.engine.until import Settled, settle, settled, unsettled
+from reconciler.engine.until import Settled, one_pass, settle, settled, unsettled
 from reconciler.report.blocked import Blocked, everything_blocked, work_blocked
 from reconciler.report.in_progress import under_way
 from reconciler.state.record_outcomes import Failed
@@ -22,8 +22,7 @@ from schemas.state import State
 def apply_passes(ports: Ports, ask: TickAsk, *, progress: Progress, detach: bool, limit: int | None) -> Settled:
     """One pass with `detach`, else as many as it takes. `limit` is in seconds."""
     if detach:
-        result = tick(ports, ask if limit is None else replace(ask, deadline=float(limit)))
-        return Settled(first=result, last=result, reached=True)
+        return one_pass(ports, ask if limit is None else replace(ask, deadline=float(limit)))
     blocked = work_blocked(ports.now, unsettled)
     return settle(
         ports, ask, until=settled, progress=progress, trouble=progress.trouble, blocked=blocked, deadline=limit
