@@ -50,7 +50,7 @@ GROUPS = {
         "list", "ps", "create", "delete", "set-default", "add", "add-ssh", "remove", "drain", "pause", "resume",
     ),
     "dstack state": ("show", "rebuild", "forget", "pull", "push", "edit", "migrate", "rollback", "new-lineage"),
-    "dstack backend": ("list", "check", "policy"),
+    "dstack backend": ("list", "check", "policy", "key"),
     "dstack aws": ("configure",),
     "dstack autoscale": ("allow", "info", "clear", "enable", "disable"),
 }  # fmt: skip

@@ -94,6 +94,13 @@ def _left_out(root: Path, *, environ: Environ) -> tuple[str, ...]:
     return tuple(line[2:] for line in lines if line.startswith("S ") and not (root / line[2:]).exists())
 
 
+def is_shallow(root: Path, *, environ: Environ = None) -> bool | None:
+    """Whether older commits are left out; `None` without a repository. Raises `GitFailed`."""
+    if repository_of(root, environ=environ) is None:
+        return None
+    return _told(root, "rev-parse", "--is-shallow-repository", environ=environ) != "false"
+
+
 def why_absent(folder: Path, *, environ: Environ = None) -> str:
     """Why documents may be in the repository around `folder` and not in its work tree; "" where nothing hints at it."""
     try:

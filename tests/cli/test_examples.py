@@ -182,8 +182,11 @@ class Runner:
         """Whether it succeeded. A step without `if` is left out after one that failed."""
         fine = True
         for step in steps(workflow):
-            always = "!cancelled()" in str(step.get("if", ""))
-            if "run" not in step or not (fine or always):
+            condition = str(step.get("if", ""))
+            only = re.search(r"github\.event_name == '(\w+)'", condition)
+            if "run" not in step or not (fine or "!cancelled()" in condition):
+                continue
+            if only and only[1] != self.known["github.event_name"]:
                 continue
             env = {name: self._expanded(text) for name, text in step.get("env", {}).items()}
             output = self.cwd.parent / "output"
@@ -201,9 +204,20 @@ class Runner:
         return re.sub(r"\$\{\{ (.*?) \}\}", lambda found: self.known[found[1]], text)
 
 
-def runner(shop: Shop, cwd: Path) -> Runner:
-    known = {"github.token": "token", "github.event.pull_request.number": "7", "secrets.DSTACK_PROJECT_KEY": ""}
-    return Runner(shop, cwd, known, {"GITHUB_REPOSITORY": "acme/shop", "GITHUB_BASE_REF": "main"})
+BASE = "github.event.merge_group.base_sha || format('origin/{0}', github.base_ref)"
+
+
+def runner(shop: Shop, cwd: Path, *, queue: str = "") -> Runner:
+    """Of a pull request to main; of a merge queue where `queue` is the commit that it builds on."""
+    known = {
+        "github.token": "token",
+        "github.event_name": "merge_group" if queue else "pull_request",
+        "github.event.pull_request.number": "" if queue else "7",
+        "secrets.DSTACK_PROJECT_KEY": "",
+        "vars.DSTACK_PACKAGE": "",
+        BASE: queue or "origin/main",
+    }
+    return Runner(shop, cwd, known, {"GITHUB_REPOSITORY": "acme/shop"})
 
 
 def hub(shop: Shop) -> dict[str, Any]:
@@ -228,12 +242,25 @@ def test_a_pull_request_gets_one_comment_that_is_edited_in_place(shop: Shop) -> 
     shop.commit("ann", ".dstack/runs/big.yml", "type: task\nname: big\ncommands: [x]\nresources: {cpu: 4000..}\n")
     again = runner(shop, shop.clone("ci2", branch="feature"))
     assert not again.run("plan.yml")
-    assert "error: gate unmet: 1 unmet" in again.said
+    assert "error: gate unmet: run big: " in again.said
     second = hub(shop)["comments"]
     assert [one["id"] for one in second] == [one["id"] for one in first]
     assert "Gates that hold this back" in second[1]["body"]
     assert not (shop.tmp / "shared").exists(), "a plan wrote a state"
-    assert "dstack-pools>=0.1,<0.2" in (shop.tmp / "pip.log").read_text()
+    assert "dstack-pools[aws]>=0.1,<0.2" in (shop.tmp / "pip.log").read_text()
+
+
+def test_a_merge_queue_passes_the_same_gates_and_comments_nothing(shop: Shop) -> None:
+    base = shop.git("ann", "rev-parse", "HEAD")
+    shop.git("ann", "checkout", "-q", "-b", "queue")
+    shop.commit("ann", ".dstack/pools.yml", DECLARED + WANTED)
+    fine = runner(shop, shop.clone("ci", branch="queue"), queue=base)
+    assert fine.run("plan.yml"), fine.said
+    assert "Of this: 1 because of this change" in fine.said
+    shop.commit("ann", ".dstack/runs/big.yml", "type: task\nname: big\ncommands: [x]\nresources: {cpu: 4000..}\n")
+    held = runner(shop, shop.clone("ci2", branch="queue"), queue=base)
+    assert not held.run("plan.yml")
+    assert not (shop.tmp / "gh.json").exists()
 
 
 def test_a_plan_that_fails_makes_no_comment(shop: Shop) -> None:
@@ -277,7 +304,9 @@ def test_what_the_workflows_may_do() -> None:
     assert apply["permissions"] == {"contents": "read", "id-token": "write"}
     assert plan["permissions"] == {"contents": "read", "pull-requests": "write", "id-token": "write"}
     assert drift["permissions"] == {"contents": "read", "issues": "write", "id-token": "write"}
-    assert list(plan["on"]) == ["pull_request"], "pull_request_target would give a fork's documents our token"
+    assert list(plan["on"]) == ["pull_request", "merge_group"], (
+        "pull_request_target would give a fork's documents our token"
+    )
     for workflow in (plan, apply, drift):
         (job,) = workflow["jobs"].values()
         assert job["steps"][0]["with"]["fetch-depth"] == 0
@@ -360,7 +389,7 @@ def test_a_merge_request_gets_one_note(shop: Shop, gitlab: ThreadingHTTPServer) 
     done = shop.sh(script("plan"), cwd=shop.clone("ci2", branch="feature"), **env)
     assert done.returncode == 1
     assert [note["id"] for note in notes] == [1, 101]
-    assert "unmet: 1 unmet" in notes[1]["body"]
+    assert "unmet: run big: " in notes[1]["body"]
     assert notes[0]["body"].endswith("not ours")
 
 

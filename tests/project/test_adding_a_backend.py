@@ -172,7 +172,7 @@ def test_the_command_plans_buys_lists_and_ends(project: Project) -> None:
     assert re.fullmatch(r"dstack-[0-9a-f]{8}-[a-z0-9]+-0", machine["name"])
     assert project.shown() == [("provisioning", "sketch", "r1")]
     assert "sketch" in dstack("backend", "list")
-    assert dstack("backend", "check").count("ok ") == 3
+    assert len(re.findall(r"^ok +sketch ", dstack("backend", "check"), re.MULTILINE)) == 3
     dstack("pool", "remove", "bench-0", "-y")
     assert cloud.machines[machine["id"]]["status"] == "deleted"
     dstack("apply", "-y", "--detach")

@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("schemas", "backends", "reconciler")
@@ -106,3 +107,59 @@ def test_a_foreign_folder_without_a_package_does_no_harm(dstack: Path, project: 
     (project / "schemas" / "__init__.py").unlink()
     done = ran(dstack, "plan", cwd=project, PYTHONPATH=".")
     assert done.returncode == 0, done.stderr
+
+
+# ---------------------------------------------------------------- the install lines of the examples
+
+GITHUB = ROOT / "examples/ci-github/.github/workflows"
+
+
+def install_lines() -> dict[str, str]:
+    """File -> the step that installs us, as it stands there."""
+    found = {
+        "gitlab": "\n".join(
+            yaml.safe_load((ROOT / "examples/ci-gitlab/.gitlab-ci.yml").read_text())["default"]["before_script"]
+        )
+    }
+    for file in sorted(GITHUB.glob("*.yml")):
+        (job,) = yaml.safe_load(file.read_text())["jobs"].values()
+        found[file.stem] = next(step["run"] for step in job["steps"] if step.get("name") == "Install")
+    return found
+
+
+def environment_without(folder: Path, *packages: str) -> Path:
+    """A fresh environment that has the dependencies of this one but those, and not us; its `pip` fetches nothing."""
+    folder.mkdir()
+    made = ran(sys.executable, "-m", "venv", "--without-pip", folder / "venv", cwd=folder)
+    assert made.returncode == 0, made.stderr
+    links = folder / "dependencies"
+    links.mkdir()
+    left_out = ("dstack", "_editable", "__editable", *packages)
+    for path in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        for each in Path(path).iterdir():
+            if not each.name.startswith(left_out) and not each.name.endswith(".pth"):
+                (links / each.name).symlink_to(each)
+    site = next((folder / "venv/lib").glob("python*")) / "site-packages"
+    (site / "dependencies.pth").write_text(f"{links}\n")
+    pip = folder / "venv/bin/pip"
+    pip.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pip --python "{folder}/venv/bin/python" "$@"\n')
+    pip.chmod(0o755)
+    return folder / "venv/bin"
+
+
+@pytest.mark.parametrize("name", install_lines())
+def test_the_examples_install_what_their_state_needs(wheel: Path, name: str, tmp_path: Path) -> None:
+    """The line as it stands, from a folder of wheels; without boto3 at hand it asks for it: that is the extra's."""
+    line = install_lines()[name]
+    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheel.parent), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    path = {"PATH": f"{environment_without(tmp_path / 'all')}:{os.environ['PATH']}"}
+    done = ran("bash", "-e", "-c", line, cwd=tmp_path, **offline, **path)
+    assert done.returncode == 0, done.stderr
+    assert ran("bash", "-c", "dstack --version", cwd=tmp_path, **path).stdout.startswith("dstack ")
+    checkout = {"DSTACK_PACKAGE": f"dstack-pools[aws] @ {wheel.as_uri()}"}
+    again = ran("bash", "-e", "-c", line, cwd=tmp_path, **offline, **path, **checkout)
+    assert again.returncode == 0, again.stderr
+    bare = {"PATH": f"{environment_without(tmp_path / 'bare', 'boto3')}:{os.environ['PATH']}"}
+    lacking = ran("bash", "-e", "-c", line, cwd=tmp_path, **offline, **bare)
+    assert lacking.returncode != 0
+    assert "boto3" in lacking.stderr

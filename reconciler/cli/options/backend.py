@@ -47,6 +47,13 @@ def policy(
     return print_policy(name, kind="plan" if plan else "apply", instance_role=instance_role)
 
 
+def key() -> int:
+    """Make the project's key, which opens the machines that dstack creates, or say where it lies."""
+    from reconciler.cli.commands.backend.key import make_key
+
+    return make_key()
+
+
 def configure(
     profile: Annotated[str, typer.Option(metavar="NAME", help="A profile of AWS's files, or where a key goes.")] = "",
     key_id: Annotated[str, typer.Option("--key-id", metavar="ID", help="An access key of an IAM user.")] = "",
@@ -85,6 +92,7 @@ def register(app: typer.Typer) -> None:
     backends.command("list")(list_backends)
     backends.command("check")(check)
     backends.command("policy")(policy)
+    backends.command("key")(key)
     app.add_typer(backends, name="backend")
     aws = new_app("Set AWS up.")
     aws.command("configure")(configure)

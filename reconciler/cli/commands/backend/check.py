@@ -2,49 +2,42 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from itertools import chain
-from typing import Literal
+from collections.abc import Iterable, Iterator
 
-from backends.checks import BackendCheck, NotKnown
-from backends.errors import CallFailed
+from backends.checks import BackendCheck
 from backends.registry import probes
 from reconciler.app.connections import surroundings
 from reconciler.app.stores import store_of
+from reconciler.cli.commands.backend import here
 from reconciler.cli.commands.backend.buckets import credentials_said, opened_by
+from reconciler.cli.commands.backend.run_checks import CheckResult, looked
 from reconciler.cli.exits import Fail, Finished
 from reconciler.cli.project import documents_of, project_root, site_of, state_if_any
 from reconciler.cli.terminal.streams import out, painter, say
 from reconciler.hosts.ssh.declared_hosts import reach_from
 from reconciler.system.process import who
-from reconciler.text.format import clean
 from schemas.desired import BackendConfig, Desired
 
-Verdict = Literal["ok", "failed", "not known"]
 MARKS = {"ok": "ok", "failed": "FAILED", "not known": "?"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckResult:
-    """What one probe gave. `seconds` it took; `then` is "" where nothing needs doing."""
-
-    backend: str
-    name: str
-    verdict: Verdict
-    seconds: float
-    said: str
-    then: str = ""
 
 
 def check_backends(name: str, *, as_json: bool) -> int:
     """1 where anything failed. What is not known is no failure."""
     documents = documents_of(project_root())
     where = site_of(documents)
-    state = state_if_any(where)
     found: list[CheckResult] = []
+
+    def told(backend: str, asked: Iterable[BackendCheck]) -> None:
+        for one in looked(backend, asked, clock=time.monotonic):
+            found.append(one)
+            if not as_json:
+                _show(one)
+
+    told(here.NAME, here.probes_here(where, documents.desired, os.environ))
+    state = state_if_any(where)
     around = surroundings(
         where,
         lineage=state.lineage if state else "",
@@ -55,10 +48,8 @@ def check_backends(name: str, *, as_json: bool) -> int:
     for config, regions in _chosen(documents.desired, name):
         mine = tuple(bucket for bucket, by in opened.items() if by.backend in ("", config.name))
         asked = (probes(config, regions, around, buckets=mine), credentials_said(config, opened))
-        for one in chain.from_iterable(looked(config.name, each, clock=time.monotonic) for each in asked):
-            found.append(one)
-            if not as_json:
-                _show(one)
+        for each in asked:
+            told(config.name, each)
     if as_json:
         from reconciler.report.json import dump
 
@@ -68,28 +59,6 @@ def check_backends(name: str, *, as_json: bool) -> int:
         say(f"{len(failed)} of {len(found)} failed: {', '.join(dict.fromkeys(one.name for one in failed[:5]))}")
         raise Finished(1)
     return 0
-
-
-def looked(backend: str, asked: Iterable[BackendCheck], *, clock: Callable[[], float]) -> Iterator[CheckResult]:
-    """Each in turn. Without credentials nothing else can be told, and nothing else is asked."""
-    for probe in asked:
-        began = clock()
-        verdict, said, then = _verdict(probe)
-        seconds = clock() - began
-        yield CheckResult(
-            backend=backend, name=probe.name, verdict=verdict, seconds=seconds, said=clean(said), then=then
-        )
-        if probe.name == "credentials" and verdict == "failed":
-            return
-
-
-def _verdict(probe: BackendCheck) -> tuple[Verdict, str, str]:
-    try:
-        return "ok", probe.look(), ""
-    except NotKnown as why:
-        return "not known", str(why), ""
-    except CallFailed as error:
-        return "failed", str(error), probe.mends(error)
 
 
 def _chosen(desired: Desired, name: str) -> Iterator[tuple[BackendConfig, tuple[str, ...]]]:
