@@ -199,6 +199,8 @@ class Plan(Value, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     idle: tuple[IdleNote, ...] = ()
     next_actor: str = ""
+    uncounted: tuple[str, ...] = ()
+    """What bills, or may, and is in neither sum, each in words: forgotten places, those never seen, unknown prices."""
     hourly_before: Price = Price(0)
     hourly_after: Price = Price(0)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from reconciler.planner.draft import Draft, overrides
 from reconciler.planner.placement.blocks import SharedBox
 from reconciler.planner.placement.fit import has
-from reconciler.planner.placement.limits import hourly
+from reconciler.planner.placement.limits import hourly, uncounted
 from reconciler.state.autoscale_rules import word_of
 from reconciler.state.blocks import left_of, shared
 from reconciler.state.drains import INSTANCE, told
@@ -183,8 +183,8 @@ def _unpriced(draft: Draft) -> None:
         draft.warnings.append(f"{count} instance{'s have' if count > 1 else ' has'} no known price: budgets miss them")
 
 
-def costs(draft: Draft) -> tuple[Price, Price]:
-    """$/h of all that lives and is not on its way out: now, and after the plan."""
+def costs(draft: Draft) -> tuple[Price, Price, tuple[str, ...]]:
+    """$/h of all that lives and is not on its way out: now, and after the plan; and what is in neither."""
     gone = {action.instance for action in draft.actions if isinstance(action, Terminate)}
     before = hourly(draft)
     ended = sum((draft.living[id].price or Price(0) for id in gone if id in draft.living), Price(0))
@@ -192,7 +192,7 @@ def costs(draft: Draft) -> tuple[Price, Price]:
         ((action.offer.price or Price(0)) * len(action.ids) for action in draft.actions if isinstance(action, Launch)),
         Price(0),
     )
-    return before, before - ended + launched
+    return before, before - ended + launched, tuple(uncounted(draft))
 
 
 def next_actor(ticks: tuple[Tick, ...], *, now: int) -> str:

@@ -42,7 +42,7 @@ def plan(world: World) -> Plan:
 
 def _finished(draft: Draft) -> Plan:
     state = draft.world.state
-    before, after = costs(draft)
+    before, after, not_in_sums = costs(draft)
     lacking_here, assumptions = assumed(draft)
     return Plan(
         version=VERSION,
@@ -57,6 +57,7 @@ def _finished(draft: Draft) -> Plan:
         waits=tuple(dict.fromkeys(draft.waits)),
         warnings=(*draft.warnings, *assumptions),
         lacking_here=lacking_here,
+        uncounted=not_in_sums,
         notes=tuple(draft.notes),
         idle=tuple(draft.idle),
         next_actor=next_actor(state.ticks, now=draft.now),

@@ -51,7 +51,11 @@ def plan_json(
         "waits": [_wait(one, state) for one in plan.waits if one.instances],
         "timers": [{"instance": one.name, "self_destruct_at": stamp(one.self_destruct_at)} for one in timers(state)],
         "warnings": list(plan.warnings),
-        "cost": {"hourly_before": _number(plan.hourly_before), "hourly_after": _number(plan.hourly_after)},
+        "cost": {
+            "hourly_before": _number(plan.hourly_before),
+            "hourly_after": _number(plan.hourly_after),
+            "uncounted": list(plan.uncounted),
+        },
         "against": _against(difference) if difference else None,
         "gates": [{"gate": one.gate, "failed": bool(one.why), "why": one.why} for one in gates],
     }

@@ -81,6 +81,7 @@ def _blocks(
         _Block(title="Averted by this change", lines=_diffed(averted)),
         _Block(title="Unmet", lines=[f"{one.subject}: {one.why}" for one in plan.unmet]),
         _Block(title="Waiting", lines=list(wait_lines(plan))),
+        _Block(title="In no sum", lines=plan.uncounted),
         _Block(title="Warnings", lines=plan.warnings),
         _Block(title="Would happen anyway", lines=_diffed(anyway), folded=True, language="diff"),
         _Block(title="Overrides", lines=plan.notes),

@@ -48,6 +48,7 @@ def render_plan(plan: Plan, state: State | None, *, now: int, page: Page, differ
         *_section("Unmet", (f"{one.subject}: {one.why}" for one in plan.unmet), page=page, colour="yellow"),
         *_section("Waiting", wait_lines(plan), page=page),
         *_section("Prices", explain_prices(plan, now=now), page=page),
+        *_section("In no sum", plan.uncounted, page=page, colour="yellow"),
         *_section("Overrides", plan.notes, page=page),
         *_section("Observed", observed_lines(plan, now=now), page=page),
         *_section("Warnings", plan.warnings, page=page, colour="yellow"),
@@ -67,7 +68,8 @@ def summary(plan: Plan, rows: Sequence[PlanRow]) -> str:
     found = counts(rows)
     doing = ", ".join(f"{number} to {kind}" for kind, number in found.items()) or "nothing to do"
     unmet = f", {counted(len(plan.unmet), 'thing')} unmet" if plan.unmet else ""
-    return f"Plan: {doing}{unmet}. {hourly(plan.hourly_before)} now → {hourly(plan.hourly_after)} after."
+    least = "≥" if plan.uncounted else ""
+    return f"Plan: {doing}{unmet}. {least}{hourly(plan.hourly_before)} now → {least}{hourly(plan.hourly_after)} after."
 
 
 def _own(difference: Difference, plan: Plan) -> str:

@@ -83,7 +83,11 @@ def plan() -> Schema:
             "timers": {"type": "array", "items": record({"instance": TEXT, "self_destruct_at": TIME})},
             "warnings": TEXTS,
             "cost": record(
-                {"hourly_before": {"type": "number", "minimum": 0}, "hourly_after": {"type": "number", "minimum": 0}}
+                {
+                    "hourly_before": {"type": "number", "minimum": 0},
+                    "hourly_after": {"type": "number", "minimum": 0},
+                    "uncounted": TEXTS,
+                }
             ),
             "against": {"anyOf": [against, {"type": "null"}]},
             "gates": {"type": "array", "items": record({"gate": TEXT, "failed": {"type": "boolean"}, "why": TEXT})},

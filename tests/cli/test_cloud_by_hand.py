@@ -193,6 +193,8 @@ def test_a_forgotten_region_that_cannot_be_asked_is_named(person: Person) -> Non
     (file,) = (person.folder / "project/.dstack/state").glob("*.yml")
     person.account.fault("GetCallerIdentity", code="InvalidClientTokenId", status=403, times=99)
     ended = person.types(f"destroy --confirm {file.stem}", code=1)
-    assert "error: aws/eu-west-1 was forgotten and cannot say what lives there (" in ended
+    assert (
+        f"error: aws/eu-west-1 of aws:{person.account.number} was forgotten and cannot say what lives there (" in ended
+    )
     assert "last known: 1 instance, $" in ended
     assert "nothing of this project lives" not in ended

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from reconciler.planner.draft import Draft, overrides
 from reconciler.planner.placement.host_ports import clash
 from reconciler.state.autoscale_rules import Rules, covers, kind, rules_of
-from reconciler.text.format import counted
+from reconciler.state.forget import billing, left_at
+from reconciler.text.format import counted, few
 from schemas.base import Price
 from schemas.instance import Instance
 from schemas.offer import Offer
+from schemas.plan import Launch
 from schemas.pool import Pool
 
 
@@ -110,3 +113,20 @@ def hourly(draft: Draft) -> Price:
     """$/h of the living that are not on their way out."""
     alike = Counter(each.price for each in draft.living.values() if each.phase != "terminating")
     return sum((price * n for price, n in alike.items() if price is not None), Price(0))
+
+
+def uncounted(draft: Draft) -> Iterator[str]:
+    """A sentence for all that bills, or may, and is in no sum: what is not looked at is not nothing."""
+    for place in draft.world.state.places:
+        if not place.config.traits.bought:
+            continue
+        if place.forgotten and (known := billing(left_at(draft.world.state, place.name))):
+            yield f"{place.name} was forgotten with {known}: it may bill still. `dstack destroy` asks it"
+        elif place.error and place.observed_at is None and not place.forgotten:
+            yield f"{place.name} was never seen ({place.error}): what it has is not known"
+    bought = (one for one in draft.living.values() if one.price is None and draft.is_cloud(one.backend))
+    if names := sorted(one.name for one in bought):
+        yield f"the price of {few(names)} is unknown"
+    launches = (one for one in draft.actions if isinstance(one, Launch) and one.offer.price is None)
+    if names := sorted(name for one in launches if draft.is_cloud(one.offer.backend) for name in one.names):
+        yield f"the price of {few(names)} is known once it is there"

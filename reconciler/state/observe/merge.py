@@ -56,7 +56,10 @@ def absorb(
     believed = {listing.place: listing for listing in listings if not listing.partial}
     state = replace(
         state,
-        places=tuple(_place(place, believed.get(place.name), clocks=clocks, now=now) for place in state.places),
+        places=tuple(
+            _place(_given_up(place, believed.get(place.name), state), believed.get(place.name), clocks=clocks, now=now)
+            for place in state.places
+        ),
     )
     answers = _answers(state, listings, clocks=clocks)
     reports = _of_known_places(state, reports)
@@ -160,6 +163,16 @@ def changed_hosts(was: State, state: State) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _given_up(place: Place, listing: Listing | None, state: State) -> Place:
+    """Bound to nobody who answers, where the account that answers first is one that was forgotten there."""
+    if place.identity or place.forgotten or listing is None or listing.error:
+        return place
+    same = (one for one in state.places if one.forgotten and one.config.name == place.config.name)
+    if any(one.identity == listing.identity and one.region == place.region for one in same):
+        return replace(place, answered_by=listing.identity)
+    return replace(place, answered_by="")
+
+
 def _place(place: Place, listing: Listing | None, *, clocks: ClockReading, now: int) -> Place:
     """`now` and `listing` are by our clock."""
     if listing is None:
@@ -169,6 +182,12 @@ def _place(place: Place, listing: Listing | None, *, clocks: ClockReading, now: 
     listing, now = _dated(listing, clocks=clocks), now - clocks.off
     if listing.error:
         return failed(replace(place, error=listing.error, failing_since=place.failing_since or now), listing)
+    if not place.identity and place.answered_by:
+        why = (
+            f"{place.answered_by} answers, which a person forgot here: no apply counts what it has. Use another "
+            "account, or end it with `dstack destroy`"
+        )
+        return failed(replace(place, error=why, failing_since=place.failing_since or now), listing)
     if place.identity and listing.identity != place.identity:
         other = listing.identity or "nobody"
         why = _stranger(place, other=other)
