@@ -43,8 +43,8 @@ def test_no_apply_asks_it_and_what_lived_there_stays_known(tmp_path: Path) -> No
     assert len(site.world.living()) == 2
     assert not [one for one in site.state.instances if one.phase != "terminated"]
     plan = cron(site).plan
-    assert plan.uncounted == (f"{FORMER} was forgotten with 2 instances, $2.00/h: a-0, a-1: it may bill still. "
-                              "`dstack destroy` asks it",)  # fmt: skip
+    told = f"{FORMER} was forgotten with 2 instances, $2.00/h: a-0, a-1: it may bill still. `dstack destroy` asks it"
+    assert plan.uncounted[0] == told
     assert "≥$0.00/h now" in summary(plan, ())
     (place,) = (one for one in site.state.places if one.name == PLACE)
     assert place.error.startswith("account-1 answers, which a person forgot here: no apply counts what it has")

@@ -55,8 +55,9 @@ def report(done: Settled, *, interrupted: bool, strict: bool, detached: bool) ->
         say("waiting: something wanted does not happen now (see `dstack plan`)")
         raise Finished(3)
     # An effect that failed is taken up by the next tick; a place that cannot be asked stays so until somebody looks.
-    failed = failed or (bool(unmet) and _short(first))
-    return 1 if _say_unknown(last.state) or (failed and (not detached or _lasting(last))) else 0
+    short = _short(first)
+    failed = failed or (bool(unmet) and short)
+    return 1 if _say_unknown(last.state) or (failed and (not detached or short or _lasting(last))) else 0
 
 
 def _lasting(result: TickResult) -> bool:
