@@ -1,7 +1,7 @@
 """Pack a run's files, as git sees them, into one archive. The same content gives the same bytes.
 
-Links are kept as links and never followed. `.git`, `.dstack/state` and `.dstack/keys` never travel. Without git,
-`.gitignore` holds all the same; `.dstackignore` always does. What looks like a key travels only by its own name.
+Links are kept as links and never followed. `.git`, and `state`, `keys` and `schema` in `.dstack`, never travel. Without
+git, `.gitignore` holds all the same; `.dstackignore` always does. What looks like a key travels only by its own name.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SKIPPED = frozenset(
         ".pytest_cache", ".tox",
     }
 )  # fmt: skip
-_PRIVATE = re.compile(r"(?:^|/)(?:\.git|\.dstack/(?:state|keys))(?:/|$)")
+_PRIVATE = re.compile(r"(?:^|/)(?:\.git|\.dstack/(?:state|keys|schema))(?:/|$)")
 
 
 class CannotBundle(Exception):
