@@ -110,8 +110,8 @@ def rules_now(draft: Draft) -> Rules:
 
 
 def hourly(draft: Draft) -> Price:
-    """$/h of the living that are not on their way out."""
-    alike = Counter(each.price for each in draft.living.values() if each.phase != "terminating")
+    """$/h of the living. What is to end bills until its backend shows that it ends: a refused end goes on costing."""
+    alike = Counter(each.price for each in draft.living.values() if each.phase != "terminating" or not each.ending)
     return sum((price * n for price, n in alike.items() if price is not None), Price(0))
 
 

@@ -32,9 +32,10 @@ from schemas.plan import Launch, Plan
 from schemas.pool import ADDED_IDLE, Pool, pool_named
 from schemas.profile import Profile, Retry
 from schemas.resources import SpotPolicy, Where
-from schemas.state import State, Wish
+from schemas.state import Capacity, State, Wish
 
 MOST_OFFERS = 10
+FEW = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,4 +245,15 @@ def _report(state: State | None, *, wish: Wish, before: frozenset[str]) -> int:
     if len(there) >= wish.count:
         return 0
     why = dict.fromkeys(one.reason for one in new if one.phase in ("terminating", "terminated") and one.reason)
-    raise Fail(f"{wish.count - len(there)} of {wish.count} not added: {'; '.join(why) or 'no offer fits'}")
+    refused = dict.fromkeys(one.why for one in state.capacity if one.why and _is_asked(one, wish)) if state else {}
+    told = "; ".join([*why, *list(refused)[:FEW]]) or "no offer fits"
+    raise Fail(f"{wish.count - len(there)} of {wish.count} not added: {told}")
+
+
+def _is_asked(refusal: Capacity, wish: Wish) -> bool:
+    """Whether it is of what the request could have had, and still in force."""
+    region, where = refusal.place.partition("/")[2], wish.where
+    fits = (not where.regions or region in where.regions) and (
+        not where.instance_types or refusal.instance_type in ("", *where.instance_types)
+    )
+    return fits and refusal.until > now()
