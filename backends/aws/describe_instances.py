@@ -41,7 +41,7 @@ def seen(instance: Mapping[str, Any], *, region: str, request_status: str = "") 
         generation=_number(tags.get(GENERATION, "")),
         phase=phase,
         interrupted=spot and phase in ("stopped", "ending", "ended") and _taken(instance, request_status),
-        by_itself=(instance.get("StateReason") or {}).get("Code", "") == "Client.InstanceInitiatedShutdown",
+        by_itself=_by_itself(instance),
         reason=_reason(instance, request_status) if phase in ("stopped", "ending", "ended") else "",
         region=region,
         zone=instance.get("Placement", {}).get("AvailabilityZone", ""),
@@ -52,7 +52,8 @@ def seen(instance: Mapping[str, Any], *, region: str, request_status: str = "") 
         internal_ip=instance.get("PrivateIpAddress") or "",
         network=instance.get("VpcId") or "",
         created_at=_seconds(instance.get("LaunchTime")),
-        ended_at=_ended_at(instance) if phase == "ended" else None,
+        # Of one that powered itself off EC2 tells no time.
+        ended_at=_ended_at(instance) if phase == "ended" and not _by_itself(instance) else None,
         untagged=tuple(name for name in (PROJECT, LINEAGE, LAUNCH, POOL) if name not in tags),
     )
 
@@ -80,6 +81,10 @@ def _reason(instance: Mapping[str, Any], request_status: str) -> str:
     if request_status and "by-user" not in request_status:
         words = f"{words} ({request_status})" if words else request_status
     return " ".join(words.split())[:300]
+
+
+def _by_itself(instance: Mapping[str, Any]) -> bool:
+    return (instance.get("StateReason") or {}).get("Code", "") == "Client.InstanceInitiatedShutdown"
 
 
 def _ended_at(instance: Mapping[str, Any]) -> int | None:

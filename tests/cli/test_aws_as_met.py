@@ -52,3 +52,14 @@ def test_a_region_without_a_network_is_said_where_something_is_asked_of_it(user:
     planned = " ".join(user.types("apply -y -d").split())
     assert "1 of 1 node missing: " in planned
     assert told in planned, "known by now, and asked for no more"
+
+
+def test_a_machine_that_ended_itself_costs_until_its_timer_was_due(user: Person) -> None:
+    """No tick came for five hours; EC2 does not tell when a machine powered itself off."""
+    user.types("pool add --instance-type m5.large --name one -y --idle-duration 20m")
+    (said,) = user.hand.passes("5h")
+    assert said.endswith(": powered itself off")
+    user.types("apply -y -d")
+    total = next(line for line in user.types("cost").splitlines() if line.startswith("total")).split()
+    assert total[2] in ("34m", "35m"), "twenty minutes idle, and the quarter of an hour that the timer waits"
+    assert total[-1] == "$0.06"

@@ -106,7 +106,12 @@ def _leaving(instance: Instance, *, reason: str, now: int) -> Instance:
 
 
 def _end(instance: Instance, seen: Seen, *, at: int) -> int | None:
-    """When its place says that it ended: not before it was made, and not to come."""
+    """When its place says that it ended: not before it was made, and not to come.
+
+    Of one that powered itself off no place tells: its timer did that when it was due, as far as we know.
+    """
+    if seen.ended_at is None and seen.by_itself and instance.self_destruct_at is not None:
+        return min(max(instance.self_destruct_at, instance.seen_at or 0, instance.created_at), at)
     return None if seen.ended_at is None else min(max(seen.ended_at, instance.created_at), at)
 
 
