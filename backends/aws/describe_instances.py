@@ -84,7 +84,7 @@ def _reason(instance: Mapping[str, Any], request_status: str) -> str:
 
 
 def _by_itself(instance: Mapping[str, Any]) -> bool:
-    return (instance.get("StateReason") or {}).get("Code", "") == "Client.InstanceInitiatedShutdown"
+    return bool((instance.get("StateReason") or {}).get("Code", "") == "Client.InstanceInitiatedShutdown")
 
 
 def _ended_at(instance: Mapping[str, Any]) -> int | None:
