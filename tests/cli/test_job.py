@@ -13,8 +13,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from reconciler.cli.commands.run.logs import LastLines
 from schemas.documents.generate import schema
-from tests.doubles.commands.command import DSTACK, Folder, folder_at
+from tests.doubles.commands.command import DSTACK, POOLS, Folder, folder_at
 
 HELLO = """\
 type: task
@@ -426,3 +427,42 @@ def test_a_plan_of_an_older_commit_says_that_apply_would_refuse_it(folder: Folde
     assert "apply would refuse these documents: " in planned.out
     refused = folder.dstack("apply", "-y")
     assert (refused.code, "--config-force" in refused.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("added", "number", "shown"),
+    [
+        ((b"a\nb\nc\n",), 2, b"b\nc\n"),
+        ((b"a\nb\nc",), 2, b"b\nc"),
+        ((b"a\nb", b"b\nc\n"), 2, b"bb\nc\n"),
+        ((b"a\n", b"b\n"), 9, b"a\nb\n"),
+        ((b"10%\r20%\r\nend\n",), 2, b"10%\r20%\r\nend\n"),
+        ((b"a\n",), 0, b""),
+        ((), 3, b""),
+    ],
+)
+def test_the_last_lines(added: tuple[bytes, ...], number: int, shown: bytes) -> None:
+    lines = LastLines(number)
+    for data in added:
+        lines.add(data)
+    assert lines.text == shown
+
+
+def test_the_end_of_a_log_and_several_runs_stopped_at_once(folder: Folder) -> None:
+    for name in ("one", "two", "three"):
+        folder.write(f".dstack/runs/{name}.yml", f"type: task\nname: {name}\ncommands: [seq 9, sleep 600]\n")
+    folder.write(".dstack/pools.yml", POOLS.replace("nodes: 0..2", "nodes: 0..3"))
+    assert folder.dstack("apply", "-y").code == 0
+    until(lambda: folder.dstack("logs", "one", "--tail", "2").out == "8\n9\n")
+    assert folder.dstack("logs", "one", "-f", "--tail", "1", "--deadline", "1s").out == "9\n"
+    refused = folder.dstack("stop", "one", "nosuch", "-y")
+    assert (refused.code, "no run nosuch" in refused.err) == (1, True)
+    assert folder.dstack("stop", "-y").err == "error: name the runs to stop, or give --all\n"
+    asked = folder.dstack("stop", "one", "two")
+    assert "`dstack stop one two -y` stops it" in asked.err
+    stopped = folder.dstack("stop", "one", "two", "one", "-y")
+    assert (stopped.code, stopped.out.count("is terminated")) == (0, 2), stopped.said
+    stopped = folder.dstack("stop", "--all", "-y")
+    assert (stopped.code, stopped.out.count("run three is terminated")) == (0, 1), stopped.said
+    assert folder.dstack("stop", "--all", "-y").out == "no run is active\n"
+    assert folder.dstack("logs", "one", "--tail", "2").out.splitlines()[0] == "9"

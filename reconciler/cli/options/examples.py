@@ -27,7 +27,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "ps": ("dstack ps -a                         # also the runs that ended",),
     "logs": ("dstack logs -f train", "dstack logs train --attempt 1        # of the first attempt"),
-    "stop": ("dstack stop train", "dstack stop train -x -y              # at once, without its result"),
+    "stop": (
+        "dstack stop train eval",
+        "dstack stop --all -y",
+        "dstack stop train -x -y              # at once, without its result",
+    ),
     "attach": ("dstack attach notebook -p 8888:8888",),
     "cp": ("dstack cp train:out/model.pt .", "dstack cp data.csv train:data/"),
     "artifacts": ("dstack artifacts train results/",),

@@ -87,6 +87,7 @@ def logs(
     job: Annotated[int, typer.Option(metavar="N", min=0, help="The node whose log to show.")] = 0,
     replica: Annotated[int, typer.Option(metavar="N", min=0, help="The replica of a service.")] = 0,
     attempt: Annotated[int, typer.Option(metavar="N", min=0, help="An earlier attempt (default: the last).")] = 0,
+    tail: Annotated[int | None, typer.Option(metavar="N", min=0, help="Only its last N lines.")] = None,
     deadline: o.Deadline = "",
 ) -> int:
     """Print a run's log: from its host while it runs, from the store afterwards."""
@@ -94,19 +95,20 @@ def logs(
     from reconciler.cli.commands.run.logs import show_logs
 
     with kept_out_of_runs():
-        return show_logs(name, follow=follow, job=job, replica=replica, attempt=attempt, deadline=deadline)
+        return show_logs(name, follow=follow, job=job, replica=replica, attempt=attempt, tail=tail, deadline=deadline)
 
 
 def stop(
-    name: Annotated[str, o.RunName],
+    names: Annotated[list[str] | None, typer.Argument(metavar="RUN", autocompletion=o.complete_runs)] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every run that has not ended.")] = False,
     abort: Annotated[bool, typer.Option("--abort", "-x", help="At once, without its result.")] = False,
     yes: o.Yes = False,
     deadline: o.Deadline = "",
 ) -> int:
-    """Stop a run and wait until it has ended."""
-    from reconciler.cli.commands.run.stop import stop_run_named
+    """Stop runs and wait until they have ended."""
+    from reconciler.cli.commands.run.stop import stop_runs
 
-    return stop_run_named(name, abort=abort, yes=yes, deadline=deadline)
+    return stop_runs(tuple(names or ()), everything=everything, abort=abort, yes=yes, deadline=deadline)
 
 
 def artifacts(

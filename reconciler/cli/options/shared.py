@@ -70,6 +70,7 @@ CopyFrom = typer.Argument(
     metavar="RUN:PATH", help="Or a file or folder here, to copy into a run.", autocompletion=names.run_paths
 )
 CopyTo = typer.Argument(metavar="DEST", help="A file or folder here, or RUN:PATH.", autocompletion=names.run_paths)
+complete_runs = names.runs
 RunName = typer.Argument(metavar="RUN", autocompletion=names.runs)
 
 # Offers, for `run` and `pool add`: a flag that is not given changes nothing.

@@ -32,8 +32,10 @@ class LogLost(Exception):
     """No more of a log comes from its host for now; the message says why."""
 
 
-def show_logs(name: str, *, follow: bool, job: int, replica: int, attempt: int, deadline: str = "") -> int:
-    """0, also for a run that failed: the log was shown. 3 at the deadline."""
+def show_logs(
+    name: str, *, follow: bool, job: int, replica: int, attempt: int, tail: int | None = None, deadline: str = ""
+) -> int:
+    """0, also for a run that failed: the log was shown. 3 at the deadline. `tail`: how many of its lines, None: all."""
     where = site()
     late = until_late(deadline)
     state = state_of(where)
@@ -51,7 +53,7 @@ def show_logs(name: str, *, follow: bool, job: int, replica: int, attempt: int, 
     if chosen is None:
         why = f"run {name} has not started: {run.status}{f' ({run.reason})' if run.reason else ''}"
         raise Fail(why, code=3 if late() else 1)
-    print_log(where, state=state, run=run, attempt=chosen, rank=job, until_end=follow, late=late)
+    print_log(where, state=state, run=run, attempt=chosen, rank=job, until_end=follow, tail=tail, late=late)
     if follow and late():
         say("Still running at the deadline.")
         return 3
@@ -83,18 +85,25 @@ def print_log(
     rank: int,
     until_end: bool,
     offset: int = 0,
+    tail: int | None = None,
     late: Callable[[], bool] = lambda: False,
 ) -> None:
-    """One job's log to stdout, byte for byte, from `offset` on."""
+    """One job's log to stdout, byte for byte, from `offset` on; with `tail` only so many lines of what is there."""
     ports = ports_of(where)
     job = find_job(attempt, rank=rank, run=run)
     if job.log or job.status in SETTLED:
-        _stored(ports.blobs, job, run=run, offset=offset)
+        _stored(ports.blobs, job, run=run, offset=offset, tail=tail)
         return
     host = next((one for one in state.instances if one.id == job.instance), None)
     if host is None:
         raise Fail(f"run {run.spec.name}: its instance {job.instance} is not known any more")
     log = live_log(ports, where, host=host, job=job, lasting=until_end)
+    if tail is not None:
+        shown = LastLines(tail)
+        while data := log.read(offset):
+            shown.add(data)
+            offset += len(data)
+        write(shown.text)
     if until_end:
         try:
             follow(log, write=write, sleep=time.sleep, offset=offset, stop=late)
@@ -176,17 +185,36 @@ class _Outage:
         self._answered, self._wait = True, 0
 
 
+class LastLines:
+    """The last so many lines of what is added; one that is not finished yet counts."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self.text = b""
+
+    def add(self, data: bytes) -> None:
+        """A carriage return ends no line: what draws over itself is one."""
+        parts = (self.text + data).split(b"\n")
+        most = self._number + (not parts[-1])
+        self.text = b"\n".join(parts[-most:]) if self._number else b""
+
+
 def write(data: bytes) -> None:
     sys.stdout.flush()
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 
-def _stored(blobs: Blobs, job: Job, *, run: Run, offset: int) -> None:
+def _stored(blobs: Blobs, job: Job, *, run: Run, offset: int, tail: int | None) -> None:
     if not job.log:
         say(f"run {run.spec.name}: no log was kept: {job.reason or job.status}")
         return
-    write(blobs.get(job.log)[offset:])
+    text = blobs.get(job.log)[offset:]
+    if tail is not None:
+        shown = LastLines(tail)
+        shown.add(text)
+        text = shown.text
+    write(text)
 
 
 def _collected(where: Site, job: Job) -> Job | None:

@@ -1,4 +1,4 @@
-"""`dstack stop`: stop a run and wait until it has ended."""
+"""`dstack stop`: stop runs and wait until they have ended."""
 
 from __future__ import annotations
 
@@ -17,34 +17,52 @@ from schemas.run import RUN_ENDED, Run
 from schemas.state import State
 
 
-def stop_run_named(name: str, *, abort: bool, yes: bool, deadline: str = "") -> int:
-    """0 once it has ended, 3 where that cannot be seen. Its instance stays, idle, unless it ignores an abort."""
+def stop_runs(names: tuple[str, ...], *, everything: bool, abort: bool, yes: bool, deadline: str = "") -> int:
+    """0 once all have ended, 3 where that cannot be seen. Instances stay, idle, unless they ignore an abort."""
+    if everything == bool(names):
+        raise Fail("name the runs to stop, or give --all" if not names else "--all stops every run: name none with it")
     where = site()
     state = state_of(where)
-    run = _active(state, name)
-    question = f"{'Abort' if abort else 'Stop'} run {run.spec.name}?{_ends_too(state, run) if abort else ''}"
-    must_agree(question, yes=yes, otherwise=f"`dstack stop {name} -y` stops it")
+    chosen = _chosen(state, names)
+    if not chosen:
+        out("no run is active\n")
+        return 0
+    said = ", ".join(run.spec.name for run in chosen)
+    what = f"run {said}" if len(chosen) == 1 else f"{len(chosen)} runs: {said}"
+    warned = "".join(_ends_too(state, run) for run in chosen) if abort else ""
+    again = "dstack stop --all -y" if everything else f"dstack stop {' '.join(names)} -y"
+    must_agree(f"{'Abort' if abort else 'Stop'} {what}?{warned}", yes=yes, otherwise=f"`{again}` stops it")
+    ids = tuple(run.id for run in chosen)
     wished = Wished(
-        wish=lambda state: _stopped(state, run, abort=abort),
-        scope=(run.id,),
-        waits=f"run {run.spec.name} to end",
-        blocked=Waiting(clock=now, runs=(run.id,)).why_blocked,
+        wish=lambda state: _stopped(state, chosen, abort=abort),
+        scope=ids,
+        waits=f"{what} to end",
+        blocked=Waiting(clock=now, runs=ids).why_blocked,
         within=seconds(deadline, flag="--deadline") if deadline else None,
     )
-    last = fulfil(where, wished, until=lambda state, plan: _ended(state, run.id, plan))
+    last = fulfil(where, wished, until=lambda state, plan: _ended(state, ids, plan))
     if last.state:
         forget_aliases(last.state)
-    ended = find_run(last.state, run.id) if last.state else run
-    out(clean(f"run {run.spec.name} is {ended.status}{f': {ended.reason}' if ended.reason else ''}") + "\n")
+    for run in chosen:
+        ended = find_run(last.state, run.id) if last.state else run
+        out(clean(f"run {run.spec.name} is {ended.status}{f': {ended.reason}' if ended.reason else ''}") + "\n")
     return 0
 
 
-def _stopped(state: State, run: Run, *, abort: bool) -> State:
+def _chosen(state: State, names: tuple[str, ...]) -> tuple[Run, ...]:
+    """Each once, in the order given; without names all that are active."""
+    if not names:
+        return tuple(run for run in state.runs if run.status not in RUN_ENDED)
+    return tuple({run.id: run for run in (_active(state, name) for name in names)}.values())
+
+
+def _stopped(state: State, chosen: tuple[Run, ...], *, abort: bool) -> State:
     """Asked for again, it is waited for."""
-    known = next((one for one in state.runs if one.id == run.id), run)
-    if known.status == "terminating" and (known.abort or not abort):
-        return state
-    return stop_run(state, run.id, by=who(), now=now(), abort=abort)
+    for run in chosen:
+        known = next((one for one in state.runs if one.id == run.id), run)
+        if known.status != "terminating" or (abort and not known.abort):
+            state = stop_run(state, run.id, by=who(), now=now(), abort=abort)
+    return state
 
 
 def _ends_too(state: State, run: Run) -> str:
@@ -66,6 +84,6 @@ def _active(state: State, name: str) -> Run:
     raise Fail(f"run {name} has ended already: {ended.status}")
 
 
-def _ended(state: State, run: str, plan: Plan) -> bool:
+def _ended(state: State, runs: tuple[str, ...], plan: Plan) -> bool:
     del plan
-    return all(one.status in RUN_ENDED for one in state.runs if one.id == run)
+    return all(one.status in RUN_ENDED for one in state.runs if one.id in runs)
