@@ -465,4 +465,3 @@ def test_the_end_of_a_log_and_several_runs_stopped_at_once(folder: Folder) -> No
     stopped = folder.dstack("stop", "--all", "-y")
     assert (stopped.code, stopped.out.count("run three is terminated")) == (0, 1), stopped.said
     assert folder.dstack("stop", "--all", "-y").out == "no run is active\n"
-    assert folder.dstack("logs", "one", "--tail", "2").out.splitlines()[0] == "9"
