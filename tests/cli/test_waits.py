@@ -44,7 +44,9 @@ def begun(folder: Folder, *args: str) -> subprocess.Popen[str]:
 def changed(folder: Folder, change: Callable[[State], State]) -> None:
     """Write the state by hand, once nobody else does just now."""
     path = folder.root / STATE
-    path.write_bytes(dumps(change(loads(path.read_bytes(), STATE))))
+    written = path.with_name(".changed")
+    written.write_bytes(dumps(change(loads(path.read_bytes(), STATE))))
+    written.replace(path)  # whole: a command may be reading it
 
 
 def without_runs(state: State) -> State:

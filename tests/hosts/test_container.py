@@ -22,6 +22,7 @@ from schemas.run import Probe
 from tests.doubles.hosts.real_engine import IMAGE, Engine
 from tests.doubles.hosts.real_host import RealHost, until
 from tests.worlds import leftovers
+from tests.worlds.processes import command_lines
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_values_survive_and_none_is_an_argument(host: RealHost) -> None:
     shown = [f'printf "%s|" "${name}"' for name in env]
     job = host.start(*shown, "touch ready", "until [ -f go ]; do sleep 0.1; done", box=a_box(), env=env)
     until(lambda: host.at(job, "work/ready").exists())
-    commands = b"".join(path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists())
+    commands = command_lines()
     assert b"secret-value-77" not in commands
     host.at(job, "work/go").touch()
     assert host.over(job).exit_code == 0
