@@ -87,6 +87,8 @@ class Request(Value, frozen=True, kw_only=True):
     """The vendor's own id of what is offered (`Offer.handle`)."""
     image: str = ""
     """The image of each machine, where the type's instances are containers of one; "" where they are not."""
+    engine: bool = False
+    """Containers are to run on the machines: where they boot an image without an engine, one is installed."""
     deadline: int = 0
     """Unix time at which the backend itself ends the machine, where its type has an own deadline; 0: never."""
     tags: tuple[tuple[str, str], ...] = ()

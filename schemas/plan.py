@@ -49,6 +49,8 @@ class Launch(Value, frozen=True, kw_only=True, tag_field="kind", tag="launch"):
     """What its machines are made of, where they are containers: as `image` of `schemas.launch.Request`."""
     runtime: str = ""
     """`Resources.runtime` of its machines, where their type of backend fixes it."""
+    engine: bool = False
+    """As `engine` of `schemas.launch.Request`."""
     made_for: tuple[tuple[str, ...], ...] = ()
     """For each of `ids`, the runs of one node that are to use it: id and name of each in turn. Empty: of none."""
 

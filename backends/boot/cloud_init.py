@@ -62,6 +62,7 @@ def render(boot: Boot, *, request: Request, kind: BackendType = UNKNOWN) -> str:
         private=boot.host_key_private.strip(),
         public=boot.host_key_public,
         keys="\n".join(boot.authorized_keys),
+        present=(_WITH_ENGINE if request.engine else _AT_LAST).format(folder=FOLDER, base=BASE),
     )
     if len(text.encode()) > kind.user_data_limit:
         raise ValueError(f"user data of {len(text.encode())} bytes: {kind.user_data_limit} are the most")
@@ -168,6 +169,8 @@ done << 'END-OF-DSTACK'
 {keys}
 END-OF-DSTACK
 chmod 600 "$home/.ssh/authorized_keys" && chown -R "$user:" "$home/.ssh"
+{present}"""
+_AT_LAST = """\
 [ -d "$home/{folder}" ] || {{
     rm -rf "$home/{folder}.new" && mkdir -m 700 "$home/{folder}.new"
     ln -sfn {base} "$home/{folder}.new/deadman"
@@ -175,3 +178,33 @@ chmod 600 "$home/.ssh/authorized_keys" && chown -R "$user:" "$home/.ssh"
     chown -R "$user:" "$home/{folder}.new" && mv "$home/{folder}.new" "$home/{folder}"
 }}
 """
+# Containers are asked for. Installed by whoever outlives us, once cloud-init needs apt no more: to wait here would keep
+# the machine from coming up. Until then, for at most five minutes, nobody is told that it is ready; whatever comes of
+# it, it is used then, and its host tells what it has.
+_WITH_ENGINE = (
+    """\
+engine() {{ command -v docker > /dev/null 2>&1 || command -v podman > /dev/null 2>&1; }}
+present() {{
+"""
+    + "".join(f"    {line}\n" for line in _AT_LAST.splitlines())
+    + """\
+}}
+if [ -d "$home/{folder}" ] || engine; then present
+else
+    (
+        timeout 300 sh << 'END-OF-DSTACK'
+command -v cloud-init && cloud-init status --wait
+export DEBIAN_FRONTEND=noninteractive
+if command -v apt-get; then
+    apt-get -qq -o DPkg::Lock::Timeout=120 update
+    apt-get -qq -o DPkg::Lock::Timeout=120 install -y --no-install-recommends docker.io || apt-get -qq install -y podman
+elif command -v dnf; then dnf -q -y install docker || dnf -q -y install podman
+fi
+command -v docker && {{ systemctl enable --now docker || service docker start; }}
+END-OF-DSTACK
+        ! getent group docker > /dev/null || usermod -aG docker "$user"
+        present
+    ) < /dev/null > {base}/engine.log 2>&1 &
+fi
+"""
+)

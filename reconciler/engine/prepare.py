@@ -119,6 +119,7 @@ def _request(launch: Launch, state: State, *, now: int) -> Request:
         near=launch.near,
         handle=launch.offer.handle,
         image=launch.image,
+        engine=launch.engine,
         deadline=_deadline(launch, state, now=now),
         avoid=tuple(sorted({one.zone for one in _by_zone(launch, state, now=now)})),
         tags=launch.tags,

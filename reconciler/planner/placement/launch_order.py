@@ -18,6 +18,8 @@ class LaunchTerms(NamedTuple):
     """Where the machines are themselves containers: what they are made of."""
     runtime: str = ""
     """`Resources.runtime`, where the type of the backend fixes it."""
+    engine: bool = False
+    """They are to run containers, and are machines."""
 
 
 class LaunchOrder(NamedTuple):

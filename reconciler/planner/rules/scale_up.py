@@ -121,6 +121,7 @@ def _launch(draft: Draft, order: LaunchOrder, wanted: list[Wanted]) -> Launch:
         reservation=order.terms.reservation,
         image=order.terms.image,
         runtime=order.terms.runtime,
+        engine=order.terms.engine,
         made_for=tuple(tuple(one.runs) for one in wanted) if any(one.runs for one in wanted) else (),
         tags=pool.tags,
         max_lifetime=pool.max_lifetime,
@@ -251,4 +252,5 @@ def terms_of(growth: Growth, pool: Pool, offer: Offer, *, need: Need, where: Whe
         reservation=where.reservation,
         image=image_for(kind, need, pool),
         runtime=kind.fixed_runtime,
+        engine=not kind.fixed_runtime and (need.container or pool.isolation == "container" or bool(pool.default_image)),
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
+from backends.boot import cloud_init
 from backends.boot.cloud_init import SERVICE, TIMER, render
 from backends.boot.spec import Boot, DeadMan
 from backends.errors import BackendError
@@ -167,3 +170,75 @@ def test_no_second_key_is_made_beside_machines_of_another(tmp_path: Path) -> Non
     FolderStore(tmp_path / ".dstack/state", "demo12345678").write(state, "")
     with pytest.raises(BackendError, match="copy it from who made it, or set DSTACK_PROJECT_KEY"):
         boot_here(tmp_path, environ={})
+
+
+def machine(tmp_path: Path, *, engine: bool = False, installs: bool = True) -> dict[str, str]:
+    """A folder of programs that stand in for a distribution's; what they were asked for is in `asked`."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    asked = tmp_path / "asked"
+    made = f"printf '#!/bin/sh\\n' > {programs}/docker && chmod +x {programs}/docker"
+    stubs = {
+        "cloud-init": "sleep 0.2",
+        "apt-get": f'case "$*" in *install*) {made if installs else "exit 100"} ;; esac',
+        "systemctl": ":",
+        "usermod": ":",
+        "getent": "exit 0",
+        "chown": ":",
+        **({"podman": ":"} if engine else {}),
+    }
+    for name, text in stubs.items():
+        (programs / name).write_text(f'#!/bin/sh\necho "{name} $*" >> {asked}\n{text}\n')
+        (programs / name).chmod(0o755)
+    for name in ("sh", "timeout", "mkdir", "rm", "ln", "mv", "printf", "sleep", "chmod", "env"):
+        (programs / name).symlink_to(shutil.which(name) or name)
+    (tmp_path / "home").mkdir()
+    return {"PATH": str(programs), "user": "dstack", "home": str(tmp_path / "home")}
+
+
+def booted(tmp_path: Path, env: dict[str, str]) -> Path:
+    """Runs the end of the user data; gives the folder whose presence says that the machine is ready."""
+    text = cloud_init._WITH_ENGINE.format(folder=".dstack-host", base=tmp_path)
+    subprocess.run(["sh", "-c", text], env=env, check=True, timeout=30)
+    return tmp_path / "home/.dstack-host"
+
+
+def test_an_engine_is_installed_before_a_machine_for_containers_is_ready(tmp_path: Path) -> None:
+    env = machine(tmp_path)
+    folder = booted(tmp_path, env)
+    ends = time.monotonic() + 60
+    while not folder.is_dir():
+        assert time.monotonic() < ends, (tmp_path / "engine.log").read_text()
+        time.sleep(0.02)
+    assert (tmp_path / "bin/docker").exists(), "it is there by then"
+    asked = (tmp_path / "asked").read_text()
+    assert "install -y --no-install-recommends docker.io" in asked
+    assert "systemctl enable --now docker" in asked
+    assert "usermod -aG docker dstack" in asked
+    assert {one.name for one in folder.iterdir()} == {"deadman", "lease", "cleaned"}
+    (tmp_path / "asked").unlink()
+    booted(tmp_path, env)  # it boots again
+    assert "apt-get" not in ((tmp_path / "asked").read_text() if (tmp_path / "asked").exists() else "")
+
+
+def test_a_machine_that_has_an_engine_installs_none(tmp_path: Path) -> None:
+    folder = booted(tmp_path, machine(tmp_path, engine=True))
+    assert folder.is_dir(), "at once"
+    assert "apt-get" not in (tmp_path / "asked").read_text()
+
+
+def test_where_none_can_be_installed_the_machine_is_used_all_the_same(tmp_path: Path) -> None:
+    folder = booted(tmp_path, machine(tmp_path, installs=False))
+    ends = time.monotonic() + 60
+    while not folder.is_dir():
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+
+
+def test_only_who_runs_containers_is_born_with_that(tmp_path: Path) -> None:
+    boot = boot_of(KEY, "l-abc")
+    plain, boxed = render(boot, request=REQUEST), render(boot, request=replace(REQUEST, engine=True))
+    assert ("docker.io" in plain, "docker.io" in boxed) == (False, True)
+    assert len(boxed.encode()) < UNKNOWN.user_data_limit
+    (tmp_path / "user-data").write_text(boxed)
+    subprocess.run(["dash", "-n", str(tmp_path / "user-data")], check=True)
