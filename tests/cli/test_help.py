@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,36 @@ def commands(group: Any = ROOT, path: tuple[str, ...] = ()) -> Iterator[tuple[tu
 
 
 ALL = dict(commands())
+ORDERS = set(
+    [
+        "Add",
+        "Apply",
+        "Check",
+        "Copy",
+        "Create",
+        "Delete",
+        "Edit",
+        "Follow",
+        "Inspect",
+        "Limit",
+        "List",
+        "Make",
+        "Manage",
+        "Move",
+        "Print",
+        "Rebuild",
+        "Replace",
+        "Restore",
+        "Run",
+        "Set",
+        "Show",
+        "Start",
+        "Stop",
+        "Terminate",
+        "Undo",
+        "Write",
+    ]
+)
 
 
 def shown(*arguments: str) -> str:
@@ -61,8 +92,19 @@ def test_help_of_the_whole_has_every_command_under_a_heading(snapshot: Any, monk
     assert shown("run", "--help") == snapshot
 
 
-def test_every_example_is_of_a_command_that_there_is() -> None:
-    assert {tuple(name.split()) for name in EXAMPLES} <= {(), *ALL}
+def test_every_command_has_two_examples() -> None:
+    leaves = {path for path, command in ALL.items() if not hasattr(command, "commands")}
+    assert {tuple(name.split()) for name in EXAMPLES} == {(), *leaves}
+    assert [name for name, lines in EXAMPLES.items() if len(lines) < 2] == []
+    assert [line for lines in EXAMPLES.values() for line in lines if len(line) > 98] == []
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_the_first_line_of_help_is_short_and_an_order(path: tuple[str, ...]) -> None:
+    first = ALL[path].help.partition("\n")[0]
+    assert len(first) <= 60
+    assert first.endswith(".")
+    assert re.split("[ ,]", first)[0] in ORDERS
 
 
 @pytest.mark.parametrize("line", [line for lines in EXAMPLES.values() for line in lines])
@@ -70,6 +112,7 @@ def test_every_example_is_a_command_line(line: str) -> None:
     words = shlex.split(line.partition(">")[0], comments=True)
     assert words.pop(0) == "dstack"
     command, context, path = ROOT, None, ["dstack"]
+    words = split(words)[1]
     while hasattr(command, "commands") and words and not words[0].startswith("-"):
         context = command.make_context(path[-1], [], parent=context, resilient_parsing=True)
         path.append(words.pop(0))

@@ -26,7 +26,10 @@ def allow(
     on_demand: Annotated[bool, typer.Option("--on-demand", help="Of on-demand instances, not of spot.")] = False,
     yes: o.Yes = False,
 ) -> int:
-    """Cap the instances of a type, over all pools. Spot instances above a lowered maximum end at once."""
+    """Set the maximum number of instances of a type.
+
+    Spot instances above a lowered maximum terminate at once.
+    """
     from reconciler.cli.commands.autoscale.edit import allow as allowed
     from schemas.desired import Cap
 
@@ -35,21 +38,21 @@ def allow(
 
 
 def info(as_json: o.AsJson = False) -> int:
-    """List the rules in force, how much of each is used, and whether it can be had now."""
+    """List the rules, their usage and availability."""
     from reconciler.cli.commands.autoscale.info import show_rules
 
     return show_rules(as_json=as_json)
 
 
 def clear(yes: o.Yes = False) -> int:
-    """Take every rule away: no spot instances, and those that run end at once."""
+    """Delete all rules; terminate spot instances at once."""
     from reconciler.cli.commands.autoscale.edit import clear as cleared
 
     return cleared(yes=yes)
 
 
 def enable(yes: o.Yes = False) -> int:
-    """Make spot instances by the rules again."""
+    """Create spot instances by the rules again."""
     from reconciler.cli.commands.autoscale.edit import switch
 
     del yes  # nothing is asked: it ends nothing
@@ -57,7 +60,10 @@ def enable(yes: o.Yes = False) -> int:
 
 
 def disable(yes: o.Yes = False) -> int:
-    """Make no spot instances and end those that run at once; the rules stay."""
+    """Terminate spot instances and create no more.
+
+    The rules are kept.
+    """
     from reconciler.cli.commands.autoscale.edit import switch
 
     return switch(enabled=False, yes=yes)
@@ -65,7 +71,7 @@ def disable(yes: o.Yes = False) -> int:
 
 def register(app: typer.Typer) -> None:
     """Hang `autoscale` and its commands into `app`."""
-    scale = new_app("Cap the instances of a type, over all pools; each command acts at once.")
+    scale = new_app("Limit instances by type, over all pools.")
     scale.command("allow")(allow)
     scale.command("info")(info)
     scale.command("clear")(clear)

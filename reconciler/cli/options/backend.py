@@ -17,14 +17,17 @@ Name = Annotated[
 
 
 def list_backends(as_json: o.AsJson = False) -> int:
-    """List backends: who each was when last seen, what lives there and what that costs an hour."""
+    """List backends, their instances and hourly cost."""
     from reconciler.cli.commands.backend.list import list_backends as listed
 
     return listed(as_json=as_json)
 
 
 def check(name: Name = "", as_json: o.AsJson = False) -> int:
-    """Ask each backend what it needs: identity, permissions, quotas, network, clock. Changes nothing."""
+    """Check credentials, rights, quotas and network.
+
+    Starts with what this machine lacks. Changes nothing.
+    """
     from reconciler.cli.commands.backend.check import check_backends
 
     return check_backends(name, as_json=as_json)
@@ -38,7 +41,7 @@ def policy(
         str, typer.Option(metavar="ROLE", help="The machines' role, where `iam_instance_profile` is named otherwise.")
     ] = "",
 ) -> int:
-    """Print the least that AWS's IAM must allow for this project, as JSON."""
+    """Print the IAM policy that the project needs."""
     from reconciler.cli.commands.backend.policy import print_policy
     from reconciler.cli.exits import Fail
 
@@ -48,7 +51,10 @@ def policy(
 
 
 def key() -> int:
-    """Make the project's key, which opens the machines that dstack creates, or say where it lies."""
+    """Create the project's key, or print where it is.
+
+    The key opens the instances that dstack creates. It is never printed.
+    """
     from reconciler.cli.commands.backend.key import make_key
 
     return make_key()
@@ -66,7 +72,10 @@ def configure(
     as_json: o.AsJson = False,
     yes: o.Yes = False,
 ) -> int:
-    """Check AWS credentials, keep a key in AWS's own file, and declare the backend."""
+    """Check AWS credentials and add the backend.
+
+    A new key is stored in AWS's own file.
+    """
     from reconciler.cli.commands.backend.aws_configure import AwsAsk
     from reconciler.cli.commands.backend.aws_configure import configure as configured
 
@@ -88,17 +97,17 @@ def configure(
 
 def register(app: typer.Typer) -> None:
     """Hang `backend` and `aws` and their commands into `app`."""
-    backends = new_app("Look at the backends, what they need and what they cost.")
+    backends = new_app("Inspect backends: identity, rights, cost, key.")
     backends.command("list")(list_backends)
     backends.command("check")(check)
     backends.command("policy")(policy)
     backends.command("key")(key)
     app.add_typer(backends, name="backend")
-    aws = new_app("Set AWS up.")
+    aws = new_app("Set up AWS.")
     aws.command("configure")(configure)
     aws.callback()(_nothing)
     app.add_typer(aws, name="aws")
 
 
 def _nothing() -> None:
-    """Set AWS up."""
+    """Set up AWS."""

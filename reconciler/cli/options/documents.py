@@ -13,7 +13,7 @@ from reconciler.cli.completion import names
 def validate(
     paths: Annotated[list[Path] | None, typer.Argument(metavar="PATH", help="Default: this project.")] = None,
 ) -> int:
-    """Check folders, `.dstack` files and run configurations; every problem in one pass."""
+    """Check the configuration and report every problem."""
     from reconciler.cli.commands.documents import check
 
     return check(tuple(paths or ()))
@@ -24,7 +24,10 @@ def schema(
         str, typer.Argument(metavar="NAME", help="Without it: the names.", autocompletion=names.schemas)
     ] = "",
 ) -> int:
-    """Print the JSON Schema of the documents or of an output."""
+    """Print the JSON Schema of a document or an output.
+
+    Without NAME: the names.
+    """
     from reconciler.cli.commands.documents import print_schema
 
     return print_schema(name)
@@ -36,7 +39,7 @@ def completion(
         typer.Argument(metavar="SHELL", help="bash, zsh or fish.", autocompletion=names.one_of("bash", "zsh", "fish")),
     ],
 ) -> int:
-    """Print what completes commands, options and names in a shell."""
+    """Print the completion script of a shell."""
     from reconciler.cli.completion.shells import print_script
 
     return print_script(shell)
@@ -47,7 +50,10 @@ def init(
     name: Annotated[str, typer.Option("--name", "-n", metavar="NAME", help="Default: the folder's name.")] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: this machine alone.")] = False,
 ) -> int:
-    """Write a commented `.dstack/` to start from; asks what of this machine the project may use."""
+    """Write a first configuration into .dstack/.
+
+    Asks for the project's name and for the AWS profiles and servers of this machine to use.
+    """
     from reconciler.cli.commands.init import start_project
 
     return start_project(folder, name=name, yes=yes)

@@ -39,7 +39,10 @@ def offers(
     refresh: Annotated[bool, typer.Option("--refresh", help="Ask for younger prices first, AWS itself too.")] = False,
     as_json: o.AsJson = False,
 ) -> int:
-    """List what could be had, cheapest first, and whose price it is; changes nothing, needs no credentials."""
+    """List instance offers, cheapest first.
+
+    Needs no credentials and changes nothing. PRICED says where each price comes from.
+    """
     from reconciler.cli.commands.offers.flags import spot_flag
     from reconciler.cli.commands.offers.list import OffersFlags, show_offer_list
 

@@ -23,21 +23,21 @@ PoolArgument = Annotated[str, typer.Argument(metavar="POOL", autocompletion=name
 
 
 def list_pools(verbose: o.Verbose = False) -> int:
-    """List pools and how many of their instances are available."""
+    """List pools and their available instances."""
     from reconciler.cli.commands.pool.ps import show_pools
 
     return show_pools(verbose=verbose)
 
 
 def ps(pool: o.PoolName = "", watch: o.Watch = False, as_json: o.AsJson = False, cached: o.Cached = False) -> int:
-    """List instances, when each will go, and why one is unreachable."""
+    """List instances, their status and when they terminate."""
     from reconciler.cli.commands.pool.ps import show_instances
 
     return show_instances(pool=pool, watch=watch, as_json=as_json, cached=cached)
 
 
 def create(name: Annotated[str, typer.Option("--name", "-n", metavar="NAME", help="The new pool's name.")]) -> int:
-    """Add a pool to the YAML."""
+    """Add a pool to the configuration."""
     from reconciler.cli.commands.pool.edit import create_pool
 
     return create_pool(name)
@@ -48,14 +48,17 @@ def delete(
         str, typer.Option("--name", "-n", metavar="NAME", help="The pool to delete.", autocompletion=names.pools)
     ],
 ) -> int:
-    """Take a pool out of the YAML; refused while it has live instances."""
+    """Delete a pool from the configuration.
+
+    Refused while the pool has instances.
+    """
     from reconciler.cli.commands.pool.edit import delete_pool
 
     return delete_pool(name)
 
 
 def set_default(pool: RequiredPool) -> int:
-    """Make a pool the default one, in the YAML."""
+    """Make a pool the default pool."""
     from reconciler.cli.commands.pool.edit import set_default_pool
 
     return set_default_pool(pool)
@@ -91,7 +94,10 @@ def add(
     yes_above: o.YesAbove = "",
     deadline: o.Deadline = "",
 ) -> int:
-    """Add instances to a pool; they go after 72h idle unless told otherwise."""
+    """Create instances in a pool.
+
+    They terminate after 72h idle unless --idle-duration or --dont-destroy says otherwise.
+    """
     from reconciler.cli.commands.offers.flags import retry_flag, spot_flag
     from reconciler.cli.commands.pool.add import AddAsk, add_to_pool
 
@@ -138,7 +144,10 @@ def add_ssh(
     take_over: Annotated[bool, typer.Option("--take-over", help="Also a host that another project has.")] = False,
     yes: o.Yes = False,
 ) -> int:
-    """Declare servers in a pool: look at them, show their keys, ask, and write them into the YAML."""
+    """Add SSH hosts to a pool.
+
+    Checks the hosts, shows their keys, asks, and writes them into the configuration.
+    """
     from reconciler.cli.commands.pool.add_ssh import add_ssh
     from reconciler.cli.commands.pool.add_ssh_flags import AddSshAsk
 
@@ -169,7 +178,7 @@ def remove(
     yes: o.Yes = False,
     deadline: o.Deadline = "",
 ) -> int:
-    """End an instance."""
+    """Terminate an instance."""
     from reconciler.cli.commands.pool.remove import remove_from_pool
 
     return remove_from_pool(name, pool=pool, force=force, yes=yes, deadline=deadline)
@@ -184,7 +193,10 @@ def drain(
     reason: Reason = "",
     yes: o.Yes = False,
 ) -> int:
-    """Start nothing more in a pool or on an instance, and let its instances go as they fall idle."""
+    """Start no more runs in a pool or on an instance.
+
+    Its instances terminate as they become idle.
+    """
     from reconciler.cli.commands.pool.override import PoolOverride, override_pool
 
     del yes  # nothing is asked: the next apply acts on it, and shows it first
@@ -193,7 +205,7 @@ def drain(
 
 
 def pause(pool: PoolArgument, until: Until = "", duration: For = "", reason: Reason = "", yes: o.Yes = False) -> int:
-    """Launch nothing more in a pool."""
+    """Create no more instances in a pool."""
     from reconciler.cli.commands.pool.override import PoolOverride, override_pool
 
     del yes  # nothing is asked
@@ -201,7 +213,7 @@ def pause(pool: PoolArgument, until: Until = "", duration: For = "", reason: Rea
 
 
 def resume(name: Held, yes: o.Yes = False) -> int:
-    """Take back `pool drain` and `pool pause`, and trust a quarantined instance again."""
+    """Undo pool drain and pool pause; clear a quarantine."""
     from reconciler.cli.commands.pool.override import resume_pool
 
     del yes  # nothing is asked
@@ -210,7 +222,7 @@ def resume(name: Held, yes: o.Yes = False) -> int:
 
 def register(app: typer.Typer) -> None:
     """Hang `pool` and its commands into `app`."""
-    pools = new_app("List, change and watch pools and their instances.")
+    pools = new_app("Manage pools and their instances.")
     pools.command("list")(list_pools)
     pools.command("ps")(ps)
     pools.command("create")(create)

@@ -28,7 +28,10 @@ def plan(
     fail_on: Annotated[str, typer.Option(metavar="GATES", help="Exit 1 on any of destroy, cost>N, unmet.")] = "",
     markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as a review comment, too.")] = None,
 ) -> int:
-    """Show what apply would change, what it costs, and why. Changes nothing."""
+    """Show what apply would change and what it costs.
+
+    Nothing is changed. With --refresh, backends and hosts are asked first.
+    """
     from reconciler.cli.commands.plan.plan import PlanFlags, show_plan
 
     return show_plan(
@@ -66,7 +69,10 @@ def apply(
     revive: Annotated[bool, typer.Option("--revive", help="Create a destroyed project again.")] = False,
     upgrade_state: Annotated[bool, typer.Option("--upgrade-state", help="Upgrade the state's format first.")] = False,
 ) -> int:
-    """Observe, plan, ask, do it, and wait until it is seen. Safe to kill at any point."""
+    """Apply the configuration: create, start and terminate.
+
+    Shows the plan, asks for confirmation, applies it and waits until it is done. Safe to interrupt at any time.
+    """
     from reconciler.cli.commands.plan.apply import ApplyFlags, run_apply
 
     return run_apply(
@@ -107,7 +113,10 @@ def cost(
     as_json: o.AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, without a total.")] = False,
 ) -> int:
-    """Show what was billed, by whom it was used and how much of it was idle; this month's, if nothing is said."""
+    """Show what was billed, by pool, user, run or backend.
+
+    Without --since: this month, with the share of idle time.
+    """
     from reconciler.cli.commands.cost import show_cost
 
     return show_cost(since=since, by=by, as_json=as_json, as_csv=as_csv)
@@ -122,7 +131,10 @@ def events(
     as_json: o.AsJson = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more, until Ctrl-C.")] = False,
 ) -> int:
-    """List what happened: launches, ends, runs, applies; the last day's, if nothing is said."""
+    """List what happened: launches, ends, runs, applies.
+
+    Without --since: the last day.
+    """
     from reconciler.cli.commands.cost import EventFlags, show_events
 
     return show_events(EventFlags(since=since, pool=pool, run=run, as_json=as_json, follow=follow))
@@ -132,14 +144,20 @@ def destroy(
     deadline: o.Deadline = "",
     confirm: Annotated[str, typer.Option(metavar="PROJECT", help="Instead of typing the project's name.")] = "",
 ) -> int:
-    """End every instance and run of the project, after a typed confirmation."""
+    """Terminate every instance and run of the project.
+
+    Asks for the project's name as confirmation.
+    """
     from reconciler.cli.commands.plan.destroy import run_destroy
 
     return run_destroy(deadline=deadline, confirmed=confirm)
 
 
 def gc(yes: o.Yes = False, as_json: o.AsJson = False) -> int:
-    """List what carries the project's id in any cloud and nobody owns, and remove it."""
+    """List orphaned cloud resources and delete them.
+
+    An orphan has the project's tag and no owner. Every region of every backend is checked.
+    """
     from reconciler.cli.commands.gc import collect_garbage
 
     return collect_garbage(yes=yes, as_json=as_json)

@@ -48,7 +48,10 @@ def run(
         int | None, typer.Option(metavar="N", min=0, help="End with the exit code of node N (0: the first).")
     ] = None,
 ) -> int:
-    """Run a configuration: show offers, ask, start it and follow its log."""
+    """Run a configuration and follow its log.
+
+    Shows the offers and asks before an instance is created.
+    """
     from reconciler.cli.commands.offers.flags import retry_flag, spot_flag
     from reconciler.cli.commands.run.run import RunAsk, run_run
 
@@ -75,7 +78,7 @@ def ps(
     as_json: o.AsJson = False,
     cached: o.Cached = False,
 ) -> int:
-    """List runs: the unfinished ones or, without any, the last one."""
+    """List runs: unfinished ones, or the last one."""
     from reconciler.cli.commands.run.ps import show_runs
 
     return show_runs(everything=everything, verbose=verbose, watch=watch, as_json=as_json, cached=cached)
@@ -90,7 +93,10 @@ def logs(
     tail: Annotated[int | None, typer.Option(metavar="N", min=0, help="Only its last N lines.")] = None,
     deadline: o.Deadline = "",
 ) -> int:
-    """Print a run's log: from its host while it runs, from the store afterwards."""
+    """Print a run's log.
+
+    From its host while it runs, from the store afterwards.
+    """
     from reconciler.cli.commands.run.log_output import kept_out_of_runs
     from reconciler.cli.commands.run.logs import show_logs
 
@@ -116,7 +122,7 @@ def artifacts(
     folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="Default: ./RUN-artifacts.")] = None,
     job: Annotated[int | None, typer.Option(metavar="N", min=0, help="Only this node's.")] = None,
 ) -> int:
-    """Copy what a run left (its `artifacts`) into a folder."""
+    """Copy a run's artifacts into a folder."""
     from reconciler.cli.commands.run.artifacts import fetch_artifacts
 
     return fetch_artifacts(name, folder=folder, job=job)
@@ -135,7 +141,10 @@ def attach(
     yes: o.Yes = False,
     deadline: o.Deadline = "",
 ) -> int:
-    """Follow a run with its ports forwarded, until Ctrl-C; `ssh RUN` and editors enter it."""
+    """Follow a run and forward its ports.
+
+    `ssh RUN` and editors can enter the run meanwhile.
+    """
     from reconciler.cli.commands.run.attach import AttachFlags, attach_run
 
     return attach_run(
@@ -169,7 +178,10 @@ def cp(
     job: Annotated[int, typer.Option(metavar="N", min=0, help="The node to copy from or to.")] = 0,
     replica: Annotated[int, typer.Option(metavar="N", min=0, help="The replica of a service.")] = 0,
 ) -> int:
-    """Copy files out of a run (once it has ended, from its artifacts) or into one."""
+    """Copy files out of a run, or into it.
+
+    After its end, files are copied from its artifacts.
+    """
     if ":" in target and "/" not in target.partition(":")[0] and not Path(target).exists():
         from reconciler.cli.commands.run.copy_into import copy_into
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from schemas.backend_types import TYPES
 
-OTHER = "More"
+OTHER = "Other commands"
 
 COMMANDS = {
-    "Set up": ("init", "validate", "schema", "backend", *TYPES, "completion"),
-    "Plan and apply": ("plan", "apply", "show", "destroy", "gc"),
-    "Pools": ("pool", "offers", "autoscale"),
-    "Runs": ("run", "ps", "logs", "attach", "stop", "cp", "artifacts", "metrics"),
-    "Understand": ("explain", "events", "cost", "report"),
-    "State": ("state",),
+    "Plan and apply commands": ("plan", "apply", "show", "destroy", "gc"),
+    "Run commands": ("run", "ps", "logs", "attach", "stop", "cp", "artifacts", "metrics"),
+    "Pool commands": ("pool", "offers", "autoscale"),
+    "Inspection commands": ("explain", "events", "cost", "report"),
+    "State commands": ("state",),
+    "Setup commands": ("init", "validate", "schema", "backend", *TYPES, "completion"),
 }
 
 _RESOURCES = ("gpu", "cpu", "memory", "shared_memory", "disk")
@@ -35,8 +35,8 @@ OPTIONS = {
         "Offers": _OFFERS,
         "Instance": _INSTANCE,
         "Retry": _RETRY,
-        "Consent and waiting": _CONSENT,
-        "What this apply may do": _ALLOWANCES,
+        "Confirmation and waiting": _CONSENT,
+        "Permissions of this apply": _ALLOWANCES,
     }.items()
     for name in names
 }

@@ -13,14 +13,14 @@ from reconciler.cli.options.factory import new_app
 
 
 def show(as_json: o.AsJson = False) -> int:
-    """Say where the state lies and what it holds."""
+    """Show where the state is stored and what it holds."""
     from reconciler.cli.commands.state.show import show_state
 
     return show_state(as_json=as_json)
 
 
 def rebuild(yes: o.Yes = False, allow_endpoint: o.AllowEndpoint = None) -> int:
-    """Make a new state from what the places and hosts report, after the old one was lost."""
+    """Rebuild a lost state from backends and hosts."""
     from reconciler.cli.commands.state.show import rebuild_state
 
     return rebuild_state(yes=yes, allow_endpoint=tuple(allow_endpoint or ()))
@@ -30,28 +30,37 @@ def forget(
     subject: Annotated[str, typer.Argument(metavar="PLACE|INSTANCE", autocompletion=names.places_and_instances)],
     confirm: Annotated[str, typer.Option(metavar="NAME", help="Instead of typing the name.")] = "",
 ) -> int:
-    """Stop counting a place or an instance that will never return."""
+    """Stop tracking a backend region or an instance.
+
+    What runs there keeps running and billing.
+    """
     from reconciler.cli.commands.state.show import forget_subject
 
     return forget_subject(subject, confirmed=confirm)
 
 
 def pull(file: Annotated[Path | None, typer.Argument(metavar="FILE", show_default=False)] = None) -> int:
-    """Print the state, or write it into a new file."""
+    """Print the state, or write it to a new file."""
     from reconciler.cli.commands.state.file import pull_state
 
     return pull_state(file)
 
 
 def push(file: Annotated[Path, typer.Argument(metavar="FILE")], yes: o.Yes = False) -> int:
-    """Put a pulled state back, unless somebody wrote since."""
+    """Replace the state by a pulled one.
+
+    Refused where somebody wrote since.
+    """
     from reconciler.cli.commands.state.file import push_state
 
     return push_state(file, yes=yes)
 
 
 def edit() -> int:
-    """Edit the state in $EDITOR; what does not read as a state is not stored."""
+    """Edit the state in $EDITOR.
+
+    A text that is not a valid state is not stored.
+    """
     from reconciler.cli.commands.state.file import edit_state
 
     return edit_state()
@@ -61,7 +70,10 @@ def migrate(
     to: Annotated[str, typer.Option("--to", metavar="URL", help="s3://…, gs://…, az://… or a folder.")],
     yes: o.Yes = False,
 ) -> int:
-    """Move the state and all that lies beside it; the old place is sealed with a pointer."""
+    """Move the state, and all that belongs to it.
+
+    The old state becomes read-only and points to the new one.
+    """
     from reconciler.cli.commands.state.move import migrate_state
 
     return migrate_state(to, yes=yes)
@@ -70,7 +82,10 @@ def migrate(
 def rollback(
     version: Annotated[str, typer.Argument(metavar="VERSION", show_default=False)] = "", yes: o.Yes = False
 ) -> int:
-    """Put back what a bucket keeps; without VERSION list what it keeps."""
+    """Restore an older version of the state.
+
+    Without VERSION: list the versions that the bucket keeps.
+    """
     from reconciler.cli.commands.state.move import list_versions, rollback_state
 
     return rollback_state(version, yes=yes) if version else list_versions()
@@ -88,7 +103,7 @@ def new_lineage(
 
 def register(app: typer.Typer) -> None:
     """Hang `state` and its commands into `app`."""
-    states = new_app("Look at, move, rebuild or correct the project's memory.")
+    states = new_app("Inspect, move, rebuild or repair the state.")
     states.command("show")(show)
     states.command("rebuild")(rebuild)
     states.command("forget")(forget)
