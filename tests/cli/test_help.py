@@ -33,36 +33,34 @@ def commands(group: Any = ROOT, path: tuple[str, ...] = ()) -> Iterator[tuple[tu
 
 
 ALL = dict(commands())
-ORDERS = set(
-    [
-        "Add",
-        "Apply",
-        "Check",
-        "Copy",
-        "Create",
-        "Delete",
-        "Edit",
-        "Follow",
-        "Inspect",
-        "Limit",
-        "List",
-        "Make",
-        "Manage",
-        "Move",
-        "Print",
-        "Rebuild",
-        "Replace",
-        "Restore",
-        "Run",
-        "Set",
-        "Show",
-        "Start",
-        "Stop",
-        "Terminate",
-        "Undo",
-        "Write",
-    ]
-)
+ORDERS = {
+    "Add",
+    "Apply",
+    "Check",
+    "Copy",
+    "Create",
+    "Delete",
+    "Edit",
+    "Follow",
+    "Inspect",
+    "Limit",
+    "List",
+    "Make",
+    "Manage",
+    "Move",
+    "Print",
+    "Rebuild",
+    "Replace",
+    "Restore",
+    "Run",
+    "Set",
+    "Show",
+    "Start",
+    "Stop",
+    "Terminate",
+    "Undo",
+    "Write",
+}
 
 
 def shown(*arguments: str) -> str:

@@ -94,10 +94,7 @@ def add(
     yes_above: o.YesAbove = "",
     deadline: o.Deadline = "",
 ) -> int:
-    """Create instances in a pool.
-
-    They terminate after 72h idle unless --idle-duration or --dont-destroy says otherwise.
-    """
+    """Create instances in a pool; they terminate after 72h idle."""
     from reconciler.cli.commands.offers.flags import retry_flag, spot_flag
     from reconciler.cli.commands.pool.add import AddAsk, add_to_pool
 
