@@ -48,6 +48,17 @@ def sleepers() -> set[int]:
     return found
 
 
+def removed(folder: Path) -> None:
+    """With all that is in it, also while a job that runs there writes into it."""
+
+    def gone() -> bool:
+        with suppress(OSError):
+            shutil.rmtree(folder)
+        return not folder.exists()
+
+    until(gone, patience=30)
+
+
 def attached(shop: Shop, *commands: str, more: str = "") -> SshHost:
     host = shop.lab.host("one")
     shop.documents(host)
@@ -63,7 +74,7 @@ def attached(shop: Shop, *commands: str, more: str = "") -> SshHost:
 def test_an_idle_host_is_attached_anew(shop: Shop, part: str) -> None:
     host = attached(shop)
     was = claim(host)
-    shutil.rmtree(folders(host)[0] / part)
+    removed(folders(host)[0] / part)
     shop.apply(ok=False)
     until(lambda: shop.apply().code == 0 and shop.hosts()["one"]["status"] == "idle", patience=20)
     assert claim(host) != was
@@ -76,7 +87,7 @@ def test_the_run_of_a_busy_host_is_retried_and_runs_nowhere_twice(shop: Shop, pa
     host = attached(shop, "echo $DSTACK_ATTEMPT", SLEEP, more="retry: {on_events: [interruption]}")
     until(sleepers, patience=20)
     before = sleepers()
-    shutil.rmtree(folders(host)[0] / part)
+    removed(folders(host)[0] / part)
 
     def again() -> bool:
         shop.apply(ok=False)
@@ -90,7 +101,7 @@ def test_the_run_of_a_busy_host_is_retried_and_runs_nowhere_twice(shop: Shop, pa
 
 def test_the_run_of_a_busy_host_that_is_not_retried_fails_with_the_reason(shop: Shop) -> None:
     host = attached(shop, SLEEP, more="retry: false")
-    shutil.rmtree(folders(host)[0])
+    removed(folders(host)[0])
     shop.comes_to("train", "failed")
     assert shop.runs()["train"]["reason"] == "its folder on the host is gone"
     until(lambda: shop.apply(ok=False) and not sleepers(), patience=20)
@@ -99,7 +110,7 @@ def test_the_run_of_a_busy_host_that_is_not_retried_fails_with_the_reason(shop: 
 def test_a_stopped_run_ends_though_its_folder_is_gone(shop: Shop) -> None:
     host = attached(shop, SLEEP)
     until(sleepers, patience=20)  # what begins a job still writes there until then
-    shutil.rmtree(folders(host)[0])
+    removed(folders(host)[0])
     assert "terminated" in shop.dstack("stop", "train", "-y").out
 
 
@@ -107,7 +118,7 @@ def test_removing_such_a_host_works_and_a_healthy_one_is_refused(shop: Shop) -> 
     host = attached(shop)
     said = shop.dstack("pool", "remove", "one", "-y", ok=False)
     assert (said.code, "SSH host of the configuration" in said.err) == (1, True)
-    shutil.rmtree(folders(host)[0])
+    removed(folders(host)[0])
     assert shop.dstack("pool", "remove", "one", "-y").out == "instance one is ended\n"
 
 
