@@ -50,10 +50,12 @@ def ask_everywhere(ports: Ports, state: State, connections: Connections) -> Garb
     """
     silent: dict[str, str] = {}
     places = list(_places(ports, state, silent))
-    pinned = {place.config.name: place.identity for place in state.places if place.identity}
+    pinned = {one.config.name: one.identity for one in state.places if one.identity and not one.forgotten}
     accounts = _Accounts()
     tasks = {
-        place.name: _look(place, connections, pinned=pinned.get(place.config.name, ""), accounts=accounts)
+        place.name: _look(
+            place, connections, pinned=place.identity or pinned.get(place.config.name, ""), accounts=accounts
+        )
         for place in places
     }
     asked = gather(ports, tasks, limit=LIMIT)
@@ -138,7 +140,9 @@ def _remove(backend: Backend, one: Leftover, *, generation: int) -> None:
 
 
 def _places(ports: Ports, state: State, silent: dict[str, str]) -> Iterator[Place]:
-    known = {place.name: place for place in state.places}
+    """Forgotten ones too, each of the account that it had: what is not asked must not be called empty."""
+    yield from (one for one in state.places if one.forgotten and one.config.traits.bought)
+    known = {place.name: place for place in state.places if not place.forgotten}
     applied = state.applied.desired.backends if state.applied else ()
     configs = {config.name: config for config in (*(place.config for place in state.places), *applied)}
     for config in configs.values():

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from backends.errors import LackingHere
 from backends.fake.backend import Fault
 from reconciler.engine.ask_forgotten import ask_forgotten
+from reconciler.engine.garbage import ask_everywhere
+from reconciler.engine.ports import Connections
 from reconciler.engine.write_state import land
 from reconciler.report.plan import summary
 from reconciler.state.forget import billing, concerned, forget, left_at, remember, unanswered
+from reconciler.state.unowned import unowned
 from schemas.desired import BackendConfig
 from schemas.plan import Permissions
 from schemas.pool import Pool
@@ -112,3 +117,19 @@ def test_a_place_that_failed_to_answer_is_not_called_empty(tmp_path: Path) -> No
     site.world.faults.append(Fault(call="instances", error=LackingHere("no credentials here"), times=9))
     destroyed(site)
     assert unanswered(site.state) == {PLACE: "no credentials here"}
+
+
+def test_garbage_is_asked_for_in_the_forgotten_account_too(tmp_path: Path) -> None:
+    """With the credentials of another account it is not proven empty; with its own, what lives there is nobody's."""
+    site = forgotten(tmp_path)
+    site.world.identity = "account-2"
+    site.world.machines, kept = {}, site.world.machines
+    apply(site, desired())
+    for places in (site.state.places, tuple(reversed(site.state.places))):
+        state = replace(site.state, places=places)
+        asked = ask_everywhere(site.ports(), state, Connections(site.ports(), state.lineage))
+        assert list(asked.silent) == [FORMER]
+        assert "another account answers" in asked.silent[FORMER]
+    site.world.identity, site.world.machines = "account-1", kept
+    asked = ask_everywhere(site.ports(), site.state, Connections(site.ports(), site.state.lineage))
+    assert {one.id for one in unowned(site.state, asked.found) if one.place == FORMER} == set(kept)
