@@ -173,19 +173,29 @@ class _Asked(NamedTuple):
 
 
 class _Accounts:
-    """Those of account-wide types that are asked already. Thread-safe."""
+    """Those of account-wide types that have answered already. Thread-safe.
+
+    The backends of one account ask one after the other: a key that may not list says nothing of what another may.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._seen: set[tuple[str, str]] = set()
+        self._of: dict[tuple[str, str], _Account] = {}
 
-    def is_new(self, place: Place, identity: str) -> bool:
+    def of(self, place: Place, identity: str) -> _Account:
+        """One that nobody has asked yet, where each place of a type is asked by itself."""
         if place.config.traits.scope != "account":
-            return True
+            return _Account()
         with self._lock:
-            known = (place.config.type, identity) in self._seen
-            self._seen.add((place.config.type, identity))
-        return not known
+            return self._of.setdefault((place.config.type, identity), _Account())
+
+
+class _Account:
+    """Whether its machines, and its other resources, were told. Held while one backend asks."""
+
+    def __init__(self) -> None:
+        self.turn = threading.Lock()
+        self.machines = self.others = False
 
 
 def _look(
@@ -198,14 +208,18 @@ def _look(
         identity = backend.identity()
         if pinned and identity != pinned:
             raise BackendError(f"another account answers: {identity}, not {pinned}")
-        if not accounts.is_new(place, identity):
-            return _Asked()
-        scope = scope_of(replace(place, identity=identity))
-        machines = tuple(backend.instances())
-        try:
-            others, refused = listed(backend)
-        except CallFailed as error:
-            others, refused = (), {"": str(error)}
-        return _Contents(PlaceContents(place.name, scope, machines, others), refused)
+        account = accounts.of(place, identity)
+        with account.turn:
+            if account.machines and account.others:
+                return _Asked()
+            scope = scope_of(replace(place, identity=identity))
+            machines = () if account.machines else tuple(backend.instances())
+            account.machines = True
+            try:
+                others, refused = listed(backend)
+            except CallFailed as error:
+                others, refused = (), {"": str(error)}
+            account.others = not refused
+            return _Contents(PlaceContents(place.name, scope, machines, others), refused)
 
     return look

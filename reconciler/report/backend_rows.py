@@ -20,6 +20,9 @@ SERVERS = BackendConfig(name=SSH.name, type=SSH.name)
 class BackendRow:
     """`declared` false: it left the documents, and something of it still lives. `hourly` of what has a price.
 
+    `unpriced`: instances in no sum, as no price of theirs is known. `unseen`: places that were asked and never said
+    what they have; both make `hourly` the least that it may be.
+
     `identities` as last seen; `errors` of its places, each with the name and why it is.
     """
 
@@ -29,6 +32,8 @@ class BackendRow:
     identities: tuple[str, ...]
     instances: int
     hourly: Price
+    unpriced: int
+    unseen: int
     errors: tuple[str, ...]
     declared: bool = True
 
@@ -59,6 +64,8 @@ def _row(config: BackendConfig, state: State | None, *, declared: bool) -> Backe
         identities=tuple(dict.fromkeys(one.identity for one in places if one.identity)),
         instances=len(living),
         hourly=sum((one.price for one in living if one.price is not None), Price(0)),
+        unpriced=sum(one.price is None for one in living) if config.traits.bought else 0,
+        unseen=sum(bool(one.error) and one.observed_at is None for one in places) if config.traits.bought else 0,
         errors=tuple(_errors(config, places)),
         declared=declared,
     )
@@ -76,6 +83,7 @@ def _errors(config: BackendConfig, places: list[Place]) -> Iterable[str]:
     yield from config.unsupported
     for one in places:
         if one.answered_by:
-            yield f"{one.name}: answered by {one.answered_by}, not by {one.identity}: nothing of it is believed"
+            not_by = f", not by {one.identity}" if one.identity else ""
+            yield f"{one.name}: answered by {one.answered_by}{not_by}: nothing of it is believed"
         elif one.error:
             yield f"{one.name}: {one.error}"

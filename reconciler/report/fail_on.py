@@ -78,7 +78,7 @@ def _dear(limit: Price, rows: Sequence[PlanRow], *, plan: Plan) -> str:
     if unpriced:
         return f"{unpriced[0]} has no known price"
     if plan.hourly_after <= limit:
-        return ""
+        return f"cannot be ruled out: {plan.uncounted[0]}" if plan.uncounted else ""
     bought = sorted((row for row in rows if row.kind == "launch" and row.price), key=lambda row: -(row.price or 0))
     named = few((f"{row.instance} {hourly(row.price or Price(0))}" for row in bought), most=MOST_UNMET)
     return f"{hourly(plan.hourly_after)} after, above {hourly(limit)}" + (f": creates {named}" if bought else "")

@@ -16,6 +16,8 @@ def backend_list() -> Schema:
             "identities": TEXTS,
             "instances": COUNT,
             "hourly": {"type": "number", "minimum": 0},
+            "unpriced": COUNT,
+            "unseen": COUNT,
             "errors": TEXTS,
         }
     )

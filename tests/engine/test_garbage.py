@@ -72,3 +72,23 @@ def test_what_a_place_refuses_hides_neither_its_machines_nor_the_rest(tmp_path: 
     found = asked(site)
     assert list(found.refused.values()) == [{"": "denied"}]
     assert len(found.found[0].instances) == 1
+
+
+def test_a_backend_that_may_not_list_leaves_its_account_to_the_next(tmp_path: Path) -> None:
+    site = a_site(tmp_path, "fake-account")
+    applied = site.state.applied
+    assert applied is not None
+    (config,) = applied.desired.backends
+    other = replace(config, name="again")
+    state = replace(site.state, applied=replace(applied, desired=replace(applied.desired, backends=(config, other))))
+    site.world.faults.append(Fault(call="instances", error=BackendError("denied")))
+    found = ask_everywhere(site.ports(), state, Connections(site.ports(), state.lineage))
+    assert (list(found.silent.values()), [len(one.instances) for one in found.found]) == (["denied"], [1])
+    volume = Leftover(kind="volume", place=site.state.places[0].name, id="v")
+    site.world.faults += [
+        Fault(call="leftovers", error=PartlyListed([], {"volume": "denied"})),
+        Fault(call="leftovers", error=PartlyListed([volume], {})),
+    ]
+    found = ask_everywhere(site.ports(), state, Connections(site.ports(), state.lineage))
+    assert sorted(len(one.instances) for one in found.found) == [0, 1]
+    assert [one.id for contents in found.found for one in contents.others] == ["v"]

@@ -112,6 +112,9 @@ def test_gates() -> None:
     ]
     assert why("destroy,cost>20.01,unmet", plan_of(launch("gpu-1"), hourly_after=Decimal("20.01"))) == ["", "", ""]
     assert why("cost>20", plan_of(launch("gpu-1", price=None))) == ["gpu-1 has no known price"]
+    unseen = plan_of(hourly_after=Decimal(1), uncounted=("aws was never seen (denied): what it has is not known",))
+    (held_back,) = why("cost>20", unseen)
+    assert held_back == "cannot be ruled out: aws was never seen (denied): what it has is not known"
     many = plan_of(*[Terminate(instance=f"x{n}", name=f"x{n}", pool="gpu", why="") for n in range(13)])
     assert why("destroy", many)[0].endswith("terminate x9 and 3 more")
 

@@ -7,7 +7,7 @@ more than there is. GPUs are handed out by UUID; where these are not known yet, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -91,6 +91,7 @@ class SharedBox:
         self.held_until: int | None = None
         self.awaited = 0  # blocks of its jobs that a run waits for
         self.ports: set[int] = set()  # of runs that are to come here
+        self.ending: Collection[str] = ()  # names of runs whose jobs here have ended by then
         gone = {gpu for job in jobs for gpu in job.gpus}
         if isinstance(machine, Instance):
             gone |= lost_gpus(machine)
@@ -168,7 +169,7 @@ class Boxes:
         machine = box.machine
         if shape.nodes > 1 and not self._draft.joins_nodes(machine.backend):
             return 0
-        if clash(self._draft, machine, shape.ports) or not box.ports.isdisjoint(shape.ports):
+        if clash(self._draft, machine, shape.ports, ending=box.ending) or not box.ports.isdisjoint(shape.ports):
             return 0
         if isinstance(machine, Instance):
             if shape.instance_name and shape.instance_name != machine.name:

@@ -83,6 +83,10 @@ class Ends:
         seconds = self.ready_in(offer.backend, offer.instance_type) + (idle or 0)
         return None if offer.price is None else offer.price * seconds * count / 3600
 
+    def runs(self, jobs: Iterable[Job]) -> frozenset[str]:
+        """The names of their runs."""
+        return frozenset(self._of[job.id][0].spec.name for job in jobs if job.id in self._of)
+
     def _end(self, one: Instance, job: Job) -> CertainEnd | None:
         draft = self._draft
         if job.status == "ended":
@@ -186,7 +190,8 @@ class Freeing:
                     self._kept.setdefault(one.reserved_for, []).append(one)
                 else:
                     whole[end.at is None].append(left_of(one) if one.degraded else one)
-        self._whole = {ended: Stock(draft, instances) for ended, instances in whole.items()}
+        runs = {one.id: self.ends.runs(draft.jobs[one.id]) for instances in whole.values() for one in instances}
+        self._whole = {ended: Stock(draft, instances, ending=runs) for ended, instances in whole.items()}
 
     def _share(self, one: Instance, jobs: Collection[Job], *, of: int) -> None:
         """What is free of it now, and what its ended jobs leave; then also what the others with a certain end leave."""
@@ -202,6 +207,7 @@ class Freeing:
                 continue
             freed = SharedBox(one, of=of, jobs=[job for job in jobs if all(job is not each for each, _ in gone)])
             freed.free = min(freed.free, (box.free if box is not None else 0) + used([job for job, _ in gone], of=of))
+            freed.ending = self.ends.runs(job for job, _ in gone)
             self._boxes[ended].add(freed, pool=pool)
             at = max((end.at for _, end in gone if end.at is not None), default=None)
             self._until[one.id, ended] = CertainEnd(at, stopped=all(end.at is None or end.stopped for _, end in gone))

@@ -7,6 +7,7 @@ it. A service declares its `port`, any run its `ports`. The instances of a `loca
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 
 from reconciler.planner.draft import Draft
 from reconciler.state.master_port import master_port
@@ -39,12 +40,16 @@ def host_of(draft: Draft, machine: Instance | Offer) -> str:
     return machine.id if isinstance(machine, Instance) else ""
 
 
-def clash(draft: Draft, machine: Instance | Offer, ports: tuple[int, ...]) -> str:
-    """Why a job with these ports cannot be on that host: `port 8080 is used by run web`; "" where it can."""
+def clash(draft: Draft, machine: Instance | Offer, ports: tuple[int, ...], *, ending: Collection[str] = ()) -> str:
+    """Why a job with these ports cannot be on that host: `port 8080 is used by run web`; "" where it can.
+
+    `ending`: names of runs whose jobs there have ended by then.
+    """
     if not ports or not host_of(draft, machine):
         return ""
     known = listeners(draft, machine)
-    return next((f"port {port} is used by run {known[port]}" for port in ports if port in known), "")
+    taken = ((port, known[port]) for port in ports if port in known)
+    return next((f"port {port} is used by run {run}" for port, run in taken if run not in ending), "")
 
 
 def take_ports(draft: Draft, machine: Instance | Offer, ports: tuple[int, ...], *, run: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from operator import itemgetter
@@ -19,6 +19,7 @@ from schemas.resources import Need, Where
 from schemas.state import Override
 
 _DEAR = Price("Infinity")
+_NOTHING: Mapping[str, Collection[str]] = {}
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -94,10 +95,18 @@ class Stock:
     """Instances that may be given away, cheapest class first. Whoever takes one removes it.
 
     `owned` are the ids of those that were launched for runs that wait: others get one of them only where `first` is
-    asked for it.
+    asked for it. `ending`: instance id -> names of runs whose jobs have ended by the time that it is free.
     """
 
-    def __init__(self, draft: Draft, instances: Iterable[Instance], *, owned: Container[str] = ()) -> None:
+    def __init__(
+        self,
+        draft: Draft,
+        instances: Iterable[Instance],
+        *,
+        owned: Container[str] = (),
+        ending: Mapping[str, Collection[str]] = _NOTHING,
+    ) -> None:
+        self._ending = ending
         self._pools: dict[str, dict[str, list[tuple[int, Alike]]]] = {}
         self._merged: dict[tuple[str, tuple[str, ...]], list[Alike]] = {}
         self._at: dict[tuple[Requirement, bool], int] = {}
@@ -147,7 +156,7 @@ class Stock:
             if one is None or alike is None or id in self._gone or self._draft.pool_of(one) != shape.pool:
                 continue
             fitting = shape.instance_name in ("", one.name) and alike.fits(shape)
-            if fitting and not clash(self._draft, one, shape.ports):
+            if fitting and not self._clash(one, shape):
                 return one
         return None
 
@@ -164,7 +173,10 @@ class Stock:
 
     def _left(self, alike: Alike, shape: Requirement) -> Iterator[Instance]:
         left = (each for each in reversed(alike.free) if each.id not in self._gone)
-        return (each for each in left if not clash(self._draft, each, shape.ports))
+        return (each for each in left if not self._clash(each, shape))
+
+    def _clash(self, one: Instance, shape: Requirement) -> bool:
+        return bool(clash(self._draft, one, shape.ports, ending=self._ending.get(one.id, ())))
 
     def take(self, instance: Instance) -> None:
         self._gone.add(instance.id)

@@ -39,7 +39,8 @@ def list_backends(*, as_json: bool) -> int:
 def _cells(row: BackendRow) -> list[str]:
     regions = ", ".join(row.regions) or ("every" if type_of(row.type).regional else "")
     few = counted(len(row.identities), "server") if type_of(row.type).kind == "server" else ", ".join(row.identities)
-    return [row.name, row.type, regions, few, str(row.instances), price(row.hourly)]
+    least = "≥" if row.unpriced or row.unseen else ""
+    return [row.name, row.type, regions, few, str(row.instances), least + price(row.hourly)]
 
 
 def _json(row: BackendRow) -> dict[str, object]:
@@ -51,5 +52,7 @@ def _json(row: BackendRow) -> dict[str, object]:
         "identities": list(row.identities),
         "instances": row.instances,
         "hourly": float(row.hourly),
+        "unpriced": row.unpriced,
+        "unseen": row.unseen,
         "errors": list(row.errors),
     }
