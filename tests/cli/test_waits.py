@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from reconciler.cli.exits import Fail
+from reconciler.cli.terminal.patience import Patience
 from reconciler.cli.terminal.progress import Progress
 from reconciler.store.statefile import dumps, loads
 from schemas.state import State
@@ -121,8 +123,8 @@ WAITING = {
     "pool resume": "one pass",
     "pool add-ssh": "one look at each server: 90 s",
     "gc": "one look at each place: 60 s",
-    "cp": "the connection's own time limits",
-    "artifacts": "the store's own time limits",
+    "cp": "--deadline",
+    "artifacts": "--deadline",
     "ps -w": "Ctrl-C",
     "pool ps -w": "Ctrl-C",
     "events -f": "Ctrl-C",
@@ -148,6 +150,33 @@ def test_silence_is_broken_by_what_is_waited_for(capsys: pytest.CaptureFixture[s
         until(heard)
     lines = [line for line in "".join(said).splitlines() if line]
     assert lines[0].startswith("Waiting for run train to end (0s): no answer yet from lab-1")
+
+
+def test_one_silent_call_is_told_of_and_ended_at_the_deadline(capsys: pytest.CaptureFixture[str]) -> None:
+    reads, writes = os.pipe()
+    try:
+        with pytest.raises(Fail) as ended, Patience("gpu-0 to answer", deadline="1s", left="; it goes on", quiet=0.05):
+            os.read(reads, 1)
+    finally:
+        os.close(reads)
+        os.close(writes)
+    assert (str(ended.value), ended.value.code) == (
+        "The deadline came while waiting for gpu-0 to answer; it goes on",
+        3,
+    )
+    assert capsys.readouterr().err.startswith("Waiting for gpu-0 to answer (0s). Ctrl-C stops waiting")
+
+
+def test_a_copy_ends_at_its_deadline(folder: Folder) -> None:
+    folder.write(".dstack.yml", "type: task\nname: sleeper\ncommands: ['truncate -s 20G endless', 'exec sleep 600']\n")
+    assert folder.dstack("run", ".", "-y", "-d").code == 0
+    until(lambda: folder.dstack("cp", "sleeper:endless", "there", "--deadline", "1s").code == 3)
+    ran = folder.dstack("cp", "sleeper:endless", "there", "--deadline", "1s")
+    assert (
+        "The deadline came while waiting for files of run sleeper; what arrived is in there, and it is not all"
+        in ran.err
+    )
+    (folder.root / "there").unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------- what cannot come

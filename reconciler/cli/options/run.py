@@ -121,11 +121,12 @@ def artifacts(
     name: Annotated[str, o.RunName],
     folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="Default: ./RUN-artifacts.")] = None,
     job: Annotated[int | None, typer.Option(metavar="N", min=0, help="Only this node's.")] = None,
+    deadline: o.Deadline = "",
 ) -> int:
     """Copy a run's artifacts into a folder."""
     from reconciler.cli.commands.run.artifacts import fetch_artifacts
 
-    return fetch_artifacts(name, folder=folder, job=job)
+    return fetch_artifacts(name, folder=folder, job=job, deadline=deadline)
 
 
 def attach(
@@ -177,6 +178,7 @@ def cp(
     target: Annotated[str, o.CopyTo],
     job: Annotated[int, typer.Option(metavar="N", min=0, help="The node to copy from or to.")] = 0,
     replica: Annotated[int, typer.Option(metavar="N", min=0, help="The replica of a service.")] = 0,
+    deadline: o.Deadline = "",
 ) -> int:
     """Copy files out of a run, or into it.
 
@@ -185,7 +187,7 @@ def cp(
     if ":" in target and "/" not in target.partition(":")[0] and not Path(target).exists():
         from reconciler.cli.commands.run.copy_into import copy_into
 
-        return copy_into(Path(source), target=target, job=job, replica=replica)
+        return copy_into(Path(source), target=target, job=job, replica=replica, deadline=deadline)
     from reconciler.cli.commands.run.cp import copy_out
 
-    return copy_out(source, target=Path(target), job=job, replica=replica)
+    return copy_out(source, target=Path(target), job=job, replica=replica, deadline=deadline)

@@ -10,6 +10,7 @@ from reconciler.app.stores import artifacts_of
 from reconciler.cli.commands.run.find import find_run
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import site, state_of
+from reconciler.cli.terminal.patience import Patience
 from reconciler.cli.terminal.streams import out, say
 from reconciler.cli.terminal.transfer_bar import Transfer
 from reconciler.store.blobs.fetched import Fetched
@@ -19,7 +20,7 @@ from schemas.run import RUN_ENDED, Job, Run
 from schemas.state import State
 
 
-def fetch_artifacts(name: str, *, folder: Path | None, job: int | None) -> int:
+def fetch_artifacts(name: str, *, folder: Path | None, job: int | None, deadline: str = "") -> int:
     """Files of one node go into the folder itself, those of several into `node-N` in it."""
     where = site()
     state = state_of(where)
@@ -28,12 +29,19 @@ def fetch_artifacts(name: str, *, folder: Path | None, job: int | None) -> int:
     if not jobs:
         raise Fail(f"run {name} left no artifacts: {_why_none(run)}")
     target = folder if folder is not None else Path(f"{run.spec.name}-artifacts")
-    blobs = artifacts_of(where, told=Transfer().told)
-    fetched = Fetched(where.root)
-    number = sum(
-        _unpack(blobs, one, into=target if len(jobs) == 1 else target / f"node-{one.rank}", fetched=fetched)
-        for one in jobs
-    )
+    bar = Transfer()
+    left = f"; what arrived is in {target}, and it is not all"
+    with Patience(f"the artifacts of run {run.spec.name} from the store", deadline=deadline, left=left) as wait:
+
+        def told(what: str, done: int, size: int) -> None:
+            wait.moved()
+            bar.told(what, done, size)
+
+        blobs, fetched = artifacts_of(where, told=told), Fetched(where.root)
+        number = sum(
+            _unpack(blobs, one, into=target if len(jobs) == 1 else target / f"node-{one.rank}", fetched=fetched)
+            for one in jobs
+        )
     out(f"{counted(number, 'file')} in {target}\n")
     return 0
 

@@ -19,6 +19,7 @@ from reconciler.cli.commands.run.find import find_attempt, find_run
 from reconciler.cli.commands.run.logs import LogLost, live_log, say_pending, until_late, write
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import ports_of, site, state_of
+from reconciler.cli.terminal.patience import Patience
 from reconciler.cli.terminal.state_age import say_age
 from reconciler.cli.terminal.streams import ask, interactive, say
 from reconciler.hosts.enter import mark_active, working_folder
@@ -61,8 +62,9 @@ def attach_run(flags: AttachFlags) -> int:
     door = open_door(host, reach=reach, environ=os.environ)
     attached = _Attached(where=where, run=run, job=job, host=host, door=door)
     try:
-        attached.mark()
-        attached.forward([*map(_read_port, run.spec.ports), *_own_port(run), *wished])
+        with Patience(f"{host.name} to answer"):
+            attached.mark()
+            attached.forward([*map(_read_port, run.spec.ports), *_own_port(run), *wished])
         if flags.ssh_config:
             attached.name_it(flags)
         if run.spec.ide:

@@ -11,6 +11,7 @@ from reconciler.cli.commands.run.enter import living_job
 from reconciler.cli.commands.run.find import find_run
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import site, state_of
+from reconciler.cli.terminal.patience import Patience
 from reconciler.cli.terminal.streams import out
 from reconciler.hosts.pack import unpack_files
 from reconciler.hosts.runner import HostError
@@ -21,7 +22,7 @@ from reconciler.system.process import who
 from reconciler.text.format import counted
 
 
-def copy_into(source: Path, *, target: str, job: int, replica: int) -> int:
+def copy_into(source: Path, *, target: str, job: int, replica: int, deadline: str = "") -> int:
     """Copy a file or the content of a folder, without owners. Raises `Fail` where not all of it arrived."""
     name, _, path = target.partition(":")
     if not os.path.lexists(source):
@@ -32,17 +33,19 @@ def copy_into(source: Path, *, target: str, job: int, replica: int) -> int:
     found, host = living_job(state, run, rank=job, replica=replica)
     door = open_door(host, reach=reach_from(where.root, who=who(), environ=os.environ), environ=os.environ)
     folder, spec = source.is_dir(), run.spec
+    left = f"; not all of it arrived in {target}. The run goes on"
     try:
-        session = unpack_files(
-            door,
-            found.id,
-            path,
-            name=source.resolve().name,
-            folder=folder,
-            working_dir=spec.working_dir,
-            boxed=spec.container is not None,
-        )
-        number, said, code = _send(session, source, folder=folder)
+        with Patience(f"{host.name} to take the files", deadline=deadline, left=left) as wait:
+            session = unpack_files(
+                door,
+                found.id,
+                path,
+                name=source.resolve().name,
+                folder=folder,
+                working_dir=spec.working_dir,
+                boxed=spec.container is not None,
+            )
+            number, said, code = _send(session, source, folder=folder, wait=wait)
     except HostError as error:
         raise Fail(f"{host.name}: {error}") from error
     if code:
@@ -51,14 +54,14 @@ def copy_into(source: Path, *, target: str, job: int, replica: int) -> int:
     return 0
 
 
-def _send(session: Session, source: Path, *, folder: bool) -> tuple[int, str, int]:
+def _send(session: Session, source: Path, *, folder: bool, wait: Patience) -> tuple[int, str, int]:
     """(how many files, the last line of its errors, its exit code)."""
     errors: list[bytes] = []
     heard = threading.Thread(target=lambda: errors.extend(iter(lambda: session.read_errors(4096), b"")), daemon=True)
     heard.start()
     files = _Files()
     with tarfile.open(  # type: ignore[call-overload]
-        fileobj=_Input(session), mode="w|", format=tarfile.GNU_FORMAT, dereference=not folder
+        fileobj=_Input(session, wait), mode="w|", format=tarfile.GNU_FORMAT, dereference=not folder
     ) as tar:
         tar.add(source, arcname="." if folder else "file", filter=files.plain)
     session.end_input()
@@ -86,9 +89,10 @@ class _Files:
 class _Input:
     """A session's input as a file to write to."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, session: Session, wait: Patience) -> None:
+        self._session, self._wait = session, wait
 
     def write(self, data: bytes) -> int:
         self._session.write(data)
+        self._wait.moved()
         return len(data)

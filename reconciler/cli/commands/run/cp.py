@@ -18,6 +18,7 @@ from reconciler.cli.commands.run.enter import living_job
 from reconciler.cli.commands.run.find import find_run
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import site, state_of
+from reconciler.cli.terminal.patience import Patience
 from reconciler.cli.terminal.streams import out, say
 from reconciler.hosts.pack import FilesStream, pack_files
 from reconciler.hosts.runner import HostError
@@ -33,15 +34,19 @@ from schemas.state import State
 QUIET = 2.0  # seconds before a copy is long enough to be told of
 
 
-def copy_out(source: str, *, target: Path, job: int, replica: int) -> int:
-    """0 where all of it arrived; 1 where something was left out or the connection broke: each is said."""
+def copy_out(source: str, *, target: Path, job: int, replica: int, deadline: str = "") -> int:
+    """0 where all of it arrived; 1 where something was left out or the connection broke; 3 at the deadline.
+
+    Each is said.
+    """
     name, colon, path = source.partition(":")
     if not colon or "/" in name:
         raise Fail(f"{source}: not RUN:PATH. Type `dstack cp RUN:PATH DEST` or `dstack cp SRC RUN:PATH`")
     where = site()
     state = state_of(where)
     run = find_run(state, name)
-    with _Progress() as progress:
+    left = f"; what arrived is in {target}, and it is not all. The run goes on"
+    with Patience(f"files of run {run.spec.name}", deadline=deadline, left=left) as wait, _Progress(wait) as progress:
         copy = _Copy(where=where, state=state, run=run, path=path, target=target, progress=progress)
         done = copy.of_artifacts(job, replica) if run.status in RUN_ENDED else copy.of_job(job, replica)
     for note in done.notes[:20]:
@@ -167,7 +172,8 @@ def _kind(packed: Path, wanted: str) -> str | None:
 class _Progress:
     """A line on a terminal that grows, once a copy takes longer than a moment."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, wait: Patience, clock: Callable[[], float] = time.monotonic) -> None:
+        self._wait = wait
         self._clock, self._began, self._told, self._size = clock, clock(), 0.0, 0
 
     def __enter__(self) -> _Progress:
@@ -179,6 +185,7 @@ class _Progress:
             sys.stderr.flush()
 
     def add(self, size: int) -> None:
+        self._wait.moved()
         self._size += size
         now = self._clock()
         if now - self._began < QUIET or now - self._told < 0.5 or not sys.stderr.isatty():

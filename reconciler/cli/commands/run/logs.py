@@ -10,6 +10,7 @@ from reconciler.app.site import Site
 from reconciler.cli.commands.run.find import find_attempt, find_job, find_run
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import ports_of, site, state_of
+from reconciler.cli.terminal.patience import Patience
 from reconciler.cli.terminal.state_age import say_age
 from reconciler.cli.terminal.streams import say
 from reconciler.cli.terminal.times import seconds
@@ -98,21 +99,26 @@ def print_log(
     if host is None:
         raise Fail(f"run {run.spec.name}: its instance {job.instance} is not known any more")
     log = live_log(ports, where, host=host, job=job, lasting=until_end)
-    if tail is not None:
-        shown = LastLines(tail)
+    if until_end and tail is None:
+        _follow(log, run=run, offset=offset, late=late)
+        return
+    with Patience(f"{host.name} to send the log") as wait:
+        shown = None if tail is None else LastLines(tail)
         while data := log.read(offset):
-            shown.add(data)
+            wait.moved()
+            write(data) if shown is None else shown.add(data)
             offset += len(data)
+    if shown is not None:
         write(shown.text)
     if until_end:
-        try:
-            follow(log, write=write, sleep=time.sleep, offset=offset, stop=late)
-        except LogLost as lost:
-            raise Fail(f"{lost}; dstack logs -f {run.spec.name}") from lost
-        return
-    while data := log.read(offset):
-        write(data)
-        offset += len(data)
+        _follow(log, run=run, offset=offset, late=late)
+
+
+def _follow(log: Log, *, run: Run, offset: int, late: Callable[[], bool]) -> None:
+    try:
+        follow(log, write=write, sleep=time.sleep, offset=offset, stop=late)
+    except LogLost as lost:
+        raise Fail(f"{lost}; dstack logs -f {run.spec.name}") from lost
 
 
 def live_log(ports: Ports, where: Site, *, host: Instance, job: Job, lasting: bool, silence: float = OUTAGE) -> Log:
