@@ -33,27 +33,38 @@ class Surroundings:
 
 
 def connector(
-    site: Site, *, address: str, environ: Mapping[str, str] | None = None, reach: SshReach | None = None
+    site: Site,
+    *,
+    address: str,
+    environ: Mapping[str, str] | None = None,
+    reach: SshReach | None = None,
+    now: Callable[[], float] = time.time,
 ) -> Callable[[BackendConfig, str, str], Backend]:
     """`connect(config, region, lineage)` of `Ports`. Without `environ` nothing can be launched: no key is made."""
     from backends.registry import connect
 
     def connected(config: BackendConfig, region: str, lineage: str) -> Backend:
-        around = surroundings(site, lineage=lineage, address=address, environ=environ, reach=reach)
+        around = surroundings(site, lineage=lineage, address=address, environ=environ, reach=reach, now=now)
         return connect(config, region, around)
 
     return connected
 
 
 def surroundings(
-    site: Site, *, lineage: str, address: str, environ: Mapping[str, str] | None = None, reach: SshReach | None = None
+    site: Site,
+    *,
+    lineage: str,
+    address: str,
+    environ: Mapping[str, str] | None = None,
+    reach: SshReach | None = None,
+    now: Callable[[], float] = time.time,
 ) -> Surroundings:
     """What a backend may know here. Without `environ` nothing can be launched."""
     return Surroundings(
         project=site.project,
         lineage=lineage,
         state_address=address,
-        now=time.time,
+        now=now,
         reach=reach,
         boot=_booter(site, environ=environ),
     )

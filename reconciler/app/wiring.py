@@ -30,8 +30,12 @@ def wire(
     told: Told | None = None,
     reach: SshReach | None = None,
     asking: Asking = unheard,
+    now: Callable[[], int] = now,
 ) -> Ports:
-    """Ports on the real world. Nothing is read or made until they are used. `reach`: whose connections are shared."""
+    """Ports on the real world. Nothing is read or made until they are used. `reach`: whose connections are shared.
+
+    `now` is this machine's clock, in Unix seconds.
+    """
     from backends.registry import regions
     from reconciler.app.connections import connector, transports
     from reconciler.engine.catalog import catalog_of
@@ -53,7 +57,7 @@ def wire(
         deliver=deliveries.requests if deliveries else None,
         delivered=deliveries.result if deliveries else None,
         record=Telling(ledger),
-        connect=connector(site, address=store.address, environ=environ, reach=reach),
+        connect=connector(site, address=store.address, environ=environ, reach=reach, now=now),
         regions=regions,
         runner=HostRunner(transports(environ, reach), scratch=scratch_of(site), shown=reach.shown, seal=reach.seal),
         now=now,

@@ -123,10 +123,8 @@ class Folders:
 def run(checkout: Path, hosts: Path, *, skew: int) -> int:
     documents = documents_of(checkout)
     account = Account(os.environ["DOUBLE"], os.environ["AWS_ACCESS_KEY_ID"].removeprefix(KEY))
-    ports = wire(site_of(documents), environ=os.environ, unattended=True)
-    ports = dataclasses.replace(
-        ports, now=lambda: int(time.time()) + skew, runner=Folders(hosts, account, skew=skew), who=os.environ["USER"]
-    )
+    ports = wire(site_of(documents), environ=os.environ, unattended=True, now=lambda: int(time.time()) + skew)
+    ports = dataclasses.replace(ports, runner=Folders(hosts, account, skew=skew), who=os.environ["USER"])
     pools = tuple(pool.name for pool in documents.desired.pools)
     ask = TickAsk(
         documents=documents,
