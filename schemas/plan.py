@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from schemas.base import Mib, Price, Seconds, Value
+from schemas.configuration import Change, PlanCost
 from schemas.host import Host
 from schemas.launch import Request
 from schemas.offer import Offer
@@ -150,6 +151,8 @@ class Unmet(Value, frozen=True, kw_only=True):
 
     subject: str
     why: str
+    final: bool = False
+    """No wait helps: the configuration must change."""
 
 
 class Wait(Value, frozen=True, kw_only=True):
@@ -205,6 +208,10 @@ class Plan(Value, frozen=True, kw_only=True):
     """What bills, or may, and is in neither sum, each in words: forgotten places, those never seen, unknown prices."""
     hourly_before: Price = Price(0)
     hourly_after: Price = Price(0)
+    changes: tuple[Change, ...] = ()
+    """Keys of the configuration that differ from what was applied before."""
+    cost: PlanCost | None = None
+    """Per pool, and at most; None where nothing changes and nobody asked."""
 
 
 class Permissions(Value, frozen=True, kw_only=True):

@@ -26,7 +26,7 @@ from reconciler.engine.write_state import TRIES, differs, heartbeat_due, jitter,
 from reconciler.planner.failover import failover, left_waiting
 from reconciler.planner.launch_tries import OFFERS, within, without_unprepared
 from reconciler.planner.plan import plan
-from reconciler.planner.world import World
+from reconciler.planner.world import World, replaced
 from reconciler.state.access_modes import with_ways
 from reconciler.state.apply_config import (
     apply,
@@ -280,7 +280,7 @@ class _Table:
             assumed=assumed,
             done=markers_needed(self.ports.markers, state, desired),
             goes_on=self.ask.goes_on,
-            before=was.desired if was is not None and was.desired != desired else None,
+            before=replaced(was, desired),
             lapses=not self.clock.reading.apart,
         )
 

@@ -180,8 +180,9 @@ class Draft:
         self.names.add(f"{pool}-{n}")
         return f"{pool}-{n}"
 
-    def cannot(self, subject: str, why: str) -> None:
-        self.unmet.append(Unmet(subject=subject, why=why))
+    def cannot(self, subject: str, why: str, *, final: bool = False) -> None:
+        """Say why something wanted does not happen now. `final`: no wait helps."""
+        self.unmet.append(Unmet(subject=subject, why=why, final=final))
 
     def update_instance(self, instance: Instance, *, why: str, quiet: bool = False, **changes: object) -> None:
         self.actions.append(

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from reconciler.planner.draft import Draft, overrides
 from reconciler.planner.placement.blocks import SharedBox
 from reconciler.planner.placement.fit import has
-from reconciler.planner.placement.limits import hourly, uncounted
 from reconciler.state.autoscale_rules import word_of
 from reconciler.state.blocks import left_of, shared
 from reconciler.state.drains import INSTANCE, told
@@ -16,9 +15,8 @@ from reconciler.state.observe.late_hosts import returned
 from reconciler.state.status import INTERRUPTED, UNTRUSTED, lost_gpus, regular_ticks
 from reconciler.text.dates import clock, moment
 from reconciler.text.durations import words
-from schemas.base import Price
 from schemas.instance import Instance
-from schemas.plan import Launch, Terminate, Unmet
+from schemas.plan import Unmet
 from schemas.run import Attempt, Run
 from schemas.state import Override, Tick
 
@@ -33,13 +31,13 @@ def foresee(draft: Draft) -> None:
     if not draft.rules_documents:
         return
     for what in desired.unsupported:
-        draft.cannot("project", what)
+        draft.cannot("project", what, final=True)
     for config in desired.backends:
         for what in config.unsupported:
-            draft.cannot(f"backend {config.name}", what)
+            draft.cannot(f"backend {config.name}", what, final=True)
     for pool in desired.pools:
         for what in pool.unsupported:
-            draft.cannot(f"pool {pool.name}", what)
+            draft.cannot(f"pool {pool.name}", what, final=True)
     if not draft.may.destroy_all:
         told = (_stopped, _taken, _above, _quarantined, _degraded, _unfit, _repinned, _returned)
         draft.notes.extend(note for each in told for note in each(draft))
@@ -181,18 +179,6 @@ def _unpriced(draft: Draft) -> None:
     count = sum(each.price is None for each in draft.living.values())
     if count:
         draft.warnings.append(f"{count} instance{'s have' if count > 1 else ' has'} no known price: budgets miss them")
-
-
-def costs(draft: Draft) -> tuple[Price, Price, tuple[str, ...]]:
-    """$/h of all that lives and is not on its way out: now, and after the plan; and what is in neither."""
-    gone = {action.instance for action in draft.actions if isinstance(action, Terminate)}
-    before = hourly(draft)
-    ended = sum((draft.living[id].price or Price(0) for id in gone if id in draft.living), Price(0))
-    launched = sum(
-        ((action.offer.price or Price(0)) * len(action.ids) for action in draft.actions if isinstance(action, Launch)),
-        Price(0),
-    )
-    return before, before - ended + launched, tuple(uncounted(draft))
 
 
 def next_actor(ticks: tuple[Tick, ...], *, now: int) -> str:

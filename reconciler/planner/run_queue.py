@@ -44,7 +44,7 @@ def _demands(draft: Draft) -> Iterator[Demand]:
         if why and not covered:
             continue
         if why:
-            draft.cannot(f"run {run.spec.name}", why)
+            draft.cannot(f"run {run.spec.name}", why, final=_final(draft, run))
             if run.not_before is None or draft.now >= run.not_before:
                 remember(draft, run, why)
             continue
@@ -61,6 +61,12 @@ def _missing(draft: Draft, run: Run) -> list[int]:
     used = {attempt.replica for attempt in attempts}
     free = (replica for replica in range(run.spec.replicas + len(used)) if replica not in used)
     return [next(free) for _ in range(max(0, count))]
+
+
+def _final(draft: Draft, run: Run) -> bool:
+    """It lacks what only a change of the configuration or of this machine brings."""
+    spec = run.spec
+    return bool(spec.unsupported) or spec.name in draft.world.lacking or draft.pool_name(spec.pool) not in draft.pools
 
 
 def _hindered(draft: Draft, run: Run) -> str:

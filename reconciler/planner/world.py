@@ -11,7 +11,7 @@ from schemas.offer import Offer
 from schemas.plan import Permissions
 from schemas.resources import Need
 from schemas.run import RUN_ENDED, Run
-from schemas.state import State, Wish
+from schemas.state import Applied, State, Wish
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +35,17 @@ class World:
     done: frozenset[tuple[str, str]] = frozenset()
     goes_on: Literal["", "stops", "runs"] = ""
     before: Desired | None = None
-    """The configuration that was applied before, where the plan applies another one."""
+    """The configuration that was applied before, where the plan applies another one; empty where there was none."""
+    priced: bool = False
+    """The cost of each pool is computed although nothing changes."""
     lapses: bool = True
     """Whether the overrides of persons end in time: not while two clocks disagree."""
+
+
+def replaced(applied: Applied | None, desired: Desired) -> Desired | None:
+    """The configuration that `desired` replaces, as `World.before` has it."""
+    before = Desired() if applied is None else applied.desired
+    return None if before == desired else before
 
 
 def needs_of(desired: Desired, *, runs: Iterable[Run] = (), wishes: Iterable[Wish] = ()) -> tuple[Need, ...]:

@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from reconciler.cli.exits import Fail
-from reconciler.cli.terminal.patience import Patience
+from reconciler.cli.terminal.bounded_wait import BoundedWait
 from reconciler.cli.terminal.progress import Progress
 from reconciler.store.statefile import dumps, loads
 from schemas.state import State
@@ -155,7 +155,10 @@ def test_silence_is_broken_by_what_is_waited_for(capsys: pytest.CaptureFixture[s
 def test_one_silent_call_is_told_of_and_ended_at_the_deadline(capsys: pytest.CaptureFixture[str]) -> None:
     reads, writes = os.pipe()
     try:
-        with pytest.raises(Fail) as ended, Patience("gpu-0 to answer", deadline="1s", left="; it goes on", quiet=0.05):
+        with (
+            pytest.raises(Fail) as ended,
+            BoundedWait("gpu-0 to answer", deadline="1s", left="; it goes on", quiet=0.05),
+        ):
             os.read(reads, 1)
     finally:
         os.close(reads)

@@ -33,6 +33,7 @@ class Dispatch:
         self.at = AtHand(draft, waiting=waiting)
         self.holds = Holds(self.at, growth)
         self.refused: dict[Requirement, str] = {}
+        self._nowhere: dict[Requirement, bool] = {}
 
     def alternative(self, shape: Requirement) -> tuple[Offer | None, Seconds | None]:
         """What would be launched for the shape, and how long it takes; None where it is free, or cannot be had."""
@@ -83,4 +84,13 @@ class Dispatch:
 
     def unserved(self, run: Run, why: str, *, shape: Requirement | None = None, failed: bool = False) -> None:
         """As `reconciler.planner.rules.unserved_runs`."""
-        unserved(self.draft, run, why, holds=self.holds, shape=shape, failed=failed)
+        final = shape is None or self._fits_nowhere(shape)
+        unserved(self.draft, run, why, holds=self.holds, shape=shape, failed=failed, final=final)
+
+    def _fits_nowhere(self, shape: Requirement) -> bool:
+        """Nothing that the pool has, or that is offered, suits: no wait helps."""
+        if shape not in self._nowhere:
+            pool = self.draft.pools[shape.pool]
+            known = not (pool.hosts or self.draft.unknown or shape.instance_name or shape.reuse_only)
+            self._nowhere[shape] = known and not self.growth.search(shape).may_fit()
+        return self._nowhere[shape]

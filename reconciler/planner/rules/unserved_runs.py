@@ -15,12 +15,20 @@ from schemas.run import Run
 
 
 def unserved(
-    draft: Draft, run: Run, why: str, *, holds: Holds, shape: Requirement | None = None, failed: bool = False
+    draft: Draft,
+    run: Run,
+    why: str,
+    *,
+    holds: Holds,
+    shape: Requirement | None = None,
+    failed: bool = False,
+    final: bool = False,
 ) -> None:
     """Add the reason, with numbers, and hold machines for a run that goes on waiting for its shape.
 
     It fails where its window for capacity is over and it never ran this time.
     `failed`: machines that were launched were never ready, which is an error and no lack of capacity.
+    `final`: nothing that the pool has or may have fits.
     """
     over = run.wait_until is not None and draft.now >= run.wait_until and not draft.live.get(run.id)
     retry = run.spec.retry
@@ -29,12 +37,12 @@ def unserved(
         if shape is not None and (held := _held_for(draft, run, shape, holds=holds)):
             why = f"{why}; {held}"
         why += draft.aside.get(run.id, "")
-        draft.cannot(f"run {run.spec.name}", why)
+        draft.cannot(f"run {run.spec.name}", why, final=final)
         remember(draft, run, why)
         return
     tried = _window(retry.duration) if retry.no_capacity else ""
     reason = f"{'no machine was ready' if failed else 'no capacity'}{f' for {tried}' if tried else ''}: {why}"
-    draft.cannot(f"run {run.spec.name}", reason)
+    draft.cannot(f"run {run.spec.name}", reason, final=True)
     draft.update_run(run, why=reason, status="failed", reason=reason, finished_at=draft.now)
 
 

@@ -15,7 +15,7 @@ from reconciler.cli.terminal.streams import say
 from reconciler.engine.catalog import Later, catalog_of
 from reconciler.engine.clock_guard import concluded_unasked, withheld_by_the_clock
 from reconciler.planner.plan import plan as make_plan
-from reconciler.planner.world import World, needs_of
+from reconciler.planner.world import World, needs_of, replaced
 from reconciler.state.apply_config import apply
 from reconciler.system.process import boot_time, now, who
 from schemas.desired import Desired
@@ -23,7 +23,7 @@ from schemas.offer import Offer
 from schemas.plan import Permissions, Plan
 from schemas.resources import Where
 from schemas.run import RUN_ENDED, RunSpec
-from schemas.state import Revision, State
+from schemas.state import Applied, Revision, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,19 +35,18 @@ class Basis:
     done: frozenset[tuple[str, str]]
     moment: int
     nonce: str
+    priced: bool = False
+    """As `World.priced`."""
 
 
 def planned(basis: Basis, digest: str, desired: Desired, permissions: Permissions) -> tuple[Plan, State]:
     """The plan as if these documents ruled, wherever they came from."""
     revision = Revision(digest=digest)
     state = apply(basis.state, desired=desired, revision=revision, by=who(), now=basis.moment)
-    before = basis.state.applied.desired if basis.state.applied else None
-    return _planned(dataclasses.replace(basis, state=state), desired, permissions, before=before)
+    return _planned(dataclasses.replace(basis, state=state), desired, permissions, was=basis.state.applied)
 
 
-def _planned(
-    basis: Basis, desired: Desired, permissions: Permissions, *, before: Desired | None = None
-) -> tuple[Plan, State]:
+def _planned(basis: Basis, desired: Desired, permissions: Permissions, *, was: Applied | None) -> tuple[Plan, State]:
     """No clock is asked: where the last apply contradicts ours, nothing ends for reasons of time."""
     state, clock = concluded_unasked(basis.state, now=basis.moment, boot=boot_time())
     nowhere = {spec.name: why for spec in _specs(desired, state) if (why := undeclared_anywhere(spec, desired))}
@@ -61,7 +60,8 @@ def _planned(
         lacking=nowhere,
         assumed={name: why for name, why in _lacking(basis.site, desired, state).items() if name not in nowhere},
         done=basis.done,
-        before=before if before != desired else None,
+        before=replaced(was, desired),
+        priced=basis.priced,
         lapses=not clock.apart,
     )
     made = make_plan(world)

@@ -114,9 +114,8 @@ def stored(documents: Documents, permissions: Permissions, *, known: State | Non
     found = judged(stored, documents, now=moment)
     done = markers_needed(markers_of(site), found.state, documents.desired) if site.project else frozenset()
     basis = Basis(site=site, state=found.state, done=done, moment=moment, nonce=nonce())
-    before = stored.applied.desired if stored.applied else None
     allowed = replace(permissions, may_end=found.may_end)
-    made, state = _planned(basis, documents.desired, allowed, before=before)
+    made, state = _planned(basis, documents.desired, allowed, was=stored.applied)
     warnings = (*_format(state), *told_alone(documents.desired), *found.warnings, *made.warnings)
     return replace(made, warnings=warnings), state
 

@@ -10,7 +10,7 @@ from reconciler.app.stores import artifacts_of
 from reconciler.cli.commands.run.find import find_run
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import site, state_of
-from reconciler.cli.terminal.patience import Patience
+from reconciler.cli.terminal.bounded_wait import BoundedWait
 from reconciler.cli.terminal.streams import out, say
 from reconciler.cli.terminal.transfer_bar import Transfer
 from reconciler.store.blobs.fetched import Fetched
@@ -31,7 +31,7 @@ def fetch_artifacts(name: str, *, folder: Path | None, job: int | None, deadline
     target = folder if folder is not None else Path(f"{run.spec.name}-artifacts")
     bar = Transfer()
     left = f"; what arrived is in {target}, and it is not all"
-    with Patience(f"the artifacts of run {run.spec.name} from the store", deadline=deadline, left=left) as wait:
+    with BoundedWait(f"the artifacts of run {run.spec.name} from the store", deadline=deadline, left=left) as wait:
 
         def told(what: str, done: int, size: int) -> None:
             wait.moved()

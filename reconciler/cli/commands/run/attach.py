@@ -5,7 +5,6 @@ Whatever happens to us or to the connection, the run goes on: it ends by itself,
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -14,12 +13,13 @@ from pathlib import Path
 from urllib.parse import quote
 
 from reconciler.app.site import Site
+from reconciler.cli.commands.run.door import door_to, reach_of
 from reconciler.cli.commands.run.enter import living_job
 from reconciler.cli.commands.run.find import find_attempt, find_run
 from reconciler.cli.commands.run.logs import LogLost, live_log, say_pending, until_late, write
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import ports_of, site, state_of
-from reconciler.cli.terminal.patience import Patience
+from reconciler.cli.terminal.bounded_wait import BoundedWait
 from reconciler.cli.terminal.state_age import say_age
 from reconciler.cli.terminal.streams import ask, interactive, say
 from reconciler.hosts.enter import mark_active, working_folder
@@ -27,11 +27,8 @@ from reconciler.hosts.follow_log import follow
 from reconciler.hosts.port_forward import HERE, Hearing, forward
 from reconciler.hosts.runner import HostError
 from reconciler.hosts.session.base import SessionOpener
-from reconciler.hosts.session.open import open_door
 from reconciler.hosts.ssh.aliases import Alias, Aliases, AliasRefused
-from reconciler.hosts.ssh.declared_hosts import reach_from
 from reconciler.state.status import bought
-from reconciler.system.process import who
 from schemas.instance import Instance
 from schemas.run import RUN_ENDED, Job, Run
 
@@ -58,11 +55,11 @@ def attach_run(flags: AttachFlags) -> int:
     late = until_late(flags.deadline)
     wished = [_read_port(one) for one in flags.ports]
     run, job, host = _begun(where, flags, late=late)
-    reach = reach_from(where.root, who=who(), environ=os.environ)
-    door = open_door(host, reach=reach, environ=os.environ)
+    reach = reach_of(where)
+    door = door_to(host, where=where, reach=reach)
     attached = _Attached(where=where, run=run, job=job, host=host, door=door)
     try:
-        with Patience(f"{host.name} to answer"):
+        with BoundedWait(f"{host.name} to answer"):
             attached.mark()
             attached.forward([*map(_read_port, run.spec.ports), *_own_port(run), *wished])
         if flags.ssh_config:

@@ -7,18 +7,16 @@ import tarfile
 import threading
 from pathlib import Path
 
+from reconciler.cli.commands.run.door import door_to
 from reconciler.cli.commands.run.enter import living_job
 from reconciler.cli.commands.run.find import find_run
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import site, state_of
-from reconciler.cli.terminal.patience import Patience
+from reconciler.cli.terminal.bounded_wait import BoundedWait
 from reconciler.cli.terminal.streams import out
 from reconciler.hosts.pack import unpack_files
 from reconciler.hosts.runner import HostError
 from reconciler.hosts.session.base import Session
-from reconciler.hosts.session.open import open_door
-from reconciler.hosts.ssh.declared_hosts import reach_from
-from reconciler.system.process import who
 from reconciler.text.format import counted
 
 
@@ -31,11 +29,11 @@ def copy_into(source: Path, *, target: str, job: int, replica: int, deadline: st
     state = state_of(where)
     run = find_run(state, name)
     found, host = living_job(state, run, rank=job, replica=replica)
-    door = open_door(host, reach=reach_from(where.root, who=who(), environ=os.environ), environ=os.environ)
+    door = door_to(host, where=where)
     folder, spec = source.is_dir(), run.spec
     left = f"; not all of it arrived in {target}. The run goes on"
     try:
-        with Patience(f"{host.name} to take the files", deadline=deadline, left=left) as wait:
+        with BoundedWait(f"{host.name} to take the files", deadline=deadline, left=left) as wait:
             session = unpack_files(
                 door,
                 found.id,
@@ -54,7 +52,7 @@ def copy_into(source: Path, *, target: str, job: int, replica: int, deadline: st
     return 0
 
 
-def _send(session: Session, source: Path, *, folder: bool, wait: Patience) -> tuple[int, str, int]:
+def _send(session: Session, source: Path, *, folder: bool, wait: BoundedWait) -> tuple[int, str, int]:
     """(how many files, the last line of its errors, its exit code)."""
     errors: list[bytes] = []
     heard = threading.Thread(target=lambda: errors.extend(iter(lambda: session.read_errors(4096), b"")), daemon=True)
@@ -89,7 +87,7 @@ class _Files:
 class _Input:
     """A session's input as a file to write to."""
 
-    def __init__(self, session: Session, wait: Patience) -> None:
+    def __init__(self, session: Session, wait: BoundedWait) -> None:
         self._session, self._wait = session, wait
 
     def write(self, data: bytes) -> int:

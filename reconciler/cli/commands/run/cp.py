@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 import sys
 import time
@@ -14,19 +13,17 @@ from rich.filesize import decimal
 
 from reconciler.app.site import Site
 from reconciler.app.stores import artifacts_of
+from reconciler.cli.commands.run.door import door_to
 from reconciler.cli.commands.run.enter import living_job
 from reconciler.cli.commands.run.find import find_run
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import site, state_of
-from reconciler.cli.terminal.patience import Patience
+from reconciler.cli.terminal.bounded_wait import BoundedWait
 from reconciler.cli.terminal.streams import out, say
 from reconciler.hosts.pack import FilesStream, pack_files
 from reconciler.hosts.runner import HostError
-from reconciler.hosts.session.open import open_door
-from reconciler.hosts.ssh.declared_hosts import reach_from
 from reconciler.hosts.unpack import TarSource, Unpacked, unpack
 from reconciler.store.blobs.fetched import Fetched
-from reconciler.system.process import who
 from reconciler.text.format import counted
 from schemas.run import RUN_ENDED, Job, Run
 from schemas.state import State
@@ -46,7 +43,10 @@ def copy_out(source: str, *, target: Path, job: int, replica: int, deadline: str
     state = state_of(where)
     run = find_run(state, name)
     left = f"; what arrived is in {target}, and it is not all. The run goes on"
-    with Patience(f"files of run {run.spec.name}", deadline=deadline, left=left) as wait, _Progress(wait) as progress:
+    with (
+        BoundedWait(f"files of run {run.spec.name}", deadline=deadline, left=left) as wait,
+        _Progress(wait) as progress,
+    ):
         copy = _Copy(where=where, state=state, run=run, path=path, target=target, progress=progress)
         done = copy.of_artifacts(job, replica) if run.status in RUN_ENDED else copy.of_job(job, replica)
     for note in done.notes[:20]:
@@ -72,7 +72,7 @@ class _Copy:
 
     def of_job(self, rank: int, replica: int) -> Unpacked:
         job, host = living_job(self.state, self.run, rank=rank, replica=replica)
-        door = open_door(host, reach=reach_from(self.where.root, who=who(), environ=os.environ), environ=os.environ)
+        door = door_to(host, where=self.where)
         try:
             spec = self.run.spec
             session = pack_files(
@@ -172,7 +172,7 @@ def _kind(packed: Path, wanted: str) -> str | None:
 class _Progress:
     """A line on a terminal that grows, once a copy takes longer than a moment."""
 
-    def __init__(self, wait: Patience, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, wait: BoundedWait, clock: Callable[[], float] = time.monotonic) -> None:
         self._wait = wait
         self._clock, self._began, self._told, self._size = clock, clock(), 0.0, 0
 

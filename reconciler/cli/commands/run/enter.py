@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from reconciler.cli.commands.run.door import door_to
 from reconciler.cli.commands.run.find import find_attempt, find_job, find_run
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import site, state_of
-from reconciler.hosts.session.open import open_door
 from reconciler.hosts.ssh.aliases import Aliases
-from reconciler.hosts.ssh.declared_hosts import reach_from
-from reconciler.system.process import who
 from schemas.instance import Instance
 from schemas.run import LIVE_JOB, RUN_ENDED, Job, Run
 from schemas.state import State
@@ -25,7 +22,7 @@ def enter_run(name: str, *, project: Path, job: int, replica: int) -> int:
     state = state_of(where)
     run = find_run(state, name)
     found, host = living_job(state, run, rank=job, replica=replica)
-    door = open_door(host, reach=reach_from(where.root, who=who(), environ=os.environ), environ=os.environ)
+    door = door_to(host, where=where)
     serve_ssh(door, found.id, key=Aliases(Path.home()).key, given=0, out=1)
     return 0
 

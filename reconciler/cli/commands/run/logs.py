@@ -10,7 +10,7 @@ from reconciler.app.site import Site
 from reconciler.cli.commands.run.find import find_attempt, find_job, find_run
 from reconciler.cli.exits import Fail
 from reconciler.cli.project import ports_of, site, state_of
-from reconciler.cli.terminal.patience import Patience
+from reconciler.cli.terminal.bounded_wait import BoundedWait
 from reconciler.cli.terminal.state_age import say_age
 from reconciler.cli.terminal.streams import say
 from reconciler.cli.terminal.times import seconds
@@ -102,7 +102,7 @@ def print_log(
     if until_end and tail is None:
         _follow(log, run=run, offset=offset, late=late)
         return
-    with Patience(f"{host.name} to send the log") as wait:
+    with BoundedWait(f"{host.name} to send the log") as wait:
         shown = None if tail is None else LastLines(tail)
         while data := log.read(offset):
             wait.moved()

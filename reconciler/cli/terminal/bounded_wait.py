@@ -20,7 +20,7 @@ class _Late(BaseException):
     """Its deadline has come. Nothing that expects an error of a host or a store takes it for one."""
 
 
-class Patience:
+class BoundedWait:
     """A context around the wait, in the main thread. `waits` says for what: "gpu-0 to answer".
 
     After `quiet` seconds without news that is said, and again after longer and longer silences. At the deadline the
@@ -33,7 +33,7 @@ class Patience:
         self._over = threading.Event()
         self._news = self._began = time.monotonic()
 
-    def __enter__(self) -> Patience:
+    def __enter__(self) -> BoundedWait:
         self._news = self._began = time.monotonic()
         threading.Thread(target=self._watch, daemon=True).start()
         if self._limit is not None:
