@@ -15,6 +15,8 @@ from reconciler.cli.options.factory import EXIT_CODES
 from reconciler.cli.options.offers import offers
 from reconciler.cli.options.run import artifacts, attach, cp, enter, logs, ps, run, stop
 
+GATES = "Exit 1 on any of destroy, cost>N, max-cost>N, pending, config."
+
 
 def plan(
     refresh: Annotated[bool, typer.Option("--refresh", help="Observe first (writes nothing).")] = False,
@@ -25,7 +27,7 @@ def plan(
     ] = False,
     pool: o.PoolName = "",
     against: Annotated[str, typer.Option(metavar="REV", help="Tell apart what a change since REV brings.")] = "",
-    fail_on: Annotated[str, typer.Option(metavar="GATES", help="Exit 1 on any of destroy, cost>N, unmet.")] = "",
+    fail_on: Annotated[str, typer.Option(metavar="GATES", help=GATES)] = "",
     markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as a review comment, too.")] = None,
 ) -> int:
     """Show what apply would change and what it costs.

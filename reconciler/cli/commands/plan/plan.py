@@ -61,7 +61,7 @@ def show_plan(flags: PlanFlags) -> int:
     if flags.refresh:
         made, state = refreshed(documents, permissions)
     else:
-        made, state = stored(documents, permissions, known=known)
+        made, state = stored(documents, permissions, known=known, priced=flags.as_json or flags.reviews)
     made = replace(made, configuration=tuple(map(str, documents.new_endpoints)))
     if flags.reviews:
         made = replace(made, warnings=for_review(made.warnings))
@@ -78,7 +78,7 @@ def _reviewed(flags: PlanFlags, made: Plan, state: State, documents: Documents, 
 
     site = site_of(documents)
     done = markers_of(site).all() if site.project else frozenset()
-    basis = Basis(site=site, state=state, done=done, moment=made.made_at or now(), nonce=nonce())
+    basis = Basis(site=site, state=state, done=done, moment=made.made_at or now(), nonce=nonce(), priced=True)
     found = plan_review.review(
         made, basis, documents, permissions, against=flags.against, asked=plan_review.gates_of(flags.fail_on)
     )
@@ -106,14 +106,19 @@ def _save(flags: PlanFlags, plan: Plan, documents: Documents) -> None:
         save_plan(flags.out, plan, digest=documents.digest)
 
 
-def stored(documents: Documents, permissions: Permissions, *, known: State | None = None) -> tuple[Plan, State]:
-    """A plan on the state as it is stored (`known`, where it was read already): no cloud and no host is asked."""
+def stored(
+    documents: Documents, permissions: Permissions, *, known: State | None = None, priced: bool = False
+) -> tuple[Plan, State]:
+    """A plan on the state as it is stored (`known`, where it was read already): no cloud and no host is asked.
+
+    `priced`: the cost of each pool is computed although nothing changes.
+    """
     site = site_of(documents)
     stored = _remembered(site, known)
     moment = now()
     found = judged(stored, documents, now=moment)
     done = markers_needed(markers_of(site), found.state, documents.desired) if site.project else frozenset()
-    basis = Basis(site=site, state=found.state, done=done, moment=moment, nonce=nonce())
+    basis = Basis(site=site, state=found.state, done=done, moment=moment, nonce=nonce(), priced=priced)
     allowed = replace(permissions, may_end=found.may_end)
     made, state = _planned(basis, documents.desired, allowed, was=stored.applied)
     warnings = (*_format(state), *told_alone(documents.desired), *found.warnings, *made.warnings)
