@@ -245,7 +245,7 @@ def test_a_pull_request_gets_one_comment_that_is_edited_in_place(shop: Shop) -> 
     assert "error: gate pending: run big: " in again.said
     second = hub(shop)["comments"]
     assert [one["id"] for one in second] == [one["id"] for one in first]
-    assert "Gates that hold this back" in second[1]["body"]
+    assert "Gates that failed" in second[1]["body"]
     assert not (shop.tmp / "shared").exists(), "a plan wrote a state"
     assert "dstack-pools[aws]>=0.1,<0.2" in (shop.tmp / "pip.log").read_text()
 

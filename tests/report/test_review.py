@@ -16,11 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from msgspec.structs import replace
 from syrupy.assertion import SnapshotAssertion
 
 from reconciler.report.fail_on import BadGate, GateFailure, gates, held
 from reconciler.report.markdown import LIMIT, marker, render_markdown
 from reconciler.report.plan_diff import Difference, Side, subtract
+from schemas.configuration import Change, PlanCost, PoolCost
 from schemas.desired import Desired
 from schemas.documents.generate import schema
 from schemas.instance import Instance
@@ -472,3 +474,55 @@ def test_a_plan_assumes_the_secrets_that_this_machine_lacks(folder: Folder) -> N
     applied = folder.dstack("apply", "-y", "-d")
     assert "needs NOWHERE_SET, not set on" in applied.said
     assert "1 launched" not in applied.said
+
+
+def test_gates_of_what_the_configuration_permits() -> None:
+    cost = PlanCost(pools=(PoolCost(pool="gpu", worst=Decimal(98)),), worst=Decimal(98))
+    permits = plan_of(cost=cost, changes=(Change(kind="pool", name="gpu", op="change", key="nodes", old="1", new="4"),))
+    assert why("max-cost>98,config,pending", permits) == ["", "pool gpu nodes", ""]
+    assert why("max-cost > $50/h", permits) == ["$98.00/h with all maxima reached, above $50.00/h: gpu $98.00/h"]
+    endless = plan_of(cost=PlanCost(pools=(PoolCost(pool="gpu"),), unlimited=("gpu",)))
+    assert why("max-cost>1000", endless) == ["nothing limits pool gpu: set the maximum of `nodes`, or a budget"]
+    unpriced = plan_of(cost=replace(cost, pools=(replace(cost.pools[0], unpriced=True),)))
+    assert why("max-cost>98", unpriced) == ["cannot be ruled out: some prices are unknown"]
+
+
+DEAR = """\
+project: {name: demo, id: demo12345678}
+backends: [{type: aws, regions: [us-east-1]}]
+pools:
+  - {name: bench, default: true, nodes: 0..36, instance_types: [p4d.24xlarge], max_price: 40}
+"""
+
+
+def test_a_change_that_only_permits_is_seen_by_reviewer_gates_and_json(folder: Folder) -> None:
+    """A higher maximum starts nothing, and is worth money all the same."""
+    assert folder.dstack("apply", "-y").code == 0
+    git(folder, "checkout", "-q", "-b", "feature")
+    folder.write(".dstack/pools.yml", DEAR)
+    offline = {"DSTACK_CATALOG_URL": "off"}
+    ran = folder.dstack("plan", "--against", "main", "--markdown", "plan.md", env=offline)
+    assert "nodes" in ran.out
+    assert "0..2 → 0..36" in ran.out
+    assert re.search(r"total +\$0.00/h +\$0.00/h +≤\$1179.[0-9]+/h", ran.out), ran.out
+    text = (folder.root / "plan.md").read_text()
+    assert "| total | $0.00/h | $0.00/h | ≤$1179." in text
+    assert "0..2 → 0..36" in text
+    held_back = folder.dstack("plan", "--against", "main", "--fail-on", "max-cost>1000,config", env=offline)
+    assert held_back.code == 1
+    assert "error: gate max-cost>1000: $1179." in held_back.err
+    assert "error: gate config: " in held_back.err
+    assert folder.dstack("plan", "--against", "main", "--detailed-exitcode", env=offline).code == 2
+    found = json.loads(folder.dstack("plan", "--json", env=offline).out)
+    assert {
+        "kind": "pool",
+        "name": "bench",
+        "op": "change",
+        "key": "nodes",
+        "old": "0..2",
+        "new": "0..36",
+        "note": "",
+    } in (found["configuration"])
+    assert found["cost"]["worst_case"] == found["cost"]["per_pool"][0]["worst_case"] > 1179
+    ran = folder.dstack("apply", env=offline)
+    assert ran.code == 1, "nobody approved it"
