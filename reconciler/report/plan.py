@@ -16,6 +16,7 @@ from reconciler.report.plan_sections import (
     pending_rows,
     run_rows,
     summary_parts,
+    sums,
 )
 from reconciler.report.price_sources import explain_prices
 from reconciler.state.status import timers, unreachable
@@ -73,11 +74,10 @@ def render_plan(plan: Plan, state: State | None, *, now: int, page: Page, differ
 def summary(plan: Plan, rows: Sequence[PlanRow]) -> str:
     """`Plan: 1 instance to create, 1 run to start. $0.00/h now → $1.20/h after.`, without a line end."""
     doing = summary_parts(plan, rows)
-    least = "≥" if plan.uncounted else ""
+    before, after = sums(plan)
     if not doing:
-        return f"No changes. {least}{hourly(plan.hourly_after)} now."
-    cost = f"{least}{hourly(plan.hourly_before)} now → {least}{hourly(plan.hourly_after)} after"
-    return f"Plan: {', '.join(doing)}. {cost}."
+        return f"No changes. {after} now."
+    return f"Plan: {', '.join(doing)}. {before} now → {after} after."
 
 
 def _head(plan: Plan, state: State | None, *, now: int, page: Page) -> list[str]:

@@ -182,8 +182,8 @@ def _where(rows: Sequence[PlanRow]) -> str:
 
 
 def pending(plan: Plan) -> bool:
-    """Whether something waits for another apply, or cannot be had."""
-    return bool(plan.unmet) or any(one.instances for one in plan.waits)
+    """Whether something waits that another apply may start."""
+    return any(not one.final for one in plan.unmet) or any(one.instances for one in plan.waits)
 
 
 def pending_rows(plan: Plan) -> Iterator[Row]:
@@ -209,18 +209,24 @@ def cost_rows(plan: Plan) -> list[Row]:
     if not priced:
         return []
     rows = [("", "now", "after", "worst case"), *(_pool(one) for one in priced)]
-    most = any(one.at_most for one in priced)
-    least = "≥" if plan.uncounted else ""
     unpriced = " + $?" if any(one.unpriced for one in priced) else ""
     day = plan.hourly_after * DAY
+    now, after = sums(plan)
     total = (
         "total",
-        least + hourly(plan.hourly_before),
-        least + ("≤" if most else "") + hourly(plan.hourly_after) + unpriced,
+        now,
+        after + unpriced,
         worst_words(cost.worst) + (unpriced if cost.worst is not None else ""),
         f"≈ ${day:,.0f}/day after",
     )
     return [*rows, total]
+
+
+def sums(plan: Plan) -> tuple[str, str]:
+    """`$1.21/h`, `≤$67.14/h`: now and after; `≥` where something is in neither, `≤` where a price may be lower."""
+    least = "≥" if plan.uncounted else ""
+    most = "≤" if not least and plan.cost is not None and any(one.at_most for one in plan.cost.pools) else ""
+    return least + hourly(plan.hourly_before), (least or most) + hourly(plan.hourly_after)
 
 
 def _agrees(cost: PlanCost, plan: Plan) -> bool:

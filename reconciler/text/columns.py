@@ -10,6 +10,7 @@ LEAST = 24
 """Columns that the last cell needs beside the others; where there are fewer, it goes below them."""
 BELOW = 6
 """Columns by which that is indented."""
+_WHOLE = "\u00a0"
 
 
 def columns(rows: Sequence[Sequence[str]], *, width: int, indent: int = 2, right: Collection[int] = ()) -> list[str]:
@@ -40,9 +41,12 @@ def _laid(row: Sequence[str], widths: Sequence[int], *, width: int, indent: int,
         return [(lead + tail).rstrip()]
     if width - len(lead) >= LEAST:
         return _wrapped(tail, lead=lead, hang=len(lead), width=width)
-    head = "  ".join(cell for cell in row[:-1] if cell)
+    # An amount stays whole; it is put together again behind the wrapping.
+    kept = (cell.replace(" ", _WHOLE) if at in right else cell for at, cell in enumerate(row[:-1]))
+    head = "  ".join(cell for cell in kept if cell)
+    lines = _wrapped(head, lead=" " * indent, hang=BELOW, width=width) if head else []
     return [
-        *(_wrapped(head, lead=" " * indent, hang=BELOW, width=width) if head else []),
+        *(line.replace(_WHOLE, " ") for line in lines),
         *_wrapped(tail.strip(), lead=" " * BELOW, hang=BELOW, width=width),
     ]
 
