@@ -34,6 +34,7 @@ COMMANDS = (
     "validate",
     "schema",
     "init",
+    "show",
     "destroy",
     "gc",
     "state",

@@ -50,7 +50,12 @@ def marker(project: str) -> str:
 
 
 def render_markdown(
-    plan: Plan, state: State, *, now: int, difference: Difference | None = None, gates: Sequence[GateFailure] = ()
+    plan: Plan,
+    state: State | None,
+    *,
+    now: int,
+    difference: Difference | None = None,
+    gates: Sequence[GateFailure] = (),
 ) -> str:
     """Ends with a newline. Blocks are cut by whole lines, and say how many are left out; the first have most room."""
     rows = explain(plan, state)

@@ -17,6 +17,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "dstack apply -y -d                   # one pass, for cron",
         "dstack apply -y --yes-above 20       # say yes up to $20/h",
     ),
+    "show": ("dstack show change.plan", "dstack show change.plan --markdown plan.md"),
     "destroy": ("dstack destroy", "dstack destroy --confirm my-project"),
     "gc": ("dstack gc                            # list, then ask", "dstack gc --json"),
     "run": (

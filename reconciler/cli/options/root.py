@@ -142,6 +142,20 @@ def events(
     return show_events(EventFlags(since=since, pool=pool, run=run, as_json=as_json, follow=follow))
 
 
+def show(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A plan that `dstack plan --out` saved.")],
+    as_json: o.AsJson = False,
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as a review comment, too.")] = None,
+) -> int:
+    """Show a saved plan again.
+
+    Nothing is asked or changed. `dstack apply FILE` applies it.
+    """
+    from reconciler.cli.commands.plan.show import show_saved
+
+    return show_saved(file, as_json=as_json, markdown=markdown)
+
+
 def destroy(
     deadline: o.Deadline = "",
     confirm: Annotated[str, typer.Option(metavar="PROJECT", help="Instead of typing the project's name.")] = "",
@@ -189,6 +203,7 @@ COMMANDS: dict[str, Callable[[typer.Typer], None]] = {
     "validate": _command(validate),
     "schema": _command(schema),
     "init": _command(init),
+    "show": _command(show),
     "destroy": _command(destroy),
     "gc": _command(gc),
     "completion": _command(completion),
