@@ -784,6 +784,42 @@ MUTANTS = (
         tests=("tests/backends/aws/test_backend.py", "-k", "everything_goes_with_it"),
     ),
     Mutant(
+        name="lambda-adopts-a-mark",
+        off="a mark that Lambda lists already is bought again",
+        changes=(
+            (
+                "backends/lambda_cloud/backend.py",
+                "if (there := self._known(request, id)) is not None:",
+                'if (there := self._known(request, id) and "") is not None and there:',
+            ),
+        ),
+        tests=("tests/backends/lambda_cloud",),
+    ),
+    Mutant(
+        name="lambda-ends-each-alone",
+        off="one id that Lambda does not know keeps all others of the same request alive",
+        changes=(("backends/lambda_cloud/backend.py", "or len(ids) == 1:", "or len(ids) >= 1:"),),
+        tests=("tests/backends/lambda_cloud",),
+    ),
+    Mutant(
+        name="lambda-attaches-our-key-alone",
+        off="a stranger's key of our name opens Lambda's machines",
+        changes=(
+            (
+                "backends/lambda_cloud/account.py",
+                'if own is not None and _same(own.get("public_key"), public):',
+                "if own is not None:",
+            ),
+        ),
+        tests=("tests/backends/lambda_cloud",),
+    ),
+    Mutant(
+        name="lambda-account-not-key",
+        off="another Lambda account gets a launch that was prepared for the first",
+        changes=(("backends/lambda_cloud/backend.py", "if self.identity() != account:", "if False:"),),
+        tests=("tests/backends/lambda_cloud",),
+    ),
+    Mutant(
         name="one account",
         off="a launch that was prepared for another account is sent",
         changes=(("backends/aws/backend.py", 'if self.identity() != inputs["account"]:', "if False:"),),

@@ -210,6 +210,7 @@ def test_a_vendors_library_is_imported_in_its_folders_alone() -> None:
 
 def test_no_cloud_imports_another() -> None:
     shared = {"base", "errors", "naming", "http", "boot", "catalog", "nvidia_smi", "checks", "scope", "credentials"}
+    shared |= {"http_answers", "own_address"}
     wrong = [
         f"{where(name, node)}: {module}"
         for name in SOURCES
