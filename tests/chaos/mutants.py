@@ -820,6 +820,42 @@ MUTANTS = (
         tests=("tests/backends/lambda_cloud",),
     ),
     Mutant(
+        name="vast-proves-what-was-left-gone",
+        off="a refusal at Vast.ai is believed although the contract that it made is still there",
+        changes=(("backends/vastai/backend.py", "if self._account.contract(contract) is not None:", "if False:"),),
+        tests=("tests/backends/vastai", "-k", "left"),
+    ),
+    Mutant(
+        name="vast-adopts-a-mark",
+        off="a mark that Vast.ai lists already is bought again",
+        changes=(("backends/vastai/backend.py", "        if there:\n", "        if False:\n"),),
+        tests=("tests/backends/vastai", "-k", "adopted"),
+    ),
+    Mutant(
+        name="vast-counts-its-listing",
+        off="a listing of Vast.ai that lacks contracts counts as all of them",
+        changes=(("backends/vastai/account.py", "len(found) < counted:", "False:"),),
+        tests=("tests/backends/vastai", "-k", "counted"),
+    ),
+    Mutant(
+        name="vast-starts-or-nothing",
+        off="a contract of Vast.ai that cannot start waits, and bills",
+        changes=(("backends/vastai/backend.py", '"cancel_unavail": True', '"cancel_unavail": False'),),
+        tests=("tests/backends/vastai", "-k", "at_once or bid"),
+    ),
+    Mutant(
+        name="vast-lost-host-is-unknown",
+        off="a host of Vast.ai that is lost ends what ran there",
+        changes=(
+            (
+                "backends/vastai/backend.py",
+                'return "running", False, "" if actual == "running"',
+                'return "ended" if actual == "offline" else "running", False, "" if actual == "running"',
+            ),
+        ),
+        tests=("tests/backends/vastai", "-k", "status"),
+    ),
+    Mutant(
         name="one account",
         off="a launch that was prepared for another account is sent",
         changes=(("backends/aws/backend.py", 'if self.identity() != inputs["account"]:', "if False:"),),

@@ -106,6 +106,7 @@ def served(cloud: Cloud, judge: Judge | None = None) -> Iterator[str]:
 
         do_GET: Callable[..., None] = handled
         do_POST: Callable[..., None] = handled
+        do_PUT: Callable[..., None] = handled
         do_PATCH: Callable[..., None] = handled
         do_DELETE: Callable[..., None] = handled
 
