@@ -425,6 +425,7 @@ NAMED = {
     "backends.aws.iam_policy": "a partition of AWS",
     "backends.local.backend": "its own",
     "backends.ssh.backend": "its own",
+    "backends.runpod.backend": "the key `ssh` of a pod",
     "reconciler.hosts.ssh.ask_ssh": "the program",
     "backends.aws.snapshot_catalog": "of AWS alone",
 }
