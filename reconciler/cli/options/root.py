@@ -12,6 +12,7 @@ from reconciler.cli.completion import names
 from reconciler.cli.options import shared as o
 from reconciler.cli.options.documents import completion, init, schema, validate
 from reconciler.cli.options.factory import EXIT_CODES
+from reconciler.cli.options.inspection import explain, show
 from reconciler.cli.options.offers import offers
 from reconciler.cli.options.run import artifacts, attach, cp, enter, logs, ps, run, stop
 
@@ -142,20 +143,6 @@ def events(
     return show_events(EventFlags(since=since, pool=pool, run=run, as_json=as_json, follow=follow))
 
 
-def show(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A plan that `dstack plan --out` saved.")],
-    as_json: o.AsJson = False,
-    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as a review comment, too.")] = None,
-) -> int:
-    """Show a saved plan again.
-
-    Nothing is asked or changed. `dstack apply FILE` applies it.
-    """
-    from reconciler.cli.commands.plan.show import show_saved
-
-    return show_saved(file, as_json=as_json, markdown=markdown)
-
-
 def destroy(
     deadline: o.Deadline = "",
     confirm: Annotated[str, typer.Option(metavar="PROJECT", help="Instead of typing the project's name.")] = "",
@@ -204,6 +191,7 @@ COMMANDS: dict[str, Callable[[typer.Typer], None]] = {
     "schema": _command(schema),
     "init": _command(init),
     "show": _command(show),
+    "explain": _command(explain),
     "destroy": _command(destroy),
     "gc": _command(gc),
     "completion": _command(completion),
