@@ -229,6 +229,15 @@ class Tick(Value, frozen=True, kw_only=True):
     """Seconds since that start, at `at`: no clock moves it."""
 
 
+class UsedPlan(Value, frozen=True, kw_only=True):
+    """A saved plan that was applied."""
+
+    digest: str
+    """SHA-256 of its file."""
+    by: str
+    """user@host."""
+
+
 class State(Value, frozen=True, kw_only=True):
     """Everything remembered. Collections are tuples in a stable order, keyed by their `id` or `name`.
 
@@ -258,3 +267,5 @@ class State(Value, frozen=True, kw_only=True):
     unowned: tuple[Unowned, ...] = ()
     destroyed: Destroyed | None = None
     backoffs: tuple[LaunchBackoff, ...] = ()
+    used_plans: tuple[UsedPlan, ...] = ()
+    """Saved plans that were applied, the last ones: none is applied twice."""

@@ -34,6 +34,8 @@ COMMANDS = (
     "validate",
     "schema",
     "init",
+    "show",
+    "explain",
     "destroy",
     "gc",
     "state",

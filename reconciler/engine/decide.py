@@ -54,9 +54,7 @@ Store = Callable[[View, Plan], bool]
 
 
 def decide(ports: Ports, ask: TickAsk, view: View, *, look: Look, store: Store, clock: PassClock) -> Decision:
-    """Plan until what was approved is written. `look` observes again; `store` collects the results that a plan waits
-    for, and says whether there is another plan to make. Raises `TickRefused`, `StateRefused`.
-    """
+    """Plan until what was approved is written. `look` refreshes; `store` collects results that a plan waits for."""
     table = _Table(ports=ports, ask=ask, clock=clock, nonce=ports.nonce(), packer=RunPacker(ports=ports))
     for attempt in range(TRIES):
         since = ports.clock()
@@ -271,6 +269,7 @@ class _Table:
         lacking, assumed = lacking_of(self.ports, state, desired, acts=self.ask.act)
         return World(
             desired=desired,
+            priced=not self.ask.act,
             state=replace(state, capacity=shun(state.capacity, self.here)) if self.here else state,
             offers=self._offers(state, view),
             now=now,

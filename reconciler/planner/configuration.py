@@ -51,7 +51,9 @@ def _changes(before: Desired, after: Desired) -> Iterator[Change]:
         if (field == "ruled" and before.caps != after.caps) or (field == "project_name" and not before.project_name):
             continue
         yield from _change("project", "", key, field, getattr(before, field), getattr(after, field))
-    yield from _entries("backend", before.backends, after.backends, key=_name, words=_backend_words, each=_backend)
+    yield from _entries(
+        "backend", _said(before, after), _said(after, before), key=_name, words=_backend_words, each=_backend
+    )
     yield from _entries("secret", before.secrets, after.secrets, key=_name, words=_secret_words, each=_secret)
     yield from _entries("rule", before.caps, after.caps, key=_rule, words=_rule_words, each=_max)
     yield from _entries("profile", before.profiles, after.profiles, key=_name, words=_profile_words, each=_profile)
@@ -77,6 +79,12 @@ def _entries(
     for name, one in was.items():
         if name not in now:
             yield Change(kind=kind, name=name, op="remove", old=words(one))
+
+
+def _said(desired: Desired, other: Desired) -> tuple[BackendConfig, ...]:
+    """The backends, but for this machine where the other configuration does not name it: each project has that."""
+    named = {one.name for one in other.backends}
+    return tuple(one for one in desired.backends if one.traits.kind != "machine" or one.name in named)
 
 
 def _name(one: Any) -> str:

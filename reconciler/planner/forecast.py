@@ -182,18 +182,20 @@ def _unpriced(draft: Draft) -> None:
 
 
 def next_actor(ticks: tuple[Tick, ...], *, now: int) -> str:
-    """Who will start or retry what waits: "cron@lab ticks every 5m, next about 04:30Z"."""
+    """Who applies next: "Applied about every 5m by cron@lab; next expected 04:30:00Z."."""
     ticks = past_ticks(ticks, now=now)
-    if not ticks:
-        return "nobody has ticked yet; none expected: nothing will start or retry this."
     if expected := regular_ticks(ticks, now=now):
         soonest = min(expected, key=lambda tick: (tick.at + (tick.every or 0), tick.by))
         every = soonest.every or 0
-        return f"{soonest.by} ticks every {words(every)}, next about {clock(max(now, soonest.at + every))}"
-    last = max(ticks, key=lambda tick: (tick.at, tick.by))
-    ago = max(0, now - last.at)
-    coarse = words(ago - ago % 86400 if ago >= 86400 else ago - ago % 60) if ago >= 60 else "a moment"
-    return f"last tick {coarse} ago by {last.by}; none expected: nothing will start or retry this."
+        next_at = clock(max(now, soonest.at + every))
+        return f"Applied about every {words(every)} by {soonest.by}; next expected {next_at}."
+    said = ""
+    if ticks:
+        last = max(ticks, key=lambda tick: (tick.at, tick.by))
+        ago = max(0, now - last.at)
+        coarse = words(ago - ago % 86400 if ago >= 86400 else ago - ago % 60) if ago >= 60 else "a moment"
+        said = f" (last: {coarse} ago, by {last.by})"
+    return f"No apply is scheduled{said}: run `dstack apply` again, or add it to cron, to start what is pending."
 
 
 def assumed(draft: Draft) -> tuple[tuple[Unmet, ...], list[str]]:

@@ -18,7 +18,7 @@ SERVERS = BackendConfig(name=SSH.name, type=SSH.name)
 
 @dataclass(frozen=True, kw_only=True)
 class BackendRow:
-    """`declared` false: it left the documents, and something of it still lives. `hourly` of what has a price.
+    """`declared` false: it is not configured any more, and something of it still runs. `hourly` of what has a price.
 
     `unpriced`: instances in no sum, as no price of theirs is known. `unseen`: places that were asked and never said
     what they have; both make `hourly` the least that it may be.

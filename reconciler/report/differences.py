@@ -13,7 +13,7 @@ def differences(plan: Plan, state: State | None, *, change: Difference | None = 
 
     `change`: only what that change of the documents brings or averts.
     """
-    confirmed = len(plan.configuration)
+    confirmed = len(plan.configuration) + len(plan.changes)
     if change is not None:
         return len(change.change) + len(change.averted) + len(change.unmet) + confirmed
     return len(explain(plan, state)) + len(plan.unmet) + len(plan.waits) + confirmed

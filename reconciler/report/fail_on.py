@@ -1,4 +1,4 @@
-"""Evaluate `plan --fail-on destroy,cost>20,unmet`. Pure."""
+"""Evaluate `plan --fail-on destroy,cost>20,max-cost>100,pending,config`. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from schemas.base import Price
 from schemas.plan import Plan, Unmet
 from schemas.state import State
 
-KNOWN = "destroy, cost>N, unmet"
+KNOWN = "destroy, cost>N, max-cost>N, pending, config"
 ENDS = ("terminate", "detach", "stop", "remove")
 MOST = 10
 MOST_UNMET = 3
@@ -26,10 +26,14 @@ class BadGate(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """`limit` is $/h, of `cost>N` alone. `name` is as written."""
+    """One condition that a plan must not meet."""
 
     name: str
+    """As written."""
     limit: Price | None = None
+    """$/h, of `cost>N` and `max-cost>N`."""
+    worst: bool = False
+    """`limit` bounds what the configuration permits to cost, not what the plan costs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +50,12 @@ def gates(text: str) -> tuple[Gate, ...]:
 
 
 def _gate(name: str) -> Gate:
-    if name in ("destroy", "unmet"):
+    if name in ("destroy", "pending", "unmet", "config"):
         return Gate(name=name)
-    cost = re.fullmatch(r"cost *> *\$?([0-9]{1,9}(?:\.[0-9]{1,6})?)(?:/h)?", name)
+    cost = re.fullmatch(r"(max-)?cost *> *\$?([0-9]{1,9}(?:\.[0-9]{1,6})?)(?:/h)?", name)
     if cost is None:
         raise BadGate(f"--fail-on {name or '(nothing)'}: there is no such gate; there are {KNOWN} (N in $/h)")
-    return Gate(name=name.replace(" ", ""), limit=Decimal(cost[1]))
+    return Gate(name=name.replace(" ", ""), limit=Decimal(cost[2]), worst=bool(cost[1]))
 
 
 def held(asked: Sequence[Gate], plan: Plan, state: State, *, difference: Difference | None) -> tuple[GateFailure, ...]:
@@ -63,8 +67,11 @@ def held(asked: Sequence[Gate], plan: Plan, state: State, *, difference: Differe
 
 def _why(gate: Gate, rows: Sequence[PlanRow], *, unmet: Sequence[Unmet], plan: Plan) -> str:
     if gate.limit is not None:
-        return _dear(gate.limit, rows, plan=plan)
-    if gate.name == "unmet":
+        return _permitted(gate.limit, plan=plan) if gate.worst else _dear(gate.limit, rows, plan=plan)
+    if gate.name == "config":
+        keys = [f"{one.kind} {one.name}".strip() + (f" {one.key}" if one.key else "") for one in plan.changes]
+        return few(dict.fromkeys([*keys, *plan.configuration]), most=MOST_UNMET)
+    if gate.name in ("unmet", "pending"):
         shown = [f"{one.subject}: {one.why}" for one in unmet[:MOST_UNMET]]
         return "; ".join(shown) + (f"; and {len(unmet) - MOST_UNMET} more" if len(unmet) > MOST_UNMET else "")
     ends = [f"{row.kind} {row.instance or row.run}" for row in rows if row.kind in ENDS]
@@ -82,3 +89,17 @@ def _dear(limit: Price, rows: Sequence[PlanRow], *, plan: Plan) -> str:
     bought = sorted((row for row in rows if row.kind == "launch" and row.price), key=lambda row: -(row.price or 0))
     named = few((f"{row.instance} {hourly(row.price or Price(0))}" for row in bought), most=MOST_UNMET)
     return f"{hourly(plan.hourly_after)} after, above {hourly(limit)}" + (f": creates {named}" if bought else "")
+
+
+def _permitted(limit: Price, *, plan: Plan) -> str:
+    """What the configuration permits, whether anything happens now or not."""
+    cost = plan.cost
+    if cost is None:
+        return "the worst case is not known"
+    if cost.worst is None:
+        return f"nothing limits pool {few(cost.unlimited, most=MOST_UNMET)}: set the maximum of `nodes`, or a budget"
+    if cost.worst <= limit:
+        return "cannot be ruled out: some prices are unknown" if any(one.unpriced for one in cost.pools) else ""
+    pools = sorted((one for one in cost.pools if one.worst), key=lambda one: -(one.worst or 0))
+    named = few((f"{one.pool} {hourly(one.worst or Price(0))}" for one in pools), most=MOST_UNMET)
+    return f"{hourly(cost.worst)} with all maxima reached, above {hourly(limit)}: {named}"

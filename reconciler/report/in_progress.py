@@ -47,16 +47,16 @@ def _instances(state: State) -> Iterator[tuple[str, str]]:
         strays.setdefault(one.id, []).append(run)
     for one in state.instances:
         if one.phase == "provisioning":
-            yield one.name, "starting up"
+            yield one.name, "booting"
         elif one.id in strays:
-            yield one.name, f"answers again: ending {', '.join(strays[one.id])} there"
+            yield one.name, f"reachable again: stopping {', '.join(strays[one.id])} there"
         elif one.phase == "ready" and one.disarmed:
             yield one.name, f"its {one.disarmed}: it is armed again"
         elif one.phase == "terminating" and one.id in lost_at and not one.external_id:
-            lost = f"it counts as lost from {clock(lost_at[one.id])} on, unless its place shows it before"
-            yield one.name, f"its launch was begun, and nobody has seen it: {lost}"
+            lost = f"treated as lost from {clock(lost_at[one.id])} on, unless it is listed before"
+            yield one.name, f"launch requested, not listed yet: {lost}"
         elif one.phase == "terminating":
-            yield one.name, f"ending ({one.reason})" if one.reason else "ending"
+            yield one.name, f"terminating ({one.reason})" if one.reason else "terminating"
 
 
 def _lost_at(intent: Intent, state: State) -> int:
@@ -79,7 +79,7 @@ def _attempt(attempt: Attempt, *, hosts: dict[str, str]) -> str:
         return ""
     on = ", ".join(dict.fromkeys(hosts.get(job.instance, job.instance) for job in waiting))
     if attempt.stopping:
-        return f"being stopped on {on} ({attempt.stopping})"
+        return f"stopping on {on} ({attempt.stopping})"
     pulling = next((job.pulling for job in waiting if job.pulling), "")
     if pulling:
         return f"{pulling} on {on}"
@@ -90,5 +90,5 @@ def _attempt(attempt: Attempt, *, hosts: dict[str, str]) -> str:
     if any(job.status == "assigned" for job in waiting):
         return f"starting on {on}"
     if any(job.status == "ended" for job in waiting):
-        return f"result on {on} not stored yet"
+        return f"finished; collecting logs and artifacts from {on}"
     return ""

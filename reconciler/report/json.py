@@ -11,12 +11,14 @@ import msgspec
 
 from reconciler.report.instance_rows import InstanceRow
 from reconciler.report.plan_rows import PlanRow, explain
+from reconciler.report.plan_sections import is_new
 from reconciler.report.run_rows import RunRow
 from reconciler.state.status import timer_of, timers, unreachable
 from reconciler.text.format import resources, stamp
 from schemas.base import HOURS, Price
+from schemas.configuration import Change, PoolCost
 from schemas.leftover import Leftover
-from schemas.plan import Plan, Wait
+from schemas.plan import Plan, Unmet, Wait
 from schemas.state import State
 
 if TYPE_CHECKING:
@@ -44,10 +46,14 @@ def plan_json(
         "project": plan.project,
         "generation": plan.generation,
         "observed_at": stamp(min(seen, default=None)),
-        "configuration": list(plan.configuration),
+        "configuration": [
+            *(_change(one) for one in plan.changes),
+            *({**_change(Change(kind="backend", name="", op="change")), "note": one} for one in plan.configuration),
+        ],
+        "confirmations": list(plan.configuration),
         "actions": [_action(row) for row in explain(plan, state)],
-        "unmet": [{"subject": one.subject, "why": one.why} for one in plan.unmet],
-        "lacking_here": [{"subject": one.subject, "why": one.why} for one in plan.lacking_here],
+        "unmet": [_unmet(one) for one in plan.unmet],
+        "lacking_here": [_unmet(one) for one in plan.lacking_here],
         "waits": [_wait(one, state) for one in plan.waits if one.instances],
         "timers": [{"instance": one.name, "self_destruct_at": stamp(one.self_destruct_at)} for one in timers(state)],
         "warnings": list(plan.warnings),
@@ -55,10 +61,57 @@ def plan_json(
             "hourly_before": _number(plan.hourly_before),
             "hourly_after": _number(plan.hourly_after),
             "uncounted": list(plan.uncounted),
+            "worst_case": _number(plan.cost.worst) if plan.cost else None,
+            "unlimited": list(plan.cost.unlimited) if plan.cost else [],
+            "per_pool": [_pool_cost(one) for one in plan.cost.pools] if plan.cost else [],
         },
+        "runs": _planned_runs(plan, state),
         "against": _against(difference) if difference else None,
         "gates": [{"gate": one.gate, "failed": bool(one.why), "why": one.why} for one in gates],
     }
+
+
+def _unmet(one: Unmet) -> dict[str, Any]:
+    return {"subject": one.subject, "why": one.why, "final": one.final}
+
+
+def _change(one: Change) -> dict[str, Any]:
+    return {
+        "kind": one.kind,
+        "name": one.name,
+        "op": one.op,
+        "key": one.key,
+        "old": one.old or None,
+        "new": one.new or None,
+        "note": one.note,
+    }
+
+
+def _pool_cost(one: PoolCost) -> dict[str, Any]:
+    return {
+        "pool": one.pool,
+        "hourly_before": _number(one.before),
+        "hourly_after": _number(one.after),
+        "worst_case": _number(one.worst),
+        "at_most": one.at_most,
+        "unpriced": one.unpriced,
+    }
+
+
+def _planned_runs(plan: Plan, state: State | None) -> list[dict[str, Any]]:
+    """Each run that the plan does anything to, with what of its configuration changes."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in explain(plan, state):
+        if row.of_run:
+            one = found.setdefault(row.run, {"name": row.run, "does": [], "instances": [], "changes": []})
+            done = {"assign": "start", "stop": "stop"}.get(row.kind, "new" if is_new(row) else "change")
+            one["does"] += [done] if done not in one["does"] else []
+            one["instances"] += [row.instance] if row.kind == "assign" else []
+    for change in plan.changes:
+        if change.kind == "run":
+            found.setdefault(change.name, {"name": change.name, "does": [], "instances": [], "changes": []})
+            found[change.name]["changes"].append(_change(change))
+    return list(found.values())
 
 
 def _wait(wait: Wait, state: State | None) -> dict[str, Any]:
@@ -106,7 +159,7 @@ def _against(difference: Difference) -> dict[str, Any]:
         "change": [_action(row) for row in difference.change],
         "anyway": [_action(row) for row in difference.anyway],
         "averted": [_action(row) for row in difference.averted],
-        "unmet": [{"subject": one.subject, "why": one.why} for one in difference.unmet],
+        "unmet": [_unmet(one) for one in difference.unmet],
         "hourly_after": _number(difference.hourly),
     }
 

@@ -7,14 +7,25 @@ in it, one line each, and no `@` in it has a name behind it: it can neither end 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from reconciler.report.fail_on import GateFailure
-from reconciler.report.plan import Page, action_lines, idle_lines, observed_lines, summary, wait_lines
+from reconciler.report.plan import idle_lines, observed_lines, summary
 from reconciler.report.plan_diff import Difference
 from reconciler.report.plan_rows import PlanRow, explain
+from reconciler.report.plan_sections import (
+    ENDS,
+    Row,
+    configuration_rows,
+    cost_rows,
+    instance_rows,
+    pending,
+    pending_rows,
+    run_rows,
+)
 from reconciler.report.price_sources import explain_prices
+from reconciler.text.columns import columns
 from reconciler.text.format import clean, counted, hourly, stamp
 from schemas.plan import Plan
 from schemas.state import State
@@ -39,11 +50,16 @@ def marker(project: str) -> str:
 
 
 def render_markdown(
-    plan: Plan, state: State, *, now: int, difference: Difference | None = None, gates: Sequence[GateFailure] = ()
+    plan: Plan,
+    state: State | None,
+    *,
+    now: int,
+    difference: Difference | None = None,
+    gates: Sequence[GateFailure] = (),
 ) -> str:
     """Ends with a newline. Blocks are cut by whole lines, and say how many are left out; the first have most room."""
     rows = explain(plan, state)
-    head = f"{marker(plan.project)}\n### dstack {summary(plan, rows).replace('Plan:', 'plan:', 1)}\n"
+    head = f"{marker(plan.project)}\n### dstack {_title(summary(plan, rows))}\n"
     if difference is not None:
         head += f"\n{_against(difference, plan)}\n"
     foot = f"\nMade at {stamp(plan.made_at or now)} on generation {plan.generation} of the state.\n"
@@ -54,7 +70,24 @@ def render_markdown(
         text = _shown(block, room=left)
         shown.append(text)
         left -= max(0, len(text) - AROUND)
-    return head + "".join(shown) + foot
+    return head + _cost_table(cost_rows(plan)) + "".join(shown) + foot
+
+
+def _title(text: str) -> str:
+    """`plan: 1 instance to create. …`, `plan: no changes. …`."""
+    return text.replace("Plan:", "plan:", 1) if text.startswith("Plan:") else f"plan: {text[:1].lower()}{text[1:]}"
+
+
+def _cost_table(rows: Sequence[Row]) -> str:
+    """Money first, as a table. A pool's name is a plain identifier; everything else is ours."""
+    if not rows:
+        return ""
+    lines = [f"| {' | '.join(_cell(cell) for cell in row[:4])} |" for row in rows]
+    return "\n".join(["", lines[0], "|---|--:|--:|--:|", *lines[1:]]) + f"\n\n{rows[-1][-1]}\n"
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9 .,()$≤≥≈/+?-]", "·", text) or " "
 
 
 def _against(difference: Difference, plan: Plan) -> str:
@@ -73,29 +106,35 @@ def _blocks(
     failed = [f"{one.gate}: {one.why}" for one in gates if one.why]
     change = rows if difference is None else difference.change
     anyway, averted = ((), ()) if difference is None else (difference.anyway, difference.averted)
-    title = "Because of this change" if difference else "Actions"
+    because = " because of this change" if difference else ""
+    ends = [row for row in change if row.kind in (*ENDS, "stop")]
+    others = [row for row in change if row.kind not in (*ENDS, "stop")]
     found = [
-        _Block(title="Gates that hold this back", lines=failed),
-        _Block(title="Configuration", lines=plan.configuration),
-        _Block(title=title, lines=_diffed(change), language="diff"),
-        _Block(title="Averted by this change", lines=_diffed(averted)),
-        _Block(title="Unmet", lines=[f"{one.subject}: {one.why}" for one in plan.unmet]),
-        _Block(title="Waiting", lines=list(wait_lines(plan))),
-        _Block(title="In no sum", lines=plan.uncounted),
+        _Block(title="Gates that failed", lines=failed),
+        _Block(title=f"Terminated and stopped{because}", lines=_diffed(ends), language="diff"),
+        _Block(title="Configuration", lines=_lines(configuration_rows(plan)), language="diff"),
+        _Block(title=f"Instances and runs{because}", lines=_diffed(others, plan=plan), language="diff"),
+        _Block(title="No longer planned because of this change", lines=_diffed(averted)),
+        _Block(title="Pending", lines=_lines(pending_rows(plan))),
+        _Block(title="Not in the cost", lines=plan.uncounted),
         _Block(title="Warnings", lines=plan.warnings),
-        _Block(title="Would happen anyway", lines=_diffed(anyway), folded=True, language="diff"),
-        _Block(title="Overrides", lines=plan.notes),
+        _Block(title="Planned anyway", lines=_diffed(anyway), folded=True, language="diff"),
+        _Block(title="Notes", lines=plan.notes),
         _Block(title="Prices", lines=list(explain_prices(plan, now=now))),
         _Block(title="Idle", lines=list(idle_lines(plan, now=now)), folded=True),
         _Block(title="Observed", lines=list(observed_lines(plan, now=now)), folded=True),
-        _Block(title="Next", lines=[plan.next_actor] if plan.next_actor else []),
+        _Block(title="Next", lines=[plan.next_actor] if plan.next_actor and pending(plan) else []),
     ]
     return [block for block in found if block.lines]
 
 
-def _diffed(rows: Sequence[PlanRow]) -> list[str]:
-    """With the symbol in the first column, where `diff` colours it."""
-    return [line.removeprefix("  ") for line in action_lines(rows, page=Page()) if line]
+def _diffed(rows: Sequence[PlanRow], *, plan: Plan | None = None) -> list[str]:
+    """With the symbol in the first column, where `diff` colours it. `plan`: whose changed runs are told, too."""
+    return [*_lines(instance_rows(rows)), *_lines(run_rows(rows, plan.changes if plan else ()))]
+
+
+def _lines(rows: Iterable[Row]) -> list[str]:
+    return columns(list(rows), width=0, indent=0)
 
 
 def _shown(block: _Block, *, room: int) -> str:

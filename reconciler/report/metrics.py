@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import get_args
 
+from msgspec.structs import replace
+
 from reconciler.report.differences import differences
 from reconciler.state.status import InstanceStatus, alive, instance_status, jobs_by_instance
 from reconciler.text.format import clean, pool_label
@@ -59,7 +61,8 @@ def _one(name: str, help: str, value: float | int | Decimal) -> _Metric:
 def _of_plan(visit: Visit) -> Iterable[_Metric]:
     if visit.plan is not None:
         yield _one("unmet", "Things wanted that do not happen now.", len(visit.plan.unmet))
-        yield _one("differences", "What differs from what is declared.", differences(visit.plan, visit.state))
+        plan = replace(visit.plan, changes=())  # the apply that is measured has applied them
+        yield _one("differences", "What differs from what is declared.", differences(plan, visit.state))
 
 
 def _of_state(state: State) -> Iterable[_Metric]:

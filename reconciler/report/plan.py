@@ -1,30 +1,39 @@
-"""Format a plan as text, grouped by pool, each line with its reason. Pure."""
+"""Format a plan as text: configuration, instances, runs, what is pending, cost. Pure."""
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import TYPE_CHECKING
 
-from reconciler.report.plan_rows import Kind, PlanRow, counts, explain
+from reconciler.report.plan_rows import PlanRow, explain
+from reconciler.report.plan_sections import (
+    Row,
+    configuration_rows,
+    cost_rows,
+    instance_rows,
+    pending,
+    pending_rows,
+    run_rows,
+    summary_parts,
+    sums,
+)
 from reconciler.report.price_sources import explain_prices
 from reconciler.state.status import timers, unreachable
 from reconciler.text.colour import Paint, plain
+from reconciler.text.columns import columns, wrap
 from reconciler.text.dates import Here, localized
-from reconciler.text.format import by_number, clean, clock, counted, hourly, resources, rough, span
+from reconciler.text.format import clean, clock, counted, hourly, rough, span
+from schemas.configuration import Change
 from schemas.plan import Plan
 from schemas.state import State
 
 if TYPE_CHECKING:
     from reconciler.report.plan_diff import Difference
 
-COLOUR: dict[Kind, str] = {
-    "launch": "green", "attach": "green", "assign": "cyan", "stop": "red", "terminate": "red", "detach": "red",
-    "remove": "red",    "update": "yellow",
-}  # fmt: skip
-MOST_ENDS = 30
+SYMBOLS: Mapping[str, str] = {"+": "green", "~": "yellow", "→": "cyan", "-": "red", "…": "dim", "✗": "red"}
+"""Symbol → its colour."""
+LEGEND = "Symbols: + create  ~ change  → start  - terminate  … pending  ✗ cannot run"
 MOST_TIMERS = 10
 
 
@@ -38,123 +47,102 @@ class Page:
 
 
 def render_plan(plan: Plan, state: State | None, *, now: int, page: Page, difference: Difference | None = None) -> str:
-    """Text that ends in one summary line and a newline."""
+    """Text that ends in one summary line and a newline. Sections without anything are left out."""
     rows = explain(plan, state)
     parts = [
-        *_section("Configuration", plan.configuration, page=page, colour="yellow"),
-        *(action_lines(rows, page=page) if difference is None else _parted(difference, page=page)),
-        *_section("Idle", idle_lines(plan, now=now), page=page),
-        *_section("Timers", timer_lines(state, now=now), page=page),
-        *_section("Unmet", (f"{one.subject}: {one.why}" for one in plan.unmet), page=page, colour="yellow"),
-        *_section("Waiting", wait_lines(plan), page=page),
-        *_section("Prices", explain_prices(plan, now=now), page=page),
-        *_section("In no sum", plan.uncounted, page=page, colour="yellow"),
-        *_section("Overrides", plan.notes, page=page),
-        *_section("Observed", observed_lines(plan, now=now), page=page),
-        *_section("Warnings", plan.warnings, page=page, colour="yellow"),
+        *_head(plan, state, now=now, page=page),
+        *_table("CONFIGURATION", configuration_rows(plan), page=page),
+        *(_acting(rows, plan.changes, page=page) if difference is None else _parted(difference, plan, page=page)),
+        *_table("PENDING", pending_rows(plan), page=page),
+        *_costs(plan, page=page),
+        *_section("NOT IN THE COST", plan.uncounted, page=page),
+        *_section("WARNINGS", plan.warnings, page=page),
+        *_section("IDLE", idle_lines(plan, now=now), page=page),
+        *_section("SELF-TERMINATION", timer_lines(state, now=now), page=page),
+        *_section("PRICES", explain_prices(plan, now=now), page=page),
+        *_section("NOTES", plan.notes, page=page),
+        *_section("OBSERVED", observed_lines(plan, now=now) if _uneven(plan) else (), page=page),
     ]
-    if plan.next_actor:
-        parts += _wrapped(f"Next: {clean(plan.next_actor)}", page=page, indent="      ")
-    if parts:
-        parts.append("")
-    parts.append(page.paint(summary(plan, rows), "bold"))
+    if plan.next_actor and pending(plan):
+        parts += [*_wrapped(clean(plan.next_actor), page=page, indent="  "), ""]
+    parts += [page.paint(line, "bold") for line in _wrapped(summary(plan, rows), page=page, indent="  ")]
     if difference is not None:
         parts.append(page.paint(f"Of this: {_own(difference, plan)}.", "bold"))
     return "\n".join(parts) + "\n"
 
 
 def summary(plan: Plan, rows: Sequence[PlanRow]) -> str:
-    """`Plan: 1 to launch, 2 to assign. $0.00/h now → $1.20/h after.`, always one line."""
-    found = counts(rows)
-    doing = ", ".join(f"{number} to {kind}" for kind, number in found.items()) or "nothing to do"
-    unmet = f", {counted(len(plan.unmet), 'thing')} unmet" if plan.unmet else ""
-    least = "≥" if plan.uncounted else ""
-    return f"Plan: {doing}{unmet}. {least}{hourly(plan.hourly_before)} now → {least}{hourly(plan.hourly_after)} after."
+    """`Plan: 1 instance to create, 1 run to start. $0.00/h now → $1.20/h after.`, without a line end."""
+    doing = summary_parts(plan, rows)
+    before, after = sums(plan)
+    if not doing:
+        return f"No changes. {after} now."
+    return f"Plan: {', '.join(doing)}. {before} now → {after} after."
+
+
+def _head(plan: Plan, state: State | None, *, now: int, page: Page) -> list[str]:
+    """`dstack plan · project hello · 59ebb09 · state 12, refreshed 24s ago`, and what the symbols mean."""
+    applied = state.applied if state else None
+    name = (applied.desired.project_name if applied else "") or plan.project
+    commit = applied.revision.commit[:7] if applied else ""
+    seen = [at for _, at, _ in plan.observed if at is not None]
+    age = f", refreshed {rough(max(0, now - min(seen)))} ago" if seen else ""
+    told = ["dstack plan", f"project {clean(name)}" if name else "", commit, f"state {plan.generation}{age}"]
+    lines = _wrapped(" · ".join(filter(None, told)), page=page, indent="  ")
+    if plan.actions or plan.changes or plan.unmet or plan.waits:
+        lines += _wrapped(LEGEND, page=page, indent="  ")
+    return [*(page.paint(line, "dim") for line in lines), ""]
+
+
+def _acting(rows: Sequence[PlanRow], changes: Sequence[Change], *, page: Page) -> list[str]:
+    return [
+        *_table("INSTANCES", instance_rows(rows), page=page, right=(2,)),
+        *_table("RUNS", run_rows(rows, changes), page=page),
+    ]
 
 
 def _own(difference: Difference, plan: Plan) -> str:
     change = plan.hourly_after - difference.hourly
-    own, anyway = len(difference.change), len(difference.anyway)
+    own, anyway = counted(len(difference.change), "action"), len(difference.anyway)
     return f"{own} because of this change ({'+' if change >= 0 else '-'}{hourly(abs(change))}), {anyway} anyway"
 
 
-def _parted(difference: Difference, *, page: Page) -> Iterator[str]:
+def _parted(difference: Difference, plan: Plan, *, page: Page) -> Iterator[str]:
     against = "; ".join(filter(None, (difference.commit[:10], clean(difference.behind_words))))
     parts = (
-        (f"Because of this change (against {against})", difference.change),
-        ("Averted by this change", difference.averted),
-        ("Would happen anyway", difference.anyway),
+        (f"BECAUSE OF THIS CHANGE (against {against})", difference.change, plan.changes),
+        ("NO LONGER PLANNED BECAUSE OF THIS CHANGE", difference.averted, ()),
+        ("PLANNED ANYWAY", difference.anyway, ()),
     )
-    for title, rows in parts:
-        if rows:
-            yield page.paint(f"{title}:", "bold")
-            yield from action_lines(rows, page=page)
+    for title, rows, changes in parts:
+        if rows or any(one.kind == "run" for one in changes):
+            yield page.paint(title, "bold")
+            yield from _acting(rows, changes, page=page)
 
 
-def action_lines(rows: Sequence[PlanRow], *, page: Page) -> Iterator[str]:
-    """Pools by name, each in the plan's own order; alike neighbours share one line."""
-    ordered = sorted(rows, key=lambda row: row.pool)
-    for pool, mine in groupby(ordered, key=lambda row: row.pool):
-        yield page.paint(f"Pool {clean(pool)}" if pool else "Project", "bold")
-        alike = groupby(mine, key=lambda row: (row.kind, row.run, row.why, row.instance_type, row.price, row.spot))
-        for _, group in alike:
-            yield from _line(tuple(group), page=page)
-        yield ""
+def _costs(plan: Plan, *, page: Page) -> list[str]:
+    rows = cost_rows(plan)
+    if not rows:
+        return []
+    lines = columns(rows, width=page.width, right=(1, 2, 3))
+    title = "COST"
+    return [page.paint(title, "bold") + lines[0][len(title) :], *lines[1:], ""]
 
 
-def _line(rows: tuple[PlanRow, ...], *, page: Page) -> list[str]:
-    """`  + launch gpu-0: local, 2xCPU, 4GB, $0.00/h: run train needs one`."""
-    row = rows[0]
-    what = ", ".join(part for part in (_machine(row), _cost(row, number=len(rows))) if part)
-    text = f"{row.symbol} {row.kind} {_subject(rows)}"
-    text += f" ({what})" if what else ""
-    lines = _wrapped(f"  {text}: {clean(row.why)}", page=page, indent="      ")
-    return [lines[0].replace(text[: len(row.symbol)], page.paint(row.symbol, COLOUR[row.kind]), 1), *lines[1:]]
+def _table(title: str, rows: Iterable[Row], *, page: Page, right: Sequence[int] = ()) -> list[str]:
+    """The title and the rows in columns; the symbol of each is painted."""
+    found = [tuple(localized(cell, page.here) for cell in row) for row in rows]
+    if not found:
+        return []
+    lines = [_painted(line, page=page) for line in columns(found, width=page.width, right=right)]
+    return [page.paint(title, "bold"), *lines, ""]
 
 
-def _subject(rows: tuple[PlanRow, ...]) -> str:
-    row = rows[0]
-    listed = [clean(one.instance) for one in rows if one.instance]
-    names = _ends(listed) if row.kind in ("terminate", "detach", "remove") else _names(listed)
-    if row.kind == "assign":
-        return f"{clean(row.run)} to {names}"
-    if row.kind == "stop":
-        return f"{clean(row.run)} on {names}" if names else clean(row.run)
-    if row.kind == "update":
-        return names or clean(row.run) or (f"pool {clean(row.pool)}" if row.pool else "the project")
-    return names
-
-
-def _names(names: list[str]) -> str:
-    if len(names) <= 3:
-        return ", ".join(names)
-    return f"{names[0]} … {names[-1]} ({len(names)})"
-
-
-def _ends(names: list[str]) -> str:
-    """Whoever reviews an end must see what it ends."""
-    listed = sorted(names, key=by_number)
-    more = len(listed) - MOST_ENDS
-    return ", ".join(listed[:MOST_ENDS]) + (f" and {more} more (--json lists all)" if more > 0 else "")
-
-
-def _machine(row: PlanRow) -> str:
-    if row.kind not in ("launch", "attach"):
-        return ""
-    where = clean(row.backend) + (f" {clean(row.region)}" if row.region and row.region != row.backend else "")
-    kind = clean(row.instance_type) if row.instance_type != row.backend else ""
-    return ", ".join(
-        part for part in (where, kind, resources(row.resources) if row.resources else "", "spot" * row.spot) if part
-    )
-
-
-def _cost(row: PlanRow, *, number: int) -> str:
-    """Of starting or ending instances only; the rest changes no price."""
-    if row.kind == "launch":
-        return ("≤ " if row.at_most else "") + hourly(row.price) + (" each" if number > 1 else "")
-    if row.kind in ("terminate", "detach", "remove"):
-        return f"saves {hourly(row.price)}" + (" each" if number > 1 else "")
-    return ""
+def _painted(line: str, *, page: Page) -> str:
+    symbol = line[2:3]
+    if line[:2] != "  " or line[3:4] != " " or symbol not in SYMBOLS:
+        return line
+    return f"  {page.paint(symbol, SYMBOLS[symbol])}{line[3:]}"
 
 
 def idle_lines(plan: Plan, *, now: int) -> Iterator[str]:
@@ -163,9 +151,9 @@ def idle_lines(plan: Plan, *, now: int) -> Iterator[str]:
         if note.at is None:
             yield f"{note.name}: stays ({note.source if note.duration is not None else kept})"
         elif note.at <= now:
-            yield f"{note.name}: due ({kept})"
+            yield f"{note.name}: termination due ({kept})"
         else:
-            yield f"{note.name}: goes in {rough(note.at - now)}, at {clock(note.at)} ({kept})"
+            yield f"{note.name}: terminates in {rough(note.at - now)}, at {clock(note.at)} ({kept})"
 
 
 def wait_lines(plan: Plan) -> Iterator[str]:
@@ -174,15 +162,23 @@ def wait_lines(plan: Plan) -> Iterator[str]:
 
 
 def timer_lines(state: State | None, *, now: int) -> Iterator[str]:
-    """Each tick that reaches them puts that off."""
+    """Each apply that reaches them renews it."""
     armed = timers(state)
     for one in armed[:MOST_TIMERS]:
         at = one.self_destruct_at or 0
         when = f"in {rough(at - now)}, at {clock(at)}" if at > now else f"since {rough(now - at)}"
-        maybe = "; it does not answer, so it may be dead already" if unreachable(one) else ""
-        yield f"{one.name}: powers itself off {when}, unless a tick reaches it{maybe}"
+        maybe = "; it is unreachable, so it may have terminated already" if unreachable(one) else ""
+        yield f"{one.name}: terminates itself {when}, unless an apply reaches it{maybe}"
     if more := armed[MOST_TIMERS:]:
         yield f"{len(more)} more, the last in {rough((more[-1].self_destruct_at or 0) - now)} (--json lists all)"
+
+
+def _uneven(plan: Plan) -> bool:
+    """Whether the age in the first line does not tell it all: a refresh failed, or was of another time."""
+    seen = [at for _, at, _ in plan.observed if at is not None]
+    return (
+        any(error or at is None for _, at, error in plan.observed) or max(seen, default=0) - min(seen, default=0) > 60
+    )
 
 
 def observed_lines(plan: Plan, *, now: int) -> Iterator[str]:
@@ -196,24 +192,16 @@ def observed_lines(plan: Plan, *, now: int) -> Iterator[str]:
         yield f"{place}: {seen}" + (f", unknown since: {error}" if error else "")
 
 
-def _section(title: str, lines: Iterator[str] | Sequence[str], *, page: Page, colour: str = "") -> list[str]:
+def _section(title: str, lines: Iterable[str], *, page: Page) -> list[str]:
     found = [clean(line) for line in lines]
     if not found:
         return []
-    head = page.paint(title, colour or "bold")
-    return [head, *(part for line in found for part in _wrapped(f"  {line}", page=page, indent="      ")), ""]
+    return [
+        page.paint(title, "bold"),
+        *(part for line in found for part in _wrapped(f"  {line}", page=page, indent="      ")),
+        "",
+    ]
 
 
 def _wrapped(text: str, *, page: Page, indent: str) -> list[str]:
-    text = localized(text, page.here)
-    if not page.width or len(text) <= page.width:
-        return [text]
-    return textwrap.wrap(
-        text,
-        width=max(page.width, 30),
-        subsequent_indent=indent,
-        break_on_hyphens=False,
-        break_long_words=True,
-        drop_whitespace=True,
-        replace_whitespace=False,
-    )
+    return wrap(localized(text, page.here), width=page.width, hang=len(indent))

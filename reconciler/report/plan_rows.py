@@ -17,7 +17,6 @@ from schemas.run import Attempt
 from schemas.state import State, Unowned
 
 Kind = Literal["launch", "attach", "assign", "stop", "terminate", "detach", "remove", "update"]
-KINDS: tuple[Kind, ...] = ("launch", "attach", "assign", "stop", "terminate", "detach", "remove", "update")
 SYMBOL: Mapping[Kind, str] = {
     "launch": "+", "attach": "+", "assign": "→", "stop": "-", "terminate": "-", "detach": "-", "remove": "-",
     "update": "~",
@@ -48,6 +47,11 @@ class PlanRow:
     def symbol(self) -> str:
         return SYMBOL[self.kind]
 
+    @property
+    def of_run(self) -> bool:
+        """It is about a run, not about an instance, a pool or a leftover."""
+        return self.kind in ("assign", "stop") or (self.kind == "update" and bool(self.run))
+
 
 def explain(plan: Plan, state: State | None) -> tuple[PlanRow, ...]:
     """Rows in the plan's order. Bookkeeping (`quiet`) is left out."""
@@ -60,14 +64,6 @@ def explain(plan: Plan, state: State | None) -> tuple[PlanRow, ...]:
         for action in plan.actions
         for row in _rows(action, known=known, attempts=attempts, named=named, unowned=unowned)
     )
-
-
-def counts(rows: Iterable[PlanRow]) -> dict[Kind, int]:
-    """How many of each kind, in the order that summaries name them; kinds without any are left out."""
-    found = dict.fromkeys(KINDS, 0)
-    for row in rows:
-        found[row.kind] += 1
-    return {kind: number for kind, number in found.items() if number}
 
 
 def _launched_names(actions: Iterable[Action]) -> dict[str, str]:

@@ -173,7 +173,7 @@ def _instance_cells(row: InstanceRow, *, now: int) -> list[str]:
     status = f"{busy}/{of} {row.status}" if of > 1 and busy else row.status
     status += f" ({', '.join(row.runs)})" if row.runs else ""
     if row.reap_at is not None:
-        status += f", goes in {rough(row.reap_at - now)}" if row.reap_at > now else ", due to go"
+        status += f", terminates in {rough(row.reap_at - now)}" if row.reap_at > now else ", termination due"
     if unreachable(one):
         status += ", unreachable"
     machine = [one.name, one.backend, one.region, resources(one.resources), "yes" if one.spot else "no"]

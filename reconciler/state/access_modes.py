@@ -17,7 +17,7 @@ from schemas.state import State
 def with_ways(state: State) -> State:
     """The state with its living machines reached that way; the same state where nothing changes.
 
-    One whose pool left the documents is reached as before: it may be busy yet.
+    One whose pool was removed from the configuration is reached as before: it may be busy yet.
     """
     clouds = (place for place in state.places if place.config.traits.bought)
     backends = {place.name: way_of(place.config.options) for place in clouds}

@@ -12,7 +12,7 @@ from schemas.instance import Instance
 
 
 def config_of(host: Host) -> BackendConfig:
-    """What `backends.ssh.backend` connects by, and a place remembers: also when the host has left the documents."""
+    """What `backends.ssh.backend` connects by, and a place remembers: also once the host is not configured any more."""
     return BackendConfig(name=SSH.name, type=SSH.name, options={"host": msgspec.to_builtins(host)})
 
 

@@ -37,6 +37,7 @@ COLLECTIONS = (
     "paces",
     "unowned",
     "backoffs",
+    "used_plans",
 )
 # A YAML reader gives up on a longer key.
 KEY_LIMIT = 1024

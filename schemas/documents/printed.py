@@ -9,7 +9,6 @@ from schemas.documents.printed_parts import COUNT, MAYBE, MAYBE_TIME, PRICE, TEX
 from schemas.documents.shape import Schema
 from schemas.leftover import ORDER
 
-KINDS = ("launch", "attach", "assign", "stop", "terminate", "detach", "remove", "update")
 RUN_STATUSES = ("submitted", "provisioning", "running", "terminating", "done", "failed", "terminated", "aborted")
 INSTANCE_STATUSES = ("pending", "provisioning", "idle", "busy", "holding", "terminating", "terminated")
 
@@ -36,63 +35,6 @@ EVENTS = (
     "disarmed",
     "armed",
 )
-
-
-def plan() -> Schema:
-    action = record(
-        {
-            "kind": {"enum": list(KINDS)},
-            "symbol": {"enum": ["+", "~", "-", "→"]},
-            "pool": MAYBE,
-            "instance": MAYBE,
-            "run": MAYBE,
-            "backend": MAYBE,
-            "region": MAYBE,
-            "instance_type": MAYBE,
-            "price": PRICE,
-            "why": TEXT,
-        }
-    )
-    actions: Schema = {"type": "array", "items": action}
-    unmet: Schema = {"type": "array", "items": record({"subject": TEXT, "why": TEXT})}
-    against = record(
-        {
-            "commit": TEXT,
-            "behind": {"type": "integer", "minimum": 0},
-            "change": actions,
-            "anyway": actions,
-            "averted": actions,
-            "unmet": unmet,
-            "hourly_after": {"type": "number", "minimum": 0},
-        }
-    )
-    return record(
-        {
-            "version": {"const": 1},
-            "project": TEXT,
-            "generation": COUNT,
-            "observed_at": MAYBE_TIME,
-            "configuration": TEXTS,
-            "actions": actions,
-            "unmet": unmet,
-            "lacking_here": unmet,
-            "waits": {
-                "type": "array",
-                "items": record({"run": TEXT, "instances": TEXTS, "free_at": MAYBE_TIME, "saves": PRICE, "why": TEXT}),
-            },
-            "timers": {"type": "array", "items": record({"instance": TEXT, "self_destruct_at": TIME})},
-            "warnings": TEXTS,
-            "cost": record(
-                {
-                    "hourly_before": {"type": "number", "minimum": 0},
-                    "hourly_after": {"type": "number", "minimum": 0},
-                    "uncounted": TEXTS,
-                }
-            ),
-            "against": {"anyOf": [against, {"type": "null"}]},
-            "gates": {"type": "array", "items": record({"gate": TEXT, "failed": {"type": "boolean"}, "why": TEXT})},
-        }
-    )
 
 
 def ps() -> Schema:

@@ -25,6 +25,9 @@ MAYBE_TIME: Schema = {"anyOf": [TIME, {"type": "null"}]}
 TEXTS: Schema = {"type": "array", "items": TEXT}
 
 
+FLAG: Schema = {"type": "boolean"}
+
+
 def record(properties: Schema) -> Schema:
     """Every key is always there; new keys may come."""
     return {"type": "object", "properties": properties, "required": list(properties)}

@@ -598,7 +598,7 @@ MUTANTS = (
     ),
     Mutant(
         name="an absent file",
-        off="a pool that left the documents ends without being named",
+        off="a pool that was removed from the configuration ends without being named",
         changes=(
             (
                 "reconciler/planner/rules/retire.py",

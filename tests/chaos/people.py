@@ -108,7 +108,9 @@ class People(RuleBasedStateMachine):
         assert now is not None
         asked = {run.id for run in was.runs if run.stop_reason}
         stopped = [run for run in now.runs if run.stop_reason and run.id not in asked]
-        assert not [run for run in stopped if "left the documents" in run.stop_reason and everything], stopped
+        assert not [run for run in stopped if "was removed from the configuration" in run.stop_reason and everything], (
+            stopped
+        )
 
     @rule(nodes=st.sampled_from([1, 1, 2]), pool=st.sampled_from(["a", "b"]), gpus=st.sampled_from([0, 1]))
     def run_wished(self, gpus: int, **fields: Any) -> None:

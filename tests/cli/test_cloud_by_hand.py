@@ -140,13 +140,13 @@ def test_a_whole_life(person: Person) -> None:
     assert person.hand.passes("5m") == []
     person.types("apply -y --detach")
     assert host.enter("cat", "/home/dstack/.dstack-host/lease") != before, "renewed by whoever comes"
-    assert "idle, goes in 4m" in person.types("pool ps")
+    assert "idle, terminates in 4m" in person.types("pool ps")
     assert person.hand.passes("6m") == []
     ended = person.types("apply -y --detach")
     assert "- terminate gpu-0 (saves $0.11/h): idle for 10m (pool gpu)" in ended
     assert person.account.living("") == []
     assert len(person.machines.attend()) == 1
-    assert "nothing of this project lives any more" in person.types(f"destroy --confirm {id}")
+    assert "0 remain." in person.types(f"destroy --confirm {id}")
 
 
 def settled(person: Person, run: str) -> str:
@@ -183,7 +183,7 @@ def test_a_forgotten_region_is_ended_with_the_rest(person: Person) -> None:
     assert "Keeps running and billing, as last seen: 1 instance, $" in told
     (file,) = (person.folder / "project/.dstack/state").glob("*.yml")
     ended = person.types(f"destroy --confirm {file.stem}")
-    assert "Done: nothing of this project lives any more." in ended
+    assert "0 remain." in ended
     assert person.account.living("") == []
 
 

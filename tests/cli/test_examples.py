@@ -234,18 +234,18 @@ def test_a_pull_request_gets_one_comment_that_is_edited_in_place(shop: Shop) -> 
     (shop.tmp / "gh.json").write_text(json.dumps(forged))
     pull = runner(shop, shop.clone("ci", branch="feature"))
     assert pull.run("plan.yml"), pull.said
-    assert "Of this: 1 because of this change" in pull.said
+    assert "Of this: 1 action because of this change" in pull.said
     first = hub(shop)["comments"]
     assert [one["body"] for one in first][:1] == [theirs]
-    assert "+ launch more-0" in first[1]["body"]
+    assert "+ more-0" in first[1]["body"]
     shop.commit("ann", ".dstack/pools.yml", DECLARED)
     shop.commit("ann", ".dstack/runs/big.yml", "type: task\nname: big\ncommands: [x]\nresources: {cpu: 4000..}\n")
     again = runner(shop, shop.clone("ci2", branch="feature"))
     assert not again.run("plan.yml")
-    assert "error: gate unmet: run big: " in again.said
+    assert "error: gate pending: run big: " in again.said
     second = hub(shop)["comments"]
     assert [one["id"] for one in second] == [one["id"] for one in first]
-    assert "Gates that hold this back" in second[1]["body"]
+    assert "Gates that failed" in second[1]["body"]
     assert not (shop.tmp / "shared").exists(), "a plan wrote a state"
     assert "dstack-pools[aws]>=0.1,<0.2" in (shop.tmp / "pip.log").read_text()
 
@@ -256,7 +256,7 @@ def test_a_merge_queue_passes_the_same_gates_and_comments_nothing(shop: Shop) ->
     shop.commit("ann", ".dstack/pools.yml", DECLARED + WANTED)
     fine = runner(shop, shop.clone("ci", branch="queue"), queue=base)
     assert fine.run("plan.yml"), fine.said
-    assert "Of this: 1 because of this change" in fine.said
+    assert "Of this: 1 action because of this change" in fine.said
     shop.commit("ann", ".dstack/runs/big.yml", "type: task\nname: big\ncommands: [x]\nresources: {cpu: 4000..}\n")
     held = runner(shop, shop.clone("ci2", branch="queue"), queue=base)
     assert not held.run("plan.yml")
@@ -277,7 +277,7 @@ def test_a_merge_is_applied_and_the_night_finds_drift(shop: Shop) -> None:
     shop.commit("ann", ".dstack/pools.yml", DECLARED + WANTED)
     merged = runner(shop, shop.clone("ci"))
     assert merged.run("apply.yml"), merged.said
-    assert "Done: 1 launched." in merged.said
+    assert "Done: 1 instance created." in merged.said
     settled = runner(shop, shop.clone("ci2"))
     assert settled.run("apply.yml")
     assert runner(shop, shop.clone("night1")).run("drift.yml")
@@ -288,7 +288,7 @@ def test_a_merge_is_applied_and_the_night_finds_drift(shop: Shop) -> None:
         assert drift.run("drift.yml"), drift.said
     (issue,) = hub(shop)["issues"]
     assert issue["state"] == "open"
-    assert "+ launch more-1" in issue["body"]
+    assert "+ more-1" in issue["body"]
     for name in ("ci3", "ci4"):
         assert runner(shop, shop.clone(name)).run("apply.yml")
     assert runner(shop, shop.clone("night4")).run("drift.yml")
@@ -384,12 +384,12 @@ def test_a_merge_request_gets_one_note(shop: Shop, gitlab: ThreadingHTTPServer) 
     shop.commit("ann", ".dstack/pools.yml", DECLARED + WANTED)
     done = shop.sh(script("plan"), cwd=shop.clone("ci", branch="feature"), **env)
     assert done.returncode == 0, done.stderr
-    assert "+ launch more-0" in notes[1]["body"]
+    assert "+ more-0" in notes[1]["body"]
     shop.commit("ann", ".dstack/runs/big.yml", "type: task\nname: big\ncommands: [x]\nresources: {cpu: 4000..}\n")
     done = shop.sh(script("plan"), cwd=shop.clone("ci2", branch="feature"), **env)
     assert done.returncode == 1
     assert [note["id"] for note in notes] == [1, 101]
-    assert "unmet: run big: " in notes[1]["body"]
+    assert "pending: run big: " in notes[1]["body"]
     assert notes[0]["body"].endswith("not ours")
 
 

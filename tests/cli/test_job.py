@@ -80,7 +80,7 @@ def test_under_another_home_nothing_has_ended_and_nothing_starts_twice(folder: F
     assert (applied.code, "error: local is unknown, nothing was done there" in applied.err) == (1, True)
     assert runs(folder)["sleeper"]["status"] == "running"
     assert not list((tmp_path / "other").rglob("instance.json"))
-    assert folder.dstack("apply", "-y", "-d").out.count("nothing to do") == 1
+    assert folder.dstack("apply", "-y", "-d").out.count("No changes.") == 1
     assert [one["status"] for one in instances(folder)] == ["busy"]
 
 
@@ -172,12 +172,12 @@ def test_the_main_job(folder: Folder) -> None:
     folder.write(".dstack/runs/hello.yml", HELLO)
     planned = folder.dstack("plan")
     assert planned.code == 0
-    assert "+ launch bench-0 (local, " in planned.out
-    assert planned.out.splitlines()[-1].startswith("Plan: 1 to launch, 1 to update")
+    assert "+ bench-0  local " in planned.out
+    assert planned.out.splitlines()[-1].startswith("Plan: 1 instance to create, 1 run to start")
 
     applied = folder.dstack("apply", "-y")
     assert applied.code == 0, applied
-    assert "Done: 1 launched, 1 updated." in applied.out
+    assert "Done: 1 instance created, 1 run added." in applied.out
     ticked_until(folder, "hello", "done")
 
     assert folder.dstack("logs", "hello").out == "hello from hello\n"
@@ -191,7 +191,7 @@ def test_the_main_job(folder: Folder) -> None:
     assert again.code == 0
     assert "Nothing to do." in again.out
     assert folder.dstack("plan", "--detailed-exitcode").code == 0
-    assert "bench-0: goes in " in again.out
+    assert "bench-0: terminates in " in again.out
     table = folder.dstack("ps", "-a").out
     heads = ["NAME", "BACKEND", "REGION", "RESOURCES", "SPOT", "PRICE", "STATUS", "SUBMITTED", "ERROR"]
     assert table.splitlines()[0].split() == heads
@@ -279,7 +279,7 @@ def test_a_saved_plan_does_no_more_than_it_says(folder: Folder) -> None:
     assert (folder.root / "plan.json").stat().st_mode & 0o077 == 0
     applied = folder.dstack("apply", "plan.json")
     assert applied.code == 0, applied
-    assert "Done: 1 launched" in applied.out
+    assert "Done: 1 instance created" in applied.out
     folder.write(".dstack/runs/more.yml", HELLO.replace("hello", "more"))
     stale = folder.dstack("apply", "plan.json")
     assert (stale.code, "made from other documents" in stale.err) == (1, True)
@@ -314,7 +314,7 @@ def test_destroy_needs_the_name(folder: Folder) -> None:
     assert "error: there is no terminal to type the project's name at; --confirm demo stands for it" in asked.err
     assert folder.dstack("destroy", "--confirm", "other").code == 1
     done = folder.dstack("destroy", "--confirm", "demo")
-    assert (done.code, done.out.splitlines()[-1]) == (0, "Done: nothing of this project lives any more.")
+    assert (done.code, done.out.splitlines()[-1]) == (0, "Destroyed: 1 instance terminated, 0 remain.")
     assert instances(folder) == []
 
 
@@ -333,7 +333,7 @@ def test_a_destroyed_project_stays_destroyed(folder: Folder) -> None:
     state = the_state(folder)
     saved = folder.dstack("plan", "--out", "plan.json")
     assert "Project demo was destroyed by " in saved.out
-    assert "+ launch bench-0" in saved.out, "the plan shows what a revival creates"
+    assert "+ bench-0" in saved.out, "the plan shows what a revival creates"
     assert "Project demo was destroyed by " in folder.dstack("plan", "--refresh").out
     for line in (("apply", "-y"), ("apply", "-y", "-d"), ("apply", "plan.json"), ("apply",),
                  ("run", ".", "-f", ".dstack/runs/sleeper.yml", "-y"), ("pool", "add", "-y")):  # fmt: skip

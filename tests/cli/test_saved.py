@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from reconciler.planner.plan import plan
 from reconciler.planner.world import World
 from schemas.plan import Action, Assign, Launch, Plan, Stop, Terminate, Update
 from schemas.run import Run, RunSpec
+from tests.doubles.commands.command import Folder, folder_at
 from tests.worlds.worlds import worlds
 
 HEAD = '{"dstack_plan":1,"digest":"d","plan":{"version":1,"project":"p","generation":0'
@@ -48,6 +50,8 @@ def read(path: Path, data: bytes) -> Plan:
         f'{HEAD},"hourly_after":"NaN"}}}}'.encode(),
         f'{HEAD},"hourly_after":"1e999999"}}}}'.encode(),
         f'{HEAD},"actions":[{LAUNCH % json.dumps("NaN")}]}}}}'.encode(),
+        f'{HEAD},"cost":{{"worst":"NaN"}}}}}}'.encode(),
+        f'{HEAD},"cost":{{"pools":[{{"pool":"a","after":"NaN"}}]}}}}}}'.encode(),
         f'{HEAD},"actions":[{LAUNCH % json.dumps("Infinity")}]}}}}'.encode(),
         f'{HEAD},"permissions":{{"destroy_pools":["*"]}}}}}}'.encode(),
         f'{HEAD},"permissions":{{"mass_destroy":true}}}}, "digest":"d"}}'.encode(),
@@ -146,3 +150,42 @@ def assert_part_of(made: Plan, fresh: Plan) -> None:
         else:
             assert action in fresh.actions
     assert len(made.actions) <= len(fresh.actions)
+
+
+# ---------------------------------------------------------------- the command
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Folder]:
+    made = folder_at(tmp_path)
+    yield made
+    made.dstack("destroy", "--confirm", "demo")
+
+
+def test_a_saved_plan_is_shown_again_in_each_form(folder: Folder) -> None:
+    folder.write(".dstack/runs/hello.yml", "type: task\nname: hello\ncommands: [echo]\n")
+    planned = folder.dstack("plan", "--out", "a.plan")
+    shown = folder.dstack("show", "a.plan", "--markdown", "a.md")
+    assert (shown.code, shown.out) == (0, planned.out)
+    assert "To apply it: dstack apply a.plan" in shown.err
+    assert (
+        (folder.root / "a.md").read_text().startswith("<!-- dstack-plan:demo12345678 -->\n### dstack plan: 1 instance")
+    )
+    found = json.loads(folder.dstack("show", "a.plan", "--json").out)
+    assert [one["kind"] for one in found["actions"]] == ["update", "launch"]
+    assert [one["kind"] for one in found["configuration"]] == ["pool", "run"]
+    elsewhere = folder_at(folder.root.parent / "elsewhere")
+    assert elsewhere.dstack("show", str(folder.root / "a.plan")).code == 0
+    assert folder.dstack("show", "b.plan").err.startswith("error: b.plan: no such file")
+
+
+def test_a_saved_plan_is_applied_once(folder: Folder) -> None:
+    folder.write(".dstack/runs/hello.yml", "type: task\nname: hello\ncommands: [echo]\n")
+    assert folder.dstack("plan", "--out", "a.plan").code == 0
+    assert folder.dstack("apply", "a.plan").code == 0
+    again = folder.dstack("apply", "a.plan")
+    assert again.code == 1
+    assert "a.plan: was applied before, by " in again.err
+    assert "plan again: `dstack plan --out a.plan`" in again.err
+    assert folder.dstack("plan", "--out", "a.plan").code == 0
+    assert folder.dstack("apply", "a.plan").code == 0

@@ -116,7 +116,7 @@ def test_the_walk(attended: Person) -> None:
     listed = person.types("pool ps")
     heads = "INSTANCE BACKEND REGION RESOURCES SPOT PRICE STATUS CREATED"
     assert " ".join(columns(listed)).startswith(heads)
-    assert re.search(r"goes in (3d|2d23h)", listed), "72 h"
+    assert re.search(r"terminates in (3d|2d23h)", listed), "72 h"
     assert line_of(person.types("pool list"), "default-pool").split()[-1] == "1/1"
 
     # ------------------------------------------------ dstack run: reuses the idle one; -d, -n, --reuse, ${{ run.args }}
@@ -168,4 +168,4 @@ def test_the_walk(attended: Person) -> None:
 
     # ------------------------------------------------ the end
     (file,) = (project / ".dstack/state").glob("*.yml")
-    assert "nothing of this project lives any more" in person.types(f"destroy --confirm {file.stem}")
+    assert "0 remain." in person.types(f"destroy --confirm {file.stem}")

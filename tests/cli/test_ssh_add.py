@@ -160,7 +160,7 @@ def test_a_jump_is_shown_asked_about_and_pinned_too(folder: Folder, lab: Lab) ->
     assert known(folder) == jump.known + node.known
     applied = folder.dstack("apply", "-y")
     assert applied.code == 0, applied.said
-    assert "Done: 1 attached." in applied.out
+    assert "Done: 1 server attached." in applied.out
     jump.stop()
     node.stop()
 

@@ -31,7 +31,7 @@ def test_apply_shows_and_asks(folder: Folder) -> None:
     folder.write(".dstack/runs/hello.yml", HELLO)
     with at_terminal(folder, "apply") as terminal:
         terminal.wait_for("Continue? [y/n]: ")
-        assert "Plan: 1 to launch, 1 to update" in terminal.text
+        assert "Plan: 1 instance to create, 1 run to start" in terminal.text
         terminal.type("what\n")
         terminal.wait_for("Continue? [y/n]: what\nContinue? [y/n]: ")
         terminal.type("n\n")
@@ -42,7 +42,7 @@ def test_apply_shows_and_asks(folder: Folder) -> None:
         terminal.wait_for("Continue? [y/n]: ")
         terminal.type("y\n")
         assert terminal.ends() == 0
-        assert "Done: 1 launched, 1 updated." in terminal.text
+        assert "Done: 1 instance created, 1 run added." in terminal.text
 
 
 def test_ctrl_c_at_the_prompt_does_nothing(folder: Folder) -> None:
@@ -68,7 +68,7 @@ def test_colour_is_for_terminals_that_want_it(folder: Folder) -> None:
     with at_terminal(folder, "plan", columns=80) as terminal:
         assert terminal.ends() == 0
         painted = terminal.seen
-        assert "\x1b[32m+\x1b[0m launch bench-0" in painted
+        assert "\x1b[32m+\x1b[0m bench-0" in painted
         assert all(len(line) <= 80 for line in terminal.text.splitlines()[:-1])
     for asked in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
         with at_terminal(folder, "plan", env=asked) as terminal:
@@ -86,11 +86,11 @@ def test_ctrl_c_once_stops_beginning_and_says_what_is_under_way(folder: Folder) 
     with at_terminal(folder, "apply") as terminal:
         terminal.wait_for("Continue? [y/n]: ")
         terminal.type("y\n")
-        terminal.wait_for("being stopped on")
+        terminal.wait_for("stopping on")
         terminal.interrupt()
         terminal.wait_for("stopping: nothing more is begun; Ctrl-C again leaves at once")
         assert terminal.ends() == 130
-        assert "stubborn: being stopped on bench-0" in terminal.text
+        assert "stubborn: stopping on bench-0" in terminal.text
     assert folder.dstack("stop", "stubborn", "-x", "-y").code == 0
 
 
@@ -136,7 +136,7 @@ def test_a_removed_pool_is_confirmed_by_its_name(folder: Folder) -> None:
     text = (folder.root / ".dstack/pools.yml").read_text().replace("name: bench ", "name: other ")
     folder.write(".dstack/pools.yml", text)
     refused = folder.dstack("apply", "-y")
-    assert "pool bench: left the documents with 1 live (bench-0)" in refused.out
+    assert "was removed from the configuration but still has 1 instance (bench-0)." in refused.out
     assert "--allow-destroy POOL" in refused.err
     with at_terminal(folder, "apply") as terminal:
         terminal.wait_for("Type bench to confirm: ")

@@ -246,7 +246,7 @@ def test_a_stop_on_a_server_that_is_down_says_so_and_names_what_helps(shop: Shop
     for words in ((), ("-x",)):
         ran = stopped(shop, *words)
         assert ran.code == 3, ran.said
-        assert "train: being stopped on one (" in ran.err
+        assert "train: stopping on one (" in ran.err
         assert ran.err.strip().endswith("If it never will: dstack apply --assume-lost train")
     refused = shop.dstack("pool", "remove", "one", "--force", "-y", ok=False)
     assert (refused.code, "dstack apply --assume-lost train" in refused.err) == (1, True), refused.said

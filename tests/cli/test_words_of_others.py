@@ -79,8 +79,8 @@ def test_a_name_that_would_leave_a_path_or_a_shell_line(folder: Folder, name: st
     ran = folder.dstack("plan")
     assert not UNSAFE.search(ran.said)
     if "env: {NAME" in text and name:
-        assert "run a: the environment variable `" in ran.out
-        assert "launch" not in ran.out
+        assert "✗ a  cannot run: the environment variable `" in ran.out
+        assert "to create" not in ran.out
     else:
         assert ran.code == 1
         assert re.search(r"^\.dstack/names\.yml:\d+:\d+: ", ran.said, re.MULTILINE)

@@ -178,9 +178,9 @@ class Step:
         named = self.may.permissions.destroy_pools
         for one in self.after.instances:
             was = self.was.get(one.id)
-            if was is None or "left the documents" not in one.reason + one.draining or "*" in named:
+            if was is None or "was removed from the configuration" not in one.reason + one.draining or "*" in named:
                 continue
-            begun = "left the documents" in was.reason + was.draining
+            begun = "was removed from the configuration" in was.reason + was.draining
             if not begun and one.pool not in named and was.pool not in named:
                 yield f"{one.name} ends ({one.reason or one.draining}), and nobody named its pool"
 

@@ -67,8 +67,8 @@ def test_two_applies_at_once_launch_once() -> None:
     again = Resume(launch="l", request=REQUEST, why="sent again")
     for actions, said in (
         ((again,), "Done: 3 launches of another apply sent again.\n"),
-        ((mine, again), "Done: 1 launched, 3 launches of another apply sent again.\n"),
-        ((mine,), "Done: 1 launched.\n"),
+        ((mine, again), "Done: 1 instance created, 3 launches of another apply sent again.\n"),
+        ((mine,), "Done: 1 instance created.\n"),
     ):
         plan = Plan(version=1, project="p", generation=1, actions=actions)
         result = TickResult(state=a_state(), plan=plan, approved=plan)

@@ -105,7 +105,7 @@ def refused(checkout: Checkout, *said: str) -> None:
         assert words in ran.err
         assert words in plan.out
     assert "apply would refuse these documents: " in plan.out
-    assert " terminate " not in plan.out
+    assert "to terminate" not in plan.out
     assert checkout.state == before
     only_its_run(checkout)
     assert ran.err.startswith("error: ")
@@ -117,7 +117,7 @@ def add_only(checkout: Checkout, *said: str) -> None:
     """Accepted, but it may end nothing: its pool comes, the one that it lacks stays, and both are told why."""
     plan = checkout.dstack("plan", "--refresh")
     assert plan.code == 0
-    assert " terminate " not in plan.out
+    assert "to terminate" not in plan.out
     ran = applied(checkout, "--allow-destroy", "b")
     for words in said:
         assert words in ran.err
@@ -231,7 +231,7 @@ def test_a_branch_where_main_is_the_authority(origin: Checkout) -> None:
     for look in ((), ("--refresh",)):
         plan = branch.dstack("plan", *look)
         assert plan.code == 0, plan.said
-        assert "pool b: left the documents" in plan.out  # as if it were merged
+        assert "pool b  was removed from the configuration" in plan.out  # as if it were merged
         assert "apply takes these documents once they are on main (`authority: main`)" in plan.out
         assert "config-force" not in plan.said
         review = branch.dstack("plan", "--against", "origin/main", *look)
@@ -306,7 +306,7 @@ def untouched(checkout: Checkout, env: dict[str, str], *said: str) -> None:
     assert (ran.code, ran.out) == (1, ""), ran.said
     for plan in (checkout.dstack("plan", env=env), checkout.dstack("plan", "--refresh", env=env)):
         assert all(words in plan.said for words in (*said, "`--config-force`"))
-        assert " terminate " not in plan.out
+        assert "to terminate" not in plan.out
     assert all(words in ran.err for words in (*said, "`--config-force`")), ran.err
     assert checkout.state == before
 
@@ -403,7 +403,7 @@ def test_a_sparse_checkout_without_any_document_has_no_project(origin: Checkout)
     assert ran.code == 1
     assert "a sparse checkout left out .dstack: `git sparse-checkout add .dstack`" in ran.err
     sparse.git("sparse-checkout", "add", ".dstack")
-    assert "nothing to do" in sparse.dstack("plan").out
+    assert "No changes." in sparse.dstack("plan").out
 
 
 def test_the_applied_documents_from_an_older_commit_do_not_become_older(origin: Checkout) -> None:

@@ -411,7 +411,7 @@ class Machine(People):
         told = {unmet.subject.removeprefix("run "): unmet.why for unmet in made.unmet}
         serving = Counter(each.run for each in state.attempts if each.live and self._lasts(each))
         for run in state.runs:
-            # A rebuild does not know what a run that left the documents was: it is a task that never ends.
+            # A rebuild does not know what a removed run was: it is a task that never ends.
             whole = serving[run.id] >= (run.spec.replicas if run.spec.type == "service" else 1)
             if run.status in RUN_ENDED or whole:
                 continue

@@ -66,7 +66,7 @@ def _bought_again(life: Machine) -> None:
 
 
 def forgotten_where_nobody_asks_any_more(life: Machine) -> None:
-    """Its place left the documents; with the last machine forgotten, it was asked no more, and the machine lived on."""
+    """Its place was removed; with the last machine forgotten, it was asked no more, and the machine lived on."""
     _bought_again(life)
     life.fault(call="launch", after=False, error=NoCapacity("none now"), times=1)
     life.apply(ends=False, who="bob@laptop")

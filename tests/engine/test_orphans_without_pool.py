@@ -54,7 +54,7 @@ def test_an_unattended_apply_ends_an_orphan_whatever_its_pool(pool: str) -> None
 def test_an_unattended_apply_still_asks_for_a_pool_that_is_removed() -> None:
     made, state = planned(MEMBER, {**MEMBER, "name": "old-0", "pool": "old"}, permissions={"destroy_pools": ["*"]})
     assert ended(made) == ["old-0"]
-    with pytest.raises(Fail, match="pool old left the documents and has old-0"):
+    with pytest.raises(Fail, match="pool old was removed from the configuration and has old-0"):
         an_approval()(made, state)
 
 

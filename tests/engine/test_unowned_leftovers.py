@@ -228,8 +228,8 @@ def test_a_plan_shows_it_and_does_nothing(site: Site) -> None:
     before = site.store.data
     result = later(site, GRACE + 60, act=False)
     text = render_plan(result.plan, result.state, now=site.clock.now(), page=Page())
-    assert "- remove volume vol-1 (saves $0.01/h): unowned for 31m" in text
-    assert "1 to remove" in text
+    assert "- volume vol-1  -$0.01/h  remove: unowned for 31m" in text
+    assert "1 leftover to remove" in text
     assert (there(site), site.store.data) == (["vol-1"], before)
 
 

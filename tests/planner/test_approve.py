@@ -40,7 +40,7 @@ def launch(id: str, *, count: int = 1, **changes: Any) -> Launch:
 
 END = Terminate(instance="i0", name="gpu-0", pool="gpu", why="idle")
 OTHER_END = Terminate(instance="i1", name="gpu-1", pool="gpu", why="idle")
-STOP = Stop(run="r", name="train", attempt="r-0-1", pool="gpu", why="left the documents")
+STOP = Stop(run="r", name="train", attempt="r-0-1", pool="gpu", why="was removed from the configuration")
 ASSIGN = Assign(run="r", name="train", attempt="r-0-1", number=1, replica=0, pool="gpu", instances=("i0",), why="idle")
 QUIET = Update(subject="run r", name="train", changes={"reason": "waits"}, why="waits", quiet=True)
 ENROL = Update(subject="run n", name="new", enrol=Run(id="n", spec=RunSpec(name="new")), why="new")

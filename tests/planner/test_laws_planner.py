@@ -259,7 +259,11 @@ def test_documents_that_may_not_end_end_nothing(world: World) -> None:
     persons = {override.kind for override in world.state.overrides}
     facts = {one.id for one in world.state.instances if "drain" in persons or is_a_fact(one)}
     assert ended - anyway <= facts
-    assert not [action for action in bare.actions if isinstance(action, Stop) and "left the documents" in action.why]
+    assert not [
+        action
+        for action in bare.actions
+        if isinstance(action, Stop) and "was removed from the configuration" in action.why
+    ]
 
 
 def is_a_fact(one: Instance) -> bool:

@@ -164,7 +164,7 @@ def project(tree: Tree, tmp_path: Path) -> Iterator[Project]:
 def test_the_command_plans_buys_lists_and_ends(project: Project) -> None:
     cloud, dstack = project.cloud, project.dstack
     assert dstack("validate") == "valid\n"
-    assert "launch bench-0 (sketch r1, small" in dstack("plan")
+    assert "+ bench-0  sketch r1 small" in dstack("plan")
     assert cloud.machines == {}
     dstack("apply", "-y", "--detach")
     dstack("apply", "-y", "--detach")

@@ -53,7 +53,7 @@ CROWDED = {
     "reconciler.cli.commands.offers.list": 18,
     "reconciler.cli.commands.plan.apply": 20,
     "reconciler.cli.commands.plan.destroy": 14,
-    "reconciler.cli.commands.plan.plan": 25,
+    "reconciler.cli.commands.plan.plan": 24,
     "reconciler.cli.commands.pool.add": 17,
     "reconciler.cli.commands.pool.add_ssh": 16,
     "reconciler.cli.commands.run.attach": 17,

@@ -177,10 +177,12 @@ def likened(line: str) -> str:
     """Without what differs between machines and moments: ages, sizes, who, which ended first, widths of columns."""
     line = re.sub(r"\bbench-\d(, bench-\d)+", lambda names: ", ".join(sorted(names[0].split(", "))), line)
     line = re.sub(r"^Runs: .*", "Runs", line)
+    line = re.sub(r"^dstack plan · .*", "dstack plan", line)
+    line = re.sub(r"bench-\d(\.\.\d)?", "bench-N", line)
     line = re.sub(r"\S+@\S+[^\s;):]", "SOMEONE", line)
     line = re.sub(r"\d+xCPU, [\d.]+[MGT]B(, \d+x\w+ \([\d.]+[MGT]B\))?", "RESOURCES", line)
     line = re.sub(r"\ba moment\b|\b(\d+[smhd])+\b", "AGE", line)
-    line = line.replace("due to go", "goes in AGE")  # on a machine so slow that its time came
+    line = line.replace("termination due", "terminates in AGE")  # on a machine so slow that its time came
     return re.sub(r"\s+", " ", line).strip()
 
 
@@ -197,7 +199,7 @@ def until_changes(folder: Path, environment: dict[str, str]) -> None:
             timeout=60,
             check=False,
         )
-        if asked.returncode == 2 and "goes in" not in asked.stdout:
+        if asked.returncode == 2 and "terminates in" not in asked.stdout:
             return
         assert asked.returncode in (0, 2), asked.stderr
         time.sleep(0.25)

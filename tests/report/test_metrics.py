@@ -120,7 +120,8 @@ def after(folder: Folder, *args: str) -> tuple[int, dict[tuple[str, ...], float]
 
 
 def test_of_an_apply_that_goes_well_and_of_those_that_fail(folder: Folder) -> None:
-    code, found = after(folder)  # nobody to ask
+    assert after(folder)[0] == 1, "nobody to ask about the configuration"
+    code, found = after(folder, "-y")
     assert (code, found["dstack_last_tick_ok",], found["dstack_last_tick_exit_code",]) == (0, 1, 0)
     folder.write(".dstack/pools.yml", POOLS.replace("0..2", "1"))
     code, found = after(folder, "-y")

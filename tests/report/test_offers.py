@@ -220,8 +220,8 @@ def test_a_plan_needs_no_place_and_says_whose_prices_these_are() -> None:
     world = World(desired=desired, state=STATE, offers=ALL, now=NOW, nonce="n")
     made = plan(world)
     said = render_plan(made, STATE, now=NOW, page=Page())
-    assert "launch gpu-0 (aws us-east-1, g5.xlarge, 4xCPU, 16GB, 1xA10G (24GB), spot, ≤ $1.01/h)" in said
-    assert "Prices\n  snapshot of 2025-03-02 (`dstack offers --refresh` asks for younger ones)\n" in said
+    assert "+ gpu-0  aws us-east-1 g5.xlarge 1xA10G spot  ≤$1.01/h" in said
+    assert "PRICES\n  snapshot of 2025-03-02 (`dstack offers --refresh` asks for younger ones)\n" in said
 
 
 def test_a_plan_that_launches_nothing_looks_at_no_offer() -> None:
@@ -409,7 +409,7 @@ def test_a_plan_needs_no_credentials_and_no_network(project: Folder) -> None:
     nowhere = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "DSTACK_CATALOG_URL": "http://127.0.0.1:9"}
     ran = project.dstack("plan", env=nowhere)
     assert ran.code == 0
-    assert "launch gpu-0 (aws us-east-1, g5.xlarge" in ran.out
+    assert "+ gpu-0  aws us-east-1 g5.xlarge" in ran.out
     assert "warning" not in ran.said
 
 

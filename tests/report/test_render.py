@@ -197,7 +197,7 @@ def a_plan() -> Plan:
             IdleNote(instance="i-gpu-0", name="gpu-0", pool="gpu", at=NOW + 200, duration=300, source="pool gpu"),
             IdleNote(instance="i-gpu-6", name="gpu-6", pool="gpu", at=None, duration=None, source="flag"),
         ),
-        next_actor="last tick 6d ago by cron@lab; none expected: nothing will start or retry this.",
+        next_actor="No apply is scheduled (last: 6d ago, by cron@lab): run `dstack apply` again.",
         hourly_before=Price("6.00"),
         hourly_after=Price("8.4"),
     )
@@ -217,15 +217,17 @@ def test_a_plan(columns: int, snapshot: SnapshotAssertion) -> None:
 
 
 def test_the_summary_is_the_last_line() -> None:
-    last = render_plan(a_plan(), a_state(), now=NOW, page=Page(width=80)).splitlines()[-1]
-    assert last.startswith("Plan: 3 to launch, 2 to assign, 1 to stop, 1 to terminate, 1 to update")
+    last = render_plan(a_plan(), a_state(), now=NOW, page=Page()).splitlines()[-1]
+    assert last.startswith(
+        "Plan: 3 instances to create, 1 to terminate, 1 run to start, 1 run to stop, 1 run added, 1 pending"
+    )
     assert last.endswith("$6.00/h now → $8.40/h after.")
 
 
 def test_a_plan_without_anything() -> None:
     empty = Plan(version=1, project="p", generation=0)
     text = render_plan(empty, None, now=NOW, page=Page())
-    assert text == "Plan: nothing to do. $0.00/h now → $0.00/h after.\n"
+    assert text == "dstack plan · project p · state 0\n\nNo changes. $0.00/h now.\n"
 
 
 def test_colour_changes_no_word() -> None:
@@ -332,7 +334,7 @@ def test_the_floor_keeps_an_idle_instance() -> None:
 def test_what_is_under_way() -> None:
     assert under_way(a_state()) == {
         "gpu-10": "launching",
-        "gpu-5": "ending (idle for 5m (pool gpu))",
+        "gpu-5": "terminating (idle for 5m (pool gpu))",
         "sweep": "starting on gpu-2, gpu-3",
     }
 

@@ -16,11 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from msgspec.structs import replace
 from syrupy.assertion import SnapshotAssertion
 
 from reconciler.report.fail_on import BadGate, GateFailure, gates, held
 from reconciler.report.markdown import LIMIT, marker, render_markdown
 from reconciler.report.plan_diff import Difference, Side, subtract
+from schemas.configuration import Change, PlanCost, PoolCost
 from schemas.desired import Desired
 from schemas.documents.generate import schema
 from schemas.instance import Instance
@@ -129,7 +131,7 @@ def test_against_other_documents_only_the_changes_own_counts() -> None:
 
 @pytest.mark.parametrize("text", ["destry", "", "destroy,", "cost", "cost>", "cost>x", "cost<3", "cost>-1", "unmet>1"])
 def test_an_unknown_gate_lists_those_that_there_are(text: str) -> None:
-    with pytest.raises(BadGate, match=r"there is no such gate; there are destroy, cost>N, unmet"):
+    with pytest.raises(BadGate, match=r"there is no such gate; there are destroy, cost>N, max-cost>N, pending, config"):
         gates(text)
 
 
@@ -212,9 +214,9 @@ def test_it_is_cut_by_whole_lines_and_says_how_many() -> None:
     shown = [line for line in text.splitlines() if line.startswith("warning ")]
     assert shown == list(warnings[: len(shown)])
     assert f"{2000 - len(shown)} more lines left out: `dstack plan` shows all." in text
-    assert "- terminate gpu-0" in text
+    assert "- gpu-0  " in text
     assert text.count("```") % 2 == 0
-    one = render_markdown(plan_of(END, warnings=("x" * 100_000,), next_actor="cron"), STATE, now=0)
+    one = render_markdown(plan_of(END, warnings=("x" * 100_000,), notes=("cron",)), STATE, now=0)
     assert "1 more line left out" in one
     assert "cron" in one
 
@@ -286,9 +288,10 @@ def test_against_a_revision(folder: Folder) -> None:
     ]  # fmt: skip
     assert found["against"]["commit"] == git(folder, "rev-parse", "main")
     text = folder.dstack("plan", "--against", "main").out
-    assert "Because of this change (against " in text
-    assert "Would happen anyway:" in text
-    assert "Of this: 1 because of this change (+$0.00/h), 2 anyway." in text
+    assert "BECAUSE OF THIS CHANGE (against " in text
+    assert "+ pool more" in text
+    assert "PLANNED ANYWAY\n" in text
+    assert "Of this: 1 action because of this change (+$0.00/h), 2 anyway." in text
     assert tree(folder) == before, "the work tree was touched"
 
 
@@ -316,7 +319,7 @@ def test_what_the_other_branch_did_since_is_no_change_of_this_one(folder: Folder
     assert [(one["kind"], one["pool"]) for one in against["change"]] == [("launch", "more")]
     assert (against["averted"], against["commit"], against["behind"]) == ([], began, 2)
     said = folder.dstack("plan", "--against", "main", "--markdown", "plan.md").out
-    assert f"Because of this change (against {began[:10]}; main is 2 commits ahead):" in said
+    assert f"BECAUSE OF THIS CHANGE (against {began[:10]}; main is 2 commits ahead)" in said
     assert (
         f"Compared with the documents of `{began[:10]}`; `main` is 2 commits ahead."
         in (folder.root / "plan.md").read_text()
@@ -333,6 +336,8 @@ def test_what_the_other_branch_did_since_is_no_change_of_this_one(folder: Folder
 
 def test_what_is_declared_and_not_there_is_a_difference(folder: Folder) -> None:
     """Drift that no action can mend is drift: a nightly job must not close its issue."""
+    assert folder.dstack("plan", "--detailed-exitcode").code == 2, "a configuration to apply"
+    assert folder.dstack("apply", "-y").code == 0
     assert folder.dstack("plan", "--detailed-exitcode").code == 0
     folder.write(".dstack/big.yml", "pools: [{name: big, nodes: 2, resources: {cpu: 4000..}}]\n")
     ran = folder.dstack("plan", "--detailed-exitcode")
@@ -355,7 +360,7 @@ def test_a_change_that_averts_something_is_its_own(folder: Folder) -> None:
     ran, found = reviewed(folder, "--detailed-exitcode")
     assert ran.code == 2
     assert [one["kind"] for one in found["against"]["averted"]] == ["update", "launch"]
-    assert "Averted by this change:" in folder.dstack("plan", "--against", "main").out
+    assert "NO LONGER PLANNED BECAUSE OF THIS CHANGE\n" in folder.dstack("plan", "--against", "main").out
 
 
 @pytest.mark.parametrize("revision", ["nowhere", "--help", "HEAD:.dstack", "main..main", "-rf"])
@@ -403,7 +408,7 @@ def test_gates_of_the_command(folder: Folder) -> None:
     assert "Plan: " in ran.out
     ran = folder.dstack("plan", "--fail-on", "unmett")
     assert (ran.code, ran.out) == (1, "")
-    assert "there are destroy, cost>N, unmet" in ran.err
+    assert "there are destroy, cost>N, max-cost>N, pending, config" in ran.err
 
 
 def test_the_comment_is_written_whole(folder: Folder) -> None:
@@ -411,7 +416,7 @@ def test_the_comment_is_written_whole(folder: Folder) -> None:
     comment.write_text("old")
     ran = folder.dstack("plan", "--markdown", "out.md", env={"HF_TOKEN": "canary-5e2d"})
     assert ran.code == 0
-    assert comment.read_text().startswith("<!-- dstack-plan:demo12345678 -->\n### dstack plan: nothing to do.")
+    assert comment.read_text().startswith("<!-- dstack-plan:demo12345678 -->\n### dstack plan: 1 pool added")
     assert list(folder.root.glob(".out*")) == []
     assert folder.dstack("plan", "--markdown", "nowhere/out.md").err.startswith("error: --markdown nowhere/out.md: No ")
     assert "is a folder; name a file" in folder.dstack("plan", "--markdown", ".").err
@@ -469,3 +474,55 @@ def test_a_plan_assumes_the_secrets_that_this_machine_lacks(folder: Folder) -> N
     applied = folder.dstack("apply", "-y", "-d")
     assert "needs NOWHERE_SET, not set on" in applied.said
     assert "1 launched" not in applied.said
+
+
+def test_gates_of_what_the_configuration_permits() -> None:
+    cost = PlanCost(pools=(PoolCost(pool="gpu", worst=Decimal(98)),), worst=Decimal(98))
+    permits = plan_of(cost=cost, changes=(Change(kind="pool", name="gpu", op="change", key="nodes", old="1", new="4"),))
+    assert why("max-cost>98,config,pending", permits) == ["", "pool gpu nodes", ""]
+    assert why("max-cost > $50/h", permits) == ["$98.00/h with all maxima reached, above $50.00/h: gpu $98.00/h"]
+    endless = plan_of(cost=PlanCost(pools=(PoolCost(pool="gpu"),), unlimited=("gpu",)))
+    assert why("max-cost>1000", endless) == ["nothing limits pool gpu: set the maximum of `nodes`, or a budget"]
+    unpriced = plan_of(cost=replace(cost, pools=(replace(cost.pools[0], unpriced=True),)))
+    assert why("max-cost>98", unpriced) == ["cannot be ruled out: some prices are unknown"]
+
+
+DEAR = """\
+project: {name: demo, id: demo12345678}
+backends: [{type: aws, regions: [us-east-1]}]
+pools:
+  - {name: bench, default: true, nodes: 0..36, instance_types: [p4d.24xlarge], max_price: 40}
+"""
+
+
+def test_a_change_that_only_permits_is_seen_by_reviewer_gates_and_json(folder: Folder) -> None:
+    """A higher maximum starts nothing, and is worth money all the same."""
+    assert folder.dstack("apply", "-y").code == 0
+    git(folder, "checkout", "-q", "-b", "feature")
+    folder.write(".dstack/pools.yml", DEAR)
+    offline = {"DSTACK_CATALOG_URL": "off"}
+    ran = folder.dstack("plan", "--against", "main", "--markdown", "plan.md", env=offline)
+    assert "nodes" in ran.out
+    assert "0..2 → 0..36" in ran.out
+    assert re.search(r"total +\$0.00/h +\$0.00/h +≤\$1179.[0-9]+/h", ran.out), ran.out
+    text = (folder.root / "plan.md").read_text()
+    assert "| total | $0.00/h | $0.00/h | ≤$1179." in text
+    assert "0..2 → 0..36" in text
+    held_back = folder.dstack("plan", "--against", "main", "--fail-on", "max-cost>1000,config", env=offline)
+    assert held_back.code == 1
+    assert "error: gate max-cost>1000: $1179." in held_back.err
+    assert "error: gate config: " in held_back.err
+    assert folder.dstack("plan", "--against", "main", "--detailed-exitcode", env=offline).code == 2
+    found = json.loads(folder.dstack("plan", "--json", env=offline).out)
+    assert {
+        "kind": "pool",
+        "name": "bench",
+        "op": "change",
+        "key": "nodes",
+        "old": "0..2",
+        "new": "0..36",
+        "note": "",
+    } in (found["configuration"])
+    assert found["cost"]["worst_case"] == found["cost"]["per_pool"][0]["worst_case"] > 1179
+    ran = folder.dstack("apply", env=offline)
+    assert ran.code == 1, "nobody approved it"

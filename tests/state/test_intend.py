@@ -173,7 +173,7 @@ def test_hosts_are_taken_and_let_go() -> None:
     state = state_of(instances=[{"name": "gpu-0", "pool": "old", "orphan": "unknown"}])
     after = marked(state, Attach(pool="gpu", instance="gpu-0", name="host", why="declared"))
     assert (after.instances[0].pool, after.instances[0].name, after.instances[0].orphan) == ("gpu", "host", "")
-    after = marked(state, Detach(pool="gpu", instance="gpu-0", name="host", why="left the documents"))
+    after = marked(state, Detach(pool="gpu", instance="gpu-0", name="host", why="was removed from the configuration"))
     assert (after.instances[0].phase, after.instances[0].terminated_at) == ("terminated", NOW)
 
 

@@ -242,4 +242,6 @@ def test_the_way_is_as_the_documents_have_it_now() -> None:
     own = applied(Pool(name="p", connect=Way(mode="instance-connect")))
     assert reached(a_state(machine, applied=own), connect=connect).way == Way(mode="instance-connect")
     left = reached(a_state(machine, applied=applied()), connect=connect, creds={"profile": "me"})
-    assert left.way == Way(mode="program", name="ssm", profile="me"), "its pool left the documents: reached as before"
+    assert left.way == Way(mode="program", name="ssm", profile="me"), (
+        "its pool was removed from the configuration: reached as before"
+    )

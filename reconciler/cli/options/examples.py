@@ -17,6 +17,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "dstack apply -y -d                   # one pass, for cron",
         "dstack apply -y --yes-above 20       # say yes up to $20/h",
     ),
+    "show": ("dstack show change.plan", "dstack show change.plan --markdown plan.md"),
+    "explain": (
+        "dstack explain train                 # a run, an instance or a pool",
+        "dstack explain offer g5.xlarge",
+    ),
     "destroy": ("dstack destroy", "dstack destroy --confirm my-project"),
     "gc": ("dstack gc                            # list, then ask", "dstack gc --json"),
     "run": (

@@ -12,8 +12,11 @@ from reconciler.cli.completion import names
 from reconciler.cli.options import shared as o
 from reconciler.cli.options.documents import completion, init, schema, validate
 from reconciler.cli.options.factory import EXIT_CODES
+from reconciler.cli.options.inspection import explain, show
 from reconciler.cli.options.offers import offers
 from reconciler.cli.options.run import artifacts, attach, cp, enter, logs, ps, run, stop
+
+GATES = "Exit 1 on any of destroy, cost>N, max-cost>N, pending, config."
 
 
 def plan(
@@ -25,7 +28,7 @@ def plan(
     ] = False,
     pool: o.PoolName = "",
     against: Annotated[str, typer.Option(metavar="REV", help="Tell apart what a change since REV brings.")] = "",
-    fail_on: Annotated[str, typer.Option(metavar="GATES", help="Exit 1 on any of destroy, cost>N, unmet.")] = "",
+    fail_on: Annotated[str, typer.Option(metavar="GATES", help=GATES)] = "",
     markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as a review comment, too.")] = None,
 ) -> int:
     """Show what apply would change and what it costs.
@@ -187,6 +190,8 @@ COMMANDS: dict[str, Callable[[typer.Typer], None]] = {
     "validate": _command(validate),
     "schema": _command(schema),
     "init": _command(init),
+    "show": _command(show),
+    "explain": _command(explain),
     "destroy": _command(destroy),
     "gc": _command(gc),
     "completion": _command(completion),

@@ -137,7 +137,7 @@ class Progress:
             self._watch(left)
 
     def _waiting(self) -> str:
-        """`Waiting for run train to end (12s): train: being stopped on gpu-0 (…)`."""
+        """`Waiting for run train to end (12s): train: stopping on gpu-0 (…)`."""
         (names, count), shown = self._asked, dict(self._shown)
         whom = self._waits or (_named(names, count) if count else "what is under way")
         line = f"Waiting for {whom} ({time.monotonic() - self._began:.0f}s)"

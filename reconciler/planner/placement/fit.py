@@ -112,6 +112,29 @@ def _gpu_suffices(need: GpuNeed, gpu: Gpu | None) -> bool:
     )
 
 
+def contradiction(pool: Pool, need: Need) -> str:
+    """Why no machine that the pool allows can have what the run asks; "" where one could, or takes it in part."""
+    if pool.blocks != 1:
+        return ""
+    mine, theirs = need.gpu, pool.need.gpu
+    if mine is not None and theirs is not None and (_apart(mine.count, theirs.count) or _other(mine, theirs)):
+        return f"asks {asked(need, kind='gpu')}, pool {pool.name} allows {asked(pool.need, kind='gpu')}"
+    for kind in ("cpu", "memory", "disk"):
+        if _apart(getattr(need, kind), getattr(pool.need, kind)):
+            return f"asks {asked(need, kind=kind)}, pool {pool.name} allows {asked(pool.need, kind=kind)}"
+    return ""
+
+
+def _apart(one: Span, other: Span) -> bool:
+    """No amount is in both."""
+    low = max(one.min or 0, other.min or 0)
+    return any(span.max is not None and span.max < low for span in (one, other))
+
+
+def _other(one: GpuNeed, other: GpuNeed) -> bool:
+    return bool(one.names and other.names and not set(one.names) & set(other.names))
+
+
 # ---------------------------------------------------------------- everything else
 
 

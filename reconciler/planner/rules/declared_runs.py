@@ -228,7 +228,7 @@ def _sends(spec: RunSpec) -> str:
 
 
 def _deleted(draft: Draft) -> None:
-    """A declared run that left the documents is stopped: shown, and only where ends are allowed."""
+    """A declared run that was removed from the configuration is stopped: shown, and only where ends are allowed."""
     desired = draft.world.desired
     kept = {name for spec in desired.runs for name in (spec.name, *spec.formerly)}
     empty = not desired.runs and all(pool.name == "default-pool" for pool in desired.pools)
@@ -239,12 +239,12 @@ def _deleted(draft: Draft) -> None:
         if not draft.covers(id=run.id, pool=pool):
             continue
         if not draft.may_end(pool):
-            why = f"left the documents, but this apply may not end it: {without(pool)}"
+            why = f"was removed from the configuration, but this apply may not end it: {without(pool)}"
             draft.cannot(f"run {name}", why)
         elif empty and not draft.named(pool):
             draft.cannot(f"run {name}", f"the documents are empty; `--allow-destroy {pool}` stops it")
         else:
-            _end(draft, run, why="left the documents")
+            _end(draft, run, why="was removed from the configuration")
 
 
 def _end_all(draft: Draft) -> None:

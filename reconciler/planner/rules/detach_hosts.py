@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from reconciler.planner.draft import Draft, without
 from schemas.instance import Instance
 
-GONE = "left the documents"
+GONE = "was removed from the configuration"
 
 
 def departures(draft: Draft) -> Iterator[tuple[Instance, int | None]]:
@@ -21,6 +21,6 @@ def departures(draft: Draft) -> Iterator[tuple[Instance, int | None]]:
             continue
         goes_on = one.draining == GONE  # an earlier apply's permission
         if not (draft.may_end(pool) or goes_on):
-            draft.cannot(f"host {one.name}", f"left the documents, but this apply may not end it: {without(pool)}")
+            draft.cannot(f"host {one.name}", f"{GONE}, but this apply may not detach it: {without(pool)}")
             continue
         yield one, draft.now if pool in draft.may.destroy_pools else one.drain_until if goes_on else None

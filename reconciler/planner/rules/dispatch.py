@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from reconciler.planner.draft import Draft
 from reconciler.planner.placement.at_hand import AtHand
 from reconciler.planner.placement.blocks import backfills
+from reconciler.planner.placement.fit import contradiction
 from reconciler.planner.placement.freeing import Awaited, wait_for
 from reconciler.planner.placement.host_ports import take_ports
 from reconciler.planner.placement.idle_pool import Requirement
@@ -85,6 +86,8 @@ class Dispatch:
     def unserved(self, run: Run, why: str, *, shape: Requirement | None = None, failed: bool = False) -> None:
         """As `reconciler.planner.rules.unserved_runs`."""
         final = shape is None or self._fits_nowhere(shape)
+        if final and shape is not None:
+            why = contradiction(self.draft.pools[shape.pool], shape.need) or why
         unserved(self.draft, run, why, holds=self.holds, shape=shape, failed=failed, final=final)
 
     def _fits_nowhere(self, shape: Requirement) -> bool:

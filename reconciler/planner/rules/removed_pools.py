@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from reconciler.planner.draft import Draft, without
 from reconciler.planner.rules.retire import pool_may_go
-from reconciler.text.format import few
+from reconciler.text.format import counted, few
 
 
 def pools_left(draft: Draft) -> None:
-    """Pools that left the documents with live instances: said, with the flag that ends them."""
+    """Say which removed pools still have instances, with the flag that deletes them."""
     if not draft.rules_documents or draft.may.destroy_all:
         return
     for name, ids in draft.members.items():
@@ -19,11 +19,12 @@ def pools_left(draft: Draft) -> None:
         if not owned:
             continue
         listed = few(sorted(draft.living[id].name for id in owned))
-        draft.cannot(f"pool {name}", f"left the documents with {len(owned)} live ({listed}); {_way(draft, name)}")
+        has = f"was removed from the configuration but still has {counted(len(owned), 'instance')} ({listed})"
+        draft.cannot(f"pool {name}", f"{has}. {_way(draft, name)}")
 
 
 def _way(draft: Draft, pool: str) -> str:
     """How a pool that left may go. Documents that may end nothing by themselves say why in a warning."""
     if draft.may.may_end:
-        return f"`--allow-destroy {pool}` ends them"
-    return f"ending {without(pool)}"
+        return f"Delete it: dstack apply --allow-destroy {pool}"
+    return f"Deleting it {without(pool)}"

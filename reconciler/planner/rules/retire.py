@@ -30,7 +30,7 @@ ORPHAN_GRACE = 10 * MINUTE
 UNREACHABLE_GRACE = 20 * MINUTE  # or its pool's, where that is longer
 
 # Drains that these rules wrote themselves are lifted when their rule holds no more.
-OURS = ("left the documents", "max lifetime", "nodes lowered", POOL_DRAINED, INSTANCE_DRAINED, "autoscale")
+OURS = ("was removed from", "max lifetime", "nodes lowered", POOL_DRAINED, INSTANCE_DRAINED, "autoscale")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ def _rename(draft: Draft) -> None:
 
 
 def _guard(draft: Draft) -> None:
-    """`prevent_destroy` is remembered on each instance, so that it holds when its pool has left the documents."""
+    """Remember `prevent_destroy` on each instance, so that it holds once its pool is not configured any more."""
     if not draft.rules_documents:
         return
     guards = any(pool.prevent_destroy for pool in draft.pools.values())
@@ -171,12 +171,12 @@ def _pool_left(draft: Draft, instance: Instance) -> Leave | None:
         return None
     if not pool_may_go(draft, instance):
         return None
-    return Leave(why=f"pool {instance.pool} left the documents", undeclared=True)
+    return Leave(why=f"pool {instance.pool} was removed from the configuration", undeclared=True)
 
 
 def pool_may_go(draft: Draft, instance: Instance) -> bool:
     """By this apply's permission, or by an earlier one's, whose drain goes on."""
-    return draft.named(instance.pool) or instance.draining == f"pool {instance.pool} left the documents"
+    return draft.named(instance.pool) or instance.draining == f"pool {instance.pool} was removed from the configuration"
 
 
 def _drained(draft: Draft, instance: Instance) -> Leave | None:

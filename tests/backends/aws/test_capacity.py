@@ -415,7 +415,7 @@ def test_an_offer_that_was_passed_over_for_another_is_no_failure(
     assert kinds(site)[0][0] == "m5a.large"
     assert (code, said) == (
         0,
-        "Done: 1 launched.\n"
+        "Done: 1 instance created.\n"
         "passed over: InsufficientInstanceCapacity: We currently do not have sufficient m5.large capacity.\n",
     )
 

@@ -10,7 +10,7 @@ from reconciler.cli.commands.plan.apply_report import report
 from reconciler.cli.commands.plan.approval import Approval, price_flag
 from reconciler.cli.commands.plan.plan import check_pool
 from reconciler.cli.commands.plan.revision import identified, revision_if_read
-from reconciler.cli.commands.plan.saved import saved_plan
+from reconciler.cli.commands.plan.saved import saved_plan, uses
 from reconciler.cli.commands.plan.waiting import apply_passes, finish_destroying
 from reconciler.cli.commands.run.files import packer
 from reconciler.cli.project import forget_aliases, ports_of, project_root, site_of, tell
@@ -23,7 +23,7 @@ from reconciler.engine.refresh_catalog import freshen
 from reconciler.engine.request import TickAsk
 from reconciler.engine.tick import TickResult
 from reconciler.store.base import Store
-from reconciler.system.process import now
+from reconciler.system.process import now, who
 from schemas.plan import Permissions
 from schemas.state import VERSION
 
@@ -125,6 +125,7 @@ def _ask(flags: ApplyFlags, documents: Documents, *, interrupts: Interrupts) -> 
             only_pool=flags.pool,
         ),
         confirm=approval,
+        wish=uses(flags.file, by=who()) if flags.file else None,
         prompted=prompted,
         approved_starts=not flags.yes or flags.file is not None,
         retry_hosts=True if flags.retry_hosts else None,

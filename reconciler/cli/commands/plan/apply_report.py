@@ -14,7 +14,8 @@ from reconciler.engine.tick import TickResult
 from reconciler.engine.until import Settled
 from reconciler.planner.approve import cut
 from reconciler.report.in_progress import under_way
-from reconciler.report.plan_rows import counts, explain
+from reconciler.report.plan_rows import explain
+from reconciler.report.plan_sections import done_parts
 from reconciler.state.record_outcomes import Failed, LaunchRefused, NotSent, ResultCollected, StartFailed, Throttled
 from reconciler.text.format import clean, counted
 from schemas.plan import Action, Launch, Resume, Terminate
@@ -22,10 +23,6 @@ from schemas.run import RUN_ENDED
 from schemas.state import State
 
 FEW = 5  # notes on one result
-DONE = {
-    "launch": "launched", "attach": "attached", "assign": "assigned", "stop": "stopped", "terminate": "terminated",
-    "detach": "detached", "remove": "removed", "update": "updated",
-}  # fmt: skip
 
 
 def report(done: Settled, *, interrupted: bool, strict: bool, detached: bool) -> int:
@@ -179,9 +176,10 @@ def _done_line(first: TickResult, *, hindered: bool) -> str:
     done = tuple(_done(first))
     resumed = sum(len(one.request.ids) for one in done if isinstance(one, Resume))
     mine = tuple(one for one in done if not isinstance(one, Resume))
-    found = counts(explain(replace(first.plan, actions=mine), first.state))
-    parts = [f"{number} {DONE[kind]}" for kind, number in found.items()]
+    parts = done_parts(explain(replace(first.plan, actions=mine), first.state))
     parts += [f"{counted(resumed, 'launch', several='launches')} of another apply sent again"] if resumed else []
+    if not parts and first.plan.changes and not hindered:
+        return "Done: the configuration is applied.\n"
     if not parts:
         return "Nothing was done.\n" if hindered or len(done) < len(first.plan.actions) else "Nothing to do.\n"
     return f"Done: {', '.join(parts)}.\n"

@@ -48,7 +48,7 @@ class Approval:
         (self.show or _show)(allowed, state)
         if self.saved is not None and len(explain(allowed, state)) < len(explain(plan, state)):
             say("left out: what the saved plan does not have; `dstack plan` shows it")
-        if explain(allowed, state) and not self._agreed(allowed):
+        if (explain(allowed, state) or allowed.changes) and not self._agreed(allowed):
             return None
         self.interrupts.arm()
         return allowed
@@ -75,8 +75,9 @@ class Approval:
         for pool in sorted(ending.keys() - self.declared - self.destroyable):
             names = ", ".join(ending[pool])
             if not interactive():
-                raise Fail(f"pool {pool} left the documents and has {names}; --allow-destroy {pool} ends them")
-            if not ask_typed(f"Pool {pool} left the documents: {names} will be ended.", word=pool):
+                gone = f"pool {pool} was removed from the configuration and has {names}"
+                raise Fail(f"{gone}. Delete it: dstack apply --allow-destroy {pool}")
+            if not ask_typed(f"Pool {pool} was removed from the configuration: {names} will be terminated.", word=pool):
                 return False
         return True
 

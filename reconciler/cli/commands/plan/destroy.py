@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reconciler.cli.commands.plan.forgotten import nothing_lives, recall, say_unproven
+from reconciler.cli.commands.plan.forgotten import destroyed_words, nothing_lives, recall, say_unproven
 from reconciler.cli.commands.plan.refusals import raise_refusals
 from reconciler.cli.commands.plan.waiting import destroy_passes, unreached
 from reconciler.cli.exits import Fail, Finished
@@ -54,7 +54,7 @@ def run_destroy(*, deadline: str, confirmed: str) -> int:
         raise unreached(done, again="dstack destroy", refused=3)
     if say_unproven(done.last.state or state, silent):
         return 1
-    out("Done: nothing of this project lives any more.\n")
+    out(destroyed_words(state, done.last.state))
     return 0
 
 

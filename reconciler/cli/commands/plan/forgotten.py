@@ -10,6 +10,7 @@ from reconciler.engine.ports import Ports
 from reconciler.engine.write_state import land
 from reconciler.state.forget import billing, left_at, remember, unanswered
 from reconciler.state.status import alive
+from reconciler.text.format import counted
 from schemas.plan import Plan
 from schemas.run import RUN_ENDED
 from schemas.state import State
@@ -41,3 +42,10 @@ def nothing_lives(state: State, plan: Plan) -> bool:
     """Whether every instance and run that the state knows has ended."""
     del plan
     return not any(alive(one) for one in state.instances) and all(run.status in RUN_ENDED for run in state.runs)
+
+
+def destroyed_words(before: State, after: State | None) -> str:
+    """`Destroyed: 4 instances terminated, 0 remain.`, once nothing remains."""
+    living = {one.id for one in before.instances if alive(one)}
+    still = {one.id for one in after.instances if alive(one)} if after else set()
+    return f"Destroyed: {counted(len(living - still), 'instance')} terminated, 0 remain.\n"

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from reconciler.app.documents import stored_endpoints
 from reconciler.cli.commands.plan.basis import Basis, planned
 from reconciler.cli.exits import Fail
 from reconciler.cli.terminal.streams import say
 from reconciler.config.load import Documents
+from reconciler.planner.configuration import changes
 from reconciler.report.fail_on import BadGate, Gate, GateFailure, gates, held
 from reconciler.report.plan_diff import Difference, Side, subtract
 from schemas.plan import Permissions, Plan
@@ -56,7 +59,7 @@ def review(
         raise Fail(str(error)) from error
     mine, theirs = _side(basis, documents, permissions), _side(basis, base.documents, permissions)
     difference = subtract(mine, theirs, commit=base.commit, behind=base.behind, revision=against)
-    plan = mine.plan
+    plan = replace(mine.plan, changes=changes(theirs.desired, mine.desired))
     return Review(
         plan=plan,
         state=mine.state,
@@ -67,8 +70,6 @@ def review(
 
 def _side(basis: Basis, documents: Documents, permissions: Permissions) -> Side:
     """As if they were applied here and now. Documents without an id are those of a project that has none yet."""
-    from msgspec.structs import replace
-
     desired = documents.desired
     if desired.project != basis.state.project:
         desired = replace(desired, project=basis.state.project)
