@@ -20,7 +20,7 @@ from backends.errors import BackendError, TryLater
 from backends.http import Api
 from backends.http_answers import ApiError
 from backends.runpod.account import DIALECT
-from backends.runpod.backend import RunpodBackend
+from backends.runpod.backend import RunpodBackend, regions
 from backends.runpod.gpu_types import count_of, counts_of, type_name
 from reconciler.hosts.ssh.cloud_hosts import host_and_port
 from schemas.backend_types import type_of
@@ -340,6 +340,13 @@ def test_without_a_region_each_data_center_that_has_some_is_offered(rig: Rig) ->
     rig.region = ""
     found = rig.connect().offers((Need(gpu=GpuNeed(count=Span(min=1, max=1))),), Where())
     assert {(one.instance_type, one.region) for one in found} == {("1x-geforce-rtx-4090", "US-KS-2")}
+
+
+def test_where_no_regions_are_named_all_data_centers_are(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNPOD_API_KEY", KEY)
+    config = BackendConfig(name="runpod", type="runpod", options={"endpoint": rig.endpoint})
+    assert list(regions(config)) == ["EU-RO-1", "US-KS-2"]
+    assert list(regions(replace(config, regions=("US-KS-2",)))) == ["US-KS-2"]
 
 
 def test_where_graphql_does_not_tell_the_size_the_least_counts(rig: Rig) -> None:

@@ -21,6 +21,10 @@ LARGE = {
     "secure": True, "community": False, "price": {"secure": 2.69, "community": 0},
     "maxCount": {"secure": 8, "community": 0},
 }  # fmt: skip
+DATA_CENTER = {
+    "name": "Somewhere", "region": "NORTH_AMERICA", "globalNetwork": True, "networkVolumeTypes": ["STANDARD"],
+    "compliance": [],
+}  # fmt: skip
 GPUS: Sequence[dict[str, Any]] = (SMALL, LARGE)
 
 
@@ -63,6 +67,8 @@ class Runpod:
                 return 200, self.graphql(body["query"])
             case "GET", "v2", "catalog", "gpus":
                 return 200, {"gpus": [self.stocked(one) for one in GPUS]}
+            case "GET", "v2", "catalog", "datacenters":
+                return 200, {"dataCenters": [{**DATA_CENTER, "id": one} for one in ("US-KS-2", "EU-RO-1")]}
             case "GET", "v2", "pods":
                 return 200, {"pods": [one for one in self.living() if one["name"] not in self.hidden]}
             case "GET", "v2", "pods", id:
