@@ -35,6 +35,19 @@ fi
 exit 1
 """
 
+# The pod's own key is in the environment of its first process alone. Whether it may do this no document says.
+_RUNPOD_END = """\
+[ -n "$RUNPOD_POD_ID" ] && [ -n "$RUNPOD_API_KEY" ] || exit 1
+url=https://api.runpod.io/v2/pods/$RUNPOD_POD_ID
+if command -v curl > /dev/null; then
+    printf 'header = "Authorization: Bearer %s"\\n' "$RUNPOD_API_KEY" | curl -fsS -m 30 -X DELETE -K - "$url"
+else
+    python3 -c 'import os, sys, urllib.request as web
+key = "Bearer " + os.environ["RUNPOD_API_KEY"]
+web.urlopen(web.Request(sys.argv[1], method="DELETE", headers={"Authorization": key}), timeout=30)' "$url"
+fi
+"""
+
 
 def _table(*types: BackendType) -> Mapping[str, BackendType]:
     return {one.name: one for one in types}
@@ -129,7 +142,21 @@ TYPES: Mapping[str, BackendType] = _table(
         power_off_program="exit 0\n",
         ready_within=30 * MINUTE,
     ),
-    BackendType(name="runpod", form=f"{_FORMS}.runpod:RunpodForm", scope="account", ready_within=20 * MINUTE),
+    BackendType(
+        name="runpod",
+        module="backends.runpod.backend",
+        form=f"{_FORMS}.runpod:RunpodForm",
+        extra="runpod",
+        scope="account",
+        launch="once",
+        boot="container",
+        user_data_limit=64 * 1024,
+        power_off_program=_RUNPOD_END,
+        containers="image-is-machine",
+        base_image="runpod/pytorch:1.0.2-cu1281-torch280-ubuntu2404",
+        gang="none",
+        ready_within=20 * MINUTE,
+    ),
     BackendType(
         name="vastai",
         module="backends.vastai.backend",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from backends.base import Setting
@@ -16,6 +16,7 @@ from backends.naming import PREFIX, project8
 from schemas.desired import BackendConfig
 
 ADDRESS = "https://cloud.lambda.ai/api/v1"
+KEY = "LAMBDA_API_KEY"
 PATIENCE = 60.0
 """Seconds for one request, the wait for its turn included."""
 PACE = 1.0
@@ -41,6 +42,7 @@ DIALECT = Dialect(
 )
 
 _apis: dict[tuple[str, str], Api] = {}
+_identities: dict[str, str] = {}
 _making = threading.Lock()
 
 
@@ -48,7 +50,7 @@ def api_of(config: BackendConfig) -> Api:
     """The one way of this process to the account of that key, so that all of its requests keep one pace."""
 
     def headers() -> Mapping[str, str]:
-        return {"Authorization": f"Bearer {credential(config, 'api_key', default='LAMBDA_API_KEY')}"}
+        return {"Authorization": f"Bearer {credential(config, 'api_key', default=KEY)}"}
 
     base = base_url(ADDRESS, config.options.get("endpoint") or "")
     known = (base, hashlib.sha256(str(config.options.get("creds")).encode()).hexdigest())
@@ -58,11 +60,21 @@ def api_of(config: BackendConfig) -> Api:
         return _apis[known]
 
 
+def account_of(config: BackendConfig, setting: Setting) -> Account:
+    """Whose identity is asked for once a process, as long as the API key and the endpoint stay the same."""
+
+    def known_as() -> str:
+        said = (config.options.get("endpoint"), setting.project, credential(config, "api_key", default=KEY))
+        return hashlib.sha256(repr(said).encode()).hexdigest()
+
+    return Account(api_of(config), setting, known_as=known_as)
+
+
 class Account:
     """Requests to one account on behalf of one project. Each raises `TryLater` or `ApiError`."""
 
-    def __init__(self, api: Api, setting: Setting) -> None:
-        self._api, self._setting = api, setting
+    def __init__(self, api: Api, setting: Setting, *, known_as: Callable[[], str] | None = None) -> None:
+        self._api, self._setting, self._known_as = api, setting, known_as
         self._id = ""
         self._lock = threading.Lock()
 
@@ -86,9 +98,14 @@ class Account:
         No request names the account, and an API key may be replaced at any time; an SSH key belongs to one account.
         """
         with self._lock:
-            if not self._id:
-                self._id = str(self._registered(self.name)["id"])
-            return f"ssh-key {self._id}"
+            known = self._known_as() if self._known_as is not None else ""
+            found = _identities.get(known, "") or self._id
+            if not found:
+                found = str(self._registered(self.name)["id"])
+            if known:
+                _identities[known] = found
+            self._id = found
+            return f"ssh-key {found}"
 
     def login_key(self) -> str:
         """The name of a registered key that is ours: whoever holds it may log in as Lambda's own user."""

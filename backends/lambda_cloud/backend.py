@@ -20,7 +20,7 @@ from backends.boot.cloud_init import render
 from backends.errors import BackendError, StillUsed, TryLater
 from backends.http_answers import ApiError, launch_answer, segment
 from backends.lambda_cloud import firewall, instance_types
-from backends.lambda_cloud.account import Account, api_of
+from backends.lambda_cloud.account import Account, account_of, api_of
 from backends.naming import LabelRules, labels, labels_of, mark, read_labels, read_mark
 from backends.own_address import own_address
 from schemas.base import place_of
@@ -44,7 +44,7 @@ PHASES: Mapping[str, Literal["starting", "running", "stopped", "ending", "ended"
 
 def connect(config: BackendConfig, region: str, setting: Setting) -> LambdaBackend:
     """The place of `config` in `region`. Sends nothing yet."""
-    return LambdaBackend(config, region, setting, Account(api_of(config), setting))
+    return LambdaBackend(config, region, setting, account_of(config, setting))
 
 
 def regions(config: BackendConfig) -> Sequence[str]:

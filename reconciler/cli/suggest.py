@@ -35,6 +35,7 @@ COMMANDS = (
     "schema",
     "init",
     "show",
+    "explain",
     "destroy",
     "gc",
     "state",

@@ -784,6 +784,24 @@ MUTANTS = (
         tests=("tests/backends/aws/test_backend.py", "-k", "everything_goes_with_it"),
     ),
     Mutant(
+        name="runpod-words-of-its-own",
+        off="an error of a proxy counts as RunPod's refusal",
+        changes=(
+            (
+                "backends/runpod/account.py",
+                'if not isinstance(body["title"], str) or not isinstance(body["status"], int):\n        return ""',
+                'if "detail" not in body:\n        return "problem"',
+            ),
+        ),
+        tests=("tests/backends/runpod", "-k", "lost or another_404"),
+    ),
+    Mutant(
+        name="runpod-stopped-bills",
+        off="a stopped pod that goes on billing counts as terminated",
+        changes=(("backends/runpod/backend.py", '"EXITED": "stopped"', '"EXITED": "ended"'),),
+        tests=("tests/backends/runpod", "-k", "phase or stopped"),
+    ),
+    Mutant(
         name="lambda-adopts-a-mark",
         off="a mark that Lambda lists already is bought again",
         changes=(

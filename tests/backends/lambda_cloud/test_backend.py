@@ -209,6 +209,18 @@ def test_the_account_is_known_by_the_projects_key_whatever_the_api_key(rig: Rig)
     assert len(rig.cloud.sent("/ssh-keys")) == 1
 
 
+def test_one_process_asks_once_for_each_api_key(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = BackendConfig(name="lambda", type="lambda", options={"endpoint": rig.endpoint})
+    first = connect(config, "us-west-1", Around(project="asked-once")).identity()
+    asked = len(rig.cloud.requests)
+    assert connect(config, "us-south-1", Around(project="asked-once")).identity() == first
+    assert len(rig.cloud.requests) == asked
+    monkeypatch.setenv("LAMBDA_API_KEY", "of-another-account-0123")
+    rig.cloud.key, rig.cloud.keys = "of-another-account-0123", []
+    rig.cloud.keys.append({"id": "other", "name": "dstack-x", "public_key": PUBLIC})
+    assert connect(config, "us-west-1", Around(project="asked-once")).identity() == "ssh-key other" != first
+
+
 def test_two_at_once_register_one_key(rig: Rig) -> None:
     """The answer to ours is that somebody was faster."""
     rig.cloud.faults = [Fault("POST", "/ssh-keys", answer=error(400, "global/duplicate", "there is one"))]

@@ -26,11 +26,11 @@ def document(name: str) -> Path | None:
 
 
 class Judge:
-    """Of one document; `base` is the leading path that its paths lack."""
+    """Of one document; `base` is the leading path that its paths lack. `close`: its requests are open as it is."""
 
-    def __init__(self, path: Path, *, base: str = "") -> None:
+    def __init__(self, path: Path, *, base: str = "", close: bool = True) -> None:
         self._open = json.loads(path.read_text("utf-8"))
-        self._closed = _closed(copy.deepcopy(self._open))
+        self._closed = _closed(copy.deepcopy(self._open)) if close else self._open
         self._base = base
 
     def request(self, method: str, path: str, body: Any) -> str:
@@ -68,10 +68,10 @@ class Judge:
 
 
 @cache
-def judge(name: str, *, base: str = "") -> Judge | None:
+def judge(name: str, *, base: str = "", close: bool = True) -> Judge | None:
     """The judge by that document, `None` where it is absent."""
     path = document(name)
-    return Judge(path, base=base) if path else None
+    return Judge(path, base=base, close=close) if path else None
 
 
 def _schema(said: Any) -> Any:
@@ -86,10 +86,7 @@ def _at(whole: Any, reference: str) -> Any:
 
 
 def _closed(node: Any) -> Any:
-    """Every object that has properties and does not say what else it takes takes nothing else.
-
-    Parts of an `allOf` stay open: each sees the fields of the others.
-    """
+    """Every object that has properties and does not say what else it takes takes nothing else."""
     if isinstance(node, dict):
         if "properties" in node and node.get("type") == "object" and not _says(node):
             node["additionalProperties"] = False

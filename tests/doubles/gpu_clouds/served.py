@@ -25,13 +25,14 @@ class Refusal(Exception):
 class Fault:
     """Of the next matching request. `after`: what it asks is done all the same, and the answer is lost.
 
-    `answer` None cuts the connection.
+    `answer` None cuts the connection. `then` is called before the answer goes out.
     """
 
     method: str
     path: str
     after: bool = True
     answer: Refusal | None = None
+    then: Callable[[], None] | None = None
 
 
 class Cloud(Protocol):
@@ -78,6 +79,8 @@ def served(cloud: Cloud, judge: Judge | None = None) -> Iterator[str]:
                     found: tuple[int, Any, str, dict[str, str]] = status, said, "", {}
                 except Refusal as refusal:
                     found = refusal.status, refusal.body, refusal.text, refusal.headers
+            if fault is not None and fault.then is not None:
+                fault.then()
             if fault is not None and fault.answer is None:
                 self.close_connection = True
                 return
