@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,13 +19,14 @@ from backends.http import Api
 from backends.http_answers import ApiError
 from backends.lambda_cloud.account import DIALECT, Account
 from backends.lambda_cloud.backend import LambdaBackend, connect, regions
+from backends.naming import mark
 from schemas.backend_types import type_of
 from schemas.desired import BackendConfig
 from schemas.launch import Ending, LaunchAnswer, Made, Refused, Unknown
 from schemas.resources import Where
 from tests.contracts.backend_contract import BackendContract, BackendRig, an_offer, living, request, sent
 from tests.doubles.gpu_clouds.lambda_double import DOCUMENT, KEY, Lambda, error
-from tests.doubles.gpu_clouds.openapi_judge import ABSENT, judge
+from tests.doubles.gpu_clouds.openapi_judge import ABSENT, FOLDER, judge
 from tests.doubles.gpu_clouds.served import Fault, Refusal, served
 
 NOW = 1_800_000_000
@@ -419,3 +422,22 @@ def test_the_clock_of_lambda_is_read_from_its_listing(rig: Rig) -> None:
     backend = rig.connect()
     backend.instances()
     assert backend.clock() == pytest.approx(NOW - time.time(), abs=5)
+
+
+RECORDED = Path(FOLDER, "../answers/lambda_m_instances_response.json")
+
+
+@pytest.mark.skipif(not (FOLDER and RECORDED.is_file()), reason=ABSENT)
+def test_a_recorded_listing_is_read_whole(rig: Rig) -> None:
+    """The document's own example, as a client recorded it: somebody else's machine until it carries our name."""
+    (recorded,) = json.loads(RECORDED.read_text())["data"]
+    rig.cloud.machines[recorded["id"]] = recorded
+    assert list(rig.connect().instances()) == []
+    recorded["name"] = mark("project1", "l1-0")
+    (seen,) = rig.connect().instances()
+    assert (seen.id, seen.phase, seen.address, seen.internal_ip) == ("l1-0", "starting", "198.51.100.2", "10.0.2.100")
+    assert (str(seen.price), seen.instance_type, seen.region) == ("35.92", "gpu_8x_h100_sxm5gdr", "us-west-1")
+    assert seen.resources is not None
+    assert seen.resources.gpu is not None
+    assert (seen.resources.gpu.name, seen.resources.gpu.memory, seen.resources.gpu.count) == ("H100", 81920, 8)
+    rig.cloud.wrong = []
