@@ -92,7 +92,7 @@ class Used:
 
 @dataclass(frozen=True, kw_only=True)
 class Stretch:
-    """A part of an instance's life in which its price and its users stay the same, from `start` to `end`, Unix times."""
+    """A part of an instance's life in which its price and its users stay the same. Unix times."""
 
     billed: Billed
     used: tuple[Used, ...]
@@ -101,7 +101,7 @@ class Stretch:
 
     @property
     def kind(self) -> Kind:
-        """"": jobs use it; else `boot` before its host first answered, or `idle`."""
+        """ "": jobs use it; else `boot` before its host first answered, or `idle`."""
         return "" if self.used else "boot" if self.start < self.billed.ready else "idle"
 
 
@@ -128,7 +128,9 @@ def cost(entries: Iterable[Entry], state: State | None, *, since: int, until: in
         tally.add(stretch)
     total, rows = tally.rows()
     rows.sort(key=lambda row: (bool(row.kind), -row.cost, -row.seconds, row.name, row.id))
-    return Cost(since=since, until=until, by=by, rows=tuple(rows), total=total, alive=sum(1 for _ in _alive(state, now=until)))
+    return Cost(
+        since=since, until=until, by=by, rows=tuple(rows), total=total, alive=sum(1 for _ in _alive(state, now=until))
+    )
 
 
 def _billed(entries: Iterable[Entry]) -> Iterator[Billed]:
