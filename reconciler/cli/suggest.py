@@ -36,6 +36,7 @@ COMMANDS = (
     "schema",
     "init",
     "show",
+    "explain",
     "destroy",
     "gc",
     "state",

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from schemas.documents import printed, printed_backends, printed_plan
+from schemas.documents import printed, printed_backends, printed_explain, printed_plan
 from schemas.documents.backends.forms import TYPES, backend_form
 from schemas.documents.pool import PoolForm
 from schemas.documents.profile import ProfileForm
@@ -131,6 +131,7 @@ _BUILDERS: dict[str, tuple[str, _Builder]] = {
     "backends": ("An entry of backends", _backends),
     **{f"backend-{name}": (f"The backend {name}", _of_backend(name)) for name in TYPES},
     "plan-json": ("dstack plan --json", printed_plan.plan),
+    "explain-json": ("dstack explain --json", printed_explain.explain),
     "ps-json": ("dstack ps --json", printed.ps),
     "pool-ps-json": ("dstack pool ps --json", printed.pool_ps),
     "offers-json": ("dstack offers --json", printed.offers),

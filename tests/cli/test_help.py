@@ -41,6 +41,7 @@ ORDERS = {
     "Create",
     "Delete",
     "Edit",
+    "Explain",
     "Follow",
     "Inspect",
     "Limit",

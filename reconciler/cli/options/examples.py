@@ -16,8 +16,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "apply": (
         "dstack apply -y -d                   # one pass, for cron",
         "dstack apply -y --yes-above 20       # say yes up to $20/h",
+        "dstack apply -y --watch 5m           # again every 5 minutes, until Ctrl-C",
+        "dstack apply -y --until-done         # until no run waits or runs",
     ),
     "show": ("dstack show change.plan", "dstack show change.plan --markdown plan.md"),
+    "explain": (
+        "dstack explain train                 # a run, an instance or a pool",
+        "dstack explain offer g5.xlarge",
+    ),
     "destroy": ("dstack destroy", "dstack destroy --confirm my-project"),
     "gc": ("dstack gc                            # list, then ask", "dstack gc --json"),
     "run": (

@@ -7,20 +7,12 @@ from typing import Annotated
 
 import typer
 
-from reconciler.cli.completion import names
 from reconciler.cli.options import shared as o
 
 
 def cost(
     since: o.Since = "",
-    by: Annotated[
-        str,
-        typer.Option(
-            metavar="WHAT",
-            help="pool, user, run, backend or tag.",
-            autocompletion=names.one_of("pool", "user", "run", "backend", "tag"),
-        ),
-    ] = "pool",
+    by: o.CostBy = "pool",
     as_json: o.AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, without a total.")] = False,
 ) -> int:
@@ -36,9 +28,7 @@ def cost(
 def events(
     since: o.Since = "",
     pool: o.PoolName = "",
-    run: Annotated[
-        str, typer.Option("--run", metavar="RUN", help="Only this run, by name or id.", autocompletion=names.runs)
-    ] = "",
+    run: o.OnlyRun = "",
     as_json: o.AsJson = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more, until Ctrl-C.")] = False,
 ) -> int:

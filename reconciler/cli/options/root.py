@@ -11,6 +11,7 @@ import typer
 from reconciler.cli.options import shared as o
 from reconciler.cli.options.documents import completion, init, schema, validate
 from reconciler.cli.options.factory import EXIT_CODES
+from reconciler.cli.options.inspection import explain, show
 from reconciler.cli.options.offers import offers
 from reconciler.cli.options.reports import cost, events, report
 from reconciler.cli.options.run import artifacts, attach, cp, enter, logs, ps, run, stop
@@ -70,12 +71,17 @@ def apply(
     metrics: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a Prometheus textfile.")] = None,
     revive: Annotated[bool, typer.Option("--revive", help="Create a destroyed project again.")] = False,
     upgrade_state: Annotated[bool, typer.Option("--upgrade-state", help="Upgrade the state's format first.")] = False,
+    watch: o.Again = False,
+    every: o.Every = "",
+    until_done: o.UntilDone = False,
+    quiet: o.Quiet = False,
 ) -> int:
     """Apply the configuration: create, start and terminate.
 
     Shows the plan, asks for confirmation, applies it and waits until it is done. Safe to interrupt at any time.
     """
-    from reconciler.cli.commands.plan.apply import ApplyFlags, run_apply
+    from reconciler.cli.commands.plan.apply import ApplyFlags
+    from reconciler.cli.commands.plan.apply_watch import run_apply
 
     return run_apply(
         ApplyFlags(
@@ -98,22 +104,12 @@ def apply(
             upgrade_state=upgrade_state,
             revive=revive,
             metrics=metrics,
+            watch=watch,
+            every=every,
+            until_done=until_done,
+            quiet=quiet,
         )
     )
-
-
-def show(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A plan that `dstack plan --out` saved.")],
-    as_json: o.AsJson = False,
-    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as a review comment, too.")] = None,
-) -> int:
-    """Show a saved plan again.
-
-    Nothing is asked or changed. `dstack apply FILE` applies it.
-    """
-    from reconciler.cli.commands.plan.show import show_saved
-
-    return show_saved(file, as_json=as_json, markdown=markdown)
 
 
 def destroy(
@@ -165,6 +161,7 @@ COMMANDS: dict[str, Callable[[typer.Typer], None]] = {
     "schema": _command(schema),
     "init": _command(init),
     "show": _command(show),
+    "explain": _command(explain),
     "destroy": _command(destroy),
     "gc": _command(gc),
     "completion": _command(completion),

@@ -117,6 +117,11 @@ const showSummary = (left) => {
     `${counted(left.instances.length, "instance")}, ${counted(left.runs.length, "run")}, ${priced(spent, unknown)}.`;
 };
 
+/* The next number that a person divides by four with ease. */
+const round = (most) => {
+  const step = Math.max(most, 1e-9) / 4, power = 10 ** Math.floor(Math.log10(step));
+  return 4 * power * [1, 2, 2.5, 5, 10].find((factor) => factor * power >= step * 0.999999);
+};
 const axis = (svg, height, most, words) => {
   for (let i = 0; i <= 4; i++) {
     const y = 10 + (height - 10) * (1 - i / 4);
@@ -141,10 +146,10 @@ const showOverview = (left) => {
       sums[kind][i] += (Math.min(end, (i + 1) * step) - Math.max(start, i * step)) / step;
   }
   const totals = Array.from({ length: slots }, (_, i) => sums[0][i] + sums[1][i] + sums[2][i]);
-  const most = Math.max(1, ...totals), wide = (WIDTH - LEFT) / slots;
+  const peak = Math.max(0, ...totals), most = round(Math.max(1, peak)), wide = (WIDTH - LEFT) / slots;
   const average = totals.reduce((a, b) => a + b, 0) / slots;
-  const svg = picture(height + 20, `Instances over time: ${average.toFixed(1)} on average, at most ${most.toFixed(1)} in an interval of ${lasts(step)}. The table has the numbers.`);
-  axis(svg, height, most, (value) => value.toFixed(most < 10 ? 1 : 0));
+  const svg = picture(height + 20, `Instances over time: ${average.toFixed(1)} on average, at most ${peak.toFixed(1)} in an interval of ${lasts(step)}. The table has the numbers.`);
+  axis(svg, height, most, (value) => String(Number(value.toFixed(2))));
   for (let i = 0; i < slots; i++) {
     let y = height;
     for (const kind of [2, 1, 0]) {
@@ -212,9 +217,9 @@ const showDays = (left) => {
   const series = (pool) => Math.min(7, order.indexOf(pool));
   const total = (i) => order.reduce((sum, pool) => sum + (grid.get(`${i} ${pool}`) || [0])[0], 0);
   const totals = Array.from({ length: days }, (_, i) => total(i));
-  const most = Math.max(1, ...totals), height = 200, wide = (WIDTH - LEFT) / days;
+  const most = round(Math.max(1e4, ...totals)), height = 200, wide = (WIDTH - LEFT) / days;
   const svg = picture(height + 20, `Cost per day and pool: ${money(totals.reduce((a, b) => a + b, 0))} in ${counted(days, "day")}, at most ${money(Math.max(0, ...totals))} a day. The table has the numbers.`);
-  axis(svg, height, most, (value) => (value >= 1e9 ? `$${Math.round(value / 1e9)}k` : money(value)));
+  axis(svg, height, most, (value) => (value >= 1e9 ? `$${Number((value / 1e9).toFixed(2))}k` : most >= 4e6 ? `$${Number((value / 1e6).toFixed(2))}` : money(value)));
   const every = Math.ceil(days / 15);
   for (let i = 0; i < days; i++) {
     let y = height;
@@ -263,7 +268,7 @@ const showRuns = (left) => {
     const wait = waited(row);
     if (wait !== null) counts[LIMITS.findIndex(([limit]) => wait < limit)] += 1;
   }
-  const retried = left.runs.filter((row) => row[7] > 1).length, most = Math.max(1, ...counts), wide = (WIDTH - LEFT) / counts.length, height = 140;
+  const retried = left.runs.filter((row) => row[7] > 1).length, most = round(Math.max(4, ...counts)), wide = (WIDTH - LEFT) / counts.length, height = 140;
   const svg = picture(height + 20, `How long runs waited until they started: ${LIMITS.map(([, text], i) => `${text}: ${counts[i]}`).join("; ")}.`);
   axis(svg, height, most, (value) => (Number.isInteger(value) ? String(value) : ""));
   counts.forEach((count, i) => {
@@ -328,6 +333,7 @@ document.addEventListener("pointermove", (event) => {
   tip.style.left = `${Math.min(event.clientX + 12, innerWidth - tip.offsetWidth - 8)}px`;
   tip.style.top = `${Math.min(event.clientY + 12, innerHeight - tip.offsetHeight - 8)}px`;
 });
+addEventListener("scroll", () => { at("tip").hidden = true; }, true);
 let opened = [];
 addEventListener("beforeprint", () => {
   opened = [...document.querySelectorAll("details:not([open])")];

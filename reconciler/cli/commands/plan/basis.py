@@ -48,9 +48,21 @@ def planned(basis: Basis, digest: str, desired: Desired, permissions: Permission
 
 def _planned(basis: Basis, desired: Desired, permissions: Permissions, *, was: Applied | None) -> tuple[Plan, State]:
     """No clock is asked: where the last apply contradicts ours, nothing ends for reasons of time."""
+    world = world_on(basis, desired, permissions, was=was)
+    made = make_plan(world)
+    if world.lapses:
+        return made, world.state
+    _, clock = concluded_unasked(basis.state, now=basis.moment, boot=boot_time())
+    by_ours = make_plan(dataclasses.replace(world, now=basis.moment))
+    held = withheld_by_the_clock(made, by_ours=by_ours, reading=clock, state=world.state, permissions=permissions)
+    return held, world.state
+
+
+def world_on(basis: Basis, desired: Desired, permissions: Permissions, *, was: Applied | None) -> World:
+    """What the planner gets."""
     state, clock = concluded_unasked(basis.state, now=basis.moment, boot=boot_time())
     nowhere = {spec.name: why for spec in _specs(desired, state) if (why := undeclared_anywhere(spec, desired))}
-    world = World(
+    return World(
         desired=desired,
         state=state,
         offers=_offers(basis.site, desired, state),
@@ -64,11 +76,6 @@ def _planned(basis: Basis, desired: Desired, permissions: Permissions, *, was: A
         priced=basis.priced,
         lapses=not clock.apart,
     )
-    made = make_plan(world)
-    if not clock.apart:
-        return made, state
-    by_ours = make_plan(dataclasses.replace(world, now=basis.moment))
-    return withheld_by_the_clock(made, by_ours=by_ours, reading=clock, state=state, permissions=permissions), state
 
 
 def _lacking(site: Site, desired: Desired, state: State) -> dict[str, str]:

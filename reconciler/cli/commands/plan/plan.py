@@ -12,8 +12,9 @@ from msgspec.structs import replace
 
 from reconciler.app.site import STATE, Site
 from reconciler.app.stores import markers_of, store_of
-from reconciler.cli.commands.plan.authority import for_review, judged
-from reconciler.cli.commands.plan.basis import Basis, _planned
+from reconciler.cli.commands.plan.authority import for_review
+from reconciler.cli.commands.plan.basis import Basis
+from reconciler.cli.commands.plan.stored import empty_state, format_warnings, stored
 from reconciler.cli.exits import Finished
 from reconciler.cli.project import documents_of, ports_of, project_root, site_of, tell
 from reconciler.cli.terminal.streams import out, page, say
@@ -21,12 +22,10 @@ from reconciler.config.load import Documents
 from reconciler.planner.local_state_guard import told_alone
 from reconciler.report.differences import differences
 from reconciler.report.plan import render_plan
-from reconciler.store.format_upgrade import older
-from reconciler.store.markers.folder import markers_needed
 from reconciler.system.process import nonce, now
 from schemas.desired import Desired
 from schemas.plan import Permissions, Plan
-from schemas.state import VERSION, State
+from schemas.state import State
 
 if TYPE_CHECKING:
     from reconciler.cli.commands.plan.review import Review
@@ -106,31 +105,6 @@ def _save(flags: PlanFlags, plan: Plan, documents: Documents) -> None:
         save_plan(flags.out, plan, digest=documents.digest)
 
 
-def stored(
-    documents: Documents, permissions: Permissions, *, known: State | None = None, priced: bool = False
-) -> tuple[Plan, State]:
-    """A plan on the state as it is stored (`known`, where it was read already): no cloud and no host is asked.
-
-    `priced`: the cost of each pool is computed although nothing changes.
-    """
-    site = site_of(documents)
-    stored = _remembered(site, known)
-    moment = now()
-    found = judged(stored, documents, now=moment)
-    done = markers_needed(markers_of(site), found.state, documents.desired) if site.project else frozenset()
-    basis = Basis(site=site, state=found.state, done=done, moment=moment, nonce=nonce(), priced=priced)
-    allowed = replace(permissions, may_end=found.may_end)
-    made, state = _planned(basis, documents.desired, allowed, was=stored.applied)
-    warnings = (*_format(state), *told_alone(documents.desired), *found.warnings, *made.warnings)
-    return replace(made, warnings=warnings), state
-
-
-def _format(state: State) -> tuple[str, ...]:
-    """What apply asks for first, where the state is of an older format."""
-    why = older(state.version)
-    return (why,) if why else ()
-
-
 def refreshed(documents: Documents, permissions: Permissions) -> tuple[Plan, State]:
     """A plan on a fresh observation, of which nothing is written."""
     from reconciler.cli.commands.plan.revision import revision_if_read
@@ -151,8 +125,8 @@ def refreshed(documents: Documents, permissions: Permissions) -> tuple[Plan, Sta
         result = tick(ports_of(site_of(documents), asking=progress.asking), asked)
     if result.refused:
         raise Fail(result.refused)
-    state = result.state or _empty(documents.desired.project)
-    before = (*_format(state), *told_alone(documents.desired))
+    state = result.state or empty_state(documents.desired.project)
+    before = (*format_warnings(state), *told_alone(documents.desired))
     made = replace(result.plan, warnings=(*before, *result.warnings, *result.plan.warnings))
     return made, state
 
@@ -186,21 +160,6 @@ def _peeked(root: Path) -> State | None:
         return None  # whoever needs it reads it again, and says why
     tell(store.notes)
     return state
-
-
-def _remembered(site: Site, known: State | None) -> State:
-    if not site.project:
-        return _empty("")
-    if known is not None and known.project == site.project and not site.state:
-        return known
-    store = store_of(site)
-    state, _ = store.read()
-    tell(store.notes)
-    return state or _empty(site.project)
-
-
-def _empty(project: str) -> State:
-    return State(version=VERSION, project=project, lineage="")
 
 
 def _print(made: Plan, state: State, *, as_json: bool, review: Review | None = None) -> None:
