@@ -18,6 +18,8 @@ BUDGETS: dict[str, tuple[float, Unit]] = {
     "its memory": (250, "MiB"),
     "plan of 10,000 instances, 100,000 offers": (0.8, "s"),
     "its memory with the offers": (250, "MiB"),
+    "report of a month of 10,000 instances": (3.0, "s"),
+    "its page": (5, "MB"),
     "a question to 100,000 offers": (0.02, "s"),
     "plan on AWS, nothing to do": (0.3, "s"),
     "plan on AWS that buys": (0.8, "s"),

@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import catalog, commands, whole
+from bench import catalog, commands, report, whole
 from bench.budgets import BUDGETS, Row, better, lines, missed
 from bench.pace import pace
 
@@ -34,6 +34,7 @@ def main() -> None:
         {
             "commands": commands.measure_commands,
             "whole": whole.measure_whole,
+            "report": report.measure_report,
             "catalog": catalog.measure_catalog,
             "steps": lambda: _steps(grown),
             "spent": _spent,

@@ -31,6 +31,7 @@ COMMANDS = (
     "pool",
     "cost",
     "events",
+    "report",
     "validate",
     "schema",
     "init",

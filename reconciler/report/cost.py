@@ -123,11 +123,22 @@ def event_line(entry: Entry, names: Mapping[str, str]) -> str:
     pool = entry.pool if what != "pool" else ""
     where = ", ".join([*([f"pool {pool}"] if pool else []), *([entry.place] if entry.place else [])])
     text = f"{stamp(entry.at)}  {entry.kind:<11}  {f'{what} {entry.name}'.strip()}"
-    text += (f" ({where})" if where else "") + (f": {said}" if (said := _said(entry, names)) else "")
+    text += (f" ({where})" if where else "") + (f": {said}" if (said := event_detail(entry, names)) else "")
     return clean(f"{text}  [{entry.by}]" if entry.by else text)
 
 
-def _said(entry: Entry, names: Mapping[str, str]) -> str:
+# Of one second, in the order in which they come about; those in a bucket are found by their digest.
+_ORDER = {kind: at for at, kind in enumerate(
+    ("applied", "submitted", "launched", "seen", "ready", "started", "finished", "used"))}  # fmt: skip
+
+
+def event_order(entry: Entry) -> tuple[int, int]:
+    """Sort key: the order in which events happened."""
+    return entry.at, _ORDER.get(entry.kind, len(_ORDER))
+
+
+def event_detail(entry: Entry, names: Mapping[str, str]) -> str:
+    """Describe an event without its time and subject. `names` of instances by id."""
     if entry.kind == "billed":
         amount = "" if entry.price is None else f" = {price(entry.price * entry.seconds / HOUR)}"
         return f"{rough(entry.seconds)} at {hourly(entry.price)}{amount}"

@@ -65,7 +65,9 @@ class Cost:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Billed:
+class Billed:
+    """An interval in which an instance was billed at one price. Unix times; its host first answered at `ready`."""
+
     instance: str
     pool: str
     backend: str
@@ -76,7 +78,9 @@ class _Billed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Used:
+class Used:
+    """An interval in which a job of a run used `blocks` of an instance. Unix times; `run` is an id."""
+
     start: int
     end: int
     run: str
@@ -86,31 +90,55 @@ class _Used:
     blocks: int
 
 
-def cost(entries: Iterable[Entry], state: State | None, *, since: int, until: int, by: By) -> Cost:
-    """Of the time from `since` to `until`, both in seconds since the epoch. `state` is the one that wrote the last."""
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """A part of an instance's life in which its price and its users stay the same. Unix times."""
+
+    billed: Billed
+    used: tuple[Used, ...]
+    start: int
+    end: int
+
+    @property
+    def kind(self) -> Kind:
+        """ "": jobs use it; else `boot` before its host first answered, or `idle`."""
+        return "" if self.used else "boot" if self.start < self.billed.ready else "idle"
+
+
+def stretches(entries: Iterable[Entry], state: State | None, *, since: int, until: int) -> Iterator[Stretch]:
+    """Give all stretches of all instances between two Unix times, those of an instance together and in order.
+
+    `state` is the one that wrote the last of `entries`. What is running is counted until `until`.
+    """
     known = {entry.id: entry for entry in entries}
-    billed: dict[str, list[_Billed]] = {}
-    used: dict[str, list[_Used]] = {}
-    alive = tuple(_alive(state, now=until))
-    for interval in (*_billed(known.values()), *alive):
+    billed: dict[str, list[Billed]] = {}
+    used: dict[str, list[Used]] = {}
+    for interval in (*_billed(known.values()), *_alive(state, now=until)):
         billed.setdefault(interval.instance, []).append(interval)
     for instance, use in (*_used(known.values()), *_running(state, known, now=until)):
         used.setdefault(instance, []).append(use)
-    tally = _Tally(by)
     for instance, intervals in billed.items():
-        for moment in _moments(intervals, used.get(instance, ()), since=since, until=until):
-            tally.add(*moment)
+        yield from _stretches(intervals, used.get(instance, ()), since=since, until=until)
+
+
+def cost(entries: Iterable[Entry], state: State | None, *, since: int, until: int, by: By) -> Cost:
+    """Of the time from `since` to `until`, both in seconds since the epoch. `state` is the one that wrote the last."""
+    tally = _Tally(by)
+    for stretch in stretches(entries, state, since=since, until=until):
+        tally.add(stretch)
     total, rows = tally.rows()
     rows.sort(key=lambda row: (bool(row.kind), -row.cost, -row.seconds, row.name, row.id))
-    return Cost(since=since, until=until, by=by, rows=tuple(rows), total=total, alive=len(alive))
+    return Cost(
+        since=since, until=until, by=by, rows=tuple(rows), total=total, alive=sum(1 for _ in _alive(state, now=until))
+    )
 
 
-def _billed(entries: Iterable[Entry]) -> Iterator[_Billed]:
+def _billed(entries: Iterable[Entry]) -> Iterator[Billed]:
     for one in entries:
         if one.kind == "billed":
             start = one.at - one.seconds
             named = one.instance or one.subject.removeprefix("instance ")  # the first ledgers had the subject alone
-            yield _Billed(
+            yield Billed(
                 instance=named,
                 pool=one.pool,
                 backend=one.place.partition("/")[0],
@@ -121,13 +149,13 @@ def _billed(entries: Iterable[Entry]) -> Iterator[_Billed]:
             )
 
 
-def _alive(state: State | None, *, now: int) -> Iterator[_Billed]:
+def _alive(state: State | None, *, now: int) -> Iterator[Billed]:
     """Intervals that go on."""
     for one in state.instances if state else ():
         start = billed_from(one)
         if one.phase != "terminated" and one.external_id:
             end = max(start, billed_until(one, now=now))
-            yield _Billed(
+            yield Billed(
                 instance=one.id,
                 pool=one.pool,
                 backend=one.backend,
@@ -138,26 +166,26 @@ def _alive(state: State | None, *, now: int) -> Iterator[_Billed]:
             )
 
 
-def _used(entries: Iterable[Entry]) -> Iterator[tuple[str, _Used]]:
+def _used(entries: Iterable[Entry]) -> Iterator[tuple[str, Used]]:
     for one in entries:
         if one.kind == "used":
             start = one.at - one.seconds
             yield (
                 one.instance,
-                _Used(
+                Used(
                     start=start, end=one.at, run=one.run, name=one.name, user=one.user, tags=one.tags, blocks=one.blocks
                 ),
             )
 
 
-def _running(state: State | None, known: dict[str, Entry], *, now: int) -> Iterator[tuple[str, _Used]]:
+def _running(state: State | None, known: dict[str, Entry], *, now: int) -> Iterator[tuple[str, Used]]:
     runs = {run.id: run for run in state.runs} if state else {}
     for attempt in state.attempts if state else ():
         for job in attempt.jobs:
             run = runs.get(attempt.run)
             if run is None or job.started_at is None or job.status not in LIVE_JOB or f"used:{job.id}" in known:
                 continue
-            use = _Used(
+            use = Used(
                 start=job.started_at,
                 end=used_until(job, now=now),
                 run=run.id,
@@ -169,18 +197,15 @@ def _running(state: State | None, known: dict[str, Entry], *, now: int) -> Itera
             yield job.instance, use
 
 
-Moment = tuple[_Billed, list[_Used], int, bool]
-
-
-def _moments(billed: Sequence[_Billed], used: Sequence[_Used], *, since: int, until: int) -> Iterator[Moment]:
-    """(interval, who used it, seconds, whether it was still booting) of each stretch in which nothing changes.
+def _stretches(billed: Sequence[Billed], used: Sequence[Used], *, since: int, until: int) -> Iterator[Stretch]:
+    """Give each stretch of one instance in which nothing changes.
 
     Where two intervals say a price for the same time, as after a rebuilt state, the one that knows more of it rules:
     that began later, or ended sooner.
     """
     changes = sorted({min(max(at, since), until) for at in _turns(billed, used)})
     begins = sorted(used, key=lambda use: use.start)
-    active: list[_Used] = []
+    active: list[Used] = []
     next_use = 0
     for start, end in pairwise(changes):
         while next_use < len(begins) and begins[next_use].start <= start:
@@ -189,14 +214,14 @@ def _moments(billed: Sequence[_Billed], used: Sequence[_Used], *, since: int, un
         active = [use for use in active if use.end > start]
         rules = max((one for one in billed if one.start <= start < one.end), key=_knows, default=None)
         if rules is not None:
-            yield rules, active, end - start, start < rules.ready
+            yield Stretch(billed=rules, used=tuple(active), start=start, end=end)
 
 
-def _knows(one: _Billed) -> tuple[int, int]:
+def _knows(one: Billed) -> tuple[int, int]:
     return one.start, -one.end
 
 
-def _turns(billed: Sequence[_Billed], used: Sequence[_Used]) -> Iterator[int]:
+def _turns(billed: Sequence[Billed], used: Sequence[Used]) -> Iterator[int]:
     for one in billed:
         yield from (one.start, min(one.ready, one.end), one.end)
     for use in used:
@@ -215,8 +240,8 @@ class _Tally:
         self._seconds: Counter[tuple[Key | None, Kind, Price | None, tuple[int, int]]] = Counter()
         self._instances: dict[Key | None, set[str]] = {}
 
-    def add(self, one: _Billed, users: list[_Used], seconds: int, boots: bool) -> None:
-        kind: Kind = "" if users else "boot" if boots else "idle"
+    def add(self, stretch: Stretch) -> None:
+        one, users, seconds, kind = stretch.billed, stretch.used, stretch.end - stretch.start, stretch.kind
         self._add(None, one, seconds, kind=kind)
         if self._by in ("pool", "backend"):
             name = one.pool if self._by == "pool" else one.backend
@@ -229,11 +254,11 @@ class _Tally:
                 for key in self._keys(use):
                     self._add(key, one, seconds, kind="", share=(use.blocks, taken))
 
-    def _add(self, key: Key | None, one: _Billed, seconds: int, *, kind: Kind, share: tuple[int, int] = (1, 1)) -> None:
+    def _add(self, key: Key | None, one: Billed, seconds: int, *, kind: Kind, share: tuple[int, int] = (1, 1)) -> None:
         self._seconds[key, kind, one.price, share] += seconds
         self._instances.setdefault(key, set()).add(one.instance)
 
-    def _keys(self, use: _Used) -> list[Key]:
+    def _keys(self, use: Used) -> list[Key]:
         """A run with several tags is in the row of each."""
         if self._by == "run":
             return [(use.name or use.run, use.run, "")]

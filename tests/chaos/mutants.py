@@ -1033,6 +1033,18 @@ MUTANTS = (
         tests=("tests/planner/test_autoscale.py",),
     ),
     Mutant(
+        name="names in a report",
+        off="a name can end the script of a report's page and become a part of it",
+        changes=(
+            (
+                "reconciler/report/html/page.py",
+                '.replace("<", "\\\\u003c")',
+                "",
+            ),
+        ),
+        tests=("tests/report/test_page.py",),
+    ),
+    Mutant(
         name="a confirmed price",
         off="what costs more than was confirmed is launched where what was confirmed has no price",
         changes=(

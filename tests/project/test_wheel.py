@@ -80,6 +80,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
     assert any(name.endswith(".schema.json") for name in names)
     assert "reconciler/hosts/programs/supervisor.sh" in names
+    assert {f"reconciler/report/html/page.{kind}" for kind in ("html", "css", "js")} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

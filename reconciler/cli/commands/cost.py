@@ -15,7 +15,7 @@ from reconciler.cli.exits import Fail
 from reconciler.cli.project import site, state_or_empty
 from reconciler.cli.terminal.streams import out, say, show, width
 from reconciler.cli.terminal.times import month_began, past
-from reconciler.report.cost import cost_csv, cost_json, event_json, event_line
+from reconciler.report.cost import cost_csv, cost_json, event_json, event_line, event_order
 from reconciler.report.cost_model import BYS, By, Cost, cost
 from reconciler.store.ledger.folder import Ledger
 from reconciler.system.process import now
@@ -83,12 +83,6 @@ def remembered(where: Site, *, since: int) -> tuple[State, list[Entry]]:
     return state, list(told.values())
 
 
-# Of one second, in the order in which they come about; those in a bucket are found by their digest.
-FIRST = {kind: at for at, kind in enumerate(
-    ("applied", "submitted", "launched", "seen", "ready", "started", "finished", "used"))}  # fmt: skip
-LAST = len(FIRST)
-
-
 @dataclass(frozen=True, kw_only=True)
 class EventFlags:
     since: str = ""
@@ -145,4 +139,4 @@ def _chosen(entries: Iterable[Entry], flags: EventFlags) -> list[Entry]:
         for entry in entries
         if pool in ("", entry.pool) and (not run or (entry.run and run in (entry.run, entry.name)))
     ]
-    return sorted(mine, key=lambda entry: (entry.at, FIRST.get(entry.kind, LAST)))
+    return sorted(mine, key=event_order)

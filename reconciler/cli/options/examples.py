@@ -53,6 +53,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "cost": ("dstack cost --since 7d --by user", "dstack cost --since 2026-11-01 --csv"),
     "events": ("dstack events --since 2h --pool gpu", "dstack events --run train -f"),
+    "report": ("dstack report --html report.html", "dstack report --html month.html --since 30d"),
     "pool list": ("dstack pool list", "dstack pool list -v"),
     "pool ps": ("dstack pool ps -w", "dstack pool ps --pool gpu --json"),
     "pool create": ("dstack pool create -n gpu", "dstack -C ../project pool create -n gpu"),

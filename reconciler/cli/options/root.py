@@ -13,6 +13,7 @@ from reconciler.cli.options.documents import completion, init, schema, validate
 from reconciler.cli.options.factory import EXIT_CODES
 from reconciler.cli.options.inspection import explain, show
 from reconciler.cli.options.offers import offers
+from reconciler.cli.options.reports import cost, events, report
 from reconciler.cli.options.run import artifacts, attach, cp, enter, logs, ps, run, stop
 
 GATES = "Exit 1 on any of destroy, cost>N, max-cost>N, pending, config."
@@ -111,37 +112,6 @@ def apply(
     )
 
 
-def cost(
-    since: o.Since = "",
-    by: o.CostBy = "pool",
-    as_json: o.AsJson = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, without a total.")] = False,
-) -> int:
-    """Show what was billed, by pool, user, run or backend.
-
-    Without --since: this month, with the share of idle time.
-    """
-    from reconciler.cli.commands.cost import show_cost
-
-    return show_cost(since=since, by=by, as_json=as_json, as_csv=as_csv)
-
-
-def events(
-    since: o.Since = "",
-    pool: o.PoolName = "",
-    run: o.OnlyRun = "",
-    as_json: o.AsJson = False,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more, until Ctrl-C.")] = False,
-) -> int:
-    """List what happened: launches, ends, runs, applies.
-
-    Without --since: the last day.
-    """
-    from reconciler.cli.commands.cost import EventFlags, show_events
-
-    return show_events(EventFlags(since=since, pool=pool, run=run, as_json=as_json, follow=follow))
-
-
 def destroy(
     deadline: o.Deadline = "",
     confirm: Annotated[str, typer.Option(metavar="PROJECT", help="Instead of typing the project's name.")] = "",
@@ -186,6 +156,7 @@ COMMANDS: dict[str, Callable[[typer.Typer], None]] = {
     "artifacts": _command(artifacts),
     "cost": _command(cost),
     "events": _command(events),
+    "report": _command(report),
     "validate": _command(validate),
     "schema": _command(schema),
     "init": _command(init),
