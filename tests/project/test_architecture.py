@@ -209,7 +209,19 @@ def test_a_vendors_library_is_imported_in_its_folders_alone() -> None:
 
 
 def test_no_cloud_imports_another() -> None:
-    shared = {"base", "errors", "naming", "http", "boot", "catalog", "nvidia_smi", "checks", "scope", "credentials"}
+    shared = {
+        "base",
+        "errors",
+        "naming",
+        "http",
+        "http_answers",
+        "boot",
+        "catalog",
+        "nvidia_smi",
+        "checks",
+        "scope",
+        "credentials",
+    }
     wrong = [
         f"{where(name, node)}: {module}"
         for name in SOURCES
@@ -419,6 +431,7 @@ NAMED = {
     "reconciler.planner.rules.pool_edits": "the key `ssh` of a pool",
     "reconciler.store.objects.open": "extras of the package",
     "backends.aws.access": "the vendor's program",
+    "reconciler.config.found_here": "what a kubeconfig is for",
     "schemas.location": "`state: local`",
     "backends.aws.backend": "a partition of AWS",
     "backends.aws.iam_policy": "a partition of AWS",
