@@ -16,7 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from backends.base import BackendDefaults, Setting
-from backends.boot.container import render
+from backends.boot.container import ROOT, render
 from backends.errors import CallFailed, TryLater
 from backends.http import Api
 from backends.http_answers import ApiError, launch_answer, rows, segment
@@ -146,7 +146,8 @@ class KubernetesBackend(BackendDefaults):
         return replace(prepared, digest=digest_of(self._manifests(prepared)))
 
     def _manifests(self, request: Request) -> list[dict[str, Any]]:
-        start = render(self._setting.boot(request.launch), request=request, kind=self._config.traits)
+        boot = replace(self._setting.boot(request.launch), user=ROOT)
+        start = render(boot, request=request, kind=self._config.traits)
         return [manifest(request, id, start=start, options=self._config.options) for id in request.ids]
 
     def launch(self, request: Request) -> Mapping[str, LaunchAnswer]:

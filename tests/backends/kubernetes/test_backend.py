@@ -11,7 +11,6 @@ import pytest
 from msgspec.structs import replace
 
 from backends.base import Backend
-from backends.boot.spec import Boot
 from backends.errors import BackendError
 from backends.kubernetes.backend import KubernetesBackend, connect
 from backends.kubernetes.kubeconfig import regions
@@ -31,12 +30,6 @@ from tests.doubles.sketch.sketch_double import Around
 PRICES = {"cpu": "0.01", "memory": "0.001", "H100": "2.50"}
 
 
-def a_boot(launch: str) -> Boot:
-    return Boot(
-        host_key_private=f"key of {launch}", host_key_public="ssh-ed25519 AAAA", authorized_keys=(), user="root"
-    )
-
-
 @dataclass
 class Rig:
     config: BackendConfig
@@ -48,7 +41,7 @@ class Rig:
         return self.place(lineage=lineage)
 
     def place(self, *, lineage: str = "") -> KubernetesBackend:
-        around = Around(project=self.project, lineage=lineage or self.lineage, boot=a_boot)
+        around = Around(project=self.project, lineage=lineage or self.lineage)
         return connect(self.config, "c1", around)
 
     def settle(self) -> None:
