@@ -53,6 +53,7 @@ class Api:
             renewed; its values never enter a message.
         dialect: how this cloud says what went wrong.
         interval: seconds between two requests of this object.
+        tls: gives what the connections are made with besides: an authority, a client's certificate. Asked once.
         clock, wait: monotonic seconds, and how to wait. Deadlines are on this clock.
     """
 
@@ -64,12 +65,15 @@ class Api:
         dialect: Dialect,
         interval: float = 0,
         most: int = MOST,
+        tls: Callable[[], Mapping[str, Any]] | None = None,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
         self._base, self._headers, self._dialect = base.rstrip("/"), headers, dialect
         self._interval, self._most, self._clock, self._wait = interval, most, clock, wait
         self._next, self._lock = 0.0, threading.Lock()
+        self._tls = tls
+        self._tls_kept: Mapping[str, Any] | None = None
         self._pool: PoolManager | None = None
 
     def deadline(self, seconds: float) -> float:
@@ -122,7 +126,7 @@ class Api:
 
         left = self._left(deadline)
         # A kept connection may be closed from afar just now, and a write that fails for that counts as unknown.
-        manager = self._kept() if call.method == "GET" else _pool(self._base)
+        manager = self._kept() if call.method == "GET" else _pool(self._base, self._connected_by())
         response = manager.request(
             call.method,
             self._base + call.path + (f"?{urlencode(call.query)}" if call.query else ""),
@@ -187,8 +191,13 @@ class Api:
         """The connections of reads, which are used again."""
         with self._lock:
             if self._pool is None:
-                self._pool = _pool(self._base)
+                self._pool = _pool(self._base, self._connected_by())
             return self._pool
+
+    def _connected_by(self) -> Mapping[str, Any]:
+        if self._tls_kept is None and self._tls:
+            self._tls_kept = self._tls()
+        return self._tls_kept or {}
 
 
 def secrets_of(headers: Mapping[str, str]) -> tuple[str, ...]:
@@ -202,7 +211,7 @@ def secrets_of(headers: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(sorted({text for text in (*texts, *bare) if len(text) >= 6}, key=len, reverse=True))
 
 
-def _pool(base: str) -> PoolManager:
+def _pool(base: str, own: Mapping[str, Any]) -> PoolManager:
     """Connections as the environment's proxies ask for. Loopback is never asked through a proxy."""
     from urllib.request import getproxies, proxy_bypass
 
@@ -212,7 +221,7 @@ def _pool(base: str) -> PoolManager:
     host = address.hostname or ""
     proxies = getproxies()
     proxy = proxies.get(address.scheme) or proxies.get("all")
-    shared: dict[str, Any] = {"maxsize": 8, "timeout": Timeout(total=60), "cert_reqs": "CERT_REQUIRED"}
+    shared: dict[str, Any] = {"maxsize": 8, "timeout": Timeout(total=60), "cert_reqs": "CERT_REQUIRED", **own}
     if not proxy or leads_here(f"{address.scheme}://{address.netloc}") or proxy_bypass(host):
         return PoolManager(**shared)
     via = urlsplit(proxy if "://" in proxy else f"http://{proxy}")

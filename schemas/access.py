@@ -27,6 +27,11 @@ class Way(Value, frozen=True, kw_only=True):
     profile: str = ""
     """The profile of the cloud's own configuration that its program uses, "" for its default."""
 
+    namespace: str = ""
+    """The namespace of a cluster that its program looks in, "" for that of its context."""
+    config: str = ""
+    """The file that its program takes the cluster's address and credentials from, "" for its default."""
+
     @property
     def label(self) -> str:
         """As `connect` is written: the program's name, else the mode."""
@@ -56,4 +61,10 @@ def written_way(value: Mapping[str, Any]) -> dict[str, Any]:
 def way_of(options: Mapping[str, Any]) -> Way:
     """A backend's own, by its `connect`, with the profile of its credentials."""
     creds, said = options.get("creds") or {}, options.get("connect") or {}
-    return msgspec.convert({**written_way(said), "profile": str(creds.get("profile", ""))}, Way)
+    file = options.get("kubeconfig") or ""
+    more = {
+        "profile": str(creds.get("profile", "")),
+        "namespace": str(options.get("namespace") or ""),
+        "config": str(file.get("filename", "") if isinstance(file, dict) else file),
+    }
+    return msgspec.convert({**written_way(said), **more}, Way)

@@ -420,6 +420,7 @@ NAMED = {
     "reconciler.planner.rules.pool_edits": "the key `ssh` of a pool",
     "reconciler.store.objects.open": "extras of the package",
     "backends.aws.access": "the vendor's program",
+    "reconciler.config.found_here": "what a kubeconfig is for",
     "schemas.location": "`state: local`",
     "backends.aws.backend": "a partition of AWS",
     "backends.aws.iam_policy": "a partition of AWS",

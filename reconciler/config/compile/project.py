@@ -142,7 +142,7 @@ def _known_stores(read: Read, backends: Mapping[str, BackendConfig]) -> None:
 def _backend(entry: FormEntry, endpoints: Mapping[str, str]) -> BackendConfig:
     form = entry.form
     name = entry_name(entry)
-    config = BackendConfig(name=name, type=form.type, regions=form.regions or (), options=form.options())
+    config = BackendConfig(name=name, type=form.type, regions=form.places, options=form.options())
     if config.withheld and endpoints.get(name) == config.endpoint:
         config = replace(config, confirmed_endpoint=config.endpoint)
     return replace(config, unsupported=tuple(_not_usable(config)))

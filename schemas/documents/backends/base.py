@@ -94,6 +94,11 @@ class BackendForm(Form):
     name: Name | None = None
     regions: Texts | None = None
 
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Its regions, as far as the configuration names them."""
+        return self.regions or ()
+
     def options(self) -> dict[str, Any]:
         """Every other key that is said, and what counts where one is not."""
         return {
