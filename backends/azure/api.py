@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import threading
 import time
@@ -29,7 +30,7 @@ _lock = threading.Lock()
 _clients: dict[str, Any] = {}
 
 
-class Answer(NamedTuple):
+class ArmAnswer(NamedTuple):
     """A successful one. `body` is `{}` where there was none; `headers` have lower-case names."""
 
     status: int
@@ -37,7 +38,7 @@ class Answer(NamedTuple):
     headers: Mapping[str, str]
 
 
-class Arm:
+class ArmApi:
     """One subscription. Raises what `backends.azure.errors.understood` says, `TryLater` where nothing answered."""
 
     def __init__(self, config: BackendConfig) -> None:
@@ -50,7 +51,7 @@ class Arm:
         """The version of the compute interface that the installed client was made for."""
         return _version(_client(self._config)) or COMPUTE
 
-    def get(self, path: str, *, version: str, query: Mapping[str, str] | None = None) -> Answer:
+    def get(self, path: str, *, version: str, query: Mapping[str, str] | None = None) -> ArmAnswer:
         """A read: it is repeated once where nothing answered."""
         return self._ask("GET", path, version=version, query=query, retries=1)
 
@@ -66,7 +67,7 @@ class Arm:
     def write(
         self, method: str, path: str, body: Any = None, *, version: str, query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Answer:  # fmt: skip
+    ) -> ArmAnswer:  # fmt: skip
         """Sent once."""
         return self._ask(method, path, version=version, body=body, query=query, headers=headers, retries=0)
 
@@ -84,7 +85,7 @@ class Arm:
             answer = self._ask("GET", str(following), version="", retries=1)
         raise TryLater(f"{path}: more than {PAGES} pages")
 
-    def followed(self, answer: Answer, *, patience: float) -> None:
+    def followed(self, answer: ArmAnswer, *, patience: float) -> None:
         """Wait for the operation behind `answer`, at most `patience` seconds; one that failed raises its error."""
         url = answer.headers.get("azure-asyncoperation", "")
         ends, wait = time.monotonic() + patience, _seconds(answer.headers)
@@ -101,7 +102,7 @@ class Arm:
     def _ask(
         self, method: str, path: str, *, version: str, retries: int, body: Any = None,
         query: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None,
-    ) -> Answer:  # fmt: skip
+    ) -> ArmAnswer:  # fmt: skip
         client = _client(self._config)
         from azure.core.exceptions import AzureError as Unsent
         from azure.core.exceptions import ClientAuthenticationError
@@ -121,7 +122,7 @@ class Arm:
         told = {name.lower(): value for name, value in response.headers.items()}
         if response.status_code >= 300:
             raise understood(response.status_code, found, retry_after=_seconds(told, most=3600, least=0))
-        return Answer(response.status_code, found, told)
+        return ArmAnswer(response.status_code, found, told)
 
     def _ours(self, url: str) -> str:
         """A link that Azure gave, unless it leads elsewhere: the credentials travel with it."""
@@ -144,8 +145,8 @@ def _seconds(headers: Mapping[str, str], *, most: int = LONGEST_WAIT, least: int
 
 
 def _first_lines(words: str) -> str:
-    said = clean(" ".join(words.splitlines()[:3]))
-    return f"no Azure credentials here: {said[:300]}; `az login`, or AZURE_CLIENT_ID, AZURE_TENANT_ID and a secret"
+    said = clean(" ".join(words.splitlines()[:1]))
+    return f"no Azure credentials here: {said[:200]} `az login`, or set AZURE_CLIENT_ID, AZURE_TENANT_ID and a secret"
 
 
 def _client(config: BackendConfig) -> Any:
@@ -167,6 +168,8 @@ def _made(config: BackendConfig) -> Any:
         from azure.mgmt.compute import ComputeManagementClient
     except ImportError:
         raise LackingHere("azure-mgmt-compute is missing here: `pip install 'dstack-pools[azure]'`") from None
+    # Their logger would print each way to log in that was tried.
+    logging.getLogger(ComputeManagementClient.__module__.partition(".")[0]).addHandler(logging.NullHandler())
     plain = config.endpoint.startswith("http://")  # this machine alone: no token travels unencrypted
     credential = _NoCredential() if plain else _credential(config)
     policy: Any = SansIOHTTPPolicy()

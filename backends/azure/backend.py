@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from backends.azure.api import SUBSCRIPTIONS, Arm
+from backends.azure.api import SUBSCRIPTIONS, ArmApi
 from backends.azure.errors import AzureError
 from backends.azure.hooks import CATALOG, catalog_offers, live_region, policy, regions  # noqa: F401 - for the registry
 from backends.azure.images import image_for
@@ -58,7 +58,7 @@ class AzureBackend(BackendDefaults):
     def __init__(self, config: BackendConfig, region: str, setting: Setting) -> None:
         self.place = place_of(config.name, region)
         self._config, self._region, self._setting = config, region, setting
-        self._options, self._arm = config.options, Arm(config)
+        self._options, self._arm = config.options, ArmApi(config)
         self._group = group_path(self._arm, group_of(config.options, setting.project))
         self._notes: dict[str, None] = {}
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from backends.azure.api import SUBSCRIPTIONS, Arm
+from backends.azure.api import SUBSCRIPTIONS, ArmApi
 from backends.azure.network import group_of, group_path
 from backends.scope import Kind, PolicyScope
 from schemas.base import Seconds
@@ -60,7 +60,7 @@ MAKES = (
 
 def policy(kind: Kind, config: BackendConfig, scope: PolicyScope) -> dict[str, Any]:
     """A role definition for `az role definition create`. Listings are of the subscription, so that is its scope."""
-    arm = Arm(config)
+    arm = ArmApi(config)
     actions = [*LOOKS, *(MAKES if kind == "apply" else ())]
     if kind == "apply" and config.options.get("vm_managed_identity"):
         actions.append("Microsoft.ManagedIdentity/userAssignedIdentities/assign/action")
@@ -81,9 +81,9 @@ def regions(config: BackendConfig) -> Sequence[str]:
         return config.regions
     from backends.catalog.layers import shipped
 
-    arm = Arm(config)
+    arm = ArmApi(config)
     found = {str(row.get("name") or "") for row in arm.pages(f"{arm.root}/locations", version=SUBSCRIPTIONS)}
-    return sorted(found & set(shipped("azure").regions))
+    return sorted(found & set(shipped(config.type).regions))
 
 
 def catalog_offers(config: BackendConfig, region: str, *, now: float) -> Sequence[Offer]:
@@ -97,7 +97,7 @@ def catalog_offers(config: BackendConfig, region: str, *, now: float) -> Sequenc
 
 def live_region(config: BackendConfig, region: str, layers: Layers, *, now: Seconds) -> LiveRegion:
     """Which sizes this subscription may have there, and in which zones. Raises `BackendError`."""
-    arm = Arm(config)
+    arm = ArmApi(config)
     zones: dict[str, tuple[str, ...]] = {}
     query = {"$filter": f"location eq '{region}'"}
     for row in arm.pages(f"{arm.root}/providers/Microsoft.Compute/skus", version=SKUS, query=query):

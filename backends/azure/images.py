@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from backends.azure.api import Arm
+from backends.azure.api import ArmApi
 from backends.errors import BackendError, NoCapacity
 from schemas.offer import Offer
 
@@ -19,7 +19,7 @@ OLD = re.compile(r"Standard_(A\d+m?_v2|NP\d+s)")
 DAY = 86400
 
 
-def image_for(arm: Arm, offer: Offer, *, region: str, os_images: Mapping[str, str]) -> str:
+def image_for(arm: ArmApi, offer: Offer, *, region: str, os_images: Mapping[str, str]) -> str:
     """`PUBLISHER:OFFER:SKU:VERSION`, or an id. `os_images` maps `gpu`, `cpu`, `cpu-arm` or the name of a GPU.
 
     Raises `NoCapacity` for a GPU that the default images cannot drive: other offers may do.
@@ -47,7 +47,7 @@ def _of_cpu(instance_type: str, arch: str) -> str:
     return ARM if arch == "arm" else FIRST_GENERATION if OLD.fullmatch(instance_type) else PLAIN
 
 
-def _exact(arm: Arm, image: str, *, region: str) -> str:
+def _exact(arm: ArmApi, image: str, *, region: str) -> str:
     parts = image.split(":")
     if len(parts) != 4 or not all(parts):
         raise BackendError(f"os_images: {image} should be PUBLISHER:OFFER:SKU:VERSION, or the id of an image")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
-from backends.azure.api import NETWORK, Arm
+from backends.azure.api import NETWORK, ArmApi
 from backends.azure.network import removed
 from backends.errors import BackendError, PartlyListed
 from schemas.base import HOURS, Price
@@ -23,7 +23,7 @@ LOOKS: dict[Kind, tuple[str, str]] = {
 }
 
 
-def leftovers_in(arm: Arm, group: str, *, project: str, place: str) -> list[Leftover]:
+def leftovers_in(arm: ArmApi, group: str, *, project: str, place: str) -> list[Leftover]:
     """Used or not: `in_use` says by what. `PartlyListed` where a kind is refused to be listed."""
     found: list[Leftover] = []
     refused: dict[str, str] = {}
@@ -38,7 +38,7 @@ def leftovers_in(arm: Arm, group: str, *, project: str, place: str) -> list[Left
     return found
 
 
-def _rows(arm: Arm, path: str, *, version: str) -> Iterator[Mapping[str, Any]]:
+def _rows(arm: ArmApi, path: str, *, version: str) -> Iterator[Mapping[str, Any]]:
     """None where the resource group is not there."""
     try:
         yield from arm.pages(path, version=version)
@@ -84,14 +84,14 @@ def _one(kind: Kind, row: Mapping[str, Any], place: str) -> Leftover:
     )
 
 
-def remove_from(arm: Arm, one: Leftover) -> None:
+def remove_from(arm: ArmApi, one: Leftover) -> None:
     """One that is gone already is no error. Raises `StillUsed` where it is used, in Azure's words."""
     if one.kind not in LOOKS or not one.id.lower().startswith(f"{arm.root.lower()}/resourcegroups/"):
         raise BackendError(f"{one.place} cannot remove {one.kind} {one.id}")
     removed(arm, one.id, version=LOOKS[one.kind][1])
 
 
-def addresses(arm: Arm, group: str) -> dict[str, tuple[str, str]]:
+def addresses(arm: ArmApi, group: str) -> dict[str, tuple[str, str]]:
     """Machine's id in lower case -> its public and its private address, of the project's group."""
     base = f"{group}/providers/Microsoft.Network"
     public = {

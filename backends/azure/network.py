@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from backends.azure.api import NETWORK, RESOURCES, Arm
+from backends.azure.api import NETWORK, RESOURCES, ArmApi
 from backends.azure.errors import AzureError
 from backends.errors import BackendError, TryLater
 
@@ -34,11 +34,11 @@ def group_of(options: Mapping[str, Any], project: str) -> str:
     return str(options.get("resource_group") or f"dstack-{project}")
 
 
-def group_path(arm: Arm, group: str) -> str:
+def group_path(arm: ArmApi, group: str) -> str:
     return f"{arm.root}/resourceGroups/{group}"
 
 
-def ensure_group(arm: Arm, group: str, *, project: str, region: str, declared: bool) -> None:
+def ensure_group(arm: ArmApi, group: str, *, project: str, region: str, declared: bool) -> None:
     """Raises `BackendError` where the documents name one that is not there."""
     path = group_path(arm, group)
     if arm.found(path, version=RESOURCES) is not None:
@@ -57,7 +57,7 @@ def names(group_id: str, *, project: str, region: str) -> tuple[str, str]:
     )
 
 
-def declared_subnet(arm: Arm, said: str) -> str:
+def declared_subnet(arm: ArmApi, said: str) -> str:
     """The id of a subnet from `vpc_ids`: `GROUP/NETWORK`, `GROUP/NETWORK/SUBNET` or Azure's own id of a network."""
     if said.startswith("/"):
         network, subnet = said, ""
@@ -75,7 +75,7 @@ def declared_subnet(arm: Arm, said: str) -> str:
     return str(chosen["id"])
 
 
-def ensure_network(arm: Arm, path: str, *, project: str, region: str) -> None:
+def ensure_network(arm: ArmApi, path: str, *, project: str, region: str) -> None:
     if arm.found(path, version=NETWORK) is not None:
         return
     subnets = [{"name": "default", "properties": {"addressPrefix": OWN_NETWORK}}]
@@ -88,7 +88,7 @@ def ensure_network(arm: Arm, path: str, *, project: str, region: str) -> None:
 
 
 def ensure_security(
-    arm: Arm, path: str, *, project: str, region: str, own: str, ranges: Iterable[str], now: int
+    arm: ArmApi, path: str, *, project: str, region: str, own: str, ranges: Iterable[str], now: int
 ) -> bool:
     """Let `own` (for a day) and `ranges` in to port 22; true where a rule was added. What is past its day goes."""
     with _changing:
@@ -166,7 +166,7 @@ def own_address(endpoint: str) -> str:
         return ""
 
 
-def removed(arm: Arm, path: str, *, version: str) -> None:
+def removed(arm: ArmApi, path: str, *, version: str) -> None:
     """One that is gone already is no error."""
     try:
         arm.write("DELETE", path, version=version)

@@ -426,6 +426,8 @@ NAMED = {
     "backends.ssh.backend": "its own",
     "reconciler.hosts.ssh.ask_ssh": "the program",
     "backends.aws.snapshot_catalog": "of AWS alone",
+    "backends.azure.machine": "a key of Azure's",
+    "backends.azure.snapshot_catalog": "of Azure alone",
 }
 """Modules in which the name of a type stands as a text, and why."""
 

@@ -151,7 +151,9 @@ def test_every_option_of_the_page_for_teams_exists() -> None:
     assert len(lines) > 5
 
 
-@pytest.mark.parametrize("folder", [".", "examples/hello", "examples/lab", "examples/aws-spot-training"])
+@pytest.mark.parametrize(
+    "folder", [".", "examples/hello", "examples/lab", "examples/aws-spot-training", "examples/azure-pool"]
+)
 def test_the_committed_documents_are_valid(folder: str) -> None:
     done = dstack("validate", cwd=ROOT / folder)
     assert done.code == 0, done.said
