@@ -83,18 +83,21 @@ def _of_pool(
 
 
 def _filled(pool: Pool, prices: Sequence[Price], slots: Sequence[_Slot]) -> Price | None:
-    """Of as many instances as the pool may have: each as dear as it is, or as one in its place may be."""
+    """Of as many instances as the pool may have: each as dear as it is, or as one in its place may be.
+
+    `prices` descend, as do those of `slots`. A maximum may be any number: nothing is made for each of it.
+    """
     known = [slot for slot in slots if slot.price is not None]
     if pool.nodes_max is None:
         return sum(prices, NOTHING) if all(not slot.price for slot in known) else None
-    left = max(pool.nodes_max, len(prices))
-    dear: list[Price] = []
+    left, mine, total = max(pool.nodes_max, len(prices)), list(prices), NOTHING
     for slot in known:
-        n = left - len(dear) if slot.most is None else min(slot.most, left - len(dear))
-        dear += [slot.price or NOTHING] * n
-    dear += [NOTHING] * (left - len(dear))
-    mine = [*prices, *([NOTHING] * (left - len(prices)))]
-    return sum((max(one, other) for one, other in zip(mine, dear, strict=True)), NOTHING)
+        many = left if slot.most is None else min(slot.most, left)
+        own, mine = mine[:many], mine[many:]
+        price = slot.price or NOTHING
+        total += sum((max(each, price) for each in own), NOTHING) + price * (many - len(own))
+        left -= many
+    return total + sum(mine, NOTHING)
 
 
 class _Dearest:

@@ -32,7 +32,7 @@ def configuration_rows(plan: Plan) -> Iterator[Row]:
         for number, one in enumerate(group):
             first = f"{OPS[one.op]} {head}" if number == 0 else ""
             note = f"  ({one.note})" if one.note else ""
-            yield (first, one.key, _turned(one) + note)
+            yield (first, one.key, _turned(one) + note) if one.op == "change" else (first, _turned(one) + note)
     for sentence in plan.configuration:
         yield (f"~ {clean(sentence)}",)
 

@@ -28,7 +28,7 @@ def test_a_machine_whose_end_is_refused_goes_on_costing(user: Person) -> None:
     user.types("pool add --instance-type m5.large --name one -y")
     user.account.fault("TerminateInstances", "UnauthorizedOperation", status=403, times=99, message="not allowed")
     assert "not allowed" in user.types("pool remove one -y", code=1)
-    assert "$0.11/h now → $0.11/h after." in user.types("plan")
+    assert "No changes. $0.11/h now." in user.types("plan")
     assert "not allowed" in user.types("apply -y -d", code=1)
 
 

@@ -109,7 +109,7 @@ def test_nothing_is_sent_before_it_is_applied(project: Project, tmp_path: Path) 
     comment = tmp_path / "comment.md"
     assert LINE in project.dstack("plan", "--markdown", str(comment)).out
     assert LINE in comment.read_text()
-    assert json.loads(project.dstack("plan", "--json").out)["configuration"] == [LINE]
+    assert json.loads(project.dstack("plan", "--json").out)["confirmations"] == [LINE]
     assert project.dstack("plan", "--detailed-exitcode").code == 2
     assert LINE in project.dstack("plan", "--refresh").out
     assert "endpoint is not applied yet: run `dstack apply`" in project.dstack("backend", "check", "remote").said
@@ -136,7 +136,7 @@ def test_yes_and_a_saved_plan_do_not_cover_it(project: Project) -> None:
 def test_what_was_confirmed_is_used_by_everything_and_not_asked_again(project: Project) -> None:
     assert "Failed to connect to proxy" in applied(project).err
     assert project.proxy.taken() == {"ec2.example.invalid"}
-    assert json.loads(project.dstack("plan", "--json").out)["configuration"] == []
+    assert json.loads(project.dstack("plan", "--json").out)["confirmations"] == []
     for args in (("backend", "check", "remote"), ("plan", "--refresh"), ("offers", "--refresh"), ("gc",)):
         project.dstack(*args)
         assert project.proxy.taken() == {"ec2.example.invalid"}, args

@@ -404,4 +404,4 @@ def test_a_secret_that_fails_keeps_no_instance(folder: Folder) -> None:
     ran = folder.dstack("run", ".", "-f", "bad.yml", "-y", "-d")
     assert "exited with 3" in ran.said
     assert "launch" not in ran.said
-    until(lambda: "terminate bench-0" in folder.dstack("apply", "-y", "-d").out)
+    until(lambda: "- bench-0" in folder.dstack("apply", "-y", "-d").out)

@@ -16,6 +16,7 @@ import pytest
 from reconciler.cli.commands.run.logs import LastLines
 from schemas.documents.generate import schema
 from tests.doubles.commands.command import DSTACK, POOLS, Folder, folder_at
+from tests.doubles.commands.pseudo_terminal import at_terminal
 
 HELLO = """\
 type: task
@@ -282,7 +283,7 @@ def test_a_saved_plan_does_no_more_than_it_says(folder: Folder) -> None:
     assert "Done: 1 instance created" in applied.out
     folder.write(".dstack/runs/more.yml", HELLO.replace("hello", "more"))
     stale = folder.dstack("apply", "plan.json")
-    assert (stale.code, "made from other documents" in stale.err) == (1, True)
+    assert (stale.code, "made from another configuration" in stale.err) == (1, True)
 
 
 def test_a_first_apply_mints_the_project(tmp_path: Path) -> None:
@@ -465,3 +466,39 @@ def test_the_end_of_a_log_and_several_runs_stopped_at_once(folder: Folder) -> No
     stopped = folder.dstack("stop", "--all", "-y")
     assert (stopped.code, stopped.out.count("run three is terminated")) == (0, 1), stopped.said
     assert folder.dstack("stop", "--all", "-y").out == "no run is active\n"
+
+
+# ---------------------------------------------------------------- again and again
+
+
+def test_apply_until_done(folder: Folder) -> None:
+    folder.write(".dstack/runs/hello.yml", "type: task\nname: hello\ncommands: ['sleep 2', 'echo hello']\n")
+    ran = folder.dstack("apply", "-y", "--until-done", "--watch", "1s")
+    assert ran.code == 0, ran.said
+    assert "Done: no run waits or runs." in ran.err
+    assert ran.out.count("dstack plan · ") < 5, "a pass without changes prints no plan"
+    assert "Nothing to do." not in ran.out
+    folder.write(".dstack/runs/bad.yml", "type: task\nname: bad\ncommands: ['exit 3']\n")
+    ran = folder.dstack("apply", "-y", "--until-done", "--watch=1s")
+    assert (ran.code, ran.err.splitlines()[-1]) == (1, "Failed: bad."), ran.said
+
+
+def test_apply_again_until_interrupted_with_the_configuration_as_it_is_then(folder: Folder) -> None:
+    with at_terminal(folder, "apply", "-y", "--watch", "1s") as terminal:
+        terminal.wait_for("Done: the configuration is applied.")
+        folder.write(".dstack/runs/hello.yml", "type: [\n")
+        terminal.wait_for("error: ")
+        folder.write(".dstack/runs/hello.yml", "type: task\nname: hello\ncommands: [echo]\n")
+        terminal.wait_for("instance created")
+        terminal.type("\x03")
+        assert terminal.ends() == 130
+    assert "hello" in runs(folder)
+
+
+def test_what_watch_takes(folder: Folder) -> None:
+    assert folder.dstack("plan", "--out", "5m").code == 0
+    refused = folder.dstack("apply", "a.plan", "--watch")
+    assert "a.plan: a saved plan is applied once" in refused.err
+    refused = folder.dstack("apply", "--watch", "a.plan")
+    assert "a.plan: a saved plan is applied once" in refused.err, "its name is no interval"
+    assert "--watch: the text `soon` is not a duration" in folder.dstack("apply", "-y", "--watch=soon").err

@@ -205,7 +205,10 @@ def test_a_saved_plan_is_private_and_read_back_equal(tmp_path: Path) -> None:
         ("[", "not a plan"),
         ('{"dstack_plan":1,"x":2}', "not a plan"),
         ('{"dstack_plan":9,"digest":"d1","plan":{"version":1,"project":"p","generation":1}}', "a plan of version 9"),
-        ('{"dstack_plan":1,"digest":"d2","plan":{"version":1,"project":"p","generation":1}}', "from other documents"),
+        (
+            '{"dstack_plan":1,"digest":"d2","plan":{"version":1,"project":"p","generation":1}}',
+            "from another configuration",
+        ),
     ],
 )
 def test_what_is_no_plan_is_refused(tmp_path: Path, text: str, said: str) -> None:

@@ -84,7 +84,9 @@ def test_the_walk(attended: Person) -> None:
     assert secret in (person.folder / "home/.aws/credentials").read_text()
     assert not any(secret in file.read_text() for file in (project / ".dstack").rglob("*.yml"))
     person.writes("pools.yml", DOCUMENTS)
-    assert "Nothing to do." in person.types("apply -y -d"), "what was configured works in the next command"
+    assert "the configuration is applied." in person.types("apply -y -d"), (
+        "what was configured works in the next command"
+    )
 
     # ------------------------------------------------ dstack pool list, create, set-default, delete
     assert columns(person.types("pool list")) == ["NAME", "DEFAULT", "INSTANCES"]

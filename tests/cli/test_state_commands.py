@@ -184,7 +184,7 @@ def test_a_state_moves_with_all_that_lies_beside_it(
     assert project.at("logs", "hello").out.endswith("hi there\n")
     assert project.at("artifacts", "hello").code == 0
     applied = project.at("apply", "-y")
-    assert "Nothing to do" in applied.out, applied.said
+    assert "the configuration is applied" in applied.out, applied.said
     assert project.at("state", "show").out.count(url) == 1
 
 

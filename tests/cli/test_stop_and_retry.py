@@ -128,7 +128,9 @@ def test_restore_is_no_part_of_what_a_run_is(folder: Folder) -> None:
     assert folder.dstack("apply", "-y").code == 0
     ticked_until(folder, "train", "done")
     folder.write(".dstack/runs/train.yml", TRAINS.format(more="restore: none", then="exit 0"))
-    assert folder.dstack("plan", "--detailed-exitcode").code == 0
+    said = folder.dstack("plan").out
+    assert "restore: artifacts → none (does not run again)" in said
+    assert " to start" not in said
 
 
 def test_what_a_result_lacks_is_told(folder: Folder) -> None:

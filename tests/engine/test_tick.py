@@ -298,7 +298,7 @@ def test_a_destroy_says_what_it_waits_for_where_a_launch_was_killed(site: Site) 
     for _ in range(4):
         tick(site.ports(), TickAsk(permissions=everything))
         (said,) = under_way(site.state).values()
-        assert said.startswith("its launch was begun, and nobody has seen it: it counts as lost from ")
+        assert said.startswith("launch requested, not listed yet: treated as lost from ")
         site.clock.at += 200
     for _ in range(4):
         tick(site.ports(), TickAsk(permissions=everything))

@@ -140,7 +140,7 @@ def test_one_apply_attaches_a_host_and_starts_the_run_that_waits_for_it(shop: Sh
     shop.documents(shop.lab.host("one"))
     shop.run_file("train", "sleep 600")
     said = shop.apply().out
-    assert "1 attached" in said
+    assert "1 server attached" in said
     assert "Runs: 1 waiting" not in said
     (run,) = shop.runs().values()
     assert (run["instances"], run["status"]) == (["one"], "assigned") or run["status"] == "running"
@@ -370,7 +370,7 @@ def test_every_trouble_has_its_own_name_and_touches_nobody_else(shop: Shop) -> N
         assert abs(_seconds(run["finished_at"]) - _seconds(run["submitted_at"])) < 120
         text = shop.dstack("plan").out.replace("\n      ", " ")
         for name in ("rekeyed", "swapped", "silent"):
-            assert f"host {name}: " in text
+            assert f"host {name}  " in text
 
 
 def test_servers_in_another_time_lose_no_run(shop: Shop) -> None:
@@ -509,7 +509,7 @@ def test_facts_are_read_again_at_every_apply(shop: Shop) -> None:
     (host.root / "bin/APPS").write_text("GPU-00000003, 4312, 72704\n")
     host.program("uname", "#!/bin/sh\n[ $1 = -m ] && echo x86_64 || echo Linux 6.1.0-25\n")
     said = shop.apply().said.replace("\n      ", " ")
-    assert "host gpus: given no work: gpu 3: pid 4312, 71 GB" in said
+    assert "host gpus  given no work: gpu 3: pid 4312, 71 GB" in said
     assert "gpus: the kernel changed from Linux 6.1.0-20 to Linux 6.1.0-25" in said
     (host.root / "bin/APPS").write_text("")
     (host.root / "bin/GPUS").write_text("".join((host.root / "bin/GPUS").read_text().splitlines(keepends=True)[:3]))

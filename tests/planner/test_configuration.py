@@ -194,6 +194,7 @@ def test_the_worst_case_is_every_maximum_at_the_dearest_offer_that_is_permitted(
     assert worst({"name": "gpu", "nodes_max": 3, "max_hourly": "5"}) == 5
     assert worst({"name": "gpu", "nodes_max": 3}, desired={"budget": "7"}) == 7
     assert worst({"name": "gpu", "nodes_max": 0}) == 0
+    assert worst({"name": "gpu", "nodes_max": 10**12}) == 4 * 10**12, "nothing is made for each"
     assert worst({"name": "gpu", "nodes_max": 2, "where": {"max_price": "9"}}, offers=[], desired=AWS) == 18
     assert worst({"name": "gpu", "nodes_max": 3}, offers=[{"type": "small", "price": "0"}]) == 0
 

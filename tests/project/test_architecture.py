@@ -51,7 +51,7 @@ CROWDED = {
     "reconciler.cli.commands.backend.check": 14,
     "reconciler.cli.commands.cost": 13,
     "reconciler.cli.commands.offers.list": 18,
-    "reconciler.cli.commands.plan.apply": 20,
+    "reconciler.cli.commands.plan.apply": 19,
     "reconciler.cli.commands.plan.destroy": 14,
     "reconciler.cli.commands.plan.plan": 24,
     "reconciler.cli.commands.pool.add": 17,

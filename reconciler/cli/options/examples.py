@@ -16,6 +16,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "apply": (
         "dstack apply -y -d                   # one pass, for cron",
         "dstack apply -y --yes-above 20       # say yes up to $20/h",
+        "dstack apply -y --watch 5m           # again every 5 minutes, until Ctrl-C",
+        "dstack apply -y --until-done         # until no run waits or runs",
     ),
     "show": ("dstack show change.plan", "dstack show change.plan --markdown plan.md"),
     "explain": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,8 +17,29 @@ MANY = 12
 Row = tuple[str, str]
 
 
+_DURATION = re.compile(r"\d[0-9a-z]*")
+
+
+def with_interval(args: list[str]) -> list[str]:
+    """`--watch 30s` and `--watch=30s` as `--watch --every 30s`. Only a duration is taken: a file's name stays one."""
+    found: list[str] = []
+    for at, word in enumerate(args):
+        name, equals, value = word.partition("=")
+        if name == "--watch" and equals:
+            found += ["--watch", "--every", value]
+        elif at and args[at - 1] == "--watch" and _DURATION.fullmatch(word):
+            found += ["--every", word]
+        else:
+            found.append(word)
+    return found
+
+
 class HelpCommand(TyperCommand):
     """A command whose help has its options in groups, and its examples."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As typer's own; an option that may have a value, such as `--watch 30s`, has it in an option of its own."""
+        return super().parse_args(ctx, with_interval(args) if ctx.info_name == "apply" else args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Arguments first; the options, grouped where they are many."""

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from reconciler.cli.completion import names
 from reconciler.cli.options import shared as o
 from reconciler.cli.options.documents import completion, init, schema, validate
 from reconciler.cli.options.factory import EXIT_CODES
@@ -71,12 +70,17 @@ def apply(
     metrics: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a Prometheus textfile.")] = None,
     revive: Annotated[bool, typer.Option("--revive", help="Create a destroyed project again.")] = False,
     upgrade_state: Annotated[bool, typer.Option("--upgrade-state", help="Upgrade the state's format first.")] = False,
+    watch: o.Again = False,
+    every: o.Every = "",
+    until_done: o.UntilDone = False,
+    quiet: o.Quiet = False,
 ) -> int:
     """Apply the configuration: create, start and terminate.
 
     Shows the plan, asks for confirmation, applies it and waits until it is done. Safe to interrupt at any time.
     """
-    from reconciler.cli.commands.plan.apply import ApplyFlags, run_apply
+    from reconciler.cli.commands.plan.apply import ApplyFlags
+    from reconciler.cli.commands.plan.apply_watch import run_apply
 
     return run_apply(
         ApplyFlags(
@@ -99,20 +103,17 @@ def apply(
             upgrade_state=upgrade_state,
             revive=revive,
             metrics=metrics,
+            watch=watch,
+            every=every,
+            until_done=until_done,
+            quiet=quiet,
         )
     )
 
 
 def cost(
     since: o.Since = "",
-    by: Annotated[
-        str,
-        typer.Option(
-            metavar="WHAT",
-            help="pool, user, run, backend or tag.",
-            autocompletion=names.one_of("pool", "user", "run", "backend", "tag"),
-        ),
-    ] = "pool",
+    by: o.CostBy = "pool",
     as_json: o.AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, without a total.")] = False,
 ) -> int:
@@ -128,9 +129,7 @@ def cost(
 def events(
     since: o.Since = "",
     pool: o.PoolName = "",
-    run: Annotated[
-        str, typer.Option("--run", metavar="RUN", help="Only this run, by name or id.", autocompletion=names.runs)
-    ] = "",
+    run: o.OnlyRun = "",
     as_json: o.AsJson = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more, until Ctrl-C.")] = False,
 ) -> int:

@@ -22,7 +22,7 @@ _OFFERS = (
 )  # fmt: skip
 _INSTANCE = ("pool", "instance", "reuse", "idle_duration", "dont_destroy")
 _RETRY = ("retry", "no_retry", "retry_duration")
-_CONSENT = ("yes", "yes_above", "deadline", "strict")
+_CONSENT = ("yes", "yes_above", "deadline", "strict", "watch", "until_done", "quiet")
 _ALLOWANCES = (
     "config_force", "allow_destroy", "allow_endpoint", "allow_mass_destroy", "first_run", "replace", "assume_lost",
     "retry_hosts", "trust_clock", "upgrade_state", "revive",

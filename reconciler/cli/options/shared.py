@@ -59,6 +59,23 @@ TrustClock = Annotated[
     bool, typer.Option("--trust-clock", help="This machine's clock is right, whatever the last apply wrote.")
 ]
 Deadline = Annotated[str, typer.Option(metavar="DUR", help="Wait no longer than this (10m, 1h30m); then exit 3.")]
+Again = Annotated[bool, typer.Option("--watch", help="Apply again every 60s, or --watch EVERY, until Ctrl-C.")]
+Every = Annotated[str, typer.Option("--every", hidden=True, metavar="DUR")]
+UntilDone = Annotated[
+    bool, typer.Option("--until-done", help="Apply again until no run waits or runs; exit 1 where one failed.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing where nothing changes.")]
+CostBy = Annotated[
+    str,
+    typer.Option(
+        metavar="WHAT",
+        help="pool, user, run, backend or tag.",
+        autocompletion=names.one_of("pool", "user", "run", "backend", "tag"),
+    ),
+]
+OnlyRun = Annotated[
+    str, typer.Option("--run", metavar="RUN", help="Only this run, by name or id.", autocompletion=names.runs)
+]
 
 PoolToUse = Annotated[
     str | None, typer.Option("--pool", metavar="NAME", help="The pool to run in.", autocompletion=names.pools)

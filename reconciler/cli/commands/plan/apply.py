@@ -49,18 +49,15 @@ class ApplyFlags:
     upgrade_state: bool = False
     revive: bool = False
     metrics: Path | None = None
+    quiet: bool = False
+    """Print nothing where nothing changes."""
+    watch: bool = False
+    every: str = ""
+    """The interval of `watch` as written; "": the default."""
+    until_done: bool = False
 
 
-def run_apply(flags: ApplyFlags) -> int:
-    """The exit code: 0, 3 where something is still under way at the deadline, 130 after Ctrl-C."""
-    if flags.metrics is None:
-        return _apply(flags, [])
-    from reconciler.cli.commands.plan.metrics import measured
-
-    return measured(flags.metrics, lambda results: _apply(flags, results))
-
-
-def _apply(flags: ApplyFlags, results: list[TickResult]) -> int:
+def apply_once(flags: ApplyFlags, results: list[TickResult]) -> int:
     """Once more where the project was destroyed, and a person at the prompt revives it."""
     documents = identified(project_root(), allow_endpoint=flags.allow_endpoint)
     flags = replace(flags, pool=check_pool(flags.pool, documents.desired))
@@ -85,7 +82,8 @@ def _apply(flags: ApplyFlags, results: list[TickResult]) -> int:
     results.append(done.last)
     if done.last.state is not None:
         forget_aliases(done.last.state)
-    return report(done, interrupted=interrupts.count > 0, strict=flags.strict, detached=flags.detach)
+    interrupted = interrupts.count > 0
+    return report(done, interrupted=interrupted, strict=flags.strict, detached=flags.detach, quiet=flags.quiet)
 
 
 def _upgrade(store: Store) -> None:
@@ -105,6 +103,7 @@ def _ask(flags: ApplyFlags, documents: Documents, *, interrupts: Interrupts) -> 
         declared=frozenset(_pool_names(documents)),
         destroyable=frozenset(flags.allow_destroy),
         saved=saved_plan(flags.file, digest=documents.digest) if flags.file else None,
+        quiet=flags.quiet,
     )
     prompted = interactive() and not flags.yes and flags.file is None
     # At a prompt everything is shown and asked about, pools that left by their names.

@@ -23,10 +23,14 @@ from schemas.run import RUN_ENDED
 from schemas.state import State
 
 FEW = 5  # notes on one result
+NOTHING = "Nothing to do.\n"
 
 
-def report(done: Settled, *, interrupted: bool, strict: bool, detached: bool) -> int:
-    """The exit code: 1 where something failed that nothing mends by itself. Raises `Fail`, `Done`."""
+def report(done: Settled, *, interrupted: bool, strict: bool, detached: bool, quiet: bool = False) -> int:
+    """The exit code: 1 where something failed that nothing mends by itself. Raises `Fail`, `Done`.
+
+    `quiet`: nothing is said where nothing was done.
+    """
     first, last = done.first, done.last
     raise_refusals(first)
     for warning in dict.fromkeys((*first.warnings, *last.warnings)):
@@ -36,7 +40,9 @@ def report(done: Settled, *, interrupted: bool, strict: bool, detached: bool) ->
         _say_under_way(last.state)
         raise Finished(130)
     unmet = _newly_unmet(done)
-    out(_done_line(first, hindered=bool(unmet)) + _runs_line(last.state))
+    said = _done_line(first, hindered=bool(unmet))
+    if not (quiet and said == NOTHING):
+        out(said + _runs_line(last.state))
     for line in unmet:
         say(line)
     if first.ahead or last.ahead:
@@ -181,7 +187,7 @@ def _done_line(first: TickResult, *, hindered: bool) -> str:
     if not parts and first.plan.changes and not hindered:
         return "Done: the configuration is applied.\n"
     if not parts:
-        return "Nothing was done.\n" if hindered or len(done) < len(first.plan.actions) else "Nothing to do.\n"
+        return "Nothing was done.\n" if hindered or len(done) < len(first.plan.actions) else NOTHING
     return f"Done: {', '.join(parts)}.\n"
 
 

@@ -40,12 +40,15 @@ class Approval:
     destroyable: frozenset[str] = frozenset()
     saved: Plan | None = None
     show: Callable[[Plan, State], None] | None = None
+    quiet: bool = False
+    """A plan without changes is not shown."""
 
     def __call__(self, plan: Plan, state: State) -> Plan | None:
         """`confirm` of a tick."""
         self.interrupts.disarm()
         allowed = plan if self.saved is None else approve(plan, self.saved, starts=True)
-        (self.show or _show)(allowed, state)
+        if not self.quiet or explain(allowed, state) or allowed.changes:
+            (self.show or _show)(allowed, state)
         if self.saved is not None and len(explain(allowed, state)) < len(explain(plan, state)):
             say("left out: what the saved plan does not have; `dstack plan` shows it")
         if (explain(allowed, state) or allowed.changes) and not self._agreed(allowed):
