@@ -45,6 +45,8 @@ class AzureWorld:
     lost: int = 0
     """Creations that lose their answer."""
     undeletable: bool = False
+    quick: bool = False
+    """Machines that are deleted are gone at once."""
     machines: dict[str, dict[str, Any]] = field(default_factory=dict)
     powers: dict[str, str] = field(default_factory=dict)
     things: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -157,6 +159,8 @@ class AzureWorld:
             if self.undeletable:
                 raise Refusal(409, "OperationNotAllowed", "Operation is not allowed: another one is in progress.")
             self.machines[key]["properties"]["provisioningState"] = "Deleting"
+            if self.quick:
+                self._gone(key)
             return 202, None, {}
         found = self.machines[key]
         if query.get("$expand") == "instanceView":
