@@ -62,17 +62,21 @@ class Dialect(Value, frozen=True, kw_only=True):
     """The vendor's message in the body of an error."""
     quota: Callable[[Mapping[str, Any]], str] = _no_code
     """Which quota an error names, for the meaning `quota`."""
+    made: Callable[[Mapping[str, Any]], str] = _no_code
+    """The vendor's id of what a refused creation made all the same, "" for nothing."""
 
 
 class ApiError(CallFailed):
     """The cloud refused a request. Raised by a launch it promises nothing: `launch_answer` says what it means.
 
-    `meaning` is the table's, "" where the table does not have this error.
+    `meaning` is the table's, "" where the table does not have this error. `made`: what was made all the same.
     """
 
-    def __init__(self, message: str, *, meaning: Meaning | Literal[""], after: int = 0, quota: str = "") -> None:
+    def __init__(
+        self, message: str, *, meaning: Meaning | Literal[""], after: int = 0, quota: str = "", made: str = ""
+    ) -> None:
         super().__init__(message)
-        self.meaning, self.retry_after, self.quota = meaning, after, quota
+        self.meaning, self.retry_after, self.quota, self.made = meaning, after, quota, made
 
 
 def judge(
@@ -115,7 +119,8 @@ def _failure(raw: Raw, dialect: Dialect, *, where: str, secrets: Sequence[str], 
     busy = raw.status >= 500 or raw.status in BUSY
     if meaning == "later" or (meaning is None and busy):
         return TryLater(message, retry_after=after)
-    return ApiError(message, meaning=meaning or "", after=after, quota=clean(quota, secrets, most=60))
+    left = clean(_said(dialect.made, content), secrets, most=60)
+    return ApiError(message, meaning=meaning or "", after=after, quota=clean(quota, secrets, most=60), made=left)
 
 
 def _said(ask: Callable[[Mapping[str, Any]], str], content: Mapping[str, Any]) -> str:
@@ -137,7 +142,7 @@ def _content(raw: Raw) -> Any:
 def launch_answer(error: Exception) -> LaunchAnswer:
     """What a launch whose request failed answers for its machine. Only a meaning of the table is a refusal."""
     why, after = str(error), getattr(error, "retry_after", 0)
-    if isinstance(error, ApiError) and error.meaning in ("capacity", "quota", "permanent"):
+    if isinstance(error, ApiError) and error.meaning in ("capacity", "quota", "permanent") and not error.made:
         return Refused(meaning=error.meaning, why=why, retry_after=after, quota=error.quota)
     return Unknown(why=why, retry_after=after)
 

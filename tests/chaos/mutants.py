@@ -784,6 +784,96 @@ MUTANTS = (
         tests=("tests/backends/aws/test_backend.py", "-k", "everything_goes_with_it"),
     ),
     Mutant(
+        name="runpod-words-of-its-own",
+        off="an error of a proxy counts as RunPod's refusal",
+        changes=(
+            (
+                "backends/runpod/account.py",
+                'if not isinstance(body["title"], str) or not isinstance(body["status"], int):\n        return ""',
+                'if "detail" not in body:\n        return "problem"',
+            ),
+        ),
+        tests=("tests/backends/runpod", "-k", "lost or another_404"),
+    ),
+    Mutant(
+        name="runpod-stopped-bills",
+        off="a stopped pod that goes on billing counts as terminated",
+        changes=(("backends/runpod/backend.py", '"EXITED": "stopped"', '"EXITED": "ended"'),),
+        tests=("tests/backends/runpod", "-k", "phase or stopped"),
+    ),
+    Mutant(
+        name="lambda-adopts-a-mark",
+        off="a mark that Lambda lists already is bought again",
+        changes=(
+            (
+                "backends/lambda_cloud/backend.py",
+                "if (there := self._known(request, id)) is not None:",
+                'if (there := self._known(request, id) and "") is not None and there:',
+            ),
+        ),
+        tests=("tests/backends/lambda_cloud",),
+    ),
+    Mutant(
+        name="lambda-ends-each-alone",
+        off="one id that Lambda does not know keeps all others of the same request alive",
+        changes=(("backends/lambda_cloud/backend.py", "or len(ids) == 1:", "or len(ids) >= 1:"),),
+        tests=("tests/backends/lambda_cloud",),
+    ),
+    Mutant(
+        name="lambda-attaches-our-key-alone",
+        off="a stranger's key of our name opens Lambda's machines",
+        changes=(
+            (
+                "backends/lambda_cloud/account.py",
+                'if own is not None and _same(own.get("public_key"), public):',
+                "if own is not None:",
+            ),
+        ),
+        tests=("tests/backends/lambda_cloud",),
+    ),
+    Mutant(
+        name="lambda-account-not-key",
+        off="another Lambda account gets a launch that was prepared for the first",
+        changes=(("backends/lambda_cloud/backend.py", "if self.identity() != account:", "if False:"),),
+        tests=("tests/backends/lambda_cloud",),
+    ),
+    Mutant(
+        name="vast-proves-what-was-left-gone",
+        off="a refusal at Vast.ai is believed although the contract that it made is still there",
+        changes=(("backends/vastai/backend.py", "if self._account.contract(contract) is not None:", "if False:"),),
+        tests=("tests/backends/vastai", "-k", "left"),
+    ),
+    Mutant(
+        name="vast-adopts-a-mark",
+        off="a mark that Vast.ai lists already is bought again",
+        changes=(("backends/vastai/backend.py", "        if there:\n", "        if False:\n"),),
+        tests=("tests/backends/vastai", "-k", "adopted"),
+    ),
+    Mutant(
+        name="vast-counts-its-listing",
+        off="a listing of Vast.ai that lacks contracts counts as all of them",
+        changes=(("backends/vastai/account.py", "len(found) < counted:", "False:"),),
+        tests=("tests/backends/vastai", "-k", "counted"),
+    ),
+    Mutant(
+        name="vast-starts-or-nothing",
+        off="a contract of Vast.ai that cannot start waits, and bills",
+        changes=(("backends/vastai/backend.py", '"cancel_unavail": True', '"cancel_unavail": False'),),
+        tests=("tests/backends/vastai", "-k", "at_once or bid"),
+    ),
+    Mutant(
+        name="vast-lost-host-is-unknown",
+        off="a host of Vast.ai that is lost ends what ran there",
+        changes=(
+            (
+                "backends/vastai/backend.py",
+                'return "running", False, "" if actual == "running"',
+                'return "ended" if actual == "offline" else "running", False, "" if actual == "running"',
+            ),
+        ),
+        tests=("tests/backends/vastai", "-k", "status"),
+    ),
+    Mutant(
         name="one account",
         off="a launch that was prepared for another account is sent",
         changes=(("backends/aws/backend.py", 'if self.identity() != inputs["account"]:', "if False:"),),

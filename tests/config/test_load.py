@@ -492,8 +492,8 @@ def test_gpus_that_were_hardly_meant_are_a_warning(tmp_path: Path, gpu: str, sai
         ("[{type: local}]", "[aws]", "only the backend `aws` is allowed: declare `aws` under `backends`"),
         (
             "[{type: local}]",
-            "[lambda]",
-            "only the backend `lambda` is allowed: not available in this version of dstack",
+            "[cudo]",
+            "only the backend `cudo` is allowed: not available in this version of dstack",
         ),
         (
             "[{type: local}]",

@@ -210,6 +210,7 @@ def test_a_vendors_library_is_imported_in_its_folders_alone() -> None:
 
 def test_no_cloud_imports_another() -> None:
     shared = {"base", "errors", "naming", "http", "boot", "catalog", "nvidia_smi", "checks", "scope", "credentials"}
+    shared |= {"http_answers", "own_address"}
     wrong = [
         f"{where(name, node)}: {module}"
         for name in SOURCES
@@ -424,6 +425,7 @@ NAMED = {
     "backends.aws.iam_policy": "a partition of AWS",
     "backends.local.backend": "its own",
     "backends.ssh.backend": "its own",
+    "backends.runpod.backend": "the key `ssh` of a pod",
     "reconciler.hosts.ssh.ask_ssh": "the program",
     "backends.aws.snapshot_catalog": "of AWS alone",
     "backends.azure.machine": "a key of Azure's",

@@ -16,6 +16,7 @@ from functools import cached_property
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from backends.boot.container import ROOT
 from backends.boot.spec import LOGIN
 from backends.errors import BackendError
 from reconciler.hosts.runner import Unreachable, Untrusted
@@ -89,11 +90,12 @@ class CloudReach:
     def _hops(self, instance: Instance, pin: str) -> tuple[Hop, ...]:
         way = instance.way
         program = self.program(instance)
+        hostname, port = host_and_port(instance.address or instance.external_id)
         last = Hop(
             name="",
-            hostname=instance.address or instance.external_id,
-            port=22,
-            user=instance.user or LOGIN,
+            hostname=hostname,
+            port=port,
+            user=instance.user or (ROOT if instance.resources.runtime == "image" else LOGIN),
             identities=(),
             key=pin,
             login=self._login.private,
@@ -144,6 +146,14 @@ class CloudReach:
         from reconciler.hosts.boot_keys import endorsement
 
         return endorsement(self._key, launch=instance.launch, instance=instance.id, host_key=host_key)
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """`HOST:PORT`, as of a container whose port 22 is another one outside; port 22 where none is said."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or (":" in host and not host.startswith("[")):
+        return address, 22
+    return host.strip("[]"), int(port)
 
 
 def _registered(way: Way, instance: Instance) -> Access:

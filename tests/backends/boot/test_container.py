@@ -252,7 +252,7 @@ def test_the_text_is_sh_small_and_has_one_secret(tmp_path: Path) -> None:
 def test_a_type_says_how_its_containers_end_and_how_much_it_takes() -> None:
     kind = BackendType(name="t", boot="container", power_off_program="curl -X DELETE http://vendor/self\n")
     assert kind.power_off_program in container.render(ROOT, request=REQUEST, kind=kind)
-    assert "kill -TERM 1\n" in container.render(ROOT, request=REQUEST, kind=TYPES["runpod"])
+    assert "kill -TERM 1\n" in container.render(ROOT, request=REQUEST, kind=TYPES["fake-container"])
     size = len(container.render(ROOT, request=REQUEST).encode())
     with pytest.raises(ValueError, match=f"a start command of {size} bytes: {size - 1} are the most"):
         container.render(ROOT, request=REQUEST, kind=BackendType(name="t", user_data_limit=size - 1))
