@@ -498,7 +498,7 @@ def test_gpus_that_were_hardly_meant_are_a_warning(tmp_path: Path, gpu: str, sai
         (
             "[{type: local}]",
             "[aws, azure]",
-            "only the backends `aws`, `azure` are allowed: declare `aws` under `backends`",
+            "only the backends `aws`, `azure` are allowed: declare `aws`, `azure` under `backends`",
         ),
     ],
 )

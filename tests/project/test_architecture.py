@@ -429,6 +429,8 @@ NAMED = {
     "backends.runpod.backend": "the key `ssh` of a pod",
     "reconciler.hosts.ssh.ask_ssh": "the program",
     "backends.aws.snapshot_catalog": "of AWS alone",
+    "backends.azure.machine": "a key of Azure's",
+    "backends.azure.snapshot_catalog": "of Azure alone",
 }
 """Modules in which the name of a type stands as a text, and why."""
 

@@ -152,7 +152,15 @@ def test_every_option_of_the_page_for_teams_exists() -> None:
 
 
 @pytest.mark.parametrize(
-    "folder", [".", "examples/hello", "examples/lab", "examples/aws-spot-training", "examples/kubernetes-pool"]
+    "folder",
+    [
+        ".",
+        "examples/hello",
+        "examples/lab",
+        "examples/aws-spot-training",
+        "examples/kubernetes-pool",
+        "examples/azure-pool",
+    ],
 )
 def test_the_committed_documents_are_valid(folder: str) -> None:
     done = dstack("validate", cwd=ROOT / folder)

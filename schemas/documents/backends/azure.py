@@ -6,11 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from schemas.documents.backends.aws import Ingress
 from schemas.documents.backends.base import CloudForm, TextMap, secret_keys
 from schemas.documents.scalars import Flag, Text
 
 
 class AzureForm(CloudForm):
+    """`ingress`: who may come to port 22: `own` (who ticks, for a day), `none`, or ranges, `own` among them."""
+
     type: Literal["azure"]
     tenant_id: Annotated[Text, Field(description="the id of your Microsoft Entra tenant")]
     subscription_id: Annotated[Text, Field(description="the id of the Azure subscription that pays")]
@@ -20,3 +23,5 @@ class AzureForm(CloudForm):
     public_ips: Flag | None = None
     vm_managed_identity: Text | None = None
     tags: TextMap | None = None
+    ingress: Ingress | None = None
+    os_images: TextMap | None = None

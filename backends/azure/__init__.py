@@ -1,0 +1,1 @@
+"""Azure: virtual machines of one subscription, in a resource group of the project's own."""
