@@ -84,10 +84,16 @@ def _size(size: int) -> str:
     return f"{size // 1024}gb" if size % 1024 == 0 else f"{size}mb"
 
 
+KEPT_BACK = 20
+"""One part in so many of a node's CPUs (at least one of several) and memory: daemonsets have theirs of it."""
+
+
 def _share(node: NodeFacts, part: int, of: int) -> Resources:
+    """A part of what the node has for pods, without what daemonsets take: a whole node's would fit on none."""
+    kept = max(1, node.cpus // KEPT_BACK) if node.cpus > 1 else 0
     own = Resources(
-        cpus=max(1, node.cpus * part // of),
-        memory=node.memory * part // of,
+        cpus=max(1, (node.cpus - kept) * part // of),
+        memory=(node.memory - node.memory // KEPT_BACK) * part // of,
         disk=0,
         cpu_arch=node.arch,
         runtime="image",

@@ -77,6 +77,16 @@ def test_offers_come_from_nodes(rig: Rig) -> None:
     assert offers[8].price > 20
 
 
+def test_the_whole_of_a_node_leaves_room_for_daemonsets(rig: Rig) -> None:
+    rig.cluster.nodes = [node("big", gpus=8)]
+    room = rig.cluster.nodes[0]["status"]["allocatable"]
+    offers = {
+        offer.resources.gpu.count: offer.resources for offer in rig.place().offers((), Where()) if offer.resources.gpu
+    }
+    assert int(number(room["cpu"])) - 4 < offers[8].cpus < int(number(room["cpu"]))
+    assert mib(room["memory"]) * 0.94 < offers[8].memory < mib(room["memory"])
+
+
 def test_a_pod_asks_for_what_a_run_needs(rig: Rig) -> None:
     rig.cluster.nodes = [node("big", gpus=8)]
     need = Need(cpu=Span(min=3, max=4), memory=Span(min=5 * 1024), gpu=GpuNeed(names=("h100",), count=Span(min=2)))
