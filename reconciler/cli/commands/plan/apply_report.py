@@ -42,7 +42,7 @@ def report(done: Settled, *, interrupted: bool, strict: bool, detached: bool, qu
     unmet = _newly_unmet(done)
     said = _done_line(first, hindered=bool(unmet))
     if not (quiet and said == NOTHING):
-        out(said + _runs_line(last.state))
+        out(said + _runs_line(last.state) + _next_line(last.state))
     for line in unmet:
         say(line)
     if first.ahead or last.ahead:
@@ -196,6 +196,14 @@ def _runs_line(state: State | None) -> str:
     active = Counter(run.status for run in state.runs if run.status not in RUN_ENDED) if state else Counter()
     said = [f"{number} {'waiting' if status == 'submitted' else status}" for status, number in sorted(active.items())]
     return f"Runs: {', '.join(said)}.\n" if said else ""
+
+
+def _next_line(state: State | None) -> str:
+    """What to type next, where runs go on; "" else."""
+    going = [run.spec.name for run in state.runs if run.status == "running"] if state else []
+    if not going:
+        return ""
+    return f"Logs: dstack logs -f {going[0]}. Results are collected by the next apply: dstack apply --watch\n"
 
 
 def _waiting(last: TickResult) -> bool:
