@@ -100,6 +100,10 @@ def _seen(folder: Path) -> Seen:
     )
 
 
+MOST_SHARES = 1000
+"""As many as the YAML may ask for."""
+
+
 class LocalBackend(BackendDefaults):
     """A setting without a lineage lists the instances that a missing state would have (`foreign`)."""
 
@@ -109,7 +113,7 @@ class LocalBackend(BackendDefaults):
         self, *, name: str, shares: int, setting: Setting, measure: Callable[[Path], LocalMachine] = measure
     ) -> None:
         self._name = name
-        self._shares = max(1, shares)
+        self._shares = min(max(1, shares), MOST_SHARES)  # a state may say anything: each share is looked at
         self._setting = setting
         self._base = base_folder(setting)
         self._measure = cache(measure)

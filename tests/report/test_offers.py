@@ -279,7 +279,10 @@ def test_a_spot_price_is_asked_for_only_where_the_price_was_in_the_way(project: 
 
 def test_a_project_without_a_cloud_and_one_in_no_known_region_say_so(tmp_path: Path) -> None:
     ran = folder_at(tmp_path).dstack("offers", "--gpu", "24GB")
-    assert "→ 0 with gpu 1 (24GB); the documents have no cloud: `--backend aws` shows what one has" in ran.err
+    assert (
+        "→ 0 with gpu 1 (24GB); the documents have no cloud: `--backend aws` or `--backend azure` shows what one has"
+        in ran.err
+    )
     ran = folder_at(tmp_path).dstack("offers", "--region", "mars-*")
     assert "--region mars-*: no such region is known here; there are none" in ran.err
     folder = folder_at(tmp_path, documents=DOCUMENTS.replace("us-east-1, eu-west-1", "eu-wset-1"))

@@ -134,7 +134,8 @@ def _show(flags: OffersFlags, rows: Sequence[OfferRow], *, moment: int) -> None:
 def _hint(funnel: str, flags: OffersFlags, desired: Desired) -> str:
     """Where no cloud was asked, or only an unknown spot price was too high."""
     if not any(config.traits.offers == "catalog" for config in desired.backends):
-        return f"; the documents have no cloud: `--backend {' or '.join(CATALOGED)}` shows what one has"
+        named = " or ".join(f"`--backend {one}`" for one in CATALOGED)
+        return f"; the documents have no cloud: {named} shows what one has"
     asked, _, cheapest = funnel.rpartition(", the cheapest left out:")
     if "max_price" not in asked.rpartition("→ 0 ")[2] or " ≤ $" not in cheapest or flags.refresh:
         return ""
