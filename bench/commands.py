@@ -81,7 +81,7 @@ def _make_edited(steady: Path, folder: Path, *, env: dict[str, str]) -> None:
 
 def _must_be_idle(folder: Path, *, env: dict[str, str]) -> None:
     said = _run([DSTACK, "plan"], cwd=folder, env=env)
-    if "Plan: nothing to do." not in said:
+    if "No changes." not in said:
         raise SystemExit(f"{folder.name}: there is something to do, so a plan of it is not what is measured:\n{said}")
 
 
